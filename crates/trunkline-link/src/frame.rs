@@ -1,0 +1,221 @@
+//! Frames: an 8-byte header (`length u24 | type u8 | id u32`, big-endian) and the payload.
+
+use std::ops::ControlFlow;
+
+use bytes::{Buf, BufMut};
+
+/// Bytes of a frame header.
+pub const HEADER_LEN: usize = 8;
+/// The most payload bytes of a frame we send or take.
+///
+/// 64 KiB: a frame is buffered whole before it is acted on, so this bounds what an idle link can be made to hold.
+pub const MAX_FRAME: usize = 64 * 1024;
+/// The most body bytes one frame carries; a longer message continues in [`FRAG`] frames.
+///
+/// 16 KiB is one TLS record: what a control frame can have to wait for.
+pub const MAX_PIECE: usize = 16 * 1024;
+
+/// Asks for a [`PONG`]: `u64` opaque, `u64` sender's clock in µs.
+pub const PING: u8 = 0x01;
+/// Echoes a [`PING`]'s 16 bytes.
+pub const PONG: u8 = 0x02;
+/// Grants bytes: class `u8` (0 messages, 1 replies, 2 one mailbox), bytes `u32`; the id names the mailbox of class 2.
+pub const CREDIT: u8 = 0x03;
+/// The sender opens nothing new: code `u8`, last stream id `u32`, text.
+pub const GOAWAY: u8 = 0x04;
+/// The end: code `u8`, text.
+pub const CLOSE: u8 = 0x05;
+/// Binds the id (1 to 65,535) to the name in the payload, for this direction of this link.
+pub const NAME: u8 = 0x09;
+/// A message to the name of the id: flags `u8`, from `u16`, [total `u32`], body.
+pub const SEND: u8 = 0x10;
+/// A call with the id: flags `u8`, to `u16`, from `u16`, deadline `u32` ms, [total `u32`], body.
+pub const CALL: u8 = 0x11;
+/// The answer to the call of the id: flags `u8`, status `u8`, [total `u32`], body.
+pub const REPLY: u8 = 0x12;
+/// The next piece of the message begun on the lane of the id (0 normal, 1 high).
+pub const FRAG: u8 = 0x1f;
+/// Types from here on may be skipped by who does not know them.
+pub const OPTIONAL: u8 = 0x80;
+
+/// Goes ahead of normal messages.
+pub const FLAG_HIGH: u8 = 0b0001;
+/// The body continues in [`FRAG`] frames and `total` is present.
+pub const FLAG_FRAGMENT: u8 = 0b1000;
+
+/// A broken rule of the frame layer; the link closes with `protocol_error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ProtocolError(pub &'static str);
+
+/// A frame header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Bytes of the payload.
+    pub len: usize,
+    /// One of the type constants.
+    pub kind: u8,
+    /// What the frame is about; its meaning depends on the type.
+    pub id: u32,
+}
+
+impl Header {
+    /// Writes the header.
+    pub fn put(self, out: &mut Vec<u8>) {
+        debug_assert!(self.len < 1 << 24);
+        out.put_u64(((self.len as u64) << 40) | (u64::from(self.kind) << 32) | u64::from(self.id));
+    }
+
+    fn get(mut bytes: &[u8]) -> Self {
+        let word = bytes.get_u64();
+        Self { len: (word >> 40) as usize, kind: (word >> 32) as u8, id: word as u32 }
+    }
+}
+
+/// Writes a whole frame.
+pub fn put(out: &mut Vec<u8>, kind: u8, id: u32, payload: &[u8]) {
+    Header { len: payload.len(), kind, id }.put(out);
+    out.extend_from_slice(payload);
+}
+
+/// A text with a length byte, cut to 255 bytes at a character boundary.
+pub fn put_text(out: &mut Vec<u8>, text: &str) {
+    let mut end = text.len().min(255);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    out.push(end as u8);
+    out.extend_from_slice(&text.as_bytes()[..end]);
+}
+
+/// Reads a text written by [`put_text`]; control characters become U+FFFD, since it may be logged.
+pub fn get_text(mut bytes: &[u8]) -> Result<String, ProtocolError> {
+    const CUT: ProtocolError = ProtocolError("a text is cut short");
+    let len = usize::from(bytes.try_get_u8().map_err(|_| CUT)?);
+    let text = bytes.get(..len).filter(|_| bytes.len() == len).ok_or(CUT)?;
+    let text = std::str::from_utf8(text).map_err(|_| ProtocolError("a text is not UTF-8"))?;
+    Ok(text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect())
+}
+
+/// Cuts a byte stream into frames, whatever its chunks. Holds at most one incomplete frame, unless paused.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    rest: Vec<u8>,
+}
+
+/// What the handler of a frame answers: go on, or pause and keep what follows for later.
+pub type Flow = ControlFlow<()>;
+
+impl Decoder {
+    /// Hands every complete frame to `handle`, in order. A pause keeps the rest; feed an empty slice to resume.
+    ///
+    /// # Errors
+    /// [`ProtocolError`] from the handler, or for a frame over [`MAX_FRAME`], before its payload is buffered.
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        mut handle: impl FnMut(Header, &[u8]) -> Result<Flow, ProtocolError>,
+    ) -> Result<Flow, ProtocolError> {
+        if self.rest.is_empty() {
+            let (used, flow) = parse(bytes, &mut handle)?;
+            self.rest.extend_from_slice(&bytes[used..]);
+            return Ok(flow);
+        }
+        self.rest.extend_from_slice(bytes);
+        let (used, flow) = parse(&self.rest, &mut handle)?;
+        self.rest.drain(..used);
+        if self.rest.is_empty() {
+            self.rest = Vec::new();
+        }
+        Ok(flow)
+    }
+
+    /// Keeps bytes for later, while paused.
+    pub fn keep(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+    }
+
+    /// Whether the stream stopped in the middle of a frame.
+    pub fn is_mid_frame(&self) -> bool {
+        !self.rest.is_empty()
+    }
+}
+
+fn parse(
+    mut bytes: &[u8],
+    handle: &mut impl FnMut(Header, &[u8]) -> Result<Flow, ProtocolError>,
+) -> Result<(usize, Flow), ProtocolError> {
+    let all = bytes.len();
+    while bytes.len() >= HEADER_LEN {
+        let header = Header::get(bytes);
+        if header.len > MAX_FRAME {
+            return Err(ProtocolError("a frame is over the limit"));
+        }
+        let Some(payload) = bytes.get(HEADER_LEN..HEADER_LEN + header.len) else { break };
+        let flow = handle(header, payload)?;
+        bytes = &bytes[HEADER_LEN + header.len..];
+        if flow.is_break() {
+            return Ok((all - bytes.len(), flow));
+        }
+    }
+    Ok((all - bytes.len(), Flow::Continue(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn p9_frames_come_out_as_they_went_in_whatever_the_chunks(
+            frames in proptest::collection::vec((any::<u8>(), any::<u32>(), proptest::collection::vec(any::<u8>(), 0..300)), 0..20),
+            cuts in proptest::collection::vec(1usize..400, 1..60),
+        ) {
+            let mut wire = vec![];
+            for (kind, id, payload) in &frames {
+                put(&mut wire, *kind, *id, payload);
+            }
+            let mut decoder = Decoder::default();
+            let (mut out, mut rest, mut cuts) = (vec![], &wire[..], cuts.iter().cycle());
+            while !rest.is_empty() {
+                let (head, tail) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
+                let flow = decoder.feed(head, |header, payload| {
+                    out.push((header.kind, header.id, payload.to_vec()));
+                    Ok(if out.len() % 3 == 0 { Flow::Break(()) } else { Flow::Continue(()) })
+                });
+                let mut flow = flow.unwrap();
+                while flow.is_break() {
+                    flow = decoder.feed(&[], |header, payload| {
+                        out.push((header.kind, header.id, payload.to_vec()));
+                        Ok(Flow::Continue(()))
+                    }).unwrap();
+                }
+                rest = tail;
+            }
+            prop_assert_eq!(out, frames);
+            prop_assert!(!decoder.is_mid_frame());
+        }
+
+        #[test]
+        fn decoding_is_total_and_holds_no_more_than_a_frame(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let mut decoder = Decoder::default();
+            let _ = decoder.feed(&bytes, |_, _| Ok(Flow::Continue(())));
+            prop_assert!(decoder.rest.len() <= MAX_FRAME + HEADER_LEN);
+        }
+
+        #[test]
+        fn texts_read_as_written(text in "\\PC{0,300}") {
+            let mut out = vec![];
+            put_text(&mut out, &text);
+            prop_assert!(text.starts_with(&get_text(&out).unwrap()));
+        }
+    }
+
+    #[test]
+    fn an_oversized_frame_is_refused_at_its_header() {
+        let mut wire = vec![];
+        Header { len: MAX_FRAME + 1, kind: SEND, id: 0 }.put(&mut wire);
+        assert!(Decoder::default().feed(&wire, |_, _| Ok(Flow::Continue(()))).is_err());
+    }
+}

@@ -1,0 +1,153 @@
+//! The parameters in FINISH and ACCEPT: type `u8`, length `u16`, value.
+
+use super::wire::Reader;
+use super::{HandshakeError, LinkId};
+
+const MAX_MESSAGE: u8 = 1;
+const MAX_FRAME: u8 = 2;
+const DEAD_AFTER_MS: u8 = 4;
+const LINK_CREDIT: u8 = 5;
+const KNOWN_EPOCH: u8 = 6;
+const HAVE_LINK: u8 = 7;
+const REPLACES: u8 = 8;
+const ABANDON: u8 = 9;
+const EPOCH: u8 = 10;
+const MAILBOX_CREDIT: u8 = 11;
+/// Types from here on may be skipped by who does not know them.
+const OPTIONAL: u8 = 128;
+const SOFTWARE: u8 = 130;
+
+/// What one end tells the other when a link is about to stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Params {
+    /// The largest message body it takes, in bytes.
+    pub max_message: u32,
+    /// The largest frame it takes, header not counted, in bytes.
+    pub max_frame: u32,
+    /// It gives the link up when nothing came for so long, in milliseconds.
+    pub dead_after_ms: u32,
+    /// The credit it grants each class of the link at the start, in bytes.
+    pub link_credit: u32,
+    /// The credit it grants each mailbox at the start, in bytes.
+    pub mailbox_credit: u32,
+    /// The newest epoch it saw between these two lives (initiator only; 0 for none).
+    pub known_epoch: u64,
+    /// The live link it already holds (initiator only).
+    pub have_link: Option<LinkId>,
+    /// The live link this one is to replace (initiator only).
+    pub replaces: Option<LinkId>,
+    /// The initiator proves itself but wants no link: the attempt lost a race at its end.
+    pub abandon: bool,
+    /// The epoch of the link (responder only; 0 from the initiator).
+    pub epoch: u64,
+    /// Name and version of the software, for people.
+    pub software: String,
+}
+
+impl Default for Params {
+    /// Everything an absent parameter stands for.
+    fn default() -> Self {
+        Self {
+            max_message: 64 * 1024,
+            max_frame: 64 * 1024,
+            dead_after_ms: 15_000,
+            link_credit: 0,
+            mailbox_credit: 0,
+            known_epoch: 0,
+            have_link: None,
+            replaces: None,
+            abandon: false,
+            epoch: 0,
+            software: String::new(),
+        }
+    }
+}
+
+impl Params {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        let mut put = |kind: u8, value: &[u8]| {
+            out.push(kind);
+            out.extend_from_slice(&(value.len() as u16).to_be_bytes());
+            out.extend_from_slice(value);
+        };
+        put(MAX_MESSAGE, &self.max_message.to_be_bytes());
+        put(MAX_FRAME, &self.max_frame.to_be_bytes());
+        put(DEAD_AFTER_MS, &self.dead_after_ms.to_be_bytes());
+        put(LINK_CREDIT, &self.link_credit.to_be_bytes());
+        put(MAILBOX_CREDIT, &self.mailbox_credit.to_be_bytes());
+        put(KNOWN_EPOCH, &self.known_epoch.to_be_bytes());
+        put(EPOCH, &self.epoch.to_be_bytes());
+        if let Some(id) = &self.have_link {
+            put(HAVE_LINK, id);
+        }
+        if let Some(id) = &self.replaces {
+            put(REPLACES, id);
+        }
+        if self.abandon {
+            put(ABANDON, &[]);
+        }
+        if !self.software.is_empty() {
+            put(SOFTWARE, self.software.as_bytes());
+        }
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, HandshakeError> {
+        let mut params = Self::default();
+        let mut r = Reader(bytes);
+        while !r.0.is_empty() {
+            let (kind, len) = (r.u8()?, r.u16()?);
+            let mut value = Reader(r.take(len.into())?);
+            match kind {
+                MAX_MESSAGE => params.max_message = u32::from_be_bytes(value.array()?),
+                MAX_FRAME => params.max_frame = u32::from_be_bytes(value.array()?),
+                DEAD_AFTER_MS => params.dead_after_ms = u32::from_be_bytes(value.array()?),
+                LINK_CREDIT => params.link_credit = u32::from_be_bytes(value.array()?),
+                MAILBOX_CREDIT => params.mailbox_credit = u32::from_be_bytes(value.array()?),
+                KNOWN_EPOCH => params.known_epoch = u64::from_be_bytes(value.array()?),
+                EPOCH => params.epoch = u64::from_be_bytes(value.array()?),
+                HAVE_LINK => params.have_link = Some(value.array()?),
+                REPLACES => params.replaces = Some(value.array()?),
+                ABANDON => params.abandon = true,
+                SOFTWARE => {
+                    let text = String::from_utf8_lossy(value.0);
+                    params.software = text.chars().filter(|c| !c.is_control()).take(64).collect();
+                    continue;
+                }
+                _ if kind >= OPTIONAL => continue,
+                _ => return Err(HandshakeError::Malformed("an unknown mandatory parameter")),
+            }
+            value.end()?;
+        }
+        Ok(params)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn unknown_parameters_are_skipped_only_when_optional() {
+        assert_eq!(Params::decode(&[200, 0, 1, 7]).unwrap(), Params::default());
+        assert!(Params::decode(&[60, 0, 1, 7]).is_err());
+        assert!(Params::decode(&[1, 0, 5, 0, 0, 0, 0, 0]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn p9_decoding_undoes_encoding(max_message: u32, epoch: u64, known: u64, have: Option<[u8; 16]>,
+                                       replaces: Option<[u8; 16]>, abandon: bool, software in "[a-z/0-9.]{0,20}") {
+            let params = Params { max_message, epoch, known_epoch: known, have_link: have, replaces, abandon, software,
+                                  ..Params::default() };
+            prop_assert_eq!(Params::decode(&params.encode()).unwrap(), params);
+        }
+
+        #[test]
+        fn decoding_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Params::decode(&bytes);
+        }
+    }
+}

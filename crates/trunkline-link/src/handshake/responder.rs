@@ -1,0 +1,188 @@
+use std::marker::PhantomData;
+
+use trunkline_route::{Cookie, NodeName};
+
+use super::keys::{Keys, equal, identities};
+use super::wire::{self, Hello1, Hello2};
+use super::{CloseCode, Exporter, HandshakeError, Incarnation, LinkId, Mode, Params, RejectCode, VERSIONS};
+use crate::pake::{Pake, Role, Spake2};
+
+/// What the listening end brings to a handshake.
+#[derive(Debug, Clone)]
+pub struct ResponderConfig {
+    /// The mode served; any other is rejected.
+    pub mode: Mode,
+    /// Versions spoken, in descending order.
+    pub versions: Vec<u16>,
+    /// This node's life.
+    pub incarnation: Incarnation,
+    /// 16 fresh random bytes.
+    pub nonce: [u8; 16],
+    /// This node.
+    pub name: NodeName,
+}
+
+impl ResponderConfig {
+    /// The configuration of a node's listener with this crate's versions.
+    pub fn new(name: NodeName, incarnation: Incarnation, nonce: [u8; 16]) -> Self {
+        Self { mode: Mode::Node, versions: VERSIONS.to_vec(), incarnation, nonce, name }
+    }
+}
+
+/// What a listener makes of a caller's claimed name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// It must prove this cookie.
+    Cookie(Cookie),
+    /// It may not come in here.
+    NotAllowed,
+    /// Too many failures from there; come back after so many milliseconds.
+    Throttled(u16),
+}
+
+/// Chooses what a caller must prove. It sees unproven claims: it must neither change state nor tell names apart
+/// by more than its answer.
+pub trait Credentials {
+    /// The credential for a caller that claims this name and label.
+    fn credential(&self, from: &NodeName, label: &str) -> Credential;
+}
+
+impl<F: Fn(&NodeName, &str) -> Credential> Credentials for F {
+    fn credential(&self, from: &NodeName, label: &str) -> Credential {
+        self(from, label)
+    }
+}
+
+/// The answer to a HELLO1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hello {
+    /// Send this HELLO2 and await FINISH.
+    Answer(Vec<u8>),
+    /// Send this REJECT and close.
+    Reject(Vec<u8>, RejectCode),
+}
+
+/// A caller that has proven itself and waits for a verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Its name.
+    pub from: NodeName,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// The version chosen.
+    pub version: u16,
+    /// The id of the link that would stand.
+    pub link_id: LinkId,
+    /// What it told.
+    pub params: Params,
+    /// The cookie it proved.
+    pub cookie: Cookie,
+}
+
+/// The listening end of the handshake.
+///
+/// Order of calls: [`Responder::hello1`] and send what it gives; [`Responder::finish`]; then
+/// [`Responder::accept`] or [`Responder::close`] and send what it gives.
+pub struct Responder<P = Spake2> {
+    config: ResponderConfig,
+    exporter: Exporter,
+    pake: PhantomData<P>,
+    stage: Stage,
+}
+
+enum Stage {
+    AwaitHello1,
+    AwaitFinish { keys: Keys, from: NodeName, incarnation: Incarnation, version: u16, cookie: Cookie },
+    Decide { keys: Keys, params: Vec<u8> },
+    Over,
+}
+
+impl<P: Pake> Responder<P> {
+    /// Begins.
+    pub fn new(config: ResponderConfig, exporter: Exporter) -> Self {
+        Self { config, exporter, pake: PhantomData, stage: Stage::AwaitHello1 }
+    }
+
+    /// Takes HELLO1 and gives HELLO2, which carries our proof, or a REJECT.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Malformed`]; send nothing and close.
+    pub fn hello1(&mut self, body: &[u8], credentials: &dyn Credentials) -> Result<Hello, HandshakeError> {
+        if !matches!(std::mem::replace(&mut self.stage, Stage::Over), Stage::AwaitHello1) {
+            return Err(HandshakeError::Malformed("HELLO1 out of order"));
+        }
+        let hello1 = Hello1::decode(body)?;
+        let reject = |code, retry, text: &str| Ok(Hello::Reject(wire::encode_reject(code, retry, text), code));
+        if hello1.incarnation == self.config.incarnation {
+            return reject(RejectCode::Myself, 0, "");
+        }
+        if hello1.mode != Some(self.config.mode) {
+            return reject(RejectCode::Mode, 0, "this port serves something else");
+        }
+        let learning = hello1.to.is_empty() && self.config.mode == Mode::Registrar;
+        if !learning && hello1.to != self.config.name.as_str() {
+            return reject(RejectCode::WrongName, 0, self.config.name.as_str());
+        }
+        let Some(&version) = self.config.versions.iter().find(|v| hello1.versions.contains(v)) else {
+            return reject(RejectCode::Version, 0, "");
+        };
+        let cookie = match credentials.credential(&hello1.from, &hello1.label) {
+            Credential::Cookie(cookie) => cookie,
+            Credential::NotAllowed => return reject(RejectCode::NotAllowed, 0, ""),
+            Credential::Throttled(ms) => return reject(RejectCode::Throttled, ms, ""),
+        };
+        let (a, b) = identities(Role::Responder, &hello1.to, hello1.from.as_str());
+        let (pake, share) = P::start(Role::Responder, cookie.expose(), a, b);
+        let key = pake.finish(&hello1.share).ok_or(HandshakeError::Malformed("a degenerate key share"))?;
+        let mut answer = Hello2 {
+            version,
+            incarnation: self.config.incarnation,
+            nonce: self.config.nonce,
+            name: self.config.name.clone(),
+            share,
+        }
+        .encode();
+        let keys = Keys::new(&key, &self.exporter, body, &answer);
+        answer.extend_from_slice(&keys.hello2_mac());
+        self.stage = Stage::AwaitFinish { keys, from: hello1.from, incarnation: hello1.incarnation, version, cookie };
+        Ok(Hello::Answer(answer))
+    }
+
+    /// Takes FINISH and checks the caller's proof.
+    ///
+    /// # Errors
+    /// `WrongCookie` or `Malformed`; close without a word.
+    pub fn finish(&mut self, body: &[u8]) -> Result<Offer, HandshakeError> {
+        let Stage::AwaitFinish { keys, from, incarnation, version, cookie } =
+            std::mem::replace(&mut self.stage, Stage::Over)
+        else {
+            return Err(HandshakeError::Malformed("FINISH out of order"));
+        };
+        let (bytes, mac) = wire::decode_sealed(wire::FINISH, body)?;
+        if !equal(&keys.finish_mac(bytes), &mac) {
+            return Err(HandshakeError::WrongCookie);
+        }
+        let params = Params::decode(bytes)?;
+        let offer = Offer { from, incarnation, version, link_id: keys.link_id(), params, cookie };
+        self.stage = Stage::Decide { keys, params: bytes.to_vec() };
+        Ok(offer)
+    }
+
+    /// The link stands: gives ACCEPT.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Malformed`] when called before [`Responder::finish`] succeeded or twice.
+    pub fn accept(&mut self, params: &Params) -> Result<Vec<u8>, HandshakeError> {
+        let Stage::Decide { keys, params: offered } = std::mem::replace(&mut self.stage, Stage::Over) else {
+            return Err(HandshakeError::Malformed("ACCEPT out of order"));
+        };
+        let params = params.encode();
+        Ok(wire::encode_sealed(wire::ACCEPT, &params, &keys.accept_mac(&offered, &params)))
+    }
+
+    /// No link: gives CLOSE.
+    pub fn close(&mut self, code: CloseCode, text: &str) -> Vec<u8> {
+        self.stage = Stage::Over;
+        wire::encode_close(code, text)
+    }
+}

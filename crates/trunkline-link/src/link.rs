@@ -1,0 +1,518 @@
+//! A live link as its users hold it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
+use trunkline_route::{Cookie, NodeName, TlsMode};
+
+use crate::handshake::{CloseCode, Incarnation, LinkId};
+use crate::mailbox::lock;
+use crate::mux::{Class, Outbox, Refused, Status, Window};
+use crate::pake::Role;
+
+/// What is known of a link from its handshake.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// The proven name of the other end.
+    pub peer: NodeName,
+    /// The other end's life.
+    pub incarnation: Incarnation,
+    /// The same at both ends.
+    pub id: LinkId,
+    /// The how-many-eth link of this pair it is.
+    pub epoch: u64,
+    /// Which end this is.
+    pub role: Role,
+    /// The handshake version, `TLK/n`.
+    pub version: u16,
+    /// The other end's socket address.
+    pub address: SocketAddr,
+    /// How this end checked the other's certificate.
+    pub tls: TlsMode,
+    /// The cookie both ends proved.
+    pub cookie: Cookie,
+    /// The other end's software, in its own words.
+    pub software: String,
+}
+
+impl LinkInfo {
+    /// The first eight hexadecimal digits of the id, for people.
+    pub fn short_id(&self) -> String {
+        self.id[..4].iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+impl fmt::Debug for LinkInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkInfo")
+            .field("peer", &self.peer)
+            .field("id", &self.short_id())
+            .field("epoch", &self.epoch)
+            .field("role", &self.role)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a link went down.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Down {
+    /// This end closed it.
+    #[error("closed here: {0}")]
+    ClosedHere(CloseCode),
+    /// The peer closed it and said why.
+    #[error("closed by the peer: {code}{}", if text.is_empty() { String::new() } else { format!(" ({text})") })]
+    ClosedByPeer {
+        /// Its reason.
+        code: CloseCode,
+        /// Its words.
+        text: String,
+    },
+    /// The stream ended without a CLOSE.
+    #[error("connection_lost: {0}")]
+    ConnectionLost(String),
+    /// The peer broke a rule of the protocol.
+    #[error("protocol_error: {0}")]
+    ProtocolError(&'static str),
+    /// Nothing came for the time after which a peer counts as dead.
+    #[error("timeout: nothing came from the peer for {0:?}")]
+    Silent(Duration),
+}
+
+impl Down {
+    /// Whether this is a planned end rather than a failure.
+    pub fn is_normal(&self) -> bool {
+        let planned = |code: &CloseCode| !matches!(code, CloseCode::ProtocolError | CloseCode::Timeout);
+        match self {
+            Self::ClosedHere(code) | Self::ClosedByPeer { code, .. } => planned(code),
+            _ => false,
+        }
+    }
+}
+
+/// Why a message was not taken. It was not sent, in whole or in part.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The name is empty or longer than 255 bytes.
+    #[error("a service name has 1 to 255 bytes")]
+    BadName,
+    /// One of the ends is going away; connect again to get another link.
+    #[error("the link is draining and takes nothing new; connect again")]
+    Draining,
+    /// The link is down.
+    #[error("the link is down: {0}")]
+    Down(Down),
+    /// No credit (only from the variants that do not wait).
+    #[error("the peer has not read what was sent before; wait and try again")]
+    Full,
+    /// Over the peer's limit.
+    #[error("the message has {len} bytes; the peer takes at most {limit}")]
+    TooLarge {
+        /// Its bytes.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// More than 16,384 different names were used over one link.
+    #[error("over 16384 different service names were used on this link")]
+    TooManyNames,
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The service took the call and dropped it unanswered.
+    #[error("the service dropped the call without an answer")]
+    Dropped,
+    /// The service refused.
+    #[error("the service refused: {0}")]
+    Failed(String),
+    /// The link went down before the answer; the service may or may not have seen the call.
+    #[error("the link went down before the answer: {0}")]
+    LinkDown(Down),
+    /// No such service there.
+    #[error("the node has no service of that name")]
+    NoService,
+    /// The call was not sent.
+    #[error("the call was not sent: {0}")]
+    NotSent(#[from] SendError),
+    /// The deadline passed; the service may or may not have seen the call.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// Numbers of a link since it is up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Messages, calls and answers sent.
+    pub messages_out: u64,
+    /// Messages, calls and answers received.
+    pub messages_in: u64,
+    /// Bytes written to the socket.
+    pub bytes_out: u64,
+    /// Bytes read from the socket.
+    pub bytes_in: u64,
+    /// Messages that named no registered service and were dropped.
+    pub undeliverable: u64,
+    /// The last round trip in microseconds; 0 before the first.
+    pub round_trip_us: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) messages_out: AtomicU64,
+    pub(crate) messages_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) undeliverable: AtomicU64,
+    pub(crate) round_trip_us: AtomicU64,
+}
+
+/// The outgoing side, behind the one lock senders take.
+pub(crate) struct Out {
+    pub(crate) outbox: Outbox,
+    /// The link's task knows that there is work.
+    pub(crate) scheduled: bool,
+    /// The last word, when this end wants to close.
+    pub(crate) closing: Option<CloseCode>,
+}
+
+#[derive(Default)]
+struct Calls {
+    next: u32,
+    pending: HashMap<u32, oneshot::Sender<Result<Bytes, CallError>>>,
+}
+
+/// What the handles and the task of a link share.
+pub(crate) struct Shared {
+    pub(crate) info: LinkInfo,
+    pub(crate) own_window: Window,
+    pub(crate) out: Mutex<Out>,
+    pub(crate) wake: Notify,
+    credit: Notify,
+    calls: Mutex<Calls>,
+    /// Calls of the peer that were not answered yet.
+    pub(crate) unanswered: AtomicUsize,
+    down: OnceLock<Down>,
+    state: Notify,
+    inbound_done: OnceLock<()>,
+    pub(crate) counters: Counters,
+}
+
+impl Shared {
+    pub(crate) fn new(info: LinkInfo, peer_window: Window, own_window: Window) -> Self {
+        Self {
+            info,
+            own_window,
+            out: Mutex::new(Out { outbox: Outbox::new(peer_window), scheduled: false, closing: None }),
+            wake: Notify::new(),
+            credit: Notify::new(),
+            calls: Mutex::default(),
+            unanswered: AtomicUsize::new(0),
+            down: OnceLock::new(),
+            state: Notify::new(),
+            inbound_done: OnceLock::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Changes the outgoing side and wakes the link's task if it does not know of work yet.
+    pub(crate) fn with_out<T>(&self, change: impl FnOnce(&mut Out) -> T) -> T {
+        let mut out = lock(&self.out);
+        let result = change(&mut out);
+        let wake = !out.scheduled && (out.outbox.has_ready() || out.closing.is_some());
+        out.scheduled |= wake;
+        drop(out);
+        if wake {
+            self.wake.notify_one();
+        }
+        result
+    }
+
+    fn refused(&self, refused: Refused, len: usize) -> SendError {
+        match refused {
+            Refused::BadName => SendError::BadName,
+            Refused::Draining => self.down().map_or(SendError::Draining, SendError::Down),
+            Refused::Full => SendError::Full,
+            Refused::TooLarge { limit } => SendError::TooLarge { len, limit },
+            Refused::TooManyNames => SendError::TooManyNames,
+        }
+    }
+
+    fn try_send(&self, to: &str, from: &str, body: &[u8], high: bool) -> Result<(), SendError> {
+        if let Some(down) = self.down.get() {
+            return Err(SendError::Down(down.clone()));
+        }
+        self.with_out(|out| out.outbox.send(to, from, body, high))
+            .map_err(|refused| self.refused(refused, body.len()))?;
+        self.counters.messages_out.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn try_call(self: &Arc<Self>, to: &str, from: &str, body: &[u8], deadline: Duration) -> Result<Pending, SendError> {
+        if let Some(down) = self.down.get() {
+            return Err(SendError::Down(down.clone()));
+        }
+        let (sender, answer) = oneshot::channel();
+        let id = {
+            let mut calls = lock(&self.calls);
+            loop {
+                calls.next = calls.next.wrapping_add(1);
+                let id = calls.next;
+                if let Entry::Vacant(free) = calls.pending.entry(id) {
+                    free.insert(sender);
+                    break id;
+                }
+            }
+        };
+        let pending = Pending { link: self.clone(), id, answer };
+        let deadline_ms = deadline.as_millis().min(u32::MAX.into()) as u32;
+        self.with_out(|out| out.outbox.call(id, to, from, deadline_ms, body))
+            .map_err(|refused| self.refused(refused, body.len()))?;
+        self.counters.messages_out.fetch_add(1, Ordering::Relaxed);
+        // The link may have gone down between the first look and the insertion.
+        if let Some(down) = self.down.get() {
+            self.answered(id, Err(CallError::LinkDown(down.clone())));
+        }
+        Ok(pending)
+    }
+
+    /// Repeats an attempt whenever credit arrives, until it is anything but refused for want of credit.
+    async fn with_credit<T>(&self, mut attempt: impl FnMut() -> Result<T, SendError>) -> Result<T, SendError> {
+        loop {
+            match attempt() {
+                Err(SendError::Full) => {}
+                result => return result,
+            }
+            let notified = self.credit.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            match attempt() {
+                Err(SendError::Full) => notified.await,
+                result => return result,
+            }
+        }
+    }
+
+    pub(crate) fn reply(&self, id: u32, status: Status, body: Bytes) {
+        self.unanswered.fetch_sub(1, Ordering::AcqRel);
+        let limit = self.own_window.max_message;
+        let (status, body) = if body.len() > limit {
+            (Status::Failed, Bytes::from(format!("the answer has {} bytes, over the limit of {limit}", body.len())))
+        } else {
+            (status, body)
+        };
+        self.counters.messages_out.fetch_add(1, Ordering::Relaxed);
+        self.with_out(|out| {
+            if self.down.get().is_none() {
+                out.outbox.reply(id, status, body);
+            }
+        });
+    }
+
+    pub(crate) fn answered(&self, id: u32, answer: Result<Bytes, CallError>) {
+        let waiting = lock(&self.calls).pending.remove(&id);
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(answer);
+        }
+    }
+
+    pub(crate) fn calls_pending(&self) -> bool {
+        !lock(&self.calls).pending.is_empty()
+    }
+
+    pub(crate) fn took(&self, mailbox_id: u16, bytes: u64) {
+        let window = self.own_window.mailbox;
+        self.with_out(|out| out.outbox.took(mailbox_id, bytes, window));
+    }
+
+    pub(crate) fn credit(&self, class: Class, bytes: u32) {
+        self.with_out(|out| out.outbox.credit(class, bytes));
+        self.credit.notify_waiters();
+    }
+
+    pub(crate) fn credit_mailbox(&self, id: u32, bytes: u32) {
+        self.with_out(|out| out.outbox.credit_mailbox(id, bytes));
+        self.credit.notify_waiters();
+    }
+
+    pub(crate) fn down(&self) -> Option<Down> {
+        self.down.get().cloned()
+    }
+
+    pub(crate) fn set_down(&self, down: Down) {
+        let _ = self.down.set(down.clone());
+        self.set_inbound_done();
+        let pending = std::mem::take(&mut lock(&self.calls).pending);
+        for waiting in pending.into_values() {
+            let _ = waiting.send(Err(CallError::LinkDown(down.clone())));
+        }
+        self.credit.notify_waiters();
+        self.state.notify_waiters();
+    }
+
+    /// Everything the peer sent before it went away was delivered, or never will be.
+    pub(crate) fn set_inbound_done(&self) {
+        let _ = self.inbound_done.set(());
+        self.state.notify_waiters();
+        self.credit.notify_waiters();
+    }
+
+    async fn until<T>(&self, ready: impl Fn(&Self) -> Option<T>) -> T {
+        loop {
+            let notified = self.state.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if let Some(value) = ready(self) {
+                return value;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// A call under way; dropping it forgets the call.
+struct Pending {
+    link: Arc<Shared>,
+    id: u32,
+    answer: oneshot::Receiver<Result<Bytes, CallError>>,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        lock(&self.link.calls).pending.remove(&self.id);
+        if lock(&self.link.out).outbox.is_draining() {
+            // The last call of a link that goes away may be what it waits for.
+            self.link.wake.notify_one();
+        }
+    }
+}
+
+/// A live link to one peer. Clones share it; it stays up until closed by [`Link::close`], [`Link::go_away`], the
+/// peer, or the network.
+#[derive(Clone)]
+pub struct Link {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Link {
+    /// What the handshake established.
+    pub fn info(&self) -> &LinkInfo {
+        &self.shared.info
+    }
+
+    /// Sends a message without waiting.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was sent. [`SendError::Full`] when credit is missing.
+    pub fn try_send(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
+        self.shared.try_send(to, from, body, false)
+    }
+
+    /// Sends a message, waiting for credit when there is none. `Ok` means it is on its way; it arrives, in the
+    /// order sent for each pair of names, unless the link goes down. Dropping the future sends nothing.
+    ///
+    /// # Errors
+    /// [`SendError`], never `Full`; nothing was sent.
+    pub async fn send(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
+        self.shared.with_credit(|| self.shared.try_send(to, from, body, false)).await
+    }
+
+    /// As [`Link::send`], ahead of normal messages. Order is kept among high-priority messages.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub async fn send_high_priority(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
+        self.shared.with_credit(|| self.shared.try_send(to, from, body, true)).await
+    }
+
+    /// Calls a service and waits for its answer, at most `deadline` in all. Dropping the future forgets the call.
+    ///
+    /// # Errors
+    /// [`CallError`] says whether the service may have seen the call.
+    pub async fn call(&self, to: &str, from: &str, body: &[u8], deadline: Duration) -> Result<Bytes, CallError> {
+        let whole = async {
+            let mut pending = self.shared.with_credit(|| self.shared.try_call(to, from, body, deadline)).await?;
+            match (&mut pending.answer).await {
+                Ok(answer) => answer,
+                Err(_) => Err(CallError::LinkDown(self.down().unwrap_or(Down::ClosedHere(CloseCode::Unspecified)))),
+            }
+        };
+        tokio::time::timeout(deadline, whole).await.unwrap_or(Err(CallError::TimedOut(deadline)))
+    }
+
+    /// Why the link is down, or `None` while it is up.
+    pub fn down(&self) -> Option<Down> {
+        self.shared.down()
+    }
+
+    /// Whether new messages are taken.
+    pub fn is_open(&self) -> bool {
+        self.shared.down.get().is_none() && !lock(&self.shared.out).outbox.is_draining()
+    }
+
+    /// Waits until the link is down.
+    pub async fn closed(&self) -> Down {
+        self.shared.until(Shared::down).await
+    }
+
+    /// Waits until everything the peer sent was delivered: it went away, or the link is down.
+    pub async fn inbound_done(&self) {
+        self.shared.until(|shared| shared.inbound_done.get().copied()).await;
+    }
+
+    /// Takes nothing new, lets both ends finish what is queued and the calls under way, then closes.
+    pub fn go_away(&self, code: CloseCode) {
+        self.shared.with_out(|out| out.outbox.go_away(code.to_byte(), ""));
+        self.shared.credit.notify_waiters();
+    }
+
+    /// Closes at once; what is queued is lost.
+    pub fn close(&self, code: CloseCode) {
+        self.shared.with_out(|out| {
+            if out.closing.is_none() {
+                out.closing = Some(code);
+            }
+        });
+    }
+
+    /// The numbers so far.
+    pub fn stats(&self) -> LinkStats {
+        let c = &self.shared.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        LinkStats {
+            messages_out: get(&c.messages_out),
+            messages_in: get(&c.messages_in),
+            bytes_out: get(&c.bytes_out),
+            bytes_in: get(&c.bytes_in),
+            undeliverable: get(&c.undeliverable),
+            round_trip_us: get(&c.round_trip_us),
+        }
+    }
+
+    /// Whether two handles are of one link.
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Sends a ping ahead of everything; a peer that is alive is heard from within a round trip.
+    pub fn ping(&self) {
+        self.shared.with_out(|out| out.outbox.ping(crate::frame::PING, &[0; 16]));
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("info", self.info()).field("down", &self.down()).finish()
+    }
+}

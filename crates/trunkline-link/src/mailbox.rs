@@ -1,0 +1,348 @@
+//! Where arriving messages wait for the program.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use trunkline_route::NodeName;
+
+use crate::link::Shared;
+use crate::mux::{Status, cost};
+
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No critical section of this crate can be left half-way by a panic that callers could notice.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Who sent a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) node: NodeName,
+    pub(crate) name: Arc<str>,
+}
+
+/// A message or a call, as it comes out of a [`Mailbox`].
+pub struct Message {
+    origin: Arc<Origin>,
+    body: Bytes,
+    call: Option<Replier>,
+    high: bool,
+}
+
+impl Message {
+    pub(crate) fn new(origin: Arc<Origin>, body: Bytes, high: bool) -> Self {
+        Self { origin, body, call: None, high }
+    }
+
+    pub(crate) fn call(origin: Arc<Origin>, body: Bytes, replier: Replier) -> Self {
+        Self { origin, body, call: Some(replier), high: false }
+    }
+
+    /// The node it came from, as the link proved it.
+    pub fn node(&self) -> &NodeName {
+        &self.origin.node
+    }
+
+    /// The name the sender gave itself there; may be empty.
+    pub fn sender(&self) -> &str {
+        &self.origin.name
+    }
+
+    /// What was sent.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Whether the sender waits for an answer.
+    pub fn is_call(&self) -> bool {
+        self.call.is_some()
+    }
+
+    /// Whether it was sent ahead of normal messages.
+    pub fn is_high_priority(&self) -> bool {
+        self.high
+    }
+
+    /// How long the caller waits, counted from its call; `None` for a message that is no call.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.call.as_ref().map(|call| call.deadline)
+    }
+
+    /// Answers a call; does nothing for a message that is none. Never waits: without credit the answer is kept
+    /// and leaves when credit arrives.
+    pub fn reply(mut self, body: impl Into<Bytes>) {
+        if let Some(call) = &mut self.call {
+            call.answer(Status::Ok, body.into());
+        }
+    }
+
+    /// Answers a call with a refusal the caller sees as `CallError::Failed`.
+    pub fn refuse(mut self, text: &str) {
+        if let Some(call) = &mut self.call {
+            call.answer(Status::Failed, Bytes::copy_from_slice(text.as_bytes()));
+        }
+    }
+
+    /// The body, and the means to answer if it was a call.
+    pub fn into_parts(self) -> (Bytes, Option<Replier>) {
+        (self.body, self.call)
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("node", &self.origin.node)
+            .field("sender", &self.origin.name)
+            .field("len", &self.body.len())
+            .field("call", &self.call.is_some())
+            .finish()
+    }
+}
+
+/// Answers one call. Dropped without an answer, it tells the caller so.
+pub struct Replier {
+    link: Arc<Shared>,
+    id: u32,
+    deadline: Duration,
+    done: bool,
+}
+
+impl Replier {
+    pub(crate) fn new(link: Arc<Shared>, id: u32, deadline_ms: u32) -> Self {
+        Self { link, id, deadline: Duration::from_millis(deadline_ms.into()), done: false }
+    }
+
+    /// Answers.
+    pub fn reply(mut self, body: impl Into<Bytes>) {
+        self.answer(Status::Ok, body.into());
+    }
+
+    pub(crate) fn answer(&mut self, status: Status, body: Bytes) {
+        if !std::mem::replace(&mut self.done, true) {
+            self.link.reply(self.id, status, body);
+        }
+    }
+}
+
+impl Drop for Replier {
+    fn drop(&mut self) {
+        self.answer(Status::Dropped, Bytes::new());
+    }
+}
+
+impl fmt::Debug for Replier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replier").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Messages of one link for one mailbox, filled by one read, and who gets the credit back.
+pub(crate) struct Batch {
+    pub(crate) messages: VecDeque<Message>,
+    pub(crate) source: Arc<Shared>,
+    pub(crate) mailbox_id: u16,
+    pub(crate) taken: u64,
+}
+
+impl Batch {
+    fn pop(&mut self) -> Option<Message> {
+        let message = self.messages.pop_front()?;
+        self.taken += cost(message.body.len());
+        Some(message)
+    }
+
+    fn settle(&mut self) {
+        if self.taken > 0 {
+            self.source.took(self.mailbox_id, std::mem::take(&mut self.taken));
+        }
+    }
+}
+
+impl Drop for Batch {
+    /// What nobody will read any more gives its credit back as well.
+    fn drop(&mut self) {
+        self.taken += self.messages.iter().map(|m| cost(m.body.len())).sum::<u64>();
+        self.settle();
+    }
+}
+
+pub(crate) struct Queue {
+    state: Mutex<QueueState>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct QueueState {
+    batches: VecDeque<Batch>,
+    closed: bool,
+}
+
+impl Queue {
+    /// Gives the batch back when nobody reads here any more.
+    pub(crate) fn push(&self, batch: Batch) -> Result<(), Batch> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Err(batch);
+        }
+        let first = state.batches.is_empty();
+        state.batches.push_back(batch);
+        drop(state);
+        if first {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+
+    fn close(&self) {
+        let batches = {
+            let mut state = lock(&self.state);
+            state.closed = true;
+            std::mem::take(&mut state.batches)
+        };
+        drop(batches);
+        self.arrived.notify_one();
+    }
+}
+
+/// The mailboxes of a node, by name.
+#[derive(Default)]
+pub struct Directory {
+    queues: RwLock<HashMap<Arc<str>, Arc<Queue>>>,
+}
+
+/// A mailbox of that name exists.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// Not 1 to 255 bytes.
+    #[error("a service name has 1 to 255 bytes, this one has {len}")]
+    BadName {
+        /// How many bytes it has.
+        len: usize,
+    },
+    /// The name is taken.
+    #[error("a service named {name:?} is already registered; drop its mailbox first or choose another name")]
+    Taken {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Directory {
+    /// Makes a mailbox. Dropping it frees the name.
+    ///
+    /// # Errors
+    /// [`RegisterError`] when the name is taken or not 1 to 255 bytes.
+    pub fn register(self: &Arc<Self>, name: &str) -> Result<Mailbox, RegisterError> {
+        if name.is_empty() || name.len() > 255 {
+            return Err(RegisterError::BadName { len: name.len() });
+        }
+        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        if queues.contains_key(name) {
+            return Err(RegisterError::Taken { name: name.into() });
+        }
+        let (name, queue): (Arc<str>, _) =
+            (name.into(), Arc::new(Queue { state: Mutex::default(), arrived: Notify::new() }));
+        queues.insert(name.clone(), queue.clone());
+        Ok(Mailbox { name, queue, directory: Arc::downgrade(self), ready: VecDeque::new() })
+    }
+
+    /// The registered names, sorted.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<_> = queues.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// Ends every mailbox: each gives what it holds, then `None`.
+    pub fn close(&self) {
+        let queues = std::mem::take(&mut *self.queues.write().unwrap_or_else(PoisonError::into_inner));
+        for queue in queues.values() {
+            queue.close();
+        }
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Queue>> {
+        self.queues.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+/// The receiving end of a service. Bounded by credit: what is not read stops its senders.
+pub struct Mailbox {
+    name: Arc<str>,
+    queue: Arc<Queue>,
+    directory: Weak<Directory>,
+    ready: VecDeque<Batch>,
+}
+
+impl Mailbox {
+    /// The name it is registered under.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The next message; `None` once the node was shut down. Dropping the future loses nothing.
+    pub async fn recv(&mut self) -> Option<Message> {
+        loop {
+            if let Some(message) = self.try_recv() {
+                return Some(message);
+            }
+            if self.queue.is_closed() {
+                return None;
+            }
+            self.queue.arrived.notified().await;
+        }
+    }
+
+    /// The next message if one is there.
+    pub fn try_recv(&mut self) -> Option<Message> {
+        loop {
+            if let Some(batch) = self.ready.front_mut() {
+                if let Some(message) = batch.pop() {
+                    return Some(message);
+                }
+                batch.settle();
+                self.ready.pop_front();
+                continue;
+            }
+            let mut state = lock(&self.queue.state);
+            if state.batches.is_empty() {
+                return None;
+            }
+            std::mem::swap(&mut self.ready, &mut state.batches);
+        }
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        if let Some(directory) = self.directory.upgrade() {
+            let mut queues = directory.queues.write().unwrap_or_else(PoisonError::into_inner);
+            if queues.get(&self.name).is_some_and(|queue| Arc::ptr_eq(queue, &self.queue)) {
+                queues.remove(&self.name);
+            }
+        }
+        self.queue.close();
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,240 @@
+use bytes::{Buf, Bytes};
+
+use super::{Class, Status, Window, cost};
+use crate::frame::{self, Flow, Header, ProtocolError};
+use crate::handshake::CloseCode;
+
+/// Where decoded frames go. Names are ids that [`Sink::bind`] introduced; 0 is nobody.
+pub trait Sink {
+    /// The peer bound an id to a name.
+    fn bind(&mut self, id: u16, name: &str);
+    /// A message.
+    fn message(&mut self, to: u16, from: u16, body: &[u8], high: bool);
+    /// A call, to be answered by its id.
+    fn call(&mut self, id: u32, to: u16, from: u16, deadline_ms: u32, body: &[u8]);
+    /// The answer to one of our calls.
+    fn reply(&mut self, id: u32, status: Status, body: &[u8]);
+    /// Credit for a class of the link.
+    fn credit(&mut self, class: Class, bytes: u32);
+    /// Credit for a mailbox, by the id we bound.
+    fn credit_mailbox(&mut self, id: u32, bytes: u32);
+    /// To be echoed.
+    fn ping(&mut self, payload: [u8; 16]);
+    /// An echo.
+    fn pong(&mut self, payload: [u8; 16]);
+    /// The peer opens nothing new.
+    fn go_away(&mut self, code: CloseCode, text: String);
+    /// The peer's last word.
+    fn close(&mut self, code: CloseCode, text: String);
+}
+
+/// Reads frames, joins fragments, and holds the peer to the credit it was granted.
+#[derive(Debug)]
+pub struct Inbound {
+    window: Window,
+    /// Bound ids, and the credit the peer still has with each.
+    mailboxes: Vec<u64>,
+    link: [u64; 2],
+    partial: [Option<Partial>; 2],
+    gone_away: bool,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Partial {
+    total: usize,
+    kind: Kind,
+    body: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Send { to: u16, from: u16, high: bool },
+    Call { id: u32, to: u16, from: u16, deadline_ms: u32 },
+    Reply { id: u32, status: Status },
+}
+
+const CUT: ProtocolError = ProtocolError("a frame is cut short");
+
+impl Inbound {
+    /// A reader that announced this window.
+    pub fn new(window: Window) -> Self {
+        Self {
+            window,
+            mailboxes: vec![0],
+            link: [window.link; 2],
+            partial: [None, None],
+            gone_away: false,
+            closed: false,
+        }
+    }
+
+    /// Link credit went back to the peer.
+    pub fn granted(&mut self, class: Class, bytes: u32) {
+        let credit = &mut self.link[class as usize];
+        *credit = (*credit + u64::from(bytes)).min(self.window.link);
+    }
+
+    /// Mailbox credit went back to the peer.
+    pub fn granted_mailbox(&mut self, id: u16, bytes: u32) {
+        if let Some(credit) = self.mailboxes.get_mut(usize::from(id)) {
+            *credit = (*credit + u64::from(bytes)).min(self.window.mailbox);
+        }
+    }
+
+    /// Whether CLOSE arrived.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Takes one frame.
+    ///
+    /// # Errors
+    /// [`ProtocolError`] names the broken rule; the link must close.
+    pub fn frame(&mut self, header: Header, payload: &[u8], sink: &mut impl Sink) -> Result<Flow, ProtocolError> {
+        let mut p = payload;
+        match header.kind {
+            frame::SEND => {
+                let flags = self.flags(&mut p, frame::FLAG_HIGH)?;
+                let from = p.try_get_u16().map_err(|_| CUT)?;
+                let to = u16::try_from(header.id).map_err(|_| ProtocolError("a name id is out of range"))?;
+                self.begin(Kind::Send { to, from, high: flags & frame::FLAG_HIGH != 0 }, flags, p, sink)?;
+            }
+            frame::CALL => {
+                let flags = self.flags(&mut p, 0)?;
+                let (to, from) = (p.try_get_u16().map_err(|_| CUT)?, p.try_get_u16().map_err(|_| CUT)?);
+                let deadline_ms = p.try_get_u32().map_err(|_| CUT)?;
+                self.begin(Kind::Call { id: header.id, to, from, deadline_ms }, flags, p, sink)?;
+            }
+            frame::REPLY => {
+                let flags = self.flags(&mut p, 0)?;
+                let status = Status::from_byte(p.try_get_u8().map_err(|_| CUT)?);
+                self.begin(Kind::Reply { id: header.id, status }, flags, p, sink)?;
+            }
+            frame::FRAG => self.fragment(header.id, p, sink)?,
+            frame::NAME => {
+                let id = u16::try_from(header.id).ok().filter(|&id| usize::from(id) == self.mailboxes.len());
+                let id = id.ok_or(ProtocolError("names are not bound in order"))?;
+                let name = std::str::from_utf8(p).map_err(|_| ProtocolError("a name is not UTF-8"))?;
+                if name.is_empty() || name.len() > 255 {
+                    return Err(ProtocolError("a name is empty or too long"));
+                }
+                self.mailboxes.push(self.window.mailbox);
+                sink.bind(id, name);
+            }
+            frame::CREDIT => {
+                let class = p.try_get_u8().map_err(|_| CUT)?;
+                let bytes = p.try_get_u32().map_err(|_| CUT)?;
+                match Class::from_byte(class) {
+                    Some(class) => sink.credit(class, bytes),
+                    None if class == Class::MAILBOX_BYTE => sink.credit_mailbox(header.id, bytes),
+                    None => return Err(ProtocolError("credit of an unknown class")),
+                }
+            }
+            frame::PING => sink.ping(p.try_into().map_err(|_| CUT)?),
+            frame::PONG => sink.pong(p.try_into().map_err(|_| CUT)?),
+            frame::GOAWAY => {
+                let code = CloseCode::from_byte(p.try_get_u8().map_err(|_| CUT)?);
+                p.try_get_u32().map_err(|_| CUT)?;
+                let text = frame::get_text(p)?;
+                if !std::mem::replace(&mut self.gone_away, true) {
+                    sink.go_away(code, text);
+                }
+            }
+            frame::CLOSE => {
+                let code = CloseCode::from_byte(p.try_get_u8().map_err(|_| CUT)?);
+                self.closed = true;
+                sink.close(code, frame::get_text(p)?);
+                return Ok(Flow::Break(()));
+            }
+            kind if kind >= frame::OPTIONAL => {}
+            _ => return Err(ProtocolError("an unknown frame type")),
+        }
+        Ok(Flow::Continue(()))
+    }
+
+    fn flags(&self, p: &mut &[u8], allowed: u8) -> Result<u8, ProtocolError> {
+        let flags = p.try_get_u8().map_err(|_| CUT)?;
+        if flags & !(allowed | frame::FLAG_FRAGMENT) != 0 {
+            return Err(ProtocolError("a reserved flag is set"));
+        }
+        Ok(flags)
+    }
+
+    fn begin(&mut self, kind: Kind, flags: u8, mut p: &[u8], sink: &mut impl Sink) -> Result<(), ProtocolError> {
+        if flags & frame::FLAG_FRAGMENT == 0 {
+            self.charge(kind, p.len())?;
+            deliver(kind, p, sink);
+            return Ok(());
+        }
+        let total = p.try_get_u32().map_err(|_| CUT)? as usize;
+        if p.len() >= total {
+            return Err(ProtocolError("a fragmented message is not longer than its first piece"));
+        }
+        self.charge(kind, total)?;
+        let partial = &mut self.partial[lane(kind)];
+        if partial.is_some() {
+            return Err(ProtocolError("a message begins inside another one"));
+        }
+        // Not `with_capacity(total)`: memory follows the bytes that arrived, not a claim.
+        *partial = Some(Partial { total, kind, body: p.to_vec() });
+        Ok(())
+    }
+
+    fn fragment(&mut self, lane: u32, p: &[u8], sink: &mut impl Sink) -> Result<(), ProtocolError> {
+        let slot = self.partial.get_mut(lane as usize).ok_or(ProtocolError("a fragment of an unknown lane"))?;
+        let mut partial = slot.take().ok_or(ProtocolError("a fragment without a beginning"))?;
+        partial.body.extend_from_slice(p);
+        if p.is_empty() || partial.body.len() > partial.total {
+            return Err(ProtocolError("fragments do not add up"));
+        }
+        if partial.body.len() == partial.total {
+            deliver(partial.kind, &partial.body, sink);
+        } else {
+            *slot = Some(partial);
+        }
+        Ok(())
+    }
+
+    fn charge(&mut self, kind: Kind, len: usize) -> Result<(), ProtocolError> {
+        if len > self.window.max_message {
+            return Err(ProtocolError("a message is over the limit"));
+        }
+        let take = |credit: &mut u64, whole: u64| {
+            let cost = cost(len);
+            if *credit < cost.min(whole) {
+                return Err(ProtocolError("credit is overdrawn"));
+            }
+            *credit = credit.saturating_sub(cost);
+            Ok(())
+        };
+        match kind {
+            Kind::Send { to, from, .. } | Kind::Call { to, from, .. } => {
+                if usize::from(from) >= self.mailboxes.len() || to == 0 {
+                    return Err(ProtocolError("a name id is not bound"));
+                }
+                let mailbox = self.mailboxes.get_mut(usize::from(to)).ok_or(ProtocolError("a name id is not bound"))?;
+                take(mailbox, self.window.mailbox)?;
+                take(&mut self.link[Class::Messages as usize], self.window.link)
+            }
+            Kind::Reply { .. } => take(&mut self.link[Class::Replies as usize], self.window.link),
+        }
+    }
+}
+
+fn lane(kind: Kind) -> usize {
+    matches!(kind, Kind::Send { high: true, .. }).into()
+}
+
+fn deliver(kind: Kind, body: &[u8], sink: &mut impl Sink) {
+    match kind {
+        Kind::Send { to, from, high } => sink.message(to, from, body, high),
+        Kind::Call { id, to, from, deadline_ms } => sink.call(id, to, from, deadline_ms, body),
+        Kind::Reply { id, status } => sink.reply(id, status, body),
+    }
+}
+
+/// A body as the program keeps it: a copy, so that a small message does not pin a large read.
+pub(crate) fn keep(body: &[u8]) -> Bytes {
+    if body.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(body) }
+}

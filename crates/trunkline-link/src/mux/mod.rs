@@ -1,0 +1,87 @@
+//! Multiplexing without I/O: what leaves ([`Outbox`]) and what arrives ([`Inbound`]), with credit on both sides.
+//!
+//! Two classes of the link have credit of their own, messages (with calls) and replies, and so has every
+//! mailbox. A message takes the whole of its credit, of the link and of its mailbox, before its first byte is
+//! queued. Link credit comes back when the message entered the mailbox, mailbox credit when the program took it
+//! out: a mailbox nobody reads stops its own senders and nobody else.
+
+mod inbound;
+mod outbox;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use inbound::keep;
+pub use inbound::{Inbound, Sink};
+pub use outbox::{Outbox, Refused};
+
+/// Which credit of the link a frame takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// SEND and CALL.
+    Messages,
+    /// REPLY.
+    Replies,
+}
+
+impl Class {
+    pub(crate) const MAILBOX_BYTE: u8 = 2;
+
+    pub(crate) fn to_byte(self) -> u8 {
+        self as u8
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Messages),
+            1 => Some(Self::Replies),
+            _ => None,
+        }
+    }
+}
+
+/// What a body of `len` bytes costs in credit: itself, and 64 bytes for what it takes to hold any message.
+///
+/// The flat part keeps a flood of empty messages within the same bound of memory.
+pub fn cost(len: usize) -> u64 {
+    len as u64 + 64
+}
+
+/// The outcome a REPLY carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// The service answered; the body is its answer.
+    Ok,
+    /// No service of that name is registered.
+    NoService,
+    /// The service took the call and dropped it.
+    Dropped,
+    /// The service refused; the body is its text.
+    Failed,
+}
+
+impl Status {
+    pub(crate) fn to_byte(self) -> u8 {
+        self as u8
+    }
+
+    pub(crate) fn from_byte(byte: u8) -> Self {
+        match byte {
+            0 => Self::Ok,
+            1 => Self::NoService,
+            2 => Self::Dropped,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// The bounds one direction of a link starts with, as its receiver announced them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Bytes of credit of each class.
+    pub link: u64,
+    /// Bytes of credit of each mailbox.
+    pub mailbox: u64,
+    /// The largest body, in bytes.
+    pub max_message: usize,
+}

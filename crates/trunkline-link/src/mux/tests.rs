@@ -1,0 +1,305 @@
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::frame::{Decoder, FRAG, Header, MAX_PIECE, PING, PONG};
+use crate::handshake::CloseCode;
+
+const WINDOW: Window = Window { link: 200_000, mailbox: 100_000, max_message: 60_000 };
+
+#[derive(Default)]
+struct Seen {
+    names: HashMap<u16, String>,
+    messages: Vec<(String, String, Vec<u8>, bool)>,
+    calls: Vec<(u32, String, Vec<u8>)>,
+    replies: Vec<(u32, Status, Vec<u8>)>,
+    grants: Vec<(Option<Class>, u32, u32)>,
+    pongs: usize,
+    closed: Option<(CloseCode, String)>,
+    gone: bool,
+}
+
+impl Sink for Seen {
+    fn bind(&mut self, id: u16, name: &str) {
+        self.names.insert(id, name.into());
+    }
+    fn message(&mut self, to: u16, from: u16, body: &[u8], high: bool) {
+        let from = self.names.get(&from).cloned().unwrap_or_default();
+        self.messages.push((self.names[&to].clone(), from, body.to_vec(), high));
+    }
+    fn call(&mut self, id: u32, to: u16, _: u16, _: u32, body: &[u8]) {
+        self.calls.push((id, self.names[&to].clone(), body.to_vec()));
+    }
+    fn reply(&mut self, id: u32, status: Status, body: &[u8]) {
+        self.replies.push((id, status, body.to_vec()));
+    }
+    fn credit(&mut self, class: Class, bytes: u32) {
+        self.grants.push((Some(class), 0, bytes));
+    }
+    fn credit_mailbox(&mut self, id: u32, bytes: u32) {
+        self.grants.push((None, id, bytes));
+    }
+    fn ping(&mut self, _: [u8; 16]) {}
+    fn pong(&mut self, _: [u8; 16]) {
+        self.pongs += 1;
+    }
+    fn go_away(&mut self, _: CloseCode, _: String) {
+        self.gone = true;
+    }
+    fn close(&mut self, code: CloseCode, text: String) {
+        self.closed = Some((code, text));
+    }
+}
+
+struct Wire {
+    out: Outbox,
+    inbound: Inbound,
+    decoder: Decoder,
+    seen: Seen,
+}
+
+impl Wire {
+    fn new() -> Self {
+        Self {
+            out: Outbox::new(WINDOW),
+            inbound: Inbound::new(WINDOW),
+            decoder: Decoder::default(),
+            seen: Seen::default(),
+        }
+    }
+
+    fn pass(&mut self) -> Result<(), crate::frame::ProtocolError> {
+        while let Some(chunk) = self.out.take() {
+            let flow = self.decoder.feed(&chunk, |h, p| self.inbound.frame(h, p, &mut self.seen))?;
+            self.out.recycle(chunk);
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn messages_arrive_with_their_names_and_in_order() {
+    let mut wire = Wire::new();
+    for n in 0..50u8 {
+        wire.out.send("sink", "source", &[n; 40], false).unwrap();
+    }
+    wire.out.send("other", "", b"", false).unwrap();
+    wire.pass().unwrap();
+    assert_eq!(wire.seen.messages.len(), 51);
+    for (n, (to, from, body, _)) in wire.seen.messages.iter().take(50).enumerate() {
+        assert_eq!((to.as_str(), from.as_str(), body.as_slice()), ("sink", "source", [n as u8; 40].as_slice()));
+    }
+    assert_eq!(wire.seen.messages[50], ("other".into(), String::new(), vec![], false));
+}
+
+#[test]
+fn high_priority_and_control_overtake_what_is_queued() {
+    let mut wire = Wire::new();
+    wire.out.send("a", "", b"normal", false).unwrap();
+    wire.out.send("a", "", b"high", true).unwrap();
+    wire.out.ping(PONG, &[0; 16]);
+    wire.pass().unwrap();
+    let bodies: Vec<_> = wire.seen.messages.iter().map(|m| m.2.as_slice()).collect();
+    assert_eq!(bodies, [b"high".as_slice(), b"normal"]);
+    assert_eq!(wire.seen.pongs, 1);
+}
+
+#[test]
+fn a_control_frame_waits_for_at_most_one_chunk() {
+    let mut wire = Wire::new();
+    wire.out.send("a", "", &[7; 60_000], false).unwrap();
+    let names = wire.out.take().unwrap();
+    let first = wire.out.take().unwrap();
+    assert!(names.len() < 64 && first.len() <= 3 * MAX_PIECE);
+    wire.out.ping(PING, &[0; 16]);
+    assert_eq!(wire.out.take().unwrap().len(), 24, "the ping comes before the rest of the message");
+    assert!(wire.out.has_ready());
+}
+
+#[test]
+fn large_messages_are_cut_and_joined() {
+    let mut wire = Wire::new();
+    let body: Vec<u8> = (0..60_000u32).map(|n| n as u8).collect();
+    wire.out.send("a", "", &body, false).unwrap();
+    wire.out.call(9, "a", "", 1000, &body[..MAX_PIECE + 1]).unwrap();
+    wire.out.reply(3, Status::Ok, Bytes::from(body[..MAX_PIECE].to_vec()));
+    wire.pass().unwrap();
+    assert_eq!(wire.seen.messages[0].2, body);
+    assert_eq!(wire.seen.calls[0], (9, "a".into(), body[..MAX_PIECE + 1].to_vec()));
+    assert_eq!(wire.seen.replies[0], (3, Status::Ok, body[..MAX_PIECE].to_vec()));
+}
+
+#[test]
+fn a_message_over_the_limit_is_refused_before_anything_is_sent() {
+    let mut wire = Wire::new();
+    assert_eq!(wire.out.send("a", "", &[0; 60_001], false), Err(Refused::TooLarge { limit: 60_000 }));
+    assert!(wire.out.is_empty());
+}
+
+#[test]
+fn one_unread_mailbox_stops_its_senders_and_nobody_else() {
+    let mut wire = Wire::new();
+    let mut sent = 0;
+    while wire.out.send("stuck", "", &[0; 10_000], false).is_ok() {
+        sent += 1;
+        wire.pass().unwrap();
+        // The link's credit comes back on entry to the mailbox, the mailbox's does not.
+        wire.inbound.granted(Class::Messages, 10_064);
+        wire.out.credit(Class::Messages, 10_064);
+    }
+    assert_eq!(sent, 9);
+    wire.out.send("free", "", &[0; 10_000], false).unwrap();
+    wire.out.credit_mailbox(1, 20_000);
+    wire.inbound.granted_mailbox(1, 20_000);
+    wire.out.send("stuck", "", &[0; 10_000], false).unwrap();
+    wire.pass().unwrap();
+}
+
+#[test]
+fn answers_without_credit_wait_for_it() {
+    let mut wire = Wire::new();
+    for id in 0..5 {
+        wire.out.reply(id, Status::Ok, Bytes::from(vec![0; 50_000]));
+    }
+    wire.pass().unwrap();
+    assert_eq!(wire.seen.replies.len(), 3);
+    assert!(!wire.out.is_empty());
+    wire.inbound.granted(Class::Replies, 150_000);
+    wire.out.credit(Class::Replies, 150_000);
+    wire.pass().unwrap();
+    assert_eq!(wire.seen.replies.iter().map(|r| r.0).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn going_away_comes_behind_everything_and_lets_answers_through() {
+    let mut wire = Wire::new();
+    wire.out.send("a", "", b"first", false).unwrap();
+    wire.out.go_away(7, "bye");
+    assert_eq!(wire.out.send("a", "", b"second", false), Err(Refused::Draining));
+    wire.out.reply(1, Status::Ok, Bytes::new());
+    wire.pass().unwrap();
+    assert_eq!(wire.seen.messages.len(), 1);
+    assert!(wire.seen.gone && wire.seen.replies.len() == 1);
+}
+
+#[test]
+fn closing_says_the_last_word() {
+    let mut wire = Wire::new();
+    wire.out.send("a", "", b"dropped", false).unwrap();
+    wire.out.close(CloseCode::Normal.to_byte(), "done");
+    wire.pass().unwrap();
+    assert_eq!(wire.seen.closed, Some((CloseCode::Normal, "done".into())));
+    assert!(wire.inbound.is_closed() && wire.seen.messages.is_empty());
+}
+
+#[test]
+fn broken_rules_are_named() {
+    let check = |frames: &[(u8, u32, &[u8])], expected: &str| {
+        let mut inbound = Inbound::new(WINDOW);
+        let (mut result, mut seen) = (Ok(()), Seen::default());
+        for (kind, id, payload) in frames {
+            let header = Header { len: payload.len(), kind: *kind, id: *id };
+            result = inbound.frame(header, payload, &mut seen).map(|_| ());
+        }
+        assert_eq!(result.unwrap_err().0, expected);
+    };
+    use crate::frame::{CREDIT, NAME, SEND};
+    check(&[(0x30, 0, b"")], "an unknown frame type");
+    check(&[(SEND, 1, &[0, 0, 0, 7])], "a name id is not bound");
+    check(&[(NAME, 2, b"x")], "names are not bound in order");
+    check(&[(NAME, 1, b"x"), (SEND, 1, &[0x40, 0, 0, 7])], "a reserved flag is set");
+    check(&[(NAME, 1, b"x"), (SEND, 1, &[0, 0, 9, 7])], "a name id is not bound");
+    check(&[(FRAG, 0, b"x")], "a fragment without a beginning");
+    check(&[(FRAG, 7, b"x")], "a fragment of an unknown lane");
+    check(&[(PING, 0, b"short")], "a frame is cut short");
+    check(&[(CREDIT, 0, &[9, 0, 0, 0, 0])], "credit of an unknown class");
+    check(
+        &[(NAME, 1, b"x"), (SEND, 1, &[8, 0, 0, 0, 0, 0, 1, 7])],
+        "a fragmented message is not longer than its first piece",
+    );
+    check(&[(NAME, 1, b"x"), (SEND, 1, &[8, 0, 0, 0, 0, 0, 3, 7]), (FRAG, 0, b"12345")], "fragments do not add up");
+    let big = [vec![0, 0, 0], vec![7; 40_000]].concat();
+    check(&[(NAME, 1, b"x"), (SEND, 1, &big), (SEND, 1, &big), (SEND, 1, &big)], "credit is overdrawn");
+    let mut inbound = Inbound::new(WINDOW);
+    assert!(inbound.frame(Header { len: 0, kind: 0x99, id: 5 }, b"", &mut Seen::default()).is_ok());
+}
+
+proptest! {
+    #[test]
+    fn p10_never_more_bytes_of_a_class_than_credit(
+        steps in proptest::collection::vec((0u8..4, 0usize..3, 0usize..30_000), 1..200),
+    ) {
+        let mut wire = Wire::new();
+        let (mut accepted, mut unread) = (0usize, BTreeMap::<usize, u64>::new());
+        for (action, mailbox, size) in steps {
+            match action {
+                0 | 1 => {
+                    if wire.out.send(&format!("m{mailbox}"), "", &vec![0; size], false).is_ok() {
+                        accepted += 1;
+                        *unread.entry(mailbox).or_default() += cost(size);
+                    }
+                }
+                // The receiver is strict: an overdraw would end the test here.
+                2 => wire.pass().unwrap(),
+                _ => {
+                    wire.pass().unwrap();
+                    wire.inbound.granted(Class::Messages, u32::MAX);
+                    wire.out.credit(Class::Messages, u32::MAX);
+                    let back = unread.insert(mailbox, 0).unwrap_or(0) as u32;
+                    let id = wire.seen.names.iter().find(|(_, n)| **n == format!("m{mailbox}")).map(|(id, _)| *id);
+                    if let Some(id) = id {
+                        wire.inbound.granted_mailbox(id, back);
+                        wire.out.credit_mailbox(id.into(), back);
+                    }
+                }
+            }
+            prop_assert!(unread.values().all(|&bytes| bytes <= WINDOW.mailbox));
+        }
+        wire.pass().unwrap();
+        prop_assert_eq!(wire.seen.messages.len(), accepted);
+    }
+
+    #[test]
+    fn p13_order_is_kept_for_every_pair_of_names(
+        sends in proptest::collection::vec((0u8..3, 0u8..3, 0usize..40_000), 1..60),
+    ) {
+        let mut wire = Wire::new();
+        let mut next = HashMap::<(String, String), u32>::new();
+        for (to, from, size) in sends {
+            let (to, from) = (format!("t{to}"), format!("f{from}"));
+            let n = next.entry((to.clone(), from.clone())).or_default();
+            let body = [n.to_be_bytes().as_slice(), &vec![0; size]].concat();
+            if wire.out.send(&to, &from, &body, false).is_ok() {
+                *n += 1;
+            }
+        }
+        wire.pass().unwrap();
+        let mut expected = HashMap::<(String, String), u32>::new();
+        for (to, from, body, _) in wire.seen.messages {
+            let n = expected.entry((to, from)).or_default();
+            prop_assert_eq!(u32::from_be_bytes(body[..4].try_into().unwrap()), *n);
+            *n += 1;
+        }
+        next.retain(|_, n| *n > 0);
+        prop_assert_eq!(expected, next);
+    }
+
+    #[test]
+    fn frames_of_any_content_are_survived(
+        frames in proptest::collection::vec((any::<u8>(), 0u32..4, proptest::collection::vec(any::<u8>(), 0..60)), 0..40),
+    ) {
+        let mut inbound = Inbound::new(WINDOW);
+        let mut seen = Seen::default();
+        for (kind, id, payload) in frames {
+            let kind = if kind < 128 { kind % (FRAG + 1) } else { kind };
+            if inbound.frame(Header { len: payload.len(), kind, id }, &payload, &mut seen).is_err() {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Why a pattern was refused, and where.
+
+use std::ops::Range;
+
+use crate::limits::{LimitKind, Limits};
+
+/// A pattern was refused; nothing was built from it.
+///
+/// `Display` is one paragraph that names the place and the reason.
+/// [`PatternError::caret`] shows the place:
+///
+/// ```
+/// use trunkline_matcher::RoutePattern;
+///
+/// let error = RoutePattern::new(r"^prod-(db|cache@").unwrap_err();
+/// assert_eq!(error.span(), 6..7);
+/// assert_eq!(error.caret(), "^prod-(db|cache@\n      ^");
+/// assert_eq!(
+///     error.to_string(),
+///     "pattern `^prod-(db|cache@` is refused at byte 6: this group is never closed by a `)`",
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("pattern `{}` is refused at byte {}: {kind}", window(.text, .span.start).0, .span.start)]
+pub struct PatternError {
+    kind: PatternErrorKind,
+    text: Box<str>,
+    span: Range<usize>,
+}
+
+/// The reason of a [`PatternError`].
+///
+/// All but [`PatternErrorKind::Limit`] mean that the text is no pattern in Go
+/// either.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PatternErrorKind {
+    /// A backslash is followed by something that has no meaning there.
+    #[error("this escape sequence is not part of the syntax")]
+    BadEscape,
+    /// `(?` is followed by something that is no flag, such as look-around.
+    #[error(
+        "`(?` may be followed by a name (`P<name>`), or by the flags `i`, `m`, `s`, `U` \
+         and `:` or `)`; look-around and other extensions are not part of the syntax"
+    )]
+    BadFlags,
+    /// A group name is empty, not closed by `>`, or has other characters than
+    /// letters, digits and `_` of ASCII.
+    #[error("a group name is one or more of `A-Z`, `a-z`, `0-9` and `_`, closed by `>`")]
+    BadGroupName,
+    /// The range in a class ends before it starts, as in `[z-a]`.
+    #[error("this range ends before it starts")]
+    BadRange,
+    /// The second count of `{n,m}` is smaller than the first.
+    #[error("the second count of a repetition is not below the first")]
+    BadRepeat,
+    /// The pattern went over one of the [`Limits`].
+    #[error("it goes over the limit `{limit}` of {value} ({})", .limit.meaning())]
+    Limit {
+        /// Which limit it was.
+        limit: LimitKind,
+        /// The value that the limit had.
+        value: usize,
+    },
+    /// A repetition stands on a repetition, as in `a**`.
+    #[error("a repetition may not stand on a repetition; put the first in a group, as in `(?:a*)*`")]
+    NestedRepeat,
+    /// A repetition has nothing before it.
+    #[error(
+        "there is nothing before this repetition for it to repeat; write `\\` before it, if the character itself is meant"
+    )]
+    NothingToRepeat,
+    /// The pattern ends in a backslash.
+    #[error("a pattern may not end in a lone backslash")]
+    TrailingBackslash,
+    /// A `[` is never closed.
+    #[error("this class is never closed by a `]`")]
+    UnclosedClass,
+    /// A `(` is never closed.
+    #[error("this group is never closed by a `)`")]
+    UnclosedGroup,
+    /// A class has a name that is not in Go's tables.
+    #[error(
+        "this class is not known; names are Unicode's general categories and scripts in `\\p{{…}}`, and POSIX's in `[[:…:]]`"
+    )]
+    UnknownClass,
+    /// A `)` closes nothing.
+    #[error("this `)` closes no group; write `\\)`, if the character itself is meant")]
+    UnopenedGroup,
+}
+
+/// A reason and a place, before the text joins them.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) kind: PatternErrorKind,
+    pub(crate) span: Range<usize>,
+}
+
+impl Fault {
+    pub(crate) fn limit(limit: LimitKind, limits: &Limits, span: Range<usize>) -> Self {
+        let value = limits.value_of(limit);
+        Self { kind: PatternErrorKind::Limit { limit, value }, span }
+    }
+
+    /// Keeps at most [`KEPT_BYTES`] beyond the span, so that refusing a huge
+    /// text does not hold on to it.
+    pub(crate) fn into_error(self, text: &str) -> PatternError {
+        let kept = text.floor_char_boundary(self.span.end.saturating_add(KEPT_BYTES));
+        PatternError { kind: self.kind, text: text[..kept].into(), span: self.span }
+    }
+}
+
+impl PatternError {
+    /// The reason.
+    pub fn kind(&self) -> &PatternErrorKind {
+        &self.kind
+    }
+
+    /// The byte offsets of the offending place in the pattern, on character
+    /// boundaries. Empty where something is missing at the end.
+    pub fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// The pattern on one line, and a `^` under the start of
+    /// [`PatternError::span`] on the next.
+    ///
+    /// The two line up by characters. Control characters are shown as one
+    /// visible character each, and a long pattern is cut to the part around
+    /// the place, with `…` where it was cut.
+    pub fn caret(&self) -> String {
+        let (line, column) = window(&self.text, self.span.start);
+        format!("{line}\n{:column$}^", "")
+    }
+}
+
+/// The part of `text` around `at` on one line, and the column of `at` in it.
+fn window(text: &str, at: usize) -> (String, usize) {
+    let (before, after) = text.split_at(at);
+    let mut line = String::new();
+    let skipped = before.chars().count().saturating_sub(WINDOW_CHARS);
+    if skipped > 0 {
+        line.push('…');
+    }
+    line.extend(before.chars().skip(skipped).map(visible));
+    let column = line.chars().count();
+    let mut rest = after.chars();
+    line.extend(rest.by_ref().take(WINDOW_CHARS).map(visible));
+    if rest.next().is_some() {
+        line.push('…');
+    }
+    (line, column)
+}
+
+/// One visible character for one that would break the line or hide.
+fn visible(c: char) -> char {
+    match c {
+        '\0'..='\x1f' => char::from_u32(0x2400 + c as u32).unwrap_or(char::REPLACEMENT_CHARACTER),
+        '\x7f' => '\u{2421}',
+        '\u{2028}' | '\u{2029}' => char::REPLACEMENT_CHARACTER,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    }
+}
+
+/// Characters shown on each side of the place: both fit on a terminal line.
+const WINDOW_CHARS: usize = 60;
+
+/// Enough for [`WINDOW_CHARS`] of the widest characters, and one more to tell
+/// that the text goes on.
+const KEPT_BYTES: usize = 4 * (WINDOW_CHARS + 2);
+
+#[cfg(test)]
+mod tests {
+    use crate::{PatternError, RoutePattern};
+
+    fn refuse(text: &str) -> PatternError {
+        RoutePattern::new(text).unwrap_err()
+    }
+
+    #[test]
+    fn the_caret_counts_characters_and_not_bytes() {
+        let error = refuse("éé(");
+        assert_eq!(error.span(), 4..5);
+        assert_eq!(error.caret(), "éé(\n  ^");
+    }
+
+    #[test]
+    fn control_characters_stay_on_the_line() {
+        assert_eq!(refuse("a\n\t\u{7f}*)").caret(), "a␊␉␡*)\n     ^");
+    }
+
+    #[test]
+    fn a_long_pattern_is_cut_around_the_place() {
+        let error = refuse(&format!("{}**{}", "x".repeat(1000), "y".repeat(1000)));
+        let caret = error.caret();
+        let (line, under) = caret.split_once('\n').unwrap();
+        assert!(line.starts_with('…') && line.ends_with('…'), "{line}");
+        assert_eq!(line.chars().nth(under.chars().count() - 1), Some('*'));
+        assert!(line.chars().count() < 130);
+        assert!(error.to_string().contains("at byte 1001"), "{error}");
+    }
+
+    #[test]
+    fn a_refused_huge_text_is_not_kept() {
+        let error = refuse(&"é".repeat(1 << 20));
+        assert!(error.text.len() < 8192);
+        assert_eq!(error.span(), 4096..4096);
+    }
+
+    #[test]
+    fn a_limit_is_named_with_its_value() {
+        let message = refuse("a{1001}").to_string();
+        assert!(message.contains("`repeat` of 1000"), "{message}");
+    }
+}

@@ -1,0 +1,1 @@
+//! The ports of discovery: what a resolver answers and what a registrar leases

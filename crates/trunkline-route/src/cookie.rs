@@ -1,0 +1,127 @@
+use std::fmt;
+use std::sync::Arc;
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// The least number of bytes a cookie may have.
+///
+/// Eight printable characters are the least that makes on-line guessing against the listener's back-off
+/// (60 s between guesses) pointless; the handshake leaves no off-line guessing.
+pub const MIN_COOKIE_LEN: usize = 8;
+
+/// Cookies whose estimated strength is at or below this many bits deserve a warning.
+pub const STRONG_COOKIE_BITS: u32 = 64;
+
+/// The longest cookie, in bytes. A bound, not a recommendation.
+const MAX_COOKIE_LEN: usize = 4096;
+
+/// A secret shared by nodes that may talk to each other.
+///
+/// It never prints: `Debug` is redacted and there is no `Display` and no serialisation. Comparison takes the
+/// same time wherever two cookies of one length differ. Cloning shares the bytes; they are zeroed when the
+/// last clone is dropped.
+#[derive(Clone)]
+pub struct Cookie(Arc<Zeroizing<Vec<u8>>>);
+
+impl Cookie {
+    /// Makes a cookie from its bytes, 8 to 4096 of them.
+    ///
+    /// # Errors
+    /// [`CookieError`] when it is too short or too long; the error holds lengths, never the bytes.
+    pub fn new(secret: impl AsRef<[u8]>) -> Result<Self, CookieError> {
+        let bytes = secret.as_ref();
+        match bytes.len() {
+            len if len < MIN_COOKIE_LEN => Err(CookieError::TooShort { len }),
+            len if len > MAX_COOKIE_LEN => Err(CookieError::TooLong { len }),
+            _ => Ok(Self(Arc::new(Zeroizing::new(bytes.to_vec())))),
+        }
+    }
+
+    /// The secret itself, for the one place that proves it.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// A cautious estimate of the strength in bits: length times the size of the alphabets used, and no more
+    /// than the number of distinct bytes supports.
+    pub fn estimated_bits(&self) -> u32 {
+        let bytes = self.expose();
+        let mut alphabet = 0u32;
+        let mut count = |present: bool, size: u32| alphabet += if present { size } else { 0 };
+        count(bytes.iter().any(u8::is_ascii_lowercase), 26);
+        count(bytes.iter().any(u8::is_ascii_uppercase), 26);
+        count(bytes.iter().any(u8::is_ascii_digit), 10);
+        count(bytes.iter().any(|b| !b.is_ascii_alphanumeric()), 33);
+        let distinct = bytes.iter().collect::<std::collections::BTreeSet<_>>().len() as u32;
+        let per_byte = f64::from(alphabet.min(distinct.saturating_mul(2)).max(1)).log2();
+        (per_byte * bytes.len() as f64) as u32
+    }
+
+    /// Whether the estimate is at or below [`STRONG_COOKIE_BITS`].
+    pub fn is_weak(&self) -> bool {
+        self.estimated_bits() <= STRONG_COOKIE_BITS
+    }
+}
+
+impl fmt::Debug for Cookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cookie(redacted)")
+    }
+}
+
+impl PartialEq for Cookie {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose().ct_eq(other.expose()).into()
+    }
+}
+
+impl Eq for Cookie {}
+
+/// Why some bytes are no cookie.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CookieError {
+    /// Fewer than [`MIN_COOKIE_LEN`] bytes.
+    #[error("the cookie has {len} bytes; at least 8 are needed: make one with `openssl rand -hex 24`")]
+    TooShort {
+        /// How many bytes there were.
+        len: usize,
+    },
+    /// More than 4096 bytes.
+    #[error("the cookie has {len} bytes; at most 4096 are taken")]
+    TooLong {
+        /// How many bytes there were.
+        len: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_never_prints_its_secret() {
+        let cookie = Cookie::new("canary-secret").unwrap();
+        assert_eq!(format!("{cookie:?}"), "Cookie(redacted)");
+    }
+
+    #[test]
+    fn seven_bytes_are_refused_and_eight_are_taken() {
+        assert_eq!(Cookie::new("1234567"), Err(CookieError::TooShort { len: 7 }));
+        assert!(Cookie::new("12345678").is_ok());
+    }
+
+    #[test]
+    fn strength_grows_with_length_and_variety() {
+        assert!(Cookie::new("aaaaaaaaaaaaaaaa").unwrap().is_weak());
+        assert!(Cookie::new("password1").unwrap().is_weak());
+        assert!(!Cookie::new("f3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934c").unwrap().is_weak());
+    }
+
+    #[test]
+    fn equal_secrets_are_equal_cookies() {
+        assert_eq!(Cookie::new("same-secret").unwrap(), Cookie::new("same-secret").unwrap());
+        assert_ne!(Cookie::new("same-secret").unwrap(), Cookie::new("other-secret").unwrap());
+    }
+}

@@ -1,0 +1,169 @@
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::Version;
+
+/// The longest host name, in bytes (RFC 1035 §2.3.4).
+pub const MAX_HOST_LEN: usize = 253;
+
+/// A host: an IPv4 or IPv6 address, or a name to be looked up.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host(Arc<str>);
+
+impl Host {
+    /// Takes an address (IPv6 with or without brackets) or a name of at most 253 bytes.
+    ///
+    /// # Errors
+    /// [`EndpointError::Host`] names the text.
+    pub fn new(text: impl AsRef<str>) -> Result<Self, EndpointError> {
+        let text = text.as_ref();
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+        if let Ok(ip) = bare.parse::<IpAddr>() {
+            return Ok(Self(ip.to_string().into()));
+        }
+        let legal = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | '@' | ':' | '[' | ']');
+        if bare.is_empty() || bare.len() > MAX_HOST_LEN || bare != text || !bare.chars().all(legal) {
+            return Err(EndpointError::Host { host: text.chars().take(80).collect() });
+        }
+        Ok(Self(bare.into()))
+    }
+
+    /// The host without brackets.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The address, when the host is one and needs no lookup.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.0.parse().ok()
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Host {
+    type Err = EndpointError;
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        Self::new(text)
+    }
+}
+
+/// A host and a port, as dialled. Prints IPv6 literals in brackets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// The host.
+    pub host: Host,
+    /// The TCP port, 1 to 65535.
+    pub port: NonZeroU16,
+}
+
+impl Address {
+    /// An address from its parts.
+    ///
+    /// # Errors
+    /// [`EndpointError`] when the host is malformed or the port 0.
+    pub fn new(host: impl AsRef<str>, port: u16) -> Result<Self, EndpointError> {
+        Ok(Self { host: Host::new(host)?, port: NonZeroU16::new(port).ok_or(EndpointError::Port)? })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.ip() {
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
+            _ => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = EndpointError;
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let (host, port) = text.rsplit_once(':').ok_or(EndpointError::Port)?;
+        Self::new(host, port.parse().map_err(|_| EndpointError::Port)?)
+    }
+}
+
+/// What a resolver answers, and what a direct route holds: where to dial, and what is known of the listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where to dial.
+    pub address: Address,
+    /// Whether the listener proves a certificate; `None` when unknown.
+    pub tls: Option<bool>,
+    /// The handshake version it wants; `None` when unknown.
+    pub version: Option<Version>,
+}
+
+impl Endpoint {
+    /// An endpoint of which only the address is known.
+    pub fn at(address: Address) -> Self {
+        Self { address, tls: None, version: None }
+    }
+}
+
+/// What a resolver route puts over each answer, field by field. `None` leaves the answer's value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointOverride {
+    /// Dial this host instead.
+    pub host: Option<Host>,
+    /// Dial this port instead.
+    pub port: Option<NonZeroU16>,
+    /// Force certificate checks on or off.
+    pub tls: Option<bool>,
+    /// Ask for this handshake version.
+    pub version: Option<Version>,
+}
+
+/// Why an address is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndpointError {
+    /// Neither an IP address nor a well-formed host name.
+    #[error("{host:?} is no host; write an IPv4 or IPv6 address or a host name of at most 253 bytes")]
+    Host {
+        /// The text, cut to 80 characters.
+        host: String,
+    },
+    /// Port 0, none, or not a number up to 65535.
+    #[error("a port to dial is a number from 1 to 65535")]
+    Port,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv6_literals_are_read_and_printed_in_brackets() {
+        assert_eq!(Address::new("::1", 4370).unwrap().to_string(), "[::1]:4370");
+        assert_eq!("[::1]:4370".parse::<Address>().unwrap().host.as_str(), "::1");
+        assert_eq!("10.0.1.50:4370".parse::<Address>().unwrap().to_string(), "10.0.1.50:4370");
+    }
+
+    #[test]
+    fn port_zero_cannot_be_dialled() {
+        assert_eq!(Address::new("127.0.0.1", 0), Err(EndpointError::Port));
+    }
+
+    #[test]
+    fn malformed_hosts_are_named() {
+        for bad in ["", "a b", "http://x", "a@b", "[x]", "x:y"] {
+            assert!(Host::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(Host::new("3.735.184.8").is_ok(), "well-formed as a name");
+    }
+}

@@ -1,0 +1,38 @@
+//! The vocabulary of trunkline: values only.
+//!
+//! A [`NodeName`] is what a program holds; a [`NetworkRoute`] says how names like it are reached; an
+//! [`Attempt`] is one concrete try, made by [`NetworkRoute::attempt`], the only place where the route's own
+//! fields, a resolver's answer and the node's defaults are merged. Nothing here opens a socket, reads a clock
+//! or knows of an async runtime.
+//!
+//! Things with behaviour are *named*, not held ([`ResolverId`], [`TlsProfileId`]): routes are therefore
+//! comparable, printable and loadable from a file. A [`Cookie`] is a value and is held; it has a redacted
+//! `Debug`, no `Display`, no `Serialize`, and is zeroed when the last holder goes.
+//!
+//! ```
+//! use trunkline_route::{Cookie, Defaults, NetworkRoute, NodeName};
+//!
+//! let name: NodeName = "prod-db@example.com".parse()?;
+//! let route = NetworkRoute::direct("10.0.1.50", 4370)?.tls(true).build();
+//! let defaults = Defaults::new(Cookie::new("a shared secret")?);
+//! let attempt = route.attempt(&name, None, &defaults).expect("a direct route has an address");
+//! assert_eq!(attempt.address.to_string(), "10.0.1.50:4370");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod cookie;
+mod endpoint;
+mod id;
+mod name;
+mod route;
+mod version;
+
+pub use cookie::{Cookie, CookieError, MIN_COOKIE_LEN, STRONG_COOKIE_BITS};
+pub use endpoint::{Address, Endpoint, EndpointError, EndpointOverride, Host, MAX_HOST_LEN};
+pub use id::{IdError, ResolverId, TlsProfileId};
+pub use name::{MAX_NAME_LEN, NameError, NodeName};
+pub use route::{
+    Attempt, DEFAULT_WEIGHT, Defaults, Direct, Fallback, NetworkRoute, NetworkRouteBuilder, Origin, Resolved, Source,
+    TlsMode,
+};
+pub use version::{Version, VersionError};

@@ -1,0 +1,179 @@
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The longest node name in bytes, host part and `@` included; the same bound as Erlang's atoms have.
+pub const MAX_NAME_LEN: usize = 255;
+
+/// The name of a node: `name@host`, both parts non-empty, at most 255 bytes, compared byte for byte.
+///
+/// Cloning is cheap (a shared string). The host part is where the node's registrar is asked by default; it is
+/// an IP address (IPv6 with or without brackets) or a host name, and is not checked further here.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeName(Arc<str>);
+
+impl NodeName {
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// [`NameError`] says what is wrong and names the text.
+    pub fn new(text: impl AsRef<str>) -> Result<Self, NameError> {
+        let text = text.as_ref();
+        let shown = || text.chars().take(80).collect::<String>();
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if text.len() > MAX_NAME_LEN {
+            return Err(NameError::TooLong { len: text.len(), starts: shown() });
+        }
+        if let Some(c) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
+            return Err(NameError::Character { name: shown(), character: c });
+        }
+        match text.split_once('@') {
+            Some((name, host)) if !name.is_empty() && !host.is_empty() && !host.contains('@') => Ok(Self(text.into())),
+            _ => Err(NameError::Form { name: shown() }),
+        }
+    }
+
+    /// Takes `name@host` as it is and completes a bare `name` with this host.
+    ///
+    /// # Errors
+    /// As [`NodeName::new`].
+    pub fn with_default_host(text: &str, host: &str) -> Result<Self, NameError> {
+        if text.contains('@') || text.is_empty() { Self::new(text) } else { Self::new(format!("{text}@{host}")) }
+    }
+
+    /// The whole name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The part before the `@`.
+    pub fn name(&self) -> &str {
+        self.0.split_once('@').map_or("", |(name, _)| name)
+    }
+
+    /// The part after the `@`, without the brackets of an IPv6 literal.
+    pub fn host(&self) -> &str {
+        let host = self.0.split_once('@').map_or("", |(_, host)| host);
+        host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
+    }
+}
+
+impl fmt::Debug for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl AsRef<str> for NodeName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeName {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<&str> for NodeName {
+    type Error = NameError;
+    fn try_from(text: &str) -> Result<Self, NameError> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for NodeName {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::new(text)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for NodeName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for NodeName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Why a text is no node name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// White space or a control character.
+    #[error("the node name {name:?} contains {character:?}; white space and control characters are not allowed")]
+    Character {
+        /// The text, cut to 80 characters.
+        name: String,
+        /// The offending character.
+        character: char,
+    },
+    /// Nothing at all.
+    #[error("the node name is empty; write it as name@host, for example app@127.0.0.1")]
+    Empty,
+    /// Not `name@host`.
+    #[error("{name:?} is no node name; write it as name@host with exactly one '@', for example app@127.0.0.1")]
+    Form {
+        /// The text, cut to 80 characters.
+        name: String,
+    },
+    /// More than [`MAX_NAME_LEN`] bytes.
+    #[error("the node name that starts {starts:?} has {len} bytes; at most 255 are allowed")]
+    TooLong {
+        /// How many bytes there were.
+        len: usize,
+        /// The first 80 characters.
+        starts: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_two_parts() {
+        let name = NodeName::new("prod-db@example.com").unwrap();
+        assert_eq!((name.name(), name.host()), ("prod-db", "example.com"));
+        assert_eq!(NodeName::new("a@[::1]").unwrap().host(), "::1");
+        assert_eq!(NodeName::new("a@::1").unwrap().host(), "::1");
+    }
+
+    #[test]
+    fn half_names_are_refused() {
+        for bad in ["prod", "@host", "name@", "a@b@c", "a b@c", "a@b\n"] {
+            assert!(NodeName::new(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(NodeName::new(""), Err(NameError::Empty));
+    }
+
+    #[test]
+    fn the_longest_name_has_255_bytes() {
+        let host = "h".repeat(MAX_NAME_LEN - 2);
+        assert!(NodeName::new(format!("a@{host}")).is_ok());
+        assert!(matches!(NodeName::new(format!("ab@{host}")), Err(NameError::TooLong { len: 256, .. })));
+    }
+
+    #[test]
+    fn a_bare_name_gets_this_host() {
+        assert_eq!(NodeName::with_default_host("Node1", "10.0.0.1").unwrap().as_str(), "Node1@10.0.0.1");
+        assert_eq!(NodeName::with_default_host("a@b", "c").unwrap().as_str(), "a@b");
+    }
+}

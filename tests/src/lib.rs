@@ -1,0 +1,1 @@
+//! Claims, properties and the simulator.
