@@ -1,1 +1,154 @@
-//! The ports of discovery: what a resolver answers and what a registrar leases
+//! The ports of discovery: whom a node asks for addresses, and where it announces its own.
+//!
+//! A [`Resolver`] answers where a name can be dialled, in the order to try. A [`Registrar`] also takes
+//! announcements: [`Registrar::register`] gives a [`Lease`], and dropping the lease takes the announcement back.
+//! Both are object-safe: a node holds them behind ids and routes name those ids.
+//!
+//! Implement [`Resolver`] to plug in a source of addresses of your own:
+//!
+//! ```
+//! use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
+//! use trunkline_route::{Address, Endpoint, NodeName};
+//!
+//! #[derive(Debug)]
+//! struct ByConvention;
+//!
+//! impl Resolver for ByConvention {
+//!     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
+//!         let address = Address::new(name.host(), 4370).map_err(|e| ResolveError::Failed(e.to_string()));
+//!         Box::pin(async move { Ok(vec![Endpoint::at(address?)]) })
+//!     }
+//! }
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use trunkline_route::{Endpoint, NodeName};
+
+/// A boxed future, as object-safe traits need it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Says where a name can be dialled.
+pub trait Resolver: fmt::Debug + Send + Sync {
+    /// The endpoints of a name, in the order to try. An unknown name is an empty list, not an error.
+    ///
+    /// Dropping the future must cancel the question; the caller bounds its time (2 s by default) and takes at
+    /// most 16 answers.
+    fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>>;
+}
+
+/// A resolver that also takes announcements.
+pub trait Registrar: fmt::Debug + Send + Sync {
+    /// Announces a node until the lease is dropped. The registrar keeps the announcement up by itself, also
+    /// across its own restarts.
+    fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Box<dyn Lease>, RegisterError>>;
+
+    /// The side that answers.
+    fn resolver(&self) -> Arc<dyn Resolver>;
+}
+
+/// What a node announces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Its name.
+    pub name: NodeName,
+    /// Where it listens, in the order callers should try.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// An announcement that stands; dropping it takes it back.
+pub trait Lease: fmt::Debug + Send + Sync {
+    /// Whether the registrar holds the announcement at this moment. It may come and go as the registrar does.
+    fn is_held(&self) -> bool;
+}
+
+/// Why a resolver has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// It was reached and could not answer, or its answer made no sense.
+    #[error("{0}")]
+    Failed(String),
+    /// It could not be reached.
+    #[error("the registrar cannot be reached: {0}")]
+    Unreachable(String),
+    /// It holds another cookie.
+    #[error("the registrar at {0} has another cookie; give both the same, or set registrar: none")]
+    WrongCookie(String),
+}
+
+/// Why an announcement was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// Anything else it said.
+    #[error("the registrar refused: {0}")]
+    Refused(String),
+    /// A live node has the name.
+    #[error("the name {0} is registered by another live node; choose another name or stop that node")]
+    Taken(NodeName),
+    /// It cannot be reached.
+    #[error("the registrar cannot be reached: {0}")]
+    Unreachable(String),
+    /// It holds another cookie.
+    #[error("the registrar at {0} has another cookie; give both the same, or set registrar: none")]
+    WrongCookie(String),
+}
+
+/// A resolver over a table in memory: for tests, and for programs that know their peers.
+#[derive(Default)]
+pub struct Fixed {
+    table: RwLock<HashMap<NodeName, Vec<Endpoint>>>,
+}
+
+impl Fixed {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the endpoints of a name; an empty list removes it.
+    pub fn set(&self, name: NodeName, endpoints: Vec<Endpoint>) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if endpoints.is_empty() {
+            table.remove(&name);
+        } else {
+            table.insert(name, endpoints);
+        }
+    }
+}
+
+impl fmt::Debug for Fixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.table.read().unwrap_or_else(PoisonError::into_inner).len();
+        f.debug_struct("Fixed").field("names", &names).finish()
+    }
+}
+
+impl Resolver for Fixed {
+    fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
+        let found = self.table.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        Box::pin(async move { Ok(found.unwrap_or_default()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trunkline_route::Address;
+
+    #[tokio::test]
+    async fn the_fixed_resolver_answers_what_was_set() {
+        let (fixed, name) = (Fixed::new(), NodeName::new("a@h").unwrap());
+        assert_eq!(fixed.resolve(&name).await, Ok(vec![]));
+        let endpoint = Endpoint::at(Address::new("10.0.0.1", 1).unwrap());
+        fixed.set(name.clone(), vec![endpoint.clone()]);
+        assert_eq!(fixed.resolve(&name).await, Ok(vec![endpoint]));
+        fixed.set(name.clone(), vec![]);
+        assert_eq!(fixed.resolve(&name).await, Ok(vec![]));
+    }
+}

@@ -1,0 +1,251 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use trunkline_matcher::{AccessPattern, RoutePattern};
+use trunkline_route::{Cookie, Host, NetworkRoute, ResolverId, TlsProfileId};
+
+use crate::error::{ConfigError, Problem, elsewhere};
+use crate::fields::{Fields, Reader};
+use crate::layers::{self, Layers};
+use crate::node::{self, CertificateFiles, NodeConfig};
+use crate::route::{RouteContext, read_entry};
+use crate::secret::Surroundings;
+use crate::tree::{self, At, Node, Origin, Value};
+
+/// The resolvers that exist: a route's `resolver` is one of these.
+pub const KNOWN_RESOLVERS: [&str; 1] = ["embedded"];
+
+/// The largest configuration file: a hundred thousand routes of 150 bytes fit.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// A whole configuration, checked: every value in it can be used as it is.
+///
+/// Cookies and tokens are read from their files; TLS files were readable and are named by path. `Debug` shows no
+/// secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The node itself.
+    pub node: NodeConfig,
+    /// Roots, certificates and server names that routes refer to.
+    pub tls_profiles: BTreeMap<TlsProfileId, TlsProfileConfig>,
+    /// What is demanded of nodes that dial us, in the order of the file.
+    pub peers: Vec<PeerConfig>,
+    /// The static routes, in the order of the file.
+    pub routes: Vec<RouteConfig>,
+    warnings: Vec<String>,
+}
+
+/// One TLS profile. The files are PEM and were readable when the configuration was loaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsProfileConfig {
+    /// The certificates trusted; `None`: the platform's.
+    pub roots: Option<PathBuf>,
+    /// The certificate shown to the peer.
+    pub certificate: Option<CertificateFiles>,
+    /// The name demanded of the peer's certificate; `None`: the host dialled.
+    pub server_name: Option<Host>,
+}
+
+/// What is demanded of nodes with certain names that dial us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Which names; matched whole.
+    pub pattern: AccessPattern,
+    /// The cookie they must prove.
+    pub cookie: Cookie,
+}
+
+/// One static route and its place in the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// Which names; found anywhere in a name unless it has anchors.
+    pub pattern: RoutePattern,
+    /// Higher is tried earlier.
+    pub weight: i64,
+    /// How they are reached.
+    pub route: NetworkRoute,
+}
+
+impl Config {
+    /// Reads the file, lays the layers over it and checks everything.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem that could be found in one go.
+    pub fn load(path: &Path, layers: &Layers) -> Result<Self, ConfigError> {
+        let text = read_file(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+        let base = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self::parse(&text, base, &path.display().to_string(), layers)
+    }
+
+    /// As [`Config::load`], from a text. `base_dir` is what relative paths are relative to, `name` stands for the
+    /// file in messages. Only the files that the configuration names are read.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem that could be found in one go.
+    pub fn parse(text: &str, base_dir: &Path, name: &str, layers: &Layers) -> Result<Self, ConfigError> {
+        let origin = Origin::file(name);
+        let mut root = tree::parse(text, &origin)
+            .map_err(|malformed| ConfigError::new(vec![Problem::of(name, malformed.line, "", malformed.message)]))?;
+        if !matches!(root.value, Value::Null | Value::Map(_)) {
+            let message = format!("expected a mapping that begins with `node:`, found {}", root.kind());
+            return Err(ConfigError::new(vec![Problem::at(&root.at, "", message)]));
+        }
+        let around = Surroundings { base_dir, environment: &layers.environment };
+        let mut reader = Reader { problems: Vec::new(), warnings: Vec::new(), around };
+        layers::apply(&mut root, layers, &mut reader.problems);
+        if root.is_null() {
+            let message = "the file is empty; it needs at least `node:` with `name:` and `cookie_file:`";
+            reader.problems.push(Problem::of(name, None, "", message));
+            return Err(ConfigError::new(reader.problems));
+        }
+        let config = read(&mut reader, &root);
+        match config {
+            Some(config) if reader.problems.is_empty() => Ok(Self { warnings: reader.warnings, ..config }),
+            _ => Err(ConfigError::new(reader.problems)),
+        }
+    }
+
+    /// What is allowed and deserves attention: weak cookies, keys that others can read. Never shows a secret.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+fn read_file(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    let read = std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if read as u64 > MAX_FILE_BYTES {
+        return Err(std::io::Error::other("it is larger than 16 MiB"));
+    }
+    Ok(text)
+}
+
+fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
+    let fields = Fields::open(reader, root, "", &["node", "tls_profiles", "peers", "routes"])?;
+    let node = match fields.get("node") {
+        Some(section) => node::read(reader, section),
+        None => {
+            let message = "the section is missing; it needs at least `name:` and `cookie_file:`";
+            reader.problem(&fields.at, "node", message);
+            None
+        }
+    };
+    let (tls_profiles, declared) = tls_profiles(reader, &fields);
+    let peers = peers(reader, &fields);
+    let routes = routes(reader, &fields, &declared);
+    Some(Config { node: node?, tls_profiles, peers, routes, warnings: Vec::new() })
+}
+
+/// The profiles, and the ids declared: a route naming a broken profile is not blamed for it.
+fn tls_profiles(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+) -> (BTreeMap<TlsProfileId, TlsProfileConfig>, Vec<TlsProfileId>) {
+    let mut profiles = BTreeMap::new();
+    let mut declared = Vec::new();
+    match fields.get("tls_profiles").map(|node| &node.value) {
+        None => {}
+        Some(Value::Map(entries)) => {
+            for (key, node) in entries {
+                let path = format!("tls_profiles.{}", key.text.chars().take(64).collect::<String>());
+                match TlsProfileId::new(&key.text) {
+                    Ok(id) => {
+                        declared.push(id.clone());
+                        if let Some(profile) = tls_profile(reader, node, &path) {
+                            profiles.insert(id, profile);
+                        }
+                    }
+                    Err(error) => reader.problem(&key.at, path, error.to_string()),
+                }
+            }
+        }
+        Some(_) => {
+            fields.wrong::<()>(reader, "tls_profiles", "a mapping of names to profiles");
+        }
+    }
+    (profiles, declared)
+}
+
+fn tls_profile(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<TlsProfileConfig> {
+    if node.is_null() {
+        return Some(TlsProfileConfig::default());
+    }
+    let fields = Fields::open(reader, node, path, &["roots", "certificate", "key", "server_name"])?;
+    Some(TlsProfileConfig {
+        roots: reader.pem(&fields, "roots", "CERTIFICATE"),
+        certificate: node::certificate(reader, &fields),
+        server_name: fields.parsed(reader, "server_name", str::parse::<Host>),
+    })
+}
+
+fn peers(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<PeerConfig> {
+    let mut peers = Vec::new();
+    let mut seen = BTreeMap::new();
+    let items = if fields.has("peers") { fields.list(reader, "peers") } else { None };
+    for (i, item) in items.unwrap_or_default().iter().enumerate() {
+        let path = format!("peers[{i}]");
+        let Some(fields) = Fields::open(reader, item, &path, &["match", "cookie_file", "cookie_env"]) else { continue };
+        let pattern = match fields.get("match") {
+            Some(node) => node::access_pattern(reader, node, &fields.path("match")),
+            None => {
+                reader.problem(&fields.at, fields.path("match"), "a peer needs a `match` pattern");
+                None
+            }
+        };
+        let needed = "a peer needs a cookie; set `cookie_file: FILE` (mode 0600) or `cookie_env: NAME`";
+        let cookie = node::cookie(reader, &fields, Some(needed));
+        if let Some(pattern) = &pattern {
+            twice(reader, &mut seen, pattern.as_str(), &fields.at("match"), &path);
+        }
+        if let (Some(pattern), Some(cookie)) = (pattern, cookie) {
+            peers.push(PeerConfig { pattern, cookie });
+        }
+    }
+    peers
+}
+
+fn routes(reader: &mut Reader<'_>, fields: &Fields<'_>, profiles: &[TlsProfileId]) -> Vec<RouteConfig> {
+    let mut routes = Vec::new();
+    let mut seen = BTreeMap::new();
+    let resolvers: Vec<ResolverId> = KNOWN_RESOLVERS.iter().filter_map(|id| ResolverId::new(id).ok()).collect();
+    let items = if fields.has("routes") { fields.list(reader, "routes") } else { None };
+    for (i, item) in items.unwrap_or_default().iter().enumerate() {
+        let path = format!("routes[{i}]");
+        let Some((entry, fields)) = read_entry(reader, item, &path) else { continue };
+        twice(reader, &mut seen, &entry.pattern, &fields.at("match"), &path);
+        let Surroundings { base_dir, environment } = reader.around;
+        let context = RouteContext { base_dir, environment, resolvers: &resolvers, profiles };
+        match entry.to_route(&context) {
+            Ok((pattern, weight, route)) => {
+                if let Some(cookie) = route.cookie() {
+                    let key = if entry.cookie_file.is_some() { "cookie_file" } else { "cookie_env" };
+                    node::warn_if_weak(reader, &fields.path(key), cookie);
+                }
+                routes.push(RouteConfig { pattern, weight, route });
+            }
+            Err(error) => {
+                for problem in error.problems() {
+                    let (outer, inner) = problem.field.split_once('.').unwrap_or((&problem.field, ""));
+                    let nested = fields.get(outer).and_then(|node| node.get(inner)).map(|node| node.at.clone());
+                    let at = nested.unwrap_or_else(|| fields.at(outer));
+                    reader.problem(&at, fields.path(&problem.field), problem.message.clone());
+                }
+            }
+        }
+    }
+    routes
+}
+
+/// Reports a pattern that stands in the list a second time, with both places.
+fn twice(reader: &mut Reader<'_>, seen: &mut BTreeMap<String, (String, At)>, pattern: &str, at: &At, path: &str) {
+    if let Some((first, place)) = seen.get(pattern) {
+        let message = format!(
+            "the pattern `{pattern}` stands twice, first in {first}.match ({}); remove one of them",
+            elsewhere(place)
+        );
+        reader.problem(at, format!("{path}.match"), message);
+    } else {
+        seen.insert(pattern.to_owned(), (path.to_owned(), at.clone()));
+    }
+}

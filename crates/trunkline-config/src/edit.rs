@@ -1,0 +1,431 @@
+//! Edits of a configuration's text that keep its comments and its layout.
+//!
+//! Both edits find their place by the spans of what is there and change nothing else. The result is read back and
+//! compared with what was meant before it is given out: a layout that is not understood is refused, never damaged.
+//!
+//! ```
+//! use trunkline_config::RouteEntry;
+//! use trunkline_config::edit::{add_route, remove_route};
+//!
+//! let text = "# our node\nroutes:\n  - match: '^db@'   # the old one\n    port: 4370\n";
+//! let entry = RouteEntry { port: Some(4371), ..RouteEntry::new("^cache@") };
+//! let more = add_route(text, &entry)?;
+//! assert_eq!(more, format!("{text}  - {{ match: \"^cache@\", port: 4371 }}\n"));
+//! assert_eq!(remove_route(&more, "^cache@")?, text);
+//! # Ok::<(), trunkline_config::EditError>(())
+//! ```
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use crate::error::EditError;
+use crate::route::RouteEntry;
+use crate::tree::{self, Key, Node, Origin, Value};
+
+pub use crate::save::save_atomically;
+
+/// Adds a route at the end of `routes:`, which is made when it is missing.
+///
+/// Lists of one `- …` per line and lists in brackets keep their style. The entry is not checked beyond its
+/// spelling: call [`RouteEntry::to_route`] first.
+///
+/// # Errors
+/// [`EditError`]; a pattern that is there already is [`EditError::Taken`].
+pub fn add_route(text: &str, entry: &RouteEntry) -> Result<String, EditError> {
+    let root = read(text)?;
+    let item = render(entry)?;
+    if let Some((_, taken)) = find(&root, &entry.pattern) {
+        return Err(EditError::Taken { pattern: entry.pattern.clone(), line: taken.at.line });
+    }
+    let mut edits = Edits::new(text);
+    match (&root.value, root.entry("routes")) {
+        (Value::Null, _) | (Value::Map(_), None) => {
+            if text[root.at.start.min(text.len())..].starts_with('{') {
+                return Err(unsupported("the whole file is one mapping in braces"));
+            }
+            let indent = if root.is_null() { 0 } else { column(text, root.at.start) };
+            let pad = " ".repeat(indent);
+            edits.insert_lines(text.len(), &[format!("{pad}routes:"), format!("{pad}  - {item}")]);
+        }
+        (Value::Map(_), Some((key, list))) => match &list.value {
+            _ if list.at.alias => return Err(unsupported("`routes` is an alias of something elsewhere")),
+            Value::Null => {
+                let colon = colon(text, key)?;
+                if list.at.end > list.at.start && list.at.start > colon {
+                    edits.cut(list.at.start..list.at.end);
+                }
+                let pad = " ".repeat(column(text, key.at.start) + 2);
+                edits.insert_lines(line_end(text, colon), &[format!("{pad}- {item}")]);
+            }
+            Value::List(items) if is_flow(text, list) => add_to_flow(text, list, items, &item, &mut edits)?,
+            Value::List(items) => {
+                let last = items.last().ok_or_else(|| unsupported("the list has no place to add to"))?;
+                let pad = " ".repeat(column(text, dash(text, key, items, 0)?));
+                edits.insert_lines(line_end(text, content_end(text, last)), &[format!("{pad}- {item}")]);
+            }
+            _ => return Err(unsupported("`routes` is no list")),
+        },
+        _ => return Err(unsupported("the file is no mapping")),
+    }
+    let added = read(&item)?;
+    let expected = with_routes(root, |items| items.push(added));
+    checked(edits.apply(), &expected)
+}
+
+/// Removes the route with this pattern.
+///
+/// Comments on the lines of the route itself go with it; comments above and below it stay. The list stays as
+/// `routes: []` when it was the last one.
+///
+/// # Errors
+/// [`EditError`]; a pattern that is not there is [`EditError::Unknown`].
+pub fn remove_route(text: &str, pattern: &str) -> Result<String, EditError> {
+    let root = read(text)?;
+    let Some((index, item)) = find(&root, pattern) else { return Err(unknown(&root, pattern)) };
+    let (key, list) = root.entry("routes").ok_or_else(|| unknown(&root, pattern))?;
+    let Value::List(items) = &list.value else { return Err(unknown(&root, pattern)) };
+    if list.at.alias || item.at.alias {
+        return Err(unsupported("the route stands elsewhere and is only referred to by an alias"));
+    }
+    let mut edits = Edits::new(text);
+    if is_flow(text, list) {
+        remove_from_flow(text, list, items, index, &mut edits);
+    } else {
+        let dash = dash(text, key, items, index)?;
+        let start = line_start(text, dash);
+        if !text[start..dash].trim().is_empty() {
+            return Err(unsupported("the route does not begin on a line of its own"));
+        }
+        edits.cut(start..line_end(text, content_end(text, item)));
+        if items.len() == 1 {
+            edits.insert(colon(text, key)? + 1, " []".to_owned());
+        }
+    }
+    let edited = edits.apply();
+    let expected = with_routes(root, |items| {
+        items.remove(index);
+    });
+    checked(edited, &expected)
+}
+
+fn read(text: &str) -> Result<Node, EditError> {
+    tree::parse(text, &Origin::file("")).map_err(|malformed| {
+        let place = malformed.line.map_or(String::new(), |(line, column)| format!("line {line}, column {column}: "));
+        EditError::Malformed { message: format!("{place}{}", malformed.message) }
+    })
+}
+
+fn unsupported(what: &str) -> EditError {
+    EditError::Unsupported { what: what.to_owned() }
+}
+
+fn routes(root: &Node) -> &[Node] {
+    match root.get("routes").map(|node| &node.value) {
+        Some(Value::List(items)) => items,
+        _ => &[],
+    }
+}
+
+fn pattern(item: &Node) -> Option<&str> {
+    match &item.get("match")?.value {
+        Value::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn find<'t>(root: &'t Node, wanted: &str) -> Option<(usize, &'t Node)> {
+    routes(root).iter().enumerate().find(|(_, item)| pattern(item) == Some(wanted))
+}
+
+fn unknown(root: &Node, wanted: &str) -> EditError {
+    let nearest = routes(root).iter().filter_map(pattern).min_by_key(|p| strsim::damerau_levenshtein(p, wanted));
+    let hint = nearest.map_or(String::new(), |p| format!("; the nearest one is `{p}`"));
+    EditError::Unknown { pattern: wanted.to_owned(), hint }
+}
+
+/// The tree as it must be after the edit.
+fn with_routes(mut root: Node, change: impl FnOnce(&mut Vec<Node>)) -> Node {
+    if root.is_null() {
+        root.value = Value::Map(Vec::new());
+    }
+    let at = root.at.clone();
+    if let Value::Map(entries) = &mut root.value {
+        let i = entries.iter().position(|(key, _)| key.text == "routes").unwrap_or_else(|| {
+            entries.push((Key { text: "routes".to_owned(), at: at.clone() }, Node::null(at)));
+            entries.len() - 1
+        });
+        let list = &mut entries[i].1;
+        if list.is_null() {
+            list.value = Value::List(Vec::new());
+        }
+        if let Value::List(items) = &mut list.value {
+            change(items);
+        }
+    }
+    root
+}
+
+fn checked(edited: String, expected: &Node) -> Result<String, EditError> {
+    match tree::parse(&edited, &Origin::file("")) {
+        Ok(tree) if tree.same(expected) => Ok(edited),
+        _ => Err(unsupported("this layout of `routes` is not understood")),
+    }
+}
+
+fn add_to_flow(text: &str, list: &Node, items: &[Node], item: &str, edits: &mut Edits<'_>) -> Result<(), EditError> {
+    let Some(last) = items.last() else {
+        edits.insert(list.at.start + 1, item.to_owned());
+        return Ok(());
+    };
+    let end = content_end(text, last);
+    let comma = Some(gap(text, end, "")).filter(|i| text[*i..].starts_with(','));
+    let close = gap(text, comma.map_or(end, |i| i + 1), ",");
+    if !text[close..].starts_with(']') {
+        return Err(unsupported("the end of the list is not found"));
+    }
+    let (close_line, last_line) = (line_start(text, close), line_start(text, last.at.start));
+    if text[close_line..close].trim().is_empty() && close_line > end {
+        let trailing = if comma.is_some() { "," } else { edits.insert_comma(end) };
+        let pad = " ".repeat(column(text, last.at.start));
+        let pad = if text[last_line..last.at.start].trim().is_empty() { pad } else { "  ".to_owned() };
+        edits.insert_lines(close_line, &[format!("{pad}{item}{trailing}")]);
+    } else {
+        match comma {
+            Some(comma) => edits.insert(comma + 1, format!(" {item}")),
+            None => edits.insert(end, format!(", {item}")),
+        }
+    }
+    Ok(())
+}
+
+fn remove_from_flow(text: &str, list: &Node, items: &[Node], index: usize, edits: &mut Edits<'_>) {
+    let item = &items[index];
+    let (start, end) = (item.at.start, content_end(text, item));
+    let after = gap(text, end, "");
+    let before = match index {
+        0 => list.at.start + 1,
+        _ => content_end(text, &items[index - 1]),
+    };
+    if text[after..].starts_with(',') {
+        let spaces = text[after + 1..].bytes().take_while(|b| *b == b' ').count();
+        let inline = after == end && !text[line_start(text, start)..start].trim().is_empty();
+        let spaces = if inline && !text[after + 1 + spaces..].starts_with(['#', '\r', '\n']) { spaces } else { 0 };
+        if after == end {
+            edits.cut_line(start..after + 1 + spaces);
+        } else {
+            edits.cut(start..end);
+            edits.cut(after..after + 1);
+        }
+        return;
+    }
+    let comma = gap(text, before, "");
+    if index == 0 || !text[comma..].starts_with(',') {
+        edits.cut_line(start..end);
+    } else if text[comma + 1..start].trim().is_empty() && !text[comma..start].contains('\n') {
+        edits.cut(comma..end);
+    } else {
+        edits.cut(comma..comma + 1);
+        edits.cut_line(start..end);
+    }
+}
+
+/// Where the `- ` of an item of a block list stands.
+fn dash(text: &str, key: &Key, items: &[Node], index: usize) -> Result<usize, EditError> {
+    let before = match index {
+        0 => colon(text, key)?,
+        _ => content_end(text, &items[index - 1]),
+    };
+    let mut at = line_end(text, before);
+    while at < items[index].at.start {
+        let line = &text[at..line_end(text, at)];
+        let trimmed = line.trim_start();
+        if trimmed.starts_with('-') {
+            return Ok(at + line.len() - trimmed.len());
+        }
+        at += line.len();
+    }
+    Err(unsupported("the beginning of the route is not found"))
+}
+
+/// A block list that is not indented is said to begin where its first item does, hence the two brackets.
+fn is_flow(text: &str, node: &Node) -> bool {
+    text[node.at.start..].starts_with(if matches!(node.value, Value::List(_)) { '[' } else { '{' })
+}
+
+/// Where the content of a node ends: after its last character or closing bracket, before comments.
+fn content_end(text: &str, node: &Node) -> usize {
+    if node.at.alias {
+        return node.at.end;
+    }
+    let inner = match &node.value {
+        Value::List(items) => items.iter().map(|item| content_end(text, item)).max(),
+        Value::Map(entries) => entries.iter().map(|(key, value)| key.at.end.max(content_end(text, value))).max(),
+        _ => return node.at.start + text[node.at.start..node.at.end].trim_end().len(),
+    };
+    if !is_flow(text, node) {
+        return inner.unwrap_or(node.at.end);
+    }
+    let close = gap(text, inner.unwrap_or(node.at.start + 1), ",:");
+    (close + 1).min(text.len())
+}
+
+/// The first place from `at` on that is no white space, no comment and none of these characters.
+fn gap(text: &str, mut at: usize, skip: &str) -> usize {
+    while let Some(c) = text[at..].chars().next() {
+        if c == '#' {
+            at += text[at..].find('\n').unwrap_or(text.len() - at);
+        } else if c.is_whitespace() || skip.contains(c) {
+            at += c.len_utf8();
+        } else {
+            break;
+        }
+    }
+    at
+}
+
+fn colon(text: &str, key: &Key) -> Result<usize, EditError> {
+    let at = gap(text, key.at.end, "");
+    if text[at..].starts_with(':') { Ok(at) } else { Err(unsupported("the `:` after `routes` is not found")) }
+}
+
+fn line_start(text: &str, at: usize) -> usize {
+    text[..at].rfind('\n').map_or(0, |i| i + 1)
+}
+
+/// The beginning of the next line.
+fn line_end(text: &str, at: usize) -> usize {
+    text[at..].find('\n').map_or(text.len(), |i| at + i + 1)
+}
+
+fn column(text: &str, at: usize) -> usize {
+    text[line_start(text, at)..at].chars().count()
+}
+
+/// Replacements, applied from the end so that earlier places stay valid.
+struct Edits<'t> {
+    text: &'t str,
+    edits: Vec<(Range<usize>, String)>,
+}
+
+impl<'t> Edits<'t> {
+    fn new(text: &'t str) -> Self {
+        Self { text, edits: Vec::new() }
+    }
+
+    fn cut(&mut self, range: Range<usize>) {
+        self.edits.push((range, String::new()));
+    }
+
+    /// Cuts, and with it the line when nothing else stands on it.
+    fn cut_line(&mut self, range: Range<usize>) {
+        let (start, end) = (line_start(self.text, range.start), line_end(self.text, range.end));
+        let alone = self.text[start..range.start].trim().is_empty() && self.text[range.end..end].trim().is_empty();
+        self.cut(if alone { start..end } else { range });
+    }
+
+    fn insert(&mut self, at: usize, new: String) {
+        self.edits.push((at..at, new));
+    }
+
+    fn insert_comma(&mut self, at: usize) -> &'static str {
+        self.insert(at, ",".to_owned());
+        ""
+    }
+
+    /// Inserts whole lines at the beginning of a line or at the end of the text.
+    fn insert_lines(&mut self, at: usize, lines: &[String]) {
+        let newline = if self.text.contains("\r\n") { "\r\n" } else { "\n" };
+        let mut new = String::new();
+        if at > 0 && !self.text[..at].ends_with('\n') {
+            new.push_str(newline);
+        }
+        for line in lines {
+            new.push_str(line);
+            new.push_str(newline);
+        }
+        self.insert(at, new);
+    }
+
+    fn apply(mut self) -> String {
+        self.edits.sort_by_key(|(range, _)| (range.start, range.end));
+        let mut text = self.text.to_owned();
+        for (range, new) in self.edits.into_iter().rev() {
+            text.replace_range(range, &new);
+        }
+        text
+    }
+}
+
+/// The entry on one line, in braces.
+fn render(entry: &RouteEntry) -> Result<String, EditError> {
+    let mut fields = vec![("match", quoted(&entry.pattern))];
+    let mut put = |key: &'static str, value: Option<String>| fields.extend(value.map(|value| (key, value)));
+    put("weight", entry.weight.map(|w| w.to_string()));
+    put("resolver", entry.resolver.as_deref().map(scalar));
+    put("host", entry.host.as_deref().map(scalar));
+    put("port", entry.port.map(|p| p.to_string()));
+    put("tls", entry.tls.map(|t| t.to_string()));
+    put("tls_profile", entry.tls_profile.as_deref().map(scalar));
+    put("insecure_skip_verify", entry.insecure_skip_verify.map(|t| t.to_string()));
+    put("handshake", entry.handshake.as_deref().map(scalar));
+    put("cookie_file", entry.cookie_file.as_deref().map(scalar));
+    put("cookie_env", entry.cookie_env.as_deref().map(scalar));
+    put("fallback", entry.fallback.as_deref().map(scalar));
+    put(
+        "override",
+        entry.overrides.as_ref().map(|over| {
+            let mut fields = Vec::new();
+            fields.extend(over.host.as_deref().map(|h| ("host", scalar(h))));
+            fields.extend(over.port.map(|p| ("port", p.to_string())));
+            fields.extend(over.tls.map(|t| ("tls", t.to_string())));
+            fields.extend(over.handshake.as_deref().map(|h| ("handshake", scalar(h))));
+            braces(&fields)
+        }),
+    );
+    let text = braces(&fields);
+    match serde_saphyr::from_str::<RouteEntry>(&text) {
+        Ok(read) if read == *entry => Ok(text),
+        _ => Err(unsupported("the route has a value that cannot be written as YAML")),
+    }
+}
+
+fn braces(fields: &[(&str, String)]) -> String {
+    if fields.is_empty() {
+        return "{}".to_owned();
+    }
+    let fields: Vec<String> = fields.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+    format!("{{ {} }}", fields.join(", "))
+}
+
+/// Text without quotes when it is read back as the same text.
+fn scalar(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+    let bare = text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(plain);
+    let same = |node: Node| matches!(node.value, Value::Text(read) if read == text);
+    if bare && tree::parse(text, &Origin::file("")).is_ok_and(same) { text.to_owned() } else { quoted(text) }
+}
+
+/// Text in quotes: single ones where they spare backslashes.
+fn quoted(text: &str) -> String {
+    let printable =
+        |c: char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}'..='\u{ffff}');
+    if text.chars().all(printable) {
+        if !text.contains(['"', '\\']) {
+            return format!("\"{text}\"");
+        }
+        if !text.contains('\'') {
+            return format!("'{text}'");
+        }
+    }
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if printable(c) => out.push(c),
+            // Writing to a String cannot fail.
+            c => drop(write!(out, "\\U{:08X}", c as u32)),
+        }
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,57 @@
+//! The YAML configuration of a trunkline node: schema, layering, validation, and edits that keep comments.
+//!
+//! * [`Config::load`] reads a file, lays the environment and the command line over it ([`Layers`]) and checks
+//!   everything. What it gives is typed: whoever holds a [`Config`] need not check again.
+//! * [`ConfigError`] holds all problems found in one go. Each names the file, the line, the key, what is wrong and
+//!   what to do about it; none shows a secret.
+//! * [`RouteEntry`] is one item of `routes:`. The loader and the admin interface read it by the same code,
+//!   [`RouteEntry::to_route`].
+//! * [`edit`] adds and removes routes in the text of a file, by spans.
+//! * [`example()`] is a documented sample; it is also the reference of all keys.
+//!
+//! Nothing here opens a socket or reads a clock or the process's environment (but for [`Layers::from_process`]).
+//! Files that the configuration names are read while it is loaded.
+//!
+//! ```
+//! use trunkline_config::{Config, Layers};
+//!
+//! let text = "
+//! node:
+//!   name: app@127.0.0.1
+//!   cookie_env: APP_COOKIE
+//! routes:
+//!   - { match: '^prod-db@', host: 10.0.1.50, port: 4370, tls: true }
+//! ";
+//! let environment = vec![("APP_COOKIE".into(), "f3b0c44298fc1c149afbf4c8996fb924".into())];
+//! let layers = Layers { environment, set: vec!["node.fallback=never".into()] };
+//! let config = Config::parse(text, ".".as_ref(), "app.yaml", &layers)?;
+//! assert_eq!(config.node.name.as_str(), "app@127.0.0.1");
+//! assert_eq!(config.routes[0].weight, 100);
+//!
+//! let error = Config::parse("node: { nmae: app@h }", ".".as_ref(), "app.yaml", &Layers::none()).unwrap_err();
+//! assert!(error.to_string().starts_with("app.yaml:1:9: node.nmae: unknown key; did you mean `name`?"));
+//! # Ok::<(), trunkline_config::ConfigError>(())
+//! ```
+
+mod config;
+pub mod edit;
+mod error;
+mod fields;
+mod layers;
+mod node;
+mod route;
+mod save;
+mod secret;
+mod tree;
+
+pub use config::{Config, KNOWN_RESOLVERS, PeerConfig, RouteConfig, TlsProfileConfig};
+pub use error::{ConfigError, EditError, FieldProblem, Problem, RouteError, SaveError};
+pub use layers::{Layers, RESERVED_VARIABLES};
+pub use node::{AdminConfig, Advertise, CertificateFiles, ListenConfig, NodeConfig, RegistrarConfig, Timeouts};
+pub use route::{OverrideEntry, RouteContext, RouteEntry};
+pub use secret::AdminToken;
+
+/// A documented sample configuration. It loads once the file `secrets/cookie` beside it exists.
+pub fn example() -> &'static str {
+    include_str!("example.yaml")
+}

@@ -1,0 +1,450 @@
+//! The `node:` section.
+
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use trunkline_matcher::AccessPattern;
+use trunkline_route::{Address, Cookie, Fallback, Host, NodeName, Version};
+
+use crate::fields::{Fields, Reader, pattern_message};
+use crate::secret::AdminToken;
+use crate::tree::{Node, Value};
+
+/// The `node:` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// The node's own name.
+    pub name: NodeName,
+    /// Where the node keeps its files. Default: `<name part>.data` beside the configuration file.
+    pub data_dir: PathBuf,
+    /// The cookie of the node; listeners, peers and routes may have others.
+    pub cookie: Cookie,
+    /// Where peers are awaited. Default: one listener on 127.0.0.1, any free port. Empty: none.
+    pub listen: Vec<ListenConfig>,
+    /// Who is told where this node listens, and asked for others. Default: [`RegistrarConfig::Embedded`].
+    pub registrar: RegistrarConfig,
+    /// Where the embedded registrar serves, or is found when another process serves it. Default: 127.0.0.1:4499.
+    pub registrar_listen: Address,
+    /// When a lookup goes on after the static routes. Default: [`Fallback::OnFailure`].
+    pub fallback: Fallback,
+    /// Whether routes that do not say so verify certificates. Default: `false`.
+    pub tls: bool,
+    /// The handshake version of routes that name none. Default: `TLK/1`.
+    pub handshake: Version,
+    /// Whether the node stays unknown to the registrar. Default: `false`.
+    pub hidden: bool,
+    /// How long each step of a lookup may take.
+    pub timeouts: Timeouts,
+    /// Where the operations interface is. Default: the socket `admin.sock` in [`NodeConfig::data_dir`].
+    pub admin: AdminConfig,
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenConfig {
+    /// The interface to bind.
+    pub host: Host,
+    /// The TCP port; 0 takes any free one.
+    pub port: u16,
+    /// What the registrar is told instead of the bound address.
+    pub advertise: Option<Advertise>,
+    /// The certificate shown to peers; `None` makes an ephemeral self-signed one.
+    pub tls: Option<CertificateFiles>,
+    /// The cookie demanded here instead of the node's.
+    pub cookie: Option<Cookie>,
+    /// The names let in, each matched whole; `None` lets in every name, an empty list none.
+    pub allow: Option<Vec<AccessPattern>>,
+}
+
+/// What the registrar is told instead of a bound address. At least one field is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertise {
+    /// The host instead of the bound one.
+    pub host: Option<Host>,
+    /// The port instead of the bound one.
+    pub port: Option<NonZeroU16>,
+}
+
+/// A certificate chain and its key, both PEM files that were readable when the configuration was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// Which registrar is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegistrarConfig {
+    /// The one that needs no other process.
+    Embedded,
+    /// None: the node is reached and reaches others by static routes only.
+    None,
+}
+
+/// How long each step of a lookup may take, 1 ms to one hour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// One resolver's answer (`resolve_ms`). Default: 2 s.
+    pub resolve: Duration,
+    /// Looking up a host name (`dns_ms`). Default: 2 s.
+    pub dns: Duration,
+    /// Opening a TCP connection (`tcp_ms`). Default: 3 s.
+    pub tcp: Duration,
+    /// The TLS handshake (`tls_ms`). Default: 3 s.
+    pub tls: Duration,
+    /// Proving the cookie and the name (`handshake_ms`). Default: 5 s.
+    pub handshake: Duration,
+    /// All steps of one candidate (`candidate_ms`). Default: 8 s.
+    pub candidate: Duration,
+    /// The whole lookup (`total_ms`). Default: 15 s.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            resolve: ms(2000),
+            dns: ms(2000),
+            tcp: ms(3000),
+            tls: ms(3000),
+            handshake: ms(5000),
+            candidate: ms(8000),
+            total: ms(15000),
+        }
+    }
+}
+
+/// Where the operations interface is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AdminConfig {
+    /// Nowhere.
+    None,
+    /// A Unix socket at this path; who may open the file may operate the node.
+    Socket(PathBuf),
+    /// A TCP listener; who shows the token may operate the node.
+    Tcp {
+        /// Where it listens.
+        listen: Address,
+        /// What a client must show.
+        token: AdminToken,
+    },
+}
+
+const KEYS: [&str; 13] = [
+    "name",
+    "data_dir",
+    "cookie_file",
+    "cookie_env",
+    "listen",
+    "registrar",
+    "registrar_listen",
+    "fallback",
+    "tls",
+    "handshake",
+    "hidden",
+    "timeouts",
+    "admin",
+];
+
+const NODE_COOKIE: &str = "the node needs a cookie; set `cookie_file: FILE` (mode 0600, made with \
+                           `openssl rand -hex 24`) or `cookie_env: NAME`";
+
+/// Where the embedded registrar serves by default.
+const REGISTRAR_LISTEN: (&str, u16) = ("127.0.0.1", 4499);
+
+/// The longest timeout: more is a typing error, not a wish.
+const MAX_TIMEOUT_MS: i64 = 3_600_000;
+
+/// Reads the section. `None` only when something was wrong, which is then reported.
+pub(crate) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<NodeConfig> {
+    let fields = Fields::open(reader, node, "node", &KEYS)?;
+    let name = if fields.has("name") {
+        fields.parsed(reader, "name", |text| NodeName::new(text))
+    } else {
+        reader.problem(&fields.at, "node.name", "the node needs a name; write `name: app@127.0.0.1`");
+        None
+    };
+    let cookie = cookie(reader, &fields, Some(NODE_COOKIE));
+    let data_dir = match fields.string(reader, "data_dir") {
+        Some(text) => Some(text),
+        None => name.as_ref().map(|name| format!("{}.data", file_name(name.name()))),
+    };
+    let data_dir = data_dir.map(|text| reader.around.path(&text));
+    let listen = listeners(reader, &fields);
+    let registrar = match fields.has("registrar") {
+        false => Some(RegistrarConfig::Embedded),
+        true => fields.parsed(reader, "registrar", |text| match text {
+            "embedded" => Ok(RegistrarConfig::Embedded),
+            "none" => Ok(RegistrarConfig::None),
+            other => Err(format!("unknown registrar `{}`; known: embedded, none", clip(other))),
+        }),
+    };
+    let registrar_listen = registrar_address(reader, &fields);
+    let fallback = match fields.has("fallback") {
+        false => Some(Fallback::default()),
+        true => fields.parsed(reader, "fallback", str::parse::<Fallback>),
+    };
+    let tls = fields.bool(reader, "tls").unwrap_or(false);
+    let handshake = match fields.has("handshake") {
+        false => Some(Version::native(1)),
+        true => fields.parsed(reader, "handshake", str::parse::<Version>),
+    };
+    let hidden = fields.bool(reader, "hidden").unwrap_or(false);
+    let timeouts = timeouts(reader, &fields);
+    let admin = admin(reader, &fields, data_dir.as_ref());
+    Some(NodeConfig {
+        name: name?,
+        data_dir: data_dir?,
+        cookie: cookie?,
+        listen: listen?,
+        registrar: registrar?,
+        registrar_listen: registrar_listen?,
+        fallback: fallback?,
+        tls,
+        handshake: handshake?,
+        hidden,
+        timeouts: timeouts?,
+        admin: admin?,
+    })
+}
+
+/// The cookie of a mapping with `cookie_file` and `cookie_env`; `required` is the message when there is neither.
+pub(crate) fn cookie(reader: &mut Reader<'_>, fields: &Fields<'_>, required: Option<&str>) -> Option<Cookie> {
+    let before = reader.problems.len();
+    let file = fields.string(reader, "cookie_file");
+    let env = fields.string(reader, "cookie_env");
+    if reader.problems.len() > before {
+        return None;
+    }
+    match reader.around.cookie(file.as_deref(), env.as_deref()) {
+        Ok(Some(cookie)) => {
+            warn_if_weak(reader, &fields.path(if file.is_some() { "cookie_file" } else { "cookie_env" }), &cookie);
+            Some(cookie)
+        }
+        Ok(None) => {
+            if let Some(message) = required {
+                reader.problem(&fields.at, fields.path("cookie_file"), message);
+            }
+            None
+        }
+        Err((field, message)) => {
+            reader.problem(&fields.at(&field), fields.path(&field), message);
+            None
+        }
+    }
+}
+
+pub(crate) fn warn_if_weak(reader: &mut Reader<'_>, key: &str, cookie: &Cookie) {
+    if cookie.is_weak() {
+        let bits = cookie.estimated_bits();
+        reader.warnings.push(format!(
+            "{key}: the cookie is weak (about {bits} bits); make a stronger one with `openssl rand -hex 24`"
+        ));
+    }
+}
+
+fn listeners(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<ListenConfig>> {
+    if !fields.has("listen") {
+        let host = Host::new("127.0.0.1").ok()?;
+        return Some(vec![ListenConfig { host, port: 0, advertise: None, tls: None, cookie: None, allow: None }]);
+    }
+    let items = fields.list(reader, "listen")?;
+    let read: Vec<Option<ListenConfig>> =
+        items.iter().enumerate().map(|(i, item)| listener(reader, item, &format!("node.listen[{i}]"))).collect();
+    read.into_iter().collect()
+}
+
+fn listener(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ListenConfig> {
+    let known = ["host", "port", "advertise", "tls", "cookie_file", "cookie_env", "allow"];
+    let fields = Fields::open(reader, node, path, &known)?;
+    let host = match fields.has("host") {
+        true => fields.parsed(reader, "host", str::parse::<Host>),
+        false => Host::new("127.0.0.1").ok(),
+    };
+    let port = match fields.has("port") {
+        true => fields.int(reader, "port", 0, u16::MAX.into()).and_then(|port| u16::try_from(port).ok()),
+        false => Some(0),
+    };
+    let mut advertise = None;
+    if fields.has("advertise")
+        && let Some(inner) = fields.fields(reader, "advertise", &["host", "port"])
+    {
+        let host = inner.parsed(reader, "host", str::parse::<Host>);
+        let port = dialled_port(reader, &inner);
+        if !inner.has("host") && !inner.has("port") {
+            reader.problem(&inner.at, fields.path("advertise"), "name a `host`, a `port` or both, or remove it");
+        }
+        advertise = Some(Advertise { host, port });
+    }
+    let mut tls = None;
+    if fields.has("tls")
+        && let Some(inner) = fields.fields(reader, "tls", &["certificate", "key"])
+    {
+        tls = certificate(reader, &inner);
+        if !inner.has("certificate") && !inner.has("key") {
+            reader.problem(&inner.at, fields.path("tls"), "name a `certificate` and its `key`, or remove it");
+        }
+    }
+    let cookie = cookie(reader, &fields, None);
+    let allow = match fields.has("allow") {
+        true => fields.list(reader, "allow").map(|items| {
+            let read = items.iter().enumerate();
+            read.filter_map(|(i, item)| access_pattern(reader, item, &format!("{path}.allow[{i}]"))).collect()
+        }),
+        false => None,
+    };
+    Some(ListenConfig { host: host?, port: port?, advertise, tls, cookie, allow })
+}
+
+/// A port that is dialled and so cannot be 0.
+fn dialled_port(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<NonZeroU16> {
+    fields.int(reader, "port", 1, u16::MAX.into()).and_then(|port| u16::try_from(port).ok()).and_then(NonZeroU16::new)
+}
+
+/// A certificate and its key, which only come together.
+pub(crate) fn certificate(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<CertificateFiles> {
+    for (has, lacks) in [("certificate", "key"), ("key", "certificate")] {
+        if fields.has(has) && !fields.has(lacks) {
+            let message = format!("a {has} needs its {lacks}; add `{lacks}: FILE`");
+            reader.problem(&fields.at(has), fields.path(has), message);
+        }
+    }
+    let certificate = reader.pem(fields, "certificate", "CERTIFICATE");
+    let key = reader.pem(fields, "key", "PRIVATE KEY");
+    Some(CertificateFiles { certificate: certificate?, key: key? })
+}
+
+/// A whole-name pattern.
+pub(crate) fn access_pattern(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<AccessPattern> {
+    let Value::Text(text) = &node.value else {
+        reader.problem(&node.at, path, format!("expected a pattern, found {}; put it in quotes", node.kind()));
+        return None;
+    };
+    match AccessPattern::new(text) {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            reader.problem(&node.at, path, pattern_message(&error));
+            None
+        }
+    }
+}
+
+fn registrar_address(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Address> {
+    let default = Address::new(REGISTRAR_LISTEN.0, REGISTRAR_LISTEN.1).ok()?;
+    if !fields.has("registrar_listen") {
+        return Some(default);
+    }
+    let inner = fields.fields(reader, "registrar_listen", &["host", "port"])?;
+    let host = match inner.has("host") {
+        true => inner.parsed(reader, "host", str::parse::<Host>),
+        false => Some(default.host),
+    };
+    let port = match inner.has("port") {
+        true => dialled_port(reader, &inner),
+        false => Some(default.port),
+    };
+    Some(Address { host: host?, port: port? })
+}
+
+fn timeouts(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Timeouts> {
+    let mut timeouts = Timeouts::default();
+    if !fields.has("timeouts") {
+        return Some(timeouts);
+    }
+    let mut places = [
+        ("resolve_ms", &mut timeouts.resolve),
+        ("dns_ms", &mut timeouts.dns),
+        ("tcp_ms", &mut timeouts.tcp),
+        ("tls_ms", &mut timeouts.tls),
+        ("handshake_ms", &mut timeouts.handshake),
+        ("candidate_ms", &mut timeouts.candidate),
+        ("total_ms", &mut timeouts.total),
+    ];
+    let inner = fields.fields(reader, "timeouts", &places.each_ref().map(|(key, _)| *key))?;
+    for (key, place) in &mut places {
+        if let Some(ms) = inner.int(reader, key, 1, MAX_TIMEOUT_MS).and_then(|ms| u64::try_from(ms).ok()) {
+            **place = Duration::from_millis(ms);
+        }
+    }
+    Some(timeouts)
+}
+
+fn admin(reader: &mut Reader<'_>, fields: &Fields<'_>, data_dir: Option<&PathBuf>) -> Option<AdminConfig> {
+    let default = data_dir.map(|dir| AdminConfig::Socket(dir.join("admin.sock")));
+    let Some(node) = fields.get("admin") else { return default };
+    if let Value::Text(text) = &node.value {
+        if text == "none" {
+            return Some(AdminConfig::None);
+        }
+        let message =
+            format!("{:?} is no admin interface; write none, {{ socket: default }} or {{ listen: … }}", clip(text));
+        reader.problem(&node.at, "node.admin", message);
+        return None;
+    }
+    let inner = fields.fields(reader, "admin", &["socket", "listen", "token_file", "token_env"])?;
+    let both = inner.has("socket") && inner.has("listen");
+    if both {
+        reader.problem(&inner.at("listen"), inner.path("listen"), "both socket and listen are set; keep one of them");
+        return None;
+    }
+    if !inner.has("listen") {
+        for key in ["token_file", "token_env"] {
+            if inner.has(key) {
+                reader.problem(
+                    &inner.at(key),
+                    inner.path(key),
+                    "only a TCP listener has a token; remove it or set `listen`",
+                );
+            }
+        }
+        return match inner.has("socket") {
+            true => match inner.text(reader, "socket")?.0 {
+                "default" => default,
+                path => Some(AdminConfig::Socket(reader.around.path(path))),
+            },
+            false => default,
+        };
+    }
+    let listen = inner.parsed(reader, "listen", |text| {
+        text.parse::<Address>().map_err(|error| format!("{error}; write HOST:PORT, for example 127.0.0.1:4490"))
+    });
+    let token = token(reader, &inner);
+    Some(AdminConfig::Tcp { listen: listen?, token: token? })
+}
+
+fn token(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<AdminToken> {
+    let before = reader.problems.len();
+    let file = fields.string(reader, "token_file");
+    let env = fields.string(reader, "token_env");
+    if reader.problems.len() > before {
+        return None;
+    }
+    let field = if file.is_some() { "token_file" } else { "token_env" };
+    let outcome = match reader.around.secret("token", file.as_deref(), env.as_deref()) {
+        Ok(Some(bytes)) => AdminToken::new(&bytes).map_err(|message| (field.to_owned(), message)),
+        Ok(None) => Err((
+            "listen".to_owned(),
+            "a TCP admin listener needs a token; make one with `openssl rand -hex 16 > admin.token && chmod 600 \
+             admin.token` and set `token_file: admin.token`, or use `admin: { socket: default }`"
+                .to_owned(),
+        )),
+        Err(error) => Err(error),
+    };
+    outcome.map_err(|(field, message)| reader.problem(&fields.at(&field), fields.path(&field), message)).ok()
+}
+
+/// The name part of a node name as the name of a file.
+fn file_name(name: &str) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+    name.chars().map(plain).collect()
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(80).collect()
+}

@@ -1,0 +1,334 @@
+use std::fmt;
+use std::num::NonZeroU16;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use trunkline_matcher::RoutePattern;
+use trunkline_route::{
+    Cookie, DEFAULT_WEIGHT, EndpointOverride, Host, NetworkRoute, NetworkRouteBuilder, ResolverId, TlsProfileId,
+    Version,
+};
+
+use crate::error::{FieldProblem, RouteError};
+use crate::fields::{Fields, Reader, pattern_message};
+use crate::secret::Surroundings;
+use crate::tree::Node;
+
+/// One item of `routes:`, as written in the file and as given to the admin interface (JSON has the same keys).
+///
+/// Fields that are `None` are left out when it is written. Nothing is checked until [`RouteEntry::to_route`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteEntry {
+    /// The pattern, found anywhere in a name unless it has anchors.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// Higher is tried earlier. Default: [`DEFAULT_WEIGHT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i64>,
+    /// Where to dial. Default: the part of the dialled name after the `@`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The TCP port, 1 to 65535. A route has either a port or a resolver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Whether the peer's certificate is verified. Default: the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<bool>,
+    /// One of `tls_profiles`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_profile: Option<String>,
+    /// With TLS on, do not verify the peer's certificate. Default: `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insecure_skip_verify: Option<bool>,
+    /// The handshake version, for example `TLK/1`. Default: the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<String>,
+    /// The file that holds this route's cookie. Default: the node's cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie_file: Option<String>,
+    /// The variable that holds this route's cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie_env: Option<String>,
+    /// Only `never`: the static routes are the whole answer for names this route matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+    /// Ask this resolver for addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<String>,
+    /// Put over each of the resolver's answers.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<OverrideEntry>,
+}
+
+/// What a [`RouteEntry`] puts over a resolver's answers, field by field.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverrideEntry {
+    /// Dial this host instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Dial this port instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Force certificate checks on or off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<bool>,
+    /// Ask for this handshake version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<String>,
+}
+
+/// What a [`RouteEntry`] is read against.
+#[derive(Clone, Copy)]
+pub struct RouteContext<'a> {
+    /// Relative paths are relative to this directory.
+    pub base_dir: &'a Path,
+    /// Where `cookie_env` looks; as `std::env::vars()` gives it.
+    pub environment: &'a [(String, String)],
+    /// The resolvers there are; see [`KNOWN_RESOLVERS`](crate::KNOWN_RESOLVERS).
+    pub resolvers: &'a [ResolverId],
+    /// The TLS profiles there are.
+    pub profiles: &'a [TlsProfileId],
+}
+
+impl fmt::Debug for RouteContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouteContext")
+            .field("base_dir", &self.base_dir)
+            .field("resolvers", &self.resolvers)
+            .field("profiles", &self.profiles)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Gathers what is wrong with an entry's fields.
+struct Check(Vec<FieldProblem>);
+
+impl Check {
+    fn fail(&mut self, field: &str, message: impl fmt::Display) {
+        self.0.push(FieldProblem::new(field, message.to_string()));
+    }
+
+    fn parsed<T, E: fmt::Display>(
+        &mut self,
+        field: &str,
+        text: Option<&str>,
+        parse: fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        parse(text?).map_err(|error| self.fail(field, error)).ok()
+    }
+
+    fn port(&mut self, field: &str, port: Option<u16>) -> Option<NonZeroU16> {
+        let checked = NonZeroU16::new(port?);
+        if checked.is_none() {
+            self.fail(field, "port 0 cannot be dialled; write a number from 1 to 65535");
+        }
+        checked
+    }
+}
+
+/// What both kinds of route share.
+struct Demands {
+    tls: Option<bool>,
+    tls_profile: Option<TlsProfileId>,
+    insecure_skip_verify: bool,
+    version: Option<Version>,
+    cookie: Option<Cookie>,
+    fallback_never: bool,
+}
+
+impl Demands {
+    fn put<S>(self, mut builder: NetworkRouteBuilder<S>) -> NetworkRoute {
+        builder = builder.insecure_skip_verify(self.insecure_skip_verify);
+        if let Some(on) = self.tls {
+            builder = builder.tls(on);
+        }
+        if let Some(profile) = self.tls_profile {
+            builder = builder.tls_profile(profile);
+        }
+        if let Some(version) = self.version {
+            builder = builder.version(version);
+        }
+        if let Some(cookie) = self.cookie {
+            builder = builder.cookie(cookie);
+        }
+        if self.fallback_never {
+            builder = builder.fallback_never();
+        }
+        builder.build()
+    }
+}
+
+impl RouteEntry {
+    /// A route that has only a pattern; it still needs a port or a resolver.
+    pub fn new(pattern: impl Into<String>) -> Self {
+        Self { pattern: pattern.into(), ..Self::default() }
+    }
+
+    /// Checks everything and gives what the route table takes. Reads the cookie file, if one is named.
+    ///
+    /// # Errors
+    /// [`RouteError`] holds every problem found, by field.
+    pub fn to_route(&self, context: &RouteContext<'_>) -> Result<(RoutePattern, i64, NetworkRoute), RouteError> {
+        let mut check = Check(Vec::new());
+        let pattern = match RoutePattern::new(&self.pattern) {
+            Ok(_) if self.pattern.is_empty() => {
+                check.fail("match", "the pattern is empty and would match every name; write `.*` when that is meant");
+                None
+            }
+            Ok(pattern) => Some(pattern),
+            Err(error) => {
+                check.fail("match", pattern_message(&error));
+                None
+            }
+        };
+        let demands = self.demands(context, &mut check);
+        let route = match &self.resolver {
+            Some(resolver) => self.resolved(resolver, context, &mut check).map(|builder| demands.put(builder)),
+            None => self.direct(&mut check).map(|builder| demands.put(builder)),
+        };
+        match (pattern, route) {
+            (Some(pattern), Some(route)) if check.0.is_empty() => {
+                Ok((pattern, self.weight.unwrap_or(DEFAULT_WEIGHT), route))
+            }
+            _ => Err(RouteError::new(check.0)),
+        }
+    }
+
+    fn demands(&self, context: &RouteContext<'_>, check: &mut Check) -> Demands {
+        let tls_profile = check.parsed("tls_profile", self.tls_profile.as_deref(), |t| TlsProfileId::new(t));
+        if let Some(id) = tls_profile.as_ref().filter(|id| !context.profiles.contains(id)) {
+            let known: Vec<&str> = context.profiles.iter().map(TlsProfileId::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            check.fail(
+                "tls_profile",
+                format!("unknown TLS profile `{id}`; known: {known}; add it under `tls_profiles:`"),
+            );
+        }
+        let around = Surroundings { base_dir: context.base_dir, environment: context.environment };
+        let cookie = around.cookie(self.cookie_file.as_deref(), self.cookie_env.as_deref()).unwrap_or_else(|error| {
+            check.fail(&error.0, error.1);
+            None
+        });
+        if let Some(other) = self.fallback.as_deref().filter(|text| *text != "never") {
+            let message =
+                format!("{other:?} is no fallback of a route; write never, or leave it out for the node's fallback");
+            check.fail("fallback", message);
+        }
+        Demands {
+            tls: self.tls,
+            tls_profile,
+            insecure_skip_verify: self.insecure_skip_verify.unwrap_or(false),
+            version: check.parsed("handshake", self.handshake.as_deref(), str::parse::<Version>),
+            cookie,
+            fallback_never: self.fallback.is_some(),
+        }
+    }
+
+    fn direct(&self, check: &mut Check) -> Option<NetworkRouteBuilder<trunkline_route::Direct>> {
+        if self.overrides.is_some() {
+            check
+                .fail("override", "only a route with a `resolver` has an override; set the fields on the route itself");
+        }
+        let host = check.parsed("host", self.host.as_deref(), str::parse::<Host>);
+        let Some(given) = self.port else {
+            check.fail("port", "a route needs a `port` to dial, or a `resolver` to ask");
+            return None;
+        };
+        let port = check.port("port", Some(given))?.get();
+        let builder = match (&self.host, host) {
+            (Some(_), None) => return None,
+            (_, Some(host)) => NetworkRoute::direct(host.as_str(), port),
+            (None, None) => NetworkRoute::to_port(port),
+        };
+        builder.map_err(|error| check.fail("host", error)).ok()
+    }
+
+    fn resolved(
+        &self,
+        resolver: &str,
+        context: &RouteContext<'_>,
+        check: &mut Check,
+    ) -> Option<NetworkRouteBuilder<trunkline_route::Resolved>> {
+        for (field, given) in [("host", self.host.is_some()), ("port", self.port.is_some())] {
+            if given {
+                let message =
+                    format!("the resolver gives it; write `override: {{ {field}: … }}` to put one over its answers");
+                check.fail(field, message);
+            }
+        }
+        let overrides = self.overrides.as_ref().map(|over| EndpointOverride {
+            host: check.parsed("override.host", over.host.as_deref(), str::parse::<Host>),
+            port: check.port("override.port", over.port),
+            tls: over.tls,
+            version: check.parsed("override.handshake", over.handshake.as_deref(), str::parse::<Version>),
+        });
+        let known = || context.resolvers.iter().map(ResolverId::as_str).collect::<Vec<_>>();
+        match context.resolvers.iter().find(|id| id.as_str() == resolver) {
+            Some(id) => Some(NetworkRoute::resolved_by(id.clone()).overriding(overrides.unwrap_or_default())),
+            None => {
+                let shown: String = resolver.chars().take(80).collect();
+                check.fail("resolver", format!("unknown resolver `{shown}`; known: {}", known().join(", ")));
+                None
+            }
+        }
+    }
+}
+
+const KEYS: [&str; 13] = [
+    "match",
+    "weight",
+    "host",
+    "port",
+    "tls",
+    "tls_profile",
+    "insecure_skip_verify",
+    "handshake",
+    "cookie_file",
+    "cookie_env",
+    "fallback",
+    "resolver",
+    "override",
+];
+
+/// Reads one item of `routes:`; `None` when something was wrong, which is then reported.
+pub(crate) fn read_entry<'t>(reader: &mut Reader<'_>, node: &'t Node, path: &str) -> Option<(RouteEntry, Fields<'t>)> {
+    let before = reader.problems.len();
+    let fields = Fields::open(reader, node, path, &KEYS)?;
+    if !fields.has("match") {
+        reader.problem(&fields.at, fields.path("match"), "a route needs a `match` pattern");
+    }
+    let entry = RouteEntry {
+        pattern: fields.string(reader, "match").unwrap_or_default(),
+        weight: fields.int(reader, "weight", i64::MIN, i64::MAX),
+        host: fields.string(reader, "host"),
+        port: port(reader, &fields, "port"),
+        tls: fields.bool(reader, "tls"),
+        tls_profile: fields.string(reader, "tls_profile"),
+        insecure_skip_verify: fields.bool(reader, "insecure_skip_verify"),
+        handshake: fields.string(reader, "handshake"),
+        cookie_file: fields.string(reader, "cookie_file"),
+        cookie_env: fields.string(reader, "cookie_env"),
+        fallback: fields.string(reader, "fallback"),
+        resolver: fields.string(reader, "resolver"),
+        overrides: match fields.has("override") {
+            true => {
+                fields.fields(reader, "override", &["host", "port", "tls", "handshake"]).map(|over| OverrideEntry {
+                    host: over.string(reader, "host"),
+                    port: port(reader, &over, "port"),
+                    tls: over.bool(reader, "tls"),
+                    handshake: over.string(reader, "handshake"),
+                })
+            }
+            false => None,
+        },
+    };
+    let well_typed = reader.problems.len() == before;
+    well_typed.then_some((entry, fields))
+}
+
+/// 0 is let through here: [`RouteEntry::to_route`] refuses it with a remedy.
+fn port(reader: &mut Reader<'_>, fields: &Fields<'_>, key: &str) -> Option<u16> {
+    fields.int(reader, key, 0, u16::MAX.into()).and_then(|port| u16::try_from(port).ok())
+}

@@ -1,0 +1,236 @@
+use proptest::prelude::*;
+use trunkline_config::edit::{add_route, remove_route};
+use trunkline_config::{EditError, OverrideEntry, RouteContext, RouteEntry};
+use trunkline_route::{NetworkRoute, ResolverId};
+
+use super::Dir;
+
+fn entry(pattern: &str) -> RouteEntry {
+    RouteEntry { port: Some(7), ..RouteEntry::new(pattern) }
+}
+
+const NEW: &str = "{ match: \"new\", port: 7 }";
+
+#[track_caller]
+fn adds(before: &str, after: &str) {
+    let after = after.replace("NEW", NEW);
+    let added = add_route(before, &entry("new")).unwrap();
+    assert_eq!(added, after);
+}
+
+#[test]
+fn a_route_is_added_in_the_style_of_the_list() {
+    adds("", "routes:\n  - NEW\n");
+    adds("# only a comment", "# only a comment\nroutes:\n  - NEW\n");
+    adds("node:\n  a: 1 # c\n# end\n", "node:\n  a: 1 # c\n# end\nroutes:\n  - NEW\n");
+    adds("routes:\nnode: 1\n", "routes:\n  - NEW\nnode: 1\n");
+    adds("routes: ~ # none\nnode: 1\n", "routes:  # none\n  - NEW\nnode: 1\n");
+    adds("routes: []\n", "routes: [NEW]\n");
+    adds("routes: [] # c\nx: 1\n", "routes: [NEW] # c\nx: 1\n");
+    adds("routes: [{match: a}]\n", "routes: [{match: a}, NEW]\n");
+    adds("routes: [{match: a},]\n", "routes: [{match: a}, NEW]\n");
+    adds("routes: [\n  {match: a} # a\n  # end\n]\n", "routes: [\n  {match: a}, # a\n  # end\n  NEW\n]\n");
+    adds("routes: [\n  {match: a}, # a\n]\n", "routes: [\n  {match: a}, # a\n  NEW,\n]\n");
+    adds("routes:\n- match: a # a\n  # b\n\n# c\nx: 1\n", "routes:\n- match: a # a\n- NEW\n  # b\n\n# c\nx: 1\n");
+    adds(
+        "routes:\n  - {match: a,\n  port: 1 # x\n  } # y\nx: 1\n",
+        "routes:\n  - {match: a,\n  port: 1 # x\n  } # y\n  - NEW\nx: 1\n",
+    );
+    adds(
+        "routes:\n  - match: |\n      a#b\n      c\n\nx: 1\n",
+        "routes:\n  - match: |\n      a#b\n      c\n  - NEW\n\nx: 1\n",
+    );
+    adds("routes:\r\n  - match: a\r\nx: 1\r\n", "routes:\r\n  - match: a\r\n  - NEW\r\nx: 1\r\n");
+    adds("routes:\n  - match: 'ä # b'", "routes:\n  - match: 'ä # b'\n  - NEW\n");
+}
+
+#[track_caller]
+fn removes(before: &str, after: &str) {
+    assert_eq!(remove_route(before, "x").as_deref(), Ok(after), "{before}");
+}
+
+#[test]
+fn a_route_is_removed_with_its_lines_and_nothing_else() {
+    removes("routes: [{match: x}]\n", "routes: []\n");
+    removes("routes: [{match: x}, {match: b}]\n", "routes: [{match: b}]\n");
+    removes("routes: [{match: a}, {match: x}]\n", "routes: [{match: a}]\n");
+    removes("routes: [{match: a}, {match: x},]\n", "routes: [{match: a}, ]\n");
+    removes(
+        "routes: [\n  {match: a}, # a\n  {match: x}, # x\n  {match: b}  # b\n]\n",
+        "routes: [\n  {match: a}, # a\n   # x\n  {match: b}  # b\n]\n",
+    );
+    removes("routes: [\n  {match: a}, # a\n  {match: x}\n]\n", "routes: [\n  {match: a} # a\n]\n");
+    removes(
+        "routes: # all\n  # above\n  - match: x # x\n    port: 1\n  # below\n",
+        "routes: [] # all\n  # above\n  # below\n",
+    );
+    removes(
+        "routes:\n  - match: a\n  # above\n  -\n    match: x\n    # in\n    port: 1\n  - match: b\n",
+        "routes:\n  - match: a\n  # above\n  - match: b\n",
+    );
+    removes(
+        "routes:\n- {match: a}\n\n- {match: x, override: {tls: true}} # x\n\nz: [1]\n",
+        "routes:\n- {match: a}\n\n\nz: [1]\n",
+    );
+}
+
+#[test]
+fn a_pattern_that_is_there_is_not_added_again() {
+    let error = add_route("routes:\n  - match: new\n", &entry("new")).unwrap_err();
+    assert_eq!(error, EditError::Taken { pattern: "new".into(), line: 2 });
+}
+
+#[test]
+fn an_unknown_pattern_names_the_nearest_one() {
+    let error = remove_route("routes: [{match: ^prod-db@}, {match: z}]\n", "prod-db").unwrap_err();
+    assert!(matches!(error, EditError::Unknown { .. }));
+    assert!(error.to_string().contains("`prod-db`; the nearest one is `^prod-db@`"), "{error}");
+    assert!(matches!(remove_route("node: 1\n", "a"), Err(EditError::Unknown { .. })));
+}
+
+#[test]
+fn a_layout_that_is_not_understood_is_refused_with_a_remedy() {
+    for text in ["{node: 1}\n", "a: &r [{match: x}]\nroutes: *r\n", "routes: {}\n", "- a\n", "node: 1\n...\n"] {
+        let error = add_route(text, &entry("new")).unwrap_err();
+        assert!(matches!(error, EditError::Unsupported { .. }), "{text:?}: {error}");
+        assert!(error.to_string().contains("edit the file by hand"), "{error}");
+    }
+    let text = "a: &r {match: x}\nroutes: [*r]\n";
+    assert!(matches!(remove_route(text, "x"), Err(EditError::Unsupported { .. })));
+    assert!(matches!(add_route("a: [\n", &entry("new")), Err(EditError::Malformed { .. })));
+}
+
+#[test]
+fn an_entry_reads_the_same_from_json_and_gives_a_route() {
+    let dir = Dir::new();
+    let json = r#"{"match":"^a@","weight":5,"host":"h","port":1,"tls":true,"fallback":"never"}"#;
+    let read: RouteEntry = serde_json::from_str(json).unwrap();
+    assert_eq!(serde_json::to_string(&read).unwrap(), json);
+    assert!(serde_json::from_str::<RouteEntry>(r#"{"match":"a","prot":1}"#).is_err());
+    let context = RouteContext { base_dir: dir.path(), environment: &[], resolvers: &[], profiles: &[] };
+    let (pattern, weight, route) = read.to_route(&context).unwrap();
+    assert_eq!((pattern.as_str(), weight), ("^a@", 5));
+    assert_eq!(route, NetworkRoute::direct("h", 1).unwrap().tls(true).fallback_never().build());
+    let error = RouteEntry { port: Some(0), host: Some("a b".into()), ..RouteEntry::new("(") }.to_route(&context);
+    let fields: Vec<String> = error.unwrap_err().problems().iter().map(|p| p.field.clone()).collect();
+    assert_eq!(fields, ["match", "host", "port"]);
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z^$.*\\\\'\"#: ,\\[\\]{}-]{1,12}", any::<String>().prop_filter("not empty", |s| !s.is_empty())]
+}
+
+fn entries() -> impl Strategy<Value = RouteEntry> {
+    let over = (proptest::option::of(text()), any::<Option<u16>>(), any::<Option<bool>>())
+        .prop_map(|(host, port, tls)| OverrideEntry { host, port, tls, handshake: None });
+    (
+        text(),
+        any::<Option<i64>>(),
+        proptest::option::of(text()),
+        any::<Option<u16>>(),
+        any::<Option<bool>>(),
+        proptest::option::of(text()),
+        proptest::option::of(over),
+    )
+        .prop_map(|(pattern, weight, host, port, tls, cookie_file, overrides)| RouteEntry {
+            weight,
+            host,
+            port,
+            tls,
+            cookie_file,
+            overrides,
+            ..RouteEntry::new(format!("new {pattern}"))
+        })
+}
+
+/// A list in one of the styles people write, each item and gap with comments of its own.
+fn documents() -> impl Strategy<Value = (String, Vec<String>)> {
+    let item = (0..6usize, any::<bool>());
+    (0..4usize, proptest::collection::vec(item, 1..6), any::<bool>(), any::<bool>()).prop_map(
+        |(style, items, sections, trailing)| {
+            let mut text = String::from("# c-top\n");
+            if sections {
+                text.push_str("node: # c-node\n  name: a@h\n\n");
+            }
+            let mut names = Vec::new();
+            let flow = style >= 2;
+            text.push_str(if flow { "routes: [ # c-list\n" } else { "routes: # c-list\n" });
+            let pad = if style == 0 { "" } else { "  " };
+            let last = items.len() - 1;
+            for (i, (kind, comment)) in items.into_iter().enumerate() {
+                let name = format!("old{i}");
+                if comment {
+                    text.push_str(&format!("{pad}# c-above{i}\n"));
+                }
+                let comma = if flow && (i < last || style == 3) { "," } else { "" };
+                let dash = if flow { "" } else { "- " };
+                text.push_str(&match kind {
+                    0 | 1 if !flow => format!("{pad}- match: {name}\n{pad}  port: {i}\n"),
+                    2 if !flow => format!("{pad}-\n{pad}  port: {i}\n{pad}  match: \"{name}\"\n{pad}  weight:\n"),
+                    3 if !flow => format!("{pad}- match: >-\n{pad}    {name}\n\n"),
+                    4 => format!("{pad}{dash}{{ match: '{name}', override:\n{pad}    {{ tls: true }} }}{comma}\n"),
+                    _ => format!("{pad}{dash}{{match: {name}, tags: ['}}', \"]\"]}}{comma}\n"),
+                });
+                names.push(name);
+            }
+            text.push_str(if flow { "  # c-end\n] # c-close\n" } else { "# c-end\n" });
+            if trailing {
+                text.push_str("peers: [] # c-peers\n# c-bottom\n");
+            }
+            (text, names)
+        },
+    )
+}
+
+fn comments(text: &str) -> Vec<&str> {
+    text.split_whitespace().filter(|word| word.starts_with("c-")).collect()
+}
+
+proptest! {
+    #[test]
+    fn adding_and_removing_gives_back_what_was_there((text, names) in documents(), entry in entries()) {
+        let added = add_route(&text, &entry).unwrap();
+        for comment in comments(&text) {
+            prop_assert!(added.contains(comment));
+        }
+        prop_assert_eq!(added.matches("old").count(), names.len());
+        let back = remove_route(&added, &entry.pattern).unwrap();
+        let parse = |text: &str| serde_saphyr::from_str::<serde_json::Value>(text).unwrap();
+        prop_assert_eq!(parse(&back), parse(&text));
+        prop_assert_eq!(comments(&back), comments(&text));
+    }
+
+    #[test]
+    fn any_route_can_be_removed_and_every_comment_outside_it_stays((text, names) in documents(), i in 0..6usize) {
+        let name = &names[i % names.len()];
+        let removed = remove_route(&text, name).unwrap();
+        prop_assert!(!removed.contains(name.as_str()));
+        prop_assert_eq!(comments(&removed), comments(&text));
+    }
+
+    #[test]
+    fn edits_never_panic(text in "(routes|a|: |- |\\[|\\]|\\{|\\}|,|match: a|#|\n|  |'|\"|&x |\\*x|ä|\\||~){0,24}") {
+        let _ = add_route(&text, &entry("new"));
+        let _ = remove_route(&text, "a");
+    }
+
+    #[test]
+    fn whatever_is_written_no_secret_is_shown(junk in any::<String>()) {
+        let dir = Dir::new();
+        let outcome = dir.node(&format!("  {junk}\n"));
+        let shown = format!("{outcome:?}");
+        prop_assert!(!shown.contains("canary"));
+    }
+}
+
+#[test]
+fn a_byte_order_mark_does_not_shift_the_places() {
+    adds("\u{feff}routes: [{match: a}]\n", "\u{feff}routes: [{match: a}, NEW]\n");
+}
+
+#[test]
+fn known_resolvers_are_identifiers() {
+    for id in trunkline_config::KNOWN_RESOLVERS {
+        assert!(ResolverId::new(id).is_ok());
+    }
+}

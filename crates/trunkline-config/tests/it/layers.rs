@@ -1,0 +1,116 @@
+use trunkline_config::{AdminConfig, Config, ConfigError, Layers};
+use trunkline_route::Fallback;
+
+use super::{Dir, SECRET, refused};
+
+fn layered(dir: &Dir, environment: &[(&str, &str)], set: &[&str]) -> Result<Config, ConfigError> {
+    let text =
+        "node: { name: app@127.0.0.1, cookie_file: cookie, fallback: on_miss }\nroutes: [{ match: f, port: 1 }]\n";
+    over(dir, text, environment, set)
+}
+
+fn over(dir: &Dir, text: &str, environment: &[(&str, &str)], set: &[&str]) -> Result<Config, ConfigError> {
+    let environment = environment.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let set = set.iter().map(|s| s.to_string()).collect();
+    Config::parse(text, dir.path(), "app.yaml", &Layers { environment, set })
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
+    let dir = Dir::new();
+    let environment = [("TRUNKLINE_NODE_FALLBACK", "never"), ("TRUNKLINE_NODE_NAME", "env@h")];
+    let node = layered(&dir, &environment, &["node.name=cli@h"]).unwrap().node;
+    assert_eq!(node.fallback, Fallback::Never);
+    assert_eq!(node.name.as_str(), "cli@h");
+}
+
+#[test]
+fn values_are_yaml_or_json() {
+    let dir = Dir::new();
+    let environment = [
+        ("TRUNKLINE_NODE_REGISTRAR_LISTEN", r#"{"host":"10.0.0.1","port":5}"#),
+        ("TRUNKLINE_NODE_TIMEOUTS_DNS_MS", "9"),
+        ("TRUNKLINE_ROUTES", r#"[{"match":"a","port":1},{"match":"b","port":2}]"#),
+    ];
+    let config = layered(&dir, &environment, &["node.hidden=true", "node.listen=[]"]).unwrap();
+    assert_eq!(config.node.registrar_listen.to_string(), "10.0.0.1:5");
+    assert_eq!(config.node.timeouts.dns.as_millis(), 9);
+    assert_eq!(config.routes.len(), 2);
+    assert!(config.node.hidden && config.node.listen.is_empty());
+}
+
+#[test]
+fn a_key_inside_wins_over_the_whole_from_the_same_layer() {
+    let dir = Dir::new();
+    let environment =
+        [("TRUNKLINE_NODE_REGISTRAR_LISTEN_PORT", "7"), ("TRUNKLINE_NODE_REGISTRAR_LISTEN", "{host: 10.0.0.1}")];
+    assert_eq!(layered(&dir, &environment, &[]).unwrap().node.registrar_listen.to_string(), "10.0.0.1:7");
+}
+
+#[test]
+fn an_empty_value_goes_back_to_the_default() {
+    let node = layered(&Dir::new(), &[("TRUNKLINE_NODE_FALLBACK", "")], &[]).unwrap().node;
+    assert_eq!(node.fallback, Fallback::OnFailure);
+}
+
+#[test]
+fn a_whole_configuration_may_come_from_the_environment() {
+    let environment = [("TRUNKLINE_NODE_NAME", "a@h"), ("TRUNKLINE_NODE_COOKIE_FILE", "cookie")];
+    assert_eq!(over(&Dir::new(), "", &environment, &[]).unwrap().node.name.as_str(), "a@h");
+}
+
+#[test]
+fn a_higher_layer_displaces_what_excludes_it_below() {
+    let dir = Dir::new();
+    let environment = [("TRUNKLINE_NODE_COOKIE_ENV", "APP_COOKIE"), ("APP_COOKIE", "from-the-environment")];
+    let node = layered(&dir, &environment, &[]).unwrap().node;
+    assert_eq!(node.cookie.expose(), b"from-the-environment");
+    let text = "node: { name: a@h, cookie_file: cookie, admin: none }\n";
+    let node = over(&dir, text, &[], &["node.admin.socket=x.sock"]).unwrap().node;
+    assert_eq!(node.admin, AdminConfig::Socket(dir.path().join("x.sock")));
+    refused(
+        layered(&dir, &[("TRUNKLINE_NODE_COOKIE_ENV", "A"), ("TRUNKLINE_NODE_COOKIE_FILE", "cookie")], &[]),
+        &["environment variable TRUNKLINE_NODE_COOKIE_ENV: node.cookie_env", "both"],
+    );
+}
+
+#[test]
+fn an_unknown_variable_names_the_nearest_known_one() {
+    let dir = Dir::new();
+    let outcome = layered(&dir, &[("TRUNKLINE_NODE_NAM", SECRET)], &[]);
+    refused(outcome, &["environment variable TRUNKLINE_NODE_NAM", "`TRUNKLINE_NODE_NAME`"]);
+    let reserved = [("TRUNKLINE_CONFIG", "x"), ("TRUNKLINE_LOG", "x"), ("TRUNKLINE_ADMIN_TOKEN", "x"), ("HOME", "/")];
+    assert!(layered(&dir, &reserved, &[]).is_ok());
+}
+
+#[test]
+fn a_variable_that_the_configuration_names_is_no_unknown_one() {
+    let text = "node: { name: a@h, cookie_env: TRUNKLINE_COOKIE }";
+    assert!(over(&Dir::new(), text, &[("TRUNKLINE_COOKIE", SECRET)], &[]).is_ok());
+}
+
+#[test]
+fn a_value_that_does_not_parse_names_the_variable_or_flag_and_the_place() {
+    let dir = Dir::new();
+    let outcome = layered(&dir, &[("TRUNKLINE_ROUTES", "[{match: a, port: 1}, {match: b")], &[]);
+    refused(outcome, &["environment variable TRUNKLINE_ROUTES:1:", "not well-formed YAML"]);
+    refused(layered(&dir, &[], &["node.name=@x"]), &["--set node.name", "put the value in quotes"]);
+    refused(layered(&dir, &[], &["node.nmae=x"]), &["--set node.nmae: unknown key", "`node.name`"]);
+    refused(layered(&dir, &[], &["node.name"]), &["--set", "--set node.name=VALUE"]);
+}
+
+#[test]
+fn a_wrong_value_from_a_layer_names_where_it_came_from() {
+    let dir = Dir::new();
+    let outcome = layered(&dir, &[("TRUNKLINE_ROUTES", "[{match: a, port: 0}]")], &["node.fallback=x"]);
+    refused(
+        outcome,
+        &["environment variable TRUNKLINE_ROUTES:1:19: routes[0].port", "--set node.fallback: node.fallback"],
+    );
+}
+
+#[test]
+fn layers_show_names_and_no_values() {
+    let layers = Layers { environment: vec![("A".into(), SECRET.into())], set: vec![format!("node.name={SECRET}")] };
+    assert_eq!(format!("{layers:?}"), r#"Layers { environment: ["A"], set: ["node.name"] }"#);
+}

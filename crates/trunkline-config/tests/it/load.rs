@@ -1,0 +1,328 @@
+use std::time::Duration;
+
+use trunkline_config::{AdminConfig, Config, Layers, RegistrarConfig, example};
+use trunkline_route::{Fallback, NodeName, Version};
+
+use super::{Dir, SECRET, refused};
+
+#[test]
+fn the_example_loads() {
+    let dir = Dir::new();
+    std::fs::create_dir(dir.path().join("secrets")).unwrap();
+    dir.secret("secrets/cookie", SECRET);
+    let config = dir.parse(example()).unwrap();
+    assert_eq!(config.routes.len(), 3);
+    assert_eq!(config.routes[0].weight, 200);
+    assert!(config.routes[1].route.fallback_never());
+    assert_eq!(config.warnings(), [""; 0]);
+}
+
+#[test]
+fn the_examples_node_section_shows_the_defaults() {
+    let dir = Dir::new();
+    std::fs::create_dir(dir.path().join("secrets")).unwrap();
+    dir.secret("secrets/cookie", SECRET);
+    let (mut shown, defaults) = (dir.parse(example()).unwrap().node, dir.with("").unwrap().node);
+    assert!(shown.data_dir.ends_with("app.data"));
+    shown.data_dir = defaults.data_dir.clone();
+    let socket = AdminConfig::Socket(dir.path().join("./app.data/admin.sock"));
+    assert_eq!(shown.admin, socket);
+    shown.admin = defaults.admin.clone();
+    assert_eq!(shown, defaults);
+}
+
+#[test]
+fn defaults_are_those_of_the_documentation() {
+    let dir = Dir::new();
+    let node = dir.with("").unwrap().node;
+    assert_eq!(node.name, NodeName::new("app@127.0.0.1").unwrap());
+    assert_eq!(node.data_dir, dir.path().join("app.data"));
+    assert_eq!(node.cookie.expose(), SECRET.as_bytes(), "the trailing newline is trimmed");
+    assert_eq!((node.listen.len(), node.listen[0].host.as_str(), node.listen[0].port), (1, "127.0.0.1", 0));
+    assert_eq!(node.registrar, RegistrarConfig::Embedded);
+    assert_eq!(node.registrar_listen.to_string(), "127.0.0.1:4499");
+    assert_eq!(node.fallback, Fallback::OnFailure);
+    assert_eq!((node.tls, node.hidden, node.handshake), (false, false, Version::native(1)));
+    assert_eq!(node.timeouts.total, Duration::from_secs(15));
+    assert_eq!(node.admin, AdminConfig::Socket(dir.path().join("app.data/admin.sock")));
+}
+
+#[test]
+fn everything_the_schema_has_is_read() {
+    let dir = Dir::new();
+    dir.secret("token", "0123456789abcdef0123456789abcdef\n");
+    dir.secret("me.key", "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n");
+    dir.file("me.pem", "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", 0o644);
+    let config = dir
+        .node(
+            r#"
+  listen:
+    - { host: "::1", port: 4370, advertise: { host: node.example.com }, cookie_file: cookie, allow: ["a@.*"],
+        tls: { certificate: me.pem, key: me.key } }
+  registrar: none
+  registrar_listen: { port: 5000 }
+  fallback: never
+  tls: true
+  handshake: TLK/2
+  hidden: true
+  timeouts: { dns_ms: 7 }
+  admin: { listen: "127.0.0.1:4490", token_file: token }
+tls_profiles:
+  partner: { roots: me.pem, certificate: me.pem, key: me.key, server_name: partner.example.com }
+  empty:
+peers:
+  - { match: "billing@partner\\..*", cookie_file: cookie }
+routes:
+  - { match: a, port: 1, tls: true, tls_profile: partner, insecure_skip_verify: true, handshake: TLK/1,
+      cookie_file: cookie, weight: -5, fallback: never }
+  - { match: b, resolver: embedded, override: { host: h, port: 2, tls: true, handshake: TLK/1 } }
+"#,
+        )
+        .unwrap();
+    let node = &config.node;
+    assert_eq!(node.listen[0].host.as_str(), "::1");
+    assert!(node.listen[0].tls.is_some() && node.listen[0].cookie.is_some() && node.listen[0].advertise.is_some());
+    assert!(node.listen[0].allow.as_ref().unwrap()[0].is_match("a@x"));
+    assert_eq!(node.registrar_listen.to_string(), "127.0.0.1:5000");
+    assert_eq!(node.timeouts.dns, Duration::from_millis(7));
+    let AdminConfig::Tcp { token, .. } = &node.admin else { panic!("{:?}", node.admin) };
+    assert!(token.matches(b"0123456789abcdef0123456789abcdef") && !token.matches(b"0123456789abcdef"));
+    assert_eq!(config.tls_profiles.len(), 2);
+    assert!(config.peers[0].pattern.is_match("billing@partner.com"));
+    assert_eq!(config.routes[0].weight, -5);
+    assert!(config.routes[0].route.insecure_skip_verify() && config.routes[0].route.cookie().is_some());
+    assert_eq!(config.routes[1].route.tls(), Some(true));
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("canary") && !shown.contains("0123456789abcdef"), "{shown}");
+}
+
+#[test]
+fn an_empty_list_of_listeners_listens_nowhere() {
+    assert!(Dir::new().node("  listen: []\n").unwrap().node.listen.is_empty());
+}
+
+#[test]
+fn admin_can_be_turned_off() {
+    assert_eq!(Dir::new().node("  admin: none\n").unwrap().node.admin, AdminConfig::None);
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_known_one() {
+    let dir = Dir::new();
+    refused(dir.node("  fallbak: never\n"), &["app.yaml:4:3: node.fallbak: unknown key", "did you mean `fallback`?"]);
+    refused(dir.with("route: []\n"), &["app.yaml:2:1: route: unknown key", "did you mean `routes`?"]);
+    refused(dir.with("proxy_routes: []\n"), &["proxy_routes: unknown key"]);
+    refused(dir.with("routes: [{ match: a, port: 1, wieght: 5 }]\n"), &["routes[0].wieght", "`weight`"]);
+    refused(dir.node("  timeouts: { dns: 5 }\n"), &["node.timeouts.dns", "`dns_ms`"]);
+}
+
+#[test]
+fn the_value_of_an_unknown_key_is_not_shown() {
+    refused(dir_with_cookie_inline(), &["node.cookie: unknown key", "cookie_"]);
+}
+
+fn dir_with_cookie_inline() -> Result<Config, trunkline_config::ConfigError> {
+    Dir::new().node(&format!("  cookie: {SECRET}\n"))
+}
+
+#[test]
+fn a_bad_pattern_shows_the_caret() {
+    let dir = Dir::new();
+    let outcome = dir.with("routes:\n  - { match: '^prod-(db', port: 1 }\n");
+    refused(outcome, &["app.yaml:3:14: routes[0].match: ", "\n    ^prod-(db\n", "\n          ^"]);
+    refused(dir.with("peers: [{ match: 'a)', cookie_file: cookie }]\n"), &["peers[0].match", "\n    a)\n     ^"]);
+    refused(dir.node("  listen: [{ allow: ['a**'] }]\n"), &["node.listen[0].allow[0]", "\n    a**\n"]);
+}
+
+#[test]
+fn a_pattern_that_stands_twice_names_both_places() {
+    let dir = Dir::new();
+    let text = "routes:\n  - { match: a, port: 1 }\n  - { match: b, port: 1 }\n  - { match: a, port: 2 }\n";
+    refused(dir.with(text), &["app.yaml:5:14: routes[2].match", "`a`", "routes[0].match (app.yaml:3:14)"]);
+    let text = "peers: [{ match: a, cookie_file: cookie }, { match: a, cookie_file: cookie }]\n";
+    refused(dir.with(text), &["peers[1].match", "first in peers[0].match"]);
+}
+
+#[test]
+fn a_yaml_key_that_stands_twice_is_named() {
+    refused(Dir::new().node("  tls: true\n  tls: false\n"), &["app.yaml:5:3: the key `tls` stands twice"]);
+}
+
+#[test]
+fn an_unknown_resolver_names_the_known_ones() {
+    let outcome = Dir::new().with("routes: [{ match: a, resolver: production }]\n");
+    refused(outcome, &["app.yaml:2:32: routes[0].resolver", "unknown resolver `production`; known: embedded"]);
+}
+
+#[test]
+fn an_unknown_tls_profile_names_the_known_ones() {
+    let text = "tls_profiles: { partner: {} }\nroutes: [{ match: a, port: 1, tls_profile: partnr }]\n";
+    refused(Dir::new().with(text), &["routes[0].tls_profile", "unknown TLS profile `partnr`; known: partner"]);
+}
+
+#[test]
+fn port_zero_is_refused_where_it_would_be_dialled() {
+    let dir = Dir::new();
+    refused(dir.with("routes: [{ match: a, port: 0 }]\n"), &["routes[0].port", "port 0 cannot be dialled"]);
+    let text = "routes: [{ match: a, resolver: embedded, override: { port: 0 } }]\n";
+    refused(dir.with(text), &["app.yaml:2:60: routes[0].override.port", "port 0"]);
+    refused(dir.node("  registrar_listen: { port: 0 }\n"), &["node.registrar_listen.port", "from 1 to 65535"]);
+    refused(dir.with("routes: [{ match: a, port: 70000 }]\n"), &["routes[0].port", "70000"]);
+}
+
+#[test]
+fn a_route_needs_a_port_or_a_resolver_and_not_both() {
+    let dir = Dir::new();
+    refused(dir.with("routes: [{ match: a }]\n"), &["routes[0].port", "`port` to dial, or a `resolver`"]);
+    let text = "routes: [{ match: a, resolver: embedded, port: 1 }]\n";
+    refused(dir.with(text), &["routes[0].port", "override: { port: … }"]);
+    let text = "routes: [{ match: a, port: 1, override: { tls: true } }]\n";
+    refused(dir.with(text), &["routes[0].override", "only a route with a `resolver`"]);
+    refused(dir.with("routes: [{ port: 1 }]\n"), &["routes[0].match", "needs a `match`"]);
+}
+
+#[test]
+fn a_cookie_file_must_exist_and_be_private_and_long_enough() {
+    let dir = Dir::new();
+    dir.file("open", SECRET, 0o640);
+    dir.secret("short", "canary\n");
+    let cookie = |file: &str| dir.parse(&format!("node: {{ name: a@h, cookie_file: {file} }}"));
+    refused(cookie("absent"), &["app.yaml:1:33: node.cookie_file", "absent does not exist"]);
+    let open = format!("run `chmod 600 {}`", dir.path().join("open").display());
+    refused(cookie("open"), &["node.cookie_file", "can be read by others", &open]);
+    refused(cookie("short"), &["node.cookie_file", "has 6 bytes; at least 8 are needed"]);
+    refused(cookie("."), &["node.cookie_file", "no regular file"]);
+    std::os::unix::fs::symlink("cookie", dir.path().join("link")).unwrap();
+    assert!(cookie("link").is_ok(), "symbolic links are followed");
+}
+
+#[test]
+fn exactly_one_source_of_the_nodes_cookie_is_needed() {
+    let dir = Dir::new();
+    refused(dir.node("  cookie_env: X\n"), &["app.yaml:4:15: node.cookie_env", "both cookie_file and cookie_env"]);
+    refused(dir.parse("node: { name: a@h }"), &["node.cookie_file", "the node needs a cookie"]);
+    refused(dir.with("peers: [{ match: a }]\n"), &["peers[0].cookie_file", "a peer needs a cookie"]);
+    let outcome = dir.with("routes: [{ match: a, port: 1, cookie_file: cookie, cookie_env: X }]\n");
+    refused(outcome, &["routes[0].cookie_env", "both"]);
+}
+
+#[test]
+fn a_missing_variable_is_named_but_not_a_secret_written_in_its_place() {
+    let dir = Dir::new();
+    refused(dir.parse("node: { name: a@h, cookie_env: APP_COOKIE }"), &["node.cookie_env", "`APP_COOKIE` is not set"]);
+    refused(dir.parse(&format!("node: {{ name: a@h, cookie_env: {SECRET} }}")), &["node.cookie_env", "not the secret"]);
+}
+
+#[test]
+fn names_must_be_well_formed() {
+    let dir = Dir::new();
+    let named = |name: &str| dir.parse(&format!("node: {{ name: {name}, cookie_file: cookie }}"));
+    refused(named("''"), &["app.yaml:1:15: node.name", "the node name is empty"]);
+    refused(named(&format!("{}@h", "n".repeat(254))), &["node.name", "256 bytes", "255"]);
+    refused(named("no-host"), &["node.name", "name@host"]);
+    assert!(named(&format!("{}@h", "n".repeat(253))).is_ok());
+    refused(dir.parse("node: { cookie_file: cookie }"), &["node.name", "needs a name"]);
+}
+
+#[test]
+fn an_admin_listener_on_tcp_needs_a_strong_token() {
+    let dir = Dir::new();
+    dir.secret("weak", "canary\n");
+    dir.secret("same", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+    let admin = |rest: &str| dir.node(&format!("  admin: {{ listen: \"127.0.0.1:4490\"{rest} }}\n"));
+    refused(admin(""), &["node.admin.listen", "needs a token", "openssl rand -hex 16", "socket: default"]);
+    refused(admin(", token_file: weak"), &["node.admin.token_file", "too weak", "128 bits"]);
+    refused(admin(", token_file: same"), &["node.admin.token_file", "too weak"]);
+    refused(admin(", token_env: NOPE"), &["node.admin.token_env", "`NOPE` is not set"]);
+    refused(dir.node("  admin: { token_file: weak }\n"), &["node.admin.token_file", "only a TCP listener"]);
+    refused(dir.node("  admin: tcp\n"), &["app.yaml:4:10: node.admin", "socket: default"]);
+}
+
+#[test]
+fn a_certificate_and_its_key_come_together_and_are_readable() {
+    let dir = Dir::new();
+    dir.file("me.pem", "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", 0o644);
+    dir.file("me.key", "-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----\n", 0o644);
+    let profile = |text: &str| dir.with(&format!("tls_profiles: {{ p: {{ {text} }} }}\n"));
+    refused(profile("certificate: me.pem"), &["tls_profiles.p.certificate", "needs its key", "`key: FILE`"]);
+    refused(profile("key: me.key"), &["tls_profiles.p.key", "needs its certificate"]);
+    refused(profile("roots: absent.pem"), &["app.yaml:2:29: tls_profiles.p.roots", "does not exist"]);
+    refused(profile("roots: cookie"), &["tls_profiles.p.roots", "-----BEGIN … CERTIFICATE-----"]);
+    refused(dir.node("  listen: [{ tls: { certificate: me.pem } }]\n"), &["node.listen[0].tls.certificate", "key"]);
+    let config = profile("certificate: me.pem, key: me.key").unwrap();
+    assert!(config.warnings()[0].contains("chmod 600"), "{:?}", config.warnings());
+}
+
+#[test]
+fn wrong_types_and_values_are_named_with_their_place() {
+    let dir = Dir::new();
+    refused(
+        dir.with("routes: [{ match: a, port: 1, weight: heavy }]\n"),
+        &["app.yaml:2:39: routes[0].weight", "whole number"],
+    );
+    refused(dir.with("routes: [{ match: a, port: 1, weight: 1.5 }]\n"), &["routes[0].weight", "a fraction"]);
+    refused(dir.with("routes: [{ match: 5, port: 1 }]\n"), &["routes[0].match", "put it in quotes"]);
+    refused(dir.with("routes: { match: a }\n"), &["routes: expected a list, found a mapping"]);
+    refused(dir.with("routes: [a]\n"), &["routes[0]: expected a mapping"]);
+    refused(dir.with("tls_profiles: [a]\n"), &["tls_profiles: expected a mapping"]);
+    refused(dir.node("  tls: maybe\n"), &["node.tls: expected true or false, found text"]);
+    refused(dir.node("  fallback: sometimes\n"), &["node.fallback", "never, on_miss or on_failure"]);
+    refused(dir.node("  registrar: etcd\n"), &["node.registrar", "known: embedded, none"]);
+    refused(dir.node("  handshake: erlang\n"), &["node.handshake", "TLK/1"]);
+    refused(dir.node("  timeouts: { dns_ms: 0 }\n"), &["node.timeouts.dns_ms", "from 1 to 3600000"]);
+    refused(dir.with("routes: [{ match: a, port: 1, fallback: on_miss }]\n"), &["routes[0].fallback", "write never"]);
+    refused(dir.with("routes: [{ match: a, port: 1, host: 'http://x' }]\n"), &["routes[0].host", "http://x"]);
+    refused(dir.with("node2: {}\n"), &["node2"]);
+}
+
+#[test]
+fn a_file_that_is_no_configuration_is_refused_with_a_reason() {
+    let dir = Dir::new();
+    refused(dir.parse(""), &["app.yaml: the file is empty"]);
+    refused(dir.parse("# nothing\n"), &["the file is empty"]);
+    refused(dir.parse("- a\n"), &["app.yaml:1:1: expected a mapping", "found a list"]);
+    refused(dir.parse("hello\n"), &["expected a mapping", "found text"]);
+    refused(dir.parse("routes: [\n"), &["app.yaml:1:9: not well-formed YAML"]);
+    refused(dir.parse("routes: []\n"), &["node: the section is missing"]);
+    refused(dir.parse("node: {}\n---\nnode: {}\n"), &["more than one YAML document"]);
+    refused(Config::load(&dir.path().join("absent.yaml"), &Layers::none()), &["absent.yaml: no such file"]);
+}
+
+#[test]
+fn independent_problems_are_reported_together() {
+    let text =
+        "node: { name: '', cookie_file: absent, tls: 5 }\nroutes: [{ match: '(', port: 0, host: 'a b' }]\nx: 1\n";
+    let error = Dir::new().parse(text).unwrap_err();
+    let keys: Vec<&str> = error.problems().iter().map(|problem| problem.key()).collect();
+    let expected =
+        ["x", "node.name", "node.cookie_file", "node.tls", "routes[0].match", "routes[0].host", "routes[0].port"];
+    assert_eq!(keys, expected);
+    assert_eq!(error.to_string().split("\n\n").count(), expected.len());
+}
+
+#[test]
+fn a_weak_cookie_is_a_warning() {
+    let dir = Dir::new();
+    dir.secret("weak", "password1");
+    let config = dir.with("routes: [{ match: a, port: 1, cookie_file: weak }]\n").unwrap();
+    assert_eq!(config.warnings().len(), 1);
+    assert!(config.warnings()[0].starts_with("routes[0].cookie_file: the cookie is weak"), "{:?}", config.warnings());
+    assert!(!config.warnings()[0].contains("password1"));
+}
+
+#[test]
+fn loading_a_file_resolves_paths_beside_it() {
+    let dir = Dir::new();
+    let path = dir.file("app.yaml", "node: { name: app@h, cookie_file: cookie }\n", 0o644);
+    assert_eq!(Config::load(&path, &Layers::none()).unwrap().node.data_dir, dir.path().join("app.data"));
+}
+
+#[test]
+fn thirty_thousand_routes_load_and_a_byte_order_mark_is_ignored() {
+    let mut text = String::from("\u{feff}# many\nroutes:\n");
+    for i in 0..30_000 {
+        text.push_str(&format!("  - {{ match: '^n{i}@', weight: {i}, host: h{i}, port: 1, tls: true }}\n"));
+    }
+    text.push_str("node: { name: a@h, cookie_file: cookie }\n");
+    assert_eq!(Dir::new().parse(&text).unwrap().routes.len(), 30_000);
+}

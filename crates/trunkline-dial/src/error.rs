@@ -1,0 +1,193 @@
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use trunkline_route::{NodeName, Origin};
+
+/// Why one attempt failed, by the stage it reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttemptError {
+    /// The peer and this node came together by another dial; its link is adopted.
+    #[error("another link to the same peer came first")]
+    Adopted,
+    /// The whole candidate took too long.
+    #[error("not up within {0:?}, the time for one candidate")]
+    CandidateTimeout(Duration),
+    /// The host name does not resolve.
+    #[error("DNS: {0}")]
+    Dns(String),
+    /// The host name did not resolve in time.
+    #[error("DNS: no answer within {0:?}")]
+    DnsTimeout(Duration),
+    /// Something on this node: its configuration, its descriptors.
+    #[error("{0}")]
+    Local(String),
+    /// The bytes inside TLS were not a handshake of ours.
+    #[error("handshake: {0}")]
+    Handshake(String),
+    /// The peer did not answer inside TLS.
+    #[error("handshake: no answer within {0:?}")]
+    HandshakeTimeout(Duration),
+    /// The name led back to this node.
+    #[error("the address is this node's own")]
+    Myself,
+    /// Another live node has this node's name there, or ours is in use.
+    #[error("the name is in use by another live node: {0}")]
+    NameInUse(String),
+    /// The attempt panicked; a bug.
+    #[error("the attempt failed unexpectedly; this is a bug")]
+    Panicked,
+    /// The listener refused without proof.
+    #[error("{0}")]
+    Rejected(String),
+    /// The resolver failed.
+    #[error("resolver: {0}")]
+    Resolve(String),
+    /// The resolver knows no address.
+    #[error("resolver: no address for this name")]
+    ResolveEmpty,
+    /// The resolver did not answer in time.
+    #[error("resolver: no answer within {0:?}")]
+    ResolveTimeout(Duration),
+    /// Refused, unreachable, reset.
+    #[error("TCP: {0}")]
+    Tcp(String),
+    /// No connection in time.
+    #[error("TCP: no connection within {0:?}")]
+    TcpTimeout(Duration),
+    /// TLS, certificates included.
+    #[error("{0}")]
+    Tls(String),
+    /// No TLS in time.
+    #[error("TLS: no answer within {0:?}")]
+    TlsTimeout(Duration),
+    /// The version demanded is not spoken here or there.
+    #[error("{0}")]
+    Version(String),
+    /// The peer does not hold the cookie this route asks for.
+    #[error("the cookies differ; give both ends the same cookie for this route")]
+    WrongCookie,
+    /// Another node answered.
+    #[error("another node answered: {actual}")]
+    WrongName {
+        /// Who.
+        actual: String,
+    },
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The next address or candidate.
+    Candidate,
+    /// Another route; not another address of this one.
+    Route,
+    /// Nothing: the lookup ends.
+    Stop,
+}
+
+impl AttemptError {
+    /// The stage in which it happened: `resolve`, `dns`, `tcp`, `tls`, `handshake`, `name`, `version`, `local`.
+    pub fn stage(&self) -> &'static str {
+        match self {
+            Self::Resolve(_) | Self::ResolveEmpty | Self::ResolveTimeout(_) => "resolve",
+            Self::Dns(_) | Self::DnsTimeout(_) => "dns",
+            Self::Tcp(_) | Self::TcpTimeout(_) => "tcp",
+            Self::Tls(_) | Self::TlsTimeout(_) => "tls",
+            Self::WrongName { .. } | Self::NameInUse(_) | Self::Myself => "name",
+            Self::Version(_) => "version",
+            Self::Local(_) | Self::Panicked => "local",
+            Self::Handshake(_)
+            | Self::HandshakeTimeout(_)
+            | Self::Rejected(_)
+            | Self::WrongCookie
+            | Self::Adopted
+            | Self::CandidateTimeout(_) => "handshake",
+        }
+    }
+
+    /// What the lookup does next.
+    pub fn next(&self) -> Next {
+        match self {
+            Self::Myself | Self::Local(_) => Next::Stop,
+            Self::Version(_) => Next::Route,
+            _ => Next::Candidate,
+        }
+    }
+}
+
+/// One attempt of a lookup, as it went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Which route or discovery it came from.
+    pub origin: Origin,
+    /// What was dialled, `host:port`; empty when it did not come to that.
+    pub address: String,
+    /// The socket address, once known.
+    pub socket: Option<SocketAddr>,
+    /// When it began, after the beginning of the lookup.
+    pub began: Duration,
+    /// How long it took.
+    pub took: Duration,
+    /// Its cause of failure.
+    pub error: AttemptError,
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.origin)?;
+        if !self.address.is_empty() {
+            write!(f, " at {}", self.address)?;
+        }
+        write!(f, ": {} ({:.1} ms)", self.error, self.took.as_secs_f64() * 1e3)
+    }
+}
+
+/// Why a lookup has no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Every candidate failed.
+    AllFailed,
+    /// No static route matches and no resolver was to be asked.
+    NoCandidate,
+    /// The whole time was used up.
+    OutOfTime,
+    /// An attempt failed in a way no other candidate can mend.
+    Stopped,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AllFailed => "every candidate failed",
+            Self::NoCandidate => "no static route matches and nobody else is to be asked; add a route or a registrar",
+            Self::OutOfTime => "the time for the whole lookup is used up",
+            Self::Stopped => "the last failure would meet every other candidate too",
+        })
+    }
+}
+
+/// No way to a name: why, and every attempt made, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoRoute {
+    /// Who was to be reached.
+    pub target: NodeName,
+    /// Why the lookup ended.
+    pub reason: Reason,
+    /// Every attempt, in order, with its cause and duration.
+    pub attempts: Vec<Record>,
+}
+
+impl fmt::Display for NoRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no route to {}: {}", self.target, self.reason)?;
+        for (n, attempt) in self.attempts.iter().enumerate() {
+            write!(f, "\n  {}. {attempt}", n + 1)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for NoRoute {}

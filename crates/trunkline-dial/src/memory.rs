@@ -1,0 +1,204 @@
+//! What failed of late. Pure: the time is an argument. It demotes a candidate within its stage, it never excludes one.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use trunkline_route::{Address, Attempt, Cookie, NodeName};
+
+use crate::AttemptError;
+
+/// Addresses and names remembered; beyond it the stalest go.
+const CAPACITY: usize = 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Scope {
+    Any,
+    Cookie(Cookie),
+    Name(NodeName),
+}
+
+#[derive(Debug, Clone)]
+struct Failure {
+    scope: Scope,
+    count: u32,
+    until: Instant,
+    error: AttemptError,
+}
+
+/// How long a failure is remembered: from `base`, doubling up to `cap`.
+struct Term {
+    base: Duration,
+    cap: Duration,
+}
+
+/// Remembered failures, by address and by name. Cloning gives the snapshot a plan works with.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    addresses: HashMap<Address, Vec<Failure>>,
+    names: HashMap<NodeName, Failure>,
+}
+
+impl Memory {
+    /// Nothing remembered.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes how an attempt failed.
+    pub fn failed(&mut self, now: Instant, attempt: &Attempt, error: &AttemptError) {
+        let ms = Duration::from_millis;
+        let (scope, base, cap) = match error {
+            AttemptError::Dns(_)
+            | AttemptError::DnsTimeout(_)
+            | AttemptError::Tcp(_)
+            | AttemptError::TcpTimeout(_)
+            | AttemptError::CandidateTimeout(_) => (Scope::Any, ms(100), ms(30_000)),
+            AttemptError::Tls(_) | AttemptError::TlsTimeout(_) => (Scope::Any, ms(5_000), ms(5_000)),
+            AttemptError::Handshake(_) | AttemptError::HandshakeTimeout(_) | AttemptError::Rejected(_) => {
+                (Scope::Any, ms(2_000), ms(2_000))
+            }
+            AttemptError::WrongCookie => (Scope::Cookie(attempt.cookie.clone()), ms(5_000), ms(60_000)),
+            AttemptError::WrongName { .. } | AttemptError::NameInUse(_) => {
+                (Scope::Name(attempt.target.clone()), ms(10_000), ms(10_000))
+            }
+            AttemptError::Version(_) => return self.name_failed(now, &attempt.target, error),
+            _ => return,
+        };
+        let term = Term { base, cap };
+        if self.addresses.len() >= CAPACITY && !self.addresses.contains_key(&attempt.address) {
+            evict(&mut self.addresses, |failures| failures.iter().map(|f| f.until).max());
+        }
+        let failures = self.addresses.entry(attempt.address.clone()).or_default();
+        // A long-forgotten failure does not lengthen the next one.
+        failures.retain(|f| now.saturating_duration_since(f.until) < Duration::from_secs(60));
+        match failures.iter_mut().find(|f| f.scope == scope) {
+            Some(failure) => {
+                failure.count += 1;
+                failure.until = now + term.after(failure.count);
+                failure.error = error.clone();
+            }
+            None => failures.push(Failure { scope, count: 1, until: now + term.after(1), error: error.clone() }),
+        }
+    }
+
+    fn name_failed(&mut self, now: Instant, name: &NodeName, error: &AttemptError) {
+        if self.names.len() >= CAPACITY && !self.names.contains_key(name) {
+            evict(&mut self.names, |failure| Some(failure.until));
+        }
+        let until = now + Duration::from_secs(5);
+        self.names.insert(name.clone(), Failure { scope: Scope::Any, count: 1, until, error: error.clone() });
+    }
+
+    /// An attempt succeeded: everything against its address and name is forgotten.
+    pub fn succeeded(&mut self, attempt: &Attempt) {
+        self.addresses.remove(&attempt.address);
+        self.names.remove(&attempt.target);
+    }
+
+    /// What is remembered against an attempt at this time, and for how much longer.
+    pub fn against(&self, now: Instant, attempt: &Attempt) -> Option<(Duration, &AttemptError)> {
+        let of_address = self.addresses.get(&attempt.address).into_iter().flatten().filter(|f| match &f.scope {
+            Scope::Any => true,
+            Scope::Cookie(cookie) => *cookie == attempt.cookie,
+            Scope::Name(name) => *name == attempt.target,
+        });
+        of_address
+            .chain(self.names.get(&attempt.target))
+            .filter(|f| f.until > now)
+            .max_by_key(|f| f.until)
+            .map(|f| (f.until - now, &f.error))
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Term {
+    fn after(&self, count: u32) -> Duration {
+        self.base.saturating_mul(1 << (count - 1).min(20)).min(self.cap)
+    }
+}
+
+fn evict<K: Clone + Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, until: impl Fn(&V) -> Option<Instant>) {
+    let stalest = map.iter().min_by_key(|(_, value)| until(value)).map(|(key, _)| key.clone());
+    if let Some(key) = stalest {
+        map.remove(&key);
+    }
+}
+
+/// The wait before the next try after `failures` in a row: full jitter within `[0, min(cap, base · 2ⁿ)]`.
+///
+/// `random` is uniform over `0.0..1.0`.
+pub fn back_off(base: Duration, cap: Duration, failures: u32, random: f64) -> Duration {
+    Term { base, cap }.after(failures.max(1)).mul_f64(random.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests need one instant to start from")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use trunkline_route::{Defaults, NetworkRoute};
+
+    fn attempt(port: u16, cookie: &str) -> Attempt {
+        let cookie = Cookie::new(format!("cookie-{cookie}")).unwrap();
+        let route = NetworkRoute::direct("127.0.0.1", port).unwrap().cookie(cookie.clone()).build();
+        route.attempt(&"a@h".parse().unwrap(), None, &Defaults::new(cookie)).unwrap()
+    }
+
+    fn tcp() -> AttemptError {
+        AttemptError::Tcp("refused".into())
+    }
+
+    #[test]
+    fn a_refused_address_is_remembered_for_longer_each_time_up_to_half_a_minute() {
+        let (now, mut memory, a) = (Instant::now(), Memory::new(), attempt(1, "x"));
+        let mut terms = vec![];
+        for _ in 0..11 {
+            memory.failed(now, &a, &tcp());
+            terms.push(memory.against(now, &a).unwrap().0.as_millis());
+        }
+        assert_eq!(terms[..4], [100, 200, 400, 800]);
+        assert_eq!(terms[10], 30_000);
+        assert_eq!(memory.against(now + Duration::from_secs(31), &a), None);
+    }
+
+    #[test]
+    fn a_wrong_cookie_is_held_against_that_cookie_only() {
+        let (now, mut memory) = (Instant::now(), Memory::new());
+        memory.failed(now, &attempt(1, "x"), &AttemptError::WrongCookie);
+        assert!(memory.against(now, &attempt(1, "x")).is_some());
+        assert!(memory.against(now, &attempt(1, "y")).is_none());
+        assert!(memory.against(now, &attempt(2, "x")).is_none());
+    }
+
+    #[test]
+    fn success_forgets() {
+        let (now, mut memory, a) = (Instant::now(), Memory::new(), attempt(1, "x"));
+        memory.failed(now, &a, &tcp());
+        memory.failed(now, &a, &AttemptError::Version("none in common".into()));
+        memory.succeeded(&a);
+        assert!(memory.against(now, &a).is_none());
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let (now, mut memory) = (Instant::now(), Memory::new());
+        for port in 1..5000 {
+            memory.failed(now + Duration::from_millis(port.into()), &attempt(port, "x"), &tcp());
+        }
+        assert_eq!(memory.addresses.len(), CAPACITY);
+        assert!(memory.addresses.contains_key(&attempt(4999, "x").address));
+    }
+
+    proptest! {
+        #[test]
+        fn p31_back_off_stays_within_its_bounds(base in 1u64..1000, cap in 1u64..60_000, n in 0u32..200, r in 0.0f64..1.0) {
+            let (base, cap) = (Duration::from_millis(base), Duration::from_millis(cap));
+            let wait = back_off(base, cap, n, r);
+            prop_assert!(wait <= cap.min(base.saturating_mul(1 << n.saturating_sub(1).min(20))));
+        }
+    }
+}

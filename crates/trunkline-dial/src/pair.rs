@@ -1,0 +1,376 @@
+//! One link per pair of nodes: the rules both ends follow when both dial, links die half, or nodes restart. Pure.
+//!
+//! One [`Pair`] is what a node knows of its links to one peer. The initiator asks it before FINISH
+//! ([`Pair::may_finish`]) and on ACCEPT ([`Pair::accepted`]); the responder asks it once per caller
+//! ([`Pair::offer`]) and tells it of the first frame ([`Pair::confirmed`]). The table of rules is in
+//! `docs/ROUTING.md`, "One link per pair".
+
+/// 128 random bits: one life of a node.
+pub type Incarnation = [u8; 16];
+/// 16 bytes: one link.
+pub type LinkId = [u8; 16];
+/// Names one dial of a node to one peer.
+pub type FlightId = u64;
+
+/// A link as the rules see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkRef {
+    /// Which.
+    pub id: LinkId,
+    /// The how-many-eth of this pair of lives.
+    pub epoch: u64,
+    /// The other end's life.
+    pub incarnation: Incarnation,
+    /// Whether this end dialled it.
+    pub dialled: bool,
+}
+
+/// What an attempt tells the responder in FINISH.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// The newest epoch seen between these two lives; 0 for none.
+    pub known_epoch: u64,
+    /// The live link held.
+    pub have_link: Option<LinkId>,
+    /// The live link to be replaced.
+    pub replaces: Option<LinkId>,
+}
+
+/// Whether an attempt whose peer is proven may go for the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MayFinish {
+    /// Send FINISH with these claims.
+    Finish(Claims),
+    /// There is, or is about to be, another link to the same life: abandon and wait for it.
+    Adopt,
+}
+
+/// What becomes of an attempt whose ACCEPT arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnAccept {
+    /// It is up; the link named, if any, is retired.
+    Up(Option<Retire>),
+    /// The entry is not waiting for it any more: close it.
+    Discard,
+}
+
+/// A link that gives way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retire {
+    /// Which.
+    pub id: LinkId,
+    /// It still works and is drained, in order; otherwise it is dead at the peer and closed.
+    pub alive: bool,
+}
+
+/// The responder's verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnOffer {
+    /// ACCEPT, provisional until the first frame. `cancel` names a dial of our own that is to be cancelled,
+    /// `dropped` an older provisional link that is to be closed.
+    Accept {
+        /// The link's epoch.
+        epoch: u64,
+        /// Our own dial, if one is under way.
+        cancel: Option<FlightId>,
+        /// A provisional link that never came up.
+        dropped: Option<LinkId>,
+    },
+    /// Probe this live link first: another life claims the name. Then offer again.
+    Challenge(LinkId),
+    /// CLOSE duplicate.
+    Duplicate,
+    /// CLOSE lost_tie.
+    LostTie,
+    /// CLOSE name_in_use.
+    NameInUse,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Provisional {
+    link: LinkRef,
+    retires: Option<Retire>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Dial {
+    flight: FlightId,
+    finish: Option<(LinkId, Option<Retire>)>,
+}
+
+/// What one node knows of its links to one peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pair {
+    up: Option<LinkRef>,
+    provisional: Option<Provisional>,
+    dial: Option<Dial>,
+    seen: Option<(Incarnation, u64)>,
+}
+
+impl Pair {
+    /// The live link.
+    pub fn up(&self) -> Option<LinkRef> {
+        self.up
+    }
+
+    /// The link that was accepted and waits for its first frame.
+    pub fn provisional(&self) -> Option<LinkRef> {
+        self.provisional.map(|p| p.link)
+    }
+
+    /// The dial under way.
+    pub fn dialling(&self) -> Option<FlightId> {
+        self.dial.map(|d| d.flight)
+    }
+
+    /// Whether nothing is up or under way.
+    pub fn is_idle(&self) -> bool {
+        self.up.is_none() && self.provisional.is_none() && self.dial.is_none()
+    }
+
+    fn known_epoch(&self, incarnation: Incarnation) -> u64 {
+        self.seen.filter(|(seen, _)| *seen == incarnation).map_or(0, |(_, epoch)| epoch)
+    }
+
+    fn see(&mut self, incarnation: Incarnation, epoch: u64) {
+        self.seen = Some((incarnation, epoch.max(self.known_epoch(incarnation))));
+    }
+
+    /// A dial begins.
+    pub fn dial_begins(&mut self, flight: FlightId) {
+        self.dial = Some(Dial { flight, finish: None });
+    }
+
+    /// A dial ended without a link, or was cancelled.
+    pub fn dial_ends(&mut self, flight: FlightId) {
+        if self.dialling() == Some(flight) {
+            self.dial = None;
+        }
+    }
+
+    /// An attempt of this flight has a proven peer. `replace` says that the live link does not satisfy what the
+    /// caller demands. At most one FINISH is outstanding per peer.
+    pub fn may_finish(&mut self, flight: FlightId, link: LinkId, peer: Incarnation, replace: bool) -> MayFinish {
+        let known_epoch = self.known_epoch(peer);
+        let Some(dial) = self.dial.as_mut().filter(|d| d.flight == flight && d.finish.is_none()) else {
+            return MayFinish::Adopt;
+        };
+        if self.provisional.is_some() {
+            return MayFinish::Adopt;
+        }
+        let (replaces, retire) = match self.up {
+            Some(up) if up.incarnation == peer && !replace => return MayFinish::Adopt,
+            Some(up) if up.incarnation == peer => (Some(up.id), Some(Retire { id: up.id, alive: true })),
+            // The peer lives anew; what is up here leads to its former life.
+            Some(up) => (None, Some(Retire { id: up.id, alive: false })),
+            None => (None, None),
+        };
+        dial.finish = Some((link, retire));
+        MayFinish::Finish(Claims { known_epoch, have_link: None, replaces })
+    }
+
+    /// The FINISH of this link led to nothing.
+    pub fn finish_failed(&mut self, flight: FlightId, link: LinkId) {
+        if let Some(dial) = self.dial.as_mut().filter(|d| d.flight == flight)
+            && dial.finish.is_some_and(|(id, _)| id == link)
+        {
+            dial.finish = None;
+        }
+    }
+
+    /// ACCEPT arrived. Up only if the entry still waits for this very attempt.
+    pub fn accepted(&mut self, flight: FlightId, link: LinkRef) -> OnAccept {
+        let finish = self.dial.filter(|d| d.flight == flight).and_then(|d| d.finish);
+        let Some((_, retire)) = finish.filter(|(id, _)| *id == link.id) else {
+            return OnAccept::Discard;
+        };
+        self.dial = None;
+        self.see(link.incarnation, link.epoch);
+        let retire = retire.filter(|retire| self.up.is_some_and(|up| up.id == retire.id));
+        self.up = Some(link);
+        OnAccept::Up(retire)
+    }
+
+    /// A proven caller wants a link. `caller_is_greater` compares the names bytewise; `challenged` is the outcome
+    /// of a [`OnOffer::Challenge`]: which link was probed, and whether it answered.
+    pub fn offer(
+        &mut self,
+        link: LinkId,
+        caller: Incarnation,
+        claims: Claims,
+        caller_is_greater: bool,
+        challenged: Option<(LinkId, bool)>,
+    ) -> OnOffer {
+        let mut retires = None;
+        match self.up {
+            Some(up) if up.incarnation == caller => {
+                if claims.replaces == Some(up.id) {
+                    retires = Some(Retire { id: up.id, alive: true });
+                } else if claims.have_link == Some(up.id) {
+                    return OnOffer::Duplicate;
+                } else if claims.known_epoch >= up.epoch || !up.dialled {
+                    // Dead at the peer, or the peer never saw our ACCEPT.
+                    retires = Some(Retire { id: up.id, alive: false });
+                } else {
+                    return OnOffer::LostTie;
+                }
+            }
+            Some(up) => match challenged {
+                Some((probed, answered)) if probed == up.id => {
+                    if answered {
+                        return OnOffer::NameInUse;
+                    }
+                    retires = Some(Retire { id: up.id, alive: false });
+                }
+                _ => return OnOffer::Challenge(up.id),
+            },
+            None => {}
+        }
+        // Both have a FINISH under way: the greater name's attempt stands.
+        if self.dial.is_some_and(|d| d.finish.is_some()) && !caller_is_greater {
+            return OnOffer::LostTie;
+        }
+        let epoch = self.known_epoch(caller).max(claims.known_epoch) + 1;
+        self.see(caller, epoch);
+        let dropped = self.provisional.take().map(|p| p.link.id);
+        let link = LinkRef { id: link, epoch, incarnation: caller, dialled: false };
+        self.provisional = Some(Provisional { link, retires });
+        OnOffer::Accept { epoch, cancel: self.dial.take().map(|d| d.flight), dropped }
+    }
+
+    /// The first frame of an accepted link came: it is up. `None` when it is not awaited any more: close it.
+    pub fn confirmed(&mut self, link: LinkId) -> Option<Option<Retire>> {
+        let provisional = self.provisional.filter(|p| p.link.id == link)?;
+        self.provisional = None;
+        let retire = self.up.map(|up| {
+            let planned = provisional.retires.filter(|retire| retire.id == up.id);
+            planned.unwrap_or(Retire { id: up.id, alive: false })
+        });
+        self.up = Some(provisional.link);
+        Some(retire)
+    }
+
+    /// A link went down, whatever it was.
+    pub fn down(&mut self, link: LinkId) {
+        self.up = self.up.filter(|up| up.id != link);
+        self.provisional = self.provisional.filter(|p| p.link.id != link);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: Incarnation = [1; 16];
+    const PEER: Incarnation = [2; 16];
+    const REBORN: Incarnation = [3; 16];
+
+    fn id(n: u8) -> LinkId {
+        [n; 16]
+    }
+
+    fn link(n: u8, epoch: u64, dialled: bool) -> LinkRef {
+        LinkRef { id: id(n), epoch, incarnation: PEER, dialled }
+    }
+
+    fn up(dialled: bool, epoch: u64) -> Pair {
+        Pair { up: Some(link(9, epoch, dialled)), seen: Some((PEER, epoch)), ..Pair::default() }
+    }
+
+    fn accept(epoch: u64, cancel: Option<FlightId>) -> OnOffer {
+        OnOffer::Accept { epoch, cancel, dropped: None }
+    }
+
+    fn known(known_epoch: u64) -> Claims {
+        Claims { known_epoch, ..Claims::default() }
+    }
+
+    #[test]
+    fn an_idle_entry_accepts() {
+        let mut pair = Pair::default();
+        assert_eq!(pair.offer(id(1), PEER, known(4), false, None), accept(5, None));
+        assert_eq!(pair.up(), None, "provisional until the first frame");
+        assert_eq!(pair.confirmed(id(1)), Some(None));
+        assert_eq!(pair.up().unwrap().epoch, 5);
+    }
+
+    #[test]
+    fn a_dial_that_sent_no_finish_gives_way() {
+        let mut pair = Pair::default();
+        pair.dial_begins(7);
+        assert_eq!(pair.offer(id(1), PEER, known(0), false, None), accept(1, Some(7)));
+        assert_eq!(pair.may_finish(7, id(2), PEER, false), MayFinish::Adopt);
+    }
+
+    #[test]
+    fn of_two_finishes_the_greater_names_stands() {
+        let mut lesser = Pair::default();
+        lesser.dial_begins(7);
+        assert!(matches!(lesser.may_finish(7, id(2), PEER, false), MayFinish::Finish(_)));
+        let mut greater = lesser.clone();
+        assert_eq!(lesser.offer(id(1), PEER, known(0), true, None), accept(1, Some(7)));
+        assert_eq!(greater.offer(id(1), PEER, known(0), false, None), OnOffer::LostTie);
+        assert_eq!(lesser.accepted(7, link(2, 1, true)), OnAccept::Discard);
+        assert_eq!(greater.accepted(7, link(2, 1, true)), OnAccept::Up(None));
+    }
+
+    #[test]
+    fn the_rows_for_a_live_link_to_the_same_life() {
+        let replaces = Claims { replaces: Some(id(9)), known_epoch: 3, ..Claims::default() };
+        let mut pair = up(true, 3);
+        assert_eq!(pair.offer(id(1), PEER, replaces, false, None), accept(4, None));
+        assert_eq!(pair.up().unwrap().id, id(9), "the live link stays until the first frame");
+        assert_eq!(pair.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: true })));
+
+        let have = Claims { have_link: Some(id(9)), ..Claims::default() };
+        assert_eq!(up(true, 3).offer(id(1), PEER, have, false, None), OnOffer::Duplicate);
+
+        let mut dead_there = up(true, 3);
+        assert_eq!(dead_there.offer(id(1), PEER, known(3), false, None), accept(4, None));
+        assert_eq!(dead_there.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: false })));
+
+        assert_eq!(up(false, 3).offer(id(1), PEER, known(2), false, None), accept(4, None));
+        assert_eq!(up(true, 3).offer(id(1), PEER, known(2), false, None), OnOffer::LostTie);
+    }
+
+    #[test]
+    fn another_life_is_let_in_only_when_the_old_link_is_silent() {
+        let mut pair = up(true, 3);
+        assert_eq!(pair.offer(id(1), REBORN, known(0), false, None), OnOffer::Challenge(id(9)));
+        assert_eq!(pair.offer(id(1), REBORN, known(0), false, Some((id(9), true))), OnOffer::NameInUse);
+        assert_eq!(pair.offer(id(1), REBORN, known(0), false, Some((id(9), false))), accept(1, None));
+        assert_eq!(pair.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: false })));
+        assert_eq!(pair.offer(id(5), ME, known(0), false, Some((id(9), false))), OnOffer::Challenge(id(1)));
+    }
+
+    #[test]
+    fn a_lost_accept_leaves_nothing_standing() {
+        let mut pair = Pair::default();
+        pair.offer(id(1), PEER, known(0), false, None);
+        pair.down(id(1));
+        assert!(pair.is_idle());
+        assert_eq!(pair.confirmed(id(1)), None);
+    }
+
+    #[test]
+    fn one_finish_is_outstanding_at_a_time() {
+        let mut pair = Pair::default();
+        pair.dial_begins(7);
+        assert!(matches!(pair.may_finish(7, id(1), PEER, false), MayFinish::Finish(_)));
+        assert_eq!(pair.may_finish(7, id(2), PEER, false), MayFinish::Adopt);
+        pair.finish_failed(7, id(1));
+        assert!(matches!(pair.may_finish(7, id(2), PEER, false), MayFinish::Finish(_)));
+        assert_eq!(pair.may_finish(8, id(3), PEER, false), MayFinish::Adopt, "a cancelled flight");
+    }
+
+    #[test]
+    fn replacing_retires_the_old_link_on_accept() {
+        let mut pair = up(false, 3);
+        pair.dial_begins(7);
+        let claims = Claims { known_epoch: 3, have_link: None, replaces: Some(id(9)) };
+        assert_eq!(pair.may_finish(7, id(2), PEER, true), MayFinish::Finish(claims));
+        let on = pair.accepted(7, link(2, 4, true));
+        assert_eq!(on, OnAccept::Up(Some(Retire { id: id(9), alive: true })));
+        assert_eq!(pair.up().unwrap().id, id(2));
+    }
+}

@@ -1,0 +1,232 @@
+//! The static table: patterns, weights and routes, edited as a whole and read as snapshots.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use trunkline_matcher::{PatternError, PatternIndex, PatternMap, PatternTable, RoutePattern};
+use trunkline_route::{NetworkRoute, NodeName, ResolverId, Source, TlsProfileId};
+
+/// Why a route was not added. Nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddError {
+    /// The pattern does not compile.
+    #[error("bad pattern: {0}")]
+    BadPattern(#[from] PatternError),
+    /// A route with this pattern exists; it is unchanged.
+    #[error("a route with the pattern {0:?} exists; remove it first or use another pattern")]
+    Taken(String),
+    /// The route asks a resolver the node does not have.
+    #[error("unknown resolver {id}; known: {known}")]
+    UnknownResolver {
+        /// What the route names.
+        id: ResolverId,
+        /// What there is.
+        known: String,
+    },
+    /// The route uses a TLS profile the node does not have.
+    #[error("unknown TLS profile {id}; known: {known}")]
+    UnknownTlsProfile {
+        /// What the route names.
+        id: TlsProfileId,
+        /// What there is.
+        known: String,
+    },
+}
+
+/// Why a route was not removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// No route has exactly this pattern.
+    #[error("no route has exactly the pattern {0:?}; removal takes the pattern's text, not a name it matches")]
+    Unknown(String),
+}
+
+/// A route that matches a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The pattern's text.
+    pub pattern: Arc<str>,
+    /// Its weight.
+    pub weight: i64,
+    /// The route.
+    pub route: NetworkRoute,
+}
+
+/// The ids routes may name.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    resolvers: BTreeSet<ResolverId>,
+    profiles: BTreeSet<TlsProfileId>,
+}
+
+impl Known {
+    fn check(&self, route: &NetworkRoute) -> Result<(), AddError> {
+        if let Source::Resolve { resolver, .. } = route.source()
+            && !self.resolvers.contains(resolver)
+        {
+            return Err(AddError::UnknownResolver { id: resolver.clone(), known: list(&self.resolvers) });
+        }
+        if let Some(id) = route.tls_profile()
+            && !self.profiles.contains(id)
+        {
+            return Err(AddError::UnknownTlsProfile { id: id.clone(), known: list(&self.profiles) });
+        }
+        Ok(())
+    }
+}
+
+fn list<T: ToString>(known: &BTreeSet<T>) -> String {
+    if known.is_empty() { "none".into() } else { known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ") }
+}
+
+/// The static routes of a node. Readers never block; an edit is published whole or not at all.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    table: PatternTable<NetworkRoute>,
+    known: RwLock<Known>,
+}
+
+/// The routes under edit; see [`RouteTable::edit`].
+#[derive(Debug)]
+pub struct RouteEdit<'a> {
+    map: &'a mut PatternMap<NetworkRoute>,
+    known: &'a Known,
+}
+
+impl RouteEdit<'_> {
+    /// Adds a route.
+    ///
+    /// # Errors
+    /// [`AddError`]; the table under edit is unchanged by this call.
+    pub fn add(&mut self, pattern: &str, route: impl Into<NetworkRoute>, weight: i64) -> Result<(), AddError> {
+        let route = route.into();
+        self.known.check(&route)?;
+        let pattern = RoutePattern::new(pattern)?;
+        self.map.insert(pattern, weight, route).map_err(|taken| AddError::Taken(taken.pattern().as_str().into()))
+    }
+
+    /// Removes the route with exactly this pattern.
+    ///
+    /// # Errors
+    /// [`RemoveError::Unknown`] when there is none.
+    pub fn remove(&mut self, pattern: &str) -> Result<(), RemoveError> {
+        self.map.remove(pattern).map(drop).ok_or_else(|| RemoveError::Unknown(pattern.into()))
+    }
+
+    /// Removes every route.
+    pub fn clear(&mut self) {
+        *self.map = PatternMap::new();
+    }
+}
+
+impl RouteTable {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets routes name these resolvers and TLS profiles.
+    pub fn set_known(
+        &self,
+        resolvers: impl IntoIterator<Item = ResolverId>,
+        profiles: impl IntoIterator<Item = TlsProfileId>,
+    ) {
+        let known = Known { resolvers: resolvers.into_iter().collect(), profiles: profiles.into_iter().collect() };
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// Adds one route.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing changed.
+    pub fn add(&self, pattern: &str, route: impl Into<NetworkRoute>, weight: i64) -> Result<(), AddError> {
+        let route = route.into();
+        self.edit(|table| table.add(pattern, route, weight))
+    }
+
+    /// Removes the route with exactly this pattern. Live connections stay up.
+    ///
+    /// # Errors
+    /// [`RemoveError::Unknown`]; nothing changed.
+    pub fn remove(&self, pattern: &str) -> Result<(), RemoveError> {
+        self.edit(|table| table.remove(pattern))
+    }
+
+    /// Makes many changes at once: readers see all of them or, when the closure fails, none. The closure must not
+    /// edit this table again.
+    ///
+    /// # Errors
+    /// The closure's.
+    pub fn edit<T, E>(&self, change: impl FnOnce(&mut RouteEdit<'_>) -> Result<T, E>) -> Result<T, E> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.table.edit(|map| change(&mut RouteEdit { map, known: &known }))
+    }
+
+    /// The routes as they stand, by descending weight, then in the order added.
+    pub fn snapshot(&self) -> Arc<PatternIndex<NetworkRoute>> {
+        self.table.snapshot()
+    }
+
+    /// The routes that match a name, best first.
+    pub fn matching(&self, name: &NodeName) -> Vec<Candidate> {
+        let snapshot = self.snapshot();
+        let candidate = |entry: &trunkline_matcher::Entry<NetworkRoute>| Candidate {
+            pattern: entry.pattern().as_str().into(),
+            weight: entry.weight(),
+            route: entry.value().clone(),
+        };
+        snapshot.matches(name.as_str()).map(candidate).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(port: u16) -> NetworkRoute {
+        NetworkRoute::direct("127.0.0.1", port).unwrap().build()
+    }
+
+    #[test]
+    fn p36_a_taken_pattern_leaves_the_table_as_it_was() {
+        let table = RouteTable::new();
+        table.add("a", route(1), 10).unwrap();
+        assert_eq!(table.add("a", route(2), 99), Err(AddError::Taken("a".into())));
+        let found = table.matching(&"a@h".parse().unwrap());
+        assert_eq!((found.len(), found[0].weight), (1, 10));
+        assert_eq!(found[0].route, route(1));
+    }
+
+    #[test]
+    fn an_edit_that_fails_changes_nothing_and_old_snapshots_stay() {
+        let table = RouteTable::new();
+        table.add("a", route(1), 10).unwrap();
+        let before = table.snapshot();
+        let failed = table.edit(|edit| {
+            edit.remove("a").unwrap();
+            edit.add("b", route(2), 1)?;
+            edit.add("(", route(3), 1)
+        });
+        assert!(matches!(failed, Err(AddError::BadPattern(_))));
+        assert_eq!(table.snapshot().len(), 1);
+        table.edit(|edit| edit.remove("a")).unwrap();
+        assert_eq!((before.len(), table.snapshot().len()), (1, 0));
+        assert_eq!(table.remove("a"), Err(RemoveError::Unknown("a".into())));
+    }
+
+    #[test]
+    fn ids_nobody_registered_are_refused_by_name() {
+        let table = RouteTable::new();
+        let id = ResolverId::new("production").unwrap();
+        let asking = NetworkRoute::resolved_by(id.clone()).build();
+        let error = table.add("a", asking.clone(), 1).unwrap_err();
+        assert_eq!(error.to_string(), "unknown resolver production; known: none");
+        table.set_known([id], []);
+        table.add("a", asking, 1).unwrap();
+        let profile = TlsProfileId::new("partner").unwrap();
+        let with = NetworkRoute::direct("h", 1).unwrap().tls(true).tls_profile(profile).build();
+        assert!(matches!(table.add("b", with, 1), Err(AddError::UnknownTlsProfile { .. })));
+    }
+}
