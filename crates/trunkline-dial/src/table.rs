@@ -137,6 +137,14 @@ impl RouteTable {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
+    /// Checks that the ids a route names are known, without adding it.
+    ///
+    /// # Errors
+    /// [`AddError::UnknownResolver`] or [`AddError::UnknownTlsProfile`].
+    pub fn check(&self, route: &NetworkRoute) -> Result<(), AddError> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).check(route)
+    }
+
     /// Adds one route.
     ///
     /// # Errors

@@ -1,1 +1,319 @@
-//! The registrar that needs no other process: server and client over native links
+//! The registrar that needs no other process.
+//!
+//! The first node on a host binds the registrar's port and answers; every later one keeps a session with it. When
+//! the first goes, the others' sessions end, and one of them binds the port in its place. A name is asked of the
+//! registrar on its own host: the local one for names with this node's host part, else the one at the host in the
+//! name, on the same port.
+//!
+//! Sessions are native links in handshake mode 3: encrypted, and proven by the node's cookie. They carry CALLs to
+//! `$registrar` whose bodies are a version byte (1) and postcard; see `docs/WIRE.md`.
+
+mod client;
+mod server;
+mod wire;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use trunkline_link::{Native, NativeLimits, random_16};
+use trunkline_registrar::{BoxFuture, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver};
+use trunkline_route::{Cookie, Endpoint, NodeName};
+
+use client::{Session, Trouble};
+use server::Table;
+
+/// Where the embedded registrar listens unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:4499";
+/// Sessions kept with registrars of other hosts.
+const MAX_REMOTE: usize = 32;
+/// Between tries to reach a registrar that went away: this, doubling to [`SLOWEST`], with jitter.
+const FASTEST: Duration = Duration::from_millis(50);
+const SLOWEST: Duration = Duration::from_secs(5);
+
+/// The embedded registrar of one node: server if the port was free, client of whoever has it otherwise.
+pub struct Embedded {
+    core: Arc<Core>,
+}
+
+struct Core {
+    native: Arc<Native>,
+    listen: SocketAddr,
+    cookie: Cookie,
+    limits: NativeLimits,
+    role: Mutex<Role>,
+    local: tokio::sync::Mutex<Option<Arc<Session>>>,
+    remote: tokio::sync::Mutex<HashMap<SocketAddr, Arc<Session>>>,
+    table: Arc<Table>,
+}
+
+enum Role {
+    Client,
+    Server(AbortHandle),
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if let Role::Server(task) = &*self.role() {
+            task.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedded").field("listen", &self.core.listen).field("serves", &self.serves()).finish()
+    }
+}
+
+impl Embedded {
+    /// Serves at `listen`, or finds that another node does.
+    ///
+    /// # Errors
+    /// The operating system's, other than that the port is in use.
+    pub fn start(native: Arc<Native>, listen: SocketAddr, cookie: Cookie, limits: NativeLimits) -> io::Result<Self> {
+        let core = Arc::new(Core {
+            native,
+            listen,
+            cookie,
+            limits,
+            role: Mutex::new(Role::Client),
+            local: tokio::sync::Mutex::default(),
+            remote: tokio::sync::Mutex::default(),
+            table: Arc::default(),
+        });
+        core.try_serve()?;
+        Ok(Self { core })
+    }
+
+    /// Whether this node is the one that answers.
+    pub fn serves(&self) -> bool {
+        self.core.serves()
+    }
+
+    /// Questions answered by this node's server so far.
+    pub fn queries(&self) -> u64 {
+        self.core.table.queries.load(Ordering::Relaxed)
+    }
+
+    /// The names announced at this node's server, sorted; empty when another node serves.
+    pub fn names(&self) -> Vec<NodeName> {
+        self.core.table.names()
+    }
+}
+
+impl Core {
+    fn role(&self) -> MutexGuard<'_, Role> {
+        self.role.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serves(&self) -> bool {
+        matches!(&*self.role(), Role::Server(_))
+    }
+
+    /// Binds the port if it is free.
+    fn try_serve(&self) -> io::Result<bool> {
+        let mut role = self.role();
+        if matches!(&*role, Role::Server(_)) {
+            return Ok(true);
+        }
+        match server::bind(self.listen, &self.cookie, &self.limits) {
+            Ok(listener) => {
+                let task = tokio::spawn(server::serve(listener, self.native.clone(), self.table.clone()));
+                *role = Role::Server(task.abort_handle());
+                tracing::info!(listen = %self.listen, "serving as the registrar of this host");
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The session with the local registrar, opened when there is none.
+    async fn local_session(&self) -> Result<Arc<Session>, Trouble> {
+        let mut local = self.local.lock().await;
+        if let Some(session) = local.as_ref().filter(|session| session.is_open()) {
+            return Ok(session.clone());
+        }
+        let session = Arc::new(Session::open(&self.native, self.listen, &self.cookie).await?);
+        *local = Some(session.clone());
+        Ok(session)
+    }
+
+    async fn remote_session(&self, host: &str) -> Result<Arc<Session>, Trouble> {
+        let unknown = |e: String| Trouble::Unreachable(format!("{host}: {e}"));
+        let address = tokio::net::lookup_host((host, self.listen.port()))
+            .await
+            .map_err(|e| unknown(e.to_string()))?
+            .next()
+            .ok_or_else(|| unknown("it does not resolve".into()))?;
+        let known = self.remote.lock().await.get(&address).filter(|session| session.is_open()).cloned();
+        if let Some(session) = known {
+            return Ok(session);
+        }
+        let session = Arc::new(Session::open(&self.native, address, &self.cookie).await?);
+        let mut remote = self.remote.lock().await;
+        remote.retain(|_, session| session.is_open());
+        if remote.len() >= MAX_REMOTE {
+            remote.clear();
+        }
+        remote.insert(address, session.clone());
+        Ok(session)
+    }
+
+    async fn resolve(&self, name: &NodeName) -> Result<Vec<Endpoint>, ResolveError> {
+        if name.host() != self.native.name().host() {
+            return self.remote_session(name.host()).await?.resolve(name).await;
+        }
+        if self.serves() {
+            return Ok(self.table.resolve(name));
+        }
+        match self.local_session().await {
+            Ok(session) => session.resolve(name).await,
+            // Whoever served is gone: this node takes over if it can, and then knows what it is told from now on.
+            Err(Trouble::Unreachable(text)) => match self.try_serve() {
+                Ok(true) => Ok(self.table.resolve(name)),
+                _ => Err(ResolveError::Unreachable(text)),
+            },
+            Err(trouble) => Err(trouble.into()),
+        }
+    }
+
+    /// Announces once; the future of the second value ends when the announcement does.
+    async fn announce(self: &Arc<Self>, registration: &Registration) -> Result<Announced, RegisterError> {
+        let own = self.native.incarnation();
+        let serves = self.try_serve().map_err(|e| RegisterError::Unreachable(format!("{}: {e}", self.listen)))?;
+        if serves {
+            let serial = self.table.announce_own(&registration.name, own, registration.endpoints.clone()).await?;
+            return Ok(Announced::Own { core: self.clone(), name: registration.name.clone(), serial });
+        }
+        let session = self.local_session().await?;
+        session.register(&registration.endpoints, &registration.name).await?;
+        Ok(Announced::Session(session))
+    }
+}
+
+/// An announcement that stands.
+enum Announced {
+    Own { core: Arc<Core>, name: NodeName, serial: u64 },
+    Session(Arc<Session>),
+}
+
+impl Announced {
+    async fn ended(&self) {
+        match self {
+            Self::Own { .. } => std::future::pending().await,
+            Self::Session(session) => session.closed().await,
+        }
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        if let Self::Own { core, name, serial } = self {
+            core.table.withdraw(name, *serial);
+        }
+    }
+}
+
+struct Kept {
+    task: AbortHandle,
+    held: Arc<AtomicBool>,
+    core: Arc<Core>,
+}
+
+impl Lease for Kept {
+    fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("held", &self.is_held()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.task.abort();
+        // The session announces this node and nothing else; without the lease it must end.
+        if let Ok(mut local) = self.core.local.try_lock() {
+            *local = None;
+        }
+    }
+}
+
+impl Registrar for Embedded {
+    fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Box<dyn Lease>, RegisterError>> {
+        let core = self.core.clone();
+        Box::pin(async move {
+            let held = Arc::new(AtomicBool::new(false));
+            let (first, answer) = oneshot::channel();
+            let task = tokio::spawn(keep(core.clone(), registration, held.clone(), first)).abort_handle();
+            let lease: Box<dyn Lease> = Box::new(Kept { task, held, core });
+            match answer.await {
+                Ok(Ok(())) => Ok(lease),
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(RegisterError::Unreachable("the registration was cancelled".into())),
+            }
+        })
+    }
+
+    fn resolver(&self) -> Arc<dyn Resolver> {
+        Arc::new(Ask(self.core.clone()))
+    }
+}
+
+/// Keeps an announcement up, for ever; the first outcome is reported, and an error of it final.
+async fn keep(
+    core: Arc<Core>,
+    registration: Registration,
+    held: Arc<AtomicBool>,
+    first: oneshot::Sender<Result<(), RegisterError>>,
+) {
+    let (mut first, mut wait) = (Some(first), FASTEST);
+    loop {
+        match core.announce(&registration).await {
+            Ok(announced) => {
+                held.store(true, Ordering::Relaxed);
+                wait = FASTEST;
+                if let Some(first) = first.take() {
+                    let _ = first.send(Ok(()));
+                }
+                announced.ended().await;
+                held.store(false, Ordering::Relaxed);
+            }
+            Err(error) => match first.take() {
+                Some(first) => {
+                    let _ = first.send(Err(error));
+                    return;
+                }
+                None => tracing::debug!(%error, "not registered at the moment"),
+            },
+        }
+        // Half fixed, half jitter: the nodes of a host must not all bind at once.
+        tokio::time::sleep(wait.mul_f64(0.5 + f64::from(random_16()[0]) / 512.0)).await;
+        wait = (wait * 2).min(SLOWEST);
+    }
+}
+
+struct Ask(Arc<Core>);
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedResolver").field("listen", &self.0.listen).finish()
+    }
+}
+
+impl Resolver for Ask {
+    fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
+        Box::pin(self.0.resolve(name))
+    }
+}

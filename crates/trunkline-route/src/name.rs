@@ -99,6 +99,18 @@ impl TryFrom<String> for NodeName {
     }
 }
 
+impl From<&Self> for NodeName {
+    fn from(name: &Self) -> Self {
+        name.clone()
+    }
+}
+
+impl From<std::convert::Infallible> for NameError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 #[cfg(feature = "serde")]
 impl serde::Serialize for NodeName {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

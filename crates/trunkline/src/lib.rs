@@ -1,1 +1,70 @@
-//! Reach any node by its name: static routes by pattern and weight, discovery, failover, one proven connection
+//! Reach any node by its name.
+//!
+//! A program holds a name (`prod-db@example.com`). A [`Node`] finds the way there (static routes by pattern and
+//! weight, then discovery through a registrar), gets there with failover, proves by cookie and certificate who
+//! answers, and hands back one [`Connection`] for messages and calls.
+//!
+//! ```
+//! use std::time::Duration;
+//! use trunkline::{Cookie, NetworkRoute, Node};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let cookie = Cookie::new("a shared secret of the two")?;
+//! let db = Node::builder("prod-db@127.0.0.1")?
+//!     .cookie(cookie.clone())
+//!     .listen("127.0.0.1:0".parse::<std::net::SocketAddr>()?)
+//!     .no_registrar()
+//!     .start()
+//!     .await?;
+//! let mut queries = db.register("queries")?;
+//! tokio::spawn(async move {
+//!     while let Some(query) = queries.recv().await {
+//!         query.reply("42 rows");
+//!     }
+//! });
+//!
+//! let app = Node::builder("app@127.0.0.1")?.cookie(cookie).no_registrar().start().await?;
+//! let port = db.listening()[0].port();
+//! app.add_route("^prod-db@", NetworkRoute::direct("127.0.0.1", port)?, 100)?;
+//! let answer = app.call("prod-db@127.0.0.1", "queries", b"select 1", Duration::from_secs(5)).await?;
+//! assert_eq!(answer, "42 rows");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! This crate is wiring. The parts are usable alone: the pattern table is `trunkline-matcher`, the dial plan and the
+//! registry of links `trunkline-dial`, the wire `trunkline-link`.
+
+mod builder;
+mod connection;
+mod error;
+mod events;
+mod inbound;
+mod node;
+mod ports;
+
+pub use builder::{Listen, NodeBuilder};
+pub use connection::Connection;
+pub use error::{CallError, ConnectError, SendError, StartError};
+pub use events::{Event, Events};
+pub use node::{Explanation, IntoName, Node, NodeStatus, ShutDownReport};
+
+pub use trunkline_dial::plan::{Policy, Preview};
+pub use trunkline_dial::{AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit};
+pub use trunkline_link::{
+    CallError as LinkCallError, DialTimes, Down, Identity, KeepAlive, LinkInfo, LinkStats, Mailbox, Message,
+    NativeLimits, RegisterError, Replier, Role, SendError as LinkSendError, TlsError, TlsProfile, gate::GateLimits,
+};
+pub use trunkline_matcher::{AccessPattern, PatternError};
+pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
+pub use trunkline_route::{
+    Address, Cookie, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Host, NameError, NetworkRoute, NodeName,
+    Origin, ResolverId, Source, TlsMode, TlsProfileId, Version,
+};
+
+/// A name no service can have. A call to it is answered `NoService` by any node that lives: that is a ping.
+pub const PING_SERVICE: &str = "$ping";
+
+fn default_registrar() -> std::net::SocketAddr {
+    std::net::SocketAddr::from(([127, 0, 0, 1], 4499))
+}

@@ -1,0 +1,187 @@
+//! The side that answers.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use trunkline_link::handshake::{CloseCode, Credential, Incarnation, Mode};
+use trunkline_link::{CallError, Directory, Hooks, Link, Listener, Message, Native, NativeLimits, Offered, ServerTls};
+use trunkline_registrar::RegisterError;
+use trunkline_route::{Cookie, Endpoint, NodeName};
+
+use crate::wire::{self, Request, Response, SERVICE};
+
+/// How long a former holder of a name has to prove that it lives.
+const CHALLENGE: Duration = Duration::from_secs(1);
+
+/// Who announced a name.
+enum Holder {
+    /// The node that runs this server.
+    Own,
+    /// A session.
+    Session(Link),
+}
+
+struct Announcement {
+    endpoints: Vec<Endpoint>,
+    incarnation: Incarnation,
+    holder: Holder,
+    /// Tells one announcement of a name from the next.
+    serial: u64,
+}
+
+/// The announcements of one registrar.
+#[derive(Default)]
+pub(crate) struct Table {
+    names: Mutex<HashMap<NodeName, Announcement>>,
+    serial: AtomicU64,
+    pub(crate) queries: AtomicU64,
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeName, Announcement>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn resolve(&self, name: &NodeName) -> Vec<Endpoint> {
+        self.queries.fetch_add(1, Ordering::Relaxed);
+        self.lock().get(name).map(|found| found.endpoints.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn names(&self) -> Vec<NodeName> {
+        let mut names: Vec<_> = self.lock().keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// Takes an announcement; a live holder of the name keeps it, and gives a serial to take it back with.
+    async fn announce(
+        &self,
+        name: &NodeName,
+        incarnation: Incarnation,
+        endpoints: Vec<Endpoint>,
+        link: Option<&Link>,
+    ) -> Result<u64, RegisterError> {
+        loop {
+            let held = {
+                let mut names = self.lock();
+                let other = names.get(name).filter(|held| held.incarnation != incarnation);
+                match other {
+                    None => {
+                        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+                        let holder = link.map_or(Holder::Own, |link| Holder::Session(link.clone()));
+                        names.insert(name.clone(), Announcement { endpoints, incarnation, holder, serial });
+                        return Ok(serial);
+                    }
+                    Some(held) => match &held.holder {
+                        Holder::Own => return Err(RegisterError::Taken(name.clone())),
+                        Holder::Session(link) => (link.clone(), held.serial),
+                    },
+                }
+            };
+            let (holder, serial) = held;
+            match holder.call(SERVICE, "", &[], CHALLENGE).await {
+                Err(CallError::TimedOut(_) | CallError::LinkDown(_) | CallError::NotSent(_)) => {
+                    holder.close(CloseCode::Superseded);
+                    self.withdraw(name, serial);
+                }
+                _ => return Err(RegisterError::Taken(name.clone())),
+            }
+        }
+    }
+
+    pub(crate) async fn announce_own(
+        &self,
+        name: &NodeName,
+        incarnation: Incarnation,
+        endpoints: Vec<Endpoint>,
+    ) -> Result<u64, RegisterError> {
+        self.announce(name, incarnation, endpoints, None).await
+    }
+
+    /// Takes an announcement back, unless a newer one took its place.
+    pub(crate) fn withdraw(&self, name: &NodeName, serial: u64) {
+        let mut names = self.lock();
+        if names.get(name).is_some_and(|held| held.serial == serial) {
+            names.remove(name);
+        }
+    }
+}
+
+/// Binds the registrar's port.
+pub(crate) fn bind(address: SocketAddr, cookie: &Cookie, limits: &NativeLimits) -> io::Result<Listener> {
+    let tls = ServerTls::ephemeral().map_err(io::Error::other)?;
+    let cookie = cookie.clone();
+    let credentials = move |_: &NodeName, _: &str| Credential::Cookie(cookie.clone());
+    Listener::bind(address, Mode::Registrar, tls, limits.gate, Box::new(credentials))
+}
+
+/// Serves sessions until dropped.
+pub(crate) async fn serve(listener: Listener, native: Arc<Native>, table: Arc<Table>) {
+    let sessions = Arc::new(Mutex::new(JoinSet::new()));
+    let accept = move |offered: Offered| {
+        let (table, sessions) = (table.clone(), sessions.clone());
+        async move {
+            let mut sessions = sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            while sessions.try_join_next().is_some() {}
+            sessions.spawn(session(offered, table));
+        }
+    };
+    listener.serve(native, accept).await;
+}
+
+async fn session(offered: Offered, table: Arc<Table>) {
+    let Ok(standing) = offered.accept(0).await else { return };
+    let (peer, incarnation) = (standing.info().peer.clone(), standing.info().incarnation);
+    let directory = Arc::new(Directory::default());
+    let Ok(mut mailbox) = directory.register(SERVICE) else { return };
+    let (link, driver) = standing.start(directory, Hooks::default());
+    let mut announced = None;
+    let answer = async {
+        while let Some(message) = mailbox.recv().await {
+            let response = respond(&message, &peer, incarnation, &table, &link, &mut announced).await;
+            message.reply(wire::encode(&response));
+        }
+    };
+    tokio::select! {
+        () = driver => {}
+        () = answer => {}
+    }
+    if let Some(serial) = announced {
+        table.withdraw(&peer, serial);
+    }
+}
+
+async fn respond(
+    message: &Message,
+    peer: &NodeName,
+    incarnation: Incarnation,
+    table: &Table,
+    link: &Link,
+    announced: &mut Option<u64>,
+) -> Response {
+    let request = match wire::decode(message.body()) {
+        Ok(request) => request,
+        Err(error) => return Response::Refused(error),
+    };
+    match request {
+        Request::Resolve(name) => match NodeName::new(&name) {
+            Ok(name) => Response::Endpoints(table.resolve(&name).iter().map(Into::into).collect()),
+            Err(error) => Response::Refused(error.to_string()),
+        },
+        Request::Register(endpoints) => match wire::endpoints(&endpoints) {
+            Err(error) => Response::Refused(error),
+            Ok(endpoints) => match table.announce(peer, incarnation, endpoints, Some(link)).await {
+                Ok(serial) => {
+                    *announced = Some(serial);
+                    Response::Registered
+                }
+                Err(_) => Response::Taken,
+            },
+        },
+    }
+}

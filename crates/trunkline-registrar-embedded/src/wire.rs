@@ -1,0 +1,110 @@
+//! Questions and answers as bytes: a version byte, then postcard.
+
+use serde::{Deserialize, Serialize};
+use trunkline_route::{Address, Endpoint, Version};
+
+/// The service that answers, on every registrar session.
+pub(crate) const SERVICE: &str = "$registrar";
+const VERSION: u8 = 1;
+/// The most endpoints a node may announce and an answer may hold.
+pub(crate) const MAX_ENDPOINTS: usize = 16;
+
+/// What a session asks. Order of variants is part of the wire format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Announce the session's node, until the session ends.
+    Register(Vec<WireEndpoint>),
+    /// Where is this node?
+    Resolve(String),
+}
+
+/// What the registrar answers. Order of variants is part of the wire format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Response {
+    /// Announced.
+    Registered,
+    /// Another live node has the name.
+    Taken,
+    /// The endpoints; none for an unknown name.
+    Endpoints(Vec<WireEndpoint>),
+    /// The request makes no sense.
+    Refused(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WireEndpoint {
+    host: String,
+    port: u16,
+    tls: Option<bool>,
+    version: Option<String>,
+}
+
+impl From<&Endpoint> for WireEndpoint {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            host: endpoint.address.host.as_str().into(),
+            port: endpoint.address.port.get(),
+            tls: endpoint.tls,
+            version: endpoint.version.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl TryFrom<&WireEndpoint> for Endpoint {
+    type Error = String;
+
+    fn try_from(wire: &WireEndpoint) -> Result<Self, String> {
+        let address = Address::new(&wire.host, wire.port).map_err(|e| e.to_string())?;
+        let version = wire.version.as_deref().map(str::parse::<Version>).transpose().map_err(|e| e.to_string())?;
+        Ok(Self { address, tls: wire.tls, version })
+    }
+}
+
+pub(crate) fn endpoints(wire: &[WireEndpoint]) -> Result<Vec<Endpoint>, String> {
+    if wire.len() > MAX_ENDPOINTS {
+        return Err(format!("{} endpoints, at most {MAX_ENDPOINTS} are taken", wire.len()));
+    }
+    wire.iter().map(Endpoint::try_from).collect()
+}
+
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![VERSION]).expect("these values have no part that cannot be encoded")
+}
+
+pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|e| format!("it cannot be read: {e}")),
+        Some((version, _)) => Err(format!("it is of version {version}; this node speaks {VERSION}")),
+        None => Err("it is empty".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_are_as_documented() {
+        let endpoint = WireEndpoint { host: "10.0.0.1".into(), port: 4370, tls: Some(true), version: None };
+        let bytes = encode(&Request::Register(vec![endpoint.clone()]));
+        let expected = [&[1, 0, 1, 8], b"10.0.0.1".as_slice(), &[0x92, 0x22, 1, 1, 0]].concat();
+        assert_eq!(bytes, expected);
+        assert_eq!(decode::<Request>(&bytes), Ok(Request::Register(vec![endpoint])));
+        assert_eq!(encode(&Request::Resolve("a@b".into())), [&[1, 1, 3], b"a@b".as_slice()].concat());
+        assert_eq!(encode(&Response::Taken), [1, 1]);
+    }
+
+    #[test]
+    fn other_versions_and_garbage_are_refused() {
+        assert!(decode::<Request>(&[]).is_err());
+        assert!(decode::<Request>(&[2, 0]).unwrap_err().contains("version 2"));
+        assert!(decode::<Request>(&[1, 99]).is_err());
+    }
+
+    #[test]
+    fn endpoints_of_port_zero_or_in_excess_are_refused() {
+        let wire = WireEndpoint { host: "h".into(), port: 0, tls: None, version: None };
+        assert!(endpoints(std::slice::from_ref(&wire)).is_err());
+        assert!(endpoints(&vec![WireEndpoint { port: 1, ..wire }; 17]).unwrap_err().contains("17"));
+    }
+}

@@ -1,0 +1,208 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use trunkline_dial::plan::Policy;
+use trunkline_link::{DialTimes, Identity, NativeLimits, TlsProfile};
+use trunkline_matcher::AccessPattern;
+use trunkline_registrar::{Registrar, Resolver};
+use trunkline_route::{Address, Cookie, Fallback, NetworkRoute, NodeName, ResolverId, TlsProfileId, Version};
+
+use crate::{Node, StartError};
+
+/// One listening socket of a node.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    pub(crate) address: SocketAddr,
+    pub(crate) advertise: Option<Address>,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) cookie: Option<Cookie>,
+    pub(crate) allow: Option<Vec<AccessPattern>>,
+}
+
+impl Listen {
+    /// Listens there; port 0 takes a free one.
+    pub fn at(address: SocketAddr) -> Self {
+        Self { address, advertise: None, identity: None, cookie: None, allow: None }
+    }
+
+    /// Announces another address than the one bound: that of a port forwarding, say.
+    pub fn advertise(mut self, address: Address) -> Self {
+        self.advertise = Some(address);
+        self
+    }
+
+    /// Shows this certificate, which callers with `tls: true` verify. Default: a fresh self-signed one.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Demands this cookie of callers instead of the node's.
+    pub fn cookie(mut self, cookie: Cookie) -> Self {
+        self.cookie = Some(cookie);
+        self
+    }
+
+    /// Lets in only callers whose whole name matches one of these. Default: every name.
+    pub fn allow(mut self, names: Vec<AccessPattern>) -> Self {
+        self.allow = Some(names);
+        self
+    }
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self::at(address)
+    }
+}
+
+pub(crate) enum RegistrarChoice {
+    Embedded(SocketAddr),
+    None,
+    Own(ResolverId, Arc<dyn Registrar>),
+}
+
+/// Builds a [`Node`]; see [`Node::builder`].
+#[must_use = "a builder does nothing until start()"]
+pub struct NodeBuilder {
+    pub(crate) name: NodeName,
+    pub(crate) cookie: Option<Cookie>,
+    pub(crate) listen: Vec<Listen>,
+    pub(crate) routes: Vec<(String, NetworkRoute, i64)>,
+    pub(crate) registrar: RegistrarChoice,
+    pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
+    pub(crate) profiles: BTreeMap<TlsProfileId, TlsProfile>,
+    pub(crate) peers: Vec<(AccessPattern, Cookie)>,
+    pub(crate) policy: Policy,
+    pub(crate) times: DialTimes,
+    pub(crate) limits: NativeLimits,
+    pub(crate) tls: bool,
+    pub(crate) version: Version,
+    pub(crate) hidden: bool,
+}
+
+impl NodeBuilder {
+    pub(crate) fn new(name: NodeName) -> Self {
+        Self {
+            name,
+            cookie: None,
+            listen: Vec::new(),
+            routes: Vec::new(),
+            registrar: RegistrarChoice::Embedded(crate::default_registrar()),
+            resolvers: BTreeMap::new(),
+            profiles: BTreeMap::new(),
+            peers: Vec::new(),
+            policy: Policy::default(),
+            times: DialTimes::default(),
+            limits: NativeLimits::default(),
+            tls: false,
+            version: Version::native(1),
+            hidden: false,
+        }
+    }
+
+    /// The secret shared with the nodes this one may talk to. Required.
+    pub fn cookie(mut self, cookie: Cookie) -> Self {
+        self.cookie = Some(cookie);
+        self
+    }
+
+    /// Adds a listener. Without any, the node only dials.
+    pub fn listen(mut self, listen: impl Into<Listen>) -> Self {
+        self.listen.push(listen.into());
+        self
+    }
+
+    /// Adds a static route.
+    pub fn route(mut self, pattern: impl Into<String>, route: impl Into<NetworkRoute>, weight: i64) -> Self {
+        self.routes.push((pattern.into(), route.into(), weight));
+        self
+    }
+
+    /// Serves and asks the embedded registrar at this address. The default, at 127.0.0.1:4499.
+    pub fn embedded_registrar(mut self, listen: SocketAddr) -> Self {
+        self.registrar = RegistrarChoice::Embedded(listen);
+        self
+    }
+
+    /// Announces to and asks this registrar instead of the embedded one.
+    pub fn registrar(mut self, id: ResolverId, registrar: Arc<dyn Registrar>) -> Self {
+        self.registrar = RegistrarChoice::Own(id, registrar);
+        self
+    }
+
+    /// Announces nowhere and asks nobody.
+    pub fn no_registrar(mut self) -> Self {
+        self.registrar = RegistrarChoice::None;
+        self
+    }
+
+    /// Lets routes ask this resolver, by its id.
+    pub fn resolver(mut self, id: ResolverId, resolver: Arc<dyn Resolver>) -> Self {
+        self.resolvers.insert(id, resolver);
+        self
+    }
+
+    /// Lets routes use this TLS profile, by its id.
+    pub fn tls_profile(mut self, id: TlsProfileId, profile: TlsProfile) -> Self {
+        self.profiles.insert(id, profile);
+        self
+    }
+
+    /// Demands this cookie of callers whose whole name matches, and of nobody else. The first match holds.
+    pub fn peer(mut self, names: AccessPattern, cookie: Cookie) -> Self {
+        self.peers.push((names, cookie));
+        self
+    }
+
+    /// When a lookup goes on after the static routes. Default: also when all of them failed.
+    pub fn fallback(mut self, fallback: Fallback) -> Self {
+        self.policy.fallback = fallback;
+        self
+    }
+
+    /// The times and bounds of a lookup.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The times of one dial.
+    pub fn times(mut self, times: DialTimes) -> Self {
+        self.times = times;
+        self
+    }
+
+    /// The limits of links and of strangers.
+    pub fn limits(mut self, limits: NativeLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Whether routes that say nothing verify certificates. Default: no, the cookie proves the peer.
+    pub fn tls(mut self, on: bool) -> Self {
+        self.tls = on;
+        self
+    }
+
+    /// The handshake version of routes that say nothing. Default: `TLK/1`.
+    pub fn handshake(mut self, version: Version) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Asks the registrar but does not announce itself.
+    pub fn hidden(mut self, hidden: bool) -> Self {
+        self.hidden = hidden;
+        self
+    }
+
+    /// Binds, registers and starts.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing of the node runs.
+    pub async fn start(self) -> Result<Node, StartError> {
+        Node::start(self).await
+    }
+}

@@ -1,0 +1,215 @@
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::Notify;
+use trunkline_dial::Held;
+use trunkline_dial::pair::LinkId;
+use trunkline_link::handshake::CloseCode;
+use trunkline_link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};
+use trunkline_route::NodeName;
+
+/// The place a connection's link has, also while one link takes over from another.
+pub(crate) struct Slot {
+    current: ArcSwap<Link>,
+    changed: Notify,
+}
+
+impl Slot {
+    fn new(link: Link) -> Arc<Self> {
+        Arc::new(Self { current: ArcSwap::from_pointee(link), changed: Notify::new() })
+    }
+
+    fn switch(&self, link: Link) {
+        self.current.store(Arc::new(link));
+        self.changed.notify_waiters();
+    }
+}
+
+/// A link and the place it has, as the registry keeps it.
+#[derive(Clone)]
+pub(crate) struct Live {
+    pub(crate) link: Link,
+    /// Its own, or that of the link whose place it takes; settled when it comes up.
+    slot: Arc<OnceLock<Arc<Slot>>>,
+}
+
+impl Live {
+    pub(crate) fn new(link: Link) -> Self {
+        Self { link, slot: Arc::default() }
+    }
+
+    /// The link is up and takes the place of `old`, if that one still works.
+    pub(crate) fn take_place(&self, old: Option<&Self>) {
+        if let Some(old) = old {
+            let slot = old.slot();
+            slot.switch(self.link.clone());
+            let _ = self.slot.set(slot);
+        }
+    }
+
+    pub(crate) fn slot(&self) -> Arc<Slot> {
+        self.slot.get_or_init(|| Slot::new(self.link.clone())).clone()
+    }
+}
+
+impl Held for Live {
+    fn id(&self) -> LinkId {
+        self.link.info().id
+    }
+
+    fn retire(&self, alive: bool) {
+        if alive {
+            self.link.go_away(CloseCode::Superseded);
+        } else {
+            self.link.close(CloseCode::Superseded);
+        }
+    }
+
+    fn discard(&self) {
+        self.link.close(CloseCode::Superseded);
+    }
+}
+
+/// The one connection to a peer, whoever dialled. Clones share it.
+///
+/// It outlives a change of its link to a better route: what is sent keeps its order across it. It does not outlive
+/// the link going down; [`Node::connect`](crate::Node::connect) makes a new one.
+#[derive(Clone)]
+pub struct Connection {
+    pub(crate) slot: Arc<Slot>,
+}
+
+impl Connection {
+    fn link(&self) -> Arc<Link> {
+        self.slot.current.load_full()
+    }
+
+    /// The peer's proven name.
+    pub fn peer(&self) -> NodeName {
+        self.link().info().peer.clone()
+    }
+
+    /// What the handshake of the present link established.
+    pub fn info(&self) -> LinkInfo {
+        self.link().info().clone()
+    }
+
+    /// Numbers of the present link.
+    pub fn stats(&self) -> LinkStats {
+        self.link().stats()
+    }
+
+    /// Whether messages are taken.
+    pub fn is_up(&self) -> bool {
+        self.link().is_open()
+    }
+
+    /// Why it is down, or `None` while it is up.
+    pub fn down(&self) -> Option<Down> {
+        self.link().down()
+    }
+
+    /// Waits until the connection is down.
+    pub async fn closed(&self) -> Down {
+        loop {
+            let link = self.link();
+            let down = link.closed().await;
+            if link.same(&self.link()) {
+                return down;
+            }
+        }
+    }
+
+    /// Sends a message to a service of the peer. `from` names the sender there; it may be empty. Waits for credit
+    /// when the service has not read what was sent before. `Ok` means it is on its way: it arrives, in order for
+    /// each pair of names, unless the connection goes down.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was sent.
+    pub async fn send(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
+        loop {
+            let link = self.slot.current.load();
+            match link.try_send(to, from, body) {
+                Ok(()) => return Ok(()),
+                Err(SendError::Full | SendError::Draining) => {}
+                Err(error) => return Err(error),
+            }
+            let link = Arc::clone(&link);
+            match link.send(to, from, body).await {
+                Err(SendError::Draining) => self.settle(&link).await?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Sends without waiting.
+    ///
+    /// # Errors
+    /// [`SendError`], `Full` and `Draining` included; nothing was sent.
+    pub fn try_send(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
+        self.slot.current.load().try_send(to, from, body)
+    }
+
+    /// As [`Connection::send`], ahead of normal messages.
+    ///
+    /// # Errors
+    /// As [`Connection::send`].
+    pub async fn send_high_priority(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
+        loop {
+            let link = self.link();
+            match link.send_high_priority(to, from, body).await {
+                Err(SendError::Draining) => self.settle(&link).await?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Calls a service of the peer and waits for its answer, at most `deadline` in all.
+    ///
+    /// # Errors
+    /// [`CallError`] says whether the service may have seen the call.
+    pub async fn call(&self, to: &str, from: &str, body: &[u8], deadline: Duration) -> Result<Bytes, CallError> {
+        let whole = async {
+            loop {
+                let link = self.link();
+                match link.call(to, from, body, deadline).await {
+                    Err(CallError::NotSent(SendError::Draining)) => self.settle(&link).await?,
+                    result => return result,
+                }
+            }
+        };
+        tokio::time::timeout(deadline, whole).await.unwrap_or(Err(CallError::TimedOut(deadline)))
+    }
+
+    /// A link that drains either has a successor in a moment or is about to go down.
+    async fn settle(&self, draining: &Link) -> Result<(), SendError> {
+        loop {
+            let changed = self.slot.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if !draining.same(&self.link()) {
+                return Ok(());
+            }
+            tokio::select! {
+                () = changed => {}
+                down = draining.closed() => {
+                    return if draining.same(&self.link()) { Err(SendError::Down(down)) } else { Ok(()) };
+                }
+            }
+        }
+    }
+
+    /// Lets both ends finish what is queued and the calls under way, then closes.
+    pub fn disconnect(&self) {
+        self.link().go_away(CloseCode::Disconnected);
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("link", &self.link()).finish()
+    }
+}

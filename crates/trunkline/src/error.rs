@@ -1,0 +1,95 @@
+use std::net::SocketAddr;
+
+use trunkline_dial::{AddError, NoRoute};
+use trunkline_link::{CallError as LinkCallError, SendError as LinkSendError, TlsError};
+use trunkline_registrar::RegisterError;
+use trunkline_route::{NameError, NodeName};
+
+/// Why a node did not start. Nothing of it runs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A listener cannot be had.
+    #[error("cannot listen at {address}: {source}; choose another port, or 0 for any free one")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The builder was given no cookie.
+    #[error("a node needs a cookie; give it one with .cookie(…)")]
+    NoCookie,
+    /// The registrar's port cannot be had and is not in use by another registrar either.
+    #[error("the registrar cannot listen at {address}: {source}")]
+    RegistrarListen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The registrar did not take the registration.
+    #[error("{0}")]
+    Registrar(#[from] RegisterError),
+    /// A route of the builder is wrong.
+    #[error("route {pattern:?}: {source}")]
+    Route {
+        /// Its pattern.
+        pattern: String,
+        /// Why.
+        source: AddError,
+    },
+    /// A TLS profile or a listener's certificate is wrong.
+    #[error("TLS ({what}): {source}")]
+    Tls {
+        /// Whose.
+        what: String,
+        /// Why.
+        source: TlsError,
+    },
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The text is no node name.
+    #[error(transparent)]
+    BadName(#[from] NameError),
+    /// The name is this node's own.
+    #[error("{0} is this node itself; it has no connection to itself")]
+    Myself(NodeName),
+    /// No way led there; every attempt is in it.
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    /// A route given with the call names something the node does not have.
+    #[error(transparent)]
+    Route(#[from] AddError),
+    /// The node is shutting down.
+    #[error("this node is shutting down")]
+    ShuttingDown,
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The link did not take it.
+    #[error(transparent)]
+    Link(#[from] LinkSendError),
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The call did not succeed over the link.
+    #[error(transparent)]
+    Call(#[from] LinkCallError),
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}

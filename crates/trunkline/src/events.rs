@@ -1,0 +1,46 @@
+use tokio::sync::broadcast;
+use trunkline_dial::Record;
+use trunkline_link::{Down, LinkInfo};
+use trunkline_route::NodeName;
+
+/// Events kept for a reader that is behind; beyond it the oldest are lost to it, and it is told how many.
+pub(crate) const CAPACITY: usize = 1024;
+
+/// What happened on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// An attempt of a lookup failed.
+    AttemptFailed {
+        /// Who was to be reached.
+        target: NodeName,
+        /// How it went.
+        record: Record,
+    },
+    /// A connection went down.
+    Down {
+        /// To whom.
+        peer: NodeName,
+        /// Why.
+        reason: Down,
+    },
+    /// This reader was too slow: so many events are lost to it.
+    Missed(u64),
+    /// A connection is up.
+    Up(LinkInfo),
+}
+
+/// The events of a node from the moment of [`Node::events`](crate::Node::events) on.
+#[derive(Debug)]
+pub struct Events(pub(crate) broadcast::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` once the node is gone.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(lost)) => Some(Event::Missed(lost)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}

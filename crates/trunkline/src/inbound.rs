@@ -1,0 +1,120 @@
+//! The listening side: what callers must prove, and what becomes of them.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use trunkline_dial::Held;
+use trunkline_dial::Verdict;
+use trunkline_dial::pair::{Claims, OnOffer};
+use trunkline_link::handshake::{CloseCode, Credential};
+use trunkline_link::{CallError, CredentialsFn, FirstFrameHook, Hooks, Link, Offered};
+use trunkline_matcher::AccessPattern;
+use trunkline_route::{Cookie, NodeName};
+
+use crate::PING_SERVICE;
+use crate::builder::Listen;
+use crate::connection::Live;
+use crate::node::Inner;
+
+/// How long the old link of a name has to show that it lives, when another life claims the name.
+const CHALLENGE: Duration = Duration::from_secs(1);
+/// How long an accepted link may stand without its first frame.
+const PROVISIONAL: Duration = Duration::from_secs(5);
+
+/// A name claimed by a `peers` entry proves that entry's cookie and no other; then the listener's, then the node's.
+pub(crate) fn credentials(listen: &Listen, peers: Arc<[(AccessPattern, Cookie)]>, node: Cookie) -> Box<CredentialsFn> {
+    let (allow, own) = (listen.allow.clone(), listen.cookie.clone().unwrap_or(node));
+    Box::new(move |from: &NodeName, _label: &str| {
+        if allow.as_ref().is_some_and(|allow| !allow.iter().any(|names| names.is_match(from.as_str()))) {
+            return Credential::NotAllowed;
+        }
+        Credential::Cookie(peer_cookie(&peers, from).unwrap_or(&own).clone())
+    })
+}
+
+/// The cookie of the first `peers` entry that matches the whole name.
+pub(crate) fn peer_cookie<'a>(peers: &'a [(AccessPattern, Cookie)], name: &NodeName) -> Option<&'a Cookie> {
+    peers.iter().find(|(names, _)| names.is_match(name.as_str())).map(|(_, cookie)| cookie)
+}
+
+/// Decides about a caller that proved itself, and lets its link stand if it may.
+pub(crate) async fn decide(node: Arc<Inner>, offered: Offered) {
+    let offer = offered.offer();
+    let (from, link_id) = (offer.from.clone(), offer.link_id);
+    let claims = Claims {
+        known_epoch: offer.params.known_epoch,
+        have_link: offer.params.have_link,
+        replaces: offer.params.replaces,
+    };
+    if node.is_shutting_down() {
+        return offered.close(CloseCode::GoingAway).await;
+    }
+    let mut challenged = None;
+    let epoch = loop {
+        match node.registry.offer(&from, link_id, offer.incarnation, claims, challenged) {
+            Verdict::Accept(epoch) => break epoch,
+            Verdict::Challenge(live) => challenged = Some((live.id(), answers(&live).await)),
+            Verdict::Refuse(OnOffer::Duplicate) => return offered.close(CloseCode::Duplicate).await,
+            Verdict::Refuse(OnOffer::NameInUse) => {
+                tracing::warn!(peer = %from, "refused: another live node has this name");
+                return offered.close(CloseCode::NameInUse).await;
+            }
+            Verdict::Refuse(_) => return offered.close(CloseCode::LostTie).await,
+            Verdict::Full => return offered.close(CloseCode::TooManyLinks).await,
+        }
+    };
+    let standing = match offered.accept(epoch).await {
+        Ok(standing) => standing,
+        Err(_) => {
+            node.registry.down(&from, link_id);
+            return;
+        }
+    };
+    let accepted = Arc::new(Accepted::default());
+    let hooks = Hooks {
+        on_first_frame: Some(on_first_frame(node.clone(), from.clone(), accepted.clone())),
+        on_down: Some(node.on_down(from.clone(), link_id)),
+        hold: None,
+    };
+    let (link, driver) = standing.start(node.directory.clone(), hooks);
+    let _ = accepted.link.set(link.clone());
+    node.registry.stand(&from, Live::new(link.clone()));
+    node.spawn(driver);
+    tokio::select! {
+        () = accepted.confirmed.notified() => {}
+        _ = link.closed() => {}
+        () = tokio::time::sleep(PROVISIONAL) => link.close(CloseCode::Timeout),
+    }
+}
+
+/// An accepted link on its way from provisional to up.
+#[derive(Default)]
+struct Accepted {
+    link: OnceLock<Link>,
+    confirmed: Notify,
+}
+
+async fn answers(live: &Live) -> bool {
+    let answer = live.link.call(PING_SERVICE, "", &[], CHALLENGE).await;
+    !matches!(answer, Err(CallError::TimedOut(_) | CallError::LinkDown(_) | CallError::NotSent(_)))
+}
+
+fn on_first_frame(node: Arc<Inner>, from: NodeName, accepted: Arc<Accepted>) -> FirstFrameHook {
+    Box::new(move || {
+        let link = accepted.link.get()?;
+        let switched = node.registry.confirmed(&from, link.info().id, |live, old| {
+            live.take_place(old.and_then(|(old, alive)| alive.then_some(old)));
+        });
+        accepted.confirmed.notify_one();
+        let Some(old) = switched else {
+            link.close(CloseCode::Superseded);
+            return None;
+        };
+        node.up(link.info());
+        let (old, retire) = old?;
+        let hold = retire.alive.then(|| node.hold(&old));
+        old.retire(retire.alive);
+        hold
+    })
+}

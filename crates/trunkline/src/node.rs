@@ -1,0 +1,640 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+use trunkline_dial::exec::{self, Found};
+use trunkline_dial::memory::Memory;
+use trunkline_dial::pair::LinkId;
+use trunkline_dial::plan::{Lookup, Plan, Policy, Preview, given};
+use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError, RouteEdit, RouteTable};
+use trunkline_link::handshake::{CloseCode, Mode};
+use trunkline_link::{
+    CallError as LinkCallError, ClientTls, DialTimes, Directory, DownHook, Hold, LinkInfo, LinkStats, Listener,
+    Mailbox, Native, RegisterError, SendError as LinkSendError, ServerTls, TlsError, TlsProfile,
+};
+use trunkline_matcher::{AccessPattern, PatternIndex};
+use trunkline_registrar::{Lease, Registrar, Registration, Resolver};
+use trunkline_registrar_embedded::Embedded;
+use trunkline_route::{
+    Address, Cookie, Defaults, Endpoint, NameError, NetworkRoute, NodeName, ResolverId, TlsMode, TlsProfileId, Version,
+};
+
+use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
+use crate::connection::Live;
+use crate::events::{CAPACITY, Event, Events};
+use crate::inbound::{credentials, decide, peer_cookie};
+use crate::ports::NodePorts;
+use crate::{CallError, ConnectError, Connection, PING_SERVICE, SendError, StartError};
+
+/// The id of the embedded registrar in routes.
+const EMBEDDED: &str = "embedded";
+
+#[expect(clippy::disallowed_methods, reason = "the node is the shell that brings the time")]
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// What the node's tasks share. It holds no task that holds it, but through [`Handle`], which ends them all.
+pub(crate) struct Inner {
+    name: NodeName,
+    pub(crate) native: Arc<Native>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) registry: Arc<Registry<Live>>,
+    pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
+    discovery: Vec<ResolverId>,
+    routes: RouteTable,
+    peers: Arc<[(AccessPattern, Cookie)]>,
+    defaults: Defaults,
+    policy: Policy,
+    pub(crate) times: DialTimes,
+    memory: Mutex<Memory>,
+    profiles: BTreeMap<TlsProfileId, ClientTls>,
+    no_profile: ClientTls,
+    platform: std::sync::OnceLock<ClientTls>,
+    events: broadcast::Sender<Event>,
+    links: Mutex<JoinSet<()>>,
+    shutting_down: AtomicBool,
+}
+
+impl Inner {
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Acquire)
+    }
+
+    /// Runs the task of a link; it ends with the node.
+    pub(crate) fn spawn(&self, driver: impl Future<Output = ()> + Send + 'static) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        while links.try_join_next().is_some() {}
+        links.spawn(driver);
+    }
+
+    /// Holds a new link's messages back until the old one, which it replaces, delivered its last.
+    pub(crate) fn hold(&self, old: &Live) -> Hold {
+        let old = old.link.clone();
+        Box::pin(async move { old.inbound_done().await })
+    }
+
+    pub(crate) fn up(&self, info: &LinkInfo) {
+        tracing::info!(peer = %info.peer, link = info.short_id(), address = %info.address, role = ?info.role, "up");
+        self.emit(Event::Up(info.clone()));
+    }
+
+    pub(crate) fn on_down(self: &Arc<Self>, peer: NodeName, link: LinkId) -> DownHook {
+        let node = Arc::downgrade(self);
+        Box::new(move |reason| {
+            let Some(node) = node.upgrade() else { return };
+            if node.registry.down(&peer, link) {
+                tracing::info!(%peer, %reason, "down");
+                node.emit(Event::Down { peer, reason: reason.clone() });
+            }
+        })
+    }
+
+    /// The TLS side of a dial. Without a profile only `tls: true` needs the platform's roots; they are read once.
+    pub(crate) fn client_tls(&self, profile: Option<&TlsProfileId>, mode: &TlsMode) -> Result<ClientTls, TlsError> {
+        match (profile.and_then(|id| self.profiles.get(id)), mode) {
+            (Some(tls), _) => Ok(tls.clone()),
+            (None, TlsMode::Verify(_)) => {
+                if let Some(tls) = self.platform.get() {
+                    return Ok(tls.clone());
+                }
+                let tls = ClientTls::new(&TlsProfile::default())?;
+                Ok(self.platform.get_or_init(|| tls).clone())
+            }
+            (None, _) => Ok(self.no_profile.clone()),
+        }
+    }
+
+    fn candidates(&self, name: &NodeName, route: Option<&NetworkRoute>) -> Vec<Candidate> {
+        match route {
+            Some(route) => given(route.clone()),
+            None => self.routes.matching(name),
+        }
+    }
+
+    fn lookup(&self, name: &NodeName, route: Option<&NetworkRoute>) -> Lookup {
+        Lookup {
+            target: name.clone(),
+            candidates: self.candidates(name, route),
+            discovery: self.discovery.clone(),
+            defaults: self.defaults.clone(),
+            policy: self.policy,
+            memory: self.memory().clone(),
+            given: route.is_some(),
+        }
+    }
+
+    /// Policy belongs to the name: whether a live link is what the best route for it demands.
+    fn satisfies(&self, name: &NodeName, route: Option<&NetworkRoute>, live: &Live) -> bool {
+        let info = live.link.info();
+        if !live.link.is_open() {
+            return false;
+        }
+        let best = route.cloned().or_else(|| self.routes.matching(name).into_iter().next().map(|c| c.route));
+        let default_tls = if self.defaults.tls { TlsMode::Verify(None) } else { TlsMode::CookieOnly };
+        let (own_cookie, tls) = match &best {
+            Some(route) => (route.cookie().cloned(), route.demands(&self.defaults).1),
+            None => (None, default_tls),
+        };
+        let cookie = match own_cookie {
+            Some(cookie) => info.cookie == cookie,
+            None => info.cookie == self.defaults.cookie || peer_cookie(&self.peers, name) == Some(&info.cookie),
+        };
+        let verified = match &tls {
+            TlsMode::Verify(_) => info.tls == tls,
+            TlsMode::CookieOnly | TlsMode::DangerousSkipVerify(_) => true,
+        };
+        cookie && verified
+    }
+}
+
+/// What can be taken for a node's name: a text to be checked, or a name.
+pub trait IntoName {
+    /// The name.
+    ///
+    /// # Errors
+    /// [`NameError`] when a text is none.
+    fn into_name(self) -> Result<NodeName, NameError>;
+}
+
+impl<T: TryInto<NodeName, Error: Into<NameError>>> IntoName for T {
+    fn into_name(self) -> Result<NodeName, NameError> {
+        self.try_into().map_err(Into::into)
+    }
+}
+
+/// The last handle of a node ends everything that runs for it.
+struct Handle {
+    inner: Arc<Inner>,
+    listeners: Mutex<JoinSet<()>>,
+    listening: Vec<SocketAddr>,
+    lease: Mutex<Option<Box<dyn Lease>>>,
+    embedded: Option<Arc<Embedded>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.inner.shutting_down.store(true, Ordering::Release);
+        self.inner.links.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.inner.directory.close();
+    }
+}
+
+/// A node: it has a name, reaches other nodes by theirs, and is reached by its own.
+///
+/// Clones share it. When the last is dropped every task and socket of the node goes at once; to let peers finish,
+/// call [`Node::shut_down`] first.
+#[derive(Clone)]
+pub struct Node {
+    handle: Arc<Handle>,
+}
+
+/// How a node went down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutDownReport {
+    /// Connections that finished what was queued and under way.
+    pub drained: usize,
+    /// Connections that were cut when the grace was over.
+    pub cut: usize,
+}
+
+/// What [`Node::explain`] says about a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The name.
+    pub target: NodeName,
+    /// The live connection, when one is up.
+    pub live: Option<LinkInfo>,
+    /// Whether the live connection would be used as it is.
+    pub live_satisfies: bool,
+    /// What would be tried, in order.
+    pub steps: Vec<Preview>,
+    /// Whom a connect would end with if all of `steps` failed: nobody else is asked.
+    pub static_only: bool,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: NodeName,
+    /// Where it listens.
+    pub listening: Vec<SocketAddr>,
+    /// Registered services, sorted.
+    pub services: Vec<String>,
+    /// Live connections.
+    pub connections: usize,
+    /// Static routes.
+    pub routes: usize,
+    /// `Some(true)` when the registrar holds the announcement, `None` without a registrar or when hidden.
+    pub registered: Option<bool>,
+    /// Whether this node serves as the embedded registrar of its host.
+    pub serves_registrar: bool,
+    /// Questions this node's embedded registrar answered.
+    pub registrar_queries: u64,
+}
+
+impl Node {
+    /// Begins a node of this name, `name@host`.
+    ///
+    /// # Errors
+    /// [`NameError`] when the text is no node name.
+    pub fn builder(name: impl IntoName) -> Result<NodeBuilder, NameError> {
+        Ok(NodeBuilder::new(name.into_name()?))
+    }
+
+    pub(crate) async fn start(builder: NodeBuilder) -> Result<Self, StartError> {
+        let cookie = builder.cookie.ok_or(StartError::NoCookie)?;
+        let native = Native::new(builder.name.clone(), builder.limits);
+        let peers: Arc<[_]> = builder.peers.into();
+        let mut sockets = Vec::new();
+        for listen in &builder.listen {
+            sockets.push(bind(listen, &builder.limits, peers.clone(), &cookie)?);
+        }
+        let tls_error = |what: &dyn fmt::Display| {
+            let what = what.to_string();
+            move |source| StartError::Tls { what, source }
+        };
+        let mut profiles = BTreeMap::new();
+        for (id, profile) in &builder.profiles {
+            profiles.insert(id.clone(), ClientTls::new(profile).map_err(tls_error(&format!("profile {id}")))?);
+        }
+        let no_profile = ClientTls::new(&TlsProfile::default().no_roots()).map_err(tls_error(&"default"))?;
+
+        let embedded = match &builder.registrar {
+            RegistrarChoice::Embedded(address) => {
+                let started = Embedded::start(native.clone(), *address, cookie.clone(), builder.limits);
+                let started = started.map_err(|source| StartError::RegistrarListen { address: *address, source })?;
+                Some(Arc::new(started))
+            }
+            _ => None,
+        };
+        let registrar: Option<(ResolverId, Arc<dyn Registrar>)> = match builder.registrar {
+            RegistrarChoice::Embedded(_) => ResolverId::new(EMBEDDED).ok().zip(embedded.clone().map(|e| e as _)),
+            RegistrarChoice::Own(id, registrar) => Some((id, registrar)),
+            RegistrarChoice::None => None,
+        };
+        let mut resolvers = builder.resolvers;
+        let mut discovery = Vec::new();
+        if let Some((id, registrar)) = &registrar {
+            resolvers.insert(id.clone(), registrar.resolver());
+            discovery.push(id.clone());
+        }
+        let routes = RouteTable::new();
+        routes.set_known(resolvers.keys().cloned(), profiles.keys().cloned());
+        routes.edit(|table| {
+            for (pattern, route, weight) in builder.routes {
+                table
+                    .add(&pattern, route, weight)
+                    .map_err(|source| StartError::Route { pattern: pattern.clone(), source })?;
+            }
+            Ok::<_, StartError>(())
+        })?;
+
+        let inner = Arc::new(Inner {
+            name: builder.name.clone(),
+            native: native.clone(),
+            directory: Arc::default(),
+            registry: Registry::new(builder.name.clone()),
+            resolvers,
+            discovery,
+            routes,
+            peers,
+            defaults: Defaults { cookie, tls: builder.tls, version: builder.version },
+            policy: builder.policy,
+            times: builder.times,
+            memory: Mutex::default(),
+            profiles,
+            no_profile,
+            platform: std::sync::OnceLock::new(),
+            events: broadcast::Sender::new(CAPACITY),
+            links: Mutex::default(),
+            shutting_down: AtomicBool::new(false),
+        });
+        let (mut listeners, mut listening, mut endpoints) = (JoinSet::new(), Vec::new(), Vec::new());
+        for (listen, (socket, address)) in builder.listen.iter().zip(sockets) {
+            listening.push(address);
+            endpoints.extend(announced(listen, address, &builder.name));
+            let node = Arc::downgrade(&inner);
+            listeners.spawn(socket.serve(native.clone(), move |offered| {
+                let node = node.upgrade();
+                async move {
+                    if let Some(node) = node {
+                        decide(node, offered).await;
+                    }
+                }
+            }));
+        }
+        let handle = Handle { inner, listeners: Mutex::new(listeners), listening, lease: Mutex::default(), embedded };
+        let node = Self { handle: Arc::new(handle) };
+        if let Some((_, registrar)) = registrar.filter(|_| !builder.hidden && !endpoints.is_empty()) {
+            let lease = registrar.register(Registration { name: builder.name, endpoints }).await?;
+            *node.lease() = Some(lease);
+        }
+        Ok(node)
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        &self.handle.inner
+    }
+
+    fn lease(&self) -> MutexGuard<'_, Option<Box<dyn Lease>>> {
+        self.handle.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This node's name.
+    pub fn name(&self) -> &NodeName {
+        &self.inner().name
+    }
+
+    /// Where it listens, in the order given to the builder, with the ports that were free.
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.handle.listening
+    }
+
+    /// Adds a static route. Higher weights are tried earlier; equal ones in the order added.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing changed.
+    pub fn add_route(&self, pattern: &str, route: impl Into<NetworkRoute>, weight: i64) -> Result<(), AddError> {
+        self.inner().routes.add(pattern, route, weight)
+    }
+
+    /// Removes the route with exactly this pattern. A live connection stays up; the next attempt does not see the
+    /// route any more.
+    ///
+    /// # Errors
+    /// [`RemoveError::Unknown`]; nothing changed.
+    pub fn remove_route(&self, pattern: &str) -> Result<(), RemoveError> {
+        self.inner().routes.remove(pattern)
+    }
+
+    /// Makes many changes to the static routes at once, or none when the closure fails.
+    ///
+    /// # Errors
+    /// The closure's.
+    pub fn edit_routes<T, E>(&self, change: impl FnOnce(&mut RouteEdit<'_>) -> Result<T, E>) -> Result<T, E> {
+        self.inner().routes.edit(change)
+    }
+
+    /// The static routes as they stand, in order.
+    pub fn routes(&self) -> Arc<PatternIndex<NetworkRoute>> {
+        self.inner().routes.snapshot()
+    }
+
+    /// The static routes that match a name, best first. Opens nothing and asks nobody.
+    ///
+    /// # Errors
+    /// [`NoRoute`] when none matches.
+    pub fn route(&self, name: &NodeName) -> Result<Vec<Candidate>, NoRoute> {
+        let found = self.inner().routes.matching(name);
+        if found.is_empty() {
+            return Err(NoRoute { target: name.clone(), reason: Reason::NoCandidate, attempts: Vec::new() });
+        }
+        Ok(found)
+    }
+
+    /// What a connect to this name would try, in order, asking nobody.
+    pub fn explain(&self, name: &NodeName) -> Explanation {
+        let inner = self.inner();
+        let live = inner.registry.get(name);
+        let plan = Plan::new(inner.lookup(name, None), now());
+        let steps = plan.preview(now());
+        let static_only = !steps.iter().any(|s| matches!(s.origin, trunkline_route::Origin::Discovered { .. }));
+        Explanation {
+            target: name.clone(),
+            live_satisfies: live.as_ref().is_some_and(|live| inner.satisfies(name, None, live)),
+            live: live.map(|live| live.link.info().clone()),
+            steps,
+            static_only,
+        }
+    }
+
+    /// The connection to a name: the live one if it satisfies the name's best route, else a new one. Concurrent
+    /// calls share one dial. Dropping the future takes this caller out; the last one cancels the dial.
+    ///
+    /// # Errors
+    /// [`ConnectError`], `NoRoute` with every attempt made.
+    pub async fn connect(&self, name: impl IntoName) -> Result<Connection, ConnectError> {
+        self.connect_by(name.into_name()?, None).await
+    }
+
+    /// As [`Node::connect`], over this route and no other.
+    ///
+    /// # Errors
+    /// As [`Node::connect`], and [`AddError`] when the route names something the node does not have.
+    pub async fn connect_with(
+        &self,
+        name: impl IntoName,
+        route: impl Into<NetworkRoute>,
+    ) -> Result<Connection, ConnectError> {
+        let route = route.into();
+        self.inner().routes.check(&route)?;
+        self.connect_by(name.into_name()?, Some(route)).await
+    }
+
+    async fn connect_by(&self, name: NodeName, route: Option<NetworkRoute>) -> Result<Connection, ConnectError> {
+        let inner = self.inner();
+        if name == inner.name {
+            return Err(ConnectError::Myself(name));
+        }
+        if inner.is_shutting_down() {
+            return Err(ConnectError::ShuttingDown);
+        }
+        let dial = {
+            // The flight must not keep the node alive; its callers do.
+            let (node, name, route) = (Arc::downgrade(inner), name.clone(), route.clone());
+            move |flight, replace| {
+                let (node, name, route) = (node.clone(), name.clone(), route.clone());
+                async move {
+                    let Some(node) = node.upgrade() else { return Ok(Found::Adopt) };
+                    let lookup = node.lookup(&name, route.as_ref());
+                    exec::run(Arc::new(NodePorts { node, flight, replace }), lookup).await
+                }
+            }
+        };
+        let satisfies = |live: &Live| inner.satisfies(&name, route.as_ref(), live);
+        let live = inner.registry.connect(&name, route.as_ref(), satisfies, dial).await?;
+        Ok(Connection { slot: live.slot() })
+    }
+
+    /// The live connection to a name, whoever dialled it.
+    pub fn connection(&self, name: &NodeName) -> Option<Connection> {
+        self.inner().registry.get(name).map(|live| Connection { slot: live.slot() })
+    }
+
+    /// Every live connection, sorted by name.
+    pub fn nodes(&self) -> Vec<(LinkInfo, LinkStats)> {
+        let links = self.inner().registry.links();
+        links.into_iter().map(|(_, live)| (live.link.info().clone(), live.link.stats())).collect()
+    }
+
+    /// Makes a mailbox that peers reach by this name. Names that begin with `$` are the node's own.
+    ///
+    /// # Errors
+    /// [`RegisterError`] when the name is taken or not 1 to 255 bytes.
+    pub fn register(&self, service: &str) -> Result<Mailbox, RegisterError> {
+        if service.starts_with('$') {
+            return Err(RegisterError::Taken { name: service.into() });
+        }
+        self.inner().directory.register(service)
+    }
+
+    /// Connects if need be and sends a message; see [`Connection::send`].
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was sent.
+    pub async fn send(&self, name: impl IntoName, service: &str, body: &[u8]) -> Result<(), SendError> {
+        let name = name.into_name().map_err(ConnectError::from)?;
+        let connection = self.connect_by(name.clone(), None).await?;
+        match connection.send(service, "", body).await {
+            // It went down under our hands and took nothing: once more, over a new one.
+            Err(LinkSendError::Down(_) | LinkSendError::Draining) => {
+                Ok(self.connect_by(name, None).await?.send(service, "", body).await?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// Connects if need be, calls a service and waits for its answer, at most `deadline` in all.
+    ///
+    /// # Errors
+    /// [`CallError`] says whether the service may have seen the call.
+    pub async fn call(
+        &self,
+        name: impl IntoName,
+        service: &str,
+        body: &[u8],
+        deadline: Duration,
+    ) -> Result<Bytes, CallError> {
+        let name = name.into_name().map_err(ConnectError::from)?;
+        let whole = async {
+            let connection = self.connect_by(name.clone(), None).await?;
+            match connection.call(service, "", body, deadline).await {
+                Err(LinkCallError::NotSent(LinkSendError::Down(_) | LinkSendError::Draining)) => {
+                    let connection = self.connect_by(name.clone(), None).await?;
+                    Ok(connection.call(service, "", body, deadline).await?)
+                }
+                result => Ok(result?),
+            }
+        };
+        tokio::time::timeout(deadline, whole).await.unwrap_or(Err(LinkCallError::TimedOut(deadline).into()))
+    }
+
+    /// Connects if need be and measures one round trip to the peer's node.
+    ///
+    /// # Errors
+    /// [`CallError`]; an answer of any kind is a success.
+    pub async fn ping(&self, name: impl IntoName, deadline: Duration) -> Result<(Connection, Duration), CallError> {
+        let connection = self.connect(name).await?;
+        let began = now();
+        match connection.call(PING_SERVICE, "", &[], deadline).await {
+            Ok(_) | Err(LinkCallError::NoService) => Ok((connection, now() - began)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What happens on this node from now on.
+    pub fn events(&self) -> Events {
+        Events(self.inner().events.subscribe())
+    }
+
+    /// Forgets what failed of late: the next lookup tries in the plain order.
+    pub fn forget_failures(&self) {
+        self.inner().memory().clear();
+    }
+
+    /// What the node says of itself.
+    pub fn status(&self) -> NodeStatus {
+        let (inner, embedded) = (self.inner(), &self.handle.embedded);
+        NodeStatus {
+            name: inner.name.clone(),
+            listening: self.handle.listening.clone(),
+            services: inner.directory.names().iter().map(ToString::to_string).collect(),
+            connections: inner.registry.links().len(),
+            routes: inner.routes.snapshot().len(),
+            registered: self.lease().as_ref().map(|lease| lease.is_held()),
+            serves_registrar: embedded.as_ref().is_some_and(|e| e.serves()),
+            registrar_queries: embedded.as_ref().map_or(0, |e| e.queries()),
+        }
+    }
+
+    /// Leaves: the announcement is taken back, nobody new is let in, both ends of every connection finish what is
+    /// queued and the calls under way; what has not finished within `grace` is cut.
+    pub async fn shut_down(self, grace: Duration) -> ShutDownReport {
+        let inner = self.inner();
+        inner.shutting_down.store(true, Ordering::Release);
+        *self.lease() = None;
+        self.handle.listeners.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        let links = inner.registry.links();
+        for (_, live) in &links {
+            live.link.go_away(CloseCode::GoingAway);
+        }
+        let all = async {
+            for (_, live) in &links {
+                live.link.closed().await;
+            }
+        };
+        let _ = tokio::time::timeout(grace, all).await;
+        let cut = links.iter().filter(|(_, live)| live.link.down().is_none()).count();
+        inner.directory.close();
+        let mut tasks = std::mem::take(&mut *inner.links.lock().unwrap_or_else(PoisonError::into_inner));
+        if cut > 0 {
+            tasks.abort_all();
+        }
+        // The last words are on their way; a peer that does not take them is not waited for.
+        let _ =
+            tokio::time::timeout(Duration::from_secs(1), async { while tasks.join_next().await.is_some() {} }).await;
+        ShutDownReport { drained: links.len() - cut, cut }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("name", self.name()).field("listening", &self.listening()).finish_non_exhaustive()
+    }
+}
+
+fn bind(
+    listen: &Listen,
+    limits: &trunkline_link::NativeLimits,
+    peers: Arc<[(AccessPattern, Cookie)]>,
+    cookie: &Cookie,
+) -> Result<(Listener, SocketAddr), StartError> {
+    let address = listen.address;
+    let tls = match &listen.identity {
+        Some(identity) => ServerTls::new(identity),
+        None => ServerTls::ephemeral(),
+    };
+    let tls = tls.map_err(|source| StartError::Tls { what: format!("listener {address}"), source })?;
+    let credentials = credentials(listen, peers, cookie.clone());
+    let socket = Listener::bind(address, Mode::Node, tls, limits.gate, credentials);
+    let socket = socket.map_err(|source| StartError::Listen { address, source })?;
+    let bound = socket.local_addr().map_err(|source| StartError::Listen { address, source })?;
+    Ok((socket, bound))
+}
+
+/// What a listener is announced as: its address, or the host of the node's name when it listens everywhere.
+fn announced(listen: &Listen, bound: SocketAddr, name: &NodeName) -> Option<Endpoint> {
+    let address = match &listen.advertise {
+        Some(address) => address.clone(),
+        None if bound.ip().is_unspecified() => Address::new(name.host(), bound.port()).ok()?,
+        None => Address::new(bound.ip().to_string(), bound.port()).ok()?,
+    };
+    // Whether a certificate is checked is the caller's business: its route says so.
+    Some(Endpoint { address, tls: None, version: Some(Version::native(1)) })
+}

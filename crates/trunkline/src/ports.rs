@@ -1,0 +1,131 @@
+//! The dialling side: what a lookup's steps mean with the native link.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use trunkline_dial::exec::Ports;
+use trunkline_dial::pair::{FlightId, LinkRef};
+use trunkline_dial::{AttemptError, Held, Record};
+use trunkline_link::handshake::{CloseCode, HandshakeError, Mode, RejectCode};
+use trunkline_link::{Claims, DialError, Hooks, TlsError};
+use trunkline_route::{Attempt, Endpoint, Host, NodeName, ResolverId};
+
+use crate::connection::Live;
+use crate::events::Event;
+use crate::node::{Inner, now};
+
+/// One flight's view of the node.
+pub(crate) struct NodePorts {
+    pub(crate) node: Arc<Inner>,
+    pub(crate) flight: FlightId,
+    /// A live link is up that does not satisfy the route.
+    pub(crate) replace: bool,
+}
+
+impl Ports for NodePorts {
+    type Link = Live;
+
+    async fn resolve(&self, resolver: ResolverId, target: NodeName) -> Result<Vec<Endpoint>, AttemptError> {
+        let Some(asked) = self.node.resolvers.get(&resolver) else {
+            return Err(AttemptError::Resolve(format!("there is no resolver {resolver}")));
+        };
+        asked.resolve(&target).await.map_err(|error| AttemptError::Resolve(error.to_string()))
+    }
+
+    async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, AttemptError> {
+        let found = tokio::net::lookup_host((host.as_str(), 0)).await;
+        let found = found.map_err(|error| AttemptError::Dns(format!("{host}: {error}")))?;
+        Ok(found.map(|address| address.ip()).collect())
+    }
+
+    async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, Live), AttemptError> {
+        let node = &self.node;
+        let tls = node
+            .client_tls(attempt.tls.profile(), &attempt.tls)
+            .map_err(|e: TlsError| AttemptError::Local(e.to_string()))?;
+        let dialed = node.native.dial(socket, &attempt, Mode::Node, &tls, node.times).await.map_err(attempt_error)?;
+        let verified = dialed.verified().clone();
+        let ticket =
+            node.registry.may_finish(&verified.name, self.flight, verified.link_id, verified.incarnation, self.replace);
+        let Some(ticket) = ticket else {
+            dialed.abandon().await;
+            return Err(AttemptError::Adopted);
+        };
+        let claims = ticket.claims();
+        let claims = Claims { known_epoch: claims.known_epoch, have_link: claims.have_link, replaces: claims.replaces };
+        let standing = dialed.finish(claims).await.map_err(attempt_error)?;
+        // From here to the end nothing is awaited: the link is up, or it never was.
+        let info = standing.info().clone();
+        let link = LinkRef { id: info.id, epoch: info.epoch, incarnation: info.incarnation, dialled: true };
+        let Some(old) = node.registry.accepted(&info.peer, self.flight, link) else {
+            return Err(AttemptError::Adopted);
+        };
+        let survivor = old.as_ref().filter(|(_, retire)| retire.alive).map(|(live, _)| live.clone());
+        let hooks = Hooks {
+            hold: survivor.as_ref().map(|old| node.hold(old)),
+            on_down: Some(node.on_down(info.peer.clone(), info.id)),
+            on_first_frame: None,
+        };
+        let (link, driver) = standing.start(node.directory.clone(), hooks);
+        // The responder's end is provisional until it hears from us.
+        link.ping();
+        let live = Live::new(link);
+        live.take_place(survivor.as_ref());
+        if !node.registry.install(&info.peer, live.clone()) {
+            return Err(AttemptError::Adopted);
+        }
+        node.up(&info);
+        node.spawn(driver);
+        if let Some((old, retire)) = old {
+            old.retire(retire.alive);
+        }
+        Ok((info.peer, live))
+    }
+
+    fn observe(&self, attempt: &Attempt, failure: Option<&AttemptError>) {
+        let mut memory = self.node.memory();
+        match failure {
+            Some(error) => memory.failed(now(), attempt, error),
+            None => memory.succeeded(attempt),
+        }
+    }
+
+    fn recorded(&self, target: &NodeName, record: &Record) {
+        if matches!(record.error, AttemptError::Tls(_) | AttemptError::WrongCookie) {
+            tracing::warn!(%target, %record, "attempt failed");
+        } else {
+            tracing::debug!(%target, %record, "attempt failed");
+        }
+        self.node.emit(Event::AttemptFailed { target: target.clone(), record: record.clone() });
+    }
+}
+
+fn attempt_error(error: DialError) -> AttemptError {
+    match error {
+        DialError::Handshake(HandshakeError::Closed { code, text }) => match code {
+            CloseCode::Duplicate | CloseCode::LostTie => AttemptError::Adopted,
+            CloseCode::NameInUse => AttemptError::NameInUse("the peer still talks to it".into()),
+            code => AttemptError::Rejected(HandshakeError::Closed { code, text }.to_string()),
+        },
+        DialError::Handshake(HandshakeError::Rejected { code: RejectCode::Myself, .. }) => AttemptError::Myself,
+        DialError::Handshake(error @ HandshakeError::Rejected { .. }) => AttemptError::Rejected(error.to_string()),
+        DialError::Handshake(HandshakeError::WrongCookie) => AttemptError::WrongCookie,
+        DialError::Handshake(HandshakeError::WrongName { actual, .. }) => AttemptError::WrongName { actual },
+        DialError::Handshake(error @ HandshakeError::Version { .. }) => AttemptError::Version(error.to_string()),
+        error @ DialError::UnknownVersion(..) => AttemptError::Version(error.to_string()),
+        DialError::Handshake(error) => AttemptError::Handshake(error.to_string()),
+        DialError::HandshakeEnded => AttemptError::Handshake("the peer closed in the middle".into()),
+        DialError::HandshakeTimeout(after) => AttemptError::HandshakeTimeout(after),
+        DialError::Tcp(error) if is_local(&error) => AttemptError::Local(error.to_string()),
+        DialError::Tcp(error) => AttemptError::Tcp(error.to_string()),
+        DialError::TcpTimeout(after) => AttemptError::TcpTimeout(after),
+        DialError::TlsTimeout(after) => AttemptError::TlsTimeout(after),
+        DialError::TlsConfig(error) => AttemptError::Local(error.to_string()),
+        error => AttemptError::Tls(error.to_string()),
+    }
+}
+
+/// Out of file descriptors, of this process (24) or the machine (23): no other candidate would fare better.
+fn is_local(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24))
+}
