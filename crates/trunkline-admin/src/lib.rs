@@ -1,1 +1,14 @@
-//! The operations API of a trunkline node: JSON over HTTP on a Unix socket or TCP, and its client
+//! The operations API of a trunkline node: JSON over HTTP, on a Unix socket (mode 0600) by default, on TCP with a
+//! bearer token on request.
+//!
+//! [`Operations`] are the operations without HTTP, [`AdminServer`] serves them, [`AdminClient`] asks for them, and
+//! [`api`] has the types both ends share. Paths, requests and answers are listed in the project's `docs/ADMIN.md`.
+
+pub mod api;
+mod client;
+mod ops;
+mod server;
+
+pub use client::{AdminClient, ClientError};
+pub use ops::{Kind, OpError, Operations, Source};
+pub use server::{AdminAddress, AdminError, AdminServer};

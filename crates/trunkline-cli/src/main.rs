@@ -1,2 +1,56 @@
-//! The trunkline binary: run a node, reach others by name, look at routes
-fn main() {}
+//! The `trunkline` binary: run a node, reach others by name, look at routes.
+
+mod args;
+mod boot;
+mod commands;
+mod demo;
+mod output;
+mod serve;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use output::Failed;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = output::Output::new(cli.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output.fail(Failed::because(format!("the runtime does not start: {error}"))),
+    };
+    let result = runtime.block_on(run(cli, &output));
+    // What is left are tasks that nobody waits for; they end with the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => output.fail(failed),
+    }
+}
+
+async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
+    let quiet = !matches!(cli.command, Command::Node(_));
+    serve::start_logging(&cli.log, quiet)?;
+    match cli.command {
+        Command::Node(args) => serve::node(args, output).await,
+        Command::Demo(args) => demo::run(args, output).await,
+        Command::Check(args) => commands::check(&args, output),
+        Command::Completions { shell } => {
+            let mut command = <Cli as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut command, "trunkline", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Explain { at, name } => commands::explain(at, &name, output).await,
+        Command::Routes { command } => commands::routes(command, output).await,
+        Command::Ping { at, name, wait } => commands::ping(at, &name, wait, output).await,
+        Command::Send { at, message } => commands::send(at, message, output).await,
+        Command::Call { at, message, wait } => commands::call(at, message, wait, output).await,
+        Command::Nodes { at } => commands::nodes(at, output).await,
+        Command::Status { at } => commands::status(at, output).await,
+        Command::Disconnect { at, name } => commands::disconnect(at, &name, output).await,
+        Command::Reload { at } => commands::reload(at, output).await,
+    }
+}

@@ -30,7 +30,8 @@ pub struct Layers {
 
 /// Variables that begin with `TRUNKLINE_` and are not part of the configuration: the file's path, the log filter,
 /// and the token a client shows to the admin interface.
-pub const RESERVED_VARIABLES: [&str; 3] = ["TRUNKLINE_CONFIG", "TRUNKLINE_LOG", "TRUNKLINE_ADMIN_TOKEN"];
+pub const RESERVED_VARIABLES: [&str; 4] =
+    ["TRUNKLINE_ADMIN", "TRUNKLINE_CONFIG", "TRUNKLINE_LOG", "TRUNKLINE_ADMIN_TOKEN"];
 
 impl Layers {
     /// Nothing laid over the file.

@@ -45,6 +45,7 @@ pub struct Embedded {
 struct Core {
     native: Arc<Native>,
     listen: SocketAddr,
+    may_serve: bool,
     cookie: Cookie,
     limits: NativeLimits,
     role: Mutex<Role>,
@@ -78,9 +79,21 @@ impl Embedded {
     /// # Errors
     /// The operating system's, other than that the port is in use.
     pub fn start(native: Arc<Native>, listen: SocketAddr, cookie: Cookie, limits: NativeLimits) -> io::Result<Self> {
+        let this = Self::new(native, listen, cookie, limits, true);
+        this.core.try_serve()?;
+        Ok(this)
+    }
+
+    /// Only ever asks the registrar at `listen`: for short-lived nodes, whose end must not matter to others.
+    pub fn client(native: Arc<Native>, listen: SocketAddr, cookie: Cookie, limits: NativeLimits) -> Self {
+        Self::new(native, listen, cookie, limits, false)
+    }
+
+    fn new(native: Arc<Native>, listen: SocketAddr, cookie: Cookie, limits: NativeLimits, may_serve: bool) -> Self {
         let core = Arc::new(Core {
             native,
             listen,
+            may_serve,
             cookie,
             limits,
             role: Mutex::new(Role::Client),
@@ -88,8 +101,7 @@ impl Embedded {
             remote: tokio::sync::Mutex::default(),
             table: Arc::default(),
         });
-        core.try_serve()?;
-        Ok(Self { core })
+        Self { core }
     }
 
     /// Whether this node is the one that answers.
@@ -119,6 +131,9 @@ impl Core {
 
     /// Binds the port if it is free.
     fn try_serve(&self) -> io::Result<bool> {
+        if !self.may_serve {
+            return Ok(false);
+        }
         let mut role = self.role();
         if matches!(&*role, Role::Server(_)) {
             return Ok(true);

@@ -58,7 +58,7 @@ impl From<SocketAddr> for Listen {
 }
 
 pub(crate) enum RegistrarChoice {
-    Embedded(SocketAddr),
+    Embedded { listen: SocketAddr, serve: bool },
     None,
     Own(ResolverId, Arc<dyn Registrar>),
 }
@@ -89,7 +89,7 @@ impl NodeBuilder {
             cookie: None,
             listen: Vec::new(),
             routes: Vec::new(),
-            registrar: RegistrarChoice::Embedded(crate::default_registrar()),
+            registrar: RegistrarChoice::Embedded { listen: crate::default_registrar(), serve: true },
             resolvers: BTreeMap::new(),
             profiles: BTreeMap::new(),
             peers: Vec::new(),
@@ -122,7 +122,13 @@ impl NodeBuilder {
 
     /// Serves and asks the embedded registrar at this address. The default, at 127.0.0.1:4499.
     pub fn embedded_registrar(mut self, listen: SocketAddr) -> Self {
-        self.registrar = RegistrarChoice::Embedded(listen);
+        self.registrar = RegistrarChoice::Embedded { listen, serve: true };
+        self
+    }
+
+    /// Asks the embedded registrar at this address but never serves it: for short-lived nodes.
+    pub fn embedded_registrar_client(mut self, listen: SocketAddr) -> Self {
+        self.registrar = RegistrarChoice::Embedded { listen, serve: false };
         self
     }
 

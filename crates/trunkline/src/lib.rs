@@ -54,6 +54,7 @@ pub use trunkline_dial::{AddError, AttemptError, Candidate, NoRoute, Reason, Rec
 pub use trunkline_link::{
     CallError as LinkCallError, DialTimes, Down, Identity, KeepAlive, LinkInfo, LinkStats, Mailbox, Message,
     NativeLimits, RegisterError, Replier, Role, SendError as LinkSendError, TlsError, TlsProfile, gate::GateLimits,
+    random_16,
 };
 pub use trunkline_matcher::{AccessPattern, PatternError};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};

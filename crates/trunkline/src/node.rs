@@ -276,15 +276,18 @@ impl Node {
         let no_profile = ClientTls::new(&TlsProfile::default().no_roots()).map_err(tls_error(&"default"))?;
 
         let embedded = match &builder.registrar {
-            RegistrarChoice::Embedded(address) => {
-                let started = Embedded::start(native.clone(), *address, cookie.clone(), builder.limits);
-                let started = started.map_err(|source| StartError::RegistrarListen { address: *address, source })?;
-                Some(Arc::new(started))
+            RegistrarChoice::Embedded { listen, serve: true } => {
+                let started = Embedded::start(native.clone(), *listen, cookie.clone(), builder.limits);
+                Some(started.map_err(|source| StartError::RegistrarListen { address: *listen, source })?)
+            }
+            RegistrarChoice::Embedded { listen, serve: false } => {
+                Some(Embedded::client(native.clone(), *listen, cookie.clone(), builder.limits))
             }
             _ => None,
         };
+        let embedded = embedded.map(Arc::new);
         let registrar: Option<(ResolverId, Arc<dyn Registrar>)> = match builder.registrar {
-            RegistrarChoice::Embedded(_) => ResolverId::new(EMBEDDED).ok().zip(embedded.clone().map(|e| e as _)),
+            RegistrarChoice::Embedded { .. } => ResolverId::new(EMBEDDED).ok().zip(embedded.clone().map(|e| e as _)),
             RegistrarChoice::Own(id, registrar) => Some((id, registrar)),
             RegistrarChoice::None => None,
         };

@@ -1,0 +1,405 @@
+//! What goes over the operations API: the same types at both ends.
+
+use serde::{Deserialize, Serialize};
+use trunkline::{
+    Candidate, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview, Record, Role, Source,
+};
+use trunkline_config::RouteEntry;
+
+/// `GET /v1/status`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name.
+    pub name: String,
+    /// Version of the software.
+    pub version: String,
+    /// Where it listens, `host:port`.
+    pub listening: Vec<String>,
+    /// Registered services.
+    pub services: Vec<String>,
+    /// Live connections.
+    pub connections: usize,
+    /// Static routes.
+    pub routes: usize,
+    /// Whether the registrar holds the announcement; absent without a registrar or when hidden.
+    pub registered: Option<bool>,
+    /// Whether this node serves as the registrar of its host.
+    pub serves_registrar: bool,
+    /// Questions its registrar answered.
+    pub registrar_queries: u64,
+}
+
+impl From<NodeStatus> for Status {
+    fn from(status: NodeStatus) -> Self {
+        Self {
+            name: status.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            listening: status.listening.iter().map(ToString::to_string).collect(),
+            services: status.services,
+            connections: status.connections,
+            routes: status.routes,
+            registered: status.registered,
+            serves_registrar: status.serves_registrar,
+            registrar_queries: status.registrar_queries,
+        }
+    }
+}
+
+/// One live connection: `GET /v1/nodes` gives all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The peer's proven name.
+    pub name: String,
+    /// Its socket address.
+    pub address: String,
+    /// The first digits of the link's id, the same at both ends.
+    pub link: String,
+    /// The how-many-eth link of this pair of lives.
+    pub epoch: u64,
+    /// Which end dialled: `out` or `in`.
+    pub direction: String,
+    /// The handshake version.
+    pub handshake: String,
+    /// How the certificate was treated: `cookie`, `verify…` or `skip-verify`.
+    pub tls: String,
+    /// The peer's software.
+    pub software: String,
+    /// Messages, calls and answers sent.
+    pub messages_out: u64,
+    /// Messages, calls and answers received.
+    pub messages_in: u64,
+    /// Bytes written.
+    pub bytes_out: u64,
+    /// Bytes read.
+    pub bytes_in: u64,
+    /// Messages for unknown services, dropped.
+    pub undeliverable: u64,
+}
+
+impl From<(LinkInfo, LinkStats)> for Peer {
+    fn from((info, stats): (LinkInfo, LinkStats)) -> Self {
+        Self {
+            name: info.peer.to_string(),
+            address: info.address.to_string(),
+            link: info.short_id(),
+            epoch: info.epoch,
+            direction: if info.role == Role::Initiator { "out" } else { "in" }.into(),
+            handshake: format!("TLK/{}", info.version),
+            tls: info.tls.to_string(),
+            software: info.software,
+            messages_out: stats.messages_out,
+            messages_in: stats.messages_in,
+            bytes_out: stats.bytes_out,
+            bytes_in: stats.bytes_in,
+            undeliverable: stats.undeliverable,
+        }
+    }
+}
+
+/// One static route: `GET /v1/routes` gives all, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The pattern.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// The weight.
+    pub weight: i64,
+    /// The fixed host; absent for the host in the name, or a resolver route.
+    pub host: Option<String>,
+    /// The fixed port.
+    pub port: Option<u16>,
+    /// Who is asked for the address.
+    pub resolver: Option<String>,
+    /// Whether certificates are verified; absent for the node's default.
+    pub tls: Option<bool>,
+    /// The TLS profile.
+    pub tls_profile: Option<String>,
+    /// TLS without verification.
+    pub insecure_skip_verify: bool,
+    /// The handshake version demanded.
+    pub handshake: Option<String>,
+    /// Whether the route has a cookie of its own. The cookie itself is never shown.
+    pub own_cookie: bool,
+    /// `never`, when the static routes are the whole answer for its names.
+    pub fallback: Option<String>,
+}
+
+impl Route {
+    /// A route as it stands in the table.
+    pub fn new(pattern: &str, weight: i64, route: &NetworkRoute) -> Self {
+        let (host, port, resolver) = match route.source() {
+            Source::Direct { host, port } => (host.clone(), Some(*port), None),
+            Source::Resolve { resolver, overrides } => (overrides.host.clone(), overrides.port, Some(resolver)),
+        };
+        Self {
+            pattern: pattern.into(),
+            weight,
+            host: host.map(|host| host.to_string()),
+            port: port.map(u16::from),
+            resolver: resolver.map(ToString::to_string),
+            tls: route.tls(),
+            tls_profile: route.tls_profile().map(ToString::to_string),
+            insecure_skip_verify: route.insecure_skip_verify(),
+            handshake: route.version().map(ToString::to_string),
+            own_cookie: route.cookie().is_some(),
+            fallback: route.fallback_never().then(|| "never".into()),
+        }
+    }
+}
+
+impl From<&Candidate> for Route {
+    fn from(candidate: &Candidate) -> Self {
+        Self::new(&candidate.pattern, candidate.weight, &candidate.route)
+    }
+}
+
+/// `POST /v1/routes`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddRoute {
+    /// The route as it stands in the configuration file.
+    pub route: RouteEntry,
+    /// Also write it to the node's configuration file.
+    #[serde(default)]
+    pub save: bool,
+}
+
+/// `POST /v1/routes/remove`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRoute {
+    /// The exact text of the pattern.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// Also take it out of the node's configuration file.
+    #[serde(default)]
+    pub save: bool,
+}
+
+/// What came of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// What was done, in words.
+    pub message: String,
+}
+
+/// One line of `GET /v1/explain?name=…`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// `static`, `static resolver` or `discovery`.
+    pub stage: String,
+    /// The pattern of the route; absent for discovery.
+    pub pattern: Option<String>,
+    /// Who is asked, if somebody is.
+    pub resolver: Option<String>,
+    /// The route's weight.
+    pub weight: Option<i64>,
+    /// `host:port`; absent when a resolver must be asked first.
+    pub address: Option<String>,
+    /// How the certificate would be treated.
+    pub tls: Option<String>,
+    /// The handshake version.
+    pub handshake: Option<String>,
+    /// What failed there of late.
+    pub remembered: Option<String>,
+    /// For how many more milliseconds that counts against it.
+    pub remembered_ms: Option<u64>,
+}
+
+impl From<&Preview> for Step {
+    fn from(preview: &Preview) -> Self {
+        let (stage, pattern, resolver) = origin(&preview.origin);
+        Self {
+            stage: stage.into(),
+            pattern,
+            resolver,
+            weight: preview.weight,
+            address: preview.address.clone(),
+            tls: preview.attempt.as_ref().map(|attempt| attempt.tls.to_string()),
+            handshake: preview.attempt.as_ref().map(|attempt| attempt.version.to_string()),
+            remembered: preview.remembered.as_ref().map(|(_, error)| error.to_string()),
+            remembered_ms: preview.remembered.as_ref().map(|(left, _)| left.as_millis() as u64),
+        }
+    }
+}
+
+fn origin(origin: &Origin) -> (&'static str, Option<String>, Option<String>) {
+    match origin {
+        Origin::Static { pattern } => ("static", Some(pattern.to_string()), None),
+        Origin::StaticResolved { pattern, resolver } => {
+            ("static resolver", Some(pattern.to_string()), Some(resolver.to_string()))
+        }
+        Origin::Discovered { resolver } => ("discovery", None, Some(resolver.to_string())),
+        Origin::Given => ("given", None, None),
+    }
+}
+
+/// `GET /v1/explain?name=…`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The name.
+    pub name: String,
+    /// The live link that would be used, by the first digits of its id.
+    pub live: Option<String>,
+    /// What would be tried, in order.
+    pub steps: Vec<Step>,
+    /// Nobody is asked when the static routes fail.
+    pub static_only: bool,
+}
+
+impl From<&trunkline::Explanation> for Explanation {
+    fn from(explanation: &trunkline::Explanation) -> Self {
+        Self {
+            name: explanation.target.to_string(),
+            live: explanation.live.as_ref().filter(|_| explanation.live_satisfies).map(LinkInfo::short_id),
+            steps: explanation.steps.iter().map(Step::from).collect(),
+            static_only: explanation.static_only,
+        }
+    }
+}
+
+/// A body: UTF-8 text as it is, anything else in base64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// UTF-8.
+    Text(String),
+    /// Any bytes, base64 with padding.
+    Base64(String),
+}
+
+impl Body {
+    /// Bytes in the form that suits them.
+    pub fn new(bytes: &[u8]) -> Self {
+        use base64::Engine;
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.into()),
+            Err(_) => Self::Base64(base64::engine::general_purpose::STANDARD.encode(bytes)),
+        }
+    }
+
+    /// The bytes.
+    ///
+    /// # Errors
+    /// A sentence when the base64 is malformed.
+    pub fn bytes(&self) -> Result<Vec<u8>, String> {
+        use base64::Engine;
+        match self {
+            Self::Text(text) => Ok(text.clone().into_bytes()),
+            Self::Base64(text) => base64::engine::general_purpose::STANDARD
+                .decode(text)
+                .map_err(|e| format!("'body.base64' is not base64: {e}")),
+        }
+    }
+}
+
+/// `POST /v1/ping` and, with the name alone, `POST /v1/disconnect`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PingRequest {
+    /// Whom.
+    pub name: String,
+    /// How long to wait for the answer once connected, in milliseconds. Default 5000.
+    #[serde(default = "five_seconds")]
+    pub timeout_ms: u64,
+}
+
+fn five_seconds() -> u64 {
+    5000
+}
+
+/// The answer to a ping.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pong {
+    /// The connection used.
+    pub peer: Peer,
+    /// Until the connection was there, in milliseconds.
+    pub connect_ms: f64,
+    /// One round trip, in milliseconds.
+    pub round_trip_ms: f64,
+}
+
+/// `POST /v1/disconnect`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DisconnectRequest {
+    /// Whom.
+    pub name: String,
+}
+
+/// `POST /v1/send` and `POST /v1/call`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageRequest {
+    /// Whom.
+    pub name: String,
+    /// Which service there.
+    pub service: String,
+    /// What.
+    pub body: Body,
+    /// For calls: how long to wait in all, in milliseconds. Default 5000.
+    #[serde(default = "five_seconds")]
+    pub timeout_ms: u64,
+}
+
+/// The answer to a call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallReply {
+    /// What the service answered.
+    pub body: Body,
+    /// How long it took, connecting included, in milliseconds.
+    pub took_ms: f64,
+}
+
+/// One failed attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Where it came from.
+    pub origin: String,
+    /// What was dialled, `host:port`; empty when it did not come to that.
+    pub address: String,
+    /// The stage it reached.
+    pub stage: String,
+    /// Its cause.
+    pub error: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: f64,
+}
+
+impl From<&Record> for Attempt {
+    fn from(record: &Record) -> Self {
+        Self {
+            origin: record.origin.to_string(),
+            address: record.address.clone(),
+            stage: record.error.stage().into(),
+            error: record.error.to_string(),
+            took_ms: record.took.as_secs_f64() * 1e3,
+        }
+    }
+}
+
+/// Every answer that is no success.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What went wrong and what to do.
+    pub error: String,
+    /// For a name that could not be reached: every attempt, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+}
+
+impl Failure {
+    /// A failure in words.
+    pub fn new(error: impl ToString) -> Self {
+        Self { error: error.to_string(), attempts: Vec::new() }
+    }
+}
+
+impl From<&NoRoute> for Failure {
+    fn from(no_route: &NoRoute) -> Self {
+        Self {
+            error: format!("no route to {}: {}", no_route.target, no_route.reason),
+            attempts: no_route.attempts.iter().map(Attempt::from).collect(),
+        }
+    }
+}

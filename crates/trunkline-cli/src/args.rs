@@ -1,0 +1,274 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Reach any node by its name.
+///
+/// Commands that ask something talk to a running node over its operations API (--admin), or, with --config, act as
+/// a short-lived hidden node of their own. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+#[derive(Debug, Parser)]
+#[command(name = "trunkline", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// What to log to standard error: error, warn, info, debug, trace, or directives such as
+    /// info,trunkline_link=trace. Default: info for a node, error otherwise.
+    #[arg(long, global = true, env = "TRUNKLINE_LOG", value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the main job on a small cluster of real processes on this machine.
+    Demo(DemoArgs),
+    /// Run a node until it is told to stop (SIGTERM drains and leaves, SIGHUP reads the routes again).
+    Node(NodeArgs),
+    /// Check a configuration file without starting anything.
+    Check(ConfigArgs),
+    /// Say what a connect to NAME would try, in order, asking nobody.
+    Explain {
+        #[command(flatten)]
+        at: At,
+        name: String,
+    },
+    /// List, add or remove static routes.
+    Routes {
+        #[command(subcommand)]
+        command: RoutesCommand,
+    },
+    /// Connect to NAME and measure a round trip.
+    Ping {
+        #[command(flatten)]
+        at: At,
+        name: String,
+        /// How long to wait for the answer once connected.
+        #[arg(long, default_value = "5s", value_parser = duration)]
+        wait: Duration,
+    },
+    /// Send a message to a service of NAME.
+    Send {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        message: MessageArgs,
+    },
+    /// Call a service of NAME and print its answer.
+    Call {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        message: MessageArgs,
+        /// How long to wait for the answer, connecting included.
+        #[arg(long, default_value = "20s", value_parser = duration)]
+        wait: Duration,
+    },
+    /// List the live connections of a running node.
+    Nodes {
+        #[command(flatten)]
+        at: Admin,
+    },
+    /// Show what a running node says of itself.
+    Status {
+        #[command(flatten)]
+        at: Admin,
+    },
+    /// End a running node's connection to NAME, in order.
+    Disconnect {
+        #[command(flatten)]
+        at: Admin,
+        name: String,
+    },
+    /// Have a running node read the routes of its file again, as SIGHUP does.
+    Reload {
+        #[command(flatten)]
+        at: Admin,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoutesCommand {
+    /// List the routes in the order they are tried.
+    List {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Add a route to a running node.
+    Add {
+        #[command(flatten)]
+        at: Admin,
+        #[command(flatten)]
+        route: RouteArgs,
+        /// Also write it to the node's configuration file.
+        #[arg(long)]
+        save: bool,
+    },
+    /// Remove a route from a running node; live connections stay up.
+    Remove {
+        #[command(flatten)]
+        at: Admin,
+        /// The exact text of the pattern.
+        pattern: String,
+        /// Also take it out of the node's configuration file.
+        #[arg(long)]
+        save: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteArgs {
+    /// A regular expression searched anywhere in the name; anchor it with ^ and $.
+    pub(crate) pattern: String,
+    /// Higher is tried earlier.
+    #[arg(long, default_value_t = trunkline::DEFAULT_WEIGHT, allow_negative_numbers = true)]
+    pub(crate) weight: i64,
+    /// Where to dial. Default: the part of the name after the @.
+    #[arg(long, conflicts_with = "resolver")]
+    pub(crate) host: Option<String>,
+    /// The port to dial.
+    #[arg(long, required_unless_present = "resolver", conflicts_with = "resolver")]
+    pub(crate) port: Option<u16>,
+    /// Ask this resolver for the address instead.
+    #[arg(long)]
+    pub(crate) resolver: Option<String>,
+    /// Verify the peer's certificate (true) or let the cookie alone prove it (false). Default: the node's.
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) tls: Option<bool>,
+    /// A TLS profile of the node's configuration.
+    #[arg(long)]
+    pub(crate) tls_profile: Option<String>,
+    /// With TLS, do not verify the peer's certificate.
+    #[arg(long)]
+    pub(crate) insecure_skip_verify: bool,
+    /// The handshake version to demand.
+    #[arg(long)]
+    pub(crate) handshake: Option<String>,
+    /// A file with the cookie that replaces the node's; only its owner may be able to read it.
+    #[arg(long)]
+    pub(crate) cookie_file: Option<PathBuf>,
+    /// Make the static routes the whole answer for the names this route matches.
+    #[arg(long)]
+    pub(crate) fallback_never: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MessageArgs {
+    pub(crate) name: String,
+    pub(crate) service: String,
+    /// The body, or - for standard input.
+    pub(crate) payload: String,
+}
+
+/// A running node.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Admin {
+    /// The running node to ask: its socket, or host:port with the token in TRUNKLINE_ADMIN_TOKEN. Default: the one
+    /// *.data/admin.sock in this directory.
+    #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "SOCKET|HOST:PORT")]
+    pub(crate) admin: Option<String>,
+}
+
+/// A running node, or a short-lived one.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct At {
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+    /// Act as a short-lived hidden node with this configuration instead of asking a running one.
+    #[arg(long, value_name = "FILE", conflicts_with = "admin")]
+    pub(crate) config: Option<PathBuf>,
+    /// Overrides a value of the configuration, for example node.fallback=never.
+    #[arg(long, value_name = "KEY=VALUE", requires = "config")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// The configuration file.
+    pub(crate) file: PathBuf,
+    /// Overrides a value of the configuration, for example node.fallback=never.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// The configuration file.
+    #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Overrides a value of the configuration, for example node.fallback=never.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Serve a service that answers every call with TEXT, or with the call's own payload, to try things out.
+    #[arg(long, value_name = "SERVICE[=TEXT]")]
+    pub(crate) answer: Vec<String>,
+    /// How long connections may take to finish when the node leaves.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub(crate) grace: Duration,
+    /// Leave when standard input ends, for supervisors that hold a pipe.
+    #[arg(long)]
+    pub(crate) until_eof: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Leave the cluster up until Ctrl-C, and print commands to try.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let error = || format!("{text:?} is no duration; write 500ms, 5s or 2m");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| error())?;
+    let ms = match &text[digits.len()..] {
+        "ms" => Some(number),
+        "s" | "" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        _ => None,
+    };
+    let ms = ms.filter(|ms| (1..=86_400_000).contains(ms)).ok_or_else(error)?;
+    Ok(Duration::from_millis(ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "s", "-1s", "1h", "1.5s", "0s", "99999999999999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! From a configuration to a node.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use trunkline::{Address, DialTimes, Identity, Listen, Node, NodeBuilder, NodeName, Policy, TlsProfile};
+use trunkline_config::{CertificateFiles, Config, Layers, ListenConfig, NodeConfig, RegistrarConfig, TlsProfileConfig};
+
+use crate::output::Failed;
+
+/// Reads a configuration; its warnings go to the log.
+pub(crate) fn load(path: &Path, layers: &Layers) -> Result<Config, Failed> {
+    let config = Config::load(path, layers).map_err(Failed::usage)?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(config)
+}
+
+/// The builder of the node a configuration describes.
+pub(crate) async fn builder(config: &Config) -> Result<NodeBuilder, Failed> {
+    let node = &config.node;
+    let mut builder = common(config, node.name.clone())?.hidden(node.hidden);
+    for listen in &node.listen {
+        builder = builder.listen(self::listen(listen).await?);
+    }
+    Ok(match node.registrar {
+        RegistrarConfig::Embedded => builder.embedded_registrar(registrar(node).await?),
+        _ => builder.no_registrar(),
+    })
+}
+
+/// A short-lived hidden node with the configuration's routes and cookies, under a name of its own.
+pub(crate) async fn short_lived(config: &Config) -> Result<Node, Failed> {
+    let node = &config.node;
+    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+    let name = NodeName::new(format!("cli-{random:016x}@{}", node.name.host())).map_err(Failed::usage)?;
+    let builder = common(config, name)?.hidden(true);
+    let builder = match node.registrar {
+        RegistrarConfig::Embedded => builder.embedded_registrar_client(registrar(node).await?),
+        _ => builder.no_registrar(),
+    };
+    builder.start().await.map_err(Failed::usage)
+}
+
+fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
+    let (node, times) = (&config.node, &config.node.timeouts);
+    let policy = Policy {
+        fallback: node.fallback,
+        resolve: times.resolve,
+        dns: times.dns,
+        candidate: times.candidate,
+        total: times.total,
+        ..Policy::default()
+    };
+    let mut builder = Node::builder(name)
+        .map_err(Failed::usage)?
+        .cookie(node.cookie.clone())
+        .policy(policy)
+        .times(DialTimes { tcp: times.tcp, tls: times.tls, handshake: times.handshake })
+        .tls(node.tls)
+        .handshake(node.handshake.clone());
+    for (id, profile) in &config.tls_profiles {
+        builder = builder.tls_profile(id.clone(), tls_profile(profile)?);
+    }
+    for peer in &config.peers {
+        builder = builder.peer(peer.pattern.clone(), peer.cookie.clone());
+    }
+    for route in &config.routes {
+        builder = builder.route(route.pattern.as_str(), route.route.clone(), route.weight);
+    }
+    Ok(builder)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failed> {
+    std::fs::read(path).map_err(|e| Failed::usage(format!("{} cannot be read: {e}", path.display())))
+}
+
+fn identity(files: &CertificateFiles) -> Result<Identity, Failed> {
+    Identity::from_pem(&read(&files.certificate)?, &read(&files.key)?)
+        .map_err(|e| Failed::usage(format!("{}: {e}", files.certificate.display())))
+}
+
+fn tls_profile(config: &TlsProfileConfig) -> Result<TlsProfile, Failed> {
+    let mut profile = TlsProfile::default();
+    if let Some(roots) = &config.roots {
+        let bad = |e| Failed::usage(format!("{}: {e}", roots.display()));
+        profile = profile.roots_pem(&read(roots)?).map_err(bad)?;
+    }
+    if let Some(files) = &config.certificate {
+        profile = profile.identity(identity(files)?);
+    }
+    if let Some(name) = &config.server_name {
+        profile = profile.server_name(name.as_str());
+    }
+    Ok(profile)
+}
+
+async fn listen(config: &ListenConfig) -> Result<Listen, Failed> {
+    let address = resolve("node.listen", config.host.as_str(), config.port).await?;
+    let mut listen = Listen::at(address);
+    if let Some(advertise) = &config.advertise {
+        // A port of 0 is announced as the one that was free, which `Listen` knows only without an address.
+        let port = advertise.port.map_or(config.port, u16::from);
+        let host = advertise.host.as_ref().map_or_else(|| config.host.to_string(), ToString::to_string);
+        let advertised = Address::new(host, port).map_err(|e| {
+            Failed::usage(format!("node.listen.advertise: {e}; a listener on port 0 needs advertise.port"))
+        })?;
+        listen = listen.advertise(advertised);
+    }
+    if let Some(files) = &config.tls {
+        listen = listen.identity(identity(files)?);
+    }
+    if let Some(cookie) = &config.cookie {
+        listen = listen.cookie(cookie.clone());
+    }
+    if let Some(allow) = &config.allow {
+        listen = listen.allow(allow.clone());
+    }
+    Ok(listen)
+}
+
+async fn registrar(node: &NodeConfig) -> Result<SocketAddr, Failed> {
+    let listen = &node.registrar_listen;
+    resolve("node.registrar_listen", listen.host.as_str(), listen.port.get()).await
+}
+
+async fn resolve(key: &str, host: &str, port: u16) -> Result<SocketAddr, Failed> {
+    let found = tokio::net::lookup_host((host, port)).await;
+    let found = found.map_err(|e| Failed::usage(format!("{key}: {host} does not resolve: {e}")))?.next();
+    found.ok_or_else(|| Failed::usage(format!("{key}: {host} does not resolve")))
+}

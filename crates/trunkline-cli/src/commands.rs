@@ -1,0 +1,292 @@
+//! The commands that ask something and print the answer.
+
+use std::io::Read;
+use std::time::Duration;
+
+use serde_json::json;
+use trunkline::NodeName;
+use trunkline_admin::api::{
+    AddRoute, Body, CallReply, Changed, DisconnectRequest, Explanation, MessageRequest, Peer, PingRequest, Pong,
+    RemoveRoute, Route, Status,
+};
+use trunkline_config::{Config, Layers, RouteEntry};
+
+use crate::args::{Admin, At, ConfigArgs, MessageArgs, RouteArgs, RoutesCommand};
+use crate::output::{Failed, Output, table};
+use crate::target::{Target, client};
+
+pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
+    let config = Config::load(&args.file, &Layers::from_process(args.set.clone())).map_err(Failed::usage)?;
+    let value = json!({
+        "node": config.node.name.as_str(), "routes": config.routes.len(), "warnings": config.warnings(),
+    });
+    output.print(&value, |_| {
+        let routes = config.routes.len();
+        let mut text = format!("{}: fine; node {}, {routes} routes", args.file.display(), config.node.name);
+        for warning in config.warnings() {
+            text += &format!("\nwarning: {warning}");
+        }
+        text
+    });
+    Ok(())
+}
+
+/// A malformed name is wrong usage, whoever would be asked.
+fn checked(name: &str) -> Result<(), Failed> {
+    NodeName::new(name).map(drop).map_err(Failed::usage)
+}
+
+pub(crate) async fn explain(at: At, name: &str, output: &Output) -> Result<(), Failed> {
+    checked(name)?;
+    let explanation: Explanation = match Target::find(at).await? {
+        Target::Running(client) => client.get(&format!("/v1/explain?name={}", encoded(name))).await?,
+        Target::ShortLived(operations) => operations.explain(name)?,
+    };
+    output.print(&explanation, explain_text);
+    Ok(())
+}
+
+fn encoded(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+pub(crate) fn explain_text(explanation: &Explanation) -> String {
+    let mut text = String::new();
+    if let Some(link) = &explanation.live {
+        text += &format!("{} is connected (link {link}); that connection is used.\nOtherwise:\n", explanation.name);
+    }
+    if explanation.steps.is_empty() {
+        return text + &format!("no static route matches {} and nobody is to be asked", explanation.name);
+    }
+    let rows: Vec<Vec<String>> = explanation
+        .steps
+        .iter()
+        .enumerate()
+        .map(|(n, step)| {
+            let remembered = step
+                .remembered
+                .as_ref()
+                .map(|why| format!("{why} (counts for {} ms more)", step.remembered_ms.unwrap_or(0)));
+            vec![
+                format!("{}.", n + 1),
+                step.stage.clone(),
+                step.pattern
+                    .clone()
+                    .or_else(|| step.resolver.clone().map(|id| format!("ask {id}")))
+                    .unwrap_or_default(),
+                step.weight.map(|w| w.to_string()).unwrap_or_default(),
+                step.address.clone().unwrap_or_else(|| "what it answers".into()),
+                step.tls.clone().unwrap_or_default(),
+                remembered.unwrap_or_default(),
+            ]
+        })
+        .collect();
+    text += &table(&["", "STAGE", "BY", "WEIGHT", "ADDRESS", "TLS", "FAILED OF LATE"], &rows);
+    if explanation.static_only {
+        text += "\nNobody else is asked.";
+    }
+    text
+}
+
+pub(crate) async fn routes(command: RoutesCommand, output: &Output) -> Result<(), Failed> {
+    match command {
+        RoutesCommand::List { at } => {
+            let routes: Vec<Route> = match Target::find(at).await? {
+                Target::Running(client) => client.get("/v1/routes").await?,
+                Target::ShortLived(operations) => operations.routes(),
+            };
+            output.print(&routes, |routes| routes_text(routes));
+            Ok(())
+        }
+        RoutesCommand::Add { at, route, save } => {
+            let request = AddRoute { route: entry(route)?, save };
+            changed(client(at)?.post("/v1/routes", &request).await?, output)
+        }
+        RoutesCommand::Remove { at, pattern, save } => {
+            changed(client(at)?.post("/v1/routes/remove", &RemoveRoute { pattern, save }).await?, output)
+        }
+    }
+}
+
+fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {
+    // The node resolves relative paths against its own file, which is not where this command runs.
+    let cookie_file = args.cookie_file.map(std::path::absolute).transpose().map_err(Failed::usage)?;
+    let cookie_file = cookie_file.map(|path| path.to_string_lossy().into_owned());
+    Ok(RouteEntry {
+        weight: Some(args.weight),
+        host: args.host,
+        port: args.port,
+        resolver: args.resolver,
+        tls: args.tls,
+        tls_profile: args.tls_profile,
+        insecure_skip_verify: args.insecure_skip_verify.then_some(true),
+        handshake: args.handshake,
+        cookie_file,
+        fallback: args.fallback_never.then(|| "never".to_owned()),
+        ..RouteEntry::new(args.pattern)
+    })
+}
+
+fn changed(changed: Changed, output: &Output) -> Result<(), Failed> {
+    output.print(&changed, |changed| changed.message.clone());
+    Ok(())
+}
+
+fn routes_text(routes: &[Route]) -> String {
+    if routes.is_empty() {
+        return "no static routes".into();
+    }
+    let row = |route: &Route| {
+        let host = route.host.clone().unwrap_or_else(|| "(host in the name)".into());
+        let to = match (&route.resolver, route.port) {
+            (Some(resolver), _) => format!("ask {resolver}"),
+            (None, Some(port)) if host.contains(':') => format!("[{host}]:{port}"),
+            (None, Some(port)) => format!("{host}:{port}"),
+            (None, None) => host,
+        };
+        let tls = match (route.tls, route.insecure_skip_verify) {
+            (Some(true), true) => "skip-verify".into(),
+            (Some(on), _) => on.to_string(),
+            (None, _) => String::new(),
+        };
+        vec![
+            route.pattern.clone(),
+            route.weight.to_string(),
+            to,
+            tls,
+            route.tls_profile.clone().unwrap_or_default(),
+            if route.own_cookie { "its own".into() } else { String::new() },
+            route.fallback.clone().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = routes.iter().map(row).collect();
+    table(&["MATCH", "WEIGHT", "TO", "TLS", "PROFILE", "COOKIE", "FALLBACK"], &rows)
+}
+
+pub(crate) async fn ping(at: At, name: &str, wait: Duration, output: &Output) -> Result<(), Failed> {
+    checked(name)?;
+    let request = PingRequest { name: name.into(), timeout_ms: wait.as_millis() as u64 };
+    let ping = async {
+        Ok::<Pong, Failed>(match Target::find(at).await? {
+            Target::Running(client) => client.post("/v1/ping", &request).await?,
+            Target::ShortLived(operations) => operations.ping(&request).await?,
+        })
+    };
+    let pong = output.waiting(&format!("reaching {name}"), ping).await?;
+    output.print(&pong, |pong| {
+        let peer = &pong.peer;
+        format!(
+            "{} answers from {} (link {}, {}, {}): connected in {:.1} ms, round trip {:.3} ms",
+            peer.name, peer.address, peer.link, peer.handshake, peer.tls, pong.connect_ms, pong.round_trip_ms
+        )
+    });
+    Ok(())
+}
+
+fn message(args: MessageArgs, wait: Duration) -> Result<MessageRequest, Failed> {
+    checked(&args.name)?;
+    let payload = if args.payload == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).map_err(Failed::because)?;
+        bytes
+    } else {
+        args.payload.into_bytes()
+    };
+    let (body, timeout_ms) = (Body::new(&payload), wait.as_millis() as u64);
+    Ok(MessageRequest { name: args.name, service: args.service, body, timeout_ms })
+}
+
+pub(crate) async fn send(at: At, args: MessageArgs, output: &Output) -> Result<(), Failed> {
+    let request = message(args, Duration::from_secs(5))?;
+    let sent = async {
+        Ok::<Changed, Failed>(match Target::find(at).await? {
+            Target::Running(client) => client.post("/v1/send", &request).await?,
+            Target::ShortLived(operations) => {
+                let sent = operations.send(&request).await?;
+                // A node that vanishes takes what it has not written yet along.
+                operations.into_node().shut_down(Duration::from_secs(5)).await;
+                sent
+            }
+        })
+    };
+    changed(output.waiting(&format!("reaching {}", request.name), sent).await?, output)
+}
+
+pub(crate) async fn call(at: At, args: MessageArgs, wait: Duration, output: &Output) -> Result<(), Failed> {
+    let request = message(args, wait)?;
+    let call = async {
+        Ok::<CallReply, Failed>(match Target::find(at).await? {
+            Target::Running(client) => client.post("/v1/call", &request).await?,
+            Target::ShortLived(operations) => operations.call(&request).await?,
+        })
+    };
+    let reply = output.waiting(&format!("calling {} at {}", request.service, request.name), call).await?;
+    output.print(&reply, |reply| match &reply.body {
+        Body::Text(text) => text.clone(),
+        Body::Base64(text) => format!("(base64) {text}"),
+    });
+    Ok(())
+}
+
+pub(crate) async fn nodes(at: Admin, output: &Output) -> Result<(), Failed> {
+    let peers: Vec<Peer> = client(at)?.get("/v1/nodes").await?;
+    output.print(&peers, |peers| {
+        if peers.is_empty() {
+            return "no live connections".into();
+        }
+        let row = |peer: &Peer| {
+            let count = |n: u64| n.to_string();
+            vec![
+                peer.name.clone(),
+                peer.direction.clone(),
+                peer.address.clone(),
+                peer.link.clone(),
+                peer.tls.clone(),
+                count(peer.messages_out),
+                count(peer.messages_in),
+                count(peer.bytes_out),
+                count(peer.bytes_in),
+            ]
+        };
+        let rows: Vec<_> = peers.iter().map(row).collect();
+        table(&["NAME", "DIR", "ADDRESS", "LINK", "TLS", "SENT", "RECEIVED", "BYTES OUT", "BYTES IN"], &rows)
+    });
+    Ok(())
+}
+
+pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
+    let status: Status = client(at)?.get("/v1/status").await?;
+    output.print(&status, |status| {
+        let registered = match status.registered {
+            Some(true) => "yes",
+            Some(false) => "not at the moment",
+            None => "no",
+        };
+        let list = |items: &[String]| if items.is_empty() { "none".into() } else { items.join(", ") };
+        let rows: Vec<Vec<String>> = [
+            ("version", status.version.clone()),
+            ("listening", list(&status.listening)),
+            ("services", list(&status.services)),
+            ("connections", status.connections.to_string()),
+            ("routes", status.routes.to_string()),
+            ("registered", registered.into()),
+            ("registrar", if status.serves_registrar { "served here".into() } else { String::from("asked elsewhere") }),
+            ("questions answered", status.registrar_queries.to_string()),
+        ]
+        .into_iter()
+        .map(|(key, value)| vec![key.to_owned(), value])
+        .collect();
+        table(&["NODE", &status.name], &rows)
+    });
+    Ok(())
+}
+
+pub(crate) async fn disconnect(at: Admin, name: &str, output: &Output) -> Result<(), Failed> {
+    checked(name)?;
+    changed(client(at)?.post("/v1/disconnect", &DisconnectRequest { name: name.into() }).await?, output)
+}
+
+pub(crate) async fn reload(at: Admin, output: &Output) -> Result<(), Failed> {
+    changed(client(at)?.post("/v1/reload", &json!({})).await?, output)
+}
