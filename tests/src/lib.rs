@@ -1,1 +1,9 @@
-//! Claims, properties and the simulator.
+//! Claims, properties and the simulator ([`sim`]).
+
+pub mod sim;
+pub mod support;
+
+/// The README's example, compiled and run as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

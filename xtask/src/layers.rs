@@ -65,7 +65,7 @@ const PURE: &[Pure] = &[
     },
     Pure {
         source: "crates/trunkline-link/src",
-        modules: &["frame", "handshake", "mux"],
+        modules: &["frame", "gate", "handshake", "mux"],
         reason: "the protocol is a sans-IO state machine; tokio drives it from outside",
     },
 ];

@@ -218,7 +218,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "bench",
-        summary: "run the benchmark `net` with the release profile",
+        summary: "run the benchmarks with the release profile",
         help: testing::BENCH_HELP,
         takes_arguments: true,
         run: testing::bench,

@@ -31,10 +31,15 @@ for a crate are checked once.
 ";
 
 pub(crate) const BENCH_HELP: &str = "\
-Usage: cargo xtask bench [ARGUMENTS]
+Usage: cargo xtask bench [NAME [ARGUMENTS]]
 
-Runs the benchmark `net` of trunkline-tests with the release profile and hands the arguments on to it.
+Runs a benchmark with the release profile and hands the arguments on to it; without a name, all of them:
+  link    messages, calls, connects and memory of one link, beside bare TLS
+  flood   honest connects while strangers hold every place before authentication
 ";
+
+/// The benchmarks: name and package.
+const BENCHES: &[(&str, &str)] = &[("link", "trunkline-link"), ("flood", "trunkline-tests")];
 
 /// One step of `test`.
 struct Step {
@@ -227,11 +232,21 @@ fn feature_sets(package: &Package) -> Vec<&'static [&'static str]> {
     sets
 }
 
-/// Runs the benchmark with the arguments given.
+/// Runs the benchmark named, or all.
 pub(crate) fn bench(project: &Project, arguments: &[String]) -> Outcome {
-    let mut command = project.cargo_build("bench");
-    command.args(["-p", "trunkline-tests", "--bench", "net", "--"]).args(arguments);
-    run(&mut command)
+    let (chosen, arguments) = match arguments.split_first() {
+        None => (BENCHES.to_vec(), arguments),
+        Some((name, rest)) => match BENCHES.iter().find(|(known, _)| known == name) {
+            Some(bench) => (vec![*bench], rest),
+            None => return Err(Failure::from(format!("there is no benchmark {name:?}\n{BENCH_HELP}"))),
+        },
+    };
+    for (name, package) in chosen {
+        let mut command = project.cargo_build("bench");
+        command.args(["-p", package, "--bench", name, "--"]).args(arguments);
+        run(&mut command)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

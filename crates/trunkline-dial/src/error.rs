@@ -11,8 +11,8 @@ pub enum AttemptError {
     /// The peer and this node came together by another dial; its link is adopted.
     #[error("another link to the same peer came first")]
     Adopted,
-    /// The whole candidate took too long.
-    #[error("not up within {0:?}, the time for one candidate")]
+    /// The whole candidate took too long, or longer than the lookup had left; the time is what it was given.
+    #[error("not up within {0:?}, all the time it had")]
     CandidateTimeout(Duration),
     /// The host name does not resolve.
     #[error("DNS: {0}")]
@@ -140,7 +140,9 @@ impl fmt::Display for Record {
         if !self.address.is_empty() {
             write!(f, " at {}", self.address)?;
         }
-        write!(f, ": {} ({:.1} ms)", self.error, self.took.as_secs_f64() * 1e3)
+        // Parts of it come from peers and from the operating system; none of them begins a line of its own.
+        let error: String = self.error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        write!(f, ": {error} ({:.1} ms)", self.took.as_secs_f64() * 1e3)
     }
 }
 
@@ -154,8 +156,12 @@ pub enum Reason {
     NoCandidate,
     /// The whole time was used up.
     OutOfTime,
+    /// The dial itself failed unexpectedly; a bug.
+    Panicked,
     /// An attempt failed in a way no other candidate can mend.
     Stopped,
+    /// As many attempts as one lookup may make were made; more candidates were left.
+    TooMany,
 }
 
 impl fmt::Display for Reason {
@@ -164,6 +170,8 @@ impl fmt::Display for Reason {
             Self::AllFailed => "every candidate failed",
             Self::NoCandidate => "no static route matches and nobody else is to be asked; add a route or a registrar",
             Self::OutOfTime => "the time for the whole lookup is used up",
+            Self::Panicked => "the dial failed unexpectedly; this is a bug",
+            Self::TooMany => "as many attempts failed as one lookup may make",
             Self::Stopped => "the last failure would meet every other candidate too",
         })
     }

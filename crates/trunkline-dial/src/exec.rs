@@ -10,7 +10,7 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 use trunkline_route::{Attempt, Endpoint, Host, NodeName, ResolverId};
 
 use crate::plan::{Event, Lookup, OpId, Plan, Step};
-use crate::{AttemptError, NoRoute, Record};
+use crate::{AttemptError, NoRoute, Reason, Record};
 
 /// What a lookup needs done. Every future may be dropped at any time and must then undo what it began.
 pub trait Ports: Send + Sync + 'static {
@@ -34,10 +34,10 @@ pub trait Ports: Send + Sync + 'static {
         socket: SocketAddr,
     ) -> impl Future<Output = Result<(NodeName, Self::Link), AttemptError>> + Send;
 
-    /// A dial ended: with `None` it succeeded. For memory, events and logs.
+    /// An attempt ended: with `None` it succeeded. A loser of a stagger is not told of. For memory.
     fn observe(&self, attempt: &Attempt, failure: Option<&AttemptError>);
 
-    /// A record was added to the lookup.
+    /// A record was added to the lookup. For events and logs.
     fn recorded(&self, target: &NodeName, record: &Record);
 }
 
@@ -61,108 +61,120 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// The operations under way. Dropping it aborts them all.
+struct Flying<L> {
+    tasks: JoinSet<Outcome<L>>,
+    ops: HashMap<Id, (OpId, AbortHandle)>,
+    /// What each dial under way is about.
+    dials: HashMap<OpId, Attempt>,
+}
+
+impl<L: Send + 'static> Flying<L> {
+    fn start(&mut self, op: OpId, task: impl Future<Output = Outcome<L>> + Send + 'static) {
+        let handle = self.tasks.spawn(task);
+        self.ops.insert(handle.id(), (op, handle));
+    }
+
+    fn cancel(&mut self, op: OpId) {
+        self.ops.retain(|_, (live, handle)| {
+            if *live == op {
+                handle.abort();
+            }
+            *live != op
+        });
+        self.dials.remove(&op);
+    }
+
+    /// The next operation that ends, `None` for one that panicked. Never, when there is none.
+    async fn ended(&mut self) -> (OpId, Option<Outcome<L>>) {
+        loop {
+            let (id, outcome) = match self.tasks.join_next_with_id().await {
+                Some(Ok((id, outcome))) => (id, Some(outcome)),
+                Some(Err(error)) => (error.id(), None),
+                None => std::future::pending().await,
+            };
+            // An operation that was cancelled is not in the map any more; its link, if it still made one, goes here.
+            if let Some((op, _)) = self.ops.remove(&id) {
+                return (op, outcome);
+            }
+        }
+    }
+}
+
 /// Runs one lookup to its end. Dropping the future cancels every attempt at once.
+///
+/// An attempt that ends as [`AttemptError::Adopted`] ends the lookup as [`Found::Adopt`], unless another attempt is
+/// under way beside it: that one may be what it gave way to, and is let to its end first.
 ///
 /// # Errors
 /// [`NoRoute`] with every attempt made.
 pub async fn run<P: Ports>(ports: Arc<P>, lookup: Lookup) -> Result<Found<P::Link>, NoRoute> {
     let target = lookup.target.clone();
     let mut plan = Plan::new(lookup, now());
-    let mut tasks: JoinSet<Outcome<P::Link>> = JoinSet::new();
-    let mut ops: HashMap<Id, (OpId, AbortHandle)> = HashMap::new();
-    let mut attempts: HashMap<OpId, Attempt> = HashMap::new();
-    let mut links: HashMap<OpId, P::Link> = HashMap::new();
+    let mut flying = Flying { tasks: JoinSet::new(), ops: HashMap::new(), dials: HashMap::new() };
+    let mut won = None;
+    let mut adopted = false;
     let mut recorded = 0;
     loop {
         let step = plan.poll(now());
-        for record in &plan.records()[recorded..] {
+        for (n, record) in plan.records().iter().enumerate().skip(recorded) {
+            if let Some(attempt) = plan.attempt_of(n) {
+                ports.observe(attempt, Some(&record.error));
+            }
             ports.recorded(&target, record);
         }
         recorded = plan.records().len();
         let ports = ports.clone();
         match step {
             Step::Resolve { op, resolver, target } => {
-                let handle = tasks.spawn(async move { Outcome::Resolved(ports.resolve(resolver, target).await) });
-                ops.insert(handle.id(), (op, handle));
+                flying.start(op, async move { Outcome::Resolved(ports.resolve(resolver, target).await) });
             }
             Step::Lookup { op, host } => {
-                let handle = tasks.spawn(async move { Outcome::LookedUp(ports.lookup(host).await) });
-                ops.insert(handle.id(), (op, handle));
+                flying.start(op, async move { Outcome::LookedUp(ports.lookup(host).await) });
             }
             Step::Connect { op, attempt, socket, .. } => {
-                attempts.insert(op, (*attempt).clone());
-                let handle = tasks.spawn(async move { Outcome::Connected(ports.connect(*attempt, socket).await) });
-                ops.insert(handle.id(), (op, handle));
+                flying.dials.insert(op, (*attempt).clone());
+                flying.start(op, async move { Outcome::Connected(ports.connect(*attempt, socket).await) });
             }
-            Step::Cancel { op } => {
-                ops.retain(|_, (live, handle)| {
-                    if *live == op {
-                        handle.abort();
-                    }
-                    *live != op
-                });
-                links.remove(&op);
-                if let Some(attempt) = attempts.remove(&op) {
-                    // A loser of a stagger is no failure; one that ran out of time is.
-                    if let Some(record) = plan.records().iter().rev().find(|r| r.address == attempt.address.to_string())
-                        && matches!(record.error, AttemptError::CandidateTimeout(_))
-                    {
-                        ports.observe(&attempt, Some(&record.error));
-                    }
-                }
-            }
+            Step::Cancel { op } => flying.cancel(op),
             Step::Wait { until } => {
-                let sleep = tokio::time::sleep_until(until.into());
-                tokio::select! {
+                let (op, outcome) = tokio::select! {
                     biased;
-                    Some(ended) = tasks.join_next_with_id() => {
-                        let (id, outcome) = match ended {
-                            Ok((id, outcome)) => (id, Some(outcome)),
-                            Err(error) => (error.id(), None),
-                        };
-                        // An operation that was cancelled is not in the map any more.
-                        let Some((op, _)) = ops.remove(&id) else { continue };
-                        if let Some(Outcome::Connected(Err(AttemptError::Adopted))) = outcome {
-                            return Ok(Found::Adopt);
-                        }
-                        let event = event(op, outcome, &mut links);
-                        match &event {
-                            Event::Failed { op, error } => {
-                                if let Some(attempt) = attempts.remove(op) {
-                                    ports.observe(&attempt, Some(error));
-                                }
-                            }
-                            Event::Established { op, .. } => {
-                                if let Some(attempt) = attempts.remove(op) {
-                                    ports.observe(&attempt, None);
-                                }
-                            }
-                            Event::Resolved { .. } | Event::LookedUp { .. } => {}
-                        }
-                        plan.handle(now(), event);
+                    ended = flying.ended() => ended,
+                    () = tokio::time::sleep_until(until.into()) => continue,
+                };
+                let dial = flying.dials.remove(&op);
+                let mut link = None;
+                let event = match outcome {
+                    Some(Outcome::Resolved(answer)) => Event::Resolved { op, answer },
+                    Some(Outcome::LookedUp(answer)) => Event::LookedUp { op, answer },
+                    Some(Outcome::Connected(Ok((peer, made)))) => {
+                        link = Some(made);
+                        Event::Established { op, peer }
                     }
-                    () = sleep => {}
-                }
+                    Some(Outcome::Connected(Err(AttemptError::Adopted))) if flying.dials.is_empty() => {
+                        return Ok(Found::Adopt);
+                    }
+                    Some(Outcome::Connected(Err(error))) => {
+                        adopted |= error == AttemptError::Adopted;
+                        Event::Failed { op, error }
+                    }
+                    None => Event::Failed { op, error: AttemptError::Panicked },
+                };
+                plan.handle(now(), event);
+                // A link to somebody else is not kept a moment longer.
+                won = link.filter(|_| plan.winner() == Some(op)).zip(dial);
             }
-            Step::Done(Ok(op)) => {
-                if let Some(link) = links.remove(&op) {
-                    return Ok(Found::Link(link));
-                }
+            Step::Done(Ok(_)) => {
+                let Some((link, attempt)) = won else { unreachable!("a plan is won by the link just made") };
+                ports.observe(&attempt, None);
+                return Ok(Found::Link(link));
             }
+            Step::Done(Err(no_route)) if adopted && no_route.reason != Reason::OutOfTime => return Ok(Found::Adopt),
             Step::Done(Err(no_route)) => return Err(no_route),
         }
     }
 }
 
-fn event<L>(op: OpId, outcome: Option<Outcome<L>>, links: &mut HashMap<OpId, L>) -> Event {
-    match outcome {
-        Some(Outcome::Resolved(answer)) => Event::Resolved { op, answer },
-        Some(Outcome::LookedUp(answer)) => Event::LookedUp { op, answer },
-        Some(Outcome::Connected(Ok((peer, link)))) => {
-            links.insert(op, link);
-            Event::Established { op, peer }
-        }
-        Some(Outcome::Connected(Err(error))) => Event::Failed { op, error },
-        None => Event::Failed { op, error: AttemptError::Panicked },
-    }
-}
+#[cfg(test)]
+mod tests;

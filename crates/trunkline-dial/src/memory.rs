@@ -9,6 +9,8 @@ use crate::AttemptError;
 
 /// Addresses and names remembered; beyond it the stalest go.
 const CAPACITY: usize = 1024;
+/// Cookies and names held against one address: behind it may be a gateway to any number of names.
+const PER_ADDRESS: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Scope {
@@ -23,6 +25,16 @@ struct Failure {
     count: u32,
     until: Instant,
     error: AttemptError,
+}
+
+impl Failure {
+    fn concerns(&self, attempt: &Attempt) -> bool {
+        match &self.scope {
+            Scope::Any => true,
+            Scope::Cookie(cookie) => *cookie == attempt.cookie,
+            Scope::Name(name) => *name == attempt.target,
+        }
+    }
 }
 
 /// How long a failure is remembered: from `base`, doubling up to `cap`.
@@ -77,7 +89,14 @@ impl Memory {
                 failure.until = now + term.after(failure.count);
                 failure.error = error.clone();
             }
-            None => failures.push(Failure { scope, count: 1, until: now + term.after(1), error: error.clone() }),
+            None => {
+                if failures.len() >= PER_ADDRESS
+                    && let Some(stalest) = (0..failures.len()).min_by_key(|n| failures[*n].until)
+                {
+                    failures.swap_remove(stalest);
+                }
+                failures.push(Failure { scope, count: 1, until: now + term.after(1), error: error.clone() });
+            }
         }
     }
 
@@ -89,19 +108,21 @@ impl Memory {
         self.names.insert(name.clone(), Failure { scope: Scope::Any, count: 1, until, error: error.clone() });
     }
 
-    /// An attempt succeeded: everything against its address and name is forgotten.
+    /// An attempt succeeded: what was held against it is forgotten. What is held against other cookies and names at
+    /// its address stays.
     pub fn succeeded(&mut self, attempt: &Attempt) {
-        self.addresses.remove(&attempt.address);
+        if let Some(failures) = self.addresses.get_mut(&attempt.address) {
+            failures.retain(|failure| !failure.concerns(attempt));
+            if failures.is_empty() {
+                self.addresses.remove(&attempt.address);
+            }
+        }
         self.names.remove(&attempt.target);
     }
 
     /// What is remembered against an attempt at this time, and for how much longer.
     pub fn against(&self, now: Instant, attempt: &Attempt) -> Option<(Duration, &AttemptError)> {
-        let of_address = self.addresses.get(&attempt.address).into_iter().flatten().filter(|f| match &f.scope {
-            Scope::Any => true,
-            Scope::Cookie(cookie) => *cookie == attempt.cookie,
-            Scope::Name(name) => *name == attempt.target,
-        });
+        let of_address = self.addresses.get(&attempt.address).into_iter().flatten().filter(|f| f.concerns(attempt));
         of_address
             .chain(self.names.get(&attempt.target))
             .filter(|f| f.until > now)
@@ -191,6 +212,23 @@ mod tests {
         }
         assert_eq!(memory.addresses.len(), CAPACITY);
         assert!(memory.addresses.contains_key(&attempt(4999, "x").address));
+    }
+
+    #[test]
+    fn success_with_one_cookie_says_nothing_of_another() {
+        let (now, mut memory) = (Instant::now(), Memory::new());
+        memory.failed(now, &attempt(1, "x"), &AttemptError::WrongCookie);
+        memory.succeeded(&attempt(1, "y"));
+        assert!(memory.against(now, &attempt(1, "x")).is_some());
+    }
+
+    #[test]
+    fn what_is_held_against_one_address_is_bounded() {
+        let (now, mut memory) = (Instant::now(), Memory::new());
+        for n in 0..1000 {
+            memory.failed(now, &attempt(1, &n.to_string()), &AttemptError::WrongCookie);
+        }
+        assert_eq!(memory.addresses[&attempt(1, "x").address].len(), PER_ADDRESS);
     }
 
     proptest! {

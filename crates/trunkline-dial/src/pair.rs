@@ -191,6 +191,19 @@ impl Pair {
         OnAccept::Up(retire)
     }
 
+    /// The link that [`Pair::accepted`] brought up was given up before anybody used it: what was up before stands
+    /// again, if it still does. The responder's end is provisional and dies by itself.
+    pub(crate) fn revert(&mut self, link: LinkId, before: Option<LinkRef>) {
+        if self.up.is_some_and(|up| up.id == link) {
+            self.up = before;
+        }
+    }
+
+    /// Whether nothing would be lost by forgetting this pair.
+    pub(crate) fn is_blank(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// A proven caller wants a link. `caller_is_greater` compares the names bytewise; `challenged` is the outcome
     /// of a [`OnOffer::Challenge`]: which link was probed, and whether it answered.
     pub fn offer(
@@ -230,7 +243,7 @@ impl Pair {
         if self.dial.is_some_and(|d| d.finish.is_some()) && !caller_is_greater {
             return OnOffer::LostTie;
         }
-        let epoch = self.known_epoch(caller).max(claims.known_epoch) + 1;
+        let epoch = self.known_epoch(caller).max(claims.known_epoch).saturating_add(1);
         self.see(caller, epoch);
         let dropped = self.provisional.take().map(|p| p.link.id);
         let link = LinkRef { id: link, epoch, incarnation: caller, dialled: false };
@@ -258,119 +271,4 @@ impl Pair {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ME: Incarnation = [1; 16];
-    const PEER: Incarnation = [2; 16];
-    const REBORN: Incarnation = [3; 16];
-
-    fn id(n: u8) -> LinkId {
-        [n; 16]
-    }
-
-    fn link(n: u8, epoch: u64, dialled: bool) -> LinkRef {
-        LinkRef { id: id(n), epoch, incarnation: PEER, dialled }
-    }
-
-    fn up(dialled: bool, epoch: u64) -> Pair {
-        Pair { up: Some(link(9, epoch, dialled)), seen: Some((PEER, epoch)), ..Pair::default() }
-    }
-
-    fn accept(epoch: u64, cancel: Option<FlightId>) -> OnOffer {
-        OnOffer::Accept { epoch, cancel, dropped: None }
-    }
-
-    fn known(known_epoch: u64) -> Claims {
-        Claims { known_epoch, ..Claims::default() }
-    }
-
-    #[test]
-    fn an_idle_entry_accepts() {
-        let mut pair = Pair::default();
-        assert_eq!(pair.offer(id(1), PEER, known(4), false, None), accept(5, None));
-        assert_eq!(pair.up(), None, "provisional until the first frame");
-        assert_eq!(pair.confirmed(id(1)), Some(None));
-        assert_eq!(pair.up().unwrap().epoch, 5);
-    }
-
-    #[test]
-    fn a_dial_that_sent_no_finish_gives_way() {
-        let mut pair = Pair::default();
-        pair.dial_begins(7);
-        assert_eq!(pair.offer(id(1), PEER, known(0), false, None), accept(1, Some(7)));
-        assert_eq!(pair.may_finish(7, id(2), PEER, false), MayFinish::Adopt);
-    }
-
-    #[test]
-    fn of_two_finishes_the_greater_names_stands() {
-        let mut lesser = Pair::default();
-        lesser.dial_begins(7);
-        assert!(matches!(lesser.may_finish(7, id(2), PEER, false), MayFinish::Finish(_)));
-        let mut greater = lesser.clone();
-        assert_eq!(lesser.offer(id(1), PEER, known(0), true, None), accept(1, Some(7)));
-        assert_eq!(greater.offer(id(1), PEER, known(0), false, None), OnOffer::LostTie);
-        assert_eq!(lesser.accepted(7, link(2, 1, true)), OnAccept::Discard);
-        assert_eq!(greater.accepted(7, link(2, 1, true)), OnAccept::Up(None));
-    }
-
-    #[test]
-    fn the_rows_for_a_live_link_to_the_same_life() {
-        let replaces = Claims { replaces: Some(id(9)), known_epoch: 3, ..Claims::default() };
-        let mut pair = up(true, 3);
-        assert_eq!(pair.offer(id(1), PEER, replaces, false, None), accept(4, None));
-        assert_eq!(pair.up().unwrap().id, id(9), "the live link stays until the first frame");
-        assert_eq!(pair.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: true })));
-
-        let have = Claims { have_link: Some(id(9)), ..Claims::default() };
-        assert_eq!(up(true, 3).offer(id(1), PEER, have, false, None), OnOffer::Duplicate);
-
-        let mut dead_there = up(true, 3);
-        assert_eq!(dead_there.offer(id(1), PEER, known(3), false, None), accept(4, None));
-        assert_eq!(dead_there.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: false })));
-
-        assert_eq!(up(false, 3).offer(id(1), PEER, known(2), false, None), accept(4, None));
-        assert_eq!(up(true, 3).offer(id(1), PEER, known(2), false, None), OnOffer::LostTie);
-    }
-
-    #[test]
-    fn another_life_is_let_in_only_when_the_old_link_is_silent() {
-        let mut pair = up(true, 3);
-        assert_eq!(pair.offer(id(1), REBORN, known(0), false, None), OnOffer::Challenge(id(9)));
-        assert_eq!(pair.offer(id(1), REBORN, known(0), false, Some((id(9), true))), OnOffer::NameInUse);
-        assert_eq!(pair.offer(id(1), REBORN, known(0), false, Some((id(9), false))), accept(1, None));
-        assert_eq!(pair.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: false })));
-        assert_eq!(pair.offer(id(5), ME, known(0), false, Some((id(9), false))), OnOffer::Challenge(id(1)));
-    }
-
-    #[test]
-    fn a_lost_accept_leaves_nothing_standing() {
-        let mut pair = Pair::default();
-        pair.offer(id(1), PEER, known(0), false, None);
-        pair.down(id(1));
-        assert!(pair.is_idle());
-        assert_eq!(pair.confirmed(id(1)), None);
-    }
-
-    #[test]
-    fn one_finish_is_outstanding_at_a_time() {
-        let mut pair = Pair::default();
-        pair.dial_begins(7);
-        assert!(matches!(pair.may_finish(7, id(1), PEER, false), MayFinish::Finish(_)));
-        assert_eq!(pair.may_finish(7, id(2), PEER, false), MayFinish::Adopt);
-        pair.finish_failed(7, id(1));
-        assert!(matches!(pair.may_finish(7, id(2), PEER, false), MayFinish::Finish(_)));
-        assert_eq!(pair.may_finish(8, id(3), PEER, false), MayFinish::Adopt, "a cancelled flight");
-    }
-
-    #[test]
-    fn replacing_retires_the_old_link_on_accept() {
-        let mut pair = up(false, 3);
-        pair.dial_begins(7);
-        let claims = Claims { known_epoch: 3, have_link: None, replaces: Some(id(9)) };
-        assert_eq!(pair.may_finish(7, id(2), PEER, true), MayFinish::Finish(claims));
-        let on = pair.accepted(7, link(2, 4, true));
-        assert_eq!(on, OnAccept::Up(Some(Retire { id: id(9), alive: true })));
-        assert_eq!(pair.up().unwrap().id, id(2));
-    }
-}
+mod tests;

@@ -5,175 +5,53 @@
 //! [`Step::Cancel`] for it came first; answers to cancelled operations are ignored. `Done(Ok(op))` means: keep
 //! the link of that operation, close every other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use trunkline_route::{
-    Attempt, Defaults, Endpoint, Fallback, Host, NetworkRoute, NodeName, Origin, ResolverId, Source,
+    Address, Attempt, Cookie, Endpoint, Fallback, NetworkRoute, NodeName, Origin, ResolverId, Source, Version,
 };
 
-use crate::memory::Memory;
 use crate::table::Candidate;
 use crate::{AttemptError, Next, NoRoute, Reason, Record};
 
-/// Names one operation of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OpId(pub u32);
+mod step;
 
-/// The times and bounds of a lookup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// When the lookup goes on after the static routes. Default: also when all failed.
-    pub fallback: Fallback,
-    /// For one answer of a resolver. Default 2 s.
-    pub resolve: Duration,
-    /// For one DNS look-up. Default 2 s.
-    pub dns: Duration,
-    /// For one candidate with all its addresses of one host. Default 8 s.
-    pub candidate: Duration,
-    /// For the whole lookup. Default 15 s.
-    pub total: Duration,
-    /// Between two addresses of one host (RFC 8305). Default 250 ms.
-    pub stagger: Duration,
-    /// Attempts in all; a table that matches a name a thousand times must not dial a thousand times. Default 64.
-    pub max_attempts: usize,
-    /// Answers taken from one resolve, and addresses from one DNS look-up. Default 16.
-    pub max_answers: usize,
-}
+pub use step::{Event, Lookup, OpId, Policy, Preview, Step};
 
-impl Default for Policy {
-    fn default() -> Self {
-        let secs = Duration::from_secs;
-        Self {
-            fallback: Fallback::OnFailure,
-            resolve: secs(2),
-            dns: secs(2),
-            candidate: secs(8),
-            total: secs(15),
-            stagger: Duration::from_millis(250),
-            max_attempts: 64,
-            max_answers: 16,
-        }
-    }
-}
-
-/// What the driver is to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Ask a resolver.
-    Resolve {
-        /// The operation to answer.
-        op: OpId,
-        /// Who is asked.
-        resolver: ResolverId,
-        /// For whom.
-        target: NodeName,
-    },
-    /// Look a host name up.
-    Lookup {
-        /// The operation to answer.
-        op: OpId,
-        /// The name.
-        host: Host,
-    },
-    /// Dial.
-    Connect {
-        /// The operation to answer.
-        op: OpId,
-        /// Under these demands.
-        attempt: Box<Attempt>,
-        /// There.
-        socket: SocketAddr,
-        /// Because of this.
-        origin: Origin,
-    },
-    /// Drop an operation; whatever it leads to is closed.
-    Cancel {
-        /// Which.
-        op: OpId,
-    },
-    /// Nothing to do until an event comes, or this time; then poll again.
-    Wait {
-        /// The time.
-        until: Instant,
-    },
-    /// The end: keep this operation's link, or there is none.
-    Done(Result<OpId, NoRoute>),
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A resolver answered.
-    Resolved {
-        /// Which operation.
-        op: OpId,
-        /// Its endpoints in the order to try.
-        answer: Result<Vec<Endpoint>, AttemptError>,
-    },
-    /// DNS answered.
-    LookedUp {
-        /// Which operation.
-        op: OpId,
-        /// The addresses in the order to try.
-        answer: Result<Vec<IpAddr>, AttemptError>,
-    },
-    /// A dial led to a proven peer, and its link stands.
-    Established {
-        /// Which operation.
-        op: OpId,
-        /// Who it is.
-        peer: NodeName,
-    },
-    /// A dial failed.
-    Failed {
-        /// Which operation.
-        op: OpId,
-        /// Why.
-        error: AttemptError,
-    },
-}
-
-/// Everything a lookup is decided from.
+/// One candidate: what is tried, because of what.
 #[derive(Debug, Clone)]
-pub struct Lookup {
-    /// Who is to be reached.
-    pub target: NodeName,
-    /// The static routes that match, best first.
-    pub candidates: Vec<Candidate>,
-    /// Whom to ask afterwards.
-    pub discovery: Vec<ResolverId>,
-    /// What holds where nothing else is said.
-    pub defaults: Defaults,
-    /// Times and bounds.
-    pub policy: Policy,
-    /// What failed of late.
-    pub memory: Memory,
-    /// The candidates are one route given with the call; nothing else is asked.
-    pub given: bool,
-}
-
-/// One line of [`Plan::preview`]: what would be tried, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Preview {
-    /// Why.
-    pub origin: Origin,
-    /// The route's weight; `None` for discovery.
-    pub weight: Option<i64>,
-    /// `host:port`, or `None` when a resolver is asked first.
-    pub address: Option<String>,
-    /// The demands, as far as they are known without asking.
-    pub attempt: Option<Attempt>,
-    /// What is remembered against it, and for how long.
-    pub remembered: Option<(Duration, AttemptError)>,
+struct Try {
+    origin: Origin,
+    attempt: Box<Attempt>,
+    route: usize,
 }
 
 #[derive(Debug, Clone)]
 enum Item {
-    Dial { origin: Origin, attempt: Box<Attempt>, route: usize },
-    Ask { origin: Origin, resolver: ResolverId, route: usize },
+    Dial(Try),
+    Ask {
+        origin: Origin,
+        resolver: ResolverId,
+        route: usize,
+    },
+    /// A route that gives no address for this name; it fails when its turn comes.
+    Void {
+        origin: Origin,
+        address: String,
+        error: AttemptError,
+        route: usize,
+    },
+}
+
+impl Item {
+    fn route(&self) -> usize {
+        match self {
+            Self::Dial(Try { route, .. }) | Self::Ask { route, .. } | Self::Void { route, .. } => *route,
+        }
+    }
 }
 
 /// Discovery is no route of the table.
@@ -188,29 +66,9 @@ struct Dialing {
 
 #[derive(Debug)]
 enum Work {
-    Resolving {
-        op: OpId,
-        origin: Origin,
-        resolver: ResolverId,
-        route: usize,
-        began: Instant,
-    },
-    LookingUp {
-        op: OpId,
-        origin: Origin,
-        attempt: Box<Attempt>,
-        route: usize,
-        began: Instant,
-    },
-    Dialing {
-        origin: Origin,
-        attempt: Box<Attempt>,
-        route: usize,
-        began: Instant,
-        live: Vec<Dialing>,
-        rest: VecDeque<IpAddr>,
-        next: Instant,
-    },
+    Resolving { op: OpId, origin: Origin, resolver: ResolverId, route: usize, began: Instant },
+    LookingUp { op: OpId, what: Try, began: Instant },
+    Dialing { what: Try, began: Instant, live: Vec<Dialing>, rest: VecDeque<IpAddr>, next: Instant },
 }
 
 /// A lookup under way.
@@ -219,15 +77,22 @@ pub struct Plan {
     lookup: Lookup,
     began: Instant,
     queue: VecDeque<Item>,
+    /// What is remembered as failing: the end of the stage, in the order of the routes.
+    late: VecDeque<Item>,
     discovery_left: bool,
     work: Option<Work>,
     steps: VecDeque<Step>,
     records: Vec<Record>,
-    attempts: usize,
+    /// For each record the attempt it is about, if it came to one.
+    attempts: Vec<Option<Attempt>>,
+    dials: usize,
+    questions: usize,
+    /// A bound, not the end of the candidates, stopped the search.
+    cut: bool,
     next_op: u32,
-    /// Routes of which no other address is tried (the authenticated peer refused the version).
-    dropped_routes: Vec<usize>,
-    refused_cookies: Vec<(trunkline_route::Address, trunkline_route::Cookie)>,
+    /// Routes and versions of which no other address is tried: the authenticated peer refused.
+    refused_versions: Vec<(usize, Version)>,
+    refused_cookies: Vec<(Address, Cookie)>,
     done: Option<Result<OpId, NoRoute>>,
 }
 
@@ -247,52 +112,69 @@ impl Plan {
         let mut plan = Self {
             began: now,
             queue: VecDeque::new(),
+            late: VecDeque::new(),
             discovery_left,
             work: None,
             steps: VecDeque::new(),
             records: Vec::new(),
-            attempts: 0,
+            attempts: Vec::new(),
+            dials: 0,
+            questions: 0,
+            cut: false,
             next_op: 0,
-            dropped_routes: Vec::new(),
+            refused_versions: Vec::new(),
             refused_cookies: Vec::new(),
             done: None,
             lookup,
         };
-        plan.queue = plan.static_items(now);
+        let items = plan.static_items();
+        plan.put_first(now, items);
         plan
     }
 
-    fn static_items(&self, now: Instant) -> VecDeque<Item> {
-        let Lookup { target, defaults, given, .. } = &self.lookup;
-        let items = self.lookup.candidates.iter().enumerate().filter_map(|(route, candidate)| {
-            let pattern = candidate.pattern.clone();
-            match candidate.route.source() {
-                Source::Direct { .. } => {
-                    let attempt = Box::new(candidate.route.attempt(target, None, defaults)?);
-                    let origin = if *given { Origin::Given } else { Origin::Static { pattern } };
-                    Some(Item::Dial { origin, attempt, route })
-                }
-                Source::Resolve { resolver, .. } => {
-                    let resolver = resolver.clone();
-                    Some(Item::Ask {
-                        origin: Origin::StaticResolved { pattern, resolver: resolver.clone() },
-                        resolver,
-                        route,
-                    })
-                }
-            }
-        });
-        self.demote(now, items.collect())
+    fn static_items(&self) -> Vec<Item> {
+        let item = |(route, candidate): (usize, &Candidate)| self.static_item(route, candidate);
+        self.lookup.candidates.iter().enumerate().map(item).collect()
     }
 
-    /// Stable: what is remembered as failing comes last within its stage.
-    fn demote(&self, now: Instant, items: Vec<Item>) -> VecDeque<Item> {
+    fn static_item(&self, route: usize, candidate: &Candidate) -> Item {
+        let Lookup { target, defaults, given, .. } = &self.lookup;
+        let pattern = candidate.pattern.clone();
+        match candidate.route.source() {
+            Source::Direct { host, port } => {
+                let origin = if *given { Origin::Given } else { Origin::Static { pattern } };
+                match candidate.route.attempt(target, None, defaults) {
+                    Some(attempt) => Item::Dial(Try { origin, attempt: Box::new(attempt), route }),
+                    None => {
+                        let host = host.as_ref().map_or(target.host(), |host| host.as_str());
+                        let error = AttemptError::Dns(format!("the name's host part {host:?} is no host"));
+                        Item::Void { origin, address: format!("{host}:{port}"), error, route }
+                    }
+                }
+            }
+            Source::Resolve { resolver, .. } => {
+                let resolver = resolver.clone();
+                let origin =
+                    if *given { Origin::Given } else { Origin::StaticResolved { pattern, resolver: resolver.clone() } };
+                Item::Ask { origin, resolver, route }
+            }
+        }
+    }
+
+    /// Puts items in front of the queue, in their order; what is remembered as failing goes to the end of the stage.
+    fn put_first(&mut self, now: Instant, items: Vec<Item>) {
         let failing = |item: &Item| match item {
-            Item::Dial { attempt, .. } => self.lookup.memory.against(now, attempt).is_some(),
-            Item::Ask { .. } => false,
+            Item::Dial(what) => self.lookup.memory.against(now, &what.attempt).is_some(),
+            Item::Ask { .. } | Item::Void { .. } => false,
         };
         let (last, first): (Vec<_>, Vec<_>) = items.into_iter().partition(failing);
-        first.into_iter().chain(last).collect()
+        for item in first.into_iter().rev() {
+            self.queue.push_front(item);
+        }
+        for item in last {
+            let at = self.late.partition_point(|other| other.route() <= item.route());
+            self.late.insert(at, item);
+        }
     }
 
     fn discovery_items(&self) -> VecDeque<Item> {
@@ -306,21 +188,24 @@ impl Plan {
 
     /// What would be tried, in order, asking nobody.
     pub fn preview(&self, now: Instant) -> Vec<Preview> {
-        let mut items: Vec<_> = self.queue.iter().cloned().collect();
+        let mut items: Vec<_> = self.queue.iter().chain(&self.late).cloned().collect();
         if self.discovery_left {
             items.extend(self.discovery_items());
         }
-        let line = |item: Item| match item {
-            Item::Dial { origin, attempt, route } => Preview {
-                origin,
-                weight: self.lookup.candidates.get(route).map(|c| c.weight),
-                address: Some(attempt.address.to_string()),
-                remembered: self.lookup.memory.against(now, &attempt).map(|(for_, error)| (for_, error.clone())),
-                attempt: Some(*attempt),
-            },
-            Item::Ask { origin, route, .. } => {
-                let weight = self.lookup.candidates.get(route).map(|c| c.weight);
-                Preview { origin, weight, address: None, attempt: None, remembered: None }
+        let line = |item: Item| {
+            let weight = self.lookup.candidates.get(item.route()).map(|c| c.weight);
+            match item {
+                Item::Dial(Try { origin, attempt, .. }) => Preview {
+                    origin,
+                    weight,
+                    address: Some(attempt.address.to_string()),
+                    remembered: self.lookup.memory.against(now, &attempt).map(|(for_, error)| (for_, error.clone())),
+                    attempt: Some(*attempt),
+                },
+                Item::Ask { origin, .. } => Preview { origin, weight, address: None, attempt: None, remembered: None },
+                Item::Void { origin, address, .. } => {
+                    Preview { origin, weight, address: Some(address), attempt: None, remembered: None }
+                }
             }
         };
         items.into_iter().map(line).collect()
@@ -331,7 +216,20 @@ impl Plan {
         &self.records
     }
 
+    /// The attempt a record is about; `None` when it did not come to one.
+    pub(crate) fn attempt_of(&self, record: usize) -> Option<&Attempt> {
+        self.attempts.get(record)?.as_ref()
+    }
+
+    /// The operation whose link is to be kept, once there is one.
+    pub(crate) fn winner(&self) -> Option<OpId> {
+        self.done.as_ref()?.as_ref().ok().copied()
+    }
+
     /// Takes an event.
+    ///
+    /// [`AttemptError::Adopted`] is no failure: the operation ends without a record, and whether to wait for the
+    /// other link or to go on is the driver's to say.
     pub fn handle(&mut self, now: Instant, event: Event) {
         if self.done.is_some() {
             return;
@@ -340,7 +238,12 @@ impl Plan {
             Event::Resolved { op, answer } => self.resolved(now, op, answer),
             Event::LookedUp { op, answer } => self.looked_up(now, op, answer),
             Event::Established { op, peer } => self.established(now, op, peer),
-            Event::Failed { op, error } => self.failed(now, op, error),
+            Event::Failed { op, error } => match &self.work {
+                Some(Work::Resolving { .. }) => self.resolved(now, op, Err(error)),
+                Some(Work::LookingUp { .. }) => self.looked_up(now, op, Err(error)),
+                Some(Work::Dialing { .. }) => self.failed(now, op, error),
+                None => {}
+            },
         }
     }
 
@@ -353,17 +256,15 @@ impl Plan {
             answer.and_then(|found| if found.is_empty() { Err(AttemptError::ResolveEmpty) } else { Ok(found) });
         let endpoints = match answer {
             Ok(endpoints) => endpoints,
-            Err(error) => return self.record(now, origin, String::new(), None, began, error),
+            Err(error) => return self.question_failed(now, origin, began, error),
         };
         let items = endpoints.iter().take(self.lookup.policy.max_answers);
         let items = items.filter_map(|endpoint| {
             let attempt = Box::new(self.attempt_for(route, &resolver, endpoint)?);
-            Some(Item::Dial { origin: origin.clone(), attempt, route })
+            Some(Item::Dial(Try { origin: origin.clone(), attempt, route }))
         });
-        let items = self.demote(now, items.collect());
-        for item in items.into_iter().rev() {
-            self.queue.push_front(item);
-        }
+        let items = items.collect();
+        self.put_first(now, items);
     }
 
     /// The merge for an answer: its route's, or for discovery the demands of the best matching route.
@@ -382,25 +283,19 @@ impl Plan {
         if !matches!(&self.work, Some(Work::LookingUp { op: live, .. }) if *live == op) {
             return;
         }
-        let Some(Work::LookingUp { origin, attempt, route, began, .. }) = self.work.take() else { return };
-        let answer =
-            answer.and_then(|ips| if ips.is_empty() { Err(AttemptError::Dns("no address".into())) } else { Ok(ips) });
-        match answer {
-            Ok(ips) => self.dial(now, origin, attempt, route, interleave(ips, self.lookup.policy.max_answers), began),
-            Err(error) => self.attempt_failed(now, origin, &attempt, route, None, began, error),
+        let Some(Work::LookingUp { what, began, .. }) = self.work.take() else { return };
+        let ips = answer.map(|ips| interleave(ips, self.lookup.policy.max_answers));
+        match ips {
+            Ok(ips) if ips.is_empty() => {
+                self.attempt_failed(now, &what, None, began, AttemptError::Dns("no address".into()));
+            }
+            Ok(ips) => self.dial(now, what, ips, began),
+            Err(error) => self.attempt_failed(now, &what, None, began, error),
         }
     }
 
-    fn dial(
-        &mut self,
-        now: Instant,
-        origin: Origin,
-        attempt: Box<Attempt>,
-        route: usize,
-        ips: VecDeque<IpAddr>,
-        began: Instant,
-    ) {
-        self.work = Some(Work::Dialing { origin, attempt, route, began, live: Vec::new(), rest: ips, next: now });
+    fn dial(&mut self, now: Instant, what: Try, ips: VecDeque<IpAddr>, began: Instant) {
+        self.work = Some(Work::Dialing { what, began, live: Vec::new(), rest: ips, next: now });
     }
 
     fn established(&mut self, now: Instant, op: OpId, peer: NodeName) {
@@ -416,47 +311,50 @@ impl Plan {
     }
 
     fn failed(&mut self, now: Instant, op: OpId, error: AttemptError) {
-        let Some(Work::Dialing { origin, attempt, route, live, rest, next, .. }) = &mut self.work else { return };
+        let Some(Work::Dialing { what, live, rest, next, .. }) = &mut self.work else { return };
         let Some(at) = live.iter().position(|d| d.op == op) else { return };
         let dialing = live.remove(at);
-        // The next address of the host need not wait for its turn any more.
-        *next = now;
+        let adopted = error == AttemptError::Adopted;
+        // The next address of the host need not wait for its turn any more; with another attempt about to win it may.
+        if !adopted || live.is_empty() {
+            *next = now;
+        }
         if error.next() != Next::Candidate {
             rest.clear();
         }
-        let (origin, attempt, route) = (origin.clone(), attempt.clone(), *route);
-        let over = live.is_empty() && rest.is_empty();
-        if over {
+        let what = what.clone();
+        if live.is_empty() && rest.is_empty() {
             self.work = None;
         }
-        self.attempt_failed(now, origin, &attempt, route, Some(dialing.socket), dialing.began, error);
+        if !adopted {
+            self.attempt_failed(now, &what, Some(dialing.socket), dialing.began, error);
+        }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a record has that many sides; each caller has a different half")]
     fn attempt_failed(
         &mut self,
         now: Instant,
-        origin: Origin,
-        attempt: &Attempt,
-        route: usize,
+        what: &Try,
         socket: Option<SocketAddr>,
         began: Instant,
         error: AttemptError,
     ) {
+        let attempt = &*what.attempt;
         if error == AttemptError::WrongCookie {
             self.refused_cookies.push((attempt.address.clone(), attempt.cookie.clone()));
         }
-        if error.next() == Next::Route && route != NO_ROUTE {
-            self.dropped_routes.push(route);
+        if error.next() == Next::Route && what.route != NO_ROUTE {
+            self.refused_versions.push((what.route, attempt.version.clone()));
         }
-        let stop = error.next() == Next::Stop;
-        self.record(now, origin, attempt.address.to_string(), socket, began, error);
-        if stop {
-            self.cancel_all(None);
-            self.finish_failed(Reason::Stopped);
-        }
+        let address = attempt.address.to_string();
+        self.record(now, what.origin.clone(), address, socket, began, error, Some(attempt.clone()));
     }
 
+    fn question_failed(&mut self, now: Instant, origin: Origin, began: Instant, error: AttemptError) {
+        self.record(now, origin, String::new(), None, began, error, None);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a record has that many sides; each caller has a different half")]
     fn record(
         &mut self,
         now: Instant,
@@ -465,10 +363,17 @@ impl Plan {
         socket: Option<SocketAddr>,
         began: Instant,
         error: AttemptError,
+        attempt: Option<Attempt>,
     ) {
         let took = now.saturating_duration_since(began);
         let began = began.saturating_duration_since(self.began);
+        let stop = error.next() == Next::Stop;
         self.records.push(Record { origin, address, socket, began, took, error });
+        self.attempts.push(attempt);
+        if stop {
+            self.cancel_all(None);
+            self.finish_failed(Reason::Stopped);
+        }
     }
 
     fn op(&mut self) -> OpId {
@@ -479,6 +384,7 @@ impl Plan {
     fn finish(&mut self, result: Result<OpId, NoRoute>) {
         self.work = None;
         self.queue.clear();
+        self.late.clear();
         self.discovery_left = false;
         self.done = Some(result);
     }
@@ -501,32 +407,47 @@ impl Plan {
     /// Ends what is under way for want of time: cancelled and recorded.
     fn time_out_work(&mut self, now: Instant) {
         self.cancel_all(None);
-        let policy = self.lookup.policy;
         match self.work.take() {
             Some(Work::Resolving { origin, began, .. }) => {
-                let error = AttemptError::ResolveTimeout(policy.resolve);
-                self.record(now, origin, String::new(), None, began, error);
+                let error = AttemptError::ResolveTimeout(self.limit(began, self.lookup.policy.resolve));
+                self.question_failed(now, origin, began, error);
             }
-            Some(Work::LookingUp { origin, attempt, route, began, .. }) => {
-                self.attempt_failed(now, origin, &attempt, route, None, began, AttemptError::DnsTimeout(policy.dns));
+            Some(Work::LookingUp { what, began, .. }) => {
+                let error = AttemptError::DnsTimeout(self.limit(began, self.dns_limit()));
+                self.attempt_failed(now, &what, None, began, error);
             }
-            Some(Work::Dialing { origin, attempt, route, live, .. }) => {
+            Some(Work::Dialing { what, began, live, rest, .. }) => {
+                let error = AttemptError::CandidateTimeout(self.limit(began, self.lookup.policy.candidate));
+                if live.is_empty() && !rest.is_empty() {
+                    self.attempt_failed(now, &what, None, began, error.clone());
+                }
                 for dialing in live {
-                    let (error, socket) = (AttemptError::CandidateTimeout(policy.candidate), Some(dialing.socket));
-                    self.attempt_failed(now, origin.clone(), &attempt, route, socket, dialing.began, error);
+                    self.attempt_failed(now, &what, Some(dialing.socket), dialing.began, error.clone());
                 }
             }
             None => {}
         }
     }
 
+    fn dns_limit(&self) -> Duration {
+        self.lookup.policy.dns.min(self.lookup.policy.candidate)
+    }
+
+    /// The time that an operation begun then has: its own, and no more than the lookup's.
+    fn limit(&self, began: Instant, own: Duration) -> Duration {
+        own.min(self.end().saturating_duration_since(began))
+    }
+
+    fn end(&self) -> Instant {
+        later(self.began, self.lookup.policy.total)
+    }
+
     fn work_deadline(&self) -> Option<Instant> {
-        let policy = &self.lookup.policy;
-        match self.work.as_ref()? {
-            Work::Resolving { began, .. } => Some(*began + policy.resolve),
-            Work::LookingUp { began, .. } => Some(*began + policy.dns.min(policy.candidate)),
-            Work::Dialing { began, .. } => Some(*began + policy.candidate),
-        }
+        Some(match self.work.as_ref()? {
+            Work::Resolving { began, .. } => later(*began, self.lookup.policy.resolve),
+            Work::LookingUp { began, .. } => later(*began, self.dns_limit()),
+            Work::Dialing { began, .. } => later(*began, self.lookup.policy.candidate),
+        })
     }
 
     /// The next thing to do.
@@ -538,12 +459,9 @@ impl Plan {
             if let Some(done) = &self.done {
                 return Step::Done(done.clone());
             }
-            let total = self.began + self.lookup.policy.total;
-            if now >= total {
+            if now >= self.end() {
                 self.time_out_work(now);
-                if self.done.is_none() {
-                    self.finish_failed(Reason::OutOfTime);
-                }
+                self.finish_failed(Reason::OutOfTime);
                 continue;
             }
             if self.work_deadline().is_some_and(|deadline| now >= deadline) {
@@ -556,7 +474,11 @@ impl Plan {
             if self.work.is_none() {
                 if !self.start_item(now) {
                     let tried = !self.records.is_empty() || !self.lookup.candidates.is_empty();
-                    self.finish_failed(if tried { Reason::AllFailed } else { Reason::NoCandidate });
+                    self.finish_failed(match tried {
+                        _ if self.cut => Reason::TooMany,
+                        true => Reason::AllFailed,
+                        false => Reason::NoCandidate,
+                    });
                 }
                 continue;
             }
@@ -564,96 +486,124 @@ impl Plan {
                 Some(Work::Dialing { rest, next, .. }) if !rest.is_empty() => Some(*next),
                 _ => None,
             };
-            let until = [Some(total), self.work_deadline(), next].into_iter().flatten().min().unwrap_or(total);
+            let until = [self.work_deadline(), next].into_iter().flatten().fold(self.end(), Instant::min);
             return Step::Wait { until };
         }
     }
 
     /// Dials the next address of the host under way when it is its turn.
     fn start_address(&mut self, now: Instant) -> bool {
-        let stagger = self.lookup.policy.stagger;
-        let may = self.attempts < self.lookup.policy.max_attempts;
+        let Policy { stagger, max_attempts, .. } = self.lookup.policy;
         let op = OpId(self.next_op + 1);
-        let Some(Work::Dialing { origin, attempt, live, rest, next, .. }) = &mut self.work else { return false };
-        if !may {
+        let Some(Work::Dialing { what, live, rest, next, .. }) = &mut self.work else { return false };
+        if self.dials >= max_attempts && !rest.is_empty() {
             rest.clear();
+            self.cut = true;
+        }
+        if rest.is_empty() {
+            let over = live.is_empty();
+            if over {
+                self.work = None;
+            }
+            return over;
         }
         if *next > now {
             return false;
         }
-        let Some(ip) = rest.pop_front() else {
-            if live.is_empty() {
-                self.work = None;
-                return true;
-            }
-            return false;
-        };
-        let socket = SocketAddr::new(ip, attempt.address.port.get());
-        *next = now + stagger;
+        let Some(ip) = rest.pop_front() else { return false };
+        let socket = SocketAddr::new(ip, what.attempt.address.port.get());
+        *next = later(now, stagger);
         live.push(Dialing { op, socket, began: now });
-        let step = Step::Connect { op, attempt: attempt.clone(), socket, origin: origin.clone() };
+        let step = Step::Connect { op, attempt: what.attempt.clone(), socket, origin: what.origin.clone() };
         self.next_op += 1;
-        self.attempts += 1;
+        self.dials += 1;
         self.steps.push_back(step);
         true
     }
 
+    /// The next candidate of this stage or the first of the following one.
+    fn next_item(&mut self) -> Option<Item> {
+        loop {
+            let item = self.queue.pop_front().or_else(|| self.late.pop_front());
+            if item.is_some() {
+                return item;
+            }
+            if !std::mem::take(&mut self.discovery_left) {
+                return None;
+            }
+            self.queue = self.discovery_items();
+        }
+    }
+
     /// Begins the next candidate; false when there is none left.
     fn start_item(&mut self, now: Instant) -> bool {
-        loop {
-            if self.attempts >= self.lookup.policy.max_attempts {
+        while let Some(item) = self.next_item() {
+            if let Item::Dial(what) = &item
+                && self.is_refused(what)
+            {
+                continue;
+            }
+            let max = self.lookup.policy.max_attempts;
+            if self.dials >= max || self.questions >= max {
+                self.cut = true;
                 return false;
             }
-            let Some(item) = self.queue.pop_front() else {
-                if !std::mem::take(&mut self.discovery_left) {
-                    return false;
-                }
-                self.queue = self.discovery_items();
-                continue;
-            };
             match item {
                 Item::Ask { origin, resolver, route } => {
                     let op = self.op();
+                    self.questions += 1;
                     let target = self.lookup.target.clone();
                     self.steps.push_back(Step::Resolve { op, resolver: resolver.clone(), target });
                     self.work = Some(Work::Resolving { op, origin, resolver, route, began: now });
                 }
-                Item::Dial { route, .. } if self.dropped_routes.contains(&route) => continue,
-                Item::Dial { attempt, .. }
-                    if self.refused_cookies.iter().any(|(a, c)| *a == attempt.address && *c == attempt.cookie) =>
-                {
-                    continue;
-                }
-                Item::Dial { origin, attempt, route } => match attempt.address.host.ip() {
-                    Some(ip) => self.dial(now, origin, attempt, route, VecDeque::from([ip]), now),
+                Item::Dial(what) => match what.attempt.address.host.ip() {
+                    Some(ip) => self.dial(now, what, VecDeque::from([ip]), now),
                     None => {
                         let op = self.op();
-                        self.steps.push_back(Step::Lookup { op, host: attempt.address.host.clone() });
-                        self.work = Some(Work::LookingUp { op, origin, attempt, route, began: now });
+                        self.questions += 1;
+                        self.steps.push_back(Step::Lookup { op, host: what.attempt.address.host.clone() });
+                        self.work = Some(Work::LookingUp { op, what, began: now });
                     }
                 },
+                Item::Void { origin, address, error, .. } => {
+                    self.questions += 1;
+                    self.record(now, origin, address, None, now, error, None);
+                }
             }
             return true;
         }
+        false
     }
+
+    /// Whether this lookup has already learnt that the candidate is in vain.
+    fn is_refused(&self, what: &Try) -> bool {
+        let Attempt { address, cookie, version, .. } = &*what.attempt;
+        self.refused_versions.iter().any(|(route, refused)| *route == what.route && refused == version)
+            || self.refused_cookies.iter().any(|(at, refused)| at == address && refused == cookie)
+    }
+}
+
+/// A time so far ahead that it never comes stands for one that the clock cannot hold.
+fn later(from: Instant, by: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    from.checked_add(by.min(NEVER)).unwrap_or(from)
 }
 
 /// Alternates the families, the first answer's first (RFC 8305 §4), without repeats.
 fn interleave(ips: Vec<IpAddr>, max: usize) -> VecDeque<IpAddr> {
     let first_is_v6 = ips.first().is_some_and(IpAddr::is_ipv6);
-    let (mut a, mut b): (VecDeque<_>, VecDeque<_>) = ips.into_iter().partition(|ip| ip.is_ipv6() == first_is_v6);
+    let mut seen = BTreeSet::new();
+    let ips = ips.into_iter().filter(|ip| seen.insert(*ip));
+    let (mut a, mut b): (VecDeque<_>, VecDeque<_>) = ips.partition(|ip| ip.is_ipv6() == first_is_v6);
     let mut out = VecDeque::new();
-    while let Some(ip) = a.pop_front() {
-        if !out.contains(&ip) {
-            out.push_back(ip);
-        }
+    while out.len() < max
+        && let Some(ip) = a.pop_front()
+    {
+        out.push_back(ip);
         if !b.is_empty() {
             std::mem::swap(&mut a, &mut b);
-        } else if a.is_empty() {
-            break;
         }
     }
-    out.truncate(max);
     out
 }
 
@@ -661,3 +611,6 @@ fn interleave(ips: Vec<IpAddr>, max: usize) -> VecDeque<IpAddr> {
 pub fn given(route: NetworkRoute) -> Vec<Candidate> {
     vec![Candidate { pattern: Arc::from(""), weight: 0, route }]
 }
+
+#[cfg(test)]
+mod tests;

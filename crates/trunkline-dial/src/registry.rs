@@ -1,23 +1,28 @@
 //! The live links of a node: at most one dial and one link per name, whoever dialled.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
+use tokio::sync::{Notify, oneshot, watch};
 use trunkline_route::{NetworkRoute, NodeName};
 
 use crate::exec::Found;
 use crate::pair::{Claims, FlightId, Incarnation, LinkId, LinkRef, MayFinish, OnAccept, OnOffer, Pair, Retire};
 use crate::{NoRoute, Reason};
 
-/// Names with a link or a memory of one; idle ones are forgotten first.
+mod flight;
+
+use flight::{Landing, Outcome, fly};
+
+/// Names with a link or a memory of one. Beyond it the idle ones are forgotten, the longest unused first.
 const MAX_ENTRIES: usize = 65_536;
-/// How long callers wait for a link that the peer's own dial is about to bring.
-const ADOPT: Duration = Duration::from_secs(5);
-/// Dials of one flight, should adopted links come to nothing again and again.
+/// The part of them forgotten at once, so that the search for them is rare.
+const PRUNED: usize = MAX_ENTRIES / 16;
+/// Dials of one flight, should adopted links come to nothing again and again; flights of one caller, should their
+/// links not be what it demands.
 const MAX_DIALS: u32 = 3;
 
 /// What the registry needs of a link. It is a handle: clones share the link.
@@ -37,13 +42,53 @@ struct Entry<L> {
     pair: Pair,
     link: Option<L>,
     provisional: Option<L>,
+    accepting: Option<Accepting>,
     flight: Option<Flight<L>>,
     changed: Arc<Notify>,
+    /// When it was last asked for, in calls of the registry.
+    used: u64,
 }
 
-impl<L> Default for Entry<L> {
-    fn default() -> Self {
-        Self { pair: Pair::default(), link: None, provisional: None, flight: None, changed: Arc::default() }
+/// ACCEPT came for a link that is not installed yet.
+struct Accepting {
+    link: LinkId,
+    before: Option<LinkRef>,
+    /// Its attempt is gone: nobody is going to install it.
+    abandoned: bool,
+}
+
+impl<L: Held> Entry<L> {
+    fn new() -> Self {
+        Self {
+            pair: Pair::default(),
+            link: None,
+            provisional: None,
+            accepting: None,
+            flight: None,
+            changed: Arc::default(),
+            used: 0,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.pair.is_idle() && self.flight.is_none() && self.link.is_none() && self.provisional.is_none()
+    }
+
+    /// Takes back an accepted link that was abandoned before it was installed.
+    fn settle(&mut self) {
+        if let Some(accepting) = self.accepting.take_if(|accepting| accepting.abandoned) {
+            self.revert(accepting);
+        }
+    }
+
+    fn revert(&mut self, accepting: Accepting) {
+        let held = self.link.as_ref().map(Held::id);
+        self.pair.revert(accepting.link, accepting.before.filter(|before| Some(before.id) == held));
+    }
+
+    /// The live link, but not this one.
+    fn other_link(&self, than: Option<LinkId>) -> Option<&L> {
+        self.link.as_ref().filter(|link| Some(link.id()) != than)
     }
 }
 
@@ -51,26 +96,53 @@ struct Flight<L> {
     id: FlightId,
     /// The route given with the call that started it, if one was.
     given: Option<NetworkRoute>,
-    result: watch::Receiver<Option<Result<L, NoRoute>>>,
-    callers: Weak<Callers>,
+    result: watch::Receiver<Option<Outcome<L>>>,
+    callers: Weak<Caller>,
     /// An inbound link makes the dial needless; its callers get that link.
     overtaken: Arc<Notify>,
 }
 
-/// Shared by the callers of a flight; the last one to go ends it.
-struct Callers(AbortHandle);
+/// Shared by the callers of a flight; the flight ends when the last one drops it.
+type Caller = oneshot::Sender<Infallible>;
 
-impl Drop for Callers {
-    fn drop(&mut self) {
-        self.0.abort();
+struct Entries<L> {
+    by_name: HashMap<NodeName, Entry<L>>,
+    calls: u64,
+}
+
+impl<L: Held> Entries<L> {
+    /// Whether there is an entry of this name, or room for it. Makes room if it can.
+    fn has_room(&mut self, name: &NodeName) -> bool {
+        self.by_name.len() < MAX_ENTRIES || self.by_name.contains_key(name) || self.prune()
+    }
+
+    /// The entry of a name, made if there is none.
+    fn entry(&mut self, name: &NodeName) -> &mut Entry<L> {
+        self.calls += 1;
+        let entry = self.by_name.entry(name.clone()).or_insert_with(Entry::new);
+        entry.used = self.calls;
+        entry.settle();
+        entry
+    }
+
+    /// Forgets the idle entries longest unused; false when there is none.
+    fn prune(&mut self) -> bool {
+        let idle = self.by_name.iter().filter(|(_, entry)| entry.is_idle());
+        let mut idle: Vec<_> = idle.map(|(name, entry)| (entry.used, name.clone())).collect();
+        idle.sort_unstable_by_key(|(used, _)| *used);
+        idle.truncate(PRUNED);
+        for (_, name) in &idle {
+            self.by_name.remove(name);
+        }
+        !idle.is_empty()
     }
 }
 
 /// The live links and the dials under way, by name.
 pub struct Registry<L> {
     own: NodeName,
-    entries: Mutex<HashMap<NodeName, Entry<L>>>,
-    next_flight: std::sync::atomic::AtomicU64,
+    entries: Mutex<Entries<L>>,
+    next_flight: AtomicU64,
 }
 
 /// The verdict on a caller, with what must be done outside the lock.
@@ -104,34 +176,54 @@ impl<L: Held> Ticket<L> {
 
 impl<L: Held> Drop for Ticket<L> {
     fn drop(&mut self) {
-        self.registry.with(&self.name, |entry| entry.pair.finish_failed(self.flight, self.link));
+        self.registry.tidy(&self.name, |entry| {
+            entry.pair.finish_failed(self.flight, self.link);
+            if let Some(accepting) = entry.accepting.as_mut().filter(|accepting| accepting.link == self.link) {
+                accepting.abandoned = true;
+            }
+        });
     }
 }
 
 impl<L: Held> Registry<L> {
     /// The registry of the node of this name.
     pub fn new(own: NodeName) -> Arc<Self> {
-        Arc::new(Self { own, entries: Mutex::default(), next_flight: 1.into() })
+        let entries = Entries { by_name: HashMap::new(), calls: 0 };
+        Arc::new(Self { own, entries: Mutex::new(entries), next_flight: AtomicU64::new(1) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeName, Entry<L>>> {
+    fn lock(&self) -> MutexGuard<'_, Entries<L>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(&self, name: &NodeName, change: impl FnOnce(&mut Entry<L>) -> T) -> T {
-        change(self.lock().entry(name.clone()).or_default())
+    /// Changes the entry of a name, if there is one. Links are not dropped within `change`: what drops with the last
+    /// handle of one may come back here.
+    fn with<T>(&self, name: &NodeName, change: impl FnOnce(&mut Entry<L>) -> T) -> Option<T> {
+        self.lock().by_name.get_mut(name).map(change)
+    }
+
+    /// As [`Registry::with`]; an entry that holds nothing any more is forgotten.
+    fn tidy<T>(&self, name: &NodeName, change: impl FnOnce(&mut Entry<L>) -> T) -> Option<T> {
+        let mut entries = self.lock();
+        let entry = entries.by_name.get_mut(name)?;
+        let changed = change(entry);
+        if entry.is_idle() && entry.pair.is_blank() {
+            entries.by_name.remove(name);
+        }
+        Some(changed)
     }
 
     /// The live link to a name.
     pub fn get(&self, name: &NodeName) -> Option<L> {
-        self.lock().get(name)?.link.clone()
+        self.lock().by_name.get(name)?.link.clone()
     }
 
     /// Every live link, sorted by name.
     pub fn links(&self) -> Vec<(NodeName, L)> {
         let entries = self.lock();
         let mut links: Vec<_> =
-            entries.iter().filter_map(|(name, entry)| Some((name.clone(), entry.link.clone()?))).collect();
+            entries.by_name.iter().filter_map(|(name, entry)| Some((name.clone(), entry.link.clone()?))).collect();
+        drop(entries);
         links.sort_by(|a, b| a.0.cmp(&b.0));
         links
     }
@@ -139,6 +231,13 @@ impl<L: Held> Registry<L> {
     /// The live link to a name if it satisfies the caller, else the outcome of a dial: the one under way, or a new
     /// one. `given` tells dials with different routes apart. Dropping one caller drops only it; dropping the last
     /// cancels the dial.
+    ///
+    /// A link that the dial made is taken as it is: the dial was made under the caller's demands, whichever of the
+    /// routes it went by. A link that came by another way must satisfy. `satisfies` is called under the registry's
+    /// lock and must not call it.
+    ///
+    /// `dial` gets its flight and whether its link is to replace one that does not satisfy. It may be called again,
+    /// when a link to be adopted came to nothing: the time for the whole is for it to keep.
     ///
     /// # Errors
     /// [`NoRoute`] of the dial.
@@ -153,55 +252,62 @@ impl<L: Held> Registry<L> {
         D: Fn(FlightId, bool) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Flown<L>> + Send + 'static,
     {
-        for _ in 0..MAX_DIALS {
-            let (mut result, callers, same) = {
+        let mut flights = 0;
+        while flights < MAX_DIALS {
+            let (mut result, callers, same, take_off) = {
                 let mut entries = self.lock();
-                let entry = entries.entry(name.clone()).or_default();
+                // Dials are bounded by their callers.
+                entries.has_room(name);
+                let entry = entries.entry(name);
                 if let Some(link) = entry.link.as_ref().filter(|link| satisfies(link)) {
                     return Ok(link.clone());
                 }
                 let live = entry.flight.as_ref().and_then(|f| Some((f, f.callers.upgrade()?)));
                 match live {
-                    Some((flight, callers)) => (flight.result.clone(), callers, flight.given.as_ref() == given),
+                    Some((flight, callers)) => (flight.result.clone(), callers, flight.given.as_ref() == given, None),
                     None => {
-                        let (result, callers) = self.take_off(name, given.cloned(), entry, dial.clone());
-                        (result, callers, true)
+                        let (result, callers, take_off) = self.take_off(name, given.cloned(), entry);
+                        (result, callers, true, Some(take_off))
                     }
                 }
             };
-            let ended = result.wait_for(Option::is_some).await.map(|ended| ended.clone());
+            // Not under the lock: a runtime that shuts down drops the task at once, and that takes the lock.
+            if let Some(take_off) = take_off {
+                tokio::spawn(fly(take_off, dial.clone()));
+            }
+            let ended = result.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
             drop(callers);
+            // Another route's dial is waited for, however often, and is none of this caller's.
+            flights += u32::from(same);
             match ended {
-                Ok(Some(Ok(link))) if satisfies(&link) => return Ok(link),
-                Ok(Some(Err(no_route))) if same => return Err(no_route),
-                // Of another route, or overtaken by a link that does not satisfy: once more.
+                Some(Outcome::Dialled(link)) if same || satisfies(&link) => return Ok(link),
+                Some(Outcome::Adopted(link)) if satisfies(&link) => return Ok(link),
+                Some(Outcome::Failed(no_route)) if same => return Err(no_route),
                 _ => {}
             }
         }
         Err(NoRoute { target: name.clone(), reason: Reason::AllFailed, attempts: Vec::new() })
     }
 
-    fn take_off<F, D>(
+    fn take_off(
         self: &Arc<Self>,
         name: &NodeName,
         given: Option<NetworkRoute>,
         entry: &mut Entry<L>,
-        dial: D,
-    ) -> (watch::Receiver<Option<Result<L, NoRoute>>>, Arc<Callers>)
-    where
-        D: Fn(FlightId, bool) -> F + Send + Sync + 'static,
-        F: Future<Output = Flown<L>> + Send + 'static,
-    {
-        let id = self.next_flight.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    ) -> (watch::Receiver<Option<Outcome<L>>>, Arc<Caller>, flight::TakeOff<L>) {
+        let id = self.next_flight.fetch_add(1, Ordering::Relaxed);
         let (sender, result) = watch::channel(None);
-        let overtaken = Arc::new(Notify::new());
-        let unsatisfying = entry.link.as_ref().map(Held::id);
-        entry.pair.dial_begins(id);
-        let landing = Landing { registry: self.clone(), name: name.clone(), flight: id };
-        let task = tokio::spawn(fly(landing, overtaken.clone(), unsatisfying, dial, sender));
-        let callers = Arc::new(Callers(task.abort_handle()));
-        entry.flight = Some(Flight { id, given, result: result.clone(), callers: Arc::downgrade(&callers), overtaken });
-        (result, callers)
+        let (caller, gone) = oneshot::channel();
+        let callers = Arc::new(caller);
+        let flight =
+            Flight { id, given, result: result.clone(), callers: Arc::downgrade(&callers), overtaken: Arc::default() };
+        let take_off = flight::TakeOff {
+            landing: Landing::new(self.clone(), name.clone(), id, sender),
+            previous: entry.flight.replace(flight).map(|previous| previous.result),
+            gone,
+            unsatisfying: entry.link.as_ref().map(Held::id),
+        };
+        (result, callers, take_off)
     }
 
     /// A proven peer: may this attempt of the flight go for the link?
@@ -213,7 +319,11 @@ impl<L: Held> Registry<L> {
         peer: Incarnation,
         replace: bool,
     ) -> Option<Ticket<L>> {
-        match self.with(name, |entry| entry.pair.may_finish(flight, link, peer, replace)) {
+        let may = self.with(name, |entry| {
+            entry.settle();
+            entry.pair.may_finish(flight, link, peer, replace)
+        });
+        match may? {
             MayFinish::Finish(claims) => {
                 Some(Ticket { registry: self.clone(), name: name.clone(), flight, link, claims })
             }
@@ -224,22 +334,31 @@ impl<L: Held> Registry<L> {
     /// ACCEPT arrived: `None` to discard the link, else the link that gives way to it, if one does. Then call
     /// [`Registry::install`].
     pub fn accepted(&self, name: &NodeName, flight: FlightId, link: LinkRef) -> Option<Option<(L, Retire)>> {
-        self.with(name, |entry| match entry.pair.accepted(flight, link) {
-            OnAccept::Up(retire) => Some(retire.and_then(|retire| Some((entry.link.clone()?, retire)))),
-            OnAccept::Discard => None,
-        })
+        self.with(name, |entry| {
+            let before = entry.pair.up();
+            match entry.pair.accepted(flight, link) {
+                OnAccept::Up(retire) => {
+                    entry.accepting = Some(Accepting { link: link.id, before, abandoned: false });
+                    let old = entry.link.as_ref();
+                    Some(retire.and_then(|retire| Some((old.filter(|old| old.id() == retire.id)?.clone(), retire))))
+                }
+                OnAccept::Discard => None,
+            }
+        })?
     }
 
     /// Puts the link that was just accepted in its place; discards it when it has gone out of date meanwhile.
     pub fn install(&self, name: &NodeName, link: L) -> bool {
         let installed = self.with(name, |entry| {
-            let current = entry.pair.up().is_some_and(|up| up.id == link.id());
-            if current {
-                entry.link = Some(link.clone());
-                entry.changed.notify_waiters();
+            if entry.pair.up().is_none_or(|up| up.id != link.id()) {
+                return None;
             }
-            current
+            entry.accepting = None;
+            entry.changed.notify_waiters();
+            Some(entry.link.replace(link.clone()))
         });
+        // What was replaced drops here, not under the lock.
+        let installed = installed.flatten().is_some();
         if !installed {
             link.discard();
         }
@@ -256,13 +375,10 @@ impl<L: Held> Registry<L> {
         challenged: Option<(LinkId, bool)>,
     ) -> Verdict<L> {
         let mut entries = self.lock();
-        if entries.len() >= MAX_ENTRIES && !entries.contains_key(name) {
-            entries.retain(|_, entry| !entry.pair.is_idle() || entry.flight.is_some());
-            if entries.len() >= MAX_ENTRIES {
-                return Verdict::Full;
-            }
+        if !entries.has_room(name) {
+            return Verdict::Full;
         }
-        let entry = entries.entry(name.clone()).or_default();
+        let entry = entries.entry(name);
         match entry.pair.offer(link, caller, claims, *name > self.own, challenged) {
             OnOffer::Accept { epoch, cancel, dropped } => {
                 let dropped = dropped.and_then(|_| entry.provisional.take());
@@ -275,10 +391,10 @@ impl<L: Held> Registry<L> {
                 }
                 Verdict::Accept(epoch)
             }
-            OnOffer::Challenge(_) => match &entry.link {
-                Some(link) => Verdict::Challenge(link.clone()),
+            OnOffer::Challenge(up) => match &entry.link {
+                Some(link) if link.id() == up => Verdict::Challenge(link.clone()),
                 // Up, but not installed yet: it was just heard from.
-                None => Verdict::Refuse(OnOffer::NameInUse),
+                _ => Verdict::Refuse(OnOffer::NameInUse),
             },
             refuse => Verdict::Refuse(refuse),
         }
@@ -288,12 +404,9 @@ impl<L: Held> Registry<L> {
     pub fn stand(&self, name: &NodeName, link: L) {
         let stands = self.with(name, |entry| {
             let stands = entry.pair.provisional().is_some_and(|p| p.id == link.id());
-            if stands {
-                entry.provisional = Some(link.clone());
-            }
-            stands
+            stands.then(|| entry.provisional.replace(link.clone()))
         });
-        if !stands {
+        if stands.flatten().is_none() {
             link.discard();
         }
     }
@@ -307,107 +420,35 @@ impl<L: Held> Registry<L> {
         switch: impl FnOnce(&L, Option<(&L, bool)>),
     ) -> Option<Option<(L, Retire)>> {
         self.with(name, |entry| {
+            let Some(new) = entry.provisional.take_if(|held| held.id() == link) else {
+                // It does not stand yet, or not any more.
+                if entry.pair.provisional().is_some_and(|awaited| awaited.id == link) {
+                    entry.pair.down(link);
+                }
+                return None;
+            };
             let retire = entry.pair.confirmed(link)?;
-            let new = entry.provisional.take()?;
-            let old = entry.link.take();
-            switch(&new, old.as_ref().zip(retire).map(|(old, retire)| (old, retire.alive)));
-            entry.link = Some(new);
+            entry.accepting = None;
+            switch(&new, entry.link.as_ref().zip(retire).map(|(old, retire)| (old, retire.alive)));
             entry.changed.notify_waiters();
-            Some(old.zip(retire))
-        })
+            Some(entry.link.replace(new).zip(retire))
+        })?
     }
 
     /// A link went down. Says whether it was the live one.
     pub fn down(&self, name: &NodeName, link: LinkId) -> bool {
-        let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(name) else { return false };
-        entry.pair.down(link);
-        let was_live = entry.link.as_ref().is_some_and(|held| held.id() == link);
-        if was_live {
-            entry.link = None;
-        }
-        if entry.provisional.as_ref().is_some_and(|held| held.id() == link) {
-            entry.provisional = None;
-        }
-        entry.changed.notify_waiters();
-        was_live
-    }
-}
-
-/// Tidies up after a flight, however it ends.
-struct Landing<L: Held> {
-    registry: Arc<Registry<L>>,
-    name: NodeName,
-    flight: FlightId,
-}
-
-impl<L: Held> Drop for Landing<L> {
-    fn drop(&mut self) {
-        self.registry.with(&self.name, |entry| {
-            entry.pair.dial_ends(self.flight);
-            if entry.flight.as_ref().is_some_and(|flight| flight.id == self.flight) {
-                entry.flight = None;
+        let gone = self.tidy(name, |entry| {
+            if let Some(accepting) = entry.accepting.take_if(|accepting| accepting.link == link) {
+                entry.revert(accepting);
             }
+            entry.pair.down(link);
+            entry.changed.notify_waiters();
+            let is = |held: &mut L| held.id() == link;
+            (entry.link.take_if(is), entry.provisional.take_if(is))
         });
+        gone.is_some_and(|(live, _)| live.is_some())
     }
 }
 
-async fn fly<L, F, D>(
-    landing: Landing<L>,
-    overtaken: Arc<Notify>,
-    unsatisfying: Option<LinkId>,
-    dial: D,
-    result: watch::Sender<Option<Result<L, NoRoute>>>,
-) where
-    L: Held,
-    F: Future<Output = Flown<L>> + Send + 'static,
-    D: Fn(FlightId, bool) -> F + Send + Sync + 'static,
-{
-    let (registry, name, flight) = (&landing.registry, &landing.name, landing.flight);
-    let mut outcome = None;
-    for _ in 0..MAX_DIALS {
-        registry.with(name, |entry| entry.pair.dial_begins(flight));
-        let flown = tokio::select! {
-            biased;
-            () = overtaken.notified() => Ok(Found::Adopt),
-            flown = dial(flight, unsatisfying.is_some()) => flown,
-        };
-        match flown {
-            Ok(Found::Link(link)) => outcome = Some(Ok(link)),
-            Err(no_route) => outcome = Some(Err(no_route)),
-            Ok(Found::Adopt) => {
-                registry.with(name, |entry| entry.pair.dial_ends(flight));
-                outcome = adopt(registry, name, unsatisfying).await.map(Ok);
-            }
-        }
-        if outcome.is_some() {
-            break;
-        }
-    }
-    let target = name.clone();
-    drop(landing);
-    let none = || Err(NoRoute { target, reason: Reason::OutOfTime, attempts: Vec::new() });
-    let _ = result.send(Some(outcome.unwrap_or_else(none)));
-}
-
-/// Waits for the link that another dial of the two brings; `None` when it does not come.
-async fn adopt<L: Held>(registry: &Registry<L>, name: &NodeName, unsatisfying: Option<LinkId>) -> Option<L> {
-    let wait = async {
-        let mut expected = false;
-        loop {
-            let changed = registry.with(name, |entry| entry.changed.clone());
-            let notified = changed.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            let (link, provisional) = registry.with(name, |entry| {
-                (entry.link.clone().filter(|l| Some(l.id()) != unsatisfying), entry.pair.provisional().is_some())
-            });
-            if link.is_some() || (expected && !provisional) {
-                return link;
-            }
-            expected |= provisional;
-            notified.await;
-        }
-    };
-    tokio::time::timeout(ADOPT, wait).await.ok().flatten()
-}
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,13 @@ pub enum Event {
         /// Why.
         reason: Down,
     },
+    /// A link that another one replaced broke before it was drained: messages sent on it may be lost.
+    DrainBroken {
+        /// To whom.
+        peer: NodeName,
+        /// Why.
+        reason: Down,
+    },
     /// This reader was too slow: so many events are lost to it.
     Missed(u64),
     /// A connection is up.

@@ -95,7 +95,8 @@ struct Accepted {
     confirmed: Notify,
 }
 
-async fn answers(live: &Live) -> bool {
+/// Whether the other end of a link lives: it answers within the time of a challenge.
+pub(crate) async fn answers(live: &Live) -> bool {
     let answer = live.link.call(PING_SERVICE, "", &[], CHALLENGE).await;
     !matches!(answer, Err(CallError::TimedOut(_) | CallError::LinkDown(_) | CallError::NotSent(_)))
 }
@@ -112,9 +113,11 @@ fn on_first_frame(node: Arc<Inner>, from: NodeName, accepted: Arc<Accepted>) -> 
             return None;
         };
         node.up(link.info());
-        let (old, retire) = old?;
-        let hold = retire.alive.then(|| node.hold(&old));
-        old.retire(retire.alive);
+        let survivor = old.as_ref().filter(|(_, retire)| retire.alive).map(|(live, _)| live);
+        let hold = node.hold_for_elders(&from, survivor);
+        if let Some((old, retire)) = old {
+            old.retire(retire.alive);
+        }
         hold
     })
 }

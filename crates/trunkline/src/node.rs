@@ -15,8 +15,8 @@ use trunkline_dial::plan::{Lookup, Plan, Policy, Preview, given};
 use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError, RouteEdit, RouteTable};
 use trunkline_link::handshake::{CloseCode, Mode};
 use trunkline_link::{
-    CallError as LinkCallError, ClientTls, DialTimes, Directory, DownHook, Hold, LinkInfo, LinkStats, Listener,
-    Mailbox, Native, RegisterError, SendError as LinkSendError, ServerTls, TlsError, TlsProfile,
+    CallError as LinkCallError, ClientTls, DialTimes, Directory, Down, DownHook, Hold, Link, LinkInfo, LinkStats,
+    Listener, Mailbox, Native, RegisterError, SendError as LinkSendError, ServerTls, TlsError, TlsProfile,
 };
 use trunkline_matcher::{AccessPattern, PatternIndex};
 use trunkline_registrar::{Lease, Registrar, Registration, Resolver};
@@ -34,6 +34,9 @@ use crate::{CallError, ConnectError, Connection, PING_SERVICE, SendError, StartE
 
 /// The id of the embedded registrar in routes.
 const EMBEDDED: &str = "embedded";
+
+/// What a connect may take beyond its budget to settle whose dial stands.
+const SETTLE: Duration = Duration::from_secs(1);
 
 #[expect(clippy::disallowed_methods, reason = "the node is the shell that brings the time")]
 pub(crate) fn now() -> Instant {
@@ -59,6 +62,8 @@ pub(crate) struct Inner {
     platform: std::sync::OnceLock<ClientTls>,
     events: broadcast::Sender<Event>,
     links: Mutex<JoinSet<()>>,
+    /// Links that gave way to another and still deliver.
+    draining: Mutex<BTreeMap<NodeName, Vec<Link>>>,
     shutting_down: AtomicBool,
 }
 
@@ -82,10 +87,40 @@ impl Inner {
         links.spawn(driver);
     }
 
-    /// Holds a new link's messages back until the old one, which it replaces, delivered its last.
-    pub(crate) fn hold(&self, old: &Live) -> Hold {
-        let old = old.link.clone();
-        Box::pin(async move { old.inbound_done().await })
+    /// Holds a new link's messages back until every older link to the peer delivered its last: not only the one it
+    /// replaces, which may itself have been held for another.
+    pub(crate) fn hold_for_elders(&self, peer: &NodeName, replaced: Option<&Live>) -> Option<Hold> {
+        let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        let elders = draining.entry(peer.clone()).or_default();
+        elders.retain(|elder| elder.down().is_none());
+        elders.extend(replaced.map(|old| old.link.clone()));
+        let elders = elders.clone();
+        if elders.is_empty() {
+            draining.remove(peer);
+            return None;
+        }
+        Some(Box::pin(async move {
+            for elder in elders {
+                elder.inbound_done().await;
+            }
+        }))
+    }
+
+    /// A link that gave way has ended: nobody is to wait for it, and what it lost is told.
+    fn elder_down(&self, peer: NodeName, link: LinkId, reason: &Down) {
+        let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(elders) = draining.get_mut(&peer) else { return };
+        let before = elders.len();
+        elders.retain(|elder| elder.info().id != link);
+        let was_elder = elders.len() < before;
+        if elders.is_empty() {
+            draining.remove(&peer);
+        }
+        drop(draining);
+        if was_elder && !reason.is_normal() {
+            tracing::warn!(%peer, %reason, "a replaced link broke before it was drained; messages on it may be lost");
+            self.emit(Event::DrainBroken { peer, reason: reason.clone() });
+        }
     }
 
     pub(crate) fn up(&self, info: &LinkInfo) {
@@ -100,6 +135,8 @@ impl Inner {
             if node.registry.down(&peer, link) {
                 tracing::info!(%peer, %reason, "down");
                 node.emit(Event::Down { peer, reason: reason.clone() });
+            } else {
+                node.elder_down(peer, link, reason);
             }
         })
     }
@@ -138,24 +175,32 @@ impl Inner {
         }
     }
 
-    /// Policy belongs to the name: whether a live link is what the best route for it demands.
-    fn satisfies(&self, name: &NodeName, route: Option<&NetworkRoute>, live: &Live) -> bool {
+    /// Policy belongs to the name: whether a live link is what its routes demand. A link this end dialled came by
+    /// one of them, perhaps not the best; one that came in must meet the best.
+    pub(crate) fn satisfies(&self, name: &NodeName, route: Option<&NetworkRoute>, live: &Live) -> bool {
         let info = live.link.info();
         if !live.link.is_open() {
             return false;
         }
-        let best = route.cloned().or_else(|| self.routes.matching(name).into_iter().next().map(|c| c.route));
-        let default_tls = if self.defaults.tls { TlsMode::Verify(None) } else { TlsMode::CookieOnly };
-        let (own_cookie, tls) = match &best {
-            Some(route) => (route.cookie().cloned(), route.demands(&self.defaults).1),
-            None => (None, default_tls),
-        };
-        let cookie = match own_cookie {
-            Some(cookie) => info.cookie == cookie,
+        let candidates = self.candidates(name, route);
+        let considered = if info.role == Role::Initiator { candidates.len() } else { 1 };
+        if candidates.is_empty() {
+            let tls = if self.defaults.tls { TlsMode::Verify(None) } else { TlsMode::CookieOnly };
+            return self.meets(name, info, None, &tls);
+        }
+        candidates.iter().take(considered).any(|candidate| {
+            let (_, tls) = candidate.route.demands(&self.defaults);
+            self.meets(name, info, candidate.route.cookie(), &tls)
+        })
+    }
+
+    fn meets(&self, name: &NodeName, info: &LinkInfo, cookie: Option<&Cookie>, tls: &TlsMode) -> bool {
+        let cookie = match cookie {
+            Some(cookie) => info.cookie == *cookie,
             None => info.cookie == self.defaults.cookie || peer_cookie(&self.peers, name) == Some(&info.cookie),
         };
-        let verified = match &tls {
-            TlsMode::Verify(_) => info.tls == tls,
+        let verified = match tls {
+            TlsMode::Verify(_) => info.tls == *tls,
             TlsMode::CookieOnly | TlsMode::DangerousSkipVerify(_) => true,
         };
         cookie && verified
@@ -326,6 +371,7 @@ impl Node {
             platform: std::sync::OnceLock::new(),
             events: broadcast::Sender::new(CAPACITY),
             links: Mutex::default(),
+            draining: Mutex::default(),
             shutting_down: AtomicBool::new(false),
         });
         let (mut listeners, mut listening, mut endpoints) = (JoinSet::new(), Vec::new(), Vec::new());
@@ -458,6 +504,8 @@ impl Node {
         if inner.is_shutting_down() {
             return Err(ConnectError::ShuttingDown);
         }
+        // One budget for all the dials of this call, should adopted links come to nothing.
+        let deadline = now() + inner.policy.total;
         let dial = {
             // The flight must not keep the node alive; its callers do.
             let (node, name, route) = (Arc::downgrade(inner), name.clone(), route.clone());
@@ -465,14 +513,19 @@ impl Node {
                 let (node, name, route) = (node.clone(), name.clone(), route.clone());
                 async move {
                     let Some(node) = node.upgrade() else { return Ok(Found::Adopt) };
-                    let lookup = node.lookup(&name, route.as_ref());
+                    let mut lookup = node.lookup(&name, route.as_ref());
+                    lookup.policy.total = deadline.saturating_duration_since(now());
                     exec::run(Arc::new(NodePorts { node, flight, replace }), lookup).await
                 }
             }
         };
         let satisfies = |live: &Live| inner.satisfies(&name, route.as_ref(), live);
-        let live = inner.registry.connect(&name, route.as_ref(), satisfies, dial).await?;
-        Ok(Connection { slot: live.slot() })
+        let connect = inner.registry.connect(&name, route.as_ref(), satisfies, dial);
+        // The lookup ends by itself with every attempt on record; this bounds the waits for links of other dials.
+        match tokio::time::timeout_at((deadline + SETTLE).into(), connect).await {
+            Ok(live) => Ok(Connection { slot: live?.slot() }),
+            Err(_) => Err(NoRoute { target: name.clone(), reason: Reason::OutOfTime, attempts: Vec::new() }.into()),
+        }
     }
 
     /// The live connection to a name, whoever dialled it.

@@ -12,6 +12,7 @@ use trunkline_route::{Attempt, Endpoint, Host, NodeName, ResolverId};
 
 use crate::connection::Live;
 use crate::events::Event;
+use crate::inbound::answers;
 use crate::node::{Inner, now};
 
 /// One flight's view of the node.
@@ -45,6 +46,13 @@ impl Ports for NodePorts {
             .map_err(|e: TlsError| AttemptError::Local(e.to_string()))?;
         let dialed = node.native.dial(socket, &attempt, Mode::Node, &tls, node.times).await.map_err(attempt_error)?;
         let verified = dialed.verified().clone();
+        let namesake = node.registry.get(&verified.name);
+        if let Some(live) = namesake.filter(|live| live.link.info().incarnation != verified.incarnation)
+            && answers(&live).await
+        {
+            dialed.abandon().await;
+            return Err(AttemptError::NameInUse("this node is connected to it".into()));
+        }
         let ticket =
             node.registry.may_finish(&verified.name, self.flight, verified.link_id, verified.incarnation, self.replace);
         let Some(ticket) = ticket else {
@@ -62,7 +70,7 @@ impl Ports for NodePorts {
         };
         let survivor = old.as_ref().filter(|(_, retire)| retire.alive).map(|(live, _)| live.clone());
         let hooks = Hooks {
-            hold: survivor.as_ref().map(|old| node.hold(old)),
+            hold: node.hold_for_elders(&info.peer, survivor.as_ref()),
             on_down: Some(node.on_down(info.peer.clone(), info.id)),
             on_first_frame: None,
         };

@@ -1,0 +1,205 @@
+//! What must hold. Each returns what it found otherwise.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use trunkline_dial::pair::{FlightId, Incarnation, LinkRef, OnAccept, OnOffer};
+use trunkline_route::NodeName;
+
+use super::answering::agree;
+use super::ledger::Ledger;
+use super::model::{Move, Ruling, Situation};
+use super::net::ConnId;
+use super::node::{Life, Node, Try};
+use super::rules::Rules;
+use super::world::{BUDGET, TICK, World};
+
+/// Something did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// What.
+    pub invariant: &'static str,
+    /// Where and how.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.detail)
+    }
+}
+
+fn otherwise(holds: bool, invariant: &'static str, detail: impl FnOnce() -> String) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation { invariant, detail: detail() }) }
+}
+
+/// (a) At rest every link is up at both ends under one id, and nothing else is left anywhere.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_a_both_ends_or_neither<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+    const NAME: &str = "(a) at rest both ends are up with one link, or neither";
+    let live = || world.hosts.iter().enumerate().filter_map(|(at, host)| Some((at, host, host.node.as_ref()?)));
+    for (at, host, node) in live() {
+        for (peer, entry) in &node.entries {
+            let up = entry.rules.up();
+            let held = entry.link.and_then(|conn| node.links.get(&conn)).map(|end| end.id);
+            otherwise(held == up.map(|up| up.id), NAME, || format!("host {at}: holds {held:?}, rules {up:?}"))?;
+            otherwise(entry.rules.provisional().is_none() && entry.provisional.is_none(), NAME, || {
+                format!("host {at}: provisional link to {peer}")
+            })?;
+            otherwise(entry.flight.is_none() && entry.rules.pair().dialling().is_none(), NAME, || {
+                format!("host {at}: a dial to {peer} goes on")
+            })?;
+            let Some(up) = up else { continue };
+            let facing = |other: &Node<R>| other.entries.get(&host.name).and_then(|entry| entry.rules.up());
+            let ends = live()
+                .filter(|(_, other, node)| other.name == *peer && facing(node).is_some_and(|end| end.id == up.id));
+            let ends = ends.count();
+            otherwise(ends == 1, NAME, || format!("host {at}: up to {peer} by {up:?}, {ends} other ends"))?;
+        }
+        let links = node.entries.values().filter(|entry| entry.link.is_some()).count();
+        let left = (node.links.len() - links, node.tries.len(), node.answers.len());
+        otherwise(left == (0, 0, 0), NAME, || format!("host {at}: links, attempts, callers left over {left:?}"))?;
+    }
+    Ok(())
+}
+
+/// (b) A node has at most one FINISH outstanding to a peer.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_b_one_finish_outstanding(tries: &BTreeMap<ConnId, Try>, peer: &NodeName) -> Result<(), Violation> {
+    let out: Vec<_> =
+        tries.iter().filter(|(_, t)| t.peer == *peer && t.finish.is_some() && !t.doomed).map(|(c, _)| *c).collect();
+    otherwise(out.len() <= 1, "(b) one FINISH is outstanding per peer", || format!("to {peer}: {out:?}"))
+}
+
+/// (c) An offer, whatever its verdict, leaves the live link in its place.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_c_provisional_displaces_nothing(
+    before: Option<LinkRef>,
+    after: Option<LinkRef>,
+) -> Result<(), Violation> {
+    otherwise(before == after, "(c) nothing is displaced before the first frame", || format!("{before:?} {after:?}"))
+}
+
+/// (d) A message arrives once, and after those sent before it.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_d_once_and_in_order(
+    from: Life,
+    to: Life,
+    number: u64,
+    before: u64,
+    times: u32,
+) -> Result<(), Violation> {
+    otherwise(number > before && times == 1, "(d) messages arrive once and in order", || {
+        format!("{from:?} to {to:?}: {number} after {before}, {times} times")
+    })
+}
+
+/// (d) A message that did not arrive left an error at its sender, unless one of the two lives is over or the network
+/// broke under a link both ends had finished with. A link that was replaced while it worked loses nothing at all.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_d_nothing_lost_in_silence<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+    for sent in world.ledger.messages.values().filter(|sent| sent.arrived == 0) {
+        let excused = !world.lives(sent.from)
+            || !world.lives(sent.to)
+            || (!world.ledger.replaced.contains(&sent.conn) && world.ledger.errors.contains(&(sent.from, sent.conn)))
+            || world.net.conn(sent.conn).cut.is_some();
+        otherwise(excused, "(d) no message is lost without an error", || format!("{sent:?}"))?;
+    }
+    Ok(())
+}
+
+/// (e) Every caller has its answer within its budget and one tick.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_e_every_caller_is_answered<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+    for (id, caller) in world.callers.iter().enumerate() {
+        let by = caller.began + BUDGET + TICK;
+        let answered = caller.answer.as_ref().is_some_and(|(when, _)| *when <= by);
+        otherwise(answered, "(e) every caller is answered in time", || format!("{id}: {caller:?}"))?;
+    }
+    Ok(())
+}
+
+/// (f) Another life is not let in while the link to the first one answers.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_f_a_live_name_is_not_taken<R: Rules>(world: &World<R>, old: Option<ConnId>) -> Result<(), Violation> {
+    let healthy = old.filter(|conn| world.is_healthy(*conn));
+    otherwise(healthy.is_none(), "(f) a name whose link answers is not taken", || format!("over {healthy:?}"))
+}
+
+/// (g) The epochs of a pair of lives increase, and no two of its links share one.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_g_epochs_increase(ledger: &mut Ledger, own: Incarnation, up: &LinkRef) -> Result<(), Violation> {
+    const NAME: &str = "(g) the epochs of a pair of lives increase";
+    let before = ledger.epochs.insert((own, up.incarnation), up.epoch).unwrap_or(0);
+    otherwise(up.epoch > before, NAME, || format!("{} after {before}", up.epoch))?;
+    let pair = (own.min(up.incarnation), own.max(up.incarnation), up.epoch);
+    let first = *ledger.links.entry(pair).or_insert(up.id);
+    otherwise(first == up.id, NAME, || format!("two links of epoch {}", up.epoch))
+}
+
+/// (h) When nothing goes wrong any more, every dial succeeds.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_calm_dials_succeed<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+    let probes = world.callers.iter().enumerate().filter(|(_, caller)| caller.began >= world.calm_since());
+    for (id, caller) in probes {
+        let ok = matches!(caller.answer, Some((_, Ok(_))));
+        otherwise(ok, "(h) in a calm world every dial succeeds", || format!("{id}: {caller:?}"))?;
+    }
+    Ok(())
+}
+
+/// (i) A node goes up on an ACCEPT only while its entry still dials under the attempt's own flight.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_i_up_only_under_its_own_flight(
+    dialling: Option<FlightId>,
+    flight: FlightId,
+    on: OnAccept,
+) -> Result<(), Violation> {
+    let own = dialling == Some(flight);
+    otherwise(own || on == OnAccept::Discard, "(i) up only under the attempt's own flight", || {
+        format!("flight {flight} while {dialling:?}")
+    })
+}
+
+/// Every verdict is the table's.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_rules_match_the_table(
+    row: &'static str,
+    ruling: Ruling,
+    verdict: OnOffer,
+    situation: &Situation,
+) -> Result<(), Violation> {
+    otherwise(agree(ruling, verdict), "verdicts equal the table's", || {
+        format!("row {row:?}: {ruling:?}, rules: {verdict:?}, in {situation:?}")
+    })
+}
+
+/// Every move of a lookup is the model's next.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_order_matches_the_model(seen: &Move, result: Result<(), Option<Move>>) -> Result<(), Violation> {
+    otherwise(result.is_ok(), "the order of attempts equals the model's", || format!("{seen:?} but {result:?}"))
+}

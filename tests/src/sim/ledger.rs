@@ -1,0 +1,61 @@
+//! What was sent, what arrived, and which ends learnt that a link went down.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trunkline_dial::pair::Incarnation;
+
+use super::net::ConnId;
+use super::node::Life;
+
+/// A message under way or delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Who sent it.
+    pub from: Life,
+    /// To whom, by host: the life at the other end of the link.
+    pub to: Life,
+    /// Its number within (`from`, name of the peer).
+    pub number: u64,
+    /// Over this connection.
+    pub conn: ConnId,
+    /// How often it arrived.
+    pub arrived: u32,
+}
+
+/// The books of a history.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Every message sent, by sender, receiver and number.
+    pub messages: BTreeMap<(Life, Life, u64), Sent>,
+    /// The last number delivered, by sender and receiver.
+    pub last: BTreeMap<(Life, Life), u64>,
+    /// Ends that learnt that their link broke off.
+    pub errors: BTreeSet<(Life, ConnId)>,
+    /// Connections of links that gave way while they worked.
+    pub replaced: BTreeSet<ConnId>,
+    /// The newest epoch up, by the end's life and its peer's.
+    pub epochs: BTreeMap<(Incarnation, Incarnation), u64>,
+    /// Which link had which epoch of a pair of lives, lesser bits first.
+    pub links: BTreeMap<(Incarnation, Incarnation, u64), [u8; 16]>,
+}
+
+impl Ledger {
+    /// A message left.
+    pub fn sent(&mut self, from: Life, to: Life, number: u64, conn: ConnId) {
+        self.messages.insert((from, to, number), Sent { from, to, number, conn, arrived: 0 });
+    }
+
+    /// A message arrived. Gives the number delivered before it and how often it arrived by now.
+    pub fn arrived(&mut self, from: Life, to: Life, number: u64) -> (u64, u32) {
+        let times = self.messages.get_mut(&(from, to, number)).map_or(0, |sent| {
+            sent.arrived += 1;
+            sent.arrived
+        });
+        (self.last.insert((from, to), number).unwrap_or(0), times)
+    }
+
+    /// An end learnt that its link broke off.
+    pub fn broke(&mut self, who: Life, conn: ConnId) {
+        self.errors.insert((who, conn));
+    }
+}

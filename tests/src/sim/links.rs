@@ -1,0 +1,228 @@
+//! Links that stand: the first frame, messages, the drain of a replaced link, the end.
+
+use trunkline_dial::pair::{LinkRef, Retire};
+use trunkline_route::NodeName;
+
+use super::invariants;
+use super::net::{ConnId, Frame, Packet, SEC, Side};
+use super::node::{Life, LinkEnd};
+use super::rules::Rules;
+use super::world::{Timer, World};
+
+const DRAIN: u64 = 10 * SEC;
+
+impl<R: Rules> World<R> {
+    pub(super) fn link_packet(&mut self, host: usize, conn: ConnId, packet: Packet) {
+        let Some(end) = self.node(host).links.get_mut(&conn) else { return };
+        if !end.hold.is_empty() {
+            end.held.push(packet);
+            return;
+        }
+        let provisional = end.provisional;
+        match packet {
+            Packet::Frame(frame) => {
+                if provisional && !self.confirm(host, conn) {
+                    return;
+                }
+                self.frame(host, conn, frame);
+            }
+            Packet::End => self.link_down(host, conn, false),
+            Packet::Body(_) => {}
+        }
+    }
+
+    /// The first frame of an accepted link.
+    fn confirm(&mut self, host: usize, conn: ConnId) -> bool {
+        let Some(end) = self.node(host).links.get_mut(&conn) else { return false };
+        end.provisional = false;
+        let (id, peer) = (end.id, end.peer.clone());
+        let entry = self.entry(host, &peer);
+        let Some(retire) = entry.rules.confirmed(id) else {
+            self.say(|| format!("host {host}: {conn} is out of date"));
+            self.close_link(host, conn);
+            return false;
+        };
+        entry.provisional = None;
+        let old = entry.link.replace(conn);
+        let up = entry.rules.up();
+        self.say(|| format!("host {host}: {conn} to {peer} confirmed, {retire:?}"));
+        if let Some(up) = up {
+            self.went_up(host, up);
+        }
+        if let Some((old, retire)) = old.zip(retire) {
+            self.retire(host, conn, old, retire);
+        }
+        self.hold_for_elders(host, conn);
+        self.changed(host, &peer);
+        true
+    }
+
+    /// The books of a link that is up now.
+    pub(super) fn went_up(&mut self, host: usize, up: LinkRef) {
+        let own = self.node(host).incarnation;
+        let result = invariants::invariant_g_epochs_increase(&mut self.ledger, own, &up);
+        self.hold(result);
+        self.counts.note("links up");
+    }
+
+    /// A link gave way to a new one.
+    pub(super) fn retire(&mut self, host: usize, new: ConnId, old: ConnId, retire: Retire) {
+        if !retire.alive {
+            self.close_link(host, old);
+            return;
+        }
+        self.counts.note("links replaced");
+        self.hold_back(host, new, |conn, _| conn == old);
+        self.go_away(host, old);
+    }
+
+    /// The new link waits for what older links to the same life still have to give.
+    pub(super) fn hold_for_elders(&mut self, host: usize, new: ConnId) {
+        if !self.config.hold_for_direct_only {
+            self.hold_back(host, new, |_, end| end.draining);
+        }
+    }
+
+    fn hold_back(&mut self, host: usize, new: ConnId, which: impl Fn(ConnId, &LinkEnd) -> bool) {
+        let life = self.peer_life(host, new);
+        let links = self.node(host).links.iter().filter(|(conn, end)| !end.peer_gone && which(**conn, end));
+        let elders: Vec<_> = links.map(|(conn, _)| *conn).filter(|conn| *conn != new).collect();
+        let elders: Vec<_> = elders.into_iter().filter(|conn| self.peer_life(host, *conn) == life).collect();
+        if elders.is_empty() {
+            return;
+        }
+        if let Some(end) = self.node(host).links.get_mut(&new) {
+            end.hold.extend(elders);
+            self.timer(host, DRAIN, Timer::Hold(new));
+        }
+    }
+
+    fn frame(&mut self, host: usize, conn: ConnId, frame: Frame) {
+        match frame {
+            Frame::Ping => {}
+            Frame::Probe(of) => self.send(host, conn, Packet::Frame(Frame::Alive(of))),
+            Frame::Alive(of) => self.challenged(host, conn, of, true),
+            Frame::Data(number) => {
+                let to = self.life(host);
+                let from = self.peer_life(host, conn);
+                let (before, times) = self.ledger.arrived(from, to, number);
+                self.say(|| format!("host {host} takes message {number} over {conn}"));
+                self.hold(invariants::invariant_d_once_and_in_order(from, to, number, before, times));
+                self.counts.note("messages delivered");
+            }
+            Frame::GoAway => {
+                let Some(end) = self.node(host).links.get_mut(&conn) else { return };
+                end.peer_gone = true;
+                self.go_away(host, conn);
+                self.release_holders(host, conn);
+                if self.node(host).links.contains_key(&conn) {
+                    self.link_down(host, conn, true);
+                }
+            }
+        }
+    }
+
+    fn peer_life(&self, host: usize, conn: ConnId) -> Life {
+        let conn = self.net.conn(conn);
+        conn.end(conn.side_of(self.life(host)).other()).who
+    }
+
+    /// Takes nothing new; ends when the peer does the same.
+    pub(super) fn go_away(&mut self, host: usize, conn: ConnId) {
+        let Some(end) = self.node(host).links.get_mut(&conn) else { return };
+        if std::mem::replace(&mut end.draining, true) {
+            return;
+        }
+        self.send(host, conn, Packet::Frame(Frame::GoAway));
+        self.timer(host, DRAIN, Timer::Drain(conn));
+    }
+
+    /// Closes at once.
+    pub(super) fn close_link(&mut self, host: usize, conn: ConnId) {
+        self.link_down(host, conn, false);
+    }
+
+    /// Everything of the old link was taken, or it takes too long: goes on with what came meanwhile.
+    pub(super) fn release(&mut self, host: usize, conn: ConnId) {
+        let Some(end) = self.node(host).links.get_mut(&conn) else { return };
+        if end.hold.is_empty() {
+            return;
+        }
+        end.hold.clear();
+        for packet in std::mem::take(&mut end.held) {
+            self.link_packet(host, conn, packet);
+        }
+    }
+
+    fn release_holders(&mut self, host: usize, old: ConnId) {
+        let waiting: Vec<_> =
+            self.node(host).links.iter().filter(|(_, end)| end.hold.contains(&old)).map(|(conn, _)| *conn).collect();
+        for conn in waiting {
+            let Some(end) = self.node(host).links.get_mut(&conn) else { continue };
+            if end.hold.len() > 1 {
+                end.hold.remove(&old);
+            } else {
+                self.release(host, conn);
+            }
+        }
+    }
+
+    /// A link is down at this end. `clean`: both ends said that nothing more comes.
+    pub(super) fn link_down(&mut self, host: usize, conn: ConnId, clean: bool) {
+        let Some(end) = self.node(host).links.remove(&conn) else { return };
+        self.say(|| format!("host {host}: link {conn} to {} is down, clean {clean}", end.peer));
+        self.hang_up(host, conn);
+        if !clean {
+            let who = self.life(host);
+            self.ledger.broke(who, conn);
+        }
+        let entry = self.entry(host, &end.peer);
+        entry.rules.down(end.id);
+        entry.link = entry.link.filter(|link| *link != conn);
+        entry.provisional = entry.provisional.filter(|link| *link != conn);
+        let probing: Vec<_> = self
+            .node(host)
+            .answers
+            .iter()
+            .filter_map(|(caller, answer)| answer.challenging.filter(|(probed, _)| *probed == conn).map(|_| *caller))
+            .collect();
+        self.release_holders(host, conn);
+        for caller in probing {
+            self.challenged(host, conn, caller, false);
+        }
+        self.changed(host, &end.peer);
+    }
+
+    /// A program sends a message; an error is its own answer.
+    pub(super) fn send_message(&mut self, host: usize, peer: &NodeName) {
+        if self.hosts[host].node.is_none() {
+            return;
+        }
+        let entry = self.entry(host, peer);
+        let Some(conn) = entry.link else { return };
+        entry.sent += 1;
+        let number = entry.sent;
+        let open = self.node(host).links.get(&conn).is_some_and(|end| !end.draining);
+        if !open {
+            self.counts.note("messages refused");
+            return;
+        }
+        let (from, to) = (self.life(host), self.peer_life(host, conn));
+        self.ledger.sent(from, to, number, conn);
+        self.say(|| format!("host {host} sends message {number} over {conn}"));
+        self.counts.note("messages sent");
+        self.send(host, conn, Packet::Frame(Frame::Data(number)));
+    }
+
+    /// Whether a link answers: both ends listen to it and nothing stands or stood in between of late.
+    pub fn is_healthy(&self, conn: ConnId) -> bool {
+        let c = self.net.conn(conn);
+        let (a, b) = (c.end(Side::Dialler), c.end(Side::Listener));
+        let calm = self.net.last_partition(a.who.host, b.who.host).is_none_or(|end| end + 3 * SEC < self.now);
+        let held = |life: Life| {
+            let node = self.hosts[life.host].node.as_ref();
+            node.and_then(|node| node.links.get(&conn)).is_none_or(|end| !end.hold.is_empty())
+        };
+        c.cut.is_none() && a.open && b.open && calm && !held(a.who) && !held(b.who)
+    }
+}

@@ -1,0 +1,234 @@
+//! Reference models, written apart from the code they check: the table of decisions of the responder, and the
+//! order of a lookup.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use trunkline_dial::pair::{Claims, Incarnation, LinkId, LinkRef};
+
+/// What the model remembers of a peer: its newest life and the newest epoch seen with it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shadow(Option<(Incarnation, u64)>);
+
+impl Shadow {
+    /// The newest epoch with this life.
+    pub fn known(&self, life: Incarnation) -> u64 {
+        match self.0 {
+            Some((seen, epoch)) if seen == life => epoch,
+            _ => 0,
+        }
+    }
+
+    /// An epoch was given or taken.
+    pub fn saw(&mut self, life: Incarnation, epoch: u64) {
+        self.0 = Some((life, epoch.max(self.known(life))));
+    }
+}
+
+/// The responder's state and the offer, as the table of rules reads them.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation {
+    /// The live link here.
+    pub up: Option<LinkRef>,
+    /// An own FINISH is out.
+    pub finish_sent: bool,
+    /// An own dial is under way.
+    pub dialling: bool,
+    /// The caller's life.
+    pub caller: Incarnation,
+    /// What it tells.
+    pub claims: Claims,
+    /// Its name is the greater one.
+    pub caller_is_greater: bool,
+    /// Which link was probed, and whether it answered.
+    pub challenged: Option<(LinkId, bool)>,
+    /// The newest epoch with this life.
+    pub known: u64,
+}
+
+/// What the table says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ruling {
+    /// Let in, with this epoch.
+    Accept(u64),
+    /// Probe the live link first.
+    Challenge,
+    /// The two already share a link.
+    Duplicate,
+    /// The other attempt stands.
+    LostTie,
+    /// Two live nodes have one name.
+    NameInUse,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    In,
+    Probe,
+    Duplicate,
+    Tie,
+    Taken,
+}
+
+type Row = (&'static str, fn(&Situation) -> bool, Then);
+
+fn same(s: &Situation) -> Option<LinkRef> {
+    s.up.filter(|up| up.incarnation == s.caller)
+}
+
+fn other(s: &Situation) -> Option<LinkRef> {
+    s.up.filter(|up| up.incarnation != s.caller)
+}
+
+fn answered(s: &Situation) -> Option<bool> {
+    let up = other(s)?;
+    s.challenged.filter(|(probed, _)| *probed == up.id).map(|(_, answered)| answered)
+}
+
+fn crossing(s: &Situation) -> bool {
+    s.finish_sent && !s.caller_is_greater
+}
+
+/// The rules; the first row that holds decides.
+const TABLE: &[Row] = &[
+    ("up, another life, not asked", |s| other(s).is_some() && answered(s).is_none(), Then::Probe),
+    ("up, another life, answers", |s| answered(s) == Some(true), Then::Taken),
+    (
+        "up, same life, held by the caller",
+        |s| same(s).is_some_and(|up| s.claims.have_link == Some(up.id) && s.claims.replaces != Some(up.id)),
+        Then::Duplicate,
+    ),
+    (
+        "up, same life, dials crossed",
+        |s| same(s).is_some_and(|up| s.claims.replaces != Some(up.id) && s.claims.known_epoch < up.epoch && up.dialled),
+        Then::Tie,
+    ),
+    ("own FINISH sent, caller is lesser", crossing, Then::Tie),
+    ("up, another life, silent", |s| answered(s) == Some(false), Then::In),
+    ("up, same life, replaces", |s| same(s).is_some_and(|up| s.claims.replaces == Some(up.id)), Then::In),
+    ("up, same life, dead at the peer", |s| same(s).is_some_and(|up| s.claims.known_epoch >= up.epoch), Then::In),
+    ("up, same life, ACCEPT never seen", |s| same(s).is_some_and(|up| !up.dialled), Then::In),
+    ("own FINISH sent, caller is greater", |s| s.finish_sent, Then::In),
+    ("dialling, own FINISH not sent", |s| s.dialling, Then::In),
+    ("idle", |_| true, Then::In),
+];
+
+/// The names of all rows.
+pub fn rows() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(row, _, _)| *row)
+}
+
+/// The row that holds, and its ruling.
+pub fn rule(s: &Situation) -> (&'static str, Ruling) {
+    let (row, _, then) = TABLE.iter().find(|(_, holds, _)| holds(s)).expect("the last row always holds");
+    let ruling = match then {
+        Then::In => Ruling::Accept(s.known.max(s.claims.known_epoch) + 1),
+        Then::Probe => Ruling::Challenge,
+        Then::Duplicate => Ruling::Duplicate,
+        Then::Tie => Ruling::LostTie,
+        Then::Taken => Ruling::NameInUse,
+    };
+    (*row, ruling)
+}
+
+/// One thing a lookup does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Move {
+    /// Ask the resolver.
+    Resolve,
+    /// Ask DNS for this host.
+    Lookup(String),
+    /// Dial this `ip:port`.
+    Connect(String),
+}
+
+/// One candidate as the model sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// Its weight.
+    pub weight: i64,
+    /// `host:port`.
+    pub address: String,
+    /// The cookie, to tell attempts apart.
+    pub cookie: Vec<u8>,
+    /// It failed of late.
+    pub remembered: bool,
+}
+
+/// The order in which a lookup must try: static candidates by weight, then in the order added, those that failed
+/// of late last; then discovery, its answers likewise.
+#[derive(Debug, Clone, Default)]
+pub struct OrderModel {
+    todo: VecDeque<Planned>,
+    ips: VecDeque<String>,
+    asked: bool,
+    awaiting: bool,
+    refused: BTreeMap<(String, Vec<u8>), ()>,
+}
+
+fn demoted(items: Vec<Planned>) -> VecDeque<Planned> {
+    let mut keyed: Vec<_> = items.into_iter().enumerate().collect();
+    keyed.sort_by_key(|(at, item)| (item.remembered, std::cmp::Reverse(item.weight), *at));
+    keyed.into_iter().map(|(_, item)| item).collect()
+}
+
+impl OrderModel {
+    /// For these static candidates in the order they were added.
+    pub fn new(candidates: Vec<Planned>) -> Self {
+        Self { todo: demoted(candidates), ..Self::default() }
+    }
+
+    /// The resolver answered, with equal weights.
+    pub fn resolved(&mut self, answers: Vec<Planned>) {
+        self.awaiting = false;
+        self.todo = demoted(answers);
+    }
+
+    /// DNS answered with these `ip:port`.
+    pub fn looked_up(&mut self, ips: Vec<String>) {
+        self.awaiting = false;
+        self.ips = ips.into();
+    }
+
+    /// The cookie is refused there: the same pair is not tried again.
+    pub fn refused(&mut self, address: &str, cookie: &[u8]) {
+        self.refused.insert((address.into(), cookie.into()), ());
+    }
+
+    /// The lookup does this next. `Err` tells what it should have done.
+    ///
+    /// # Errors
+    /// The expected move.
+    pub fn saw(&mut self, seen: &Move) -> Result<(), Option<Move>> {
+        let expected = self.next();
+        if expected.as_ref() == Some(seen) { Ok(()) } else { Err(expected) }
+    }
+
+    /// Whether nothing is left to try.
+    pub fn exhausted(&mut self) -> bool {
+        self.next().is_none()
+    }
+
+    fn next(&mut self) -> Option<Move> {
+        if self.awaiting {
+            return None;
+        }
+        if let Some(ip) = self.ips.pop_front() {
+            return Some(Move::Connect(ip));
+        }
+        while let Some(item) = self.todo.pop_front() {
+            if self.refused.contains_key(&(item.address.clone(), item.cookie.clone())) {
+                continue;
+            }
+            if item.address.starts_with(|c: char| c.is_ascii_digit()) {
+                return Some(Move::Connect(item.address));
+            }
+            self.awaiting = true;
+            return Some(Move::Lookup(item.address));
+        }
+        if std::mem::replace(&mut self.asked, true) {
+            return None;
+        }
+        self.awaiting = true;
+        Some(Move::Resolve)
+    }
+}

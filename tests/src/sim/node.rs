@@ -1,0 +1,167 @@
+//! What one life of a node holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trunkline_dial::memory::Memory;
+use trunkline_dial::pair::{Claims, FlightId, Incarnation, LinkId};
+use trunkline_dial::plan::{OpId, Plan};
+use trunkline_link::handshake::{Initiator, Responder, Verified};
+use trunkline_route::{Attempt, NodeName};
+
+use super::model::{OrderModel, Shadow};
+use super::net::{ConnId, Packet};
+use super::pake::FakePake;
+
+/// One life of the node of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Life {
+    /// Where.
+    pub host: usize,
+    /// The how-many-eth.
+    pub life: u32,
+}
+
+/// A node. All of it is lost in a restart.
+#[derive(Default)]
+pub struct Node<R> {
+    /// What it knows of each peer.
+    pub entries: BTreeMap<NodeName, Entry<R>>,
+    /// Its own attempts under way.
+    pub tries: BTreeMap<ConnId, Try>,
+    /// Callers in the handshake.
+    pub answers: BTreeMap<ConnId, Answer>,
+    /// Links that stand at this end: provisional, up, and draining ones.
+    pub links: BTreeMap<ConnId, LinkEnd>,
+    /// What failed of late.
+    pub memory: Memory,
+    /// Its life's bits.
+    pub incarnation: Incarnation,
+    /// The next flight's name.
+    pub next_flight: FlightId,
+}
+
+/// What a node knows of one peer; mirrors the entry of the registry.
+#[derive(Default)]
+pub struct Entry<R> {
+    /// The rules.
+    pub rules: R,
+    /// The live link.
+    pub link: Option<ConnId>,
+    /// The accepted link that waits for its first frame.
+    pub provisional: Option<ConnId>,
+    /// The dial under way.
+    pub flight: Option<Flight>,
+    /// What the reference model remembers.
+    pub shadow: Shadow,
+    /// The dial under way, as the reference model sees it.
+    pub dialling: Option<FlightId>,
+    /// Numbers of messages sent to the peer.
+    pub sent: u64,
+}
+
+/// A dial for one or more callers.
+pub struct Flight {
+    /// Its name.
+    pub id: FlightId,
+    /// The demands it dials with.
+    pub grade: u8,
+    /// Who waits for it.
+    pub callers: BTreeSet<usize>,
+    /// The live link at the start, which did not satisfy.
+    pub unsatisfying: Option<LinkId>,
+    /// Lookups so far.
+    pub dials: u32,
+    /// What it does.
+    pub stage: Stage,
+}
+
+/// What a flight does.
+pub enum Stage {
+    /// A lookup.
+    Looking(Box<Looking>),
+    /// It waits for the link another dial brings.
+    Adopting {
+        /// A provisional link was seen.
+        expected: bool,
+    },
+}
+
+/// A lookup under way.
+pub struct Looking {
+    /// The real plan.
+    pub plan: Plan,
+    /// The connection of each operation.
+    pub conns: BTreeMap<OpId, ConnId>,
+    /// The attempt of each operation.
+    pub attempts: BTreeMap<OpId, Attempt>,
+    /// What the reference model expects.
+    pub order: OrderModel,
+    /// What was remembered when it began; a lookup does not learn from its own failures.
+    pub memory: Memory,
+}
+
+/// An attempt under way.
+pub struct Try {
+    /// The peer dialled.
+    pub peer: NodeName,
+    /// For this flight.
+    pub flight: FlightId,
+    /// The plan's name for it.
+    pub op: OpId,
+    /// Under these demands.
+    pub attempt: Attempt,
+    /// The real handshake; `None` before the connection stands.
+    pub machine: Option<Initiator<FakePake>>,
+    /// The proven peer.
+    pub verified: Option<Verified>,
+    /// FINISH is out, for this link.
+    pub finish: Option<LinkId>,
+    /// It said that it replaces a link.
+    pub replaces: bool,
+    /// Its flight has no callers any more.
+    pub doomed: bool,
+}
+
+/// A caller in the handshake.
+pub struct Answer {
+    /// The real handshake.
+    pub machine: Responder<FakePake>,
+    /// Who, once proven.
+    pub proven: Option<Proven>,
+    /// The link that is being probed for it.
+    pub challenging: Option<(ConnId, LinkId)>,
+}
+
+/// A proven caller.
+#[derive(Debug, Clone)]
+pub struct Proven {
+    /// Its name.
+    pub from: NodeName,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// The link that would stand.
+    pub link: LinkId,
+    /// What it told.
+    pub claims: Claims,
+}
+
+/// One end of a link that stands.
+#[derive(Debug, Clone)]
+pub struct LinkEnd {
+    /// The peer's name.
+    pub peer: NodeName,
+    /// The link.
+    pub id: LinkId,
+    /// The demands it satisfies.
+    pub grade: u8,
+    /// It was accepted here and waits for its first frame.
+    pub provisional: bool,
+    /// GOAWAY was sent.
+    pub draining: bool,
+    /// GOAWAY came.
+    pub peer_gone: bool,
+    /// Nothing is taken before everything of these links was.
+    pub hold: BTreeSet<ConnId>,
+    /// What came meanwhile.
+    pub held: Vec<Packet>,
+}

@@ -1,0 +1,158 @@
+//! Ten thousand histories of nodes that dial each other over a network that breaks, and the invariants of one link
+//! per pair. See `trunkline_tests::sim`.
+
+use std::fmt::Write;
+use std::ops::Range;
+
+use trunkline_dial::pair::Pair;
+use trunkline_tests::sim::rules::Rules;
+use trunkline_tests::sim::{Config, Counts, Fault, model, run, wrong};
+
+const HISTORIES: u64 = 10_000;
+/// Lines of the trace that a failure shows.
+const TAIL: usize = 60;
+
+fn saved_seeds() -> Vec<u64> {
+    let lines = include_str!("seeds.txt").lines().map(|line| line.split('#').next().unwrap_or("").trim());
+    lines.filter(|line| !line.is_empty()).map(|line| line.parse().expect("a seed per line")).collect()
+}
+
+/// Runs one history; the text of a failure tells all that is needed to see it again.
+fn check(seed: u64) -> Result<Counts, String> {
+    let outcome = run::<Pair>(seed, Config::default(), false);
+    let Some(violation) = outcome.violation else { return Ok(outcome.counts) };
+    let trace = run::<Pair>(seed, Config::default(), true).trace;
+    let mut text = String::new();
+    for line in &trace[trace.len().saturating_sub(TAIL)..] {
+        let _ = writeln!(text, "{line}");
+    }
+    let _ = write!(
+        text,
+        "seed {seed}: {violation}\n\
+         the whole trace: TRUNKLINE_SIM_SEED={seed} cargo test -p trunkline-tests --test sim replay -- --nocapture\n\
+         then keep it: echo {seed} >> tests/tests/sim/seeds.txt"
+    );
+    Err(text)
+}
+
+fn check_all(seeds: Range<u64>, step: usize) -> Counts {
+    let mut counts = Counts::default();
+    for seed in seeds.step_by(step) {
+        match check(seed) {
+            Ok(more) => counts.add(&more),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    counts
+}
+
+#[test]
+fn p15_no_interleaving_breaks_one_link_per_pair() {
+    for seed in saved_seeds() {
+        check(seed).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+    let histories = std::env::var("TRUNKLINE_SIM_HISTORIES").map_or(HISTORIES, |n| n.parse().expect("a number"));
+    let mut counts = Counts::default();
+    std::thread::scope(|scope| {
+        let halves = [0, 1].map(|first| scope.spawn(move || check_all(first..histories, 2)));
+        for half in halves {
+            match half.join() {
+                Ok(more) => counts.add(&more),
+                Err(failure) => std::panic::resume_unwind(failure),
+            }
+        }
+    });
+    println!("{counts:#?}");
+    let none = |count: Option<&u64>| count.is_none_or(|n| *n == 0);
+    let silent: Vec<_> = Fault::ALL.iter().filter(|fault| none(counts.faults.get(fault))).collect();
+    assert!(silent.is_empty(), "faults that never happened: {silent:?}");
+    let unused: Vec<_> = model::rows().filter(|row| none(counts.rows.get(row))).collect();
+    assert!(unused.is_empty(), "rows that never decided: {unused:?}");
+}
+
+#[test]
+fn replay() {
+    let Ok(seed) = std::env::var("TRUNKLINE_SIM_SEED") else { return };
+    let seed = seed.parse().expect("TRUNKLINE_SIM_SEED is a number");
+    let outcome = run::<Pair>(seed, Config::default(), true);
+    for line in &outcome.trace {
+        println!("{line}");
+    }
+    println!("{:#?}", outcome.counts);
+    assert_eq!(outcome.violation, None, "seed {seed}");
+}
+
+#[test]
+fn a_seed_gives_the_same_history_every_time() {
+    for seed in 0..20 {
+        let [one, other] = [0; 2].map(|_| run::<Pair>(seed, Config::default(), true));
+        assert_eq!(one.trace, other.trace, "seed {seed}");
+    }
+}
+
+/// What the first two thousand seeds find in rules with a mistake, or in glue with one.
+fn bites<R: Rules>(config: Config) -> &'static str {
+    for seed in 0..2000 {
+        if let Some(violation) = run::<R>(seed, config, false).violation {
+            println!("seed {seed}: {violation}");
+            return violation.invariant;
+        }
+    }
+    panic!("two thousand histories found nothing");
+}
+
+/// Without the table, which would see every wrong verdict at once.
+const NO_TABLE: Config = Config { table: false, loser_ends_lookup: false, hold_for_direct_only: false };
+
+#[test]
+fn accepting_both_of_two_crossing_dials_is_seen() {
+    assert!(bites::<wrong::BothWin>(Config::default()).starts_with("verdicts"));
+    bites::<wrong::BothWin>(NO_TABLE);
+}
+
+#[test]
+fn refusing_both_of_two_crossing_dials_is_seen() {
+    bites::<wrong::BothLose>(NO_TABLE);
+}
+
+#[test]
+fn going_up_without_the_flight_is_seen() {
+    assert!(bites::<wrong::UpOnAnyAccept>(NO_TABLE).starts_with("(i)"));
+}
+
+#[test]
+fn going_up_before_the_first_frame_is_seen() {
+    assert!(bites::<wrong::UpOnOffer>(NO_TABLE).starts_with("(c)"));
+}
+
+#[test]
+fn letting_a_second_life_in_unasked_is_seen() {
+    assert!(bites::<wrong::NoChallenge>(NO_TABLE).starts_with("(f)"));
+}
+
+#[test]
+fn two_finishes_at_once_are_seen() {
+    assert!(bites::<wrong::ManyFinishes>(NO_TABLE).starts_with("(b)"));
+}
+
+#[test]
+fn an_epoch_used_twice_is_seen() {
+    bites::<wrong::OneEpoch>(NO_TABLE);
+}
+
+#[test]
+fn cutting_a_replaced_link_short_is_seen() {
+    assert!(bites::<wrong::ReplaceKills>(NO_TABLE).starts_with("(d)"));
+}
+
+#[test]
+fn a_hold_that_forgets_older_links_is_seen() {
+    let config = Config { hold_for_direct_only: true, ..Config::default() };
+    let violation = run::<Pair>(34_285, config, false).violation.expect("seed 34285 overtakes a held message");
+    assert!(violation.invariant.starts_with("(d)"), "{violation}");
+}
+
+#[test]
+fn ending_a_lookup_for_the_loser_of_its_own_stagger_is_seen() {
+    bites::<Pair>(Config { loser_ends_lookup: true, ..Config::default() });
+}
