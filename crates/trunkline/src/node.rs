@@ -16,7 +16,7 @@ use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError
 use trunkline_link::handshake::{CloseCode, Mode};
 use trunkline_link::{
     CallError as LinkCallError, ClientTls, DialTimes, Directory, Down, DownHook, Hold, Link, LinkInfo, LinkStats,
-    Listener, Mailbox, Native, RegisterError, SendError as LinkSendError, ServerTls, TlsError, TlsProfile,
+    Listener, Mailbox, Native, RegisterError, Role, SendError as LinkSendError, ServerTls, TlsError, TlsProfile,
 };
 use trunkline_matcher::{AccessPattern, PatternIndex};
 use trunkline_registrar::{Lease, Registrar, Registration, Resolver};
