@@ -12,8 +12,8 @@ pub const HEADER_LEN: usize = 8;
 pub const MAX_FRAME: usize = 64 * 1024;
 /// The most body bytes one frame carries; a longer message continues in [`FRAG`] frames.
 ///
-/// 16 KiB is one TLS record: what a control frame can have to wait for.
-pub const MAX_PIECE: usize = 16 * 1024;
+/// With its header it fills one TLS record of 16 KiB: what a control frame can have to wait for.
+pub const MAX_PIECE: usize = 16 * 1024 - 32;
 
 /// Asks for a [`PONG`]: `u64` opaque, `u64` sender's clock in µs.
 pub const PING: u8 = 0x01;
@@ -116,18 +116,41 @@ impl Decoder {
         bytes: &[u8],
         mut handle: impl FnMut(Header, &[u8]) -> Result<Flow, ProtocolError>,
     ) -> Result<Flow, ProtocolError> {
-        if self.rest.is_empty() {
-            let (used, flow) = parse(bytes, &mut handle)?;
-            self.rest.extend_from_slice(&bytes[used..]);
-            return Ok(flow);
+        let mut bytes = bytes;
+        if !self.rest.is_empty() {
+            // What was kept holds whole frames only after a pause; then the frame that was cut is completed, and
+            // the rest is read where it lies.
+            loop {
+                let (used, flow) = parse(&self.rest, &mut handle)?;
+                self.rest.drain(..used);
+                if flow.is_break() {
+                    self.rest.extend_from_slice(bytes);
+                    return Ok(flow);
+                }
+                if self.rest.is_empty() {
+                    self.rest = Vec::new();
+                    break;
+                }
+                let missing = self.missing().min(bytes.len());
+                if missing == 0 {
+                    return Ok(flow);
+                }
+                let (head, tail) = bytes.split_at(missing);
+                self.rest.extend_from_slice(head);
+                bytes = tail;
+            }
         }
-        self.rest.extend_from_slice(bytes);
-        let (used, flow) = parse(&self.rest, &mut handle)?;
-        self.rest.drain(..used);
-        if self.rest.is_empty() {
-            self.rest = Vec::new();
-        }
+        let (used, flow) = parse(bytes, &mut handle)?;
+        self.rest.extend_from_slice(&bytes[used..]);
         Ok(flow)
+    }
+
+    /// How many bytes the cut frame lacks: of its header, or, when that is whole, of its payload.
+    fn missing(&self) -> usize {
+        match self.rest.get(..HEADER_LEN) {
+            None => HEADER_LEN - self.rest.len(),
+            Some(header) => (HEADER_LEN + Header::get(header).len).saturating_sub(self.rest.len()),
+        }
     }
 
     /// Keeps bytes for later, while paused.
@@ -138,6 +161,12 @@ impl Decoder {
     /// Whether the stream stopped in the middle of a frame.
     pub fn is_mid_frame(&self) -> bool {
         !self.rest.is_empty()
+    }
+
+    /// Whether a whole frame was kept, or the header of one that [`Decoder::feed`] will refuse.
+    pub fn has_frame(&self) -> bool {
+        let header = self.rest.get(..HEADER_LEN).map(Header::get);
+        header.is_some_and(|header| header.len > MAX_FRAME || self.rest.len() >= HEADER_LEN + header.len)
     }
 }
 

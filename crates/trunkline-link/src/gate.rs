@@ -131,9 +131,9 @@ impl Gate {
         }
     }
 
-    /// Gives the place back.
-    pub fn release(&mut self, id: SlotId) {
-        self.slots.remove(&id);
+    /// Gives the place back. Says whether it was still held: `false` means that it went to somebody else.
+    pub fn release(&mut self, id: SlotId) -> bool {
+        self.slots.remove(&id).is_some()
     }
 
     /// How many places are taken.

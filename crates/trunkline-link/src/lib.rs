@@ -1,33 +1,52 @@
 //! The native link of trunkline, TLK/1: one connection between two proven nodes that carries messages and calls.
 //!
+//! # What is where
 //! - [`handshake`], [`frame`], [`mux`] and [`gate`] are state machines: no I/O, no clock, no async runtime. They
 //!   can be driven by a simulator as well as by a socket.
-//! - [`Native`] dials and answers over TCP with TLS 1.3 (rustls); [`Link`] is the live connection, moved by one
-//!   small task; [`Directory`] and [`Mailbox`] are where messages arrive.
+//! - [`Native`] dials and [`Listener`] answers over TCP with TLS 1.3 (rustls); [`Link`] is the live connection,
+//!   moved by one small task; [`Directory`] and [`Mailbox`] are where messages arrive.
 //!
-//! Whether two nodes that both dial end up with one link is not decided here: the handshake stops where that
-//! question arises ([`Dialed`], [`Offered`]) and whoever keeps the registry of links answers it.
+//! # From a socket to a link
+//! [`Native::dial`] goes as far as the peer's proof and gives a [`Dialed`]; [`Listener::serve`] goes as far as
+//! the caller's and gives an [`Offered`]. Both stop where the question arises whether this link is wanted, since
+//! two nodes that dial each other must end up with one: whoever keeps the registry of links answers by
+//! [`Dialed::finish`] and [`Offered::accept`]. Either gives a [`Standing`], and [`Standing::start`] the [`Link`]
+//! and the future that moves it. `examples/two_nodes.rs` shows the whole way.
 //!
-//! Every connection is encrypted. The cookie is proven by SPAKE2 bound to the TLS exporter; see the project's
-//! `docs/WIRE.md` and `docs/SECURITY.md` for the bytes and the argument.
+//! # What a link promises
+//! - Every connection is encrypted. The cookie is proven by SPAKE2 bound to the TLS exporter: nobody who listens,
+//!   answers or stands in between learns anything that lets him guess offline. `docs/WIRE.md` has the bytes,
+//!   `docs/SECURITY.md` the argument.
+//! - Messages of one pair of names arrive in the order sent, or the link goes down and says why ([`Down`]).
+//! - A mailbox that nobody reads stops its own senders and nobody else. Without credit [`Link::send`] waits and
+//!   [`Link::try_send`] says [`SendError::Full`].
+//! - A call ends with an answer or a [`CallError`] that says whether the service may have seen it.
+//! - [`Link::go_away`] loses nothing; [`Link::close`] does not wait. A stream that ends without a close is a lost
+//!   connection, never a normal end.
+//!
+//! # Features
+//! `tls-ring` (default) or `tls-aws-lc` chooses the cryptography of TLS; without either everything compiles and
+//! every TLS configuration is refused by [`TlsError::NoProvider`].
 
 pub mod frame;
 pub mod gate;
 pub mod handshake;
-mod io;
 mod link;
+mod listener;
 mod mailbox;
 pub mod mux;
 mod native;
 mod pake;
+mod pipe;
+mod receiver;
+mod stream;
+mod task;
 mod tls;
 
-pub use io::{DownHook, FirstFrameHook, Hold, Hooks, KeepAlive};
 pub use link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};
+pub use listener::{AnswerError, CredentialsFn, Listener, Offered};
 pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
-pub use native::{
-    AnswerError, Claims, CredentialsFn, DialError, DialTimes, Dialed, Listener, Native, NativeLimits, Offered,
-    Standing, random_16,
-};
+pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, Standing, random_16};
 pub use pake::{Pake, Role, Spake2};
+pub use task::{DownHook, FirstFrameHook, Hold, Hooks, KeepAlive};
 pub use tls::{ClientTls, Identity, ServerTls, TlsError, TlsProfile};

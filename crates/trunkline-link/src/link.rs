@@ -4,18 +4,30 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use trunkline_route::{Cookie, NodeName, TlsMode};
 
 use crate::handshake::{CloseCode, Incarnation, LinkId};
 use crate::mailbox::lock;
 use crate::mux::{Class, Outbox, Refused, Status, Window};
 use crate::pake::Role;
+
+#[expect(clippy::disallowed_methods, reason = "the shells take the time from here")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Microseconds of a clock that only this process reads, never 0.
+pub(crate) fn clock_us() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(now).elapsed().as_micros() as u64 + 1
+}
 
 /// What is known of a link from its handshake.
 #[derive(Clone, PartialEq, Eq)]
@@ -170,7 +182,6 @@ pub struct LinkStats {
 
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub(crate) messages_out: AtomicU64,
     pub(crate) messages_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
@@ -185,6 +196,13 @@ pub(crate) struct Out {
     pub(crate) scheduled: bool,
     /// The last word, when this end wants to close.
     pub(crate) closing: Option<CloseCode>,
+    pub(crate) messages: u64,
+}
+
+impl Out {
+    fn open(&mut self) -> Result<&mut Outbox, Refused> {
+        if self.closing.is_some() { Err(Refused::Draining) } else { Ok(&mut self.outbox) }
+    }
 }
 
 #[derive(Default)]
@@ -197,6 +215,8 @@ struct Calls {
 pub(crate) struct Shared {
     pub(crate) info: LinkInfo,
     pub(crate) own_window: Window,
+    /// More waits to be written than one write takes. A hint, so that senders which can wait do.
+    behind: AtomicBool,
     pub(crate) out: Mutex<Out>,
     pub(crate) wake: Notify,
     credit: Notify,
@@ -214,7 +234,8 @@ impl Shared {
         Self {
             info,
             own_window,
-            out: Mutex::new(Out { outbox: Outbox::new(peer_window), scheduled: false, closing: None }),
+            behind: AtomicBool::new(false),
+            out: Mutex::new(Out { outbox: Outbox::new(peer_window), scheduled: false, closing: None, messages: 0 }),
             wake: Notify::new(),
             credit: Notify::new(),
             calls: Mutex::default(),
@@ -230,13 +251,37 @@ impl Shared {
     pub(crate) fn with_out<T>(&self, change: impl FnOnce(&mut Out) -> T) -> T {
         let mut out = lock(&self.out);
         let result = change(&mut out);
-        let wake = !out.scheduled && (out.outbox.has_ready() || out.closing.is_some());
+        let wake = !out.scheduled && out.outbox.has_ready();
         out.scheduled |= wake;
         drop(out);
         if wake {
             self.wake.notify_one();
         }
         result
+    }
+
+    pub(crate) fn note_behind(&self, out: &Out) {
+        let behind = out.outbox.is_behind();
+        if behind != self.behind.load(Ordering::Relaxed) {
+            self.behind.store(behind, Ordering::Relaxed);
+        }
+    }
+
+    /// Changes what the link's task must look at even when the socket takes nothing, and those who wait for credit.
+    fn turn(&self, change: impl FnOnce(&mut Out)) {
+        change(&mut lock(&self.out));
+        self.wake.notify_one();
+        self.credit.notify_waiters();
+    }
+
+    pub(crate) fn go_away(&self, code: CloseCode) {
+        self.turn(|out| out.outbox.go_away(code.to_byte(), ""));
+    }
+
+    pub(crate) fn ping(&self) {
+        let mut payload = [0; 16];
+        payload[8..].copy_from_slice(&clock_us().to_be_bytes());
+        self.with_out(|out| out.outbox.ping(crate::frame::PING, &payload));
     }
 
     fn refused(&self, refused: Refused, len: usize) -> SendError {
@@ -253,10 +298,13 @@ impl Shared {
         if let Some(down) = self.down.get() {
             return Err(SendError::Down(down.clone()));
         }
-        self.with_out(|out| out.outbox.send(to, from, body, high))
-            .map_err(|refused| self.refused(refused, body.len()))?;
-        self.counters.messages_out.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        self.with_out(|out| {
+            out.open()?.send(to, from, body, high)?;
+            out.messages += 1;
+            self.note_behind(out);
+            Ok(())
+        })
+        .map_err(|refused| self.refused(refused, body.len()))
     }
 
     fn try_call(self: &Arc<Self>, to: &str, from: &str, body: &[u8], deadline: Duration) -> Result<Pending, SendError> {
@@ -277,9 +325,12 @@ impl Shared {
         };
         let pending = Pending { link: self.clone(), id, answer };
         let deadline_ms = deadline.as_millis().min(u32::MAX.into()) as u32;
-        self.with_out(|out| out.outbox.call(id, to, from, deadline_ms, body))
-            .map_err(|refused| self.refused(refused, body.len()))?;
-        self.counters.messages_out.fetch_add(1, Ordering::Relaxed);
+        self.with_out(|out| {
+            out.open()?.call(id, to, from, deadline_ms, body)?;
+            out.messages += 1;
+            Ok(())
+        })
+        .map_err(|refused| self.refused(refused, body.len()))?;
         // The link may have gone down between the first look and the insertion.
         if let Some(down) = self.down.get() {
             self.answered(id, Err(CallError::LinkDown(down.clone())));
@@ -305,18 +356,19 @@ impl Shared {
     }
 
     pub(crate) fn reply(&self, id: u32, status: Status, body: Bytes) {
-        self.unanswered.fetch_sub(1, Ordering::AcqRel);
-        let limit = self.own_window.max_message;
-        let (status, body) = if body.len() > limit {
-            (Status::Failed, Bytes::from(format!("the answer has {} bytes, over the limit of {limit}", body.len())))
-        } else {
-            (status, body)
-        };
-        self.counters.messages_out.fetch_add(1, Ordering::Relaxed);
         self.with_out(|out| {
-            if self.down.get().is_none() {
+            let limit = out.outbox.max_message();
+            let (status, body) = if body.len() > limit {
+                let text = format!("the answer has {} bytes, over the limit of {limit}", body.len());
+                (Status::Failed, Bytes::from(text))
+            } else {
+                (status, body)
+            };
+            if self.down.get().is_none() && out.closing.is_none() {
                 out.outbox.reply(id, status, body);
+                out.messages += 1;
             }
+            self.unanswered.fetch_sub(1, Ordering::AcqRel);
         });
     }
 
@@ -425,6 +477,10 @@ impl Link {
     /// # Errors
     /// [`SendError`], never `Full`; nothing was sent.
     pub async fn send(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
+        if self.shared.behind.load(Ordering::Relaxed) {
+            // A sender that never runs out of credit would otherwise pile up all of it before a byte is written.
+            tokio::task::yield_now().await;
+        }
         self.shared.with_credit(|| self.shared.try_send(to, from, body, false)).await
     }
 
@@ -458,7 +514,8 @@ impl Link {
 
     /// Whether new messages are taken.
     pub fn is_open(&self) -> bool {
-        self.shared.down.get().is_none() && !lock(&self.shared.out).outbox.is_draining()
+        let out = lock(&self.shared.out);
+        self.shared.down.get().is_none() && out.closing.is_none() && !out.outbox.is_draining()
     }
 
     /// Waits until the link is down.
@@ -473,13 +530,12 @@ impl Link {
 
     /// Takes nothing new, lets both ends finish what is queued and the calls under way, then closes.
     pub fn go_away(&self, code: CloseCode) {
-        self.shared.with_out(|out| out.outbox.go_away(code.to_byte(), ""));
-        self.shared.credit.notify_waiters();
+        self.shared.go_away(code);
     }
 
     /// Closes at once; what is queued is lost.
     pub fn close(&self, code: CloseCode) {
-        self.shared.with_out(|out| {
+        self.shared.turn(|out| {
             if out.closing.is_none() {
                 out.closing = Some(code);
             }
@@ -491,7 +547,7 @@ impl Link {
         let c = &self.shared.counters;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         LinkStats {
-            messages_out: get(&c.messages_out),
+            messages_out: lock(&self.shared.out).messages,
             messages_in: get(&c.messages_in),
             bytes_out: get(&c.bytes_out),
             bytes_in: get(&c.bytes_in),
@@ -507,7 +563,7 @@ impl Link {
 
     /// Sends a ping ahead of everything; a peer that is alive is heard from within a round trip.
     pub fn ping(&self) {
-        self.shared.with_out(|out| out.outbox.ping(crate::frame::PING, &[0; 16]));
+        self.shared.ping();
     }
 }
 

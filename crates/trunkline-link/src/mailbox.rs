@@ -68,7 +68,7 @@ impl Message {
 
     /// How long the caller waits, counted from its call; `None` for a message that is no call.
     pub fn deadline(&self) -> Option<Duration> {
-        self.call.as_ref().map(|call| call.deadline)
+        self.call.as_ref().map(|call| Duration::from_millis(call.deadline_ms.into()))
     }
 
     /// Answers a call; does nothing for a message that is none. Never waits: without credit the answer is kept
@@ -107,13 +107,13 @@ impl fmt::Debug for Message {
 pub struct Replier {
     link: Arc<Shared>,
     id: u32,
-    deadline: Duration,
+    deadline_ms: u32,
     done: bool,
 }
 
 impl Replier {
     pub(crate) fn new(link: Arc<Shared>, id: u32, deadline_ms: u32) -> Self {
-        Self { link, id, deadline: Duration::from_millis(deadline_ms.into()), done: false }
+        Self { link, id, deadline_ms, done: false }
     }
 
     /// Answers.
@@ -149,9 +149,13 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    #[inline]
     fn pop(&mut self) -> Option<Message> {
         let message = self.messages.pop_front()?;
         self.taken += cost(message.body.len());
+        if self.messages.is_empty() {
+            self.settle();
+        }
         Some(message)
     }
 
@@ -197,17 +201,9 @@ impl Queue {
         Ok(())
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        lock(&self.state).closed
-    }
-
+    /// Takes nothing more; what is there can still be read.
     fn close(&self) {
-        let batches = {
-            let mut state = lock(&self.state);
-            state.closed = true;
-            std::mem::take(&mut state.batches)
-        };
-        drop(batches);
+        lock(&self.state).closed = true;
         self.arrived.notify_one();
     }
 }
@@ -299,34 +295,55 @@ impl Mailbox {
     /// The next message; `None` once the node was shut down. Dropping the future loses nothing.
     pub async fn recv(&mut self) -> Option<Message> {
         loop {
-            if let Some(message) = self.try_recv() {
+            if let Some(message) = self.at_hand() {
                 return Some(message);
             }
-            if self.queue.is_closed() {
-                return None;
+            match self.next() {
+                Next::Message(message) => return Some(message),
+                Next::Closed => return None,
+                Next::Nothing => self.queue.arrived.notified().await,
             }
-            self.queue.arrived.notified().await;
         }
     }
 
     /// The next message if one is there.
     pub fn try_recv(&mut self) -> Option<Message> {
+        if let Some(message) = self.at_hand() {
+            return Some(message);
+        }
+        match self.next() {
+            Next::Message(message) => Some(message),
+            Next::Closed | Next::Nothing => None,
+        }
+    }
+
+    /// The next of the batch under way, without a look at the queue.
+    #[inline]
+    fn at_hand(&mut self) -> Option<Message> {
+        self.ready.front_mut()?.pop()
+    }
+
+    fn next(&mut self) -> Next {
         loop {
-            if let Some(batch) = self.ready.front_mut() {
-                if let Some(message) = batch.pop() {
-                    return Some(message);
-                }
-                batch.settle();
-                self.ready.pop_front();
+            if let Some(message) = self.at_hand() {
+                return Next::Message(message);
+            }
+            if self.ready.pop_front().is_some() {
                 continue;
             }
             let mut state = lock(&self.queue.state);
             if state.batches.is_empty() {
-                return None;
+                return if state.closed { Next::Closed } else { Next::Nothing };
             }
             std::mem::swap(&mut self.ready, &mut state.batches);
         }
     }
+}
+
+enum Next {
+    Message(Message),
+    Nothing,
+    Closed,
 }
 
 impl Drop for Mailbox {
@@ -338,6 +355,9 @@ impl Drop for Mailbox {
             }
         }
         self.queue.close();
+        // Outside the lock: what nobody will read any more answers its calls and gives its credit back.
+        let unread = std::mem::take(&mut lock(&self.queue.state).batches);
+        drop(unread);
     }
 }
 

@@ -12,7 +12,7 @@ use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, Se
 use trunkline_route::{Host, TlsMode};
 
 /// The protocol both ends name (ALPN); a listener of anything else is recognised by it.
-const ALPN: &[u8] = b"tlk/1";
+pub(crate) const ALPN: &[u8] = b"tlk/1";
 /// The server name sent when nobody checks it: it says nothing about the node.
 const NO_NAME: &str = "trunkline.invalid";
 
@@ -93,6 +93,12 @@ impl TlsProfile {
     pub fn roots_pem(mut self, pem: &[u8]) -> Result<Self, TlsError> {
         self.roots = Some(certificates(pem)?);
         Ok(self)
+    }
+
+    /// Trust no certificate at all, and do not read the platform's roots: enough where only the cookie counts.
+    pub fn no_roots(mut self) -> Self {
+        self.roots = Some(Vec::new());
+        self
     }
 
     /// Show this certificate to listeners that ask for one.

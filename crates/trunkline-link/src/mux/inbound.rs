@@ -1,6 +1,6 @@
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
-use super::{Class, Status, Window, cost};
+use super::{Class, Credit, Status, Window, cost};
 use crate::frame::{self, Flow, Header, ProtocolError};
 use crate::handshake::CloseCode;
 
@@ -33,8 +33,8 @@ pub trait Sink {
 pub struct Inbound {
     window: Window,
     /// Bound ids, and the credit the peer still has with each.
-    mailboxes: Vec<u64>,
-    link: [u64; 2],
+    mailboxes: Vec<Credit>,
+    link: [Credit; 2],
     partial: [Option<Partial>; 2],
     gone_away: bool,
     closed: bool,
@@ -61,8 +61,8 @@ impl Inbound {
     pub fn new(window: Window) -> Self {
         Self {
             window,
-            mailboxes: vec![0],
-            link: [window.link; 2],
+            mailboxes: vec![Credit::new(0)],
+            link: [Credit::new(window.link); 2],
             partial: [None, None],
             gone_away: false,
             closed: false,
@@ -71,14 +71,13 @@ impl Inbound {
 
     /// Link credit went back to the peer.
     pub fn granted(&mut self, class: Class, bytes: u32) {
-        let credit = &mut self.link[class as usize];
-        *credit = (*credit + u64::from(bytes)).min(self.window.link);
+        self.link[class as usize].grant(bytes);
     }
 
     /// Mailbox credit went back to the peer.
     pub fn granted_mailbox(&mut self, id: u16, bytes: u32) {
         if let Some(credit) = self.mailboxes.get_mut(usize::from(id)) {
-            *credit = (*credit + u64::from(bytes)).min(self.window.mailbox);
+            credit.grant(bytes);
         }
     }
 
@@ -119,7 +118,7 @@ impl Inbound {
                 if name.is_empty() || name.len() > 255 {
                     return Err(ProtocolError("a name is empty or too long"));
                 }
-                self.mailboxes.push(self.window.mailbox);
+                self.mailboxes.push(Credit::new(self.window.mailbox));
                 sink.bind(id, name);
             }
             frame::CREDIT => {
@@ -161,6 +160,7 @@ impl Inbound {
         Ok(flags)
     }
 
+    #[inline]
     fn begin(&mut self, kind: Kind, flags: u8, mut p: &[u8], sink: &mut impl Sink) -> Result<(), ProtocolError> {
         if flags & frame::FLAG_FRAGMENT == 0 {
             self.charge(kind, p.len())?;
@@ -196,16 +196,16 @@ impl Inbound {
         Ok(())
     }
 
+    #[inline]
     fn charge(&mut self, kind: Kind, len: usize) -> Result<(), ProtocolError> {
         if len > self.window.max_message {
             return Err(ProtocolError("a message is over the limit"));
         }
-        let take = |credit: &mut u64, whole: u64| {
-            let cost = cost(len);
-            if *credit < cost.min(whole) {
+        let take = |credit: &mut Credit| {
+            if !credit.covers(cost(len)) {
                 return Err(ProtocolError("credit is overdrawn"));
             }
-            *credit = credit.saturating_sub(cost);
+            credit.spend(cost(len));
             Ok(())
         };
         match kind {
@@ -214,10 +214,10 @@ impl Inbound {
                     return Err(ProtocolError("a name id is not bound"));
                 }
                 let mailbox = self.mailboxes.get_mut(usize::from(to)).ok_or(ProtocolError("a name id is not bound"))?;
-                take(mailbox, self.window.mailbox)?;
-                take(&mut self.link[Class::Messages as usize], self.window.link)
+                take(mailbox)?;
+                take(&mut self.link[Class::Messages as usize])
             }
-            Kind::Reply { .. } => take(&mut self.link[Class::Replies as usize], self.window.link),
+            Kind::Reply { .. } => take(&mut self.link[Class::Replies as usize]),
         }
     }
 }
@@ -226,6 +226,7 @@ fn lane(kind: Kind) -> usize {
     matches!(kind, Kind::Send { high: true, .. }).into()
 }
 
+#[inline]
 fn deliver(kind: Kind, body: &[u8], sink: &mut impl Sink) {
     match kind {
         Kind::Send { to, from, high } => sink.message(to, from, body, high),
@@ -234,7 +235,38 @@ fn deliver(kind: Kind, body: &[u8], sink: &mut impl Sink) {
     }
 }
 
-/// A body as the program keeps it: a copy, so that a small message does not pin a large read.
-pub(crate) fn keep(body: &[u8]) -> Bytes {
-    if body.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(body) }
+/// Copies bodies out of the reading buffer, small ones several to an allocation.
+#[derive(Debug, Default)]
+pub(crate) struct Keeper {
+    slab: BytesMut,
+    crowd: bool,
+}
+
+impl Keeper {
+    /// Bytes of a shared allocation: what one retained small body can keep from being freed.
+    const SLAB: usize = 2048;
+    /// Bodies up to here share one.
+    const SMALL: usize = 256;
+
+    #[inline]
+    pub(crate) fn keep(&mut self, body: &[u8]) -> Bytes {
+        if body.is_empty() {
+            return Bytes::new();
+        }
+        // One alone gets its own.
+        let crowd = std::mem::replace(&mut self.crowd, true);
+        if body.len() > Self::SMALL || !crowd {
+            return Bytes::copy_from_slice(body);
+        }
+        if self.slab.capacity() < body.len() {
+            self.slab = BytesMut::with_capacity(Self::SLAB);
+        }
+        self.slab.extend_from_slice(body);
+        self.slab.split().freeze()
+    }
+
+    /// Lets go of the allocation under way, so that an idle link holds none and bodies of long ago share none.
+    pub(crate) fn rest(&mut self) {
+        *self = Self::default();
+    }
 }

@@ -10,7 +10,7 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use inbound::keep;
+pub(crate) use inbound::Keeper;
 pub use inbound::{Inbound, Sink};
 pub use outbox::{Outbox, Refused};
 
@@ -44,6 +44,36 @@ impl Class {
 /// The flat part keeps a flood of empty messages within the same bound of memory.
 pub fn cost(len: usize) -> u64 {
     len as u64 + 64
+}
+
+/// Credit of one kind, counted the same way at both ends.
+///
+/// A message may go when there is credit for it; one that costs more than three quarters of the window, when
+/// there is that much, and what it costs beyond is a debt. Up to a quarter of the window can be spent and not
+/// yet granted back, so asking for more could wait for ever.
+#[derive(Debug, Clone, Copy)]
+struct Credit {
+    now: i64,
+    window: i64,
+}
+
+impl Credit {
+    fn new(window: u64) -> Self {
+        let window = i64::try_from(window).unwrap_or(i64::MAX);
+        Self { now: window, window }
+    }
+
+    fn covers(self, cost: u64) -> bool {
+        self.now >= i64::try_from(cost).unwrap_or(i64::MAX).min(self.window - self.window / 4)
+    }
+
+    fn spend(&mut self, cost: u64) {
+        self.now = self.now.saturating_sub_unsigned(cost);
+    }
+
+    fn grant(&mut self, bytes: u32) {
+        self.now = self.now.saturating_add(bytes.into()).min(self.window);
+    }
 }
 
 /// The outcome a REPLY carries.

@@ -3,12 +3,18 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-use super::{Class, Status, Window, cost};
+use super::{Class, Credit, Status, Window, cost};
 use crate::frame::{self, Header, MAX_PIECE};
 
-/// Bytes after which a lane begins a new chunk. The writer takes chunk by chunk, so this and one piece is the
-/// most a control frame waits for.
+/// The most bytes of a chunk: two full TLS records, so that none goes out nearly empty. The writer takes chunk by
+/// chunk, so this is what a control frame waits for.
 const CHUNK: usize = 32 * 1024;
+/// Control bytes that may wait before pings are left out. Grants and names are bounded by what they are for.
+const MAX_CONTROL: usize = 64 * 1024;
+/// The most bytes that precede the body of a message.
+const MAX_HEAD: usize = 32;
+/// Chunks kept for use again: what one write takes, so that a busy link need not allocate.
+const MAX_SPARE: usize = 4;
 /// Names one direction of a link may bind.
 const MAX_NAMES: usize = 16_384;
 
@@ -36,10 +42,13 @@ pub struct Outbox {
     control: Vec<u8>,
     high: Lane,
     normal: Lane,
+    /// Written chunks, to be filled again; an idle link has none.
+    spare: Vec<Vec<u8>>,
     names: HashMap<Arc<str>, u16>,
-    last_name: Option<(Arc<str>, u16)>,
-    mailbox_credit: Vec<u64>,
-    link_credit: [u64; 2],
+    /// The last receiver and the last sender: most messages repeat them.
+    last_names: [Option<(Arc<str>, u16)>; 2],
+    mailbox_credit: Vec<Credit>,
+    link_credit: [Credit; 2],
     window: Window,
     waiting_replies: VecDeque<(u32, Status, Bytes)>,
     draining: bool,
@@ -51,14 +60,13 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Lane {
     chunks: VecDeque<Vec<u8>>,
-    spare: Option<Vec<u8>>,
 }
 
 impl Lane {
-    fn tail(&mut self) -> &mut Vec<u8> {
-        if self.chunks.back().is_none_or(|chunk| chunk.len() >= CHUNK) {
-            let chunk = self.spare.take().unwrap_or_default();
-            self.chunks.push_back(chunk);
+    /// Where the next `len` bytes go.
+    fn tail(&mut self, len: usize, spare: &mut Vec<Vec<u8>>) -> &mut Vec<u8> {
+        if self.chunks.back().is_none_or(|chunk| chunk.len() + len > CHUNK) {
+            self.chunks.push_back(spare.pop().unwrap_or_default());
         }
         self.chunks.back_mut().expect("a chunk was just made sure of")
     }
@@ -71,10 +79,11 @@ impl Outbox {
             control: Vec::new(),
             high: Lane::default(),
             normal: Lane::default(),
+            spare: Vec::new(),
             names: HashMap::new(),
-            last_name: None,
-            mailbox_credit: vec![0],
-            link_credit: [window.link; 2],
+            last_names: [None, None],
+            mailbox_credit: vec![Credit::new(0)],
+            link_credit: [Credit::new(window.link); 2],
             window,
             waiting_replies: VecDeque::new(),
             draining: false,
@@ -94,15 +103,21 @@ impl Outbox {
         if self.taken[index] < window / 4 {
             return false;
         }
-        let bytes = std::mem::take(&mut self.taken[index]).min(u32::MAX.into());
-        self.due.push((id, bytes as u32));
+        let bytes = self.taken[index].min(u32::MAX.into()) as u32;
+        self.taken[index] -= u64::from(bytes);
+        self.due.push((id, bytes));
         true
     }
 
-    /// The grants that are due. Whoever writes notes them with [`super::Inbound::granted_mailbox`] before they
-    /// leave by [`Outbox::grant_mailbox`].
-    pub fn take_due(&mut self) -> Vec<(u16, u32)> {
-        std::mem::take(&mut self.due)
+    /// A grant that is due. Whoever writes notes it with [`super::Inbound::granted_mailbox`] before it leaves by
+    /// [`Outbox::grant_mailbox`].
+    pub fn next_due(&mut self) -> Option<(u16, u32)> {
+        self.due.pop()
+    }
+
+    /// The largest body the peer takes, in bytes.
+    pub fn max_message(&self) -> usize {
+        self.window.max_message
     }
 
     /// Queues a message.
@@ -139,13 +154,11 @@ impl Outbox {
 
     fn flush_replies(&mut self) {
         while let Some((_, _, body)) = self.waiting_replies.front() {
-            let cost = cost(body.len());
-            // An answer larger than the whole window still goes, when the window is whole.
             let credit = &mut self.link_credit[Class::Replies as usize];
-            if *credit < cost.min(self.window.link) {
+            if !credit.covers(cost(body.len())) {
                 return;
             }
-            *credit = credit.saturating_sub(cost);
+            credit.spend(cost(body.len()));
             let Some((id, status, body)) = self.waiting_replies.pop_front() else { return };
             self.message(frame::REPLY, id, 0, false, &body, |out| out.put_u8(status.to_byte()));
         }
@@ -160,29 +173,29 @@ impl Outbox {
             return Err(Refused::TooLarge { limit: self.window.max_message });
         }
         let cost = cost(len);
-        if self.link_credit[Class::Messages as usize] < cost.min(self.window.link) {
+        let link = self.link_credit[Class::Messages as usize];
+        if !link.covers(cost) {
             return Err(Refused::Full);
         }
-        let to = self.bind(to)?;
-        let from = if from.is_empty() { 0 } else { self.bind(from)? };
+        let to = self.bind(to, 0)?;
+        let from = if from.is_empty() { 0 } else { self.bind(from, 1)? };
         let mailbox = &mut self.mailbox_credit[usize::from(to)];
-        if *mailbox < cost.min(self.window.mailbox) {
+        if !mailbox.covers(cost) {
             return Err(Refused::Full);
         }
-        *mailbox = mailbox.saturating_sub(cost);
-        let link = &mut self.link_credit[Class::Messages as usize];
-        *link = link.saturating_sub(cost);
+        mailbox.spend(cost);
+        self.link_credit[Class::Messages as usize].spend(cost);
         Ok((to, from))
     }
 
-    fn bind(&mut self, name: &str) -> Result<u16, Refused> {
-        if let Some((last, id)) = &self.last_name
+    fn bind(&mut self, name: &str, part: usize) -> Result<u16, Refused> {
+        if let Some((last, id)) = &self.last_names[part]
             && **last == *name
         {
             return Ok(*id);
         }
         if let Some((known, &id)) = self.names.get_key_value(name) {
-            self.last_name = Some((known.clone(), id));
+            self.last_names[part] = Some((known.clone(), id));
             return Ok(id);
         }
         if name.is_empty() || name.len() > 255 {
@@ -192,7 +205,7 @@ impl Outbox {
             return Err(Refused::TooManyNames);
         }
         let id = self.mailbox_credit.len() as u16;
-        self.mailbox_credit.push(self.window.mailbox);
+        self.mailbox_credit.push(Credit::new(self.window.mailbox));
         self.names.insert(name.into(), id);
         // Control goes ahead of every message, so the binding is known before it is used.
         frame::put(&mut self.control, frame::NAME, id.into(), name.as_bytes());
@@ -201,10 +214,10 @@ impl Outbox {
 
     fn message(&mut self, kind: u8, id: u32, flags: u8, high: bool, body: &[u8], head: impl FnOnce(&mut Vec<u8>)) {
         let lane = if high { &mut self.high } else { &mut self.normal };
-        let out = lane.tail();
+        let (first, rest) = body.split_at(body.len().min(MAX_PIECE));
+        let out = lane.tail(MAX_HEAD + first.len(), &mut self.spare);
         let start = out.len();
         Header { len: 0, kind, id }.put(out);
-        let (first, rest) = body.split_at(body.len().min(MAX_PIECE));
         out.push(if rest.is_empty() { flags } else { flags | frame::FLAG_FRAGMENT });
         head(out);
         if !rest.is_empty() {
@@ -214,13 +227,16 @@ impl Outbox {
         let len = out.len() - start - frame::HEADER_LEN;
         out[start..start + 3].copy_from_slice(&(len as u32).to_be_bytes()[1..]);
         for piece in rest.chunks(MAX_PIECE) {
-            frame::put(lane.tail(), frame::FRAG, high.into(), piece);
+            let out = lane.tail(frame::HEADER_LEN + piece.len(), &mut self.spare);
+            frame::put(out, frame::FRAG, high.into(), piece);
         }
     }
 
-    /// Queues a PING or PONG.
+    /// Queues a PING or PONG, unless too much waits already: a peer that asks and does not read gets no answer.
     pub fn ping(&mut self, kind: u8, payload: &[u8; 16]) {
-        frame::put(&mut self.control, kind, 0, payload);
+        if self.control.len() < MAX_CONTROL {
+            frame::put(&mut self.control, kind, 0, payload);
+        }
     }
 
     /// Grants the peer credit of a class of the link.
@@ -241,8 +257,7 @@ impl Outbox {
 
     /// Takes credit of a class that the peer granted.
     pub fn credit(&mut self, class: Class, bytes: u32) {
-        let credit = &mut self.link_credit[class as usize];
-        *credit = (*credit + u64::from(bytes)).min(self.window.link);
+        self.link_credit[class as usize].grant(bytes);
         if class == Class::Replies {
             self.flush_replies();
         }
@@ -251,7 +266,7 @@ impl Outbox {
     /// Takes credit of one mailbox that the peer granted; an id never bound is ignored.
     pub fn credit_mailbox(&mut self, id: u32, bytes: u32) {
         if let Some(credit) = self.mailbox_credit.get_mut(id as usize).filter(|_| id != 0) {
-            *credit = (*credit + u64::from(bytes)).min(self.window.mailbox);
+            credit.grant(bytes);
         }
     }
 
@@ -264,7 +279,7 @@ impl Outbox {
         let mut payload = vec![code, 0, 0, 0, 0];
         frame::put_text(&mut payload, text);
         // Behind both lanes: the normal one is taken last.
-        frame::put(self.normal.tail(), frame::GOAWAY, 0, &payload);
+        frame::put(self.normal.tail(MAX_HEAD + payload.len(), &mut self.spare), frame::GOAWAY, 0, &payload);
     }
 
     /// Says the last word, at once: what is queued is dropped.
@@ -302,22 +317,34 @@ impl Outbox {
         if !self.control.is_empty() {
             return Some(std::mem::take(&mut self.control));
         }
-        self.high.chunks.pop_front().or_else(|| self.normal.chunks.pop_front())
+        let chunk = self.high.chunks.pop_front().or_else(|| self.normal.chunks.pop_front());
+        if chunk.is_none() {
+            self.spare = Vec::new();
+        }
+        chunk
     }
 
-    /// Takes a written buffer back for the next chunk.
+    /// Takes a written buffer back for the next chunk, while more is to come.
     pub fn recycle(&mut self, mut chunk: Vec<u8>) {
-        if self.normal.spare.is_none() && chunk.capacity() >= CHUNK && chunk.capacity() <= 4 * CHUNK {
+        if self.has_ready()
+            && self.spare.len() < MAX_SPARE
+            && chunk.capacity() >= CHUNK
+            && chunk.capacity() <= 4 * CHUNK
+        {
             chunk.clear();
-            self.normal.spare = Some(chunk);
+            self.spare.push(chunk);
         }
+    }
+
+    /// Whether so much waits that a sender which can wait should let the writer go first.
+    pub fn is_behind(&self) -> bool {
+        self.normal.chunks.len() > MAX_SPARE
     }
 
     /// Frees what an idle link need not hold.
     pub fn shrink(&mut self) {
-        self.normal.spare = None;
-        self.high.spare = None;
-        self.control = Vec::new();
+        self.control.shrink_to_fit();
+        self.due.shrink_to_fit();
         if self.normal.chunks.is_empty() {
             self.normal.chunks = VecDeque::new();
         }

@@ -161,6 +161,25 @@ fn one_unread_mailbox_stops_its_senders_and_nobody_else() {
 }
 
 #[test]
+fn a_quarter_of_the_window_not_granted_back_does_not_stop_the_largest_message() {
+    let window = Window { link: 80_000, mailbox: 60_000, max_message: 60_000 };
+    let mut wire = Wire { out: Outbox::new(window), inbound: Inbound::new(window), ..Wire::new() };
+    // Both ends stay below the quarter at which credit goes back.
+    wire.out.send("a", "", &[0; 14_000], false).unwrap();
+    wire.out.send("a", "", &[0; 60_000], false).unwrap();
+    assert_eq!(wire.out.send("a", "", b"", false), Err(Refused::Full));
+    wire.pass().unwrap();
+    wire.inbound.granted(Class::Messages, 74_128);
+    wire.out.credit(Class::Messages, 74_128);
+    wire.inbound.granted_mailbox(1, 74_128);
+    wire.out.credit_mailbox(1, 74_128);
+    wire.out.send("a", "", &[0; 50_000], false).unwrap();
+    assert_eq!(wire.out.send("a", "", &[0; 10_000], false), Err(Refused::Full));
+    wire.pass().unwrap();
+    assert_eq!(wire.seen.messages.len(), 3);
+}
+
+#[test]
 fn answers_without_credit_wait_for_it() {
     let mut wire = Wire::new();
     for id in 0..5 {

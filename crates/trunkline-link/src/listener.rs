@@ -1,0 +1,307 @@
+//! Answering over TCP: places, proofs, and callers that wait for a verdict.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use trunkline_route::{NodeName, TlsMode};
+
+use crate::gate::{Gate, GateLimits, SlotId};
+use crate::handshake::{
+    CloseCode, Credential, HandshakeError, Hello, Mode, Offer, Params, RejectCode, Responder, ResponderConfig,
+};
+use crate::link::{LinkInfo, now};
+use crate::mailbox::lock;
+use crate::native::{DialError, Native, NativeLimits, Standing, random_16};
+use crate::pake::Role;
+use crate::pipe::{Pipe, prepare};
+use crate::tls::ServerTls;
+
+/// The most bytes a stranger may send before it is authenticated, TLS included.
+///
+/// An honest initiator without a client certificate sends under 2 KiB.
+const MAX_UNAUTHENTICATED: usize = 8 * 1024;
+/// Connections the kernel may hold for the listener; 128 loses connects in a burst.
+const BACKLOG: u32 = 1024;
+
+/// Why a caller got no further. For logs; nothing of it is proven.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnswerError {
+    /// It lost a race at its own end, and said so.
+    #[error("the caller abandoned the attempt")]
+    Abandoned,
+    /// It went away.
+    #[error("the caller went away")]
+    Ended,
+    /// What it sent.
+    #[error(transparent)]
+    Handshake(HandshakeError),
+    /// We sent it away.
+    #[error("rejected: {0}")]
+    Rejected(RejectCode),
+    /// It took too long.
+    #[error("not up within the deadline")]
+    Timeout,
+    /// No TLS, or too much of it.
+    #[error("no TLS connection")]
+    Tls,
+}
+
+/// Chooses what a caller must prove.
+pub type CredentialsFn = dyn Fn(&NodeName, &str) -> Credential + Send + Sync;
+
+/// One listening socket.
+pub struct Listener {
+    socket: TcpListener,
+    mode: Mode,
+    tls: ServerTls,
+    credentials: Box<CredentialsFn>,
+    gate: Arc<Mutex<Gate>>,
+}
+
+impl Listener {
+    /// Binds. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// The operating system's, for an address in use among others.
+    pub fn bind(
+        address: SocketAddr,
+        mode: Mode,
+        tls: ServerTls,
+        gate: GateLimits,
+        credentials: Box<CredentialsFn>,
+    ) -> io::Result<Self> {
+        let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let gate = Arc::new(Mutex::new(Gate::new(gate)));
+        Ok(Self { socket: socket.listen(BACKLOG)?, mode, tls, credentials, gate })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Accepts for ever and hands every proven caller to `decide`. Never awaits a peer itself; every handshake is
+    /// a task of its own, and all of them end when this future is dropped.
+    pub async fn serve<F, D>(self, native: Arc<Native>, decide: F)
+    where
+        F: Fn(Offered) -> D + Send + Sync + 'static,
+        D: Future<Output = ()> + Send + 'static,
+    {
+        let (listener, decide) = (Arc::new(self), Arc::new(decide));
+        let mut tasks = JoinSet::new();
+        let mut handles = HashMap::<SlotId, AbortHandle>::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(ended) = tasks.join_next() => match ended {
+                    Ok(slot) => drop(handles.remove(&slot)),
+                    // It was evicted or it panicked, and cannot say which it was.
+                    Err(_) => handles.retain(|_, handle| !handle.is_finished()),
+                },
+                accepted = listener.socket.accept() => {
+                    let (tcp, address) = match accepted {
+                        Ok(accepted) => accepted,
+                        Err(error) => {
+                            // Out of descriptors or the like: what is under way may free some.
+                            tracing::warn!(%error, "accept failed");
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                            continue;
+                        }
+                    };
+                    let now = now();
+                    let (slot, evicted) = lock(&listener.gate).admit(now.into_std(), address.ip());
+                    if let Some(handle) = evicted.and_then(|slot| handles.remove(&slot)) {
+                        handle.abort();
+                    }
+                    let deadline = now + native.limits.answer;
+                    let task = handshake(native.clone(), listener.clone(), tcp, address, slot, deadline, decide.clone());
+                    handles.insert(slot, tasks.spawn(task));
+                }
+            }
+        }
+    }
+}
+
+async fn handshake<F, D>(
+    native: Arc<Native>,
+    listener: Arc<Listener>,
+    tcp: TcpStream,
+    address: SocketAddr,
+    slot: SlotId,
+    deadline: Instant,
+    decide: Arc<F>,
+) -> SlotId
+where
+    F: Fn(Offered) -> D + Send + Sync + 'static,
+    D: Future<Output = ()> + Send + 'static,
+{
+    let place = Place { gate: listener.gate.clone(), slot };
+    let answer = Box::pin(listener.answer(&native, tcp, address, slot, deadline));
+    let answered = tokio::time::timeout_at(deadline, answer).await.unwrap_or(Err(AnswerError::Timeout));
+    // The gate decides between a proof and an eviction that meet: who gave its place back is never aborted.
+    if !place.give_back() {
+        return slot;
+    }
+    match answered {
+        Ok(offered) => decide(offered).await,
+        Err(error) => log_refused(address.ip(), &error),
+    }
+    slot
+}
+
+fn log_refused(ip: IpAddr, error: &AnswerError) {
+    match error {
+        AnswerError::Handshake(HandshakeError::WrongCookie) => {
+            tracing::warn!(from = %ip, "a caller does not hold the cookie");
+        }
+        error => tracing::debug!(from = %ip, %error, "no link"),
+    }
+}
+
+/// A place before authentication, given back however the task ends.
+struct Place {
+    gate: Arc<Mutex<Gate>>,
+    slot: SlotId,
+}
+
+impl Place {
+    /// Says whether it was still ours.
+    fn give_back(self) -> bool {
+        lock(&self.gate).release(self.slot)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.gate).release(self.slot);
+    }
+}
+
+impl Listener {
+    async fn answer(
+        &self,
+        native: &Native,
+        tcp: TcpStream,
+        address: SocketAddr,
+        slot: SlotId,
+        deadline: Instant,
+    ) -> Result<Offered, AnswerError> {
+        prepare(&tcp, native.limits.keep_alive.dead);
+        let connection = rustls::ServerConnection::new(self.tls.0.clone()).map_err(|_| AnswerError::Tls)?;
+        let mut pipe = Pipe::new(tcp, connection.into(), MAX_UNAUTHENTICATED);
+        pipe.handshake(Some(&native.permits)).await.map_err(|_| AnswerError::Tls)?;
+        lock(&self.gate).progressed(now().into_std(), slot);
+        if !pipe.speaks_tlk() {
+            return Err(AnswerError::Tls);
+        }
+        let exporter = pipe.exporter().map_err(|_| AnswerError::Tls)?;
+        let mut config = ResponderConfig::new(native.name.clone(), native.incarnation, random_16());
+        config.mode = self.mode;
+        let mut machine = <Responder>::new(config, exporter);
+        let hello1 = pipe.message().await.map_err(|_| AnswerError::Ended)?;
+        let hello = {
+            let _permit = native.permits.acquire().await;
+            machine.hello1(&hello1, &|from: &NodeName, label: &str| {
+                let mut gate = lock(&self.gate);
+                let now = now().into_std();
+                if let Some(wait) = gate.must_wait(now, address.ip(), from) {
+                    return Credential::Throttled(wait.as_millis().min(u16::MAX.into()) as u16);
+                }
+                let credential = (self.credentials)(from, label);
+                if matches!(credential, Credential::Cookie(_)) {
+                    gate.proof_begins(now, address.ip(), from);
+                }
+                credential
+            })
+        };
+        match hello.map_err(AnswerError::Handshake)? {
+            Hello::Answer(hello2) => pipe.send(&hello2).await.map_err(|_| AnswerError::Ended)?,
+            Hello::Reject(reject, code) => {
+                let _ = pipe.send(&reject).await;
+                pipe.end().await;
+                return Err(AnswerError::Rejected(code));
+            }
+        }
+        let finish = pipe.message().await.map_err(|_| AnswerError::Ended)?;
+        let offer = machine.finish(&finish).map_err(AnswerError::Handshake)?;
+        lock(&self.gate).proved(now().into_std(), address.ip(), &offer.from);
+        if offer.params.abandon {
+            return Err(AnswerError::Abandoned);
+        }
+        Ok(Offered { pipe, machine, offer, address, params: native.params(), limits: native.limits, deadline })
+    }
+}
+
+/// A caller that proved itself and waits for a verdict.
+pub struct Offered {
+    pipe: Pipe,
+    machine: Responder,
+    offer: Offer,
+    address: SocketAddr,
+    params: Params,
+    limits: NativeLimits,
+    deadline: Instant,
+}
+
+impl fmt::Debug for Offered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offered").field("from", &self.offer.from).finish_non_exhaustive()
+    }
+}
+
+impl Offered {
+    /// Who wants what.
+    pub fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
+    /// Lets the link stand.
+    ///
+    /// # Errors
+    /// [`DialError::HandshakeEnded`] when the caller is gone.
+    pub async fn accept(mut self, epoch: u64) -> Result<Standing, DialError> {
+        let body = self.machine.accept(&Params { epoch, ..self.params.clone() })?;
+        tokio::time::timeout_at(self.deadline, self.pipe.send(&body))
+            .await
+            .map_err(|_| DialError::HandshakeTimeout(self.limits.answer))?
+            .map_err(|_| DialError::HandshakeEnded)?;
+        let info = LinkInfo {
+            peer: self.offer.from,
+            incarnation: self.offer.incarnation,
+            id: self.offer.link_id,
+            epoch,
+            role: Role::Responder,
+            version: self.offer.version,
+            address: self.address,
+            tls: TlsMode::CookieOnly,
+            cookie: self.offer.cookie,
+            software: self.offer.params.software.clone(),
+        };
+        Ok(Standing { pipe: self.pipe, info, peer: self.offer.params, limits: self.limits })
+    }
+
+    /// Sends the caller away with a reason.
+    pub async fn close(mut self, code: CloseCode) {
+        let body = self.machine.close(code, "");
+        let last = async {
+            let _ = self.pipe.send(&body).await;
+            self.pipe.end().await;
+        };
+        let _ = tokio::time::timeout_at(self.deadline, last).await;
+    }
+}

@@ -1,0 +1,321 @@
+//! What arrives: frames into mailboxes, answers to their callers, credit to the senders.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::frame::{self, Decoder, Flow, Header, ProtocolError};
+use crate::handshake::CloseCode;
+use crate::link::{CallError, Down, Shared, clock_us};
+use crate::mailbox::{Batch, Directory, Message, Origin, Queue, Replier, lock};
+use crate::mux::{Class, Inbound, Keeper, Sink, Status, cost};
+use crate::task::{FirstFrameHook, Hold};
+
+/// Why reading stopped.
+pub(crate) enum Broken {
+    Io(io::Error),
+    Tls(rustls::Error),
+    Protocol(ProtocolError),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<rustls::Error> for Broken {
+    fn from(error: rustls::Error) -> Self {
+        Self::Tls(error)
+    }
+}
+
+impl From<ProtocolError> for Broken {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+impl From<Broken> for Down {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Io(e) => Self::ConnectionLost(e.to_string()),
+            Broken::Tls(e) => Self::ConnectionLost(format!("TLS: {e}")),
+            Broken::Protocol(e) => Self::ProtocolError(e.0),
+        }
+    }
+}
+
+/// The reading half of a link: bytes in, effects out. Holds back what comes while it is held.
+pub(crate) struct Receiver {
+    decoder: Decoder,
+    inbound: Inbound,
+    effects: Effects,
+    on_first_frame: Option<FirstFrameHook>,
+    hold: Option<Hold>,
+}
+
+impl Receiver {
+    /// `plain` is what came together with the last handshake message.
+    pub(crate) fn new(
+        plain: &[u8],
+        shared: Arc<Shared>,
+        directory: Arc<Directory>,
+        on_first_frame: Option<FirstFrameHook>,
+        hold: Option<Hold>,
+    ) -> Self {
+        let mut decoder = Decoder::default();
+        decoder.keep(plain);
+        let nobody = Arc::new(Origin { node: shared.info.peer.clone(), name: "".into() });
+        Self {
+            decoder,
+            inbound: Inbound::new(shared.own_window),
+            effects: Effects {
+                shared,
+                directory,
+                targets: vec![Target { name: "".into(), queue: None, origin: None }],
+                nobody,
+                batch: None,
+                keeper: Keeper::default(),
+                batch_len: 1,
+                used: [0; 2],
+                goodbye: None,
+                peer_gone: None,
+                peer_went_first: false,
+                messages: 0,
+            },
+            on_first_frame,
+            hold,
+        }
+    }
+
+    /// Takes plain text. Call [`Receiver::settle`] after the last chunk of a read.
+    pub(crate) fn take(&mut self, mut chunk: &[u8]) -> Result<(), ProtocolError> {
+        if self.effects.goodbye.is_some() {
+            return Ok(());
+        }
+        if self.hold.is_none() && self.on_first_frame.is_some() {
+            self.decoder.keep(chunk);
+            chunk = &[];
+            if !self.decoder.has_frame() {
+                return Ok(());
+            }
+            self.hold = self.on_first_frame.take().and_then(|hook| hook());
+        }
+        if self.hold.is_some() {
+            self.decoder.keep(chunk);
+            return Ok(());
+        }
+        let (inbound, effects) = (&mut self.inbound, &mut self.effects);
+        let _over: Flow =
+            self.decoder.feed(chunk, |header: Header, payload| inbound.frame(header, payload, effects))?;
+        Ok(())
+    }
+
+    /// Delivers what the last read brought and gives link credit back. An error is the peer's last word.
+    pub(crate) fn settle(&mut self) -> Result<(), Down> {
+        let effects = &mut self.effects;
+        effects.flush();
+        effects.keeper.rest();
+        let shared = &effects.shared;
+        shared.counters.messages_in.fetch_add(std::mem::take(&mut effects.messages), Ordering::Relaxed);
+        for class in [Class::Messages, Class::Replies] {
+            let used = &mut effects.used[class as usize];
+            if *used > 0 && *used >= shared.own_window.link / 4 {
+                let bytes = (*used).min(u32::MAX.into()) as u32;
+                *used -= u64::from(bytes);
+                // Noted before it is written: the peer may use it at once.
+                self.inbound.granted(class, bytes);
+                shared.with_out(|out| out.outbox.grant(class, bytes));
+            }
+        }
+        match effects.goodbye.take() {
+            Some((code, text)) => Err(Down::ClosedByPeer { code, text }),
+            None => Ok(()),
+        }
+    }
+
+    /// Mailbox credit is about to go back.
+    pub(crate) fn granted_mailbox(&mut self, id: u16, bytes: u32) {
+        self.inbound.granted_mailbox(id, bytes);
+    }
+
+    /// Why the peer goes away, if it does.
+    pub(crate) fn peer_gone(&self) -> Option<CloseCode> {
+        self.effects.peer_gone
+    }
+
+    /// Whether the peer wanted to leave before this end did.
+    pub(crate) fn peer_went_first(&self) -> bool {
+        self.effects.peer_went_first
+    }
+
+    /// What reading waits for.
+    pub(crate) fn hold(&mut self) -> Option<&mut Hold> {
+        self.hold.as_mut()
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// Ends the hold and takes what was kept.
+    pub(crate) fn resume(&mut self) -> Result<(), ProtocolError> {
+        self.hold = None;
+        self.take(&[])
+    }
+}
+
+/// A name the peer bound.
+struct Target {
+    name: Arc<str>,
+    queue: Option<Arc<Queue>>,
+    origin: Option<Arc<Origin>>,
+}
+
+/// Everything frames act upon.
+struct Effects {
+    shared: Arc<Shared>,
+    directory: Arc<Directory>,
+    targets: Vec<Target>,
+    nobody: Arc<Origin>,
+    batch: Option<Batch>,
+    keeper: Keeper,
+    /// How long the last batch was: the next one will be about as long.
+    batch_len: usize,
+    /// Link credit used since it was last given back.
+    used: [u64; 2],
+    goodbye: Option<(CloseCode, String)>,
+    peer_gone: Option<CloseCode>,
+    peer_went_first: bool,
+    messages: u64,
+}
+
+impl Effects {
+    #[inline]
+    fn origin(&mut self, id: u16) -> Arc<Origin> {
+        if id == 0 {
+            return self.nobody.clone();
+        }
+        let node = &self.shared.info.peer;
+        let target = &mut self.targets[usize::from(id)];
+        let make = || Arc::new(Origin { node: node.clone(), name: target.name.clone() });
+        target.origin.get_or_insert_with(make).clone()
+    }
+
+    #[inline]
+    fn push(&mut self, to: u16, message: Message) {
+        match &mut self.batch {
+            Some(batch) if batch.mailbox_id == to => batch.messages.push_back(message),
+            _ => {
+                self.flush();
+                let mut messages = VecDeque::with_capacity(self.batch_len);
+                messages.push_back(message);
+                self.batch = Some(Batch { messages, source: self.shared.clone(), mailbox_id: to, taken: 0 });
+            }
+        }
+    }
+
+    /// Hands the batch to its mailbox; what nobody takes is counted, and calls in it are answered.
+    fn flush(&mut self) {
+        let Some(batch) = self.batch.take() else { return };
+        self.batch_len = batch.messages.len();
+        let target = &mut self.targets[usize::from(batch.mailbox_id)];
+        let give = |queue: &Option<Arc<Queue>>, batch| match queue {
+            Some(queue) => queue.push(batch).err(),
+            None => Some(batch),
+        };
+        let Some(batch) = give(&target.queue, batch) else { return };
+        // Unknown, or known to be gone: another mailbox may have taken the name.
+        target.queue = self.directory.find(&target.name);
+        let refused = give(&target.queue, batch);
+        let Some(mut batch) = refused else { return };
+        for message in batch.messages.drain(..) {
+            self.shared.counters.undeliverable.fetch_add(1, Ordering::Relaxed);
+            let (body, call) = message.into_parts();
+            batch.taken += cost(body.len());
+            if let Some(mut call) = call {
+                call.answer(Status::NoService, Bytes::new());
+            }
+        }
+    }
+
+    #[inline]
+    fn count(&mut self, class: Class, len: usize) {
+        self.messages += 1;
+        self.used[class as usize] += cost(len);
+    }
+}
+
+impl Sink for Effects {
+    fn bind(&mut self, id: u16, name: &str) {
+        debug_assert_eq!(usize::from(id), self.targets.len());
+        self.targets.push(Target { name: name.into(), queue: None, origin: None });
+    }
+
+    fn message(&mut self, to: u16, from: u16, body: &[u8], high: bool) {
+        self.count(Class::Messages, body.len());
+        let origin = self.origin(from);
+        let body = self.keeper.keep(body);
+        self.push(to, Message::new(origin, body, high));
+    }
+
+    fn call(&mut self, id: u32, to: u16, from: u16, deadline_ms: u32, body: &[u8]) {
+        self.count(Class::Messages, body.len());
+        self.shared.unanswered.fetch_add(1, Ordering::AcqRel);
+        let origin = self.origin(from);
+        let replier = Replier::new(self.shared.clone(), id, deadline_ms);
+        let body = self.keeper.keep(body);
+        self.push(to, Message::call(origin, body, replier));
+    }
+
+    fn reply(&mut self, id: u32, status: Status, body: &[u8]) {
+        self.count(Class::Replies, body.len());
+        self.shared.answered(
+            id,
+            match status {
+                Status::Ok => Ok(Bytes::copy_from_slice(body)),
+                Status::NoService => Err(CallError::NoService),
+                Status::Dropped => Err(CallError::Dropped),
+                Status::Failed => Err(CallError::Failed(String::from_utf8_lossy(body).into_owned())),
+            },
+        );
+    }
+
+    fn credit(&mut self, class: Class, bytes: u32) {
+        self.shared.credit(class, bytes);
+    }
+
+    fn credit_mailbox(&mut self, id: u32, bytes: u32) {
+        self.shared.credit_mailbox(id, bytes);
+    }
+
+    fn ping(&mut self, payload: [u8; 16]) {
+        self.shared.with_out(|out| out.outbox.ping(frame::PONG, &payload));
+    }
+
+    fn pong(&mut self, payload: [u8; 16]) {
+        let (_, sent) = payload.split_at(8);
+        let sent = u64::from_be_bytes(sent.try_into().unwrap_or_default());
+        if sent != 0 {
+            let us = clock_us().saturating_sub(sent).max(1);
+            self.shared.counters.round_trip_us.store(us, Ordering::Relaxed);
+        }
+    }
+
+    fn go_away(&mut self, code: CloseCode, _: String) {
+        self.flush();
+        self.peer_gone = Some(code);
+        self.peer_went_first = !lock(&self.shared.out).outbox.is_draining();
+        // The other direction finishes too; this is the answer.
+        self.shared.go_away(code);
+        self.shared.set_inbound_done();
+    }
+
+    fn close(&mut self, code: CloseCode, text: String) {
+        self.goodbye = Some((code, text));
+    }
+}

@@ -1,0 +1,123 @@
+//! A socket and its TLS.
+
+use std::cell::RefCell;
+use std::io::{self, BufRead, IoSlice, Read, Write};
+
+use tokio::net::TcpStream;
+
+/// Bytes read from the socket at once, into a buffer of the thread: an idle link owns none.
+pub(crate) const READ: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// A socket and its TLS, without buffers of our own.
+pub(crate) struct Stream {
+    pub(crate) tcp: TcpStream,
+    pub(crate) tls: rustls::Connection,
+}
+
+/// More than TLS takes at once into the buffer it always has.
+const PIECE: usize = 4097;
+
+/// Nothing to read now.
+struct Nothing;
+
+impl Read for Nothing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+struct Writer<'a>(&'a TcpStream);
+
+impl Write for Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream {
+    /// Writes what TLS has ready. `Ok(true)`: all of it; `Ok(false)`: the socket is full.
+    pub(crate) fn write_ready(&mut self) -> io::Result<(bool, usize)> {
+        let mut written = 0;
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut Writer(&self.tcp)) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => written += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok((false, written)),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok((true, written))
+    }
+
+    /// Reads once and hands the plain text to `take` chunk by chunk. `Ok(None)`: nothing to read now;
+    /// `Ok(Some(0))`: the stream ended.
+    pub(crate) fn read_ready<E: From<io::Error> + From<rustls::Error>>(
+        &mut self,
+        limit: usize,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<Option<usize>, E> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let n = match self.tcp.try_read(&mut scratch[..limit.min(READ)]) {
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) => return Err(e.into()),
+            };
+            let mut rest = &scratch[..n];
+            while !rest.is_empty() {
+                let used = self.tls.read_tls(&mut rest as &mut dyn Read)?;
+                self.tls.process_new_packets()?;
+                self.drain(&mut take)?;
+                if used == 0 {
+                    return Ok(Some(0));
+                }
+            }
+            if (PIECE..READ).contains(&n) {
+                // The burst is over: TLS lets its buffer for whole records go when it is about to read.
+                let _ = self.tls.read_tls(&mut Nothing);
+            }
+            Ok(Some(n))
+        })
+    }
+
+    /// Hands over the plain text TLS holds.
+    pub(crate) fn drain<E: From<io::Error>>(&mut self, take: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut reader = self.tls.reader();
+        loop {
+            let len = match reader.fill_buf() {
+                Ok([]) => return Ok(()),
+                Ok(chunk) => {
+                    take(chunk)?;
+                    chunk.len()
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) => return Err(e.into()),
+            };
+            reader.consume(len);
+        }
+    }
+
+    /// Reads to the end and keeps nothing.
+    pub(crate) async fn discard(&mut self) -> io::Result<()> {
+        loop {
+            self.tcp.readable().await?;
+            match SCRATCH.with_borrow_mut(|scratch| self.tcp.try_read(scratch)) {
+                Ok(0) => return Ok(()),
+                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
+                _ => {}
+            }
+        }
+    }
+}

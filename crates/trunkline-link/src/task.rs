@@ -1,0 +1,363 @@
+//! The task that moves the bytes of one link.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::handshake::CloseCode;
+use crate::link::{Down, Shared, now};
+use crate::mailbox::{Directory, lock};
+use crate::receiver::{Broken, Receiver};
+use crate::stream::{READ, Stream};
+
+/// Bytes handed to TLS before the socket is tried.
+const WRITE_AHEAD: usize = 64 * 1024;
+/// How long the end of a closed link is awaited, so that the last word is not cut off by a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How a link keeps watch over its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// A ping goes out when nothing came for so long. Default 5 s.
+    pub idle: Duration,
+    /// The link is given up when nothing came for so long. Default 15 s.
+    pub dead: Duration,
+    /// How long a link that is going away may take to finish. Default 10 s.
+    pub drain: Duration,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(5), dead: Duration::from_secs(15), drain: Duration::from_secs(10) }
+    }
+}
+
+/// A future that holds reading back until it is done, so that order is kept across a replaced link.
+pub type Hold = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Called when the first frame is there, before anything of it is done; the future it gives comes first.
+pub type FirstFrameHook = Box<dyn FnOnce() -> Option<Hold> + Send>;
+/// Called when the link is down.
+pub type DownHook = Box<dyn FnOnce(&Down) + Send>;
+
+/// What the owner of a link wants to be told, each at most once.
+#[derive(Default)]
+pub struct Hooks {
+    /// The first frame came: the peer uses the link. It is delivered, and reading goes on, when the returned
+    /// future is done (or after the drain time).
+    pub on_first_frame: Option<FirstFrameHook>,
+    /// Reading begins when this is done (or after the drain time).
+    pub hold: Option<Hold>,
+    /// The link is down; called exactly once, also when its future is dropped.
+    pub on_down: Option<DownHook>,
+}
+
+/// The task of one link.
+pub(crate) struct Task {
+    stream: Stream,
+    shared: Arc<Shared>,
+    receiver: Receiver,
+    keep_alive: KeepAlive,
+    down: DownGuard,
+    heard: Instant,
+    pinged: bool,
+    /// When a hold ends, done or not.
+    hold_until: Option<Instant>,
+    /// When a link that goes away ends, finished or not.
+    drain_until: Option<Instant>,
+    /// Messages sent by the last look of the timer: none since means that buffers can go.
+    sent: u64,
+    /// The socket takes no more for now.
+    blocked: bool,
+    /// The last read was as large as a read can be: more is there, and the mailboxes go first.
+    full_read: bool,
+}
+
+impl Task {
+    pub(crate) fn new(
+        mut stream: Stream,
+        plain: &[u8],
+        shared: Arc<Shared>,
+        directory: Arc<Directory>,
+        keep_alive: KeepAlive,
+        hooks: Hooks,
+    ) -> Self {
+        // What is handed to TLS is bounded here, by WRITE_AHEAD.
+        stream.tls.set_buffer_limit(None);
+        Self {
+            stream,
+            receiver: Receiver::new(plain, shared.clone(), directory, hooks.on_first_frame, hooks.hold),
+            keep_alive,
+            down: DownGuard { shared: shared.clone(), on_down: hooks.on_down, told: false },
+            shared,
+            heard: now(),
+            pinged: false,
+            hold_until: None,
+            drain_until: None,
+            sent: 0,
+            blocked: false,
+            full_read: false,
+        }
+    }
+
+    /// Runs until the link is down and says so, whatever happens to this task.
+    pub(crate) async fn run(mut self) {
+        let down = self.drive().await;
+        // Whichever end says the last word of an orderly end, the one that wanted it is the one that closed.
+        let told = match &down {
+            Down::ClosedHere(code) if self.receiver.peer_went_first() => {
+                Down::ClosedByPeer { code: *code, text: String::new() }
+            }
+            down => down.clone(),
+        };
+        self.down.tell(&told);
+        let _ = tokio::time::timeout(LINGER, self.say_goodbye(&down)).await;
+    }
+
+    async fn drive(&mut self) -> Down {
+        if let Err(down) = self.read(true) {
+            return down;
+        }
+        let shared = self.shared.clone();
+        let timer = tokio::time::sleep_until(self.next_timer());
+        tokio::pin!(timer);
+        loop {
+            let more = match self.step() {
+                Ok(more) => more,
+                Err(down) => return down,
+            };
+            // Rearmed only when it must come earlier: while bytes flow it fires once per period and looks again.
+            let due = self.next_timer();
+            if due < timer.deadline() {
+                timer.as_mut().reset(due);
+            }
+            let held = self.receiver.is_held();
+            if std::mem::take(&mut self.full_read) {
+                tokio::task::yield_now().await;
+            }
+            tokio::select! {
+                biased;
+                ready = self.stream.tcp.readable(), if !held => {
+                    if let Err(down) = ready.map_err(lost).and_then(|()| self.read(false)) {
+                        return down;
+                    }
+                }
+                () = tokio::task::yield_now(), if more => {}
+                ready = self.stream.tcp.writable(), if self.blocked => {
+                    if let Err(e) = ready {
+                        return lost(e);
+                    }
+                }
+                () = shared.wake.notified() => {}
+                () = async { if let Some(hold) = self.receiver.hold() { hold.await } }, if held => {
+                    if let Err(down) = self.resume() {
+                        return down;
+                    }
+                }
+                () = &mut timer => {
+                    if let Err(down) = self.on_timer() {
+                        return down;
+                    }
+                    timer.as_mut().reset(self.next_timer());
+                }
+            }
+        }
+    }
+
+    /// Writes what there is and decides whether the link has come to its end. Says whether there is more to write.
+    fn step(&mut self) -> Result<bool, Down> {
+        let more = self.write().map_err(lost)?;
+        if self.receiver.is_held() && self.hold_until.is_none() {
+            self.hold_until = Some(now() + self.keep_alive.drain);
+        }
+        let shared = &self.shared;
+        let out = lock(&shared.out);
+        if let Some(code) = out.closing {
+            return Err(Down::ClosedHere(code));
+        }
+        if out.outbox.is_draining() {
+            // An answer is queued and counted under this lock, so none can slip through in between.
+            let idle = out.outbox.is_empty() && shared.unanswered.load(Ordering::Acquire) == 0;
+            drop(out);
+            let idle = idle && !self.blocked && !shared.calls_pending();
+            if let Some(code) = self.receiver.peer_gone().filter(|_| idle) {
+                return Err(Down::ClosedHere(code));
+            }
+            let until = *self.drain_until.get_or_insert_with(|| now() + self.keep_alive.drain);
+            if now() >= until {
+                return Err(Down::ClosedHere(CloseCode::GoingAway));
+            }
+        }
+        Ok(more)
+    }
+
+    /// Writes as much as goes at once. Says whether there is more and the socket would take it.
+    fn write(&mut self) -> io::Result<bool> {
+        if self.flush()? {
+            let (mut ahead, mut done) = (0, None);
+            while ahead < WRITE_AHEAD {
+                let chunk = {
+                    let mut out = lock(&self.shared.out);
+                    while let Some((id, bytes)) = out.outbox.next_due() {
+                        // Noted before it is written: the peer may use it at once.
+                        self.receiver.granted_mailbox(id, bytes);
+                        out.outbox.grant_mailbox(id, bytes);
+                    }
+                    if let Some(done) = done.take() {
+                        out.outbox.recycle(done);
+                    }
+                    let chunk = out.outbox.take();
+                    out.scheduled = chunk.is_some();
+                    self.shared.note_behind(&out);
+                    chunk
+                };
+                let Some(chunk) = chunk else { break };
+                ahead += chunk.len();
+                self.stream.tls.writer().write_all(&chunk)?;
+                done = Some(chunk);
+            }
+            if let Some(done) = done {
+                lock(&self.shared.out).outbox.recycle(done);
+            }
+            if ahead > 0 {
+                return Ok(self.flush()? && ahead >= WRITE_AHEAD);
+            }
+        }
+        Ok(false)
+    }
+
+    fn flush(&mut self) -> io::Result<bool> {
+        let (all, written) = self.stream.write_ready()?;
+        self.shared.counters.bytes_out.fetch_add(written as u64, Ordering::Relaxed);
+        self.blocked = !all;
+        Ok(all)
+    }
+
+    /// Reads once; at `first`, only what came with the handshake.
+    fn read(&mut self, first: bool) -> Result<(), Down> {
+        let receiver = &mut self.receiver;
+        let result = if first {
+            receiver.take(&[]).map_err(Broken::from).and_then(|()| {
+                self.stream.drain::<Broken>(&mut |chunk| Ok(receiver.take(chunk)?))?;
+                Ok(None)
+            })
+        } else {
+            self.stream.read_ready::<Broken>(READ, |chunk| Ok(receiver.take(chunk)?))
+        };
+        receiver.settle()?;
+        match result {
+            Ok(None) => Ok(()),
+            Ok(Some(0)) => Err(Down::ConnectionLost("the stream ended without a close".into())),
+            Ok(Some(n)) => {
+                self.heard = now();
+                self.pinged = false;
+                self.full_read = n == READ;
+                self.shared.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(broken) => Err(broken.into()),
+        }
+    }
+
+    /// The hold is over: takes what was read and kept.
+    fn resume(&mut self) -> Result<(), Down> {
+        self.hold_until = None;
+        let result = self.receiver.resume();
+        self.receiver.settle()?;
+        self.heard = now();
+        result.map_err(|broken| Broken::from(broken).into())
+    }
+
+    fn next_timer(&self) -> Instant {
+        let watch = self.heard + if self.pinged { self.keep_alive.dead } else { self.keep_alive.idle };
+        [self.hold_until, self.drain_until].into_iter().flatten().fold(watch, Instant::min)
+    }
+
+    fn on_timer(&mut self) -> Result<(), Down> {
+        let now = now();
+        {
+            // The peer's pings keep us from pinging, so an idle link is not known by that.
+            let mut out = lock(&self.shared.out);
+            if std::mem::replace(&mut self.sent, out.messages) == out.messages {
+                out.outbox.shrink();
+            }
+        }
+        if self.hold_until.is_some_and(|until| now >= until) {
+            return self.resume();
+        }
+        if self.receiver.is_held() {
+            // Nothing is read, so nothing is known of the peer; it shall still hear from us.
+            if now >= self.heard + self.keep_alive.idle {
+                self.heard = now;
+                self.shared.ping();
+            }
+            return Ok(());
+        }
+        if now >= self.heard + self.keep_alive.dead {
+            return Err(Down::Silent(self.keep_alive.dead));
+        }
+        if now >= self.heard + self.keep_alive.idle && !self.pinged {
+            self.pinged = true;
+            self.shared.ping();
+        }
+        Ok(())
+    }
+
+    /// Says why, and waits a moment for the peer's end so that nothing is cut off.
+    async fn say_goodbye(&mut self, down: &Down) -> io::Result<()> {
+        let word = match down {
+            Down::ClosedHere(code) => Some((*code, "")),
+            Down::ProtocolError(text) => Some((CloseCode::ProtocolError, *text)),
+            Down::Silent(_) => Some((CloseCode::Timeout, "")),
+            Down::ClosedByPeer { .. } | Down::ConnectionLost(_) => None,
+        };
+        if let Some((code, text)) = word {
+            lock(&self.shared.out).outbox.close(code.to_byte(), text);
+            while self.write()? || self.blocked {
+                self.stream.tcp.writable().await?;
+            }
+        }
+        self.stream.tls.send_close_notify();
+        while !self.flush()? {
+            self.stream.tcp.writable().await?;
+        }
+        tokio::io::AsyncWriteExt::shutdown(&mut self.stream.tcp).await?;
+        if word.is_some() {
+            self.stream.discard().await?;
+        }
+        Ok(())
+    }
+}
+
+fn lost(error: io::Error) -> Down {
+    Down::ConnectionLost(error.to_string())
+}
+
+/// Reports the end even when the task is dropped, before its first step or later, or panics.
+struct DownGuard {
+    shared: Arc<Shared>,
+    on_down: Option<DownHook>,
+    told: bool,
+}
+
+impl DownGuard {
+    fn tell(&mut self, down: &Down) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.shared.set_down(down.clone());
+            if let Some(on_down) = self.on_down.take() {
+                on_down(down);
+            }
+        }
+    }
+}
+
+impl Drop for DownGuard {
+    fn drop(&mut self) {
+        self.tell(&Down::ClosedHere(CloseCode::GoingAway));
+    }
+}

@@ -1,0 +1,7 @@
+//! The native link over real sockets.
+
+mod dialing;
+mod ending;
+mod flood;
+mod messages;
+mod world;

@@ -1,0 +1,171 @@
+//! Two nodes in one process, over real loopback sockets.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use trunkline_link::gate::GateLimits;
+use trunkline_link::handshake::{Credential, Mode};
+use trunkline_link::{
+    Claims, ClientTls, DialError, DialTimes, Dialed, Directory, Hooks, KeepAlive, Link, Listener, Native, NativeLimits,
+    Offered, ServerTls, Standing, TlsProfile,
+};
+use trunkline_route::{Address, Attempt, Cookie, NodeName, TlsMode, Version};
+
+pub(crate) const COOKIE: &str = "a cookie both ends hold";
+
+/// What must happen, and does not take long when it does.
+pub(crate) async fn soon<F: Future>(what: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it happens soon")
+}
+
+pub(crate) fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+pub(crate) fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+pub(crate) fn cookie(text: &str) -> Cookie {
+    Cookie::new(text).unwrap()
+}
+
+pub(crate) fn short_times() -> DialTimes {
+    DialTimes { tcp: ms(200), tls: ms(200), handshake: ms(200) }
+}
+
+pub(crate) fn limits(window: u64, max_message: usize) -> NativeLimits {
+    let mut limits = NativeLimits::default();
+    (limits.window.link, limits.window.mailbox, limits.window.max_message) = (4 * window, window, max_message);
+    limits
+}
+
+pub(crate) fn keep_alive(idle: u64, dead: u64) -> NativeLimits {
+    NativeLimits {
+        keep_alive: KeepAlive { idle: ms(idle), dead: ms(dead), ..KeepAlive::default() },
+        ..NativeLimits::default()
+    }
+}
+
+pub(crate) fn client_tls() -> ClientTls {
+    ClientTls::new(&TlsProfile::default().no_roots()).unwrap()
+}
+
+pub(crate) fn attempt(target: &NodeName, address: SocketAddr) -> Attempt {
+    Attempt {
+        target: target.clone(),
+        address: Address::new(address.ip().to_string(), address.port()).unwrap(),
+        tls: TlsMode::CookieOnly,
+        version: Version::native(1),
+        cookie: cookie(COOKIE),
+    }
+}
+
+/// A listening node. Closed when dropped.
+pub(crate) struct Port {
+    pub(crate) native: Arc<Native>,
+    pub(crate) address: SocketAddr,
+    pub(crate) offered: mpsc::UnboundedReceiver<Offered>,
+    server: JoinHandle<()>,
+}
+
+impl Port {
+    pub(crate) fn open(node: &str) -> Self {
+        Self::with(node, NativeLimits::default(), ServerTls::ephemeral().unwrap())
+    }
+
+    pub(crate) fn with(node: &str, limits: NativeLimits, tls: ServerTls) -> Self {
+        Self::of(Native::new(name(node), limits), limits.gate, tls)
+    }
+
+    pub(crate) fn of(native: Arc<Native>, gate: GateLimits, tls: ServerTls) -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let credentials = Box::new(|_: &NodeName, _: &str| Credential::Cookie(cookie(COOKIE)));
+        let listener = Listener::bind(any, Mode::Node, tls, gate, credentials).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, offered) = mpsc::unbounded_channel();
+        let server = tokio::spawn(listener.serve(native.clone(), move |offer| {
+            let sender = sender.clone();
+            async move { drop(sender.send(offer)) }
+        }));
+        Self { native, address, offered, server }
+    }
+
+    pub(crate) fn attempt(&self) -> Attempt {
+        attempt(self.native.name(), self.address)
+    }
+
+    pub(crate) async fn offer(&mut self) -> Offered {
+        soon(self.offered.recv()).await.expect("the listener serves")
+    }
+
+    /// A dial by `from` that this port accepts.
+    pub(crate) async fn link_from(&mut self, from: &Native) -> (Standing, Standing) {
+        let dialed = dial(from, &self.attempt()).await.unwrap();
+        let (finished, accepted) =
+            tokio::join!(soon(dialed.finish(Claims::default())), async { soon(self.offer().await.accept(1)).await });
+        (finished.unwrap(), accepted.unwrap())
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        !self.server.is_finished()
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+pub(crate) async fn dial(from: &Native, attempt: &Attempt) -> Result<Dialed, DialError> {
+    dial_with(from, attempt, &client_tls(), DialTimes::default()).await
+}
+
+pub(crate) async fn dial_with(
+    from: &Native,
+    attempt: &Attempt,
+    tls: &ClientTls,
+    times: DialTimes,
+) -> Result<Dialed, DialError> {
+    let address = SocketAddr::new(attempt.address.host.as_str().parse().unwrap(), attempt.address.port.get());
+    soon(from.dial(address, attempt, Mode::Node, tls, times)).await
+}
+
+/// One end of a link whose task runs.
+pub(crate) struct End {
+    pub(crate) link: Link,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) task: JoinHandle<()>,
+}
+
+impl End {
+    pub(crate) fn start(standing: Standing, hooks: Hooks) -> Self {
+        let directory = Arc::new(Directory::default());
+        let (link, task) = standing.start(directory.clone(), hooks);
+        Self { link, directory, task: tokio::spawn(task) }
+    }
+
+    pub(crate) fn mailbox(&self, name: &str) -> trunkline_link::Mailbox {
+        self.directory.register(name).unwrap()
+    }
+}
+
+/// Two ends of one link: the dialer's and the listener's.
+pub(crate) async fn pair() -> (End, End) {
+    pair_with(NativeLimits::default(), NativeLimits::default(), Hooks::default(), Hooks::default()).await
+}
+
+pub(crate) async fn pair_of(limits: NativeLimits) -> (End, End) {
+    pair_with(limits, limits, Hooks::default(), Hooks::default()).await
+}
+
+pub(crate) async fn pair_with(a: NativeLimits, b: NativeLimits, of_a: Hooks, of_b: Hooks) -> (End, End) {
+    let mut port = Port::with("b@host", b, ServerTls::ephemeral().unwrap());
+    let (ours, theirs) = port.link_from(&Native::new(name("a@host"), a)).await;
+    (End::start(ours, of_a), End::start(theirs, of_b))
+}
