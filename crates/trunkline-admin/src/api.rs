@@ -288,12 +288,12 @@ impl Body {
             Self::Text(text) => Ok(text.clone().into_bytes()),
             Self::Base64(text) => base64::engine::general_purpose::STANDARD
                 .decode(text)
-                .map_err(|e| format!("'body.base64' is not base64: {e}")),
+                .map_err(|e| format!("body.base64: not base64 with padding: {e}")),
         }
     }
 }
 
-/// `POST /v1/ping` and, with the name alone, `POST /v1/disconnect`
+/// `POST /v1/ping`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PingRequest {
@@ -337,9 +337,14 @@ pub struct MessageRequest {
     pub service: String,
     /// What.
     pub body: Body,
-    /// For calls: how long to wait in all, in milliseconds. Default 5000.
-    #[serde(default = "five_seconds")]
+    /// How long to wait in all, connecting included, in milliseconds. Default 20000: longer than a lookup takes, so
+    /// that a failed one says what it tried.
+    #[serde(default = "twenty_seconds")]
     pub timeout_ms: u64,
+}
+
+fn twenty_seconds() -> u64 {
+    20_000
 }
 
 /// The answer to a call.
@@ -400,6 +405,33 @@ impl From<&NoRoute> for Failure {
         Self {
             error: format!("no route to {}: {}", no_route.target, no_route.reason),
             attempts: no_route.attempts.iter().map(Attempt::from).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_text_where_it_can_be_and_base64_elsewhere_and_comes_back_whole() {
+        assert_eq!(Body::new("grüße".as_bytes()), Body::Text("grüße".into()));
+        assert_eq!(Body::new(b""), Body::Text(String::new()));
+        assert_eq!(Body::new(&[0xff, 0x00]), Body::Base64("/wA=".into()));
+        let all: Vec<u8> = (0..=255).collect();
+        for bytes in [&b""[..], b"plain", &all, &[0xc3], "grüße\n".as_bytes()] {
+            let sent = serde_json::to_string(&Body::new(bytes)).unwrap();
+            let received: Body = serde_json::from_str(&sent).unwrap();
+            assert_eq!(received.bytes().unwrap(), bytes, "{sent}");
+        }
+        assert_eq!(serde_json::to_string(&Body::new(b"hi")).unwrap(), r#"{"text":"hi"}"#);
+    }
+
+    #[test]
+    fn malformed_base64_is_refused_and_the_field_named() {
+        for bad in ["/wA", "%%%%", "/wA=\n"] {
+            let error = Body::Base64(bad.into()).bytes().unwrap_err();
+            assert!(error.starts_with("body.base64: not base64"), "{error}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The other end of the operations API.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::http::{Method, StatusCode, header};
 use bytes::Bytes;
@@ -16,6 +17,8 @@ use crate::api::Failure;
 
 /// The largest answer taken.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
+/// How long an answer may take that the node has at hand.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Asks a running node over its operations API.
 #[derive(Clone)]
@@ -60,6 +63,14 @@ pub enum ClientError {
         /// What came.
         text: String,
     },
+    /// It took the request and gave no answer.
+    #[error("the node at {address} gave no answer: {text}; what was asked may have been done")]
+    Lost {
+        /// Where.
+        address: String,
+        /// Why.
+        text: String,
+    },
     /// Nobody answers.
     #[error("no node answers at {address}: {text}; start it with `trunkline node --config FILE`")]
     Unreachable {
@@ -81,12 +92,13 @@ impl AdminClient {
     /// Asks.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// [`ClientError`]; a node that does not answer within 10 seconds is [`ClientError::Lost`].
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.request(Method::GET, path, Bytes::new()).await
+        let answer = tokio::time::timeout(ANSWER, self.request(Method::GET, path, Bytes::new())).await;
+        answer.unwrap_or_else(|_| Err(self.lost(format!("it was silent for {ANSWER:?}"))))
     }
 
-    /// Has something done.
+    /// Has something done. Waits as long as the node does.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -97,6 +109,14 @@ impl AdminClient {
 
     fn strange(&self, error: impl ToString) -> ClientError {
         ClientError::Strange { address: self.address(), text: error.to_string() }
+    }
+
+    fn broken(&self, error: &hyper::Error) -> ClientError {
+        if error.is_parse() { self.strange(error) } else { self.lost(error) }
+    }
+
+    fn lost(&self, error: impl ToString) -> ClientError {
+        ClientError::Lost { address: self.address(), text: error.to_string() }
     }
 
     async fn request<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
@@ -139,7 +159,7 @@ impl AdminClient {
         let request = request.body(Full::new(body)).map_err(|e| self.strange(e))?;
         let driver = tokio::spawn(connection);
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(|e| self.strange(e))?;
+            let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| self.strange(e))?;
             Ok((status, body.to_bytes()))

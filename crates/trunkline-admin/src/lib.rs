@@ -11,4 +11,4 @@ mod server;
 
 pub use client::{AdminClient, ClientError};
 pub use ops::{Kind, OpError, Operations, Source};
-pub use server::{AdminAddress, AdminError, AdminServer};
+pub use server::{AdminAddress, AdminError, AdminListener, AdminServer};

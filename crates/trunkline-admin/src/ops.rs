@@ -1,11 +1,13 @@
 //! The operations themselves, without HTTP: the server calls them for others, the command line on a node of its own.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use trunkline::{CallError, ConnectError, Node, NodeName, RouteEdit, SendError};
-use trunkline_config::{Config, Layers, RouteContext, RouteEntry, edit};
+use trunkline::{
+    AddError, CallError, ConnectError, LinkCallError, LinkSendError, Node, NodeName, RemoveError, RouteEdit, SendError,
+};
+use trunkline_config::{Config, EditError, Layers, RouteContext, RouteEntry, edit};
 
 use crate::api::{
     AddRoute, Body, CallReply, Changed, Explanation, Failure, MessageRequest, Peer, PingRequest, Pong, RemoveRoute,
@@ -56,8 +58,16 @@ impl From<SendError> for OpError {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Connect(error) => error.into(),
+            SendError::Link(error) => Self::new(whose(&error), error),
             error => Self::new(Kind::Unreachable, error),
         }
+    }
+}
+
+fn whose(error: &LinkSendError) -> Kind {
+    match error {
+        LinkSendError::BadName | LinkSendError::TooLarge { .. } => Kind::Bad,
+        _ => Kind::Unreachable,
     }
 }
 
@@ -65,6 +75,7 @@ impl From<CallError> for OpError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Connect(error) => error.into(),
+            CallError::Call(LinkCallError::NotSent(error)) => Self::new(whose(&error), error),
             error => Self::new(Kind::Unreachable, error),
         }
     }
@@ -84,11 +95,22 @@ pub struct Source {
 pub struct Operations {
     node: Node,
     source: Option<Source>,
-    /// The patterns that came from the configuration file; a reload replaces exactly these. The lock also keeps
-    /// changes to the table and the file in one order.
+    /// The patterns of the configuration file that are in the table; a reload replaces exactly these. The lock also
+    /// keeps changes to the table and the file in one order.
     from_file: Mutex<Vec<String>>,
     base_dir: PathBuf,
-    profiles: Vec<trunkline::TlsProfileId>,
+    started: Config,
+}
+
+/// The longest a request may wait: a day.
+const MAX_WAIT_MS: u64 = 86_400_000;
+
+fn wait(timeout_ms: u64) -> Result<Duration, OpError> {
+    if (1..=MAX_WAIT_MS).contains(&timeout_ms) {
+        return Ok(Duration::from_millis(timeout_ms));
+    }
+    let error = format!("timeout_ms: {timeout_ms} is not a number from 1 to {MAX_WAIT_MS}");
+    Err(OpError::new(Kind::Bad, error))
 }
 
 #[expect(clippy::disallowed_methods, reason = "operations report how long they took")]
@@ -104,13 +126,20 @@ fn name(text: &str) -> Result<NodeName, OpError> {
     NodeName::new(text).map_err(|e| OpError::new(Kind::Bad, e))
 }
 
+fn bytes(body: &Body) -> Result<Vec<u8>, OpError> {
+    body.bytes().map_err(|e| OpError::new(Kind::Bad, e))
+}
+
 impl Operations {
     /// The operations of a node that was started from this configuration.
     pub fn new(node: Node, config: &Config, source: Option<Source>) -> Self {
         let from_file = config.routes.iter().map(|route| route.pattern.as_str().to_owned()).collect();
         let base_dir = source.as_ref().and_then(|s| s.path.parent()).map(PathBuf::from).unwrap_or_default();
-        let profiles = config.tls_profiles.keys().cloned().collect();
-        Self { node, source, from_file: Mutex::new(from_file), base_dir, profiles }
+        Self { node, source, from_file: Mutex::new(from_file), base_dir, started: config.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.from_file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The node.
@@ -138,96 +167,124 @@ impl Operations {
         self.node.routes().iter().map(|e| Route::new(e.pattern().as_str(), e.weight(), e.value())).collect()
     }
 
-    /// Adds a route, and writes it to the file if asked; both or neither.
+    /// Adds a route, and writes it to the file if asked; both or neither. Reads and writes files.
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
     pub fn add_route(&self, request: &AddRoute) -> Result<Changed, OpError> {
-        let mut from_file = self.from_file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut from_file = self.lock();
         let (pattern, weight, route) = self.read_entry(&request.route)?;
-        self.node.add_route(&pattern, route, weight).map_err(|e| OpError::new(Kind::Conflict, e))?;
-        if request.save
-            && let Err(error) = self.save(|text| edit::add_route(text, &request.route))
-        {
-            let _ = self.node.remove_route(&pattern);
-            return Err(error);
-        }
-        if request.save {
-            from_file.push(pattern.clone());
-        }
+        self.node.edit_routes(|table: &mut RouteEdit<'_>| {
+            table.add(&pattern, route, weight).map_err(|e| OpError::new(Kind::Conflict, e))?;
+            if request.save { self.save(|text| edit::add_route(text, &request.route)) } else { Ok(()) }
+        })?;
+        from_file.retain(|known| *known != pattern);
         let saved = if request.save { " and saved" } else { "; not saved, it goes when the node does" };
-        Ok(Changed { message: format!("route {pattern:?} added with weight {weight}{saved}") })
+        let message = format!("route {pattern:?} added with weight {weight}{saved}");
+        if request.save {
+            from_file.push(pattern);
+        }
+        Ok(Changed { message })
     }
 
     fn read_entry(&self, entry: &RouteEntry) -> Result<(String, i64, trunkline::NetworkRoute), OpError> {
         let environment = self.source.as_ref().map(|s| s.layers.environment.as_slice()).unwrap_or_default();
         let resolvers = known_resolvers();
+        let profiles: Vec<_> = self.started.tls_profiles.keys().cloned().collect();
         let context =
-            RouteContext { base_dir: &self.base_dir, environment, resolvers: &resolvers, profiles: &self.profiles };
+            RouteContext { base_dir: &self.base_dir, environment, resolvers: &resolvers, profiles: &profiles };
         let read = entry.to_route(&context).map_err(|e| OpError::new(Kind::Bad, e))?;
         Ok((read.0.as_str().to_owned(), read.1, read.2))
     }
 
     /// Removes a route by its exact pattern, and takes it out of the file if asked; both or neither. Live
-    /// connections stay up.
+    /// connections stay up. Reads and writes files.
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
     pub fn remove_route(&self, request: &RemoveRoute) -> Result<Changed, OpError> {
-        let mut from_file = self.from_file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut from_file = self.lock();
         let pattern = &request.pattern;
-        if self.node.routes().get(pattern).is_none() {
-            let unknown = trunkline::RemoveError::Unknown(pattern.clone());
-            return Err(OpError::new(Kind::Missing, unknown));
-        }
-        if request.save {
-            self.save(|text| edit::remove_route(text, pattern))?;
-            from_file.retain(|known| known != pattern);
-        }
-        self.node.remove_route(pattern).map_err(|e| OpError::new(Kind::Missing, e))?;
-        let saved =
-            if request.save { " and taken out of the file" } else { "; the file still has it if it came from there" };
+        self.node.edit_routes(|table: &mut RouteEdit<'_>| {
+            table.remove(pattern).map_err(|e: RemoveError| OpError::new(Kind::Missing, e))?;
+            if request.save { self.save(|text| edit::remove_route(text, pattern)) } else { Ok(()) }
+        })?;
+        let stands = from_file.contains(pattern);
+        from_file.retain(|known| known != pattern);
+        let saved = match (request.save, stands) {
+            (true, _) => " and taken out of the file",
+            (false, true) => "; the file still has it, and a reload or restart brings it back",
+            (false, false) => "",
+        };
         Ok(Changed { message: format!("route {pattern:?} removed{saved}") })
     }
 
-    fn save(&self, change: impl FnOnce(&str) -> Result<String, trunkline_config::EditError>) -> Result<(), OpError> {
+    fn save(&self, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), OpError> {
         let Some(source) = &self.source else {
             return Err(OpError::new(Kind::Bad, "this node was not started from a file, so nothing can be saved"));
         };
         let shown = source.path.display();
+        if let Some(layer) = laid_over(&source.layers) {
+            let error = format!(
+                "{shown}: not saved, since {layer} takes the place of the routes in the file; change it there, or \
+                 leave `save` out"
+            );
+            return Err(OpError::new(Kind::Conflict, error));
+        }
         let text = std::fs::read_to_string(&source.path)
             .map_err(|e| OpError::new(Kind::Internal, format!("{shown} cannot be read: {e}")))?;
         let text = change(&text).map_err(|e| OpError::new(Kind::Conflict, format!("{shown}: {e}")))?;
-        edit::save_atomically(&source.path, &text).map_err(|e| OpError::new(Kind::Internal, e))
+        edit::save_atomically(&source.path, &text)
+            .map_err(|e| OpError::new(Kind::Internal, format!("{e}: {}; nothing changed", e.source)))
     }
 
-    /// Reads the configuration file again and replaces the routes that came from it, all at once. Everything else
-    /// in it needs a restart; what differs there is named.
+    /// Reads the configuration file again and replaces the routes that came from it, all at once; routes added
+    /// while the node runs stay. Everything else in the file needs a restart; what differs there is named. Reads
+    /// files.
     ///
     /// # Errors
-    /// [`OpError`] when the file is wrong; nothing changed.
+    /// [`OpError`] when the file is wrong, or has a pattern that was also added while the node runs; nothing
+    /// changed.
     pub fn reload(&self) -> Result<Changed, OpError> {
         let Some(source) = &self.source else {
-            return Err(OpError::new(Kind::Bad, "this node was not started from a file"));
+            return Err(OpError::new(
+                Kind::Bad,
+                "this node was not started from a file, so there is nothing to reload",
+            ));
         };
-        let mut from_file = self.from_file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut from_file = self.lock();
         let config = Config::load(&source.path, &source.layers).map_err(|e| OpError::new(Kind::Bad, e))?;
-        let replaced = self.node.edit_routes(|table: &mut RouteEdit<'_>| {
+        let shown = source.path.display();
+        self.node.edit_routes(|table: &mut RouteEdit<'_>| {
             for pattern in from_file.iter() {
-                // One that an operator removed meanwhile is gone already.
                 let _ = table.remove(pattern);
             }
             for route in &config.routes {
-                table.add(route.pattern.as_str(), route.route.clone(), route.weight)?;
+                let pattern = route.pattern.as_str();
+                table.add(pattern, route.route.clone(), route.weight).map_err(|error| {
+                    let error = match error {
+                        AddError::Taken(_) => format!(
+                            "{shown}: the route {pattern:?} was also added while the node runs; remove that one \
+                             (`trunkline routes remove`) or the one in the file, then reload"
+                        ),
+                        AddError::UnknownTlsProfile { id, .. } => {
+                            format!("{shown}: route {pattern:?}: the TLS profile {id} is new; it needs a restart")
+                        }
+                        error => format!("{shown}: route {pattern:?}: {error}"),
+                    };
+                    OpError::new(Kind::Conflict, error)
+                })?;
             }
-            Ok::<_, trunkline::AddError>(config.routes.len())
-        });
-        let count = replaced.map_err(|e| OpError::new(Kind::Conflict, e))?;
+            Ok::<_, OpError>(())
+        })?;
         *from_file = config.routes.iter().map(|route| route.pattern.as_str().to_owned()).collect();
         self.node.forget_failures();
-        let renamed =
-            if config.node.name == *self.node.name() { "" } else { "; node.name differs and needs a restart" };
-        Ok(Changed { message: format!("{count} routes from {}{renamed}", source.path.display()) })
+        let mut message = format!("{} routes from {shown}", config.routes.len());
+        let waiting = differing(&self.started, &config);
+        if !waiting.is_empty() {
+            message += &format!("; changed too, and needing a restart: {}", waiting.join(", "));
+        }
+        Ok(Changed { message })
     }
 
     /// What a connect to the name would try.
@@ -243,16 +300,12 @@ impl Operations {
     /// # Errors
     /// [`OpError`] with every attempt.
     pub async fn ping(&self, request: &PingRequest) -> Result<Pong, OpError> {
-        let (target, began) = (name(&request.name)?, now());
-        let connection = self.node.connect(&target).await?;
+        let (target, deadline) = (name(&request.name)?, wait(request.timeout_ms)?);
+        let began = now();
+        // Held until the round trip is over, so that both go over one connection.
+        let _connection = self.node.connect(&target).await?;
         let connect_ms = ms(began);
-        let (connection, round_trip) = match self.node.ping(&target, Duration::from_millis(request.timeout_ms)).await {
-            Ok((connection, round_trip)) => (connection, round_trip),
-            Err(error) => {
-                drop(connection);
-                return Err(error.into());
-            }
-        };
+        let (connection, round_trip) = self.node.ping(&target, deadline).await?;
         let peer = (connection.info(), connection.stats()).into();
         Ok(Pong { peer, connect_ms, round_trip_ms: round_trip.as_secs_f64() * 1e3 })
     }
@@ -262,8 +315,17 @@ impl Operations {
     /// # Errors
     /// [`OpError`]; nothing was sent.
     pub async fn send(&self, request: &MessageRequest) -> Result<Changed, OpError> {
-        let body = request.body.bytes().map_err(|e| OpError::new(Kind::Bad, e))?;
-        self.node.send(name(&request.name)?, &request.service, &body).await?;
+        let (target, deadline, body) = (name(&request.name)?, wait(request.timeout_ms)?, bytes(&request.body)?);
+        let sent = tokio::time::timeout(deadline, self.node.send(target, &request.service, &body)).await;
+        let late = |_| {
+            let error = format!(
+                "nothing was sent within {deadline:?}: {} was not reached, or its service {:?} does not read what it \
+                 was sent before; try again, or wait longer",
+                request.name, request.service
+            );
+            OpError::new(Kind::Unreachable, error)
+        };
+        sent.map_err(late)??;
         Ok(Changed { message: format!("{} bytes sent to {} at {}", body.len(), request.service, request.name) })
     }
 
@@ -272,10 +334,25 @@ impl Operations {
     /// # Errors
     /// [`OpError`].
     pub async fn call(&self, request: &MessageRequest) -> Result<CallReply, OpError> {
-        let body = request.body.bytes().map_err(|e| OpError::new(Kind::Bad, e))?;
-        let (target, began) = (name(&request.name)?, now());
-        let deadline = Duration::from_millis(request.timeout_ms);
-        let answer = self.node.call(&target, &request.service, &body, deadline).await?;
+        let (target, deadline, body) = (name(&request.name)?, wait(request.timeout_ms)?, bytes(&request.body)?);
+        let began = now();
+        let answer = self.node.call(&target, &request.service, &body, deadline).await.map_err(|error| {
+            let (name, service) = (&request.name, &request.service);
+            match error {
+                CallError::Call(LinkCallError::NoService) => OpError::new(
+                    Kind::Unreachable,
+                    format!("{name} has no service {service:?}; `trunkline status` there lists those it has"),
+                ),
+                CallError::Call(LinkCallError::TimedOut(_)) => OpError::new(
+                    Kind::Unreachable,
+                    format!(
+                        "{name} did not answer within {deadline:?}, connecting included; {service:?} may have seen \
+                         the call"
+                    ),
+                ),
+                error => error.into(),
+            }
+        })?;
         Ok(CallReply { body: Body::new(&answer), took_ms: ms(began) })
     }
 
@@ -286,7 +363,8 @@ impl Operations {
     pub fn disconnect(&self, text: &str) -> Result<Changed, OpError> {
         let target = name(text)?;
         let Some(connection) = self.node.connection(&target) else {
-            return Err(OpError::new(Kind::Missing, format!("there is no connection to {target}")));
+            let error = format!("there is no connection to {target}; `trunkline nodes` lists those there are");
+            return Err(OpError::new(Kind::Missing, error));
         };
         connection.disconnect();
         Ok(Changed { message: format!("disconnecting from {target}") })
@@ -295,4 +373,34 @@ impl Operations {
 
 fn known_resolvers() -> Vec<trunkline::ResolverId> {
     trunkline_config::KNOWN_RESOLVERS.iter().filter_map(|id| trunkline::ResolverId::new(id).ok()).collect()
+}
+
+/// What takes the place of the routes in the file, if anything does.
+fn laid_over(layers: &Layers) -> Option<&'static str> {
+    if layers.set.iter().any(|set| set.split('=').next() == Some("routes")) {
+        return Some("--set routes=…");
+    }
+    layers.environment.iter().any(|(name, _)| name == "TRUNKLINE_ROUTES").then_some("the variable TRUNKLINE_ROUTES")
+}
+
+/// The keys, other than the routes, whose values are no longer those the node was started with.
+fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
+    let (a, b) = (&old.node, &new.node);
+    let keys = [
+        ("node.name", a.name != b.name),
+        ("node.data_dir", a.data_dir != b.data_dir),
+        ("the node's cookie", a.cookie != b.cookie),
+        ("node.listen", a.listen != b.listen),
+        ("node.registrar", a.registrar != b.registrar),
+        ("node.registrar_listen", a.registrar_listen != b.registrar_listen),
+        ("node.fallback", a.fallback != b.fallback),
+        ("node.tls", a.tls != b.tls),
+        ("node.handshake", a.handshake != b.handshake),
+        ("node.hidden", a.hidden != b.hidden),
+        ("node.timeouts", a.timeouts != b.timeouts),
+        ("node.admin", a.admin != b.admin),
+        ("tls_profiles", old.tls_profiles != new.tls_profiles),
+        ("peers", old.peers != new.peers),
+    ];
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

@@ -21,7 +21,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
-    /// What to log to standard error: error, warn, info, debug, trace, or directives such as
+    /// What to log to standard error: off, error, warn, info, debug, trace, or directives such as
     /// info,trunkline_link=trace. Default: info for a node, error otherwise.
     #[arg(long, global = true, env = "TRUNKLINE_LOG", value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
@@ -32,7 +32,9 @@ pub(crate) struct LogArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum LogFormat {
+    /// One line for people per event.
     Text,
+    /// One JSON object per line.
     Json,
 }
 
@@ -48,6 +50,7 @@ pub(crate) enum Command {
     Explain {
         #[command(flatten)]
         at: At,
+        /// The node's name, name@host.
         name: String,
     },
     /// List, add or remove static routes.
@@ -59,6 +62,7 @@ pub(crate) enum Command {
     Ping {
         #[command(flatten)]
         at: At,
+        /// The node's name, name@host.
         name: String,
         /// How long to wait for the answer once connected.
         #[arg(long, default_value = "5s", value_parser = duration)]
@@ -70,8 +74,11 @@ pub(crate) enum Command {
         at: At,
         #[command(flatten)]
         message: MessageArgs,
+        /// How long it may take until the message is on its way, connecting included.
+        #[arg(long, default_value = "20s", value_parser = duration)]
+        wait: Duration,
     },
-    /// Call a service of NAME and print its answer.
+    /// Call a service of NAME and print its answer: to a terminal as text, elsewhere byte by byte.
     Call {
         #[command(flatten)]
         at: At,
@@ -95,6 +102,7 @@ pub(crate) enum Command {
     Disconnect {
         #[command(flatten)]
         at: Admin,
+        /// The peer's name, name@host.
         name: String,
     },
     /// Have a running node read the routes of its file again, as SIGHUP does.
@@ -104,6 +112,7 @@ pub(crate) enum Command {
     },
     /// Print a completion script for a shell.
     Completions {
+        /// The shell.
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
@@ -148,7 +157,7 @@ pub(crate) struct RouteArgs {
     /// Where to dial. Default: the part of the name after the @.
     #[arg(long, conflicts_with = "resolver")]
     pub(crate) host: Option<String>,
-    /// The port to dial.
+    /// The port to dial; needed unless a resolver is asked.
     #[arg(long, required_unless_present = "resolver", conflicts_with = "resolver")]
     pub(crate) port: Option<u16>,
     /// Ask this resolver for the address instead.
@@ -176,18 +185,20 @@ pub(crate) struct RouteArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct MessageArgs {
+    /// The node's name, name@host.
     pub(crate) name: String,
+    /// The service there, 1 to 255 bytes.
     pub(crate) service: String,
-    /// The body, or - for standard input.
+    /// The body, or - for standard input, whose bytes are sent as they are.
     pub(crate) payload: String,
 }
 
 /// A running node.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Admin {
-    /// The running node to ask: its socket, or host:port with the token in TRUNKLINE_ADMIN_TOKEN. Default: the one
-    /// *.data/admin.sock in this directory.
-    #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "SOCKET|HOST:PORT")]
+    /// The running node to ask: its socket, or host:port with the token in the variable TRUNKLINE_ADMIN_TOKEN.
+    /// Default: the variable TRUNKLINE_ADMIN, else the one *.data/admin.sock in this directory.
+    #[arg(long, value_name = "SOCKET|HOST:PORT")]
     pub(crate) admin: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use trunkline::{Address, DialTimes, Identity, Listen, Node, NodeBuilder, NodeName, Policy, TlsProfile};
+use trunkline::{Address, DialTimes, Identity, Listen, Node, NodeBuilder, NodeName, Policy, StartError, TlsProfile};
 use trunkline_config::{CertificateFiles, Config, Layers, ListenConfig, NodeConfig, RegistrarConfig, TlsProfileConfig};
 
 use crate::output::Failed;
@@ -17,8 +17,29 @@ pub(crate) fn load(path: &Path, layers: &Layers) -> Result<Config, Failed> {
     Ok(config)
 }
 
-/// The builder of the node a configuration describes.
-pub(crate) async fn builder(config: &Config) -> Result<NodeBuilder, Failed> {
+/// Starts the node a configuration describes.
+pub(crate) async fn start(path: &Path, config: &Config) -> Result<Node, Failed> {
+    let builder = builder(config).await.map_err(|error| error.within(path))?;
+    builder.start().await.map_err(|error| not_started(path, &error))
+}
+
+/// A start that failed, with the file and the key it is about.
+fn not_started(path: &Path, error: &StartError) -> Failed {
+    let key = match error {
+        StartError::Listen { .. } => "node.listen: ",
+        StartError::RegistrarListen { .. } => "node.registrar_listen: ",
+        StartError::Registrar(_) => "node.registrar: ",
+        StartError::Route { .. } => "routes: ",
+        _ => "",
+    };
+    let remedy = match error {
+        StartError::RegistrarListen { .. } => "; choose another address, or set node.registrar: none",
+        _ => "",
+    };
+    Failed::usage(format!("{key}{error}{remedy}")).within(path)
+}
+
+async fn builder(config: &Config) -> Result<NodeBuilder, Failed> {
     let node = &config.node;
     let mut builder = common(config, node.name.clone())?.hidden(node.hidden);
     for listen in &node.listen {
@@ -31,16 +52,16 @@ pub(crate) async fn builder(config: &Config) -> Result<NodeBuilder, Failed> {
 }
 
 /// A short-lived hidden node with the configuration's routes and cookies, under a name of its own.
-pub(crate) async fn short_lived(config: &Config) -> Result<Node, Failed> {
+pub(crate) async fn short_lived(path: &Path, config: &Config) -> Result<Node, Failed> {
     let node = &config.node;
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
     let name = NodeName::new(format!("cli-{random:016x}@{}", node.name.host())).map_err(Failed::usage)?;
-    let builder = common(config, name)?.hidden(true);
+    let builder = common(config, name).map_err(|error| error.within(path))?.hidden(true);
     let builder = match node.registrar {
         RegistrarConfig::Embedded => builder.embedded_registrar_client(registrar(node).await?),
         _ => builder.no_registrar(),
     };
-    builder.start().await.map_err(Failed::usage)
+    builder.start().await.map_err(|error| not_started(path, &error))
 }
 
 fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {

@@ -9,16 +9,20 @@ use trunkline_admin::api::{
     AddRoute, Body, CallReply, Changed, DisconnectRequest, Explanation, MessageRequest, Peer, PingRequest, Pong,
     RemoveRoute, Route, Status,
 };
-use trunkline_config::{Config, Layers, RouteEntry};
+use trunkline_config::{Config, Layers, RegistrarConfig, RouteEntry};
 
 use crate::args::{Admin, At, ConfigArgs, MessageArgs, RouteArgs, RoutesCommand};
-use crate::output::{Failed, Output, table};
-use crate::target::{Target, client};
+use crate::output::{Failed, Output, printable, table};
+use crate::target::{Target, client, leave};
 
 pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
     let config = Config::load(&args.file, &Layers::from_process(args.set.clone())).map_err(Failed::usage)?;
     let value = json!({
-        "node": config.node.name.as_str(), "routes": config.routes.len(), "warnings": config.warnings(),
+        "node": config.node.name.as_str(),
+        "routes": config.routes.len(),
+        "fallback": config.node.fallback.to_string(),
+        "registrar": match config.node.registrar { RegistrarConfig::Embedded => "embedded", _ => "none" },
+        "warnings": config.warnings(),
     });
     output.print(&value, |_| {
         let routes = config.routes.len();
@@ -170,7 +174,11 @@ pub(crate) async fn ping(at: At, name: &str, wait: Duration, output: &Output) ->
     let ping = async {
         Ok::<Pong, Failed>(match Target::find(at).await? {
             Target::Running(client) => client.post("/v1/ping", &request).await?,
-            Target::ShortLived(operations) => operations.ping(&request).await?,
+            Target::ShortLived(operations) => {
+                let pong = operations.ping(&request).await;
+                leave(operations).await;
+                pong?
+            }
         })
     };
     let pong = output.waiting(&format!("reaching {name}"), ping).await?;
@@ -188,7 +196,8 @@ fn message(args: MessageArgs, wait: Duration) -> Result<MessageRequest, Failed> 
     checked(&args.name)?;
     let payload = if args.payload == "-" {
         let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map_err(Failed::because)?;
+        let read = std::io::stdin().read_to_end(&mut bytes);
+        read.map_err(|e| Failed::because(format!("standard input cannot be read: {e}")))?;
         bytes
     } else {
         args.payload.into_bytes()
@@ -197,15 +206,20 @@ fn message(args: MessageArgs, wait: Duration) -> Result<MessageRequest, Failed> 
     Ok(MessageRequest { name: args.name, service: args.service, body, timeout_ms })
 }
 
-pub(crate) async fn send(at: At, args: MessageArgs, output: &Output) -> Result<(), Failed> {
-    let request = message(args, Duration::from_secs(5))?;
+pub(crate) async fn send(at: At, args: MessageArgs, wait: Duration, output: &Output) -> Result<(), Failed> {
+    let request = message(args, wait)?;
     let sent = async {
         Ok::<Changed, Failed>(match Target::find(at).await? {
             Target::Running(client) => client.post("/v1/send", &request).await?,
             Target::ShortLived(operations) => {
                 let sent = operations.send(&request).await?;
                 // A node that vanishes takes what it has not written yet along.
-                operations.into_node().shut_down(Duration::from_secs(5)).await;
+                if !leave(operations).await {
+                    return Err(Failed::because(format!(
+                        "{} did not take the message in time; it may not have arrived",
+                        request.name
+                    )));
+                }
                 sent
             }
         })
@@ -218,15 +232,22 @@ pub(crate) async fn call(at: At, args: MessageArgs, wait: Duration, output: &Out
     let call = async {
         Ok::<CallReply, Failed>(match Target::find(at).await? {
             Target::Running(client) => client.post("/v1/call", &request).await?,
-            Target::ShortLived(operations) => operations.call(&request).await?,
+            Target::ShortLived(operations) => {
+                let reply = operations.call(&request).await;
+                leave(operations).await;
+                reply?
+            }
         })
     };
     let reply = output.waiting(&format!("calling {} at {}", request.service, request.name), call).await?;
-    output.print(&reply, |reply| match &reply.body {
-        Body::Text(text) => text.clone(),
-        Body::Base64(text) => format!("(base64) {text}"),
-    });
-    Ok(())
+    if output.json || output.is_terminal() {
+        output.print(&reply, |reply| match &reply.body {
+            Body::Text(text) => printable(text),
+            Body::Base64(text) => format!("(base64) {text}"),
+        });
+        return Ok(());
+    }
+    output.bytes(&reply.body.bytes().map_err(Failed::because)?)
 }
 
 pub(crate) async fn nodes(at: Admin, output: &Output) -> Result<(), Failed> {
@@ -261,7 +282,7 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
         let registered = match status.registered {
             Some(true) => "yes",
             Some(false) => "not at the moment",
-            None => "no",
+            None => "no, hidden or without a registrar",
         };
         let list = |items: &[String]| if items.is_empty() { "none".into() } else { items.join(", ") };
         let rows: Vec<Vec<String>> = [
@@ -271,7 +292,7 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             ("connections", status.connections.to_string()),
             ("routes", status.routes.to_string()),
             ("registered", registered.into()),
-            ("registrar", if status.serves_registrar { "served here".into() } else { String::from("asked elsewhere") }),
+            ("registrar", if status.serves_registrar { "served here".into() } else { String::from("not served here") }),
             ("questions answered", status.registrar_queries.to_string()),
         ]
         .into_iter()

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use trunkline_admin::AdminClient;
-use trunkline_admin::api::{Body, CallReply, Explanation, MessageRequest, Peer, PingRequest, Pong};
+use trunkline_admin::api::{Body, CallReply, Explanation, MessageRequest, Peer, PingRequest, Pong, Status};
 
 use crate::args::DemoArgs;
 use crate::commands::explain_text;
@@ -116,6 +117,9 @@ impl Cluster {
         write(&at("primary.yaml"), &node(SHOP, "primary.data", alone))?;
         write(&at("standby.yaml"), &node(SHOP, "standby.data", alone))?;
         let db = Process::start(&at("db.yaml"), "whoami=the db, found through the registrar").await?;
+        let status: Status = db.client().get("/v1/status").await?;
+        let ours = "another program took the port chosen for the registrar; run the demo again";
+        expect(status.serves_registrar, ours)?;
         let primary = Process::start(&at("primary.yaml"), "whoami=the primary").await?;
         let standby = Process::start(&at("standby.yaml"), "whoami=the standby").await?;
         let routes = format!(
@@ -126,6 +130,19 @@ impl Cluster {
         write(&at("app.yaml"), &node("app@127.0.0.1", "app.data", &routes))?;
         let app = Process::start(&at("app.yaml"), "whoami=the app").await?;
         Ok(Self { db, primary: Some(primary), standby, app, directory })
+    }
+
+    fn summary(&self) -> serde_json::Value {
+        let roles = [("app", Some(&self.app)), ("db", Some(&self.db)), ("primary", self.primary.as_ref())];
+        let processes = roles.into_iter().chain([("standby", Some(&self.standby))]);
+        let shown = processes.filter_map(|(role, process)| {
+            let process = process?;
+            let Ready { name, listening, admin } = &process.ready;
+            Some(serde_json::json!({
+                "role": role, "pid": process.pid(), "name": name, "listening": listening, "admin": admin,
+            }))
+        });
+        shown.collect()
     }
 
     async fn stop(self) {
@@ -158,20 +175,29 @@ async fn whoami(client: &AdminClient, name: &str) -> Result<(String, f64), Faile
 
 pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<(), Failed> {
     let began = now();
-    let cluster = Cluster::start().await?;
-    let mut cluster = Some(cluster);
-    let shown = async {
-        let Some(cluster) = cluster.as_mut() else { return Ok(()) };
-        show(cluster, began, output).await?;
-        if args.keep { keep(cluster, output).await } else { Ok(()) }
+    let listen = |kind| signal(kind).map_err(|e| Failed::because(format!("signals cannot be received: {e}")));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let told = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    tokio::pin!(told);
+    let interrupted = || Failed::because("interrupted; everything is stopped and removed");
+    let mut cluster = tokio::select! {
+        cluster = Cluster::start() => cluster?,
+        () = &mut told => return Err(interrupted()),
     };
     let result = tokio::select! {
-        result = shown => result,
-        _ = tokio::signal::ctrl_c() => Err(Failed::because("interrupted")),
+        result = show(&mut cluster, began, output) => result,
+        () = &mut told => Err(interrupted()),
     };
-    if let Some(cluster) = cluster {
-        cluster.stop().await;
+    if result.is_ok() && args.keep {
+        instructions(&cluster, output)?;
+        told.await;
     }
+    cluster.stop().await;
     result?;
     say(output, &format!("Everything is stopped and removed. The whole took {:.1} s.", ms(began) / 1e3));
     Ok(())
@@ -192,6 +218,7 @@ async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<
     let step = |n: u8, text: &str| say(output, &format!("\n{} {text}", output.bold(&format!("{n}."))));
     say(output, &format!("Four nodes are up after {:.0} ms, each a process of its own:", ms(began)));
     let primary_pid = cluster.primary.as_ref().map_or(0, Process::pid);
+    let processes = cluster.summary();
     let primary_port = cluster.primary.as_ref().map_or("", Process::port).to_owned();
     say(
         output,
@@ -246,6 +273,7 @@ async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<
     if output.json {
         let summary = serde_json::json!({
             "first_answer_ms": took, "registrar_connect_ms": pong.connect_ms, "failover_ms": failover, "total_ms": ms(began),
+            "before": "the primary", "after": answer, "nodes": processes,
         });
         output.print(&summary, |_| String::new());
     }
@@ -256,7 +284,7 @@ fn expect(held: bool, otherwise: &str) -> Result<(), Failed> {
     if held { Ok(()) } else { Err(Failed::because(format!("the demo went wrong: {otherwise}"))) }
 }
 
-async fn keep(cluster: &Cluster, output: &Output) -> Result<(), Failed> {
+fn instructions(cluster: &Cluster, output: &Output) -> Result<(), Failed> {
     let program = std::env::current_exe().map_err(Failed::because)?;
     let (program, admin) = (program.display(), cluster.app.ready.admin.clone().unwrap_or_default());
     let config = cluster.directory.path().join("app.yaml");
@@ -276,6 +304,5 @@ async fn keep(cluster: &Cluster, output: &Output) -> Result<(), Failed> {
             config.display()
         ),
     );
-    let _ = tokio::signal::ctrl_c().await;
     Ok(())
 }

@@ -16,7 +16,10 @@ use args::{Cli, Command};
 use output::Failed;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_usage(&error),
+    };
     let output = output::Output::new(cli.json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -31,6 +34,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// Help and versions go where they always go; an error is JSON when JSON was asked for.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
+        let text = error.render().to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        return output::Output::new(true).fail(Failed::usage(text.trim_end()));
+    }
+    error.exit()
+}
+
 async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
     let quiet = !matches!(cli.command, Command::Node(_));
     serve::start_logging(&cli.log, quiet)?;
@@ -40,13 +53,14 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         Command::Check(args) => commands::check(&args, output),
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "trunkline", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "trunkline", &mut script);
+            output.bytes(&script)
         }
         Command::Explain { at, name } => commands::explain(at, &name, output).await,
         Command::Routes { command } => commands::routes(command, output).await,
         Command::Ping { at, name, wait } => commands::ping(at, &name, wait, output).await,
-        Command::Send { at, message } => commands::send(at, message, output).await,
+        Command::Send { at, message, wait } => commands::send(at, message, wait, output).await,
         Command::Call { at, message, wait } => commands::call(at, message, wait, output).await,
         Command::Nodes { at } => commands::nodes(at, output).await,
         Command::Status { at } => commands::status(at, output).await,

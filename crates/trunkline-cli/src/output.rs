@@ -21,6 +21,12 @@ impl Failed {
         Self { failure: Failure::new(error), usage: false }
     }
 
+    /// Says which configuration file it is about.
+    pub(crate) fn within(mut self, file: &std::path::Path) -> Self {
+        self.failure.error = format!("{}: {}", file.display(), self.failure.error);
+        self
+    }
+
     /// It could not be tried, since the command or the configuration is wrong: exit code 2.
     pub(crate) fn usage(error: impl ToString) -> Self {
         Self { failure: Failure::new(error), usage: true }
@@ -30,7 +36,10 @@ impl Failed {
 impl From<ClientError> for Failed {
     fn from(error: ClientError) -> Self {
         match error {
-            ClientError::Failed { status, failure } => Self { failure, usage: matches!(status, 400 | 401 | 409) },
+            // 404 is for what could be there and is not: the command was understood and had nothing to act on.
+            ClientError::Failed { status, failure } => {
+                Self { failure, usage: (400..500).contains(&status) && status != 404 }
+            }
             error => Self::because(error),
         }
     }
@@ -68,7 +77,24 @@ impl Output {
 
     /// Prints a line; a reader that went away is no failure of ours.
     pub(crate) fn line(&self, text: &str) {
-        let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+        let mut out = std::io::stdout();
+        let _ = writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush());
+    }
+
+    /// Whether a person reads what is printed.
+    pub(crate) fn is_terminal(&self) -> bool {
+        std::io::stdout().is_terminal()
+    }
+
+    /// Prints bytes as they are; a reader that went away is no failure of ours.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), Failed> {
+        let mut out = std::io::stdout();
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Failed::because(format!("standard output cannot be written: {error}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn bold(&self, text: &str) -> String {
@@ -81,10 +107,11 @@ impl Output {
         if self.json {
             self.print(&failure, |_| String::new());
         } else {
-            let mut text = format!("trunkline: {}", failure.error);
+            let mut text = format!("trunkline: {}", printable(&failure.error));
             for (n, a) in failure.attempts.iter().enumerate() {
                 let at = if a.address.is_empty() { String::new() } else { format!(" at {}", a.address) };
-                text += &format!("\n  {}. {}{at}: {} ({:.1} ms)", n + 1, a.origin, a.error, a.took_ms);
+                let error = printable(&a.error).replace('\n', " ");
+                text += &format!("\n  {}. {}{at}: {error} ({:.1} ms)", n + 1, a.origin, a.took_ms);
             }
             let _ = writeln!(std::io::stderr(), "{text}");
         }
@@ -110,8 +137,16 @@ impl Output {
     }
 }
 
+/// Text that may come from a peer, without what a terminal would act on.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
 /// Rows in aligned columns under their heads; columns without any value are left out.
 pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    // A cell may quote a peer or the system; it stays on its line.
+    let plain = |cell: &String| cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(plain).collect()).collect();
     let used: Vec<usize> =
         (0..heads.len()).filter(|&c| rows.is_empty() || rows.iter().any(|row| !row[c].is_empty())).collect();
     let width = |c: usize| rows.iter().map(|row| row[c].chars().count()).chain([heads[c].len()]).max().unwrap_or(0);
@@ -127,6 +162,16 @@ pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_act_on_is_replaced() {
+        assert_eq!(printable("a\u{1b}[31mb\rc\n\td\u{9b}é"), "a\u{fffd}[31mb\u{fffd}c\n\td\u{fffd}é");
+    }
+
+    #[test]
+    fn a_cell_stays_on_its_line() {
+        assert_eq!(table(&["A", "B"], &[vec!["x\ny\u{1b}".into(), "1".into()]]), "A     B\nx y   1");
+    }
 
     #[test]
     fn tables_are_aligned_and_leave_empty_columns_out() {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use trunkline::Mailbox;
-use trunkline_admin::{AdminServer, Operations, Source};
+use trunkline_admin::{AdminAddress, AdminListener, Operations, Source};
 use trunkline_config::Layers;
 
 use crate::args::{LogArgs, LogFormat, NodeArgs};
@@ -18,14 +18,26 @@ use crate::output::{Failed, Output};
 /// Sends logs to standard error: text or JSON, coloured on a terminal only.
 pub(crate) fn start_logging(args: &LogArgs, quiet: bool) -> Result<(), Failed> {
     let level = args.log_level.as_deref().unwrap_or(if quiet { "error" } else { "info" });
-    let filter = EnvFilter::try_new(level)
-        .map_err(|e| Failed::usage(format!("--log-level {level:?}: {e}; write a level such as info")))?;
+    let wrong = |what: &dyn std::fmt::Display| {
+        let levels = "off, error, warn, info, debug, trace";
+        Failed::usage(format!("--log-level {level:?}: {what}; write one of {levels}, or directives TARGET=LEVEL"))
+    };
+    if let Some(word) = level.split(',').find(|part| !is_directive(part)) {
+        return Err(wrong(&format!("{word:?} is no level")));
+    }
+    let filter = EnvFilter::try_new(level).map_err(|e| wrong(&e))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match args.log_format {
         LogFormat::Json => builder.json().init(),
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
     }
     Ok(())
+}
+
+/// A bare word that is no level would be taken for a target, and silence everything else.
+fn is_directive(part: &str) -> bool {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    part.contains('=') || levels.iter().any(|level| part.eq_ignore_ascii_case(level))
 }
 
 /// The line a node prints once it can be reached.
@@ -39,7 +51,10 @@ pub(crate) struct Ready {
 pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> {
     let layers = Layers::from_process(args.set);
     let config = boot::load(&args.config, &layers)?;
-    let node = boot::builder(&config).await?.start().await.map_err(Failed::usage)?;
+    let mut signals = Signals::listen()?;
+    let place = AdminListener::bind(&config.node.admin).await;
+    let place = place.map_err(|e| Failed::usage(format!("node.admin: {e}")).within(&args.config))?;
+    let node = boot::start(&args.config, &config).await?;
     for answer in &args.answer {
         let (service, text) = match answer.split_once('=') {
             Some((service, text)) => (service, Some(text.to_owned())),
@@ -50,11 +65,11 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
     }
     let source = Source { path: args.config, layers };
     let operations = Arc::new(Operations::new(node.clone(), &config, Some(source)));
-    let admin = AdminServer::start(operations.clone(), &config.node.admin).await.map_err(Failed::usage)?;
+    let admin = place.map(|place| place.serve(operations.clone()));
     let ready = Ready {
         name: node.name().to_string(),
         listening: node.listening().iter().map(ToString::to_string).collect(),
-        admin: admin.as_ref().map(|admin| admin.address().to_string()),
+        admin: admin.as_ref().map(|admin| shown(admin.address())),
     };
     if output.json {
         output.line(&serde_json::to_string(&ready).map_err(Failed::because)?);
@@ -63,19 +78,57 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
         let listening = if ready.listening.is_empty() { "nowhere".into() } else { ready.listening.join(", ") };
         output.line(&format!("{} is up; listening at {listening}; admin {admin}", ready.name));
     }
-    until_told(&operations, args.until_eof).await?;
+    until_told(&mut signals, &operations, args.until_eof).await;
     tracing::info!("leaving");
-    drop(admin);
     drop(operations);
-    let report = node.shut_down(args.grace).await;
-    tracing::info!(drained = report.drained, cut = report.cut, "left");
+    let down = node.shut_down(args.grace);
+    let leaving = async {
+        match admin {
+            Some(admin) => admin.while_leaving(down).await,
+            None => down.await,
+        }
+    };
+    tokio::select! {
+        report = leaving => tracing::info!(drained = report.drained, cut = report.cut, "left"),
+        () = signals.stop() => tracing::warn!("left at once, told so a second time"),
+    }
     Ok(())
 }
 
-async fn until_told(operations: &Operations, until_eof: bool) -> Result<(), Failed> {
-    let listen = |kind| signal(kind).map_err(|e| Failed::because(format!("signals cannot be received: {e}")));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let mut hang_up = listen(SignalKind::hangup())?;
+/// Usable from any directory.
+fn shown(address: &AdminAddress) -> String {
+    match address {
+        AdminAddress::Socket(path) => std::path::absolute(path).as_deref().unwrap_or(path).display().to_string(),
+        AdminAddress::Tcp(address) => address.to_string(),
+    }
+}
+
+/// What a node is told from outside; listened to before anybody learns that it is up.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failed> {
+        let listen = |kind| signal(kind).map_err(|e| Failed::because(format!("signals cannot be received: {e}")));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn until_told(signals: &mut Signals, operations: &Arc<Operations>, until_eof: bool) {
     let end_of_input = async {
         let (mut input, mut buffer) = (tokio::io::stdin(), [0; 256]);
         while until_eof && matches!(input.read(&mut buffer).await, Ok(n) if n > 0) {}
@@ -86,13 +139,17 @@ async fn until_told(operations: &Operations, until_eof: bool) -> Result<(), Fail
     tokio::pin!(end_of_input);
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            () = &mut end_of_input => return Ok(()),
-            _ = hang_up.recv() => match operations.reload() {
-                Ok(changed) => tracing::info!("reloaded: {}", changed.message),
-                Err(error) => tracing::error!("not reloaded, nothing changed: {}", error.failure.error),
-            },
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            () = &mut end_of_input => return,
+            _ = signals.hang_up.recv() => {
+                let operations = operations.clone();
+                match tokio::task::spawn_blocking(move || operations.reload()).await {
+                    Ok(Ok(changed)) => tracing::info!("reloaded: {}", changed.message),
+                    Ok(Err(error)) => tracing::error!("not reloaded, nothing changed: {}", error.failure.error),
+                    Err(_) => tracing::error!("not reloaded: it failed unexpectedly; this is a bug"),
+                }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Whom a command asks: a running node, or a short-lived one.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use trunkline_admin::{AdminClient, Operations};
 use trunkline_config::Layers;
@@ -11,29 +12,42 @@ use crate::output::Failed;
 
 pub(crate) enum Target {
     Running(AdminClient),
-    ShortLived(Operations),
+    ShortLived(Box<Operations>),
 }
 
 impl Target {
     pub(crate) async fn find(at: At) -> Result<Self, Failed> {
         let Some(path) = at.config else { return Ok(Self::Running(client(at.admin)?)) };
         let config = boot::load(&path, &Layers::from_process(at.set))?;
-        let node = boot::short_lived(&config).await?;
-        Ok(Self::ShortLived(Operations::new(node, &config, None)))
+        let node = boot::short_lived(&path, &config).await?;
+        Ok(Self::ShortLived(Box::new(Operations::new(node, &config, None))))
     }
+}
+
+/// How long a short-lived node may take to leave.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// Leaves in order, so that the peer gets what was sent and logs no lost connection. Whether it did.
+pub(crate) async fn leave(operations: Box<Operations>) -> bool {
+    operations.into_node().shut_down(LEAVING).await.cut == 0
 }
 
 /// The running node that was named, or the only one in this directory.
 pub(crate) fn client(at: Admin) -> Result<AdminClient, Failed> {
-    let Some(address) = at.admin else { return Ok(AdminClient::Socket(only_socket(Path::new("."))?)) };
+    let named = || std::env::var("TRUNKLINE_ADMIN").ok().filter(|address| !address.is_empty());
+    let Some(address) = at.admin.or_else(named) else { return Ok(AdminClient::Socket(only_socket(Path::new("."))?)) };
     let is_tcp =
         !address.contains('/') && address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     if !is_tcp {
         return Ok(AdminClient::Socket(address.into()));
     }
-    let token = std::env::var("TRUNKLINE_ADMIN_TOKEN").map_err(|_| {
-        Failed::usage(format!("the node at {address} wants a token: put it into the variable TRUNKLINE_ADMIN_TOKEN"))
-    })?;
+    let token = std::env::var("TRUNKLINE_ADMIN_TOKEN").unwrap_or_default().trim().to_owned();
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Failed::usage(format!(
+            "the node at {address} wants a token, printable ASCII: put it into the variable TRUNKLINE_ADMIN_TOKEN, for \
+             example by TRUNKLINE_ADMIN_TOKEN=$(cat FILE)"
+        )));
+    }
     Ok(AdminClient::Tcp { address, token })
 }
 

@@ -10,42 +10,42 @@ use trunkline_route::{NameError, NodeName};
 #[non_exhaustive]
 pub enum StartError {
     /// A listener cannot be had.
-    #[error("cannot listen at {address}: {source}; choose another port, or 0 for any free one")]
+    #[error("cannot listen at {address}: {cause}; choose another port, or 0 for any free one")]
     Listen {
         /// Where.
         address: SocketAddr,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The builder was given no cookie.
     #[error("a node needs a cookie; give it one with .cookie(…)")]
     NoCookie,
     /// The registrar's port cannot be had and is not in use by another registrar either.
-    #[error("the registrar cannot listen at {address}: {source}")]
+    #[error("the registrar cannot listen at {address}: {cause}")]
     RegistrarListen {
         /// Where.
         address: SocketAddr,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The registrar did not take the registration.
     #[error("{0}")]
     Registrar(#[from] RegisterError),
     /// A route of the builder is wrong.
-    #[error("route {pattern:?}: {source}")]
+    #[error("route {pattern:?}: {cause}")]
     Route {
         /// Its pattern.
         pattern: String,
         /// Why.
-        source: AddError,
+        cause: AddError,
     },
     /// A TLS profile or a listener's certificate is wrong.
-    #[error("TLS ({what}): {source}")]
+    #[error("TLS ({what}): {cause}")]
     Tls {
         /// Whose.
         what: String,
         /// Why.
-        source: TlsError,
+        cause: TlsError,
     },
 }
 

@@ -112,7 +112,7 @@ fn on_first_frame(node: Arc<Inner>, from: NodeName, accepted: Arc<Accepted>) -> 
             link.close(CloseCode::Superseded);
             return None;
         };
-        node.up(link.info());
+        node.up(link.info(), old.as_ref());
         let survivor = old.as_ref().filter(|(_, retire)| retire.alive).map(|(live, _)| live);
         let hold = node.hold_for_elders(&from, survivor);
         if let Some((old, retire)) = old {

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use trunkline_dial::exec::{self, Found};
 use trunkline_dial::memory::Memory;
-use trunkline_dial::pair::LinkId;
+use trunkline_dial::pair::{LinkId, Retire};
 use trunkline_dial::plan::{Lookup, Plan, Policy, Preview, given};
 use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError, RouteEdit, RouteTable};
 use trunkline_link::handshake::{CloseCode, Mode};
@@ -123,7 +123,13 @@ impl Inner {
         }
     }
 
-    pub(crate) fn up(&self, info: &LinkInfo) {
+    /// A link is up. One whose place it takes although that one was dead at the peer went down before.
+    pub(crate) fn up(&self, info: &LinkInfo, old: Option<&(Live, Retire)>) {
+        if let Some((old, _)) = old.filter(|(_, retire)| !retire.alive) {
+            let (peer, reason) = (old.link.info().peer.clone(), Down::ClosedHere(CloseCode::Superseded));
+            tracing::info!(%peer, %reason, "down");
+            self.emit(Event::Down { peer, reason });
+        }
         tracing::info!(peer = %info.peer, link = info.short_id(), address = %info.address, role = ?info.role, "up");
         self.emit(Event::Up(info.clone()));
     }
@@ -312,7 +318,7 @@ impl Node {
         }
         let tls_error = |what: &dyn fmt::Display| {
             let what = what.to_string();
-            move |source| StartError::Tls { what, source }
+            move |cause| StartError::Tls { what, cause }
         };
         let mut profiles = BTreeMap::new();
         for (id, profile) in &builder.profiles {
@@ -323,7 +329,7 @@ impl Node {
         let embedded = match &builder.registrar {
             RegistrarChoice::Embedded { listen, serve: true } => {
                 let started = Embedded::start(native.clone(), *listen, cookie.clone(), builder.limits);
-                Some(started.map_err(|source| StartError::RegistrarListen { address: *listen, source })?)
+                Some(started.map_err(|cause| StartError::RegistrarListen { address: *listen, cause })?)
             }
             RegistrarChoice::Embedded { listen, serve: false } => {
                 Some(Embedded::client(native.clone(), *listen, cookie.clone(), builder.limits))
@@ -348,7 +354,7 @@ impl Node {
             for (pattern, route, weight) in builder.routes {
                 table
                     .add(&pattern, route, weight)
-                    .map_err(|source| StartError::Route { pattern: pattern.clone(), source })?;
+                    .map_err(|cause| StartError::Route { pattern: pattern.clone(), cause })?;
             }
             Ok::<_, StartError>(())
         })?;
@@ -676,11 +682,11 @@ fn bind(
         Some(identity) => ServerTls::new(identity),
         None => ServerTls::ephemeral(),
     };
-    let tls = tls.map_err(|source| StartError::Tls { what: format!("listener {address}"), source })?;
+    let tls = tls.map_err(|cause| StartError::Tls { what: format!("listener {address}"), cause })?;
     let credentials = credentials(listen, peers, cookie.clone());
     let socket = Listener::bind(address, Mode::Node, tls, limits.gate, credentials);
-    let socket = socket.map_err(|source| StartError::Listen { address, source })?;
-    let bound = socket.local_addr().map_err(|source| StartError::Listen { address, source })?;
+    let socket = socket.map_err(|cause| StartError::Listen { address, cause })?;
+    let bound = socket.local_addr().map_err(|cause| StartError::Listen { address, cause })?;
     Ok((socket, bound))
 }
 

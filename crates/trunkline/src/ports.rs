@@ -82,7 +82,7 @@ impl Ports for NodePorts {
         if !node.registry.install(&info.peer, live.clone()) {
             return Err(AttemptError::Adopted);
         }
-        node.up(&info);
+        node.up(&info, old.as_ref());
         node.spawn(driver);
         if let Some((old, retire)) = old {
             old.retire(retire.alive);

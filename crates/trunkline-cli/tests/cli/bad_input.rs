@@ -1,0 +1,165 @@
+use std::net::TcpListener;
+
+use crate::world::{Dir, free_port};
+
+/// A file that is refused before anything starts, by every command that reads it.
+#[track_caller]
+fn refused(rest: &str, parts: &[&str]) {
+    let dir = Dir::new();
+    dir.file("open-cookie", "a cookie that everybody can read", 0o644);
+    let file = dir.config("app", rest);
+    refused_file(&dir, &file, parts);
+}
+
+#[track_caller]
+fn refused_file(dir: &Dir, file: &str, parts: &[&str]) {
+    let parts: Vec<_> = [file].iter().chain(parts).copied().collect();
+    for args in [&["node", "--config", file][..], &["check", file], &["ping", "--config", file, "db@h"]] {
+        dir.run(args).refused(&parts);
+    }
+    let failure = dir.run(&["--json", "check", file]).exits(2).json();
+    assert!(failure["error"].as_str().unwrap().contains(parts[1]), "{failure}");
+    assert!(!dir.at("app.data").exists(), "something was started");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+    refused("  fallbak: never\n", &["app.yaml:6:3", "node.fallbak", "did you mean `fallback`?"]);
+}
+
+#[test]
+fn a_bad_pattern_is_shown_with_a_caret_under_the_place() {
+    let dir = Dir::new();
+    let file = dir.config("app", "routes:\n  - { match: '^prod-(db@', port: 4370 }\n");
+    refused_file(&dir, &file, &["app.yaml:7:", "routes[0].match", "^prod-(db@"]);
+    let stderr = dir.run(&["check", &file]).stderr;
+    let lines: Vec<_> = stderr.lines().collect();
+    let caret = lines.iter().position(|line| line.trim() == "^").expect("a line with the caret alone");
+    let (shown, at) = (lines[caret - 1], lines[caret].find('^').unwrap());
+    assert_eq!(&shown[at..=at], "(", "{stderr}");
+}
+
+#[test]
+fn a_pattern_that_stands_twice_is_refused_with_both_places() {
+    let routes = "routes:\n  - { match: '^db@', port: 1 }\n  - { match: '^db@', port: 2 }\n";
+    refused(routes, &["app.yaml:8:", "routes[1].match", "routes[0]", "remove one of them"]);
+}
+
+#[test]
+fn an_unknown_resolver_is_refused_with_the_known_ones() {
+    refused(
+        "routes:\n  - { match: '^db@', resolver: embeded }\n",
+        &["app.yaml:7:", "routes[0].resolver", "known: embedded"],
+    );
+}
+
+#[test]
+fn port_0_in_a_route_is_refused() {
+    refused("routes:\n  - { match: '^db@', port: 0 }\n", &["routes[0].port", "1 to 65535"]);
+}
+
+#[test]
+fn a_cookie_file_that_others_can_read_is_refused_with_the_command_to_run() {
+    refused(
+        "routes:\n  - { match: '^db@', port: 1, cookie_file: open-cookie }\n",
+        &["routes[0].cookie_file", "chmod 600"],
+    );
+    let dir = Dir::new();
+    dir.file("cookie", "a cookie that everybody can read", 0o644);
+    let file = dir.config("app", "");
+    refused_file(&dir, &file, &["node.cookie_file", "chmod 600"]);
+}
+
+#[test]
+fn an_empty_name_and_one_of_256_bytes_are_refused_and_one_of_255_is_not() {
+    let dir = Dir::new();
+    let with = |name: &str| {
+        let text = format!("node:\n  name: \"{name}\"\n  cookie_file: cookie\n  data_dir: app.data\n");
+        dir.file("app.yaml", &text, 0o600);
+    };
+    with("");
+    refused_file(&dir, "app.yaml", &["node.name", "name@host"]);
+    with(&format!("{}@h", "a".repeat(254)));
+    refused_file(&dir, "app.yaml", &["node.name", "256 bytes", "255"]);
+    with(&format!("{}@h", "a".repeat(253)));
+    dir.ok(&["check", "app.yaml"]);
+}
+
+#[test]
+fn a_tcp_admin_listener_without_a_token_is_refused() {
+    refused("  admin: { listen: '127.0.0.1:4490' }\n", &["node.admin.listen", "token_file", "openssl rand"]);
+}
+
+#[test]
+fn a_missing_file_is_refused() {
+    refused_file(&Dir::new(), "gone.yaml", &["no such file", "--config"]);
+}
+
+#[test]
+fn a_port_in_use_is_refused_and_nothing_else_of_the_node_stays() {
+    let dir = Dir::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let free = free_port();
+    let rest = format!("  listen: [{{ port: {free} }}, {{ port: {port} }}]\n");
+    let file = dir.config("app", &rest);
+    let parts = ["app.yaml: node.listen", &format!("127.0.0.1:{port}"), "choose another port"];
+    dir.run(&["node", "--config", &file]).refused(&parts);
+    assert!(!dir.at("app.data/admin.sock").exists());
+    TcpListener::bind(("127.0.0.1", free)).expect("the other listener is gone");
+}
+
+#[test]
+fn a_registrar_with_another_cookie_is_refused_with_both_remedies() {
+    let dir = Dir::new();
+    dir.file("other", "another-canary-cookie-9f86d081884c7d659a2feaa0c55ad015", 0o600);
+    let port = free_port();
+    let node = |name: &str, cookie: &str| {
+        let text = format!(
+            "node:\n  name: {name}@127.0.0.1\n  cookie_file: {cookie}\n  registrar_listen: {{ port: {port} }}\n"
+        );
+        dir.file(&format!("{name}.yaml"), &text, 0o600);
+    };
+    node("first", "cookie");
+    node("second", "other");
+    let first = dir.node("first.yaml", &[]);
+    let parts = ["second.yaml: node.registrar", "another cookie", "give both the same", "registrar: none"];
+    dir.run(&["node", "--config", "second.yaml"]).refused(&parts);
+    assert!(!dir.at("second.data/admin.sock").exists());
+    dir.ok(&["status", "--admin", first.admin()]);
+}
+
+#[test]
+fn a_client_of_a_tcp_admin_address_needs_a_token_in_its_environment() {
+    let dir = Dir::new();
+    dir.run(&["status", "--admin", "127.0.0.1:1"]).refused(&["TRUNKLINE_ADMIN_TOKEN"]);
+    let mut blank = dir.command(&["status", "--admin", "[::1]:1"]);
+    blank.env("TRUNKLINE_ADMIN_TOKEN", " ");
+    crate::world::finish(blank).refused(&["TRUNKLINE_ADMIN_TOKEN"]);
+}
+
+#[test]
+fn malformed_names_durations_and_levels_are_refused_whoever_would_be_asked() {
+    let dir = Dir::new();
+    let file = dir.config("app", "");
+    for command in ["ping", "explain"] {
+        dir.run(&[command, "--config", &file, "no-name"]).refused(&["no-name", "name@host"]);
+    }
+    dir.run(&["disconnect", "--admin", "gone.sock", ""]).refused(&["name@host"]);
+    dir.run(&["--log-level", "inof", "check", &file]).refused(&["\"inof\" is no level", "trace"]);
+    let ran = dir.run(&["ping", "--wait", "1h", "db@h"]).exits(2);
+    assert!(ran.stderr.contains("500ms"), "{}", ran.stderr);
+    let failure = dir.run(&["--json", "ping"]).exits(2).json();
+    assert!(failure["error"].as_str().unwrap().contains("NAME"), "{failure}");
+}
+
+#[test]
+fn without_a_node_named_or_found_the_question_is_which() {
+    let dir = Dir::new();
+    dir.run(&["status"]).refused(&["which node?", "--admin", "--config"]);
+    for name in ["a", "b"] {
+        std::fs::create_dir(dir.at(&format!("{name}.data"))).unwrap();
+        dir.file(&format!("{name}.data/admin.sock"), "", 0o600);
+    }
+    dir.run(&["status"]).refused(&["which node?", "./a.data/admin.sock", "./b.data/admin.sock"]);
+}

@@ -1,0 +1,86 @@
+use rustix::process::{Pid, Signal, test_kill_process};
+
+use crate::world::{Dir, Running, eventually, finish};
+
+/// A directory for temporary files that must be empty afterwards.
+fn command(dir: &Dir, args: &[&str]) -> std::process::Command {
+    let temporary = dir.at("tmp");
+    std::fs::create_dir_all(&temporary).unwrap();
+    let mut command = dir.command(args);
+    command.env("TMPDIR", temporary);
+    command
+}
+
+#[track_caller]
+fn nothing_left(dir: &Dir, pids: &[i32]) {
+    let left: Vec<_> = std::fs::read_dir(dir.at("tmp")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    assert_eq!(pids.len(), 4);
+    for pid in pids {
+        eventually("the end of a node of the demo", || {
+            test_kill_process(Pid::from_raw(*pid).unwrap()).is_err().then_some(())
+        });
+    }
+}
+
+fn pids(text: &str) -> Vec<i32> {
+    let pids = text.split("  pid ").skip(1);
+    pids.map(|rest| rest.split_whitespace().next().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn the_demo_shows_the_failover_and_leaves_nothing_behind() {
+    let dir = Dir::new();
+    let ran = finish(command(&dir, &["demo"])).exits(0);
+    for part in ["Four nodes are up", "\"the primary\" answered", "found through the registrar", "SIGKILL"] {
+        assert!(ran.stdout.contains(part), "{part:?} is missing in:\n{}", ran.stdout);
+    }
+    assert!(ran.stdout.contains("\"the standby\" answered"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains('\u{1b}'), "{}", ran.stdout);
+    nothing_left(&dir, &pids(&ran.stdout));
+}
+
+#[test]
+fn the_demo_speaks_json() {
+    let dir = Dir::new();
+    let ran = finish(command(&dir, &["--json", "demo"])).exits(0);
+    let summary = ran.json();
+    assert_eq!((&summary["before"], &summary["after"]), (&"the primary".into(), &"the standby".into()));
+    assert!(summary["failover_ms"].as_f64().unwrap() > 0.0, "{summary}");
+    let pids: Vec<_> = summary["nodes"].as_array().unwrap().iter().map(|n| n["pid"].as_i64().unwrap() as i32).collect();
+    nothing_left(&dir, &pids);
+}
+
+#[test]
+fn a_kept_demo_stays_up_until_it_is_interrupted() {
+    let dir = Dir::new();
+    for signal in [Signal::INT, Signal::TERM] {
+        let demo = Running::spawned(command(&dir, &["demo", "--keep"]).spawn().unwrap());
+        let text = eventually("the instructions", || Some(demo.stdout()).filter(|t| t.contains("--config")));
+        let admin = text.split("TRUNKLINE_ADMIN=").nth(1).unwrap().lines().next().unwrap();
+        let config = text.split("routes list --config ").nth(1).unwrap().lines().next().unwrap();
+        for args in
+            [&["status"][..], &["call", "shop@127.0.0.1", "whoami", ""], &["routes", "list", "--config", config]]
+        {
+            let mut try_it = dir.command(args);
+            try_it.env("TRUNKLINE_ADMIN", admin);
+            finish(try_it).exits(0);
+        }
+        demo.signal(signal);
+        let ran = demo.end().exits(0);
+        assert!(ran.stdout.contains("Everything is stopped and removed"), "{}", ran.stdout);
+        nothing_left(&dir, &pids(&text));
+    }
+}
+
+#[test]
+fn an_interrupted_demo_cleans_up_whenever_it_happens() {
+    let dir = Dir::new();
+    let demo = Running::spawned(command(&dir, &["demo"]).spawn().unwrap());
+    let begun = || std::fs::read_dir(dir.at("tmp")).unwrap().next().map(drop);
+    eventually("the demo has begun", begun);
+    demo.signal(Signal::INT);
+    let ran = demo.end().exits(1);
+    assert!(ran.stderr.contains("interrupted"), "{}", ran.stderr);
+    assert!(begun().is_none(), "left behind");
+}

@@ -1,0 +1,12 @@
+//! The binary as its users meet it: real processes on loopback, one sentence per test.
+
+mod admin_tcp;
+mod bad_input;
+mod demo;
+mod lifecycle;
+mod logs;
+mod peer;
+mod printing;
+mod routes;
+mod short_lived;
+mod world;

@@ -1,0 +1,166 @@
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::world::{Dir, Running, finish, free_port};
+
+/// A node `app` with two routes to `db`, the first of which leads nowhere, and `db` itself.
+fn pair(dir: &Dir) -> (Running, Running) {
+    let db = dir.node(&dir.config("db", ""), &["--answer", "echo", "--answer", "whoami=the db"]);
+    let rest = format!(
+        "  fallback: never\nroutes:\n  - {{ match: '^(db|nobody)@', weight: 300, host: 127.0.0.1, port: {} }}\n  \
+         - {{ match: '^db@', host: 127.0.0.1, port: {} }}\n  \
+         - {{ match: '^nobody@', host: 127.0.0.1, port: {} }}\n",
+        free_port(),
+        db.port(),
+        free_port()
+    );
+    let app = dir.node(&dir.config("app", &rest), &[]);
+    (app, db)
+}
+
+#[test]
+fn an_unreachable_name_prints_every_attempt_on_its_own_line_and_exits_1() {
+    let dir = Dir::new();
+    let (app, _db) = pair(&dir);
+    for at in [["--admin", app.admin()], ["--config", "app.yaml"]] {
+        for command in [&["ping"][..], &["send"], &["call"]] {
+            let mut args = command.to_vec();
+            args.extend(at);
+            args.push("nobody@127.0.0.1");
+            if command != ["ping"] {
+                args.extend(["work", "x"]);
+            }
+            let ran = dir.run(&args).exits(1);
+            let lines: Vec<_> = ran.stderr.lines().collect();
+            assert_eq!(ran.stdout, "");
+            assert_eq!(lines.len(), 3, "{}", ran.stderr);
+            assert!(lines[0].starts_with("trunkline: no route to nobody@127.0.0.1: every candidate failed"));
+            assert!(lines[1].starts_with("  1. ") && lines[1].contains("at 127.0.0.1:"), "{}", lines[1]);
+            assert!(lines[2].starts_with("  2. ") && lines[2].ends_with(" ms)"), "{}", lines[2]);
+
+            args.insert(0, "--json");
+            let failure = dir.run(&args).exits(1).json();
+            assert_eq!(failure["attempts"].as_array().unwrap().len(), 2, "{failure}");
+            assert_eq!(failure["attempts"][0]["stage"], "tcp");
+        }
+    }
+    let ran = dir.run(&["ping", "--admin", app.admin(), "unknown@127.0.0.1"]).exits(1);
+    assert!(ran.stderr.contains("no static route matches"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_unknown_service_and_a_missing_node_exit_1_with_the_next_step() {
+    let dir = Dir::new();
+    let (app, _db) = pair(&dir);
+    let ran = dir.run(&["call", "--admin", app.admin(), "db@127.0.0.1", "gone", ""]).exits(1);
+    assert!(ran.stderr.contains("db@127.0.0.1 has no service \"gone\"; `trunkline status`"), "{}", ran.stderr);
+    for command in ["status", "nodes", "reload"] {
+        let ran = dir.run(&[command, "--admin", "gone.sock"]).exits(1);
+        assert!(ran.stderr.contains("no node answers at gone.sock"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("trunkline node --config"), "{}", ran.stderr);
+        let failure = dir.run(&["--json", command, "--admin", "gone.sock"]).exits(1).json();
+        assert!(failure["error"].as_str().unwrap().contains("gone.sock"));
+    }
+    let ran = dir.run(&["disconnect", "--admin", app.admin(), "nobody@127.0.0.1"]).exits(1);
+    assert!(ran.stderr.contains("there is no connection to nobody@127.0.0.1"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_a_service_cannot_take_is_wrong_usage() {
+    let dir = Dir::new();
+    let (app, _db) = pair(&dir);
+    dir.run(&["call", "--admin", app.admin(), "db@127.0.0.1", "", ""]).refused(&["1 to 255 bytes"]);
+    let long = "s".repeat(256);
+    dir.run(&["send", "--admin", app.admin(), "db@127.0.0.1", &long, ""]).refused(&["1 to 255 bytes"]);
+    dir.run(&["ping", "--admin", app.admin(), "app@127.0.0.1"]).refused(&["is this node itself"]);
+}
+
+#[test]
+fn every_command_that_prints_speaks_json_and_its_text_has_no_escapes() {
+    let dir = Dir::new();
+    let (app, _db) = pair(&dir);
+    let admin = app.admin();
+    let commands: [&[&str]; 11] = [
+        &["check", "app.yaml"],
+        &["ping", "--admin", admin, "db@127.0.0.1"],
+        &["call", "--admin", admin, "db@127.0.0.1", "whoami", ""],
+        &["send", "--admin", admin, "db@127.0.0.1", "echo", "x"],
+        &["explain", "--admin", admin, "db@127.0.0.1"],
+        &["routes", "list", "--admin", admin],
+        &["nodes", "--admin", admin],
+        &["status", "--admin", admin],
+        &["reload", "--admin", admin],
+        &["routes", "list", "--config", "app.yaml"],
+        &["disconnect", "--admin", admin, "db@127.0.0.1"],
+    ];
+    for command in commands {
+        if command[0] == "disconnect" {
+            dir.ok(&["ping", "--admin", admin, "db@127.0.0.1"]);
+        }
+        let value = dir.json(command);
+        assert!(value.is_object() || value.is_array(), "{command:?}: {value}");
+        dir.ok(&["ping", "--admin", admin, "db@127.0.0.1"]);
+        let ran = dir.ok(command);
+        assert!(!ran.stdout.is_empty() && !ran.stdout.contains('\u{1b}'), "{command:?}: {}", ran.stdout);
+        assert_eq!(ran.stderr, "", "{command:?}");
+    }
+    let help = dir.ok(&["--help"]).stdout;
+    assert!(help.contains("Exit codes") && !help.contains('\u{1b}'), "{help}");
+    assert!(dir.ok(&["completions", "bash"]).stdout.contains("trunkline"));
+}
+
+#[test]
+fn tables_are_aligned() {
+    let dir = Dir::new();
+    let (app, _db) = pair(&dir);
+    for (command, head) in [(&["routes", "list"][..], "WEIGHT"), (&["explain", "db@127.0.0.1"], "ADDRESS")] {
+        let args: Vec<_> = command.iter().chain(&["--admin", app.admin()]).copied().collect();
+        let text = dir.ok(&args).stdout;
+        let lines: Vec<_> = text.lines().take_while(|line| !line.starts_with("Nobody")).collect();
+        let column = lines[0].find(head).unwrap();
+        assert!(lines.len() >= 3, "{text}");
+        for line in &lines[1..] {
+            assert!(line[..column].ends_with("  ") && !line[column..].starts_with(' '), "{text}");
+        }
+    }
+}
+
+#[test]
+fn bytes_go_in_from_standard_input_and_come_out_as_they_are() {
+    let dir = Dir::new();
+    let (app, _db) = pair(&dir);
+    let payload: Vec<u8> = (0..=255).chain([b' ', b'\n']).collect();
+    let call = |json: &[&str]| {
+        let args: Vec<_> =
+            json.iter().chain(&["call", "--admin", app.admin(), "db@127.0.0.1", "echo", "-"]).copied().collect();
+        let mut command = dir.command(&args);
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&payload).unwrap();
+        Running::spawned(child).end().exits(0)
+    };
+    assert_eq!(call(&[]).bytes, payload);
+    let reply: Value = call(&["--json"]).json();
+    assert!(reply["body"]["base64"].as_str().unwrap().starts_with("AAECAwQ"), "{reply}");
+    assert_eq!(dir.ok(&["call", "--admin", app.admin(), "db@127.0.0.1", "echo", "  a\n"]).stdout, "  a\n");
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_the_command_line_overrides_both() {
+    let dir = Dir::new();
+    let file = dir.config("app", "  fallback: on_miss\n");
+    let fallback = |env: Option<&str>, set: &[&str]| {
+        let args: Vec<_> = ["--json", "check", &file].iter().chain(set).copied().collect();
+        let mut command = dir.command(&args);
+        command.envs(env.map(|value| ("TRUNKLINE_NODE_FALLBACK", value)));
+        finish(command).exits(0).json()["fallback"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(fallback(None, &[]), "on_miss");
+    assert_eq!(fallback(Some("never"), &[]), "never");
+    assert_eq!(fallback(Some("never"), &["--set", "node.fallback=on_failure"]), "on_failure");
+    assert_eq!(fallback(None, &["--set", "node.fallback=never"]), "never");
+    let mut command = dir.command(&["check", &file]);
+    command.env("TRUNKLINE_NODE_FALBACK", "never");
+    finish(command).refused(&["TRUNKLINE_NODE_FALBACK", "TRUNKLINE_NODE_FALLBACK"]);
+}

@@ -1,0 +1,153 @@
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use crate::world::Dir;
+
+fn routes(dir: &Dir) -> Value {
+    dir.json(&["routes", "list"])
+}
+
+#[test]
+fn a_route_that_cannot_be_added_leaves_the_list_as_it_was() {
+    let dir = Dir::new();
+    let file = dir.config("app", "routes:\n  - { match: '^db@', host: 127.0.0.1, port: 1 }\n");
+    let node = dir.node(&file, &[]);
+    let before = (routes(&dir), dir.read(&file));
+    for save in [&[][..], &["--save"]] {
+        let refused = |args: &[&str], parts: &[&str]| {
+            let args: Vec<_> = ["routes", "add"].iter().chain(args).chain(save).copied().collect();
+            dir.run(&args).refused(parts);
+            assert_eq!((routes(&dir), dir.read(&file)), before);
+        };
+        refused(&["^db(", "--port", "9"], &["match: ", "^db("]);
+        refused(&["^db@", "--port", "9"], &["\"^db@\" exists", "remove it first"]);
+        refused(&["^x@", "--port", "0"], &["port: ", "1 to 65535"]);
+        refused(&["^x@", "--resolver", "nobody"], &["resolver: ", "known: embedded"]);
+        refused(&["^x@", "--port", "9", "--tls", "true", "--tls-profile", "gone"], &["tls_profile"]);
+        refused(&["^x@", "--port", "9", "--cookie-file", "gone"], &["cookie_file: ", "does not exist"]);
+    }
+    let ran = dir.run(&["routes", "add", "^x@"]).exits(2);
+    assert!(ran.stderr.contains("--port"), "{}", ran.stderr);
+    let ran = dir.run(&["routes", "remove", "^gone@", "--save"]).exits(1);
+    assert!(ran.stderr.contains("no route has exactly the pattern"), "{}", ran.stderr);
+    assert_eq!((routes(&dir), dir.read(&file)), before);
+    node.stop();
+}
+
+#[test]
+fn a_saved_route_stands_in_the_file_beside_its_comments_and_survives_a_restart() {
+    let dir = Dir::new();
+    let rest = "# ways to our peers\nroutes:\n  # the old one\n  - { match: '^db@', port: 1 }   # kept\n";
+    let file = dir.config("app", rest);
+    let original = dir.read(&file);
+    let node = dir.node(&file, &[]);
+    dir.ok(&["routes", "add", "^cache@", "--host", "127.0.0.1", "--port", "7", "--weight", "-5", "--save"]);
+    dir.ok(&["routes", "add", "^passing@", "--port", "8"]);
+    let added = dir.read(&file);
+    assert!(added.starts_with(&original), "{added}");
+    assert!(!added.contains("passing"), "{added}");
+    let live = routes(&dir);
+    let order: Vec<_> = live.as_array().unwrap().iter().map(|r| r["match"].as_str().unwrap()).collect();
+    assert_eq!(order, ["^db@", "^passing@", "^cache@"]);
+    node.stop();
+
+    let node = dir.node(&file, &[]);
+    let after = routes(&dir);
+    assert_eq!((&after[0], &after[1], after.as_array().unwrap().len()), (&live[0], &live[2], 2));
+    dir.ok(&["routes", "remove", "^cache@", "--save"]);
+    assert_eq!(dir.read(&file), original);
+    let said = dir.ok(&["routes", "remove", "^db@"]).stdout;
+    assert!(said.contains("the file still has it"), "{said}");
+    assert_eq!(routes(&dir), Value::Array(Vec::new()));
+    assert_eq!(dir.ok(&["routes", "list"]).stdout, "no static routes\n");
+    dir.ok(&["reload"]);
+    assert_eq!(routes(&dir)[0]["match"], "^db@");
+    node.stop();
+}
+
+#[test]
+fn what_cannot_be_saved_is_not_applied_either() {
+    let node = "name: app@127.0.0.1, cookie_file: cookie, data_dir: app.data, registrar: none";
+    for layout in [format!("{{ node: {{ {node} }} }}\n"), format!("node: {{ {node} }}\npeers: &a []\nroutes: *a\n")] {
+        let dir = Dir::new();
+        dir.file("app.yaml", &layout, 0o600);
+        let node = dir.node("app.yaml", &[]);
+        dir.run(&["routes", "add", "^x@", "--port", "9", "--save"]).refused(&["app.yaml", "edit the file by hand"]);
+        assert_eq!(routes(&dir), Value::Array(Vec::new()));
+        dir.ok(&["routes", "add", "^x@", "--port", "9"]);
+        dir.run(&["routes", "remove", "^x@", "--save"]).refused(&["app.yaml", "no route has the pattern"]);
+        assert_eq!(routes(&dir)[0]["match"], "^x@");
+        assert_eq!(dir.read("app.yaml"), layout);
+
+        std::fs::remove_file(dir.at("app.yaml")).unwrap();
+        let ran = dir.run(&["routes", "add", "^y@", "--port", "9", "--save"]).exits(1);
+        assert!(ran.stderr.contains("app.yaml cannot be read"), "{}", ran.stderr);
+        assert_eq!(routes(&dir).as_array().unwrap().len(), 1);
+        node.stop();
+    }
+}
+
+#[test]
+fn routes_that_a_higher_layer_replaced_are_not_saved_where_they_would_have_no_effect() {
+    let dir = Dir::new();
+    let file = dir.config("app", "");
+    let node = dir.node(&file, &["--set", "routes=[{ match: '^db@', port: 1 }]"]);
+    assert_eq!(routes(&dir)[0]["match"], "^db@");
+    dir.run(&["routes", "add", "^x@", "--port", "9", "--save"]).refused(&["--set routes", "leave `save` out"]);
+    assert_eq!(routes(&dir).as_array().unwrap().len(), 1);
+    node.stop();
+}
+
+#[test]
+fn an_added_route_is_used_at_once_and_a_removed_one_no_more() {
+    let dir = Dir::new();
+    let db = dir.node(&dir.config("db", ""), &["--answer", "echo"]);
+    let app = dir.node(&dir.config("app", "  fallback: never\n"), &[]);
+    let admin = app.admin();
+    let call = ["call", "--admin", admin, "db@127.0.0.1", "echo", "hi"];
+    dir.run(&call).exits(1);
+    dir.ok(&["routes", "add", "--admin", admin, "^db@", "--port", &db.port().to_string()]);
+    assert_eq!(dir.ok(&call).stdout, "hi");
+    dir.ok(&["routes", "remove", "--admin", admin, "^db@"]);
+    assert_eq!(dir.ok(&call).stdout, "hi", "a live connection stays up");
+    dir.ok(&["disconnect", "--admin", admin, "db@127.0.0.1"]);
+    crate::world::eventually("the connection is gone", || {
+        dir.json(&["nodes", "--admin", admin]).as_array().unwrap().is_empty().then_some(())
+    });
+    dir.run(&call).exits(1);
+}
+
+#[test]
+fn ipv6_addresses_are_dialled_and_shown_in_brackets() {
+    if let Err(error) = TcpListener::bind("[::1]:0") {
+        panic!("this test needs the IPv6 loopback address ::1, which cannot be bound here: {error}");
+    }
+    let dir = Dir::new();
+    let db = dir.node(&dir.config("db", "  listen: [{ host: '::1' }]\n"), &["--answer", "echo"]);
+    let listening = db.ready["listening"][0].as_str().unwrap();
+    assert!(listening.starts_with("[::1]:"), "{listening}");
+    let rest = format!("routes:\n  - {{ match: '^db@', host: '::1', port: {} }}\n", db.port());
+    let app = dir.node(&dir.config("app", &rest), &[]);
+    let other = dir.node(&dir.config("other", ""), &[]);
+    dir.ok(&["routes", "add", "--admin", other.admin(), "^db@", "--host", "::1", "--port", &db.port().to_string()]);
+    for node in [&app, &other] {
+        let admin = node.admin();
+        let shown = |args: &[&str]| {
+            let args: Vec<_> = args.iter().chain(&["--admin", admin]).copied().collect();
+            let text = dir.ok(&args).stdout;
+            assert!(text.contains(listening), "{text}");
+        };
+        assert_eq!(dir.ok(&["call", "--admin", admin, "db@127.0.0.1", "echo", "v6"]).stdout, "v6");
+        shown(&["ping", "db@127.0.0.1"]);
+        shown(&["explain", "db@127.0.0.1"]);
+        shown(&["routes", "list"]);
+        shown(&["nodes"]);
+    }
+    shown_by_config(&dir, listening);
+}
+
+fn shown_by_config(dir: &Dir, listening: &str) {
+    let text = dir.ok(&["explain", "--config", "app.yaml", "db@127.0.0.1"]).stdout;
+    assert!(text.contains(listening), "{text}");
+}
