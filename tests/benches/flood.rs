@@ -116,7 +116,11 @@ fn main() {
             flooded.sort();
             let (idle, flooded) = (idle[ROUNDS / 2], flooded[ROUNDS / 2]);
             let ratio = flooded.as_secs_f64() / idle.as_secs_f64();
-            println!("| {} | {idle:.2?} | {flooded:.2?} | {ratio:.2} | {failures} of {} |", sources.text(), CONNECTS * ROUNDS);
+            println!(
+                "| {} | {idle:.2?} | {flooded:.2?} | {ratio:.2} | {failures} of {} |",
+                sources.text(),
+                CONNECTS * ROUNDS
+            );
         }
     });
 }

@@ -28,6 +28,7 @@
 //! `tls-ring` (default) or `tls-aws-lc` chooses the cryptography of TLS; without either everything compiles and
 //! every TLS configuration is refused by [`TlsError::NoProvider`].
 
+mod courtesy;
 pub mod frame;
 pub mod gate;
 pub mod handshake;

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use trunkline_route::{Attempt, Cookie, NodeName, TlsMode};
 
+use crate::courtesy::{Courtesy, Farewells};
 use crate::gate::GateLimits;
 use crate::handshake::{
     HandshakeError, Incarnation, Initiator, InitiatorConfig, LinkId, Mode, Params, VERSIONS, Verified,
@@ -60,6 +61,7 @@ pub struct Native {
     /// Bounds the handshakes whose cryptography runs at once, so that a flood cannot starve live links.
     pub(crate) permits: Semaphore,
     software: String,
+    farewells: Farewells,
 }
 
 /// The times of one dial.
@@ -130,6 +132,7 @@ impl Native {
             limits,
             permits: Semaphore::new(2 * workers),
             software: concat!("trunkline/", env!("CARGO_PKG_VERSION")).to_owned(),
+            farewells: Farewells::default(),
         })
     }
 
@@ -195,19 +198,21 @@ impl Native {
         );
         (config.mode, config.versions) = (mode, versions);
         let deadline = now() + times.handshake;
+        let (machine, hello1) = <Initiator>::new(config, exporter);
+        let mut courtesy = Courtesy::new(pipe, machine, self.farewells.clone());
         let whole = async {
-            let (mut machine, hello1) = <Initiator>::new(config, exporter);
-            pipe.send(&hello1).await.map_err(|_| DialError::HandshakeEnded)?;
-            let hello2 = pipe.message().await.map_err(|_| DialError::HandshakeEnded)?;
-            let verified = machine.hello2(&hello2)?;
-            Ok::<_, DialError>((machine, verified))
+            let half = courtesy.half();
+            half.pipe.send(&hello1).await.map_err(|_| DialError::HandshakeEnded)?;
+            let hello2 = half.pipe.message().await.map_err(|_| DialError::HandshakeEnded)?;
+            let verified = half.machine.hello2(&hello2)?;
+            half.verified = true;
+            Ok::<_, DialError>(verified)
         };
-        let (machine, verified) = tokio::time::timeout_at(deadline, whole)
+        let verified = tokio::time::timeout_at(deadline, whole)
             .await
             .map_err(|_| DialError::HandshakeTimeout(times.handshake))??;
         Ok(Dialed {
-            pipe,
-            machine,
+            courtesy,
             verified,
             address,
             tls: attempt.tls.clone(),
@@ -246,9 +251,11 @@ fn tls_error(error: PipeError) -> DialError {
 }
 
 /// The peer is proven and waits for FINISH.
+///
+/// Dropped, it still proves this end, in the background and for at most a second: the attempt then does not count as
+/// a guess at the listener.
 pub struct Dialed {
-    pipe: Pipe,
-    machine: Initiator,
+    courtesy: Courtesy,
     verified: Verified,
     address: SocketAddr,
     tls: TlsMode,
@@ -294,10 +301,11 @@ impl Dialed {
             ..self.params.clone()
         };
         let whole = async {
-            let finish = self.machine.finish(&params)?;
-            self.pipe.send(&finish).await.map_err(|_| DialError::HandshakeEnded)?;
-            let answer = self.pipe.message().await.map_err(|_| DialError::HandshakeEnded)?;
-            Ok::<_, DialError>(self.machine.accept(&answer)?)
+            let half = self.courtesy.half();
+            let finish = half.machine.finish(&params)?;
+            half.pipe.send(&finish).await.map_err(|_| DialError::HandshakeEnded)?;
+            let answer = half.pipe.message().await.map_err(|_| DialError::HandshakeEnded)?;
+            Ok::<_, DialError>(half.machine.accept(&answer)?)
         };
         let accepted = tokio::time::timeout_at(self.deadline, whole)
             .await
@@ -314,14 +322,7 @@ impl Dialed {
             cookie: self.cookie,
             software: accepted.params.software.clone(),
         };
-        Ok(Standing { pipe: self.pipe, info, peer: accepted.params, limits: self.limits })
-    }
-
-    /// Proves this end and wants no link, so that the attempt does not count as a guess at the listener.
-    pub async fn abandon(mut self) {
-        if let Ok(body) = self.machine.abandon() {
-            let _ = tokio::time::timeout_at(self.deadline, self.pipe.send(&body)).await;
-        }
+        Ok(Standing { pipe: self.courtesy.into_pipe(), info, peer: accepted.params, limits: self.limits })
     }
 }
 

@@ -50,13 +50,11 @@ impl Ports for NodePorts {
         if let Some(live) = namesake.filter(|live| live.link.info().incarnation != verified.incarnation)
             && answers(&live).await
         {
-            dialed.abandon().await;
             return Err(AttemptError::NameInUse("this node is connected to it".into()));
         }
         let ticket =
             node.registry.may_finish(&verified.name, self.flight, verified.link_id, verified.incarnation, self.replace);
         let Some(ticket) = ticket else {
-            dialed.abandon().await;
             return Err(AttemptError::Adopted);
         };
         let claims = ticket.claims();

@@ -77,12 +77,13 @@ async fn a_caller_sent_away_after_its_proof_learns_the_reason() {
 }
 
 #[tokio::test]
-async fn an_abandoned_attempt_comes_to_no_offer_and_counts_as_no_guess() {
+async fn a_dial_given_up_after_the_proof_comes_to_no_offer_and_counts_as_no_guess() {
     let mut port = Port::open("b@host");
-    for _ in 0..8 {
-        soon(dial(&a(), &port.attempt()).await.unwrap().abandon()).await;
+    let a = a();
+    for _ in 0..12 {
+        drop(dial(&a, &port.attempt()).await.unwrap());
     }
-    port.link_from(&a()).await;
+    port.link_from(&a).await;
     assert!(port.offered.try_recv().is_err());
 }
 
