@@ -1,0 +1,423 @@
+//! Nodes on loopback, listeners that misbehave, and patience with a bound.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::Location;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use trunkline::registrar::{BoxFuture, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver};
+use trunkline::{
+    ConnectError, Cookie, DialTimes, Endpoint, Event, Events, Mailbox, NetworkRoute, NoRoute, Node, NodeBuilder,
+    NodeName, Record, ResolverId,
+};
+use trunkline_route::{Address, Direct, NetworkRouteBuilder};
+
+/// How long anything that must happen may take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for something that must happen; a test that waits in vain fails and says where.
+#[track_caller]
+pub fn soon<T>(what: impl Future<Output = T>) -> impl Future<Output = T> {
+    let at = Location::caller();
+    async move {
+        match tokio::time::timeout(PATIENCE, what).await {
+            Ok(value) => value,
+            Err(_) => panic!("it did not happen within {PATIENCE:?}: {at}"),
+        }
+    }
+}
+
+/// Waits for what only the kernel or another node's table shows, and nobody announces.
+#[track_caller]
+pub fn until(mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    soon(async move {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+}
+
+/// A free port on loopback.
+pub fn loopback() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+fn count() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A loopback address that no other test uses.
+pub fn own_host() -> Ipv4Addr {
+    let [high, low] = count().to_be_bytes();
+    Ipv4Addr::new(127, 100, high, low)
+}
+
+/// An address of a loopback host of its own, with a port that was free.
+pub fn own_address() -> SocketAddr {
+    let socket = std::net::TcpListener::bind((own_host(), 0)).expect("loopback has free ports");
+    socket.local_addr().expect("it is bound")
+}
+
+/// An address where nobody listens, another one each time.
+pub fn nobody() -> SocketAddr {
+    SocketAddr::from((own_host(), 1))
+}
+
+/// The cookie told by this text.
+pub fn cookie(of: &str) -> Cookie {
+    Cookie::new(format!("the cookie of {of}")).expect("it is long enough")
+}
+
+/// A name.
+pub fn name(text: &str) -> NodeName {
+    NodeName::new(text).expect("a node name")
+}
+
+/// A resolver's id.
+pub fn resolver_id(text: &str) -> ResolverId {
+    ResolverId::new(text).expect("a resolver id")
+}
+
+/// A node that only dials and asks nobody, with the cookie of "all".
+pub fn dialer(text: &str) -> NodeBuilder {
+    Node::builder(text).expect("a node name").cookie(cookie("all")).no_registrar()
+}
+
+/// As [`dialer`], with a listener on loopback.
+pub fn listener(text: &str) -> NodeBuilder {
+    dialer(text).listen(loopback())
+}
+
+/// Starts it.
+pub async fn start(builder: NodeBuilder) -> Node {
+    soon(builder.start()).await.expect("the node starts")
+}
+
+/// The first address it listens at.
+pub fn address(node: &Node) -> SocketAddr {
+    node.listening()[0]
+}
+
+/// A route to a socket address.
+pub fn route_at(address: SocketAddr) -> NetworkRouteBuilder<Direct> {
+    NetworkRoute::direct(address.ip().to_string(), address.port()).expect("a socket address can be dialled")
+}
+
+/// A route to a node's first listener.
+pub fn route_to(node: &Node) -> NetworkRouteBuilder<Direct> {
+    route_at(address(node))
+}
+
+/// What a resolver answers for a socket address.
+pub fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint::at(Address::new(address.ip().to_string(), address.port()).expect("a socket address can be dialled"))
+}
+
+/// Short times, so that a silent peer costs little.
+pub fn short_times() -> DialTimes {
+    let ms = Duration::from_millis;
+    DialTimes { tcp: ms(300), tls: ms(300), handshake: ms(3000) }
+}
+
+/// The failure of a connect that must end without a route.
+#[track_caller]
+pub fn no_route<T>(result: Result<T, ConnectError>) -> NoRoute {
+    match result {
+        Err(ConnectError::NoRoute(no_route)) => no_route,
+        Err(error) => panic!("not NoRoute: {error}"),
+        Ok(_) => panic!("it connected"),
+    }
+}
+
+/// What was dialled, attempt by attempt.
+pub fn addresses(attempts: &[Record]) -> Vec<String> {
+    attempts.iter().map(|record| record.address.clone()).collect()
+}
+
+/// Waits until the connection to a name is up, and gives the attempts that failed before.
+pub async fn up(events: &mut Events, peer: &str) -> Vec<Record> {
+    let mut failed = Vec::new();
+    soon(async {
+        loop {
+            match events.next().await.expect("the node lives") {
+                Event::Up(info) if info.peer.as_str() == peer => return,
+                Event::AttemptFailed { record, .. } => failed.push(record),
+                _ => {}
+            }
+        }
+    })
+    .await;
+    failed
+}
+
+/// Waits until the connection to a name is down.
+pub async fn down(events: &mut Events, peer: &str) -> trunkline::Down {
+    soon(async {
+        loop {
+            match events.next().await.expect("the node lives") {
+                Event::Down { peer: gone, reason } if gone.as_str() == peer => return reason,
+                _ => {}
+            }
+        }
+    })
+    .await
+}
+
+/// The next message's text.
+pub async fn text(mailbox: &mut Mailbox) -> String {
+    let message = soon(mailbox.recv()).await.expect("the mailbox is open");
+    String::from_utf8_lossy(message.body()).into_owned()
+}
+
+/// Answers every call to this service with the name of the node.
+pub fn answers(node: &Node, service: &str) {
+    let mut mailbox = node.register(service).expect("the service is free");
+    let name = node.name().to_string();
+    tokio::spawn(async move {
+        while let Some(message) = mailbox.recv().await {
+            message.reply(name.clone());
+        }
+    });
+}
+
+/// A registrar over a table in memory that notes every question.
+#[derive(Debug, Default)]
+pub struct Discovery {
+    table: Mutex<HashMap<NodeName, Vec<Endpoint>>>,
+    asked: Mutex<Vec<NodeName>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Discovery {
+    /// Knows nothing.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Knows one name, at these addresses in this order.
+    pub fn of(text: &str, addresses: &[SocketAddr]) -> Arc<Self> {
+        let this = Self::new();
+        this.set(text, addresses);
+        this
+    }
+
+    /// Sets the addresses of a name.
+    pub fn set(&self, text: &str, addresses: &[SocketAddr]) {
+        self.set_endpoints(text, addresses.iter().copied().map(endpoint).collect());
+    }
+
+    /// Sets the endpoints of a name.
+    pub fn set_endpoints(&self, text: &str, endpoints: Vec<Endpoint>) {
+        lock(&self.table).insert(name(text), endpoints);
+    }
+
+    /// Every question so far.
+    pub fn asked(&self) -> Vec<NodeName> {
+        lock(&self.asked).clone()
+    }
+}
+
+impl Resolver for Discovery {
+    fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
+        lock(&self.asked).push(name.clone());
+        let found = lock(&self.table).get(name).cloned().unwrap_or_default();
+        Box::pin(async move { Ok(found) })
+    }
+}
+
+/// [`Discovery`] as a node's registrar.
+#[derive(Debug)]
+pub struct AsRegistrar(pub Arc<Discovery>);
+
+#[derive(Debug)]
+struct NoLease;
+
+impl Lease for NoLease {
+    fn is_held(&self) -> bool {
+        true
+    }
+}
+
+impl Registrar for AsRegistrar {
+    fn register(&self, _: Registration) -> BoxFuture<'_, Result<Box<dyn Lease>, RegisterError>> {
+        Box::pin(async { Ok(Box::new(NoLease) as Box<dyn Lease>) })
+    }
+
+    fn resolver(&self) -> Arc<dyn Resolver> {
+        self.0.clone()
+    }
+}
+
+/// A dialer whose registrar is this discovery.
+pub fn asking(text: &str, discovery: &Arc<Discovery>) -> NodeBuilder {
+    dialer(text).registrar(resolver_id("counted"), Arc::new(AsRegistrar(discovery.clone())))
+}
+
+/// A listener that is no node: it counts who comes, and either says nothing or passes the bytes on.
+pub struct Door {
+    /// Where it listens.
+    pub address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    carried: Arc<AtomicUsize>,
+    open: watch::Receiver<usize>,
+    frozen: watch::Sender<bool>,
+    task: AbortHandle,
+}
+
+impl Door {
+    /// Accepts and says nothing.
+    pub async fn silent() -> Self {
+        Self::make(None).await
+    }
+
+    /// Passes the bytes of every connection on to this address, and back.
+    pub async fn to(inside: SocketAddr) -> Self {
+        Self::make(Some(inside)).await
+    }
+
+    async fn make(inside: Option<SocketAddr>) -> Self {
+        let socket = TcpListener::bind(loopback()).await.expect("loopback has free ports");
+        let address = socket.local_addr().expect("it is bound");
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let (count, open) = watch::channel(0);
+        let frozen = watch::Sender::new(false);
+        let carried = Arc::new(AtomicUsize::new(0));
+        let (count, freeze, counter, bytes) = (Arc::new(count), frozen.subscribe(), accepted.clone(), carried.clone());
+        let task = tokio::spawn(async move {
+            let mut passing = JoinSet::new();
+            while let Ok((outside, _)) = socket.accept().await {
+                counter.fetch_add(1, Ordering::SeqCst);
+                count.send_modify(|open| *open += 1);
+                let (count, freeze, bytes) = (count.clone(), freeze.clone(), bytes.clone());
+                passing.spawn(async move {
+                    pass(outside, inside, freeze, bytes).await;
+                    count.send_modify(|open| *open -= 1);
+                });
+            }
+        });
+        Self { address, accepted, carried, open, frozen, task: task.abort_handle() }
+    }
+
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Bytes passed on so far, both ways together.
+    pub fn carried(&self) -> usize {
+        self.carried.load(Ordering::SeqCst)
+    }
+
+    /// Connections open at this moment.
+    pub fn open(&self) -> usize {
+        *self.open.borrow()
+    }
+
+    /// Waits until so many connections are open.
+    #[track_caller]
+    pub fn opens(&self, wanted: usize) -> impl Future<Output = ()> {
+        let mut open = self.open.clone();
+        soon(async move {
+            open.wait_for(|open| *open == wanted).await.expect("the door stands");
+        })
+    }
+
+    /// From now on nothing passes, not even the end of a connection.
+    pub fn freeze(&self) {
+        self.frozen.send_replace(true);
+    }
+
+    /// Lets everything pass that was held up.
+    pub fn thaw(&self) {
+        self.frozen.send_replace(false);
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn pass(
+    outside: TcpStream,
+    inside: Option<SocketAddr>,
+    frozen: watch::Receiver<bool>,
+    carried: Arc<AtomicUsize>,
+) {
+    let (mut from_outside, to_outside) = outside.into_split();
+    let Some(inside) = inside else {
+        let _ = tokio::io::copy(&mut from_outside, &mut tokio::io::sink()).await;
+        return;
+    };
+    let Ok(inside) = TcpStream::connect(inside).await else { return };
+    let (from_inside, to_inside) = inside.into_split();
+    let there = carry(from_outside, to_inside, frozen.clone(), &carried);
+    tokio::join!(there, carry(from_inside, to_outside, frozen, &carried));
+}
+
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut frozen: watch::Receiver<bool>,
+    carried: &AtomicUsize,
+) {
+    let mut bytes = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut bytes).await.unwrap_or(0);
+        if frozen.wait_for(|frozen| !frozen).await.is_err() || read == 0 || to.write_all(&bytes[..read]).await.is_err()
+        {
+            return;
+        }
+        carried.fetch_add(read, Ordering::SeqCst);
+    }
+}
+
+/// An address where connects hang: a listener that accepts nobody and whose queue is full.
+pub struct BlackHole {
+    /// Where it is.
+    pub address: SocketAddr,
+    _listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl BlackHole {
+    /// Makes one.
+    pub async fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(loopback()).expect("loopback has free ports");
+        let listener = socket.listen(0).expect("it listens");
+        let address = listener.local_addr().expect("it is bound");
+        let mut waiting = Vec::new();
+        let patience = Duration::from_millis(150);
+        while let Ok(connected) = tokio::time::timeout(patience, TcpStream::connect(address)).await {
+            waiting.push(connected.expect("it listens"));
+        }
+        Self { address, _listener: listener, _waiting: waiting }
+    }
+}
+
+/// The sockets of this machine that somebody holds open and that have this port at either end.
+pub fn sockets_with(port: u16) -> usize {
+    let port = format!(":{port:04X}");
+    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+    let lines = tables.iter().filter_map(|table| std::fs::read_to_string(table).ok());
+    let open = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [_, local, remote, _, _, _, _, _, _, inode, ..] = fields[..] else { return false };
+        (local.ends_with(&port) || remote.ends_with(&port)) && inode != "0" && inode != "inode"
+    };
+    lines.map(|table| table.lines().filter(|line| open(line)).count()).sum()
+}

@@ -1,0 +1,12 @@
+//! The claims, one test each at least, over real sockets between separate nodes. `cargo test claims` reads as the
+//! table of claims.
+
+mod a_order;
+mod b_table;
+mod c_route;
+mod canary;
+mod d_failover;
+mod f_registrar;
+mod one_link;
+mod p_close;
+mod strangers;
