@@ -60,11 +60,11 @@ impl Memory {
     pub fn failed(&mut self, now: Instant, attempt: &Attempt, error: &AttemptError) {
         let ms = Duration::from_millis;
         let (scope, base, cap) = match error {
-            AttemptError::Dns(_)
-            | AttemptError::DnsTimeout(_)
-            | AttemptError::Tcp(_)
-            | AttemptError::TcpTimeout(_)
-            | AttemptError::CandidateTimeout(_) => (Scope::Any, ms(100), ms(30_000)),
+            AttemptError::Dns(_) | AttemptError::Tcp(_) => (Scope::Any, ms(100), ms(30_000)),
+            // What cost so long is not paid again sooner than it cost.
+            AttemptError::DnsTimeout(cost) | AttemptError::TcpTimeout(cost) | AttemptError::CandidateTimeout(cost) => {
+                (Scope::Any, (*cost).clamp(ms(100), ms(30_000)), ms(30_000))
+            }
             AttemptError::Tls(_) | AttemptError::TlsTimeout(_) => (Scope::Any, ms(5_000), ms(5_000)),
             AttemptError::Handshake(_) | AttemptError::HandshakeTimeout(_) | AttemptError::Rejected(_) => {
                 (Scope::Any, ms(2_000), ms(2_000))
@@ -184,6 +184,16 @@ mod tests {
         assert_eq!(terms[..4], [100, 200, 400, 800]);
         assert_eq!(terms[10], 30_000);
         assert_eq!(memory.against(now + Duration::from_secs(31), &a), None);
+    }
+
+    #[test]
+    fn a_time_out_is_remembered_for_at_least_what_it_cost() {
+        let (now, mut memory, a) = (Instant::now(), Memory::new(), attempt(1, "x"));
+        let cost = Duration::from_secs(3);
+        memory.failed(now, &a, &AttemptError::TcpTimeout(cost));
+        assert_eq!(memory.against(now, &a).unwrap().0, cost);
+        memory.failed(now, &a, &AttemptError::TcpTimeout(cost));
+        assert_eq!(memory.against(now, &a).unwrap().0, 2 * cost);
     }
 
     #[test]

@@ -204,6 +204,13 @@ impl Pair {
         *self == Self::default()
     }
 
+    /// The caller speaks of a link that this end accepted and has not heard on yet. Its first frame is on its way,
+    /// with messages behind it: offer only when it came, or the link went down.
+    pub fn awaits_first_frame(&self, claims: Claims) -> Option<LinkId> {
+        let id = self.provisional?.link.id;
+        (claims.replaces == Some(id) || claims.have_link == Some(id)).then_some(id)
+    }
+
     /// A proven caller wants a link. `caller_is_greater` compares the names bytewise; `challenged` is the outcome
     /// of a [`OnOffer::Challenge`]: which link was probed, and whether it answered.
     pub fn offer(

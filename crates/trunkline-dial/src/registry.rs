@@ -150,6 +150,8 @@ pub struct Registry<L> {
 pub enum Verdict<L> {
     /// ACCEPT with this epoch, then [`Registry::stand`].
     Accept(u64),
+    /// Wait until this link is settled ([`Registry::settled`]), then offer again.
+    Await(LinkId),
     /// Probe this link, then offer again with the outcome.
     Challenge(L),
     /// CLOSE with the matching code.
@@ -379,6 +381,9 @@ impl<L: Held> Registry<L> {
             return Verdict::Full;
         }
         let entry = entries.entry(name);
+        if let Some(unheard) = entry.pair.awaits_first_frame(claims) {
+            return Verdict::Await(unheard);
+        }
         match entry.pair.offer(link, caller, claims, *name > self.own, challenged) {
             OnOffer::Accept { epoch, cancel, dropped } => {
                 let dropped = dropped.and_then(|_| entry.provisional.take());
@@ -397,6 +402,21 @@ impl<L: Held> Registry<L> {
                 _ => Verdict::Refuse(OnOffer::NameInUse),
             },
             refuse => Verdict::Refuse(refuse),
+        }
+    }
+
+    /// Waits until an accepted link is up or down.
+    pub async fn settled(&self, name: &NodeName, link: LinkId) {
+        loop {
+            let Some(changed) = self.with(name, |entry| entry.changed.clone()) else { return };
+            let notified = changed.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            let waits = self.with(name, |entry| entry.pair.provisional().filter(|p| p.id == link));
+            if waits.flatten().is_none() {
+                return;
+            }
+            notified.await;
         }
     }
 

@@ -54,6 +54,12 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered) {
     let epoch = loop {
         match node.registry.offer(&from, link_id, offer.incarnation, claims, challenged) {
             Verdict::Accept(epoch) => break epoch,
+            Verdict::Await(unheard) => {
+                let settled = node.registry.settled(&from, unheard);
+                if tokio::time::timeout(PROVISIONAL, settled).await.is_err() {
+                    return offered.close(CloseCode::LostTie).await;
+                }
+            }
             Verdict::Challenge(live) => challenged = Some((live.id(), answers(&live).await)),
             Verdict::Refuse(OnOffer::Duplicate) => return offered.close(CloseCode::Duplicate).await,
             Verdict::Refuse(OnOffer::NameInUse) => {
