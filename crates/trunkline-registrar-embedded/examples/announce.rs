@@ -1,5 +1,6 @@
 //! Two nodes on one host: the first serves as the registrar, the second finds the first by its name.
 
+use trunkline_link::handshake::Credential;
 use trunkline_link::{Native, NativeLimits};
 use trunkline_registrar::{Registrar, Registration};
 use trunkline_registrar_embedded::Embedded;
@@ -12,7 +13,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listen = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let start = |name: &str| -> Result<Embedded, Box<dyn std::error::Error>> {
         let native = Native::new(name.parse()?, NativeLimits::default());
-        Ok(Embedded::start(native, listen, cookie.clone(), NativeLimits::default())?)
+        let secret = cookie.clone();
+        let credentials = Box::new(move |_: &NodeName, _: &str| Credential::Cookie(secret.clone()));
+        Ok(Embedded::start(native, listen, cookie.clone(), NativeLimits::default(), credentials)?)
     };
     let (first, second) = (start("db@127.0.0.1")?, start("app@127.0.0.1")?);
     println!("db serves: {}, app serves: {}", first.serves(), second.serves());

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use trunkline_link::{Native, NativeLimits, random_16};
+use trunkline_link::{CredentialsFn, Native, NativeLimits, random_16};
 use trunkline_registrar::{BoxFuture, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver};
 use trunkline_route::{Cookie, Endpoint, NodeName};
 
@@ -45,11 +45,14 @@ pub struct Embedded {
 struct Core {
     native: Arc<Native>,
     listen: SocketAddr,
-    may_serve: bool,
+    /// What sessions must prove, if this node may serve.
+    serve: Option<Arc<CredentialsFn>>,
     cookie: Cookie,
     limits: NativeLimits,
     role: Mutex<Role>,
-    local: tokio::sync::Mutex<Option<Arc<Session>>>,
+    local: Mutex<Option<Arc<Session>>>,
+    /// Held while the local session is opened.
+    opening: tokio::sync::Mutex<()>,
     remote: tokio::sync::Mutex<HashMap<SocketAddr, Arc<Session>>>,
     table: Arc<Table>,
 }
@@ -74,30 +77,44 @@ impl fmt::Debug for Embedded {
 }
 
 impl Embedded {
-    /// Serves at `listen`, or finds that another node does.
+    /// Serves at `listen`, or finds that another node does. This node's own sessions prove `cookie`; `credentials`
+    /// says what sessions with this node prove, should it serve.
     ///
     /// # Errors
     /// The operating system's, other than that the port is in use.
-    pub fn start(native: Arc<Native>, listen: SocketAddr, cookie: Cookie, limits: NativeLimits) -> io::Result<Self> {
-        let this = Self::new(native, listen, cookie, limits, true);
+    pub fn start(
+        native: Arc<Native>,
+        listen: SocketAddr,
+        cookie: Cookie,
+        limits: NativeLimits,
+        credentials: Box<CredentialsFn>,
+    ) -> io::Result<Self> {
+        let this = Self::new(native, listen, cookie, limits, Some(Arc::from(credentials)));
         this.core.try_serve()?;
         Ok(this)
     }
 
     /// Only ever asks the registrar at `listen`: for short-lived nodes, whose end must not matter to others.
     pub fn client(native: Arc<Native>, listen: SocketAddr, cookie: Cookie, limits: NativeLimits) -> Self {
-        Self::new(native, listen, cookie, limits, false)
+        Self::new(native, listen, cookie, limits, None)
     }
 
-    fn new(native: Arc<Native>, listen: SocketAddr, cookie: Cookie, limits: NativeLimits, may_serve: bool) -> Self {
+    fn new(
+        native: Arc<Native>,
+        listen: SocketAddr,
+        cookie: Cookie,
+        limits: NativeLimits,
+        serve: Option<Arc<CredentialsFn>>,
+    ) -> Self {
         let core = Arc::new(Core {
             native,
             listen,
-            may_serve,
+            serve,
             cookie,
             limits,
             role: Mutex::new(Role::Client),
-            local: tokio::sync::Mutex::default(),
+            local: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
             remote: tokio::sync::Mutex::default(),
             table: Arc::default(),
         });
@@ -125,20 +142,22 @@ impl Core {
         self.role.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn local(&self) -> MutexGuard<'_, Option<Arc<Session>>> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn serves(&self) -> bool {
         matches!(&*self.role(), Role::Server(_))
     }
 
     /// Binds the port if it is free.
     fn try_serve(&self) -> io::Result<bool> {
-        if !self.may_serve {
-            return Ok(false);
-        }
+        let Some(credentials) = &self.serve else { return Ok(false) };
         let mut role = self.role();
         if matches!(&*role, Role::Server(_)) {
             return Ok(true);
         }
-        match server::bind(self.listen, &self.cookie, &self.limits) {
+        match server::bind(self.listen, credentials.clone(), &self.limits) {
             Ok(listener) => {
                 let task = tokio::spawn(server::serve(listener, self.native.clone(), self.table.clone()));
                 *role = Role::Server(task.abort_handle());
@@ -152,22 +171,30 @@ impl Core {
 
     /// The session with the local registrar, opened when there is none.
     async fn local_session(&self) -> Result<Arc<Session>, Trouble> {
-        let mut local = self.local.lock().await;
-        if let Some(session) = local.as_ref().filter(|session| session.is_open()) {
+        let _opening = self.opening.lock().await;
+        if let Some(session) = self.local().as_ref().filter(|session| session.is_open()) {
             return Ok(session.clone());
         }
         let session = Arc::new(Session::open(&self.native, self.listen, &self.cookie).await?);
-        *local = Some(session.clone());
+        *self.local() = Some(session.clone());
         Ok(session)
     }
 
     async fn remote_session(&self, host: &str) -> Result<Arc<Session>, Trouble> {
         let unknown = |e: String| Trouble::Unreachable(format!("{host}: {e}"));
-        let address = tokio::net::lookup_host((host, self.listen.port()))
-            .await
-            .map_err(|e| unknown(e.to_string()))?
-            .next()
-            .ok_or_else(|| unknown("it does not resolve".into()))?;
+        let addresses: Vec<_> =
+            tokio::net::lookup_host((host, self.listen.port())).await.map_err(|e| unknown(e.to_string()))?.collect();
+        let mut trouble = unknown("it does not resolve".into());
+        for address in addresses {
+            match self.session_at(address).await {
+                Err(Trouble::Unreachable(text)) => trouble = Trouble::Unreachable(text),
+                result => return result,
+            }
+        }
+        Err(trouble)
+    }
+
+    async fn session_at(&self, address: SocketAddr) -> Result<Arc<Session>, Trouble> {
         let known = self.remote.lock().await.get(&address).filter(|session| session.is_open()).cloned();
         if let Some(session) = known {
             return Ok(session);
@@ -202,10 +229,9 @@ impl Core {
 
     /// Announces once; the future of the second value ends when the announcement does.
     async fn announce(self: &Arc<Self>, registration: &Registration) -> Result<Announced, RegisterError> {
-        let own = self.native.incarnation();
         let serves = self.try_serve().map_err(|e| RegisterError::Unreachable(format!("{}: {e}", self.listen)))?;
         if serves {
-            let serial = self.table.announce_own(&registration.name, own, registration.endpoints.clone()).await?;
+            let serial = self.table.announce_own(&registration.name, registration.endpoints.clone()).await?;
             return Ok(Announced::Own { core: self.clone(), name: registration.name.clone(), serial });
         }
         let session = self.local_session().await?;
@@ -259,9 +285,7 @@ impl Drop for Kept {
     fn drop(&mut self) {
         self.task.abort();
         // The session announces this node and nothing else; without the lease it must end.
-        if let Ok(mut local) = self.core.local.try_lock() {
-            *local = None;
-        }
+        *self.core.local() = None;
     }
 }
 

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use trunkline_link::handshake::{CloseCode, Credential, Incarnation, Mode};
-use trunkline_link::{CallError, Directory, Hooks, Link, Listener, Message, Native, NativeLimits, Offered, ServerTls};
+use trunkline_link::handshake::{CloseCode, Mode};
+use trunkline_link::{
+    CallError, CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, NativeLimits, Offered, ServerTls,
+};
 use trunkline_registrar::RegisterError;
-use trunkline_route::{Cookie, Endpoint, NodeName};
+use trunkline_route::{Endpoint, NodeName};
 
 use crate::wire::{self, Request, Response, SERVICE};
 
@@ -28,7 +30,6 @@ enum Holder {
 
 struct Announcement {
     endpoints: Vec<Endpoint>,
-    incarnation: Incarnation,
     holder: Holder,
     /// Tells one announcement of a name from the next.
     serial: u64,
@@ -62,25 +63,29 @@ impl Table {
     async fn announce(
         &self,
         name: &NodeName,
-        incarnation: Incarnation,
         endpoints: Vec<Endpoint>,
         link: Option<&Link>,
     ) -> Result<u64, RegisterError> {
         loop {
             let held = {
                 let mut names = self.lock();
-                let other = names.get(name).filter(|held| held.incarnation != incarnation);
-                match other {
+                // Incarnations are public: only the very session that announced may do so again unasked.
+                let rival = names.get(name).and_then(|held| match (&held.holder, link) {
+                    (Holder::Own, None) => None,
+                    (Holder::Own, Some(_)) => Some(Err(RegisterError::Taken(name.clone()))),
+                    (Holder::Session(old), link) => {
+                        let same = link.is_some_and(|link| old.same(link)) || old.down().is_some();
+                        (!same).then(|| Ok((old.clone(), held.serial)))
+                    }
+                });
+                match rival {
                     None => {
                         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
                         let holder = link.map_or(Holder::Own, |link| Holder::Session(link.clone()));
-                        names.insert(name.clone(), Announcement { endpoints, incarnation, holder, serial });
+                        names.insert(name.clone(), Announcement { endpoints, holder, serial });
                         return Ok(serial);
                     }
-                    Some(held) => match &held.holder {
-                        Holder::Own => return Err(RegisterError::Taken(name.clone())),
-                        Holder::Session(link) => (link.clone(), held.serial),
-                    },
+                    Some(rival) => rival?,
                 }
             };
             let (holder, serial) = held;
@@ -94,13 +99,8 @@ impl Table {
         }
     }
 
-    pub(crate) async fn announce_own(
-        &self,
-        name: &NodeName,
-        incarnation: Incarnation,
-        endpoints: Vec<Endpoint>,
-    ) -> Result<u64, RegisterError> {
-        self.announce(name, incarnation, endpoints, None).await
+    pub(crate) async fn announce_own(&self, name: &NodeName, endpoints: Vec<Endpoint>) -> Result<u64, RegisterError> {
+        self.announce(name, endpoints, None).await
     }
 
     /// Takes an announcement back, unless a newer one took its place.
@@ -113,10 +113,13 @@ impl Table {
 }
 
 /// Binds the registrar's port.
-pub(crate) fn bind(address: SocketAddr, cookie: &Cookie, limits: &NativeLimits) -> io::Result<Listener> {
+pub(crate) fn bind(
+    address: SocketAddr,
+    credentials: Arc<CredentialsFn>,
+    limits: &NativeLimits,
+) -> io::Result<Listener> {
     let tls = ServerTls::ephemeral().map_err(io::Error::other)?;
-    let cookie = cookie.clone();
-    let credentials = move |_: &NodeName, _: &str| Credential::Cookie(cookie.clone());
+    let credentials = move |from: &NodeName, label: &str| credentials(from, label);
     Listener::bind(address, Mode::Registrar, tls, limits.gate, Box::new(credentials))
 }
 
@@ -136,14 +139,14 @@ pub(crate) async fn serve(listener: Listener, native: Arc<Native>, table: Arc<Ta
 
 async fn session(offered: Offered, table: Arc<Table>) {
     let Ok(standing) = offered.accept(0).await else { return };
-    let (peer, incarnation) = (standing.info().peer.clone(), standing.info().incarnation);
+    let peer = standing.info().peer.clone();
     let directory = Arc::new(Directory::default());
     let Ok(mut mailbox) = directory.register(SERVICE) else { return };
     let (link, driver) = standing.start(directory, Hooks::default());
     let mut announced = None;
     let answer = async {
         while let Some(message) = mailbox.recv().await {
-            let response = respond(&message, &peer, incarnation, &table, &link, &mut announced).await;
+            let response = respond(&message, &peer, &table, &link, &mut announced).await;
             message.reply(wire::encode(&response));
         }
     };
@@ -159,7 +162,6 @@ async fn session(offered: Offered, table: Arc<Table>) {
 async fn respond(
     message: &Message,
     peer: &NodeName,
-    incarnation: Incarnation,
     table: &Table,
     link: &Link,
     announced: &mut Option<u64>,
@@ -175,7 +177,7 @@ async fn respond(
         },
         Request::Register(endpoints) => match wire::endpoints(&endpoints) {
             Err(error) => Response::Refused(error),
-            Ok(endpoints) => match table.announce(peer, incarnation, endpoints, Some(link)).await {
+            Ok(endpoints) => match table.announce(peer, endpoints, Some(link)).await {
                 Ok(serial) => {
                     *announced = Some(serial);
                     Response::Registered

@@ -245,7 +245,8 @@ impl RoutePolicy {
     }
 
     fn merge(&self, target: &NodeName, answer: Endpoint, over: &EndpointOverride, defaults: &Defaults) -> Attempt {
-        let tls = over.tls.or(self.tls).or(answer.tls).unwrap_or(defaults.tls);
+        // An answer may ask for more than the node does, never for less: anybody with the cookie can announce.
+        let tls = over.tls.or(self.tls).unwrap_or(defaults.tls || answer.tls == Some(true));
         Attempt {
             target: target.clone(),
             address: Address {
@@ -473,6 +474,15 @@ mod tests {
                 prop_assert_eq!(attempt.tls, TlsMode::Verify(None));
                 prop_assert_eq!(route.attempt_at(&name(), &answer(answered), &defaults).tls, TlsMode::Verify(None));
             }
+        }
+
+        #[test]
+        fn an_answer_never_turns_off_what_the_node_demands(answered in any::<Option<bool>>()) {
+            let mut defaults = defaults();
+            defaults.tls = true;
+            let route = NetworkRoute::resolved_by(ResolverId::new("r").unwrap()).build();
+            let attempt = route.attempt(&name(), Some(&answer(answered)), &defaults).unwrap();
+            prop_assert_eq!(attempt.tls, TlsMode::Verify(None));
         }
     }
 }

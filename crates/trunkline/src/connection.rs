@@ -9,7 +9,7 @@ use trunkline_dial::Held;
 use trunkline_dial::pair::LinkId;
 use trunkline_link::handshake::CloseCode;
 use trunkline_link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};
-use trunkline_route::NodeName;
+use trunkline_route::{NodeName, TlsMode};
 
 /// The place a connection's link has, also while one link takes over from another.
 pub(crate) struct Slot {
@@ -22,10 +22,16 @@ impl Slot {
         Arc::new(Self { current: ArcSwap::from_pointee(link), changed: Notify::new() })
     }
 
-    fn switch(&self, link: Link) {
+    pub(crate) fn switch(&self, link: Link) {
         self.current.store(Arc::new(link));
         self.changed.notify_waiters();
     }
+}
+
+/// What a link takes over from the one it replaces.
+struct Place {
+    slot: Arc<Slot>,
+    tls: TlsMode,
 }
 
 /// A link and the place it has, as the registry keeps it.
@@ -33,25 +39,36 @@ impl Slot {
 pub(crate) struct Live {
     pub(crate) link: Link,
     /// Its own, or that of the link whose place it takes; settled when it comes up.
-    slot: Arc<OnceLock<Arc<Slot>>>,
+    place: Arc<OnceLock<Place>>,
 }
 
 impl Live {
     pub(crate) fn new(link: Link) -> Self {
-        Self { link, slot: Arc::default() }
+        Self { link, place: Arc::default() }
     }
 
     /// The link is up and takes the place of `old`, if that one still works.
     pub(crate) fn take_place(&self, old: Option<&Self>) {
         if let Some(old) = old {
-            let slot = old.slot();
+            let (slot, own) = (old.slot(), &self.link.info().tls);
             slot.switch(self.link.clone());
-            let _ = self.slot.set(slot);
+            // Only the two ends know the id of the link that is replaced: who names it is who was verified on it.
+            let tls = if matches!(own, TlsMode::CookieOnly) { old.tls() } else { own.clone() };
+            let _ = self.place.set(Place { slot, tls });
         }
     }
 
     pub(crate) fn slot(&self) -> Arc<Slot> {
-        self.slot.get_or_init(|| Slot::new(self.link.clone())).clone()
+        self.place().slot.clone()
+    }
+
+    /// How this end verified the peer, on this link or on one it replaced.
+    pub(crate) fn tls(&self) -> TlsMode {
+        self.place().tls.clone()
+    }
+
+    fn place(&self) -> &Place {
+        self.place.get_or_init(|| Place { slot: Slot::new(self.link.clone()), tls: self.link.info().tls.clone() })
     }
 }
 

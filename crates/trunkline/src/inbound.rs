@@ -23,13 +23,27 @@ const CHALLENGE: Duration = Duration::from_secs(1);
 const PROVISIONAL: Duration = Duration::from_secs(5);
 
 /// A name claimed by a `peers` entry proves that entry's cookie and no other; then the listener's, then the node's.
-pub(crate) fn credentials(listen: &Listen, peers: Arc<[(AccessPattern, Cookie)]>, node: Cookie) -> Box<CredentialsFn> {
-    let (allow, own) = (listen.allow.clone(), listen.cookie.clone().unwrap_or(node));
+/// Nobody else is called what this node is.
+pub(crate) fn credentials(
+    name: &NodeName,
+    listen: &Listen,
+    peers: Arc<[(AccessPattern, Cookie)]>,
+    node: Cookie,
+) -> Box<CredentialsFn> {
+    let (name, allow, own) = (name.clone(), listen.allow.clone(), listen.cookie.clone().unwrap_or(node));
     Box::new(move |from: &NodeName, _label: &str| {
-        if allow.as_ref().is_some_and(|allow| !allow.iter().any(|names| names.is_match(from.as_str()))) {
+        if *from == name || allow.as_ref().is_some_and(|allow| !allow.iter().any(|names| names.is_match(from.as_str())))
+        {
             return Credential::NotAllowed;
         }
         Credential::Cookie(peer_cookie(&peers, from).unwrap_or(&own).clone())
+    })
+}
+
+/// As [`credentials`], for sessions with the registrar: a name that an entry claims announces itself by that cookie.
+pub(crate) fn registrar_credentials(peers: Arc<[(AccessPattern, Cookie)]>, node: Cookie) -> Box<CredentialsFn> {
+    Box::new(move |from: &NodeName, _label: &str| {
+        Credential::Cookie(peer_cookie(&peers, from).unwrap_or(&node).clone())
     })
 }
 
@@ -79,7 +93,7 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered) {
     };
     let accepted = Arc::new(Accepted::default());
     let hooks = Hooks {
-        on_first_frame: Some(on_first_frame(node.clone(), from.clone(), accepted.clone())),
+        on_first_frame: Some(on_first_frame(&node, from.clone(), accepted.clone())),
         on_down: Some(node.on_down(from.clone(), link_id)),
         hold: None,
     };
@@ -107,9 +121,11 @@ pub(crate) async fn answers(live: &Live) -> bool {
     !matches!(answer, Err(CallError::TimedOut(_) | CallError::LinkDown(_) | CallError::NotSent(_)))
 }
 
-fn on_first_frame(node: Arc<Inner>, from: NodeName, accepted: Arc<Accepted>) -> FirstFrameHook {
+fn on_first_frame(node: &Arc<Inner>, from: NodeName, accepted: Arc<Accepted>) -> FirstFrameHook {
+    // The link's task must not keep the node alive.
+    let node = Arc::downgrade(node);
     Box::new(move || {
-        let link = accepted.link.get()?;
+        let (link, node) = (accepted.link.get()?, node.upgrade()?);
         let switched = node.registry.confirmed(&from, link.info().id, |live, old| {
             live.take_place(old.and_then(|(old, alive)| alive.then_some(old)));
         });

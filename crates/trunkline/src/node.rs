@@ -28,7 +28,7 @@ use trunkline_route::{
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
 use crate::connection::Live;
 use crate::events::{CAPACITY, Event, Events};
-use crate::inbound::{credentials, decide, peer_cookie};
+use crate::inbound::{credentials, decide, peer_cookie, registrar_credentials};
 use crate::ports::NodePorts;
 use crate::{CallError, ConnectError, Connection, PING_SERVICE, SendError, StartError};
 
@@ -65,6 +65,9 @@ pub(crate) struct Inner {
     /// Links that gave way to another and still deliver.
     draining: Mutex<BTreeMap<NodeName, Vec<Link>>>,
     shutting_down: AtomicBool,
+    /// Nothing may be spawned any more.
+    is_dropped: AtomicBool,
+    own_addresses: Vec<SocketAddr>,
 }
 
 impl Inner {
@@ -80,9 +83,19 @@ impl Inner {
         self.shutting_down.load(Ordering::Acquire)
     }
 
+    /// Whether a socket address is one this node listens at.
+    pub(crate) fn listens_at(&self, address: SocketAddr) -> bool {
+        let same =
+            |own: &SocketAddr| own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified());
+        self.own_addresses.iter().any(same)
+    }
+
     /// Runs the task of a link; it ends with the node.
     pub(crate) fn spawn(&self, driver: impl Future<Output = ()> + Send + 'static) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_dropped.load(Ordering::Acquire) {
+            return;
+        }
         while links.try_join_next().is_some() {}
         links.spawn(driver);
     }
@@ -93,7 +106,7 @@ impl Inner {
         let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
         let elders = draining.entry(peer.clone()).or_default();
         elders.retain(|elder| elder.down().is_none());
-        elders.extend(replaced.map(|old| old.link.clone()));
+        elders.extend(replaced.map(|old| old.link.clone()).filter(|old| old.down().is_none()));
         let elders = elders.clone();
         if elders.is_empty() {
             draining.remove(peer);
@@ -107,19 +120,19 @@ impl Inner {
     }
 
     /// A link that gave way has ended: nobody is to wait for it, and what it lost is told.
-    fn elder_down(&self, peer: NodeName, link: LinkId, reason: &Down) {
+    fn elder_down(&self, peer: &NodeName, link: LinkId, reason: &Down) {
         let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(elders) = draining.get_mut(&peer) else { return };
+        let Some(elders) = draining.get_mut(peer) else { return };
         let before = elders.len();
         elders.retain(|elder| elder.info().id != link);
         let was_elder = elders.len() < before;
         if elders.is_empty() {
-            draining.remove(&peer);
+            draining.remove(peer);
         }
         drop(draining);
         if was_elder && !reason.is_normal() {
             tracing::warn!(%peer, %reason, "a replaced link broke before it was drained; messages on it may be lost");
-            self.emit(Event::DrainBroken { peer, reason: reason.clone() });
+            self.emit(Event::DrainBroken { peer: peer.clone(), reason: reason.clone() });
         }
     }
 
@@ -140,10 +153,9 @@ impl Inner {
             let Some(node) = node.upgrade() else { return };
             if node.registry.down(&peer, link) {
                 tracing::info!(%peer, %reason, "down");
-                node.emit(Event::Down { peer, reason: reason.clone() });
-            } else {
-                node.elder_down(peer, link, reason);
+                node.emit(Event::Down { peer: peer.clone(), reason: reason.clone() });
             }
+            node.elder_down(&peer, link, reason);
         })
     }
 
@@ -174,7 +186,7 @@ impl Inner {
             target: name.clone(),
             candidates: self.candidates(name, route),
             discovery: self.discovery.clone(),
-            defaults: self.defaults.clone(),
+            defaults: Defaults { cookie: self.cookie_for(name).clone(), ..self.defaults.clone() },
             policy: self.policy,
             memory: self.memory().clone(),
             given: route.is_some(),
@@ -189,24 +201,31 @@ impl Inner {
             return false;
         }
         let candidates = self.candidates(name, route);
-        let considered = if info.role == Role::Initiator { candidates.len() } else { 1 };
         if candidates.is_empty() {
             let tls = if self.defaults.tls { TlsMode::Verify(None) } else { TlsMode::CookieOnly };
-            return self.meets(name, info, None, &tls);
+            // No route demands anything of a peer that came in; the listener judged it.
+            return info.role == Role::Responder || self.meets(name, live, None, &tls);
         }
+        let considered = if info.role == Role::Initiator { candidates.len() } else { 1 };
         candidates.iter().take(considered).any(|candidate| {
             let (_, tls) = candidate.route.demands(&self.defaults);
-            self.meets(name, info, candidate.route.cookie(), &tls)
+            self.meets(name, live, candidate.route.cookie(), &tls)
         })
     }
 
-    fn meets(&self, name: &NodeName, info: &LinkInfo, cookie: Option<&Cookie>, tls: &TlsMode) -> bool {
+    /// The cookie of a name no route has one for: a `peers` entry claims it in both directions.
+    fn cookie_for(&self, name: &NodeName) -> &Cookie {
+        peer_cookie(&self.peers, name).unwrap_or(&self.defaults.cookie)
+    }
+
+    fn meets(&self, name: &NodeName, live: &Live, cookie: Option<&Cookie>, tls: &TlsMode) -> bool {
+        let info = live.link.info();
         let cookie = match cookie {
             Some(cookie) => info.cookie == *cookie,
-            None => info.cookie == self.defaults.cookie || peer_cookie(&self.peers, name) == Some(&info.cookie),
+            None => info.role == Role::Responder || info.cookie == *self.cookie_for(name),
         };
         let verified = match tls {
-            TlsMode::Verify(_) => info.tls == *tls,
+            TlsMode::Verify(_) => live.tls() == *tls,
             TlsMode::CookieOnly | TlsMode::DangerousSkipVerify(_) => true,
         };
         cookie && verified
@@ -240,6 +259,7 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.inner.shutting_down.store(true, Ordering::Release);
+        self.inner.is_dropped.store(true, Ordering::Release);
         self.inner.links.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         self.inner.directory.close();
     }
@@ -314,7 +334,7 @@ impl Node {
         let peers: Arc<[_]> = builder.peers.into();
         let mut sockets = Vec::new();
         for listen in &builder.listen {
-            sockets.push(bind(listen, &builder.limits, peers.clone(), &cookie)?);
+            sockets.push(bind(&builder.name, listen, &builder.limits, peers.clone(), &cookie)?);
         }
         let tls_error = |what: &dyn fmt::Display| {
             let what = what.to_string();
@@ -328,7 +348,13 @@ impl Node {
 
         let embedded = match &builder.registrar {
             RegistrarChoice::Embedded { listen, serve: true } => {
-                let started = Embedded::start(native.clone(), *listen, cookie.clone(), builder.limits);
+                let started = Embedded::start(
+                    native.clone(),
+                    *listen,
+                    cookie.clone(),
+                    builder.limits,
+                    registrar_credentials(peers.clone(), cookie.clone()),
+                );
                 Some(started.map_err(|cause| StartError::RegistrarListen { address: *listen, cause })?)
             }
             RegistrarChoice::Embedded { listen, serve: false } => {
@@ -379,6 +405,8 @@ impl Node {
             links: Mutex::default(),
             draining: Mutex::default(),
             shutting_down: AtomicBool::new(false),
+            is_dropped: AtomicBool::new(false),
+            own_addresses: sockets.iter().map(|(_, address)| *address).collect(),
         });
         let (mut listeners, mut listening, mut endpoints) = (JoinSet::new(), Vec::new(), Vec::new());
         for (listen, (socket, address)) in builder.listen.iter().zip(sockets) {
@@ -584,12 +612,14 @@ impl Node {
         deadline: Duration,
     ) -> Result<Bytes, CallError> {
         let name = name.into_name().map_err(ConnectError::from)?;
+        let until = now() + deadline;
+        let left = || until.saturating_duration_since(now());
         let whole = async {
             let connection = self.connect_by(name.clone(), None).await?;
-            match connection.call(service, "", body, deadline).await {
+            match connection.call(service, "", body, left()).await {
                 Err(LinkCallError::NotSent(LinkSendError::Down(_) | LinkSendError::Draining)) => {
                     let connection = self.connect_by(name.clone(), None).await?;
-                    Ok(connection.call(service, "", body, deadline).await?)
+                    Ok(connection.call(service, "", body, left()).await?)
                 }
                 result => Ok(result?),
             }
@@ -642,22 +672,24 @@ impl Node {
         inner.shutting_down.store(true, Ordering::Release);
         *self.lease() = None;
         self.handle.listeners.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-        let links = inner.registry.links();
-        for (_, live) in &links {
-            live.link.go_away(CloseCode::GoingAway);
+        let mut links: Vec<Link> = inner.registry.links().into_iter().map(|(_, live)| live.link).collect();
+        {
+            let draining = inner.draining.lock().unwrap_or_else(PoisonError::into_inner);
+            links.extend(draining.values().flatten().filter(|elder| elder.down().is_none()).cloned());
+        }
+        for link in &links {
+            link.go_away(CloseCode::GoingAway);
         }
         let all = async {
-            for (_, live) in &links {
-                live.link.closed().await;
+            for link in &links {
+                link.closed().await;
             }
         };
         let _ = tokio::time::timeout(grace, all).await;
-        let cut = links.iter().filter(|(_, live)| live.link.down().is_none()).count();
+        let unfinished = links.iter().filter(|link| link.down().is_none());
+        let cut = unfinished.inspect(|link| link.close(CloseCode::GoingAway)).count();
         inner.directory.close();
         let mut tasks = std::mem::take(&mut *inner.links.lock().unwrap_or_else(PoisonError::into_inner));
-        if cut > 0 {
-            tasks.abort_all();
-        }
         // The last words are on their way; a peer that does not take them is not waited for.
         let _ =
             tokio::time::timeout(Duration::from_secs(1), async { while tasks.join_next().await.is_some() {} }).await;
@@ -672,6 +704,7 @@ impl fmt::Debug for Node {
 }
 
 fn bind(
+    name: &NodeName,
     listen: &Listen,
     limits: &trunkline_link::NativeLimits,
     peers: Arc<[(AccessPattern, Cookie)]>,
@@ -683,7 +716,7 @@ fn bind(
         None => ServerTls::ephemeral(),
     };
     let tls = tls.map_err(|cause| StartError::Tls { what: format!("listener {address}"), cause })?;
-    let credentials = credentials(listen, peers, cookie.clone());
+    let credentials = credentials(name, listen, peers, cookie.clone());
     let socket = Listener::bind(address, Mode::Node, tls, limits.gate, credentials);
     let socket = socket.map_err(|cause| StartError::Listen { address, cause })?;
     let bound = socket.local_addr().map_err(|cause| StartError::Listen { address, cause })?;

@@ -2,18 +2,22 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use trunkline_dial::exec::Ports;
 use trunkline_dial::pair::{FlightId, LinkRef};
 use trunkline_dial::{AttemptError, Held, Record};
 use trunkline_link::handshake::{CloseCode, HandshakeError, Mode, RejectCode};
-use trunkline_link::{Claims, DialError, Hooks, TlsError};
+use trunkline_link::{Claims, DialError, Hooks, Link, TlsError};
 use trunkline_route::{Attempt, Endpoint, Host, NodeName, ResolverId};
 
 use crate::connection::Live;
 use crate::events::Event;
 use crate::inbound::answers;
 use crate::node::{Inner, now};
+
+/// How long a replaced link waits for the peer to hear from the new one.
+const UNHEARD: Duration = Duration::from_secs(5);
 
 /// One flight's view of the node.
 pub(crate) struct NodePorts {
@@ -44,7 +48,8 @@ impl Ports for NodePorts {
         let tls = node
             .client_tls(attempt.tls.profile(), &attempt.tls)
             .map_err(|e: TlsError| AttemptError::Local(e.to_string()))?;
-        let dialed = node.native.dial(socket, &attempt, Mode::Node, &tls, node.times).await.map_err(attempt_error)?;
+        let dialed = node.native.dial(socket, &attempt, Mode::Node, &tls, node.times).await;
+        let dialed = dialed.map_err(|error| attempt_error(error, node.listens_at(socket)))?;
         let verified = dialed.verified().clone();
         let namesake = node.registry.get(&verified.name);
         if let Some(live) = namesake.filter(|live| live.link.info().incarnation != verified.incarnation)
@@ -59,7 +64,7 @@ impl Ports for NodePorts {
         };
         let claims = ticket.claims();
         let claims = Claims { known_epoch: claims.known_epoch, have_link: claims.have_link, replaces: claims.replaces };
-        let standing = dialed.finish(claims).await.map_err(attempt_error)?;
+        let standing = dialed.finish(claims).await.map_err(|error| attempt_error(error, false))?;
         // From here to the end nothing is awaited: the link is up, or it never was.
         let info = standing.info().clone();
         let link = LinkRef { id: info.id, epoch: info.epoch, incarnation: info.incarnation, dialled: true };
@@ -78,12 +83,18 @@ impl Ports for NodePorts {
         let live = Live::new(link);
         live.take_place(survivor.as_ref());
         if !node.registry.install(&info.peer, live.clone()) {
+            // An inbound link came up in between: who holds the connection is to use that one.
+            if let Some(current) = node.registry.get(&info.peer) {
+                live.slot().switch(current.link);
+            }
             return Err(AttemptError::Adopted);
         }
         node.up(&info, old.as_ref());
         node.spawn(driver);
-        if let Some((old, retire)) = old {
-            old.retire(retire.alive);
+        match old {
+            Some((old, retire)) if retire.alive => node.spawn(retire_after(old, live.link.clone())),
+            Some((old, _)) => old.retire(false),
+            None => {}
         }
         Ok((info.peer, live))
     }
@@ -106,18 +117,34 @@ impl Ports for NodePorts {
     }
 }
 
-fn attempt_error(error: DialError) -> AttemptError {
+/// Ends a replaced link once the peer has: it does so when it heard from the new one. Before, it would see its only
+/// link drain.
+async fn retire_after(old: Live, new: Link) {
+    tokio::select! {
+        () = old.link.inbound_done() => {}
+        _ = new.closed() => {}
+        () = tokio::time::sleep(UNHEARD) => {}
+    }
+    old.retire(true);
+}
+
+/// What the listener says before it is proven is advice: it leads to the next candidate and to nothing else. That the
+/// address is this node's own is believed only of one it listens at.
+fn attempt_error(error: DialError, own_address: bool) -> AttemptError {
     match error {
         DialError::Handshake(HandshakeError::Closed { code, text }) => match code {
             CloseCode::Duplicate | CloseCode::LostTie => AttemptError::Adopted,
             CloseCode::NameInUse => AttemptError::NameInUse("the peer still talks to it".into()),
             code => AttemptError::Rejected(HandshakeError::Closed { code, text }.to_string()),
         },
-        DialError::Handshake(HandshakeError::Rejected { code: RejectCode::Myself, .. }) => AttemptError::Myself,
-        DialError::Handshake(error @ HandshakeError::Rejected { .. }) => AttemptError::Rejected(error.to_string()),
+        DialError::Handshake(HandshakeError::Rejected { code: RejectCode::Myself, .. }) if own_address => {
+            AttemptError::Myself
+        }
+        DialError::Handshake(error @ (HandshakeError::Rejected { .. } | HandshakeError::Version { .. })) => {
+            AttemptError::Rejected(error.to_string())
+        }
         DialError::Handshake(HandshakeError::WrongCookie) => AttemptError::WrongCookie,
         DialError::Handshake(HandshakeError::WrongName { actual, .. }) => AttemptError::WrongName { actual },
-        DialError::Handshake(error @ HandshakeError::Version { .. }) => AttemptError::Version(error.to_string()),
         error @ DialError::UnknownVersion(..) => AttemptError::Version(error.to_string()),
         DialError::Handshake(error) => AttemptError::Handshake(error.to_string()),
         DialError::HandshakeEnded => AttemptError::Handshake("the peer closed in the middle".into()),
@@ -134,4 +161,27 @@ fn attempt_error(error: DialError) -> AttemptError {
 /// Out of file descriptors, of this process (24) or the machine (23): no other candidate would fare better.
 fn is_local(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_unproven_listener_says_leads_to_the_next_candidate() {
+        for code in [RejectCode::Myself, RejectCode::Version, RejectCode::Throttled, RejectCode::Refused] {
+            let rejected = HandshakeError::Rejected { code, retry_after_ms: 0, text: String::new() };
+            let error = attempt_error(DialError::Handshake(rejected), false);
+            assert!(matches!(error, AttemptError::Rejected(_)), "{error:?}");
+        }
+        let version = HandshakeError::Version { offered: "TLK/1".into() };
+        let error = attempt_error(DialError::Handshake(version), false);
+        assert_eq!(error.next(), trunkline_dial::Next::Candidate);
+    }
+
+    #[test]
+    fn that_an_address_is_our_own_is_believed_only_of_our_own() {
+        let rejected = HandshakeError::Rejected { code: RejectCode::Myself, retry_after_ms: 0, text: String::new() };
+        assert_eq!(attempt_error(DialError::Handshake(rejected), true), AttemptError::Myself);
+    }
 }

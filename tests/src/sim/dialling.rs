@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use trunkline_dial::pair::{LinkRef, MayFinish, OnAccept};
 use trunkline_dial::plan::{Event as PlanEvent, Lookup, OpId, Plan, Policy, Step};
 use trunkline_dial::{AttemptError, Candidate, Reason};
-use trunkline_link::handshake::{CloseCode, HandshakeError, Initiator, InitiatorConfig, Params, RejectCode};
+use trunkline_link::handshake::{CloseCode, HandshakeError, Initiator, InitiatorConfig, Params};
 use trunkline_route::{Attempt, NodeName, ResolverId, TlsMode};
 
 use super::faults::Fault;
@@ -577,7 +577,9 @@ fn attempt_error(error: HandshakeError) -> AttemptError {
     match error {
         HandshakeError::Closed { code: CloseCode::Duplicate | CloseCode::LostTie, .. } => AttemptError::Adopted,
         HandshakeError::Closed { code: CloseCode::NameInUse, .. } => AttemptError::NameInUse(String::new()),
-        HandshakeError::Rejected { code: RejectCode::Myself, .. } => AttemptError::Myself,
+        error @ (HandshakeError::Rejected { .. } | HandshakeError::Version { .. }) => {
+            AttemptError::Rejected(error.to_string())
+        }
         HandshakeError::WrongCookie => AttemptError::WrongCookie,
         HandshakeError::WrongName { actual, .. } => AttemptError::WrongName { actual },
         other => AttemptError::Handshake(other.to_string()),

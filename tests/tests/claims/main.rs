@@ -10,3 +10,4 @@ mod f_registrar;
 mod one_link;
 mod p_close;
 mod strangers;
+mod trust;
