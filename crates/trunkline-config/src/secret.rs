@@ -14,7 +14,9 @@ const MAX_SECRET_BYTES: u64 = 8192;
 /// The most that is read from a PEM file: the platform's whole root store has about 250 KiB.
 const MAX_PEM_BYTES: u64 = 4 << 20;
 
-/// The least characters of a token: 128 bits need 32 in hexadecimal and 22 in base64.
+/// The least characters of a token of hexadecimal digits only: 128 bits.
+const MIN_HEX_TOKEN_LEN: usize = 32;
+/// The least characters of any other token: 128 bits in base64.
 const MIN_TOKEN_LEN: usize = 22;
 
 /// The token that a client of a TCP admin interface must show. `Debug` is redacted; zeroed when dropped.
@@ -22,10 +24,12 @@ const MIN_TOKEN_LEN: usize = 22;
 pub struct AdminToken(Cookie);
 
 impl AdminToken {
-    /// Checks that the text carries 128 bits: at least 22 printable characters, and not few different ones.
+    /// Checks that the text carries 128 bits: at least 32 hexadecimal or 22 other printable characters, and not few
+    /// different ones.
     pub(crate) fn new(bytes: &[u8]) -> Result<Self, String> {
         const REMEDY: &str = "make one with `openssl rand -hex 16`";
-        if bytes.len() < MIN_TOKEN_LEN {
+        let is_hex = bytes.iter().all(u8::is_ascii_hexdigit);
+        if bytes.len() < if is_hex { MIN_HEX_TOKEN_LEN } else { MIN_TOKEN_LEN } {
             let len = bytes.len();
             return Err(format!(
                 "the token has {len} characters and is too weak; 128 bits need 32 hexadecimal or 22 base64 ones: {REMEDY}"

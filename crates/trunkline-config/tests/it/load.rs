@@ -231,6 +231,9 @@ fn an_admin_listener_on_tcp_needs_a_strong_token() {
     dir.secret("same", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
     let admin = |rest: &str| dir.node(&format!("  admin: {{ listen: \"127.0.0.1:4490\"{rest} }}\n"));
     refused(admin(""), &["node.admin.listen", "needs a token", "openssl rand -hex 16", "socket: default"]);
+    // Thirty-one hexadecimal digits carry 124 bits.
+    dir.secret("short-hex", "0123456789abcdef0123456789abcde");
+    refused(admin(", token_file: short-hex"), &["node.admin.token_file", "too weak", "128 bits"]);
     refused(admin(", token_file: weak"), &["node.admin.token_file", "too weak", "128 bits"]);
     refused(admin(", token_file: same"), &["node.admin.token_file", "too weak"]);
     refused(admin(", token_env: NOPE"), &["node.admin.token_env", "`NOPE` is not set"]);
