@@ -27,6 +27,8 @@ impl Default for GateLimits {
 
 /// How long a success speaks for a prefix.
 const TRUST: Duration = Duration::from_secs(3600);
+/// How long a failure is remembered after the last one.
+const GRUDGE: Duration = Duration::from_secs(3600);
 /// Prefixes and callers remembered; the oldest go first.
 const MEMORY: usize = 4096;
 
@@ -60,6 +62,16 @@ impl Prefix {
 struct Slot {
     prefix: Prefix,
     heard: Instant,
+}
+
+/// A proof under way, counted as failed; hand it to [`Gate::proved`] when it was valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a proof that is not handed back stays a failure"]
+pub struct Proof {
+    prefix: Prefix,
+    name: NodeName,
+    /// It was counted against the caller by itself.
+    known: bool,
 }
 
 #[derive(Debug, Default)]
@@ -156,29 +168,45 @@ impl Gate {
         (until > now).then(|| until - now)
     }
 
-    /// A proof begins: it counts as failed until [`Gate::proved`] takes it back.
-    pub fn proof_begins(&mut self, now: Instant, ip: IpAddr, name: &NodeName) {
+    /// A proof begins: it counts as failed until [`Gate::proved`] takes it back. Failures are forgotten when none
+    /// came for an hour.
+    pub fn proof_begins(&mut self, now: Instant, ip: IpAddr, name: &NodeName) -> Proof {
         let key = self.failure_key(now, ip, name);
+        let proof = Proof { prefix: key.0, name: name.clone(), known: key.1.is_some() };
         let limits = self.limits;
-        if self.failures.len() >= MEMORY {
+        if self.failures.len() >= MEMORY && !self.failures.contains_key(&key) {
             let oldest = self.failures.iter().min_by_key(|(_, f)| f.last).map(|(key, _)| key.clone());
             oldest.and_then(|key| self.failures.remove(&key));
         }
         let failures = self.failures.entry(key).or_default();
+        if failures.last.is_some_and(|last| now.saturating_duration_since(last) > GRUDGE) {
+            *failures = Failures::default();
+        }
         failures.last = Some(now);
         failures.count = failures.count.saturating_add(1);
         if let Some(beyond) = failures.count.checked_sub(limits.free_failures + 1) {
             let wait = Duration::from_secs(1 << beyond.min(16)).min(limits.longest_wait);
             failures.until = Some(now + wait);
         }
+        proof
     }
 
-    /// The proof was valid.
-    pub fn proved(&mut self, now: Instant, ip: IpAddr, name: &NodeName) {
-        self.failures.remove(&self.failure_key(now, ip, name));
-        self.failures.remove(&(Prefix::of(ip), None));
-        remember(&mut self.trusted, Prefix::of(ip), now);
-        remember(&mut self.known, (Prefix::of(ip), name.clone()), now);
+    /// The proof was valid: what its beginning counted is taken back, and nothing else, so that guesses are not
+    /// forgotten because a neighbour holds the cookie.
+    pub fn proved(&mut self, now: Instant, proof: Proof) {
+        let Proof { prefix, name, known } = proof;
+        let key = (prefix, known.then(|| name.clone()));
+        if let Some(failures) = self.failures.get_mut(&key) {
+            failures.count = failures.count.saturating_sub(1);
+            if failures.count <= self.limits.free_failures {
+                failures.until = None;
+            }
+            if failures.count == 0 {
+                self.failures.remove(&key);
+            }
+        }
+        remember(&mut self.trusted, prefix, now);
+        remember(&mut self.known, (prefix, name), now);
     }
 }
 
@@ -194,9 +222,15 @@ fn remember<K: Clone + Eq + std::hash::Hash>(map: &mut HashMap<K, Instant>, key:
 #[expect(clippy::disallowed_methods, reason = "the tests need one instant to start from")]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    fn prove(gate: &mut Gate, now: Instant, ip: IpAddr, name: &NodeName) {
+        let proof = gate.proof_begins(now, ip, name);
+        gate.proved(now, proof);
     }
 
     fn secs(n: u64) -> Duration {
@@ -219,7 +253,7 @@ mod tests {
     fn a_prefix_that_authenticated_keeps_an_allowance() {
         let now = Instant::now();
         let mut gate = Gate::new(GateLimits { slots: 4, allowance: 3, ..GateLimits::default() });
-        gate.proved(now, ip("10.0.1.1"), &"a@h".parse().unwrap());
+        prove(&mut gate, now, ip("10.0.1.1"), &"a@h".parse().unwrap());
         for n in 0..3 {
             gate.admit(now, ip(&format!("10.0.1.{n}")));
         }
@@ -235,13 +269,66 @@ mod tests {
         let (from, name) = (ip("10.0.1.1"), "a@h".parse().unwrap());
         let mut waits = vec![];
         for _ in 0..14 {
-            gate.proof_begins(now, from, &name);
+            let _ = gate.proof_begins(now, from, &name);
             waits.push(gate.must_wait(now, from, &name).map_or(0, |w| w.as_secs()));
         }
         assert_eq!(waits, [0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(gate.must_wait(now, ip("10.0.2.1"), &name), None);
-        gate.proved(now, from, &name);
-        assert_eq!(gate.must_wait(now, from, &name), None);
+        // Forgotten an hour after the last one.
+        let _ = gate.proof_begins(now + secs(3700), from, &name);
+        assert_eq!(gate.must_wait(now + secs(3700), from, &name), None);
+    }
+
+    #[test]
+    fn a_valid_proof_takes_back_itself_and_no_guess_of_a_neighbour() {
+        let now = Instant::now();
+        let mut gate = Gate::new(GateLimits::default());
+        let (from, friend, stranger) = (ip("10.0.1.1"), "friend@h".parse().unwrap(), "x@h".parse().unwrap());
+        for _ in 0..5 {
+            let _ = gate.proof_begins(now, from, &stranger);
+            prove(&mut gate, now, from, &friend);
+        }
+        assert_eq!(gate.must_wait(now, from, &stranger), None);
+        let _ = gate.proof_begins(now, from, &stranger);
+        prove(&mut gate, now, from, &friend);
+        assert!(gate.must_wait(now, from, &stranger).is_some());
+        assert_eq!(gate.must_wait(now, from, &friend), None);
+    }
+
+    #[test]
+    fn a_valid_sixth_proof_costs_no_wait() {
+        let now = Instant::now();
+        let mut gate = Gate::new(GateLimits::default());
+        let (from, name) = (ip("10.0.1.1"), "a@h".parse().unwrap());
+        for _ in 0..5 {
+            let _ = gate.proof_begins(now, from, &name);
+        }
+        prove(&mut gate, now, from, &name);
+        assert_eq!(gate.must_wait(now, from, &"b@h".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn valid_proofs_are_never_slowed_down_also_when_several_are_under_way() {
+        let now = Instant::now();
+        let names: [NodeName; 3] = ["a@h", "b@h", "c@h"].map(|name| name.parse().unwrap());
+        for (most, distinct) in [(1, 1), (2, 1), (3, 1), (3, 3)] {
+            let mut gate = Gate::new(GateLimits::default());
+            let (from, mut under_way) = (ip("10.0.1.1"), VecDeque::new());
+            for n in 0..1000 {
+                let (now, name) = (now + secs(n as u64 * 10), &names[n % distinct]);
+                assert_eq!(gate.must_wait(now, from, name), None, "{n} of {most}");
+                under_way.push_back(gate.proof_begins(now, from, name));
+                if under_way.len() == most {
+                    // In order and out of it.
+                    let proof = if n % 2 == 0 { under_way.pop_front() } else { under_way.pop_back() };
+                    gate.proved(now, proof.unwrap());
+                }
+            }
+            for proof in under_way {
+                gate.proved(now, proof);
+            }
+            assert!(gate.failures.is_empty(), "nothing is left behind");
+        }
     }
 
     #[test]
@@ -249,9 +336,9 @@ mod tests {
         let now = Instant::now();
         let mut gate = Gate::new(GateLimits::default());
         let (from, friend, stranger) = (ip("10.0.1.1"), "friend@h".parse().unwrap(), "x@h".parse().unwrap());
-        gate.proved(now, from, &friend);
+        prove(&mut gate, now, from, &friend);
         for _ in 0..20 {
-            gate.proof_begins(now, from, &stranger);
+            let _ = gate.proof_begins(now, from, &stranger);
         }
         assert!(gate.must_wait(now, from, &stranger).is_some());
         assert_eq!(gate.must_wait(now, from, &friend), None);
@@ -265,9 +352,9 @@ mod tests {
             let from = IpAddr::from(n.to_be_bytes().map(|b| b.wrapping_mul(7)));
             let name: NodeName = format!("n{n}@h").parse().unwrap();
             gate.admit(now, from);
-            gate.proof_begins(now, from, &name);
+            let proof = gate.proof_begins(now, from, &name);
             if n % 3 == 0 {
-                gate.proved(now, from, &name);
+                gate.proved(now, proof);
             }
         }
         assert!(gate.slots.len() <= 512 && gate.failures.len() <= MEMORY);

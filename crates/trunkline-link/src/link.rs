@@ -227,6 +227,10 @@ pub(crate) struct Shared {
     state: Notify,
     inbound_done: OnceLock<()>,
     pub(crate) counters: Counters,
+    /// Reading waits for a hold, so nothing can be known of the peer.
+    pub(crate) held: AtomicBool,
+    /// How many [`Link::probe`]s want to know of every read.
+    probes: AtomicUsize,
 }
 
 impl Shared {
@@ -244,6 +248,8 @@ impl Shared {
             state: Notify::new(),
             inbound_done: OnceLock::new(),
             counters: Counters::default(),
+            held: AtomicBool::new(false),
+            probes: AtomicUsize::new(0),
         }
     }
 
@@ -276,6 +282,15 @@ impl Shared {
 
     pub(crate) fn go_away(&self, code: CloseCode) {
         self.turn(|out| out.outbox.go_away(code.to_byte(), ""));
+    }
+
+    /// The socket gave `bytes`.
+    pub(crate) fn heard(&self, bytes: usize) {
+        // In one order with a probe, which is counted before it looks: one of the two sees the other.
+        self.counters.bytes_in.fetch_add(bytes as u64, Ordering::SeqCst);
+        if self.probes.load(Ordering::SeqCst) > 0 {
+            self.state.notify_waiters();
+        }
     }
 
     pub(crate) fn ping(&self) {
@@ -450,6 +465,22 @@ impl Drop for Pending {
     }
 }
 
+/// A probe under way.
+struct Probing<'a>(&'a AtomicUsize);
+
+impl<'a> Probing<'a> {
+    fn new(probes: &'a AtomicUsize) -> Self {
+        probes.fetch_add(1, Ordering::SeqCst);
+        Self(probes)
+    }
+}
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// A live link to one peer. Clones share it; it stays up until closed by [`Link::close`], [`Link::go_away`], the
 /// peer, or the network.
 #[derive(Clone)]
@@ -559,6 +590,25 @@ impl Link {
     /// Whether two handles are of one link.
     pub fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Whether the peer lives: asks by a ping ahead of everything, and is `true` as soon as anything comes from it.
+    /// Also answers on a link that goes away. A link whose reading waits for a hold (see [`crate::Hooks`]) counts
+    /// as alive unless it is down. `false` when it is down or nothing came `within` the time.
+    pub async fn probe(&self, within: Duration) -> bool {
+        let shared = &*self.shared;
+        let _counted = Probing::new(&shared.probes);
+        let heard = |shared: &Shared| shared.counters.bytes_in.load(Ordering::SeqCst);
+        let before = heard(shared);
+        shared.ping();
+        let answer = shared.until(|shared| {
+            let up = shared.down.get().is_none();
+            let alive = up && (shared.held.load(Ordering::Relaxed) || heard(shared) != before);
+            (alive || !up).then_some(alive)
+        });
+        let answer = tokio::time::timeout(within, answer).await;
+        // A hold that began meanwhile told nobody.
+        answer.unwrap_or_else(|_| shared.held.load(Ordering::Relaxed) && shared.down.get().is_none())
     }
 
     /// Sends a ping ahead of everything; a peer that is alive is heard from within a round trip.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -214,6 +214,7 @@ impl Listener {
         config.mode = self.mode;
         let mut machine = <Responder>::new(config, exporter);
         let hello1 = pipe.message().await.map_err(|_| AnswerError::Ended)?;
+        let proof = OnceLock::new();
         let hello = {
             let _permit = native.permits.acquire().await;
             machine.hello1(&hello1, &|from: &NodeName, label: &str| {
@@ -224,7 +225,7 @@ impl Listener {
                 }
                 let credential = (self.credentials)(from, label);
                 if matches!(credential, Credential::Cookie(_)) {
-                    gate.proof_begins(now, address.ip(), from);
+                    proof.get_or_init(|| gate.proof_begins(now, address.ip(), from));
                 }
                 credential
             })
@@ -239,7 +240,9 @@ impl Listener {
         }
         let finish = pipe.message().await.map_err(|_| AnswerError::Ended)?;
         let offer = machine.finish(&finish).map_err(AnswerError::Handshake)?;
-        lock(&self.gate).proved(now().into_std(), address.ip(), &offer.from);
+        if let Some(proof) = proof.into_inner() {
+            lock(&self.gate).proved(now().into_std(), proof);
+        }
         if offer.params.abandon {
             return Err(AnswerError::Abandoned);
         }

@@ -28,6 +28,20 @@ use crate::tls::{ClientTls, TlsError};
 /// The most bytes taken from a listener before the link stands; certificates chains come this way.
 const MAX_FROM_LISTENER: usize = 64 * 1024;
 
+/// The shortest silence before a ping: below it the pings of two ends would be a load of their own.
+const MIN_IDLE: Duration = Duration::from_millis(100);
+/// What a peer that announces less is taken to have announced: nobody can ping a peer in time that gives a link up
+/// sooner, and trying must not make a storm.
+const MIN_DEAD_AFTER: Duration = Duration::from_secs(1);
+/// The largest message this end ever sends, whatever the peer announces.
+const HARD_MAX_MESSAGE: usize = 64 * 1024 * 1024;
+
+/// How long nothing may come before this end pings a peer that announced `dead_after_ms`.
+fn idle(own: Duration, dead_after_ms: u32) -> Duration {
+    let dead_after = Duration::from_millis(dead_after_ms.into()).max(MIN_DEAD_AFTER);
+    own.min(dead_after / 3).max(MIN_IDLE)
+}
+
 /// The limits and times of the native stack. The defaults are those of `docs/WIRE.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NativeLimits {
@@ -61,7 +75,7 @@ pub struct Native {
     /// Bounds the handshakes whose cryptography runs at once, so that a flood cannot starve live links.
     pub(crate) permits: Semaphore,
     software: String,
-    farewells: Farewells,
+    pub(crate) farewells: Farewells,
 }
 
 /// The times of one dial.
@@ -208,9 +222,14 @@ impl Native {
             half.verified = true;
             Ok::<_, DialError>(verified)
         };
-        let verified = tokio::time::timeout_at(deadline, whole)
-            .await
-            .map_err(|_| DialError::HandshakeTimeout(times.handshake))??;
+        let ended = tokio::time::timeout_at(deadline, whole).await;
+        let verified = match ended.unwrap_or(Err(DialError::HandshakeTimeout(times.handshake))) {
+            Ok(verified) => verified,
+            Err(error) => {
+                courtesy.close();
+                return Err(error);
+            }
+        };
         Ok(Dialed {
             courtesy,
             verified,
@@ -351,14 +370,28 @@ impl Standing {
         let peer = Window {
             link: self.peer.link_credit.into(),
             mailbox: self.peer.mailbox_credit.into(),
-            max_message: self.peer.max_message as usize,
+            max_message: (self.peer.max_message as usize).min(HARD_MAX_MESSAGE),
         };
-        let keep_alive = KeepAlive {
-            idle: self.limits.keep_alive.idle.min(Duration::from_millis(u64::from(self.peer.dead_after_ms) / 3)),
-            ..self.limits.keep_alive
-        };
+        let keep_alive =
+            KeepAlive { idle: idle(self.limits.keep_alive.idle, self.peer.dead_after_ms), ..self.limits.keep_alive };
         let shared = Arc::new(Shared::new(self.info, peer, self.limits.window));
         let task = Task::new(self.pipe.stream, &self.pipe.plain, shared.clone(), directory, keep_alive, hooks);
         (Link { shared }, task.run())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_announcement_of_a_peer_makes_a_storm_of_pings() {
+        let own = Duration::from_secs(5);
+        for announced in 0..=1000 {
+            assert_eq!(idle(own, announced), MIN_DEAD_AFTER / 3);
+        }
+        assert_eq!(idle(own, 6_000), Duration::from_secs(2));
+        assert_eq!(idle(own, u32::MAX), own);
+        assert_eq!(idle(Duration::ZERO, 15_000), MIN_IDLE);
     }
 }

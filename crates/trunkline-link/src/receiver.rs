@@ -56,6 +56,11 @@ pub(crate) struct Receiver {
     effects: Effects,
     on_first_frame: Option<FirstFrameHook>,
     hold: Option<Hold>,
+    /// Bytes of answers that may wait for the peer while it is still granted credit for calls: one window of
+    /// answers and one message, which an honest peer lets out as it reads. What waits in all stays below this and
+    /// the answers to calls already granted.
+    backlog: u64,
+    withheld: bool,
 }
 
 impl Receiver {
@@ -70,8 +75,11 @@ impl Receiver {
         let mut decoder = Decoder::default();
         decoder.keep(plain);
         let nobody = Arc::new(Origin { node: shared.info.peer.clone(), name: "".into() });
+        let window = shared.own_window;
         Self {
             decoder,
+            backlog: window.link.saturating_add(window.max_message as u64),
+            withheld: false,
             inbound: Inbound::new(shared.own_window),
             effects: Effects {
                 shared,
@@ -86,6 +94,7 @@ impl Receiver {
                 peer_gone: None,
                 peer_went_first: false,
                 messages: 0,
+                credited: false,
             },
             on_first_frame,
             hold,
@@ -115,16 +124,31 @@ impl Receiver {
         Ok(())
     }
 
-    /// Delivers what the last read brought and gives link credit back. An error is the peer's last word.
-    pub(crate) fn settle(&mut self) -> Result<(), Down> {
+    /// Link credit is due to the peer and not given while too much waits for it: settle again when bytes left.
+    pub(crate) fn withholds(&self) -> bool {
+        self.withheld
+    }
+
+    /// Delivers what the last read brought and gives link credit back. Says whether there was more than pings; an
+    /// error is the peer's last word.
+    pub(crate) fn settle(&mut self) -> Result<bool, Down> {
         let effects = &mut self.effects;
         effects.flush();
         effects.keeper.rest();
         let shared = &effects.shared;
-        shared.counters.messages_in.fetch_add(std::mem::take(&mut effects.messages), Ordering::Relaxed);
+        let messages = std::mem::take(&mut effects.messages);
+        shared.counters.messages_in.fetch_add(messages, Ordering::Relaxed);
         for class in [Class::Messages, Class::Replies] {
             let used = &mut effects.used[class as usize];
             if *used > 0 && *used >= shared.own_window.link / 4 {
+                // A peer that calls and lets no answer out gets no credit for further calls; never so for answers,
+                // or two such ends would wait for each other.
+                if class == Class::Messages {
+                    self.withheld = lock(&shared.out).outbox.is_backlogged(self.backlog);
+                    if self.withheld {
+                        continue;
+                    }
+                }
                 let bytes = (*used).min(u32::MAX.into()) as u32;
                 *used -= u64::from(bytes);
                 // Noted before it is written: the peer may use it at once.
@@ -134,7 +158,7 @@ impl Receiver {
         }
         match effects.goodbye.take() {
             Some((code, text)) => Err(Down::ClosedByPeer { code, text }),
-            None => Ok(()),
+            None => Ok(std::mem::take(&mut effects.credited) || messages > 0),
         }
     }
 
@@ -192,6 +216,8 @@ struct Effects {
     peer_gone: Option<CloseCode>,
     peer_went_first: bool,
     messages: u64,
+    /// Credit came: the peer read on.
+    credited: bool,
 }
 
 impl Effects {
@@ -286,10 +312,12 @@ impl Sink for Effects {
     }
 
     fn credit(&mut self, class: Class, bytes: u32) {
+        self.credited = true;
         self.shared.credit(class, bytes);
     }
 
     fn credit_mailbox(&mut self, id: u32, bytes: u32) {
+        self.credited = true;
         self.shared.credit_mailbox(id, bytes);
     }
 
@@ -317,5 +345,85 @@ impl Sink for Effects {
 
     fn close(&mut self, code: CloseCode, text: String) {
         self.goodbye = Some((code, text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::LinkInfo;
+    use crate::mux::Window;
+    use crate::pake::Role;
+
+    const WINDOW: Window = Window { link: 64_000, mailbox: 32_000, max_message: 10_000 };
+
+    /// One end without a socket.
+    struct End(Arc<Shared>, Receiver);
+
+    impl End {
+        fn new(own: Window, peer: Window) -> Self {
+            let info = LinkInfo {
+                peer: "a@h".parse().unwrap(),
+                incarnation: [0; 16],
+                id: [0; 16],
+                epoch: 1,
+                role: Role::Initiator,
+                version: 1,
+                address: "127.0.0.1:1".parse().unwrap(),
+                tls: trunkline_route::TlsMode::CookieOnly,
+                cookie: trunkline_route::Cookie::new("a cookie both ends hold").unwrap(),
+                software: String::new(),
+            };
+            let shared = Arc::new(Shared::new(info, peer, own));
+            Self(shared.clone(), Receiver::new(&[], shared, Arc::new(Directory::default()), None, None))
+        }
+
+        /// Writes everything to the other end, as the task does.
+        fn write(&mut self, to: &mut Self) {
+            loop {
+                let mut out = lock(&self.0.out);
+                while let Some((id, bytes)) = out.outbox.next_due() {
+                    self.1.granted_mailbox(id, bytes);
+                    out.outbox.grant_mailbox(id, bytes);
+                }
+                let Some(chunk) = out.outbox.take() else { break };
+                drop(out);
+                to.1.take(&chunk).unwrap();
+                to.1.settle().unwrap();
+                if self.1.withholds() {
+                    self.1.settle().unwrap();
+                }
+            }
+        }
+    }
+
+    /// How many of 20,000 calls to nobody go out.
+    fn flood(caller: Window) -> usize {
+        let mut caller = End::new(caller, WINDOW);
+        let mut called = End::new(WINDOW, Window { link: 64_000, ..WINDOW });
+        let mut calls = 0;
+        for _ in 0..1000 {
+            while calls < 20_000 && caller.0.with_out(|out| out.outbox.call(calls as u32, "nobody", "", 0, b"").is_ok())
+            {
+                calls += 1;
+            }
+            caller.write(&mut called);
+            called.write(&mut caller);
+        }
+        calls
+    }
+
+    #[test]
+    fn a_peer_that_lets_no_answer_out_gets_no_credit_for_more_calls() {
+        // A quarter of such a window never fills, so it never grants.
+        let calls = flood(Window { link: 1 << 40, ..WINDOW });
+        // One window of answers goes out; one and a message may wait, and what was granted before that showed.
+        let bound = (2 * WINDOW.link + WINDOW.max_message as u64 + WINDOW.link) / cost(0);
+        assert!(calls as u64 <= bound, "{calls} calls, {bound} allowed");
+    }
+
+    #[test]
+    fn a_peer_that_reads_answers_calls_on() {
+        assert_eq!(flood(WINDOW), 20_000);
     }
 }

@@ -27,7 +27,9 @@ pub struct KeepAlive {
     pub idle: Duration,
     /// The link is given up when nothing came for so long. Default 15 s.
     pub dead: Duration,
-    /// How long a link that is going away may take to finish. Default 10 s.
+    /// How long a link that is going away waits while nothing of what it waits for moves: no message is written or
+    /// read, and no credit comes. Default 10 s. What could not be written by then is lost, and the end is [`CloseCode::Timeout`]; when
+    /// only calls or the peer's own GOAWAY are missing, it is [`CloseCode::GoingAway`].
     pub drain: Duration,
 }
 
@@ -68,7 +70,7 @@ pub(crate) struct Task {
     pinged: bool,
     /// When a hold ends, done or not.
     hold_until: Option<Instant>,
-    /// When a link that goes away ends, finished or not.
+    /// When a link that goes away ends, finished or not, unless something moves.
     drain_until: Option<Instant>,
     /// Messages sent by the last look of the timer: none since means that buffers can go.
     sent: u64,
@@ -110,7 +112,7 @@ impl Task {
         let down = self.drive().await;
         // Whichever end says the last word of an orderly end, the one that wanted it is the one that closed.
         let told = match &down {
-            Down::ClosedHere(code) if self.receiver.peer_went_first() => {
+            Down::ClosedHere(code) if *code != CloseCode::Timeout && self.receiver.peer_went_first() => {
                 Down::ClosedByPeer { code: *code, text: String::new() }
             }
             down => down.clone(),
@@ -172,8 +174,12 @@ impl Task {
     /// Writes what there is and decides whether the link has come to its end. Says whether there is more to write.
     fn step(&mut self) -> Result<bool, Down> {
         let more = self.write().map_err(lost)?;
+        if self.receiver.withholds() {
+            self.receiver.settle()?;
+        }
         if self.receiver.is_held() && self.hold_until.is_none() {
             self.hold_until = Some(now() + self.keep_alive.drain);
+            self.shared.held.store(true, Ordering::Relaxed);
         }
         let shared = &self.shared;
         let out = lock(&shared.out);
@@ -182,15 +188,16 @@ impl Task {
         }
         if out.outbox.is_draining() {
             // An answer is queued and counted under this lock, so none can slip through in between.
-            let idle = out.outbox.is_empty() && shared.unanswered.load(Ordering::Acquire) == 0;
+            let written = out.outbox.is_empty() && !self.blocked;
+            let answered = shared.unanswered.load(Ordering::Acquire) == 0;
             drop(out);
-            let idle = idle && !self.blocked && !shared.calls_pending();
+            let idle = written && answered && !shared.calls_pending();
             if let Some(code) = self.receiver.peer_gone().filter(|_| idle) {
                 return Err(Down::ClosedHere(code));
             }
             let until = *self.drain_until.get_or_insert_with(|| now() + self.keep_alive.drain);
             if now() >= until {
-                return Err(Down::ClosedHere(CloseCode::GoingAway));
+                return Err(Down::ClosedHere(if written { CloseCode::GoingAway } else { CloseCode::Timeout }));
             }
         }
         Ok(more)
@@ -199,7 +206,7 @@ impl Task {
     /// Writes as much as goes at once. Says whether there is more and the socket would take it.
     fn write(&mut self) -> io::Result<bool> {
         if self.flush()? {
-            let (mut ahead, mut done) = (0, None);
+            let (mut ahead, mut done, mut lane) = (0, None, false);
             while ahead < WRITE_AHEAD {
                 let chunk = {
                     let mut out = lock(&self.shared.out);
@@ -211,6 +218,7 @@ impl Task {
                     if let Some(done) = done.take() {
                         out.outbox.recycle(done);
                     }
+                    lane |= out.outbox.has_messages();
                     let chunk = out.outbox.take();
                     out.scheduled = chunk.is_some();
                     self.shared.note_behind(&out);
@@ -224,6 +232,9 @@ impl Task {
             if let Some(done) = done {
                 lock(&self.shared.out).outbox.recycle(done);
             }
+            if lane {
+                self.moved();
+            }
             if ahead > 0 {
                 return Ok(self.flush()? && ahead >= WRITE_AHEAD);
             }
@@ -231,8 +242,18 @@ impl Task {
         Ok(false)
     }
 
+    /// Something a link that goes away waits for moved on. Pings do not count: they come as long as the peer lives.
+    fn moved(&mut self) {
+        if let Some(until) = &mut self.drain_until {
+            *until = now() + self.keep_alive.drain;
+        }
+    }
+
     fn flush(&mut self) -> io::Result<bool> {
         let (all, written) = self.stream.write_ready()?;
+        if written > 0 && self.blocked {
+            self.moved();
+        }
         self.shared.counters.bytes_out.fetch_add(written as u64, Ordering::Relaxed);
         self.blocked = !all;
         Ok(all)
@@ -249,7 +270,9 @@ impl Task {
         } else {
             self.stream.read_ready::<Broken>(READ, |chunk| Ok(receiver.take(chunk)?))
         };
-        receiver.settle()?;
+        if receiver.settle()? {
+            self.moved();
+        }
         match result {
             Ok(None) => Ok(()),
             Ok(Some(0)) => Err(Down::ConnectionLost("the stream ended without a close".into())),
@@ -257,7 +280,7 @@ impl Task {
                 self.heard = now();
                 self.pinged = false;
                 self.full_read = n == READ;
-                self.shared.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+                self.shared.heard(n);
                 Ok(())
             }
             Err(broken) => Err(broken.into()),
@@ -267,6 +290,7 @@ impl Task {
     /// The hold is over: takes what was read and kept.
     fn resume(&mut self) -> Result<(), Down> {
         self.hold_until = None;
+        self.shared.held.store(false, Ordering::Relaxed);
         let result = self.receiver.resume();
         self.receiver.settle()?;
         self.heard = now();

@@ -147,6 +147,11 @@ impl<P: Pake> Initiator<P> {
         Ok(Verified { name: hello2.name, incarnation: hello2.incarnation, version: hello2.version, link_id })
     }
 
+    /// Whether the handshake can still come to a proof: HELLO2 is awaited, or [`Initiator::finish`] is next.
+    pub fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::AwaitHello2(_) | Stage::Decide(_))
+    }
+
     /// Goes for the link: gives FINISH.
     ///
     /// # Errors

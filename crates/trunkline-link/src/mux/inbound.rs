@@ -1,6 +1,8 @@
+use std::collections::HashSet;
+
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{Class, Credit, Status, Window, cost};
+use super::{Class, Credit, MAX_NAMES, Status, Window, cost};
 use crate::frame::{self, Flow, Header, ProtocolError};
 use crate::handshake::CloseCode;
 
@@ -34,6 +36,8 @@ pub struct Inbound {
     window: Window,
     /// Bound ids, and the credit the peer still has with each.
     mailboxes: Vec<Credit>,
+    /// Bound names: each once, for a second id would come with a second window.
+    names: HashSet<Box<str>>,
     link: [Credit; 2],
     partial: [Option<Partial>; 2],
     gone_away: bool,
@@ -62,6 +66,7 @@ impl Inbound {
         Self {
             window,
             mailboxes: vec![Credit::new(0)],
+            names: HashSet::new(),
             link: [Credit::new(window.link); 2],
             partial: [None, None],
             gone_away: false,
@@ -92,6 +97,9 @@ impl Inbound {
     /// [`ProtocolError`] names the broken rule; the link must close.
     pub fn frame(&mut self, header: Header, payload: &[u8], sink: &mut impl Sink) -> Result<Flow, ProtocolError> {
         let mut p = payload;
+        if header.id != 0 && matches!(header.kind, frame::PING | frame::PONG | frame::GOAWAY | frame::CLOSE) {
+            return Err(ProtocolError("a frame of the link carries an id"));
+        }
         match header.kind {
             frame::SEND => {
                 let flags = self.flags(&mut p, frame::FLAG_HIGH)?;
@@ -118,12 +126,21 @@ impl Inbound {
                 if name.is_empty() || name.len() > 255 {
                     return Err(ProtocolError("a name is empty or too long"));
                 }
+                if self.names.len() >= MAX_NAMES {
+                    return Err(ProtocolError("too many names are bound"));
+                }
+                if !self.names.insert(name.into()) {
+                    return Err(ProtocolError("a name is bound twice"));
+                }
                 self.mailboxes.push(Credit::new(self.window.mailbox));
                 sink.bind(id, name);
             }
             frame::CREDIT => {
                 let class = p.try_get_u8().map_err(|_| CUT)?;
                 let bytes = p.try_get_u32().map_err(|_| CUT)?;
+                if !p.is_empty() {
+                    return Err(ProtocolError("credit is followed by more"));
+                }
                 match Class::from_byte(class) {
                     Some(class) => sink.credit(class, bytes),
                     None if class == Class::MAILBOX_BYTE => sink.credit_mailbox(header.id, bytes),

@@ -14,6 +14,9 @@ pub(crate) use inbound::Keeper;
 pub use inbound::{Inbound, Sink};
 pub use outbox::{Outbox, Refused};
 
+/// Names one direction of a link may bind: what bounds the mailboxes, each with a window, that a peer can fill.
+const MAX_NAMES: usize = 16_384;
+
 /// Which credit of the link a frame takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-use super::{Class, Credit, Status, Window, cost};
+use super::{Class, Credit, MAX_NAMES, Status, Window, cost};
 use crate::frame::{self, Header, MAX_PIECE};
 
 /// The most bytes of a chunk: two full TLS records, so that none goes out nearly empty. The writer takes chunk by
@@ -15,8 +15,6 @@ const MAX_CONTROL: usize = 64 * 1024;
 const MAX_HEAD: usize = 32;
 /// Chunks kept for use again: what one write takes, so that a busy link need not allocate.
 const MAX_SPARE: usize = 4;
-/// Names one direction of a link may bind.
-const MAX_NAMES: usize = 16_384;
 
 /// Why a message was not queued. Nothing was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +49,8 @@ pub struct Outbox {
     link_credit: [Credit; 2],
     window: Window,
     waiting_replies: VecDeque<(u32, Status, Bytes)>,
+    /// What they cost.
+    waiting_cost: u64,
     draining: bool,
     /// Bytes the program took out of each of our mailboxes, by the peer's id, not yet granted back.
     taken: Vec<u64>,
@@ -86,6 +86,7 @@ impl Outbox {
             link_credit: [Credit::new(window.link); 2],
             window,
             waiting_replies: VecDeque::new(),
+            waiting_cost: 0,
             draining: false,
             taken: Vec::new(),
             due: Vec::new(),
@@ -145,9 +146,10 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues an answer; without credit it is kept and queued when credit arrives. Callers bound how many there
-    /// can be: each answers one call that took credit of its own.
+    /// Queues an answer; without credit it is kept and queued when credit arrives. Each answers one call that took
+    /// credit of its own, and whoever grants that credit stops while [`Outbox::is_backlogged`].
     pub fn reply(&mut self, id: u32, status: Status, body: Bytes) {
+        self.waiting_cost += cost(body.len());
         self.waiting_replies.push_back((id, status, body));
         self.flush_replies();
     }
@@ -160,6 +162,7 @@ impl Outbox {
             }
             credit.spend(cost(body.len()));
             let Some((id, status, body)) = self.waiting_replies.pop_front() else { return };
+            self.waiting_cost -= cost(body.len());
             self.message(frame::REPLY, id, 0, false, &body, |out| out.put_u8(status.to_byte()));
         }
     }
@@ -288,9 +291,16 @@ impl Outbox {
         self.high = Lane::default();
         self.normal = Lane::default();
         self.waiting_replies.clear();
+        self.waiting_cost = 0;
         let mut payload = vec![code];
         frame::put_text(&mut payload, text);
         frame::put(&mut self.control, frame::CLOSE, 0, &payload);
+    }
+
+    /// Whether more than `bound` bytes wait to be read by the peer: answers without credit, and what is not written.
+    pub fn is_backlogged(&self, bound: u64) -> bool {
+        let chunks = (self.high.chunks.len() + self.normal.chunks.len()) as u64;
+        self.waiting_cost.saturating_add(chunks * CHUNK as u64) > bound
     }
 
     /// Whether new messages are refused.
@@ -301,6 +311,11 @@ impl Outbox {
     /// Whether there is nothing to write, answers that wait for credit included.
     pub fn is_empty(&self) -> bool {
         !self.has_ready() && self.waiting_replies.is_empty()
+    }
+
+    /// Whether messages, calls or answers are ready to be written.
+    pub fn has_messages(&self) -> bool {
+        !self.high.chunks.is_empty() || !self.normal.chunks.is_empty()
     }
 
     /// Whether [`Outbox::take`] would give something.

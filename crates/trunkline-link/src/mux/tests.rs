@@ -195,6 +195,36 @@ fn answers_without_credit_wait_for_it() {
 }
 
 #[test]
+fn answers_that_wait_and_bytes_not_written_are_a_backlog() {
+    let mut wire = Wire::new();
+    for id in 0..5 {
+        wire.out.reply(id, Status::Ok, Bytes::from(vec![0; 50_000]));
+    }
+    assert!(wire.out.is_backlogged(2 * 50_064 + 150_000) && !wire.out.is_backlogged(400_000));
+    wire.pass().unwrap();
+    assert!(wire.out.is_backlogged(2 * 50_064 - 1) && !wire.out.is_backlogged(2 * 50_064));
+    wire.out.credit(Class::Replies, 150_000);
+    while wire.out.take().is_some() {}
+    assert!(!wire.out.is_backlogged(0));
+}
+
+#[test]
+fn a_name_is_bound_once_and_names_are_bounded() {
+    let bind = |inbound: &mut Inbound, id: usize, name: &str| {
+        let header = Header { len: name.len(), kind: crate::frame::NAME, id: id as u32 };
+        inbound.frame(header, name.as_bytes(), &mut Seen::default()).map(|_| ())
+    };
+    let mut inbound = Inbound::new(WINDOW);
+    for id in 1..=MAX_NAMES {
+        bind(&mut inbound, id, &format!("n{id}")).unwrap();
+    }
+    assert_eq!(bind(&mut inbound, MAX_NAMES + 1, "more").unwrap_err().0, "too many names are bound");
+    let mut inbound = Inbound::new(WINDOW);
+    bind(&mut inbound, 1, "x").unwrap();
+    assert_eq!(bind(&mut inbound, 2, "x").unwrap_err().0, "a name is bound twice");
+}
+
+#[test]
 fn going_away_comes_behind_everything_and_lets_answers_through() {
     let mut wire = Wire::new();
     wire.out.send("a", "", b"first", false).unwrap();
@@ -237,6 +267,15 @@ fn broken_rules_are_named() {
     check(&[(FRAG, 7, b"x")], "a fragment of an unknown lane");
     check(&[(PING, 0, b"short")], "a frame is cut short");
     check(&[(CREDIT, 0, &[9, 0, 0, 0, 0])], "credit of an unknown class");
+    check(&[(CREDIT, 0, &[0, 0, 0, 0, 1, 0])], "credit is followed by more");
+    for (kind, payload) in [
+        (PING, &[0; 16][..]),
+        (PONG, &[0; 16]),
+        (crate::frame::GOAWAY, &[0, 0, 0, 0, 0, 0]),
+        (crate::frame::CLOSE, &[0, 0]),
+    ] {
+        check(&[(kind, 1, payload)], "a frame of the link carries an id");
+    }
     check(
         &[(NAME, 1, b"x"), (SEND, 1, &[8, 0, 0, 0, 0, 0, 1, 7])],
         "a fragmented message is not longer than its first piece",

@@ -96,6 +96,108 @@ async fn a_link_that_goes_away_ends_at_the_drain_time() {
 }
 
 #[tokio::test]
+async fn a_link_that_ends_with_messages_unwritten_says_that_it_failed() {
+    let mut limits = limits(16 << 20, 60_000);
+    limits.keep_alive.drain = ms(200);
+    let mut port = Port::with("b@host", limits, trunkline_link::ServerTls::ephemeral().unwrap());
+    // The peer never reads, and its kernel takes less than this.
+    let (ours, _theirs) = port.link_from(&Native::new(name("a@host"), limits)).await;
+    let a = End::start(ours, Hooks::default());
+    while a.link.try_send("m", "", &[0; 60_000]).is_ok() {}
+    a.link.go_away(CloseCode::GoingAway);
+    let down = soon(a.link.closed()).await;
+    assert_eq!(down, Down::ClosedHere(CloseCode::Timeout));
+    assert!(!down.is_normal());
+}
+
+/// Passes `from` on to `to`, 64 KiB at most every few milliseconds.
+async fn slowly(mut from: tokio::net::tcp::OwnedReadHalf, mut to: tokio::net::tcp::OwnedWriteHalf) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut bytes = vec![0; 64 * 1024];
+    while let Ok(n @ 1..) = from.read(&mut bytes).await {
+        if to.write_all(&bytes[..n]).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(ms(3)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_goes_away_slowly_is_not_cut_off_while_bytes_move() {
+    let mut limits = limits(16 << 20, 60_000);
+    limits.keep_alive.drain = ms(1000);
+    let mut port = Port::with("b@host", limits, trunkline_link::ServerTls::ephemeral().unwrap());
+    let slow = tokio::net::TcpSocket::new_v4().unwrap();
+    slow.set_recv_buffer_size(64 * 1024).unwrap();
+    slow.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let slow = slow.listen(1).unwrap();
+    let mut attempt = port.attempt();
+    attempt.address.port = slow.local_addr().unwrap().port().try_into().unwrap();
+    let address = port.address;
+    tokio::spawn(async move {
+        let (near_in, near_out) = slow.accept().await.unwrap().0.into_split();
+        let (far_in, far_out) = tokio::net::TcpStream::connect(address).await.unwrap().into_split();
+        tokio::join!(slowly(near_in, far_out), slowly(far_in, near_out));
+    });
+    let dialed = dial(&Native::new(name("a@host"), limits), &attempt).await.unwrap();
+    let (ours, theirs) =
+        tokio::join!(soon(dialed.finish(Claims::default())), async { soon(port.offer().await.accept(1)).await });
+    let (a, b) = (End::start(ours.unwrap(), Hooks::default()), End::start(theirs.unwrap(), Hooks::default()));
+    let mailboxes = ["1", "2", "3"].map(|name| b.mailbox(name));
+    let mut sent = 0;
+    for name in ["1", "2", "3"] {
+        while a.link.try_send(name, "", &[0; 60_000]).is_ok() {
+            sent += 1;
+        }
+    }
+    a.link.go_away(CloseCode::GoingAway);
+    let down = soon(a.link.closed()).await;
+    assert!(down.is_normal(), "{down}");
+    soon(b.link.closed()).await;
+    assert_eq!(b.link.stats().messages_in, sent);
+    drop(mailboxes);
+}
+
+#[tokio::test]
+async fn a_probe_hears_a_peer_that_lives_also_while_the_link_goes_away() {
+    let (a, b) = pair().await;
+    assert!(soon(a.link.probe(WHILE)).await);
+    let mut mailbox = b.mailbox("m");
+    let link = a.link.clone();
+    let call = tokio::spawn(async move { link.call("m", "", b"?", WHILE).await });
+    let question = soon(mailbox.recv()).await.unwrap();
+    a.link.go_away(CloseCode::GoingAway);
+    soon(a.link.inbound_done()).await;
+    assert!(soon(a.link.probe(WHILE)).await && soon(b.link.probe(WHILE)).await);
+    question.reply(&b"!"[..]);
+    soon(call).await.unwrap().unwrap();
+    soon(a.link.closed()).await;
+    assert!(!soon(a.link.probe(WHILE)).await, "it is down");
+}
+
+#[tokio::test]
+async fn a_probe_of_a_silent_peer_fails_and_one_of_a_held_link_does_not() {
+    let mut port = Port::open("b@host");
+    let (ours, theirs) = port.link_from(&Native::new(name("a@host"), NativeLimits::default())).await;
+    let a = End::start(ours, Hooks::default());
+    assert!(!soon(a.link.probe(ms(100))).await);
+    // The end of the link ends a probe.
+    let link = a.link.clone();
+    let probe = tokio::spawn(async move { link.probe(Duration::from_secs(3600)).await });
+    tokio::task::yield_now().await;
+    drop(theirs);
+    assert!(!soon(probe).await.unwrap());
+
+    let of_b = Hooks { hold: Some(Box::pin(std::future::pending())), ..Hooks::default() };
+    let (a, b) = pair_with(NativeLimits::default(), NativeLimits::default(), Hooks::default(), of_b).await;
+    assert!(soon(b.link.probe(ms(100))).await);
+    b.link.close(CloseCode::Normal);
+    soon(b.link.closed()).await;
+    assert!(!soon(b.link.probe(ms(100))).await);
+    soon(a.link.closed()).await;
+}
+
+#[tokio::test]
 async fn closing_tells_the_other_end_the_reason() {
     let (a, b) = pair().await;
     a.link.close(CloseCode::Superseded);

@@ -212,6 +212,14 @@ async fn high_priority_overtakes_what_is_queued() {
 }
 
 #[tokio::test]
+async fn no_peer_makes_this_end_send_more_than_the_hard_limit() {
+    let (a, _b) = pair_of(limits(1 << 28, 1 << 28)).await;
+    let limit = 64 << 20;
+    let refused = a.link.try_send("m", "", &vec![0; limit + 1]);
+    assert_eq!(refused, Err(SendError::TooLarge { len: limit + 1, limit }));
+}
+
+#[tokio::test]
 async fn messages_to_nobody_are_counted_and_give_their_credit_back() {
     let (a, b) = pair().await;
     for _ in 0..400 {
