@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use trunkline_link::handshake::{CloseCode, Mode};
 use trunkline_link::{
-    CallError, CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, NativeLimits, Offered, ServerTls,
+    CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, NativeLimits, Offered, ServerTls,
 };
 use trunkline_registrar::RegisterError;
 use trunkline_route::{Endpoint, NodeName};
@@ -89,13 +89,11 @@ impl Table {
                 }
             };
             let (holder, serial) = held;
-            match holder.call(SERVICE, "", &[], CHALLENGE).await {
-                Err(CallError::TimedOut(_) | CallError::LinkDown(_) | CallError::NotSent(_)) => {
-                    holder.close(CloseCode::Superseded);
-                    self.withdraw(name, serial);
-                }
-                _ => return Err(RegisterError::Taken(name.clone())),
+            if holder.probe(CHALLENGE).await {
+                return Err(RegisterError::Taken(name.clone()));
             }
+            holder.close(CloseCode::Superseded);
+            self.withdraw(name, serial);
         }
     }
 

@@ -8,17 +8,16 @@ use trunkline_dial::Held;
 use trunkline_dial::Verdict;
 use trunkline_dial::pair::{Claims, OnOffer};
 use trunkline_link::handshake::{CloseCode, Credential};
-use trunkline_link::{CallError, CredentialsFn, FirstFrameHook, Hooks, Link, Offered};
+use trunkline_link::{CredentialsFn, FirstFrameHook, Hooks, Link, Offered};
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{Cookie, NodeName};
 
-use crate::PING_SERVICE;
 use crate::builder::Listen;
 use crate::connection::Live;
 use crate::node::Inner;
 
 /// How long the old link of a name has to show that it lives, when another life claims the name.
-const CHALLENGE: Duration = Duration::from_secs(1);
+pub(crate) const CHALLENGE: Duration = Duration::from_secs(1);
 /// How long an accepted link may stand without its first frame.
 const PROVISIONAL: Duration = Duration::from_secs(5);
 
@@ -74,7 +73,7 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered) {
                     return offered.close(CloseCode::LostTie).await;
                 }
             }
-            Verdict::Challenge(live) => challenged = Some((live.id(), answers(&live).await)),
+            Verdict::Challenge(live) => challenged = Some((live.id(), live.link.probe(CHALLENGE).await)),
             Verdict::Refuse(OnOffer::Duplicate) => return offered.close(CloseCode::Duplicate).await,
             Verdict::Refuse(OnOffer::NameInUse) => {
                 tracing::warn!(peer = %from, "refused: another live node has this name");
@@ -113,12 +112,6 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered) {
 struct Accepted {
     link: OnceLock<Link>,
     confirmed: Notify,
-}
-
-/// Whether the other end of a link lives: it answers within the time of a challenge.
-pub(crate) async fn answers(live: &Live) -> bool {
-    let answer = live.link.call(PING_SERVICE, "", &[], CHALLENGE).await;
-    !matches!(answer, Err(CallError::TimedOut(_) | CallError::LinkDown(_) | CallError::NotSent(_)))
 }
 
 fn on_first_frame(node: &Arc<Inner>, from: NodeName, accepted: Arc<Accepted>) -> FirstFrameHook {

@@ -13,7 +13,7 @@ use trunkline_route::{Attempt, Endpoint, Host, NodeName, ResolverId};
 
 use crate::connection::Live;
 use crate::events::Event;
-use crate::inbound::answers;
+use crate::inbound::CHALLENGE;
 use crate::node::{Inner, now};
 
 /// How long a replaced link waits for the peer to hear from the new one.
@@ -53,7 +53,7 @@ impl Ports for NodePorts {
         let verified = dialed.verified().clone();
         let namesake = node.registry.get(&verified.name);
         if let Some(live) = namesake.filter(|live| live.link.info().incarnation != verified.incarnation)
-            && answers(&live).await
+            && live.link.probe(CHALLENGE).await
         {
             return Err(AttemptError::NameInUse("this node is connected to it".into()));
         }
