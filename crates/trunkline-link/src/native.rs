@@ -376,7 +376,7 @@ impl Standing {
             KeepAlive { idle: idle(self.limits.keep_alive.idle, self.peer.dead_after_ms), ..self.limits.keep_alive };
         let shared = Arc::new(Shared::new(self.info, peer, self.limits.window));
         let task = Task::new(self.pipe.stream, &self.pipe.plain, shared.clone(), directory, keep_alive, hooks);
-        (Link { shared }, task.run())
+        (Link { shared }, Box::new(task).run())
     }
 }
 

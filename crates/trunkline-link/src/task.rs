@@ -107,8 +107,9 @@ impl Task {
         }
     }
 
-    /// Runs until the link is down and says so, whatever happens to this task.
-    pub(crate) async fn run(mut self) {
+    /// Runs until the link is down and says so, whatever happens to this task. Boxed: a future keeps room for an
+    /// argument twice.
+    pub(crate) async fn run(mut self: Box<Self>) {
         let down = self.drive().await;
         // Whichever end says the last word of an orderly end, the one that wanted it is the one that closed.
         let told = match &down {
