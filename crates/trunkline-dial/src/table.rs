@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use trunkline_matcher::{PatternError, PatternIndex, PatternMap, PatternTable, RoutePattern};
+use trunkline_matcher::{PatternError, PatternIndex, PatternTable, Refusal, RoutePattern, TableEdit};
 use trunkline_route::{NetworkRoute, NodeName, ResolverId, Source, TlsProfileId};
 
 /// Why a route was not added. Nothing changed.
@@ -16,6 +16,9 @@ pub enum AddError {
     /// A route with this pattern exists; it is unchanged.
     #[error("a route with the pattern {0:?} exists; remove it first or use another pattern")]
     Taken(String),
+    /// The table takes no more; the text says why.
+    #[error("{0}")]
+    TableFull(String),
     /// The route asks a resolver the node does not have.
     #[error("unknown resolver {id}; known: {known}")]
     UnknownResolver {
@@ -91,7 +94,7 @@ pub struct RouteTable {
 /// The routes under edit; see [`RouteTable::edit`].
 #[derive(Debug)]
 pub struct RouteEdit<'a> {
-    map: &'a mut PatternMap<NetworkRoute>,
+    table: TableEdit<'a, NetworkRoute>,
     known: &'a Known,
 }
 
@@ -104,7 +107,10 @@ impl RouteEdit<'_> {
         let route = route.into();
         self.known.check(&route)?;
         let pattern = RoutePattern::new(pattern)?;
-        self.map.insert(pattern, weight, route).map_err(|taken| AddError::Taken(taken.pattern().as_str().into()))
+        self.table.insert(pattern, weight, route).map_err(|error| match error.refusal() {
+            Refusal::Taken => AddError::Taken(error.pattern().as_str().into()),
+            _ => AddError::TableFull(error.to_string()),
+        })
     }
 
     /// Removes the route with exactly this pattern.
@@ -112,12 +118,12 @@ impl RouteEdit<'_> {
     /// # Errors
     /// [`RemoveError::Unknown`] when there is none.
     pub fn remove(&mut self, pattern: &str) -> Result<(), RemoveError> {
-        self.map.remove(pattern).map(drop).ok_or_else(|| RemoveError::Unknown(pattern.into()))
+        self.table.remove(pattern).map(drop).ok_or_else(|| RemoveError::Unknown(pattern.into()))
     }
 
     /// Removes every route.
     pub fn clear(&mut self) {
-        *self.map = PatternMap::new();
+        self.table.clear();
     }
 }
 
@@ -169,7 +175,7 @@ impl RouteTable {
     /// The closure's.
     pub fn edit<T, E>(&self, change: impl FnOnce(&mut RouteEdit<'_>) -> Result<T, E>) -> Result<T, E> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
-        self.table.edit(|map| change(&mut RouteEdit { map, known: &known }))
+        self.table.edit(|table| change(&mut RouteEdit { table: table.reborrow(), known: &known }))
     }
 
     /// The routes as they stand, by descending weight, then in the order added.
@@ -185,7 +191,8 @@ impl RouteTable {
             weight: entry.weight(),
             route: entry.value().clone(),
         };
-        snapshot.matches(name.as_str()).map(candidate).collect()
+        // A node's name is never longer than the table looks up.
+        snapshot.matches(name.as_str()).into_iter().flatten().map(candidate).collect()
     }
 }
 

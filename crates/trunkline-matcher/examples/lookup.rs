@@ -12,20 +12,20 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let table = PatternTable::new();
     // One edit for many patterns: readers see all of them or none.
-    table.edit(|map| -> Result<(), Box<dyn Error>> {
+    table.edit(|edit| -> Result<(), Box<dyn Error>> {
         for (text, weight, value) in [
             ("database@prod", 100, "the old database"),
             ("prod-.*", 50, "the production gateway"),
             (r".*@example\.com", 30, "the office"),
             (r"^prod-db[0-9]+@example\.com$", 200, "the database itself"),
         ] {
-            map.insert(RoutePattern::new(text)?, weight, value)?;
+            edit.insert(RoutePattern::new(text)?, weight, value)?;
         }
         Ok(())
     })?;
 
     println!("{name}");
-    for entry in table.snapshot().matches(name) {
+    for entry in table.snapshot().matches(name)? {
         let (weight, pattern) = (entry.weight(), entry.pattern());
         println!("{weight:>5}  {pattern:<30}  {}", entry.value());
     }

@@ -1,80 +1,260 @@
 //! The table as it is read.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::map::{Entry, PatternMap};
+use crate::entry::Entry;
+use crate::fold::{self, Subject};
+use crate::grams::{GramTable, PADDING, Signature, Size, hashes};
+use crate::group::Group;
+use crate::limits::TableLimits;
+use crate::matches::{Matches, NameTooLong, Scratch};
+use crate::store::{NONE, Slot, Store};
+use crate::writer;
 
 /// An immutable snapshot of a table.
 ///
 /// ```
-/// use trunkline_matcher::{PatternMap, RoutePattern};
+/// use trunkline_matcher::{PatternTable, RoutePattern};
 ///
-/// let mut map = PatternMap::new();
+/// let table = PatternTable::new();
 /// for (pattern, weight) in [("prod-.*", 10), ("test-.*", 10), ("@example.com$", 50)] {
-///     map.insert(RoutePattern::new(pattern)?, weight, ())?;
+///     table.insert(RoutePattern::new(pattern)?, weight, ())?;
 /// }
-/// let index = map.index();
+/// let index = table.snapshot();
 /// let found: Vec<_> = index
-///     .matches("prod-db@example.com")
+///     .matches("prod-db@example.com")?
 ///     .map(|entry| entry.pattern().as_str())
 ///     .collect();
 /// assert_eq!(found, ["@example.com$", "prod-.*"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct PatternIndex<V> {
-    map: PatternMap<V>,
+    /// No two snapshots have the same, of whatever table.
+    version: u64,
+    pub(crate) store: Arc<Store<V>>,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) groups: Arc<Vec<Arc<Group>>>,
+    /// Entries that are asked one by one.
+    loose: Arc<Vec<u32>>,
+    generation: u64,
+    slots: u32,
+    len: usize,
+    pub(crate) limits: TableLimits,
+}
+
+/// What leads to the slots of a store. Grows by replacement: a snapshot keeps the tables it came with, which have all
+/// its entries.
+#[derive(Clone)]
+pub(crate) struct Tables {
+    grams: [Arc<GramTable>; Size::ALL.len()],
+    pub(crate) texts: Arc<GramTable>,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self { grams: std::array::from_fn(|_| Arc::new(GramTable::new())), texts: Arc::new(GramTable::new()) }
+    }
+}
+
+impl Tables {
+    pub(crate) fn grams(&self, size: Size) -> &GramTable {
+        &self.grams[size as usize]
+    }
+
+    /// Makes room for one more text, and for one more gram of that size.
+    pub(crate) fn with_room(tables: &mut Arc<Self>, size: Option<Size>) -> &Self {
+        if let Some(grown) = tables.texts.grown() {
+            Arc::make_mut(tables).texts = Arc::new(grown);
+        }
+        if let Some(size) = size
+            && let Some(grown) = tables.grams(size).grown()
+        {
+            Arc::make_mut(tables).grams[size as usize] = Arc::new(grown);
+        }
+        tables
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.texts.heap_bytes() + self.grams.iter().map(|grams| grams.heap_bytes()).sum::<usize>()
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 impl<V> PatternIndex<V> {
+    #[expect(clippy::too_many_arguments, reason = "the fields, from the one who has them")]
+    pub(crate) fn new(
+        store: Arc<Store<V>>,
+        tables: Arc<Tables>,
+        groups: Arc<Vec<Arc<Group>>>,
+        loose: Arc<Vec<u32>>,
+        generation: u64,
+        slots: u32,
+        len: usize,
+        limits: TableLimits,
+    ) -> Self {
+        static VERSION: AtomicU64 = AtomicU64::new(1);
+        let version = VERSION.fetch_add(1, Ordering::Relaxed);
+        Self { version, store, tables, groups, loose, generation, slots, len, limits }
+    }
+
     /// The entries whose pattern is found in `name`, by descending weight, and
     /// equal weights by insertion.
     ///
-    /// Lazy: each step runs the patterns up to the next match. All of them
-    /// together run every pattern once.
-    pub fn matches(&self, name: &str) -> impl Iterator<Item = &Entry<V>> {
-        self.map.iter().filter(move |entry| entry.pattern().is_match(name))
+    /// For many look-ups use [`PatternTable::reader`](crate::PatternTable::reader)
+    /// or [`PatternIndex::matches_with`]; this one keeps what they keep for
+    /// the thread, and allocates its answer.
+    ///
+    /// # Errors
+    /// [`NameTooLong`], see [`TableLimits::name_bytes`].
+    pub fn matches(&self, name: &str) -> Result<Matches<'_, V>, NameTooLong> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            self.answer(name, scratch)?;
+            Ok(Matches::new(self, Cow::Owned(scratch.found.clone()), scratch.truncated))
+        })
+    }
+
+    /// The same, with memory of the caller's.
+    ///
+    /// # Errors
+    /// [`NameTooLong`], see [`TableLimits::name_bytes`].
+    pub fn matches_with<'s>(&'s self, name: &str, scratch: &'s mut Scratch) -> Result<Matches<'s, V>, NameTooLong> {
+        self.answer(name, scratch)?;
+        Ok(Matches::new(self, Cow::Borrowed(&scratch.found), scratch.truncated))
+    }
+
+    /// Leaves the answer in the scratch.
+    fn answer(&self, name: &str, scratch: &mut Scratch) -> Result<(), NameTooLong> {
+        NameTooLong::check(name, &self.limits)?;
+        if !scratch.recall(self.version, name) {
+            self.look_up(name, scratch);
+            scratch.remember(self.version, name);
+        }
+        Ok(())
+    }
+
+    /// Leaves in `scratch.found` the slots of the entries that are found, in order.
+    fn look_up(&self, name: &str, scratch: &mut Scratch) {
+        let subject = Subject::new(name);
+        scratch.begin();
+        self.ask_filed(&subject, scratch);
+        for &at in &*self.loose {
+            self.ask(at, &subject, scratch);
+        }
+        let mut automata = 0;
+        for group in &*self.groups {
+            match &**group {
+                Group::Anchored(group) => {
+                    let mut row = std::mem::take(&mut scratch.row);
+                    group.search(name.as_bytes(), &mut row, |at| self.ask(at, &subject, scratch));
+                    scratch.row = row;
+                }
+                Group::Automaton(automaton) => {
+                    let (memory, found) = scratch.memory(automata, automaton);
+                    let found_in = |at| found.extend(self.live(at).map(|_| at));
+                    if !automaton.search(name.as_bytes(), memory, found_in) {
+                        group.members().iter().for_each(|&at| self.ask(at, &subject, scratch));
+                    }
+                    automata += 1;
+                }
+            }
+        }
+        scratch.put_in_order(self.limits.get_results(), |at| self.slot(at).entry.rank());
+    }
+
+    /// Asks the entries filed under a gram of the name.
+    fn ask_filed(&self, subject: &Subject<'_>, scratch: &mut Scratch) {
+        let mut folded = std::mem::take(&mut scratch.folded);
+        let mut hits = std::mem::take(&mut scratch.hits);
+        folded.clear();
+        fold::fold_into(&mut folded, subject.name);
+        let len = folded.len();
+        folded.extend_from_slice(&[0; PADDING]);
+        let mut signature = Signature::default();
+        signature.add(&folded, len);
+        for size in Size::ALL {
+            let grams = self.tables.grams(size);
+            if grams.is_empty() {
+                continue;
+            }
+            // Without a branch for each gram: nearly all of them are filed nowhere.
+            hits.resize(len, 0);
+            let mut count = 0;
+            hashes(&folded, len, size, |hash| {
+                hits[count] = hash;
+                count += usize::from(grams.may_have(hash));
+            });
+            for &hash in &hits[..count] {
+                let mut at = grams.find(hash);
+                while at != NONE {
+                    let slot = self.slot(at);
+                    if slot.signature & !signature.0 == 0 {
+                        self.ask(slot.first, subject, scratch);
+                    }
+                    at = slot.next.load(Ordering::Acquire);
+                }
+            }
+        }
+        (scratch.folded, scratch.hits) = (folded, hits);
+    }
+
+    /// Asks one entry.
+    fn ask(&self, at: u32, subject: &Subject<'_>, scratch: &mut Scratch) {
+        if let Some(slot) = self.live(at)
+            && slot.entry.pattern().compiled().found_in(subject, &mut scratch.engine)
+        {
+            scratch.found.push(at);
+        }
+    }
+
+    fn live(&self, at: u32) -> Option<&Slot<V>> {
+        let slot = self.slot(at);
+        slot.is_in(self.generation).then_some(slot)
+    }
+
+    pub(crate) fn slot(&self, at: u32) -> &Slot<V> {
+        self.store.get(at).expect("what leads to a slot was written after it")
     }
 
     /// The entry whose pattern has exactly this text.
     pub fn get(&self, text: &str) -> Option<&Entry<V>> {
-        self.map.get(text)
+        writer::find(&self.store, &self.tables, text, self.generation).map(|(_, slot)| &slot.entry)
     }
 
     /// All entries, by descending weight, and equal weights by insertion.
+    /// Sorts them first: O(n log n).
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Entry<V>> {
-        self.map.iter()
+        let entries = writer::entries(&self.store, self.slots, self.generation).map(|(_, entry)| entry);
+        in_order(entries)
     }
 
     /// The number of entries.
     pub fn len(&self) -> usize {
-        self.map.len()
+        self.len
     }
 
     /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
-    }
-
-    /// An edit side that starts from this snapshot. O(n).
-    pub fn to_map(&self) -> PatternMap<V> {
-        self.map.clone()
+        self.len == 0
     }
 }
 
-impl<V> From<PatternMap<V>> for PatternIndex<V> {
-    fn from(map: PatternMap<V>) -> Self {
-        Self { map }
-    }
-}
-
-impl<V> Default for PatternIndex<V> {
-    fn default() -> Self {
-        Self::from(PatternMap::new())
-    }
+pub(crate) fn in_order<'e, V: 'e>(
+    entries: impl Iterator<Item = &'e Entry<V>>,
+) -> impl ExactSizeIterator<Item = &'e Entry<V>> {
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort_unstable_by_key(|entry| entry.rank());
+    entries.into_iter()
 }
 
 impl<V: fmt::Debug> fmt::Debug for PatternIndex<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.map.fmt(f)
+        f.debug_list().entries(self.iter()).finish()
     }
 }

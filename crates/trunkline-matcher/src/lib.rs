@@ -64,17 +64,29 @@
 //!   [`Limits::nfa_bytes`] may take milliseconds on a long name. Lower the limit
 //!   where patterns are not from operators.
 
+mod anchor;
+mod engine;
+mod entry;
 mod error;
+mod fold;
+mod glob;
+mod grams;
+mod group;
 mod index;
 mod limits;
-mod map;
+mod matches;
 mod pattern;
+mod shape;
+mod steps;
+mod store;
 mod syntax;
 mod table;
+mod writer;
 
+pub use entry::{Entry, InsertError, Refusal};
 pub use error::{PatternError, PatternErrorKind};
 pub use index::PatternIndex;
-pub use limits::{LimitKind, Limits};
-pub use map::{Entry, PatternMap, Taken};
+pub use limits::{LimitKind, Limits, TableLimits};
+pub use matches::{Matches, NameTooLong, Scratch};
 pub use pattern::{AccessPattern, RoutePattern};
-pub use table::PatternTable;
+pub use table::{PatternReader, PatternTable, TableEdit};

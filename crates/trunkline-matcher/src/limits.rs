@@ -119,6 +119,102 @@ impl Default for Limits {
     }
 }
 
+/// The sizes a table and its look-ups may have.
+///
+/// ```
+/// use trunkline_matcher::{PatternTable, TableLimits};
+///
+/// let table: PatternTable<()> = PatternTable::with_limits(TableLimits::new().name_bytes(64));
+/// assert!(table.snapshot().matches(&"x".repeat(64)).is_ok());
+/// assert!(table.snapshot().matches(&"x".repeat(65)).is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableLimits {
+    engine_bytes: usize,
+    lazy_dfa_bytes: usize,
+    literal_free: usize,
+    name_bytes: usize,
+    results: usize,
+}
+
+impl TableLimits {
+    /// The defaults: 1 GiB of automata, 1 MiB of cache for each lazy one, a
+    /// warning above 200 literal-free patterns, names of 255 bytes, 1024
+    /// results.
+    pub const fn new() -> Self {
+        Self { engine_bytes: 1 << 30, lazy_dfa_bytes: 1 << 20, literal_free: 200, name_bytes: 255, results: 1024 }
+    }
+
+    /// The bytes that the automata of all patterns may take together,
+    /// approximately. An entry that would go over it is refused. Default
+    /// 1 GiB; a pattern that is more than text with wildcards takes 1 to 4 KiB.
+    pub const fn engine_bytes(mut self, bytes: usize) -> Self {
+        self.engine_bytes = bytes;
+        self
+    }
+
+    /// The bytes that each reader may keep for each group of literal-free
+    /// patterns. Default 1 MiB. When that is full too often, the patterns of
+    /// the group are asked one by one for the name at hand.
+    pub const fn lazy_dfa_bytes(mut self, bytes: usize) -> Self {
+        self.lazy_dfa_bytes = bytes;
+        self
+    }
+
+    /// The number of literal-free patterns above which
+    /// [`Stats::has_many_literal_free`](crate::Stats::has_many_literal_free)
+    /// says so. Default 200. Each look-up runs all of them.
+    pub const fn literal_free(mut self, patterns: usize) -> Self {
+        self.literal_free = patterns;
+        self
+    }
+
+    /// The longest name that is looked up, in bytes. Default 255, as long as an
+    /// Erlang atom. Time grows with the length of the name.
+    pub const fn name_bytes(mut self, bytes: usize) -> Self {
+        self.name_bytes = bytes;
+        self
+    }
+
+    /// The most entries a look-up gives; of more, the first in order. Default
+    /// 1024.
+    pub const fn results(mut self, entries: usize) -> Self {
+        self.results = entries;
+        self
+    }
+
+    /// The value set by [`TableLimits::engine_bytes`].
+    pub const fn get_engine_bytes(&self) -> usize {
+        self.engine_bytes
+    }
+
+    /// The value set by [`TableLimits::lazy_dfa_bytes`].
+    pub const fn get_lazy_dfa_bytes(&self) -> usize {
+        self.lazy_dfa_bytes
+    }
+
+    /// The value set by [`TableLimits::literal_free`].
+    pub const fn get_literal_free(&self) -> usize {
+        self.literal_free
+    }
+
+    /// The value set by [`TableLimits::name_bytes`].
+    pub const fn get_name_bytes(&self) -> usize {
+        self.name_bytes
+    }
+
+    /// The value set by [`TableLimits::results`].
+    pub const fn get_results(&self) -> usize {
+        self.results
+    }
+}
+
+impl Default for TableLimits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl fmt::Display for LimitKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,18 +1,23 @@
 //! One pattern and its compiled form.
 
 use std::borrow::Borrow;
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use regex_automata::meta;
-use regex_automata::nfa::thompson::WhichCaptures;
 use regex_syntax::hir::{Hir, Look};
 
+use crate::anchor::Window;
+use crate::engine::{Cache, Engine};
 use crate::error::{Fault, PatternError};
+use crate::fold::Subject;
+use crate::glob::Glob;
 use crate::limits::{LimitKind, Limits};
+use crate::shape::{self, Required};
+use crate::steps::Step;
 use crate::syntax;
 
 /// A regular expression in the syntax of Go's `regexp`, *searched* anywhere in
@@ -54,12 +59,27 @@ pub struct RoutePattern(Arc<Compiled>);
 #[derive(Clone)]
 pub struct AccessPattern(Arc<Compiled>);
 
-struct Compiled {
+pub(crate) struct Compiled {
     text: Box<str>,
-    regex: meta::Regex,
+    anchoring: Anchoring,
+    /// Every match has a character at least.
+    consumes: bool,
+    program: Program,
+    required: Required,
+    /// Only of a pattern that requires no text.
+    window: Option<Box<Window>>,
 }
 
-#[derive(Clone, Copy)]
+/// How a pattern is looked for, cheapest first.
+enum Program {
+    /// It is found in every name.
+    Always,
+    Glob(Glob),
+    Steps(Step),
+    Engine(Engine),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Anchoring {
     Anywhere,
     Whole,
@@ -81,7 +101,11 @@ impl RoutePattern {
     /// Takes time proportional to the length of `name` times, at worst, the
     /// size of the compiled pattern; there are no exponential cases.
     pub fn is_match(&self, name: &str) -> bool {
-        self.0.regex.is_match(name)
+        self.0.is_match(name)
+    }
+
+    pub(crate) fn compiled(&self) -> &Compiled {
+        &self.0
     }
 }
 
@@ -98,43 +122,126 @@ impl AccessPattern {
 
     /// Whether the pattern matches `name` from its start to its end.
     pub fn is_match(&self, name: &str) -> bool {
-        self.0.regex.is_match(name)
+        self.0.is_match(name)
     }
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::default();
 }
 
 impl Compiled {
     fn new(text: &str, limits: &Limits, anchoring: Anchoring) -> Result<Arc<Self>, PatternError> {
-        let build = || compile(text, limits, anchoring);
-        let depth = if text.len() > limits.get_pattern_bytes() { 0 } else { syntax::depth_bound(text) };
-        let built = if depth <= SHALLOW {
-            build()
-        } else {
-            let levels = depth.min(limits.get_nesting() as usize);
-            on_a_stack_for(levels, build)
-                .unwrap_or_else(|| Err(Fault::limit(LimitKind::Nesting, limits, 0..text.len())))
-        };
-        match built {
-            Ok(regex) => Ok(Arc::new(Self { text: text.into(), regex })),
-            Err(fault) => Err(fault.into_error(text)),
+        let built = with_stack_for(text, limits, || {
+            let hir = parse(text, limits, anchoring)?;
+            let required = Required::of(&hir);
+            let window = if required.is_empty() { Window::of(&hir).map(Box::new) } else { None };
+            Ok(Self {
+                text: text.into(),
+                anchoring,
+                consumes: hir.properties().minimum_len() > Some(0),
+                program: Program::of(&hir, text, limits)?,
+                required,
+                window,
+            })
+        });
+        built.map(Arc::new).map_err(|fault| fault.into_error(text))
+    }
+
+    fn is_match(&self, name: &str) -> bool {
+        CACHE.with_borrow_mut(|cache| self.found_in(&Subject::new(name), cache))
+    }
+
+    /// Whether the pattern is found in the subject.
+    pub(crate) fn found_in(&self, subject: &Subject<'_>, cache: &mut Cache) -> bool {
+        match &self.program {
+            Program::Always => true,
+            Program::Glob(glob) if !subject.odd => glob.is_match(subject),
+            Program::Glob(_) => self.found_the_slow_way(subject.name, cache),
+            Program::Steps(steps) => {
+                steps.is_match(subject.name).unwrap_or_else(|| self.found_the_slow_way(subject.name, cache))
+            }
+            Program::Engine(engine) => engine.is_match(subject.name, cache),
         }
+    }
+
+    /// Made for one search: names that need it are too rare to keep it for each pattern.
+    #[cold]
+    fn found_the_slow_way(&self, name: &str, cache: &mut Cache) -> bool {
+        let Some(hir) = self.hir() else { return false };
+        let stepped = Step::of(&hir).and_then(|steps| steps.is_match(name));
+        stepped.unwrap_or_else(|| Engine::of(&hir, usize::MAX).is_some_and(|engine| engine.is_match(name, cache)))
+    }
+
+    /// The pattern once more, as it is looked for.
+    pub(crate) fn hir(&self) -> Option<Hir> {
+        // It was within the limits once.
+        let limits = Limits::new().pattern_bytes(usize::MAX).repeat(u32::MAX).nesting(u32::MAX);
+        with_stack_for(&self.text, &limits, || parse(&self.text, &limits, self.anchoring)).ok()
+    }
+
+    /// Whether an automaton for many may stand for it: not where it can match nothing between two bytes of a
+    /// character.
+    pub(crate) fn can_join(&self) -> bool {
+        self.consumes
+    }
+
+    pub(crate) fn window(&self) -> Option<&Window> {
+        self.window.as_deref()
+    }
+
+    pub(crate) fn engine_bytes(&self) -> usize {
+        match &self.program {
+            Program::Engine(engine) => engine.heap_bytes(),
+            Program::Steps(steps) => steps.heap_bytes(),
+            Program::Glob(glob) => glob.heap_bytes(),
+            Program::Always => 0,
+        }
+    }
+
+    pub(crate) fn required(&self) -> &Required {
+        &self.required
     }
 }
 
-fn compile(text: &str, limits: &Limits, anchoring: Anchoring) -> Result<meta::Regex, Fault> {
-    let mut hir = syntax::parse(text, limits)?;
-    if let Anchoring::Whole = anchoring {
-        hir = Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]);
-    }
-    let config = meta::Config::new()
-        .which_captures(WhichCaptures::None)
-        .onepass(false)
-        .nfa_size_limit(Some(limits.get_nfa_bytes()))
-        .hybrid_cache_capacity(LAZY_DFA_BYTES);
-    meta::Builder::new()
-        .configure(config)
-        .build_from_hir(&hir)
+impl Program {
+    fn of(hir: &Hir, text: &str, limits: &Limits) -> Result<Self, Fault> {
+        let properties = hir.properties();
+        if properties.minimum_len() == Some(0) && properties.look_set().is_empty() {
+            return Ok(Self::Always);
+        }
+        if let Some(glob) = Glob::of(hir) {
+            return Ok(Self::Glob(glob));
+        }
+        if let Some(steps) = Step::of(hir).filter(|steps| steps.heap_bytes() <= limits.get_nfa_bytes()) {
+            return Ok(Self::Steps(steps));
+        }
         // Size is all that can be wrong with what was parsed.
-        .map_err(|_| Fault::limit(LimitKind::NfaBytes, limits, 0..text.len()))
+        let fault = || Fault::limit(LimitKind::NfaBytes, limits, 0..text.len());
+        Engine::of(hir, limits.get_nfa_bytes()).map(Self::Engine).ok_or_else(fault)
+    }
+}
+
+fn parse(text: &str, limits: &Limits, anchoring: Anchoring) -> Result<Hir, Fault> {
+    let hir = syntax::parse(text, limits)?;
+    Ok(match anchoring {
+        Anchoring::Anywhere => shape::trim(hir),
+        Anchoring::Whole => Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]),
+    })
+}
+
+/// Runs `work`, which recurses as deep as the pattern, on a stack that is deep enough.
+fn with_stack_for<T: Send>(
+    text: &str,
+    limits: &Limits,
+    work: impl FnOnce() -> Result<T, Fault> + Send,
+) -> Result<T, Fault> {
+    let depth = if text.len() > limits.get_pattern_bytes() { 0 } else { syntax::depth_bound(text) };
+    if depth <= SHALLOW {
+        return work();
+    }
+    let levels = depth.min(limits.get_nesting() as usize);
+    on_a_stack_for(levels, work).unwrap_or_else(|| Err(Fault::limit(LimitKind::Nesting, limits, 0..text.len())))
 }
 
 /// Runs `work` on a thread with a stack for that many levels. `None` if the
@@ -223,10 +330,6 @@ macro_rules! identity_is_the_text {
 }
 
 identity_is_the_text! { RoutePattern AccessPattern }
-
-/// The lazy automaton's cache, per pattern and thread that searches. Filled as
-/// needed; the engine starts it over when it is full.
-const LAZY_DFA_BYTES: usize = 256 << 10;
 
 /// Patterns with no more groups than this are compiled on the caller's stack.
 const SHALLOW: usize = 16;

@@ -1,56 +1,86 @@
 //! The table as it is shared.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 
-use crate::index::PatternIndex;
-use crate::map::PatternMap;
+use crate::entry::{Entry, InsertError};
+use crate::index::{PatternIndex, in_order};
+use crate::limits::TableLimits;
+use crate::matches::{Matches, NameTooLong, Scratch};
+use crate::pattern::RoutePattern;
+use crate::writer::Writer;
 
 /// A table that many threads read while one edits it.
 ///
-/// Readers take snapshots and never block, not even while an edit runs. An
-/// edit is a transaction: readers see all of it or none.
+/// Readers never block, not even while an edit runs. An edit is a transaction:
+/// readers see all of it or none. It touches only what it changes, however
+/// large the table is; now and then one pays for growing a table of hashes,
+/// or for leaving behind what was removed.
 ///
-/// An edit takes O(n) for n entries, plus what its closure does; put many
-/// changes into one edit. Whoever drops the last reference to an old snapshot
-/// pays O(n) for it.
+/// What was removed is dropped when that happens, and when the last snapshot
+/// that has it is gone.
 ///
 /// ```
-/// use std::convert::Infallible;
-///
 /// use trunkline_matcher::{PatternTable, RoutePattern};
 ///
 /// let table = PatternTable::new();
 /// let pattern = RoutePattern::new("prod-.*")?;
-/// table.edit(|map| map.insert(pattern.clone(), 10, "gateway"))?;
+/// table.insert(pattern.clone(), 10, "gateway")?;
 ///
 /// let before = table.snapshot();
-/// let refused = table.edit(|map| {
-///     map.remove("prod-.*");
-///     map.insert(pattern.clone(), 20, "first")?;
-///     map.insert(pattern.clone(), 20, "second")
+/// let refused = table.edit(|edit| {
+///     edit.remove("prod-.*");
+///     edit.insert(pattern.clone(), 20, "first")?;
+///     edit.insert(pattern.clone(), 20, "second")
 /// });
 /// assert!(refused.is_err());
 /// assert_eq!(table.snapshot().get("prod-.*").unwrap().weight(), 10);
 ///
-/// table.edit(|map| Ok::<_, Infallible>(map.remove("prod-.*")))?;
+/// table.remove("prod-.*");
 /// assert!(table.snapshot().is_empty());
 /// assert_eq!(before.len(), 1, "a snapshot does not change");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct PatternTable<V> {
     current: ArcSwap<PatternIndex<V>>,
-    /// Held by the one edit that runs. Guards no data: an edit that panics
-    /// leaves `current` as it was, so poison means nothing.
-    editing: Mutex<()>,
+    writer: Mutex<Writer<V>>,
+}
+
+/// A table under edit; see [`PatternTable::edit`].
+pub struct TableEdit<'t, V> {
+    writer: &'t mut Writer<V>,
+}
+
+/// Looks names up in the table as it is at each look-up, with memory of its
+/// own; one for each thread.
+///
+/// ```
+/// use trunkline_matcher::{PatternTable, RoutePattern};
+///
+/// let table = PatternTable::new();
+/// let mut reader = table.reader().cached(4096);
+/// table.insert(RoutePattern::new("^prod-")?, 10, "gateway")?;
+/// let found: Vec<_> = reader.matches("prod-db@eu")?.map(|entry| *entry.value()).collect();
+/// assert_eq!(found, ["gateway"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct PatternReader<'t, V> {
+    current: Cache<&'t ArcSwap<PatternIndex<V>>, Arc<PatternIndex<V>>>,
+    scratch: Scratch,
 }
 
 impl<V> PatternTable<V> {
-    /// A table without entries.
+    /// A table without entries, under the default limits.
     pub fn new() -> Self {
-        Self::from(PatternMap::new())
+        Self::with_limits(TableLimits::new())
+    }
+
+    /// A table without entries.
+    pub fn with_limits(limits: TableLimits) -> Self {
+        let writer = Writer::new(limits);
+        Self { current: ArcSwap::from_pointee(writer.index()), writer: Mutex::new(writer) }
     }
 
     /// The table as it is now. Never blocks.
@@ -58,24 +88,121 @@ impl<V> PatternTable<V> {
         self.current.load_full()
     }
 
-    /// Runs `change` on a copy of the table, and publishes the copy as one new
+    /// A reader that follows the table, for the hot path.
+    pub fn reader(&self) -> PatternReader<'_, V> {
+        PatternReader { current: Cache::new(&self.current), scratch: Scratch::new() }
+    }
+
+    /// Runs `change` on the table, and publishes what it did as one new
     /// snapshot if the answer is `Ok`. If it is `Err`, or if `change` panics,
     /// the table stays as it was.
     ///
     /// Edits run one after another. Do not call `edit` on the same table
     /// inside `change`: it would wait for itself.
-    pub fn edit<T, E>(&self, change: impl FnOnce(&mut PatternMap<V>) -> Result<T, E>) -> Result<T, E> {
-        let _one_at_a_time = self.editing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut map = self.current.load().to_map();
-        let answer = change(&mut map)?;
-        self.current.store(Arc::new(map.into()));
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn edit<T, E>(&self, change: impl FnOnce(&mut TableEdit<'_, V>) -> Result<T, E>) -> Result<T, E> {
+        let mut editing = Editing(self.writer.lock().unwrap_or_else(PoisonError::into_inner));
+        let answer = change(&mut TableEdit { writer: &mut editing.0 })?;
+        if let Some(index) = editing.0.publish() {
+            self.current.store(Arc::new(index));
+        }
         Ok(answer)
+    }
+
+    /// Adds an entry behind all others of the same weight: an edit of its own.
+    ///
+    /// # Errors
+    /// [`InsertError`]; nothing changed.
+    pub fn insert(&self, pattern: RoutePattern, weight: i64, value: V) -> Result<(), InsertError<V>> {
+        self.edit(|edit| edit.insert(pattern, weight, value))
+    }
+
+    /// Takes out the entry whose pattern has exactly this text: an edit of its
+    /// own.
+    pub fn remove(&self, text: &str) -> Option<Entry<V>> {
+        self.edit(|edit| edit.remove(text).ok_or(())).ok()
     }
 }
 
-impl<V> From<PatternMap<V>> for PatternTable<V> {
-    fn from(map: PatternMap<V>) -> Self {
-        Self { current: ArcSwap::from_pointee(map.into()), editing: Mutex::new(()) }
+/// Takes back what was not published, also when the edit panics.
+struct Editing<'t, V>(MutexGuard<'t, Writer<V>>);
+
+impl<V> Drop for Editing<'_, V> {
+    fn drop(&mut self) {
+        self.0.roll_back();
+    }
+}
+
+impl<V> TableEdit<'_, V> {
+    /// The same edit, for a type of the caller's that wraps it by value.
+    pub fn reborrow(&mut self) -> TableEdit<'_, V> {
+        TableEdit { writer: self.writer }
+    }
+
+    /// Adds an entry behind all others of the same weight.
+    ///
+    /// If the text of the pattern is in the table already, nothing changes,
+    /// whatever the weight.
+    ///
+    /// # Errors
+    /// [`InsertError`], with the value; the table under edit is as it was.
+    pub fn insert(&mut self, pattern: RoutePattern, weight: i64, value: V) -> Result<(), InsertError<V>> {
+        self.writer.insert(pattern, weight, value)
+    }
+
+    /// Takes out the entry whose pattern has exactly this text. The text is
+    /// not matched against anything.
+    pub fn remove(&mut self, text: &str) -> Option<Entry<V>> {
+        self.writer.remove(text)
+    }
+
+    /// Takes out every entry.
+    pub fn clear(&mut self) {
+        let texts: Vec<_> = self.writer.entries().map(|(_, entry)| entry.pattern().clone()).collect();
+        for pattern in texts {
+            self.writer.remove(pattern.as_str());
+        }
+    }
+
+    /// The entry whose pattern has exactly this text.
+    pub fn get(&self, text: &str) -> Option<&Entry<V>> {
+        self.writer.get(text)
+    }
+
+    /// All entries, by descending weight, and equal weights by insertion.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Entry<V>> {
+        in_order(self.writer.entries().map(|(_, entry)| entry))
+    }
+
+    /// The number of entries.
+    pub fn len(&self) -> usize {
+        self.writer.len()
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<V> PatternReader<'_, V> {
+    /// The same, and keeps the answers to about so many names; see
+    /// [`Scratch::cached`].
+    #[must_use]
+    pub fn cached(mut self, names: usize) -> Self {
+        self.scratch = self.scratch.cached(names);
+        self
+    }
+
+    /// The entries whose pattern is found in `name`, by descending weight, and
+    /// equal weights by insertion.
+    ///
+    /// # Errors
+    /// [`NameTooLong`], see [`TableLimits::name_bytes`].
+    pub fn matches(&mut self, name: &str) -> Result<Matches<'_, V>, NameTooLong> {
+        self.current.load().matches_with(name, &mut self.scratch)
     }
 }
 
@@ -91,5 +218,19 @@ impl<V: fmt::Debug> fmt::Debug for PatternTable<V> {
     }
 }
 
+impl<V: fmt::Debug> fmt::Debug for TableEdit<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<V> fmt::Debug for PatternReader<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PatternReader").field("scratch", &self.scratch).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod differential;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::{PatternTable, RoutePattern, Taken};
+use crate::{InsertError, PatternIndex, PatternTable, Refusal, RoutePattern};
 
 fn pattern(text: &str) -> RoutePattern {
     RoutePattern::new(text).unwrap()
 }
 
-fn add(table: &PatternTable<u32>, text: &str) -> Result<(), Taken<u32>> {
+fn add(table: &PatternTable<u32>, text: &str) -> Result<(), InsertError<u32>> {
     table.edit(|map| map.insert(pattern(text), 0, 0))
 }
 
@@ -24,7 +24,7 @@ fn an_edit_is_published_as_one_snapshot() {
         map.insert(pattern("a"), 0, 1)?;
         map.insert(pattern("b"), 0, 2)?;
         assert!(table.snapshot().is_empty(), "not published yet");
-        Ok::<_, Taken<u32>>(map.len())
+        Ok::<_, InsertError<u32>>(map.len())
     });
     assert_eq!(answer.unwrap(), 2);
     assert!(before.is_empty());
@@ -69,7 +69,7 @@ fn an_edit_shares_the_entries_it_does_not_touch() {
     let before = table.snapshot();
     add(&table, "b").unwrap();
     let after = table.snapshot();
-    let value = |index: &crate::PatternIndex<u32>| -> *const u32 { index.get("a").expect("it was added").value() };
+    let value = |index: &PatternIndex<u32>| -> *const u32 { index.get("a").expect("it was added").value() };
     assert_eq!(value(&before), value(&after));
 }
 
@@ -81,7 +81,7 @@ fn ten_thousand_patterns_go_into_one_edit() {
     assert_eq!(index.len(), 10_000);
     let ranks: Vec<_> = index.iter().map(|entry| (-entry.weight(), entry.sequence())).collect();
     assert!(ranks.is_sorted());
-    let found: Vec<_> = index.matches("n4711@h").map(|entry| *entry.value()).collect();
+    let found: Vec<_> = index.matches("n4711@h").unwrap().map(|entry| *entry.value()).collect();
     assert_eq!(found, [4711]);
 }
 
@@ -91,7 +91,100 @@ fn everything_shared_may_cross_threads() {
     check::<RoutePattern>();
     check::<crate::AccessPattern>();
     check::<crate::PatternError>();
-    check::<crate::PatternMap<u32>>();
-    check::<crate::PatternIndex<u32>>();
+    check::<PatternIndex<u32>>();
     check::<PatternTable<u32>>();
+}
+
+fn table(entries: &[(&str, i64)]) -> PatternTable<usize> {
+    let table = PatternTable::new();
+    for (number, &(text, weight)) in entries.iter().enumerate() {
+        table.insert(pattern(text), weight, number).unwrap();
+    }
+    table
+}
+
+fn found(table: &PatternTable<usize>, name: &str) -> Vec<String> {
+    let index = table.snapshot();
+    let names = index.iter().filter(|entry| entry.pattern().is_match(name));
+    let found: Vec<_> = names.map(|entry| entry.pattern().to_string()).collect();
+    let indexed: Vec<_> = index.matches(name).unwrap().map(|entry| entry.pattern().to_string()).collect();
+    assert_eq!(found, indexed);
+    found
+}
+
+/// Claim B3.
+#[test]
+fn the_worked_example_holds() {
+    let table =
+        table(&[("database@prod", 100), ("prod-.*", 50), (".*@example.com", 30), ("^prod-db[0-9]+@example.com$", 200)]);
+    assert_eq!(found(&table, "prod-db2@example.com"), ["^prod-db[0-9]+@example.com$", "prod-.*", ".*@example.com"]);
+}
+
+/// Claim B4.
+#[test]
+fn matches_come_by_descending_weight_and_equal_weights_by_insertion() {
+    let table = table(&[("a", 5), ("b", -1), ("ab", 5), ("abc", i64::MAX), ("^", 5), ("$", i64::MIN)]);
+    assert_eq!(found(&table, "abc"), ["abc", "a", "ab", "^", "b", "$"]);
+}
+
+/// Claim B5.
+#[test]
+fn a_taken_pattern_gives_the_value_back_and_changes_nothing() {
+    let table = table(&[("a", 1), ("b", 1)]);
+    let taken = table.insert(pattern("a"), 99, 7).unwrap_err();
+    assert_eq!(taken.pattern().as_str(), "a");
+    assert_eq!(taken.refusal(), Refusal::Taken);
+    assert_eq!(taken.to_string(), "the pattern `a` is taken");
+    assert_eq!(taken.into_value(), 7);
+    let index = table.snapshot();
+    let entry = index.get("a").unwrap();
+    assert_eq!((entry.weight(), *entry.value()), (1, 0));
+    assert_eq!(found(&table, "ab"), ["a", "b"]);
+    assert_eq!(table.snapshot().len(), 2);
+}
+
+/// Claim B7.
+#[test]
+fn two_patterns_for_the_same_name_both_stand() {
+    let table = table(&[("^prod-db@example.com$", 1), ("prod-db@example.com", 2)]);
+    assert_eq!(found(&table, "prod-db@example.com"), ["prod-db@example.com", "^prod-db@example.com$"]);
+}
+
+/// Claim B8.
+#[test]
+fn a_name_without_a_match_finds_nothing() {
+    assert!(found(&table(&[("a", 1)]), "b").is_empty());
+    assert!(found(&table(&[]), "b").is_empty());
+}
+
+/// Claim B9.
+#[test]
+fn removal_takes_the_exact_text_and_never_a_match() {
+    let table = table(&[("prod-.*", 1), ("prod-db", 1)]);
+    assert!(table.remove("prod-").is_none());
+    assert!(table.remove("prod-db2").is_none());
+    let removed = table.remove("prod-.*").unwrap();
+    assert_eq!((removed.weight(), *removed.value()), (1, 0));
+    assert!(table.remove("prod-.*").is_none());
+    assert_eq!(found(&table, "prod-db"), ["prod-db"]);
+}
+
+#[test]
+fn what_was_removed_may_be_added_again_and_comes_last() {
+    let table = table(&[("a", 1), ("b", 1)]);
+    let removed = table.remove("a").unwrap();
+    table.insert(removed.pattern().clone(), 1, 2).unwrap();
+    assert_eq!(found(&table, "ab"), ["b", "a"]);
+    assert!(table.snapshot().get("a").unwrap().sequence() > removed.sequence());
+}
+
+#[test]
+fn values_need_not_be_clone() {
+    struct Unclonable;
+    let table = PatternTable::new();
+    table.insert(pattern("a"), 0, Unclonable).unwrap();
+    let before = table.snapshot();
+    table.remove("a");
+    assert!(table.snapshot().is_empty());
+    assert_eq!(before.iter().len(), 1);
 }

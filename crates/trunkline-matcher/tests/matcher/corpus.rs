@@ -1,6 +1,6 @@
 //! The meaning of patterns in Go, case by case.
 
-use trunkline_matcher::{PatternMap, RoutePattern};
+use trunkline_matcher::{PatternTable, RoutePattern};
 
 const CORPUS: &str = include_str!("../data/patterns.txt");
 
@@ -27,7 +27,7 @@ fn every_pattern_means_what_it_means_in_go() {
 
 #[test]
 fn a_table_of_all_of_them_finds_what_each_one_finds() {
-    let mut map = PatternMap::new();
+    let map = PatternTable::new();
     let mut list = Vec::new();
     let mut names = Vec::new();
     for case in cases() {
@@ -44,9 +44,9 @@ fn a_table_of_all_of_them_finds_what_each_one_finds() {
         }
     }
     list.sort_by_key(|&(weight, line, _)| (-weight, line));
-    let index = map.index();
+    let index = map.snapshot();
     for name in &names {
-        let found: Vec<_> = index.matches(name).map(|entry| *entry.value()).collect();
+        let found: Vec<_> = index.matches(name).unwrap().map(|entry| *entry.value()).collect();
         let each = list.iter().filter(|(.., alone)| alone.is_match(name));
         let each: Vec<_> = each.map(|&(_, line, _)| line).collect();
         assert_eq!(found, each, "{name:?}");

@@ -1,0 +1,60 @@
+//! Names and literals with letter case taken away, so that one key serves both.
+
+/// What a look-up needs to know of a name before it asks any pattern.
+pub(crate) struct Subject<'n> {
+    pub(crate) name: &'n str,
+    /// One byte is one character.
+    pub(crate) ascii: bool,
+    /// Has a character that a dot or a folded letter treats in a way of its own: a line feed, U+017F, U+212A.
+    pub(crate) odd: bool,
+}
+
+impl<'n> Subject<'n> {
+    pub(crate) fn new(name: &'n str) -> Self {
+        let ascii = name.is_ascii();
+        // Whole names are short, and comparing all of it is quicker than stopping early.
+        let feed = name.bytes().fold(false, |found, byte| found | (byte == b'\n'));
+        let odd = feed || (!ascii && name.contains([LONG_S, KELVIN]));
+        Self { name, ascii, odd }
+    }
+}
+
+const LONG_S: char = '\u{17f}';
+const KELVIN: char = '\u{212a}';
+
+/// Appends `text` folded: whatever `(?i)` of Go takes for the same ASCII letter comes out as the same byte.
+pub(crate) fn fold_into(folded: &mut Vec<u8>, text: &str) {
+    if text.is_ascii() {
+        let start = folded.len();
+        folded.extend_from_slice(text.as_bytes());
+        folded[start..].make_ascii_lowercase();
+        return;
+    }
+    for c in text.chars() {
+        match c {
+            LONG_S => folded.push(b's'),
+            KELVIN => folded.push(b'k'),
+            c => folded.extend_from_slice(c.to_ascii_lowercase().encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+}
+
+/// The byte that every member of a class folds to, if there is one.
+pub(crate) fn common_fold(chars: impl Iterator<Item = (char, char)>) -> Option<u8> {
+    let mut common = None;
+    for (low, high) in chars {
+        if low != high {
+            return None;
+        }
+        let byte = match low {
+            LONG_S => b's',
+            KELVIN => b'k',
+            c if c.is_ascii() => c.to_ascii_lowercase() as u8,
+            _ => return None,
+        };
+        if *common.get_or_insert(byte) != byte {
+            return None;
+        }
+    }
+    common
+}

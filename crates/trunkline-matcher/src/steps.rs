@@ -1,0 +1,243 @@
+//! Patterns that are more than globs, run on sets of positions.
+//!
+//! A search asks one question: is there a match. So every step of a pattern takes the set of all positions that
+//! what is before it can end at, and gives the set that it can end at itself. There is nothing to back out of, and
+//! a name of a few dozen bytes is one machine word.
+
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
+
+/// A pattern as steps.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Text(Box<[u8]>),
+    Class(Box<Chars>),
+    Look(Look),
+    Repeat { step: Box<Step>, min: u32, max: u32 },
+    All(Box<[Step]>),
+    Any(Box<[Step]>),
+}
+
+/// A class: ASCII bit by bit, the rest as sorted ranges.
+#[derive(Debug)]
+pub(crate) struct Chars {
+    ascii: u128,
+    beyond: Box<[(char, char)]>,
+}
+
+impl Chars {
+    /// Where a member at `at` ends.
+    #[inline]
+    fn end(&self, name: &str, at: usize) -> Option<usize> {
+        let byte = *name.as_bytes().get(at)?;
+        if byte.is_ascii() {
+            return (self.ascii >> byte & 1 == 1).then_some(at + 1);
+        }
+        let c = name.get(at..)?.chars().next()?;
+        let nearest = self.beyond.partition_point(|&(_, high)| high < c);
+        self.beyond.get(nearest).filter(|(low, _)| *low <= c).map(|_| at + c.len_utf8())
+    }
+}
+
+/// Positions in a name of fewer than `64 * N` bytes.
+#[derive(Clone, Copy, PartialEq)]
+struct Positions<const N: usize>([u64; N]);
+
+impl<const N: usize> Positions<N> {
+    const NONE: Self = Self([0; N]);
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|&word| word == 0)
+    }
+
+    #[inline]
+    fn add(&mut self, at: usize) {
+        if let Some(word) = self.0.get_mut(at / 64) {
+            *word |= 1 << (at % 64);
+        }
+    }
+
+    fn has(&self, at: usize) -> bool {
+        self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+
+    /// Adds the others, and gives those that were not there.
+    fn absorb(&mut self, others: Self) -> Self {
+        let mut new = others;
+        for (new, own) in new.0.iter_mut().zip(&mut self.0) {
+            *new &= !*own;
+            *own |= *new;
+        }
+        new
+    }
+
+    #[inline]
+    fn each(&self, mut visit: impl FnMut(usize)) {
+        for (index, &word) in self.0.iter().enumerate() {
+            let mut bits = word;
+            while bits != 0 {
+                visit(index * 64 + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
+            }
+        }
+    }
+}
+
+impl Step {
+    /// A pattern that would take more steps than this is left to an automaton.
+    const MOST: u64 = 2000;
+    /// Longer names are left to an automaton.
+    pub(crate) const LONGEST_NAME: usize = 64 * 64 - 1;
+
+    /// `None` when it would take too many steps.
+    pub(crate) fn of(hir: &Hir) -> Option<Self> {
+        read(hir).filter(|step| step.cost() <= Self::MOST)
+    }
+
+    /// `None` when the name is too long.
+    pub(crate) fn is_match(&self, name: &str) -> Option<bool> {
+        match name.len() {
+            0..64 => Some(self.found::<1>(name)),
+            64..256 => Some(self.found::<4>(name)),
+            256..=Self::LONGEST_NAME => Some(self.found::<64>(name)),
+            _ => None,
+        }
+    }
+
+    fn found<const N: usize>(&self, name: &str) -> bool {
+        let mut starts = Positions::<N>::NONE;
+        match self {
+            Self::All(steps) if matches!(steps.first(), Some(Self::Look(Look::Start))) => starts.add(0),
+            _ => (0..=name.len()).filter(|&at| name.is_char_boundary(at)).for_each(|at| starts.add(at)),
+        }
+        !self.run(name, starts).is_empty()
+    }
+
+    fn run<const N: usize>(&self, name: &str, from: Positions<N>) -> Positions<N> {
+        let mut to = Positions::NONE;
+        match self {
+            Self::Text(text) => from.each(|at| {
+                if name.as_bytes()[at..].starts_with(text) {
+                    to.add(at + text.len());
+                }
+            }),
+            Self::Class(chars) => from.each(|at| {
+                if let Some(end) = chars.end(name, at) {
+                    to.add(end);
+                }
+            }),
+            Self::Look(look) => from.each(|at| {
+                if is_at(*look, name.as_bytes(), at) {
+                    to.add(at);
+                }
+            }),
+            Self::All(steps) => {
+                to = from;
+                for step in steps {
+                    if to.is_empty() {
+                        break;
+                    }
+                    to = step.run(name, to);
+                }
+            }
+            Self::Any(branches) => {
+                for branch in branches {
+                    to.absorb(branch.run(name, from));
+                }
+            }
+            Self::Repeat { step, min, max } => {
+                to = from;
+                for _ in 0..*min {
+                    to = step.run(name, to);
+                }
+                if let (Self::Class(chars), u32::MAX) = (&**step, *max) {
+                    let first = to;
+                    first.each(|mut at| {
+                        while let Some(end) = chars.end(name, at).filter(|end| !to.has(*end)) {
+                            to.add(end);
+                            at = end;
+                        }
+                    });
+                } else {
+                    let mut new = to;
+                    for _ in *min..*max {
+                        new = to.absorb(step.run(name, new));
+                        if new.is_empty() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        to
+    }
+
+    /// How many steps a run may take at worst, a position at a time left out of account.
+    fn cost(&self) -> u64 {
+        match self {
+            Self::Text(_) | Self::Class(_) | Self::Look(_) => 1,
+            Self::All(steps) | Self::Any(steps) => steps.iter().map(Self::cost).fold(1, u64::saturating_add),
+            Self::Repeat { step, min, max } => {
+                let rounds = match (&**step, *max) {
+                    (Self::Class(_), u32::MAX) => u64::from(*min) + 1,
+                    (_, max) => u64::from(max).min(u64::from(*min) + 256),
+                };
+                step.cost().saturating_mul(rounds)
+            }
+        }
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Class(chars) => size_of::<Chars>() + size_of_val(&*chars.beyond),
+            Self::Look(_) => 0,
+            Self::Repeat { step, .. } => size_of::<Self>() + step.heap_bytes(),
+            Self::All(steps) | Self::Any(steps) => {
+                size_of_val(&**steps) + steps.iter().map(Self::heap_bytes).sum::<usize>()
+            }
+        }
+    }
+}
+
+fn read(hir: &Hir) -> Option<Step> {
+    let each = |hirs: &[Hir]| hirs.iter().map(read).collect::<Option<Vec<_>>>().map(Vec::into_boxed_slice);
+    Some(match hir.kind() {
+        HirKind::Empty => Step::All(Box::default()),
+        HirKind::Literal(literal) => Step::Text(literal.0.clone()),
+        HirKind::Class(Class::Unicode(class)) => {
+            let ranges = || class.ranges().iter().map(|range| (range.start(), range.end()));
+            let mut ascii = 0;
+            for (low, high) in ranges() {
+                (low..=high.min('\x7f')).for_each(|c| ascii |= 1 << c as u32);
+            }
+            let beyond = ranges().filter(|(_, high)| !high.is_ascii()).map(|(low, high)| (low.max('\u{80}'), high));
+            Step::Class(Box::new(Chars { ascii, beyond: beyond.collect() }))
+        }
+        HirKind::Class(Class::Bytes(_)) => return None,
+        HirKind::Look(look) => Step::Look(*look),
+        HirKind::Capture(capture) => read(&capture.sub)?,
+        HirKind::Concat(hirs) => Step::All(each(hirs)?),
+        HirKind::Alternation(hirs) => Step::Any(each(hirs)?),
+        HirKind::Repetition(repetition) => Step::Repeat {
+            step: Box::new(read(&repetition.sub)?),
+            min: repetition.min,
+            max: repetition.max.unwrap_or(u32::MAX),
+        },
+    })
+}
+
+fn is_at(look: Look, name: &[u8], at: usize) -> bool {
+    let before = at.checked_sub(1).and_then(|before| name.get(before));
+    let after = name.get(at);
+    let is_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    match look {
+        Look::Start => before.is_none(),
+        Look::End => after.is_none(),
+        Look::StartLF => before.is_none_or(|byte| *byte == b'\n'),
+        Look::EndLF => after.is_none_or(|byte| *byte == b'\n'),
+        Look::WordAscii => is_word(before) != is_word(after),
+        Look::WordAsciiNegate => is_word(before) == is_word(after),
+        // Go's syntax has no others.
+        _ => false,
+    }
+}

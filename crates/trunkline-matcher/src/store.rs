@@ -1,0 +1,112 @@
+//! Entries where one thread adds and any number read, without locks.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::entry::Entry;
+
+/// A place in a [`Store`], plus one: zero is none.
+pub(crate) const NONE: u32 = 0;
+
+/// One entry, under one of its keys.
+pub(crate) struct Slot<V> {
+    pub(crate) entry: Entry<V>,
+    /// Which pieces of text a name must contain; see [`crate::grams::Signature`].
+    pub(crate) signature: u64,
+    /// The first generation that has the entry.
+    added: u64,
+    /// The first that has it no more.
+    removed: AtomicU64,
+    /// The next slot with the same key.
+    pub(crate) next: AtomicU32,
+    /// The next slot whose text has the same hash.
+    pub(crate) next_text: AtomicU32,
+    /// For an entry with many keys: its first slot, which says in which generations it is.
+    pub(crate) first: u32,
+}
+
+impl<V> Slot<V> {
+    pub(crate) fn new(entry: Entry<V>, first: u32, signature: u64, added: u64) -> Self {
+        Self {
+            entry,
+            signature,
+            added,
+            removed: AtomicU64::new(u64::MAX),
+            next: AtomicU32::new(NONE),
+            next_text: AtomicU32::new(NONE),
+            first,
+        }
+    }
+
+    pub(crate) fn is_in(&self, generation: u64) -> bool {
+        // What is removed by a later generation may be seen or not; both are outside this one.
+        self.added <= generation && generation < self.removed.load(Ordering::Relaxed)
+    }
+
+    /// Takes the entry out, from this generation on.
+    pub(crate) fn remove(&self, generation: u64) {
+        self.removed.store(generation, Ordering::Relaxed);
+    }
+
+    pub(crate) fn keep(&self) {
+        self.removed.store(u64::MAX, Ordering::Relaxed);
+    }
+}
+
+/// Slots in chunks that double, so that none ever moves.
+pub(crate) struct Store<V> {
+    chunks: [OnceLock<Box<[OnceLock<Slot<V>>]>>; CHUNKS],
+}
+
+const FIRST_CHUNK_BITS: u32 = 5;
+/// Up to 2³¹ slots.
+const CHUNKS: usize = 27;
+
+/// Chunk and place in it. The first two chunks are of the same size.
+fn locate(at: u32) -> (usize, usize) {
+    let index = at - 1;
+    let chunk = (index >> FIRST_CHUNK_BITS).checked_ilog2().map_or(0, |bits| bits as usize + 1);
+    let start = if chunk == 0 { 0 } else { 1 << (FIRST_CHUNK_BITS as usize + chunk - 1) };
+    (chunk, index as usize - start)
+}
+
+fn chunk_len(chunk: usize) -> usize {
+    1 << (FIRST_CHUNK_BITS as usize + chunk.saturating_sub(1))
+}
+
+impl<V> Store<V> {
+    pub(crate) fn new() -> Self {
+        Self { chunks: [const { OnceLock::new() }; CHUNKS] }
+    }
+
+    pub(crate) fn get(&self, at: u32) -> Option<&Slot<V>> {
+        let (chunk, offset) = locate(at);
+        self.chunks[chunk].get()?.get(offset)?.get()
+    }
+
+    /// Fills a place that was never filled.
+    pub(crate) fn set(&self, at: u32, slot: Slot<V>) -> &Slot<V> {
+        let (chunk, offset) = locate(at);
+        let chunk = self.chunks[chunk].get_or_init(|| (0..chunk_len(chunk)).map(|_| OnceLock::new()).collect());
+        chunk[offset].get_or_init(|| slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_fill_the_chunks_without_gap_or_overlap() {
+        let mut expected = (0, 0);
+        for at in 1..5000 {
+            assert_eq!(locate(at), expected, "{at}");
+            expected.1 += 1;
+            if expected.1 == chunk_len(expected.0) {
+                expected = (expected.0 + 1, 0);
+            }
+        }
+        let (chunk, offset) = locate(u32::MAX >> 1);
+        assert!(chunk < CHUNKS && offset < chunk_len(chunk));
+    }
+}
