@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind};
 
-use super::Parser;
+use super::{Parser, unicode17};
 use crate::error::{Fault, PatternErrorKind};
 
 type Ranges = &'static [(char, char)];
@@ -172,6 +172,7 @@ pub(super) fn folded_char(c: char) -> Hir {
 /// to the characters that have case at all first.
 pub(super) fn fold(class: &mut ClassUnicode) {
     let size: usize = class.ranges().iter().map(ClassUnicodeRange::len).sum();
+    unicode17::fold(class);
     if size <= SMALL_CLASS {
         class.case_fold_simple();
         return;
@@ -253,6 +254,7 @@ mod tests {
             let mut plain = quick.clone();
             fold(&mut quick);
             plain.case_fold_simple();
+            unicode17::fold(&mut plain);
             assert_eq!(quick, plain);
         }
     }

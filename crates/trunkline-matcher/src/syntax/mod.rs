@@ -7,6 +7,7 @@
 mod class;
 mod escape;
 mod unicode;
+mod unicode17;
 
 use std::ops::Range;
 

@@ -133,7 +133,8 @@ impl Random {
         match self.below(40) {
             0 => char::from_u32(self.below(0x11_0000) as u32).unwrap_or('\u{fffd}'),
             1 => char::from_u32(self.below(0x600) as u32).unwrap_or('x'),
-            2..10 => self.pick(CHARS),
+            2 => self.pick(NEW_CHARS),
+            3..10 => self.pick(CHARS),
             _ => self.pick(&['a', 'b', 'a', 'b', 'k', 'A', 'K', 's', '1', '-', '_']),
         }
     }
@@ -378,6 +379,20 @@ const CHARS: &[char] = &[
     '\u{2126}',
 ];
 
+/// What Unicode 17 added or changed: the newest tables are the likeliest to differ.
+const NEW_CHARS: &[char] = &[
+    '\u{16ea0}',
+    '\u{16ebb}',
+    '\u{16ed3}',
+    '\u{a7d2}',
+    '\u{a7d3}',
+    '\u{a7ce}',
+    '\u{295}',
+    '\u{10940}',
+    '\u{20c1}',
+    '\u{1acf}',
+];
+
 const OPENINGS: &[&str] = &[
     "(", "(?:", "(?i:", "(?s:", "(?m:", "(?U:", "(?-i:", "(?is-m:", "(?P<n>", "(?<n1>", "(?i)(", "(?:(?i)", "(?)(",
     "(?:|", "(|", "^(", "(?i)(?:",
@@ -439,6 +454,10 @@ const NAMED: &[&str] = &[
     r"\p{Common}",
     r"\p{georgian}",
     r"\p{Cased_Letter}",
+    r"\p{Lo}",
+    r"\P{Ll}",
+    r"\p{Beria_Erfe}",
+    r"\p{Sc}",
 ];
 
 const POSIX: &[&str] = &[
