@@ -36,7 +36,7 @@ impl Parser<'_> {
         }
         class.union(&ClassUnicode::new(named));
         if negated {
-            class.negate();
+            negate(&mut class);
         }
         Ok(to_hir(class))
     }
@@ -137,7 +137,7 @@ impl Parser<'_> {
             None => return Err(self.fault(PatternErrorKind::UnknownClass, start)),
         };
         if negated {
-            class.negate();
+            negate(&mut class);
         }
         Ok(class)
     }
@@ -150,7 +150,7 @@ impl Parser<'_> {
             fold(&mut class);
         }
         if negated {
-            class.negate();
+            negate(&mut class);
         }
         class
     }
@@ -164,6 +164,23 @@ pub(super) fn folded_char(c: char) -> Hir {
     let mut class = ClassUnicode::new([ClassUnicodeRange::new(c, c)]);
     fold(&mut class);
     to_hir(class)
+}
+
+/// `ClassUnicode::negate` is not used: where a range ends before the surrogates
+/// and the next starts behind them, it takes the two ends for the gap.
+fn negate(class: &mut ClassUnicode) {
+    let mut gaps = Vec::new();
+    let mut next = Some('\0');
+    for range in class.ranges() {
+        if let (Some(first), Some(last)) = (next, ('\0'..range.start()).next_back())
+            && first <= last
+        {
+            gaps.push(ClassUnicodeRange::new(first, last));
+        }
+        next = (range.end()..=char::MAX).nth(1);
+    }
+    gaps.extend(next.map(|first| ClassUnicodeRange::new(first, char::MAX)));
+    *class = ClassUnicode::new(gaps);
 }
 
 /// Adds what is equal to a member but for case.
