@@ -4,6 +4,7 @@
 //! them share: where the workspace is, how a cargo command is started and how a failure is told. Nothing here needs a
 //! cargo tool that does not come with Rust.
 
+mod corpus;
 mod dist;
 mod layers;
 mod licences;
@@ -222,6 +223,13 @@ const TASKS: &[Task] = &[
         help: testing::BENCH_HELP,
         takes_arguments: true,
         run: testing::bench,
+    },
+    Task {
+        name: "corpus",
+        summary: "record or check what Go says about the matcher's test patterns",
+        help: corpus::HELP,
+        takes_arguments: true,
+        run: corpus::corpus,
     },
     Task {
         name: "dist",

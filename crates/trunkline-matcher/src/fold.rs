@@ -39,6 +39,15 @@ pub(crate) fn fold_into(folded: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// The upper-case letter that `(?i)` takes a character beyond ASCII for.
+pub(crate) fn stands_for(c: char) -> Option<u8> {
+    match c {
+        LONG_S => Some(b'S'),
+        KELVIN => Some(b'K'),
+        _ => None,
+    }
+}
+
 /// The byte that every member of a class folds to, if there is one.
 pub(crate) fn common_fold(chars: impl Iterator<Item = (char, char)>) -> Option<u8> {
     let mut common = None;

@@ -14,7 +14,7 @@ pub(crate) struct Glob {
     at_end: bool,
     /// The pattern's bytes, then for each of them which bits of the name's count.
     bytes: Box<[u8]>,
-    /// Where each segment ends; segments are never empty.
+    /// Where each segment ends, and what gap follows; segments are never empty.
     ends: Box<[u16]>,
     sets: Box<[Set]>,
 }
@@ -28,10 +28,15 @@ struct Set {
     beyond: bool,
 }
 
-/// Every bit counts; or all but the one that tells the case of a letter; or none.
+/// Every bit counts; or all but the one that tells the case of a letter, where an upper-case one stands for what
+/// `(?i)` takes for it beyond ASCII as well; or none, where the byte says whether there may be a line feed.
 const EXACT: u8 = 0xff;
 const FOLDED: u8 = !0x20;
 const WILD: u8 = 0;
+const NO_LINE_FEED: u8 = b'\n';
+
+/// In what ends a segment: the gap after it may have line feeds.
+const ANY_GAP: u16 = 1 << 15;
 
 impl Glob {
     /// `None` when the pattern is more than a glob.
@@ -50,11 +55,11 @@ impl Glob {
         self.ends.len() <= 1 && self.masks().iter().all(|&mask| mask == EXACT)
     }
 
-    /// The subject must not be odd.
     pub(crate) fn is_match(&self, subject: &Subject<'_>) -> bool {
-        debug_assert!(!subject.odd);
         let name = subject.name.as_bytes();
-        if subject.ascii {
+        if subject.odd {
+            self.found_in_lines(subject.name)
+        } else if subject.ascii {
             self.found(|segment, at| self.fits(segment, name, at), name.len())
         } else {
             self.found(|segment, at| self.fits_text(segment, subject.name, at), name.len())
@@ -66,8 +71,26 @@ impl Glob {
     }
 
     fn segment(&self, index: usize) -> (usize, usize) {
-        let start = if index == 0 { 0 } else { self.ends[index - 1].into() };
-        (start, self.ends[index].into())
+        let start = if index == 0 { 0 } else { self.ends[index - 1] & !ANY_GAP };
+        (start.into(), (self.ends[index] & !ANY_GAP).into())
+    }
+
+    /// The same as [`Glob::found`] where a gap may not go over a line feed: then the earliest place is not always the
+    /// right one, so all are kept.
+    fn found_in_lines(&self, name: &str) -> bool {
+        let mut here: Vec<bool> = (0..=name.len()).map(|at| at == 0 || !self.at_start).collect();
+        for (segment, end) in self.ends.iter().enumerate() {
+            let mut next = vec![false; name.len() + 1];
+            let ends = (0..=name.len()).filter(|at| here[*at]).filter_map(|at| self.fits_text(segment, name, at));
+            ends.for_each(|end| next[end] = true);
+            if segment + 1 < self.ends.len() {
+                for (at, byte) in name.bytes().enumerate() {
+                    next[at + 1] |= next[at] && (byte != b'\n' || end & ANY_GAP != 0);
+                }
+            }
+            here = next;
+        }
+        if self.at_end { here[name.len()] } else { here.contains(&true) }
     }
 
     /// Places the segments from the left, each as early as it fits, the last at the end if it is bound there.
@@ -118,20 +141,28 @@ impl Glob {
         (differs == 0 && in_sets()).then_some(at + (end - start))
     }
 
-    /// The same for any name that is not odd: a wildcard stands for a character, not a byte.
+    /// The same for any name: a wildcard stands for a character, not a byte.
     fn fits_text(&self, segment: usize, name: &str, mut at: usize) -> Option<usize> {
         let (start, end) = self.segment(segment);
         for index in start..end {
             let mask = self.masks()[index];
+            let (byte, next) = (self.bytes[index], name.get(at..).and_then(|rest| rest.chars().next()));
             if mask == WILD {
-                let c = name.get(at..)?.chars().next()?;
+                let c = next?;
                 let set = self.sets.iter().find(|set| usize::from(set.at) == index);
-                if set.is_some_and(|set| if c.is_ascii() { set.ascii >> c as u32 & 1 == 0 } else { !set.beyond }) {
+                let fits = match set {
+                    Some(set) if c.is_ascii() => set.ascii >> c as u32 & 1 == 1,
+                    Some(set) => set.beyond,
+                    None => c != '\n' || byte != NO_LINE_FEED,
+                };
+                if !fits {
                     return None;
                 }
                 at += c.len_utf8();
+            } else if let Some(c) = next.filter(|&c| mask == FOLDED && fold::stands_for(c) == Some(byte)) {
+                at += c.len_utf8();
             } else {
-                if (name.as_bytes().get(at)? ^ self.bytes[index]) & mask != 0 {
+                if (name.as_bytes().get(at)? ^ byte) & mask != 0 {
                     return None;
                 }
                 at += 1;
@@ -176,11 +207,10 @@ impl Reader {
                 }
                 if repetition.max != Some(repetition.min) {
                     let HirKind::Class(Class::Unicode(class)) = repetition.sub.kind() else { return None };
-                    // The subject has no line feed, so a dot is any character.
-                    if repetition.max.is_some() || *class != any_but_line_feed() && *class != any() {
+                    if repetition.max.is_some() {
                         return None;
                     }
-                    self.gap();
+                    self.gap(wildcard(class)?)?;
                 }
             }
             HirKind::Look(_) | HirKind::Class(Class::Bytes(_)) | HirKind::Alternation(_) => return None,
@@ -197,23 +227,33 @@ impl Reader {
         self.masks.push(mask);
     }
 
-    fn gap(&mut self) {
-        let (start, end) = (self.ends.last().copied().unwrap_or(0), self.bytes.len() as u16);
+    fn gap(&mut self, may_feed: bool) -> Option<()> {
+        let (start, end) = (self.start(), self.bytes.len() as u16);
         if start != end {
-            self.ends.push(end);
-        } else if self.ends.is_empty() {
-            // `^.*x` is `x`.
+            self.ends.push(if may_feed { end | ANY_GAP } else { end });
+        } else if !may_feed {
+            // `^.*x` is not just `x`: the line must be the first.
+            return None;
+        } else if let Some(gap) = self.ends.last_mut() {
+            *gap |= ANY_GAP;
+        } else {
             self.at_start = false;
         }
+        Some(())
+    }
+
+    /// Where the segment under way begins.
+    fn start(&self) -> u16 {
+        self.ends.last().map_or(0, |end| end & !ANY_GAP)
     }
 
     fn class(&mut self, class: &ClassUnicode) -> Option<()> {
         let ranges = || class.ranges().iter().map(|range| (range.start(), range.end()));
         if let Some(byte) = fold::common_fold(ranges()) {
-            // One letter in both cases, or one alone with the odd ones, which the subject does not have.
             let both = ranges().filter(|(c, _)| c.is_ascii()).count() == 2;
+            let wide = ranges().any(|(c, _)| !c.is_ascii());
             if both {
-                self.push(byte, FOLDED);
+                self.push(if wide { byte.to_ascii_uppercase() } else { byte }, FOLDED);
                 return Some(());
             }
         }
@@ -231,25 +271,29 @@ impl Reader {
                 }
             }
         }
-        if !beyond || ascii | (1 << b'\n') != u128::MAX {
+        let may_feed = wildcard(class);
+        if may_feed.is_none() {
             if self.sets.len() == Self::SETS {
                 return None;
             }
             self.sets.push(Set { at: self.bytes.len() as u16, ascii, beyond });
         }
-        self.push(0, WILD);
+        self.push(if may_feed == Some(false) { NO_LINE_FEED } else { 0 }, WILD);
         Some(())
     }
 
     fn finish(mut self) -> Option<Glob> {
-        let (start, end) = (self.ends.last().copied().unwrap_or(0), self.bytes.len());
+        let end = self.bytes.len();
         if end > Self::LONGEST {
             return None;
         }
-        if usize::from(start) != end {
+        if usize::from(self.start()) != end {
             self.ends.push(end as u16);
-        } else if end > 0 {
-            // `x.*$` is `x`.
+        } else if let Some(last) = self.ends.last() {
+            // `x.*$` is `x`, but for a line feed behind it.
+            if self.at_end && last & ANY_GAP == 0 {
+                return None;
+            }
             self.at_end = false;
         } else if self.at_start && self.at_end {
             // Only the empty name.
@@ -261,14 +305,12 @@ impl Reader {
     }
 }
 
-fn any_but_line_feed() -> ClassUnicode {
-    let mut class = ClassUnicode::new([regex_syntax::hir::ClassUnicodeRange::new('\n', '\n')]);
-    class.negate();
-    class
-}
-
-fn any() -> ClassUnicode {
-    let mut class = ClassUnicode::empty();
-    class.negate();
-    class
+/// Whether a class is a dot, and if so, whether of the kind that takes line feeds.
+fn wildcard(class: &ClassUnicode) -> Option<bool> {
+    match class.ranges() {
+        [all] => (all.start() == '\0' && all.end() == char::MAX).then_some(true),
+        [low, high] => (low.start() == '\0' && low.end() == '\t' && high.start() == '\x0b' && high.end() == char::MAX)
+            .then_some(false),
+        _ => None,
+    }
 }

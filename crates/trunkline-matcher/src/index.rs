@@ -143,7 +143,7 @@ impl<V> PatternIndex<V> {
     fn look_up(&self, name: &str, scratch: &mut Scratch) {
         let subject = Subject::new(name);
         scratch.begin();
-        self.ask_filed(&subject, scratch);
+        self.find_filed(&subject, scratch);
         for &at in &*self.loose {
             self.ask(at, &subject, scratch);
         }
@@ -151,9 +151,8 @@ impl<V> PatternIndex<V> {
         for group in &*self.groups {
             match &**group {
                 Group::Anchored(group) => {
-                    let mut row = std::mem::take(&mut scratch.row);
-                    group.search(name.as_bytes(), &mut row, |at| self.ask(at, &subject, scratch));
-                    scratch.row = row;
+                    let candidates = &mut scratch.candidates;
+                    group.search(name.as_bytes(), &mut scratch.row, |at| candidates.push(at));
                 }
                 Group::Automaton(automaton) => {
                     let (memory, found) = scratch.memory(automata, automaton);
@@ -165,11 +164,12 @@ impl<V> PatternIndex<V> {
                 }
             }
         }
+        self.ask_candidates(&subject, scratch);
         scratch.put_in_order(self.limits.get_results(), |at| self.slot(at).entry.rank());
     }
 
-    /// Asks the entries filed under a gram of the name.
-    fn ask_filed(&self, subject: &Subject<'_>, scratch: &mut Scratch) {
+    /// Takes as candidates the entries filed under a gram of the name.
+    fn find_filed(&self, subject: &Subject<'_>, scratch: &mut Scratch) {
         let mut folded = std::mem::take(&mut scratch.folded);
         let mut hits = std::mem::take(&mut scratch.hits);
         folded.clear();
@@ -190,18 +190,28 @@ impl<V> PatternIndex<V> {
                 hits[count] = hash;
                 count += usize::from(grams.may_have(hash));
             });
-            for &hash in &hits[..count] {
+            for &hash in once(&mut hits[..count]) {
                 let mut at = grams.find(hash);
                 while at != NONE {
                     let slot = self.slot(at);
                     if slot.signature & !signature.0 == 0 {
-                        self.ask(slot.first, subject, scratch);
+                        scratch.candidates.push(slot.first);
                     }
                     at = slot.next.load(Ordering::Acquire);
                 }
             }
         }
         (scratch.folded, scratch.hits) = (folded, hits);
+    }
+
+    /// Asks every candidate, each once: a name can lead to one at many places.
+    fn ask_candidates(&self, subject: &Subject<'_>, scratch: &mut Scratch) {
+        let mut candidates = std::mem::take(&mut scratch.candidates);
+        for &at in once(&mut candidates) {
+            self.ask(at, subject, scratch);
+        }
+        candidates.clear();
+        scratch.candidates = candidates;
     }
 
     /// Asks one entry.
@@ -243,6 +253,22 @@ impl<V> PatternIndex<V> {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+}
+
+/// Each of them once, in some order. Few are the rule, and one is the most frequent case.
+fn once<T: Ord + Copy>(items: &mut [T]) -> &[T] {
+    if items.len() < 2 {
+        return items;
+    }
+    items.sort_unstable();
+    let mut kept = 1;
+    for at in 1..items.len() {
+        if items[at] != items[kept - 1] {
+            items[kept] = items[at];
+            kept += 1;
+        }
+    }
+    &items[..kept]
 }
 
 pub(crate) fn in_order<'e, V: 'e>(

@@ -77,6 +77,7 @@ pub struct Scratch {
     pub(crate) folded: Vec<u8>,
     pub(crate) hits: Vec<u64>,
     pub(crate) row: Vec<u64>,
+    pub(crate) candidates: Vec<u32>,
     pub(crate) engine: engine::Cache,
     pub(crate) found: Vec<u32>,
     pub(crate) truncated: bool,
@@ -160,13 +161,12 @@ impl Scratch {
         (&mut self.memories[nth], &mut self.found)
     }
 
-    /// Sorts what was found, each once, and keeps the first `most`.
+    /// Sorts what was found, and keeps the first `most`.
     pub(crate) fn put_in_order(&mut self, most: usize, rank: impl Fn(u32) -> Rank) {
         if self.found.len() > 1 {
             self.ranked.clear();
             self.ranked.extend(self.found.iter().map(|&at| (rank(at), at)));
             self.ranked.sort_unstable();
-            self.ranked.dedup();
             self.found.clear();
             self.found.extend(self.ranked.iter().map(|&(_, at)| at));
         }

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use regex_syntax::hir::{Hir, Look};
 
@@ -68,6 +68,8 @@ pub(crate) struct Compiled {
     required: Required,
     /// Only of a pattern that requires no text.
     window: Option<Box<Window>>,
+    /// What stands in for steps in names that are too long for them.
+    for_long: OnceLock<Option<Box<Engine>>>,
 }
 
 /// How a pattern is looked for, cheapest first.
@@ -143,6 +145,7 @@ impl Compiled {
                 program: Program::of(&hir, text, limits)?,
                 required,
                 window,
+                for_long: OnceLock::new(),
             })
         });
         built.map(Arc::new).map_err(|fault| fault.into_error(text))
@@ -156,21 +159,19 @@ impl Compiled {
     pub(crate) fn found_in(&self, subject: &Subject<'_>, cache: &mut Cache) -> bool {
         match &self.program {
             Program::Always => true,
-            Program::Glob(glob) if !subject.odd => glob.is_match(subject),
-            Program::Glob(_) => self.found_the_slow_way(subject.name, cache),
+            Program::Glob(glob) => glob.is_match(subject),
             Program::Steps(steps) => {
-                steps.is_match(subject.name).unwrap_or_else(|| self.found_the_slow_way(subject.name, cache))
+                steps.is_match(subject.name).unwrap_or_else(|| self.found_in_long(subject.name, cache))
             }
             Program::Engine(engine) => engine.is_match(subject.name, cache),
         }
     }
 
-    /// Made for one search: names that need it are too rare to keep it for each pattern.
+    /// Names this long are rare, and pay for the automaton once.
     #[cold]
-    fn found_the_slow_way(&self, name: &str, cache: &mut Cache) -> bool {
-        let Some(hir) = self.hir() else { return false };
-        let stepped = Step::of(&hir).and_then(|steps| steps.is_match(name));
-        stepped.unwrap_or_else(|| Engine::of(&hir, usize::MAX).is_some_and(|engine| engine.is_match(name, cache)))
+    fn found_in_long(&self, name: &str, cache: &mut Cache) -> bool {
+        let make = || Engine::of(&self.hir()?, usize::MAX).map(Box::new);
+        self.for_long.get_or_init(make).as_ref().is_some_and(|engine| engine.is_match(name, cache))
     }
 
     /// The pattern once more, as it is looked for.
@@ -181,9 +182,9 @@ impl Compiled {
     }
 
     /// Whether an automaton for many may stand for it: not where it can match nothing between two bytes of a
-    /// character.
+    /// character, and not where it is so large that it is better asked alone.
     pub(crate) fn can_join(&self) -> bool {
-        self.consumes
+        self.consumes && self.engine_bytes() <= JOINABLE_BYTES && syntax::depth_bound(&self.text) <= SHALLOW
     }
 
     pub(crate) fn window(&self) -> Option<&Window> {
@@ -330,6 +331,9 @@ macro_rules! identity_is_the_text {
 }
 
 identity_is_the_text! { RoutePattern AccessPattern }
+
+/// An automaton for 64 of this size takes some hundred kilobytes.
+const JOINABLE_BYTES: usize = 4 << 10;
 
 /// Patterns with no more groups than this are compiled on the caller's stack.
 const SHALLOW: usize = 16;

@@ -25,6 +25,17 @@ pub(crate) struct Chars {
 }
 
 impl Chars {
+    /// Where the members are in a name of ASCII.
+    fn places<const N: usize>(&self, name: &str) -> Positions<N> {
+        let mut places = Positions::NONE;
+        for (word, bytes) in places.0.iter_mut().zip(name.as_bytes().chunks(64)) {
+            for (at, byte) in bytes.iter().enumerate() {
+                *word |= ((self.ascii >> (byte & 127) & 1) as u64) << at;
+            }
+        }
+        places
+    }
+
     /// Where a member at `at` ends.
     #[inline]
     fn end(&self, name: &str, at: usize) -> Option<usize> {
@@ -58,6 +69,18 @@ impl<const N: usize> Positions<N> {
 
     fn has(&self, at: usize) -> bool {
         self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+
+    /// Those that are also in `others`, each one byte on.
+    fn step_through(&self, others: &Self) -> Self {
+        let mut next = Self::NONE;
+        let mut carry = 0;
+        for ((next, own), others) in next.0.iter_mut().zip(self.0).zip(others.0) {
+            let word = own & others;
+            *next = word << 1 | carry;
+            carry = word >> 63;
+        }
+        next
     }
 
     /// Adds the others, and gives those that were not there.
@@ -116,7 +139,9 @@ impl Step {
         let mut to = Positions::NONE;
         match self {
             Self::Text(text) => from.each(|at| {
-                if name.as_bytes()[at..].starts_with(text) {
+                let rest = &name.as_bytes()[at..];
+                // Most positions fail at the first byte.
+                if rest.first() == text.first() && rest.starts_with(text) {
                     to.add(at + text.len());
                 }
             }),
@@ -126,7 +151,7 @@ impl Step {
                 }
             }),
             Self::Look(look) => from.each(|at| {
-                if is_at(*look, name.as_bytes(), at) {
+                if is_at(*look, name, at) {
                     to.add(at);
                 }
             }),
@@ -142,6 +167,20 @@ impl Step {
             Self::Any(branches) => {
                 for branch in branches {
                     to.absorb(branch.run(name, from));
+                }
+            }
+            Self::Repeat { step, min, max } if let Some(chars) = step.counted(name, *min, *max) => {
+                let places = chars.places(name);
+                to = from;
+                for _ in 0..*min {
+                    to = to.step_through(&places);
+                }
+                let mut new = to;
+                for _ in *min..*max {
+                    new = to.absorb(new.step_through(&places));
+                    if new.is_empty() {
+                        break;
+                    }
                 }
             }
             Self::Repeat { step, min, max } => {
@@ -169,6 +208,14 @@ impl Step {
             }
         }
         to
+    }
+
+    /// The class that is repeated a number of times, for which all positions go on at once.
+    fn counted(&self, name: &str, min: u32, max: u32) -> Option<&Chars> {
+        match self {
+            Self::Class(chars) if (min > 1 || max != u32::MAX) && name.is_ascii() => Some(chars),
+            _ => None,
+        }
     }
 
     /// How many steps a run may take at worst, a position at a time left out of account.
@@ -226,9 +273,9 @@ fn read(hir: &Hir) -> Option<Step> {
     })
 }
 
-fn is_at(look: Look, name: &[u8], at: usize) -> bool {
-    let before = at.checked_sub(1).and_then(|before| name.get(before));
-    let after = name.get(at);
+fn is_at(look: Look, name: &str, at: usize) -> bool {
+    let before = at.checked_sub(1).and_then(|before| name.as_bytes().get(before));
+    let after = name.as_bytes().get(at);
     let is_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     match look {
         Look::Start => before.is_none(),
@@ -237,6 +284,8 @@ fn is_at(look: Look, name: &[u8], at: usize) -> bool {
         Look::EndLF => after.is_none_or(|byte| *byte == b'\n'),
         Look::WordAscii => is_word(before) != is_word(after),
         Look::WordAsciiNegate => is_word(before) == is_word(after),
+        // The syntax puts the two side by side, for any place between characters: there are no others here.
+        Look::WordUnicode | Look::WordUnicodeNegate => true,
         // Go's syntax has no others.
         _ => false,
     }

@@ -1,7 +1,7 @@
 //! The table as it is edited.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -31,6 +31,8 @@ pub(crate) struct Writer<V> {
     /// Slots whose entries are in no generation to come.
     dead: usize,
     sequence: u64,
+    /// Entries of which no group could be made.
+    unfit: BTreeSet<u32>,
     /// Of the entries in the edit.
     engine_bytes: usize,
     limits: TableLimits,
@@ -67,6 +69,7 @@ impl<V> Writer<V> {
             len: 0,
             dead: 0,
             sequence: 0,
+            unfit: BTreeSet::new(),
             engine_bytes: 0,
             limits,
             undo: Undo::default(),
@@ -232,6 +235,7 @@ impl<V> Writer<V> {
         let (store, slots) = (std::mem::replace(&mut self.store, Arc::new(Store::new())), self.slots);
         let generation = self.generation;
         (self.tables, self.groups, self.loose) = Default::default();
+        self.unfit.clear();
         (self.sketch, self.slots, self.dead) = (Sketch::new(), 0, 0);
         for (_, entry) in entries(&store, slots, generation) {
             self.file(entry.clone(), generation);
@@ -266,6 +270,7 @@ impl<V> Writer<V> {
             }
             stays
         });
+        let mut unfit: Vec<u32> = Vec::new();
         for (kind, mut fresh) in loose {
             while let Some(last) = groups.iter().rposition(|group| group.kind() == kind)
                 && groups[last].members().len() <= fresh.len().min(kind.most() / 2)
@@ -277,14 +282,21 @@ impl<V> Writer<V> {
                     members.iter().filter_map(|&at| Some((at, self.store.get(at)?.entry.pattern()))).collect();
                 match Group::of(kind, &patterns, self.limits.get_lazy_dfa_bytes()) {
                     Some(group) => groups.push(Arc::new(group)),
-                    None => rest.extend(members),
+                    None => {
+                        unfit.extend(members);
+                        rest.extend(members);
+                    }
                 }
             }
         }
+        self.unfit.extend(unfit);
         (self.groups, self.loose) = (Arc::new(groups), Arc::new(rest));
     }
 
     fn kind(&self, at: u32) -> Kind {
+        if self.unfit.contains(&at) {
+            return Kind::Alone;
+        }
         self.store.get(at).map_or(Kind::Alone, |slot| Kind::of(slot.entry.pattern()))
     }
 

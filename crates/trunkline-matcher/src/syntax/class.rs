@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind};
 
-use super::Parser;
+use super::{Parser, unicode17};
 use crate::error::{Fault, PatternErrorKind};
 
 type Ranges = &'static [(char, char)];
@@ -36,7 +36,7 @@ impl Parser<'_> {
         }
         class.union(&ClassUnicode::new(named));
         if negated {
-            class.negate();
+            negate(&mut class);
         }
         Ok(to_hir(class))
     }
@@ -137,7 +137,7 @@ impl Parser<'_> {
             None => return Err(self.fault(PatternErrorKind::UnknownClass, start)),
         };
         if negated {
-            class.negate();
+            negate(&mut class);
         }
         Ok(class)
     }
@@ -150,7 +150,7 @@ impl Parser<'_> {
             fold(&mut class);
         }
         if negated {
-            class.negate();
+            negate(&mut class);
         }
         class
     }
@@ -166,12 +166,30 @@ pub(super) fn folded_char(c: char) -> Hir {
     to_hir(class)
 }
 
+/// `ClassUnicode::negate` is not used: where a range ends before the surrogates
+/// and the next starts behind them, it takes the two ends for the gap.
+fn negate(class: &mut ClassUnicode) {
+    let mut gaps = Vec::new();
+    let mut next = Some('\0');
+    for range in class.ranges() {
+        if let (Some(first), Some(last)) = (next, ('\0'..range.start()).next_back())
+            && first <= last
+        {
+            gaps.push(ClassUnicodeRange::new(first, last));
+        }
+        next = (range.end()..=char::MAX).nth(1);
+    }
+    gaps.extend(next.map(|first| ClassUnicodeRange::new(first, char::MAX)));
+    *class = ClassUnicode::new(gaps);
+}
+
 /// Adds what is equal to a member but for case.
 ///
 /// Folding walks every code point of a class. A large class is therefore cut
 /// to the characters that have case at all first.
 pub(super) fn fold(class: &mut ClassUnicode) {
     let size: usize = class.ranges().iter().map(ClassUnicodeRange::len).sum();
+    unicode17::fold(class);
     if size <= SMALL_CLASS {
         class.case_fold_simple();
         return;
@@ -253,6 +271,7 @@ mod tests {
             let mut plain = quick.clone();
             fold(&mut quick);
             plain.case_fold_simple();
+            unicode17::fold(&mut plain);
             assert_eq!(quick, plain);
         }
     }

@@ -7,6 +7,7 @@
 mod class;
 mod escape;
 mod unicode;
+mod unicode17;
 
 use std::ops::Range;
 
@@ -21,7 +22,21 @@ pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Hir, Fault> {
         let at = text.floor_char_boundary(limits.get_pattern_bytes());
         return Err(Fault::limit(LimitKind::PatternBytes, limits, at..at));
     }
-    Parser::new(text, limits).run()
+    Ok(between_characters(Parser::new(text, limits).run()?))
+}
+
+/// The engines search bytes, and `\B` is also true between the bytes of one
+/// character. Where that alone is a match, they may lose a true one to it, so
+/// here the end of a match is held to the ends of characters. Only an empty
+/// match can end elsewhere.
+fn between_characters(hir: Hir) -> Hir {
+    let properties = hir.properties();
+    if properties.minimum_len() != Some(0) || !properties.look_set().contains(Look::WordAsciiNegate) {
+        return hir;
+    }
+    // Between the bytes of a character, neither of the two is true.
+    let everywhere_else = vec![Hir::look(Look::WordUnicode), Hir::look(Look::WordUnicodeNegate)];
+    Hir::concat(vec![hir, Hir::alternation(everywhere_else)])
 }
 
 /// No tree that [`parse`] builds from `text` is deeper than a small multiple

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use regex_syntax::hir::ClassUnicode;
 
-use super::class;
+use super::{class, unicode17};
 
 /// The classes one pattern has named, so that naming one a thousand times
 /// costs little more than once.
@@ -47,13 +47,21 @@ fn look_up(name: &str) -> Option<ClassUnicode> {
         return Some(ClassUnicode::empty());
     }
     if let Some(script) = SCRIPTS.iter().find(|&&script| same(script, name)) {
-        return class::from_rust_syntax(&format!(r"\p{{Script={script}}}"));
+        let mut class = if unicode17::is_new_script(script) {
+            ClassUnicode::empty()
+        } else {
+            class::from_rust_syntax(&format!(r"\p{{Script={script}}}"))?
+        };
+        unicode17::amend_script(script, &mut class);
+        return Some(class);
     }
     // There, a leading "is" is dropped; here, it makes another name.
     if name.is_empty() || name.starts_with("is") {
         return None;
     }
-    class::from_rust_syntax(&format!(r"\p{{General_Category={name}}}"))
+    let mut class = class::from_rust_syntax(&format!(r"\p{{General_Category={name}}}"))?;
+    unicode17::amend_category(&mut class);
+    Some(class)
 }
 
 /// Whether the canonical form of `script` is `name`.
@@ -62,13 +70,13 @@ fn same(script: &str, name: &str) -> bool {
     letters.map(|byte| byte.to_ascii_lowercase()).eq(name.bytes())
 }
 
-/// The scripts of Unicode 16.
+/// The scripts of Unicode 17.
 #[rustfmt::skip]
 const SCRIPTS: &[&str] = &[
     "Adlam", "Ahom", "Anatolian_Hieroglyphs", "Arabic", "Armenian", "Avestan", "Balinese",
-    "Bamum", "Bassa_Vah", "Batak", "Bengali", "Bhaiksuki", "Bopomofo", "Brahmi", "Braille",
-    "Buginese", "Buhid", "Canadian_Aboriginal", "Carian", "Caucasian_Albanian", "Chakma",
-    "Cham", "Cherokee", "Chorasmian", "Common", "Coptic", "Cuneiform", "Cypriot",
+    "Bamum", "Bassa_Vah", "Batak", "Bengali", "Beria_Erfe", "Bhaiksuki", "Bopomofo", "Brahmi",
+    "Braille", "Buginese", "Buhid", "Canadian_Aboriginal", "Carian", "Caucasian_Albanian",
+    "Chakma", "Cham", "Cherokee", "Chorasmian", "Common", "Coptic", "Cuneiform", "Cypriot",
     "Cypro_Minoan", "Cyrillic", "Deseret", "Devanagari", "Dives_Akuru", "Dogra", "Duployan",
     "Egyptian_Hieroglyphs", "Elbasan", "Elymaic", "Ethiopic", "Garay", "Georgian",
     "Glagolitic", "Gothic", "Grantha", "Greek", "Gujarati", "Gunjala_Gondi", "Gurmukhi",
@@ -85,11 +93,11 @@ const SCRIPTS: &[&str] = &[
     "Old_Persian", "Old_Sogdian", "Old_South_Arabian", "Old_Turkic", "Old_Uyghur", "Oriya",
     "Osage", "Osmanya", "Pahawh_Hmong", "Palmyrene", "Pau_Cin_Hau", "Phags_Pa", "Phoenician",
     "Psalter_Pahlavi", "Rejang", "Runic", "Samaritan", "Saurashtra", "Sharada", "Shavian",
-    "Siddham", "SignWriting", "Sinhala", "Sogdian", "Sora_Sompeng", "Soyombo", "Sundanese",
-    "Sunuwar", "Syloti_Nagri", "Syriac", "Tagalog", "Tagbanwa", "Tai_Le", "Tai_Tham",
-    "Tai_Viet", "Takri", "Tamil", "Tangsa", "Tangut", "Telugu", "Thaana", "Thai", "Tibetan",
-    "Tifinagh", "Tirhuta", "Todhri", "Toto", "Tulu_Tigalari", "Ugaritic", "Vai", "Vithkuqi",
-    "Wancho", "Warang_Citi", "Yezidi", "Yi", "Zanabazar_Square",
+    "Siddham", "Sidetic", "SignWriting", "Sinhala", "Sogdian", "Sora_Sompeng", "Soyombo",
+    "Sundanese", "Sunuwar", "Syloti_Nagri", "Syriac", "Tagalog", "Tagbanwa", "Tai_Le",
+    "Tai_Tham", "Tai_Viet", "Tai_Yo", "Takri", "Tamil", "Tangsa", "Tangut", "Telugu", "Thaana",
+    "Thai", "Tibetan", "Tifinagh", "Tirhuta", "Todhri", "Tolong_Siki", "Toto", "Tulu_Tigalari",
+    "Ugaritic", "Vai", "Vithkuqi", "Wancho", "Warang_Citi", "Yezidi", "Yi", "Zanabazar_Square",
 ];
 
 #[cfg(test)]

@@ -1,26 +1,118 @@
 //! A table beside the plainest thing there is: each pattern's automaton, untrimmed, one after another.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
 use proptest::prelude::*;
 
 use crate::engine::{Cache, Engine};
 use crate::limits::Limits;
-use crate::{InsertError, PatternTable, RoutePattern, syntax};
+use crate::{InsertError, PatternTable, RoutePattern, TableLimits, syntax};
 
 /// Parts that make patterns of every class: text, wildcards, classes, looks, what folds, what repeats.
 const PARTS: &[&str] = &[
-    "prod", "-", "db", "@", ".", ".*", "eu", "west", "[0-9]", "[0-9]+", "[a-z]", "[a-z]+", "\\d*", "\\d{2}", "(eu|us)",
-    "(?i)K", "(?i)s", "(?i:gateway)", "-?", "[^@]", "[^@]*", "\\b", "\\B", "^", "$", "(?m)^", "(?m)$", "x", "é", "(?s).",
-    "(?s).*", ".+", ".?", "example", "\\.", "com", "(db|cache)?", "(a|bc)+", "\\pL", "\\PL", "(?:prod-)+", "a{3}",
-    "(?:ab){2,3}", "\n", "[kK\u{212a}]", "", "|", "cluster-seventeen", "[a-c][d-f]-", "z{0}", "\\s", "1",
+    "(?i:kubesk)",
+    "eu(?:-x)+db",
+    ".{3}",
+    "[a-z]{2,5}",
+    "prod",
+    "-",
+    "db",
+    "@",
+    ".",
+    ".*",
+    "eu",
+    "west",
+    "[0-9]",
+    "[0-9]+",
+    "[a-z]",
+    "[a-z]+",
+    "\\d*",
+    "\\d{2}",
+    "(eu|us)",
+    "(?i)K",
+    "(?i)s",
+    "(?i:gateway)",
+    "-?",
+    "[^@]",
+    "[^@]*",
+    "\\b",
+    "\\B",
+    "^",
+    "$",
+    "(?m)^",
+    "(?m)$",
+    "x",
+    "é",
+    "(?s).",
+    "(?s).*",
+    ".+",
+    ".?",
+    "example",
+    "\\.",
+    "com",
+    "(db|cache)?",
+    "(a|bc)+",
+    "\\pL",
+    "\\PL",
+    "(?:prod-)+",
+    "a{3}",
+    "(?:ab){2,3}",
+    "\n",
+    "[kK\u{212a}]",
+    "",
+    "|",
+    "cluster-seventeen",
+    "[a-c][d-f]-",
+    "z{0}",
+    "\\s",
+    "1",
 ];
 
 /// Parts of names, so chosen that patterns of the above are found in them now and then.
 const NAMES: &[&str] = &[
-    "prod", "-", "db", "@", ".", "eu", "us", "west", "0", "7", "42", "a", "b", "c", "bc", "x", "é", "\n", "\u{212a}", "K",
-    "k", "\u{17f}", "S", "s", "gateway", "GateWay", "example", ".com", "PROD", "cache", "prod-prod-", "aaa", "abab",
-    "cluster-seventeen", "ad-", " ", "z", "1", "日本",
+    "\u{212a}ubeS\u{212a}",
+    "kubesk",
+    "eu-x-xdb",
+    "prod",
+    "-",
+    "db",
+    "@",
+    ".",
+    "eu",
+    "us",
+    "west",
+    "0",
+    "7",
+    "42",
+    "a",
+    "b",
+    "c",
+    "bc",
+    "x",
+    "é",
+    "\n",
+    "\u{212a}",
+    "K",
+    "k",
+    "\u{17f}",
+    "S",
+    "s",
+    "gateway",
+    "GateWay",
+    "example",
+    ".com",
+    "PROD",
+    "cache",
+    "prod-prod-",
+    "aaa",
+    "abab",
+    "cluster-seventeen",
+    "ad-",
+    " ",
+    "z",
+    "1",
+    "日本",
 ];
 
 fn text(parts: &'static [&'static str], most: usize) -> impl Strategy<Value = String> {
@@ -61,18 +153,33 @@ proptest! {
                 .unwrap()
         };
         let entries: Vec<_> = texts.iter().enumerate().collect();
+        let mut reader = table.reader().cached(8);
         for part in entries.chunks(if at_once { entries.len() } else { 1 }) {
             plain.extend(add(part));
         }
+        let (before, values_before) = (table.snapshot(), plain.iter().map(|(_, _, value, _)| *value).collect::<HashSet<_>>());
+        let before_edit: Vec<_> = reader.matches(&names[0]).unwrap().map(|entry| *entry.value()).collect();
         for index in removed {
             if !plain.is_empty() {
                 let (text, ..) = plain.remove(index.index(plain.len()));
                 prop_assert!(table.remove(&text).is_some());
             }
         }
+        let further = table.insert(RoutePattern::new("further|").unwrap(), 9, usize::MAX);
+        prop_assert!(further.is_ok());
+        plain.push(("further|".into(), 9, usize::MAX, oracle("further|").unwrap()));
+        let filed = RoutePattern::new(&regex_syntax::escape(&names[0]));
+        if let Ok(pattern) = filed
+            && plain.iter().all(|(text, ..)| text != pattern.as_str())
+        {
+            plain.push((pattern.to_string(), 8, usize::MAX - 1, oracle(pattern.as_str()).unwrap()));
+            prop_assert!(table.insert(pattern, 8, usize::MAX - 1).is_ok());
+        }
+        let still: Vec<_> = before.matches(&names[0]).unwrap().map(|entry| *entry.value()).collect();
+        prop_assert_eq!(&before_edit, &still);
+        prop_assert_eq!(before.iter().map(|entry| *entry.value()).collect::<HashSet<_>>(), values_before);
         plain.sort_by_key(|(_, weight, value, _)| (Reverse(*weight), *value));
         let index = table.snapshot();
-        let mut reader = table.reader().cached(8);
         let mut cache = Cache::default();
         let long: String = long.chars().take(80).collect();
         for name in names.iter().chain([&long]) {
@@ -87,6 +194,29 @@ proptest! {
                 let again: Vec<_> = reader.matches(name).unwrap().map(|entry| *entry.value()).collect();
                 prop_assert_eq!(&found, &again);
             }
+        }
+    }
+}
+
+#[test]
+fn names_of_every_length_are_searched_alike() {
+    let table = PatternTable::with_limits(TableLimits::new().name_bytes(usize::MAX));
+    let texts = ["a(b|cd)+e$", "^x[b-d]{1,9000}e", "(?s)^.*cdbe$", "b[^x]+e", r"(\d|b)\b", "^[^e]*e$", "c.{40}e", "é"];
+    for (value, text) in texts.iter().enumerate() {
+        // Go's limit on counts, raised for a name this long.
+        table.insert(RoutePattern::with_limits(text, &Limits::new().repeat(9000)).unwrap(), 0, value).unwrap();
+    }
+    let mut cache = Cache::default();
+    let limits = Limits::new().repeat(9000);
+    let engines: Vec<_> =
+        texts.iter().map(|text| Engine::of(&syntax::parse(text, &limits).unwrap(), usize::MAX).unwrap()).collect();
+    let index = table.snapshot();
+    for times in [1, 2, 10, 20, 21, 40, 63, 64, 84, 85, 200, 1364, 1365, 1366, 2000] {
+        for (start, end) in [("a", "e"), ("x", "e"), ("", "e\n"), ("é", "be")] {
+            let name = format!("{start}{}{end}", "bcd".repeat(times));
+            let found: Vec<_> = index.matches(&name).unwrap().map(|entry| *entry.value()).collect();
+            let plain: Vec<_> = (0..texts.len()).filter(|&at| engines[at].is_match(&name, &mut cache)).collect();
+            assert_eq!(found, plain, "{start} {times} {end}");
         }
     }
 }

@@ -1,137 +1,193 @@
-//! The meaning of patterns in Go, case by case.
+//! The meaning of patterns in Go, case by case: the files in `tests/data`.
 
-use trunkline_matcher::{PatternTable, RoutePattern};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
 
-const CORPUS: &str = include_str!("../data/patterns.txt");
+use regex_automata::meta;
+use toml_edit::{DocumentMut, Table, Value};
+use trunkline_matcher::{PatternErrorKind, PatternTable, RoutePattern, TableLimits};
 
 #[derive(Debug)]
 struct Case {
-    line: usize,
-    pattern: &'static str,
-    expected: Expected,
-}
-
-#[derive(Debug)]
-enum Expected {
-    Found { name: String, found: bool },
-    Refused { kind: &'static str, span: &'static str },
+    file: String,
+    group: String,
+    pattern: String,
+    /// Whether Go finds it in each name.
+    names: Vec<(String, bool)>,
+    /// Go refuses it.
+    refused: bool,
+    /// Why and where it is refused here.
+    fault: Option<(String, Range<usize>)>,
+    /// It is accepted here, though Go refuses it for its size.
+    accepted: bool,
 }
 
 #[test]
 fn every_pattern_means_what_it_means_in_go() {
     let cases = cases();
-    assert!(cases.len() > 400, "only {} cases were read", cases.len());
     let wrong: Vec<_> = cases.iter().filter_map(|case| check(case).err()).collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 #[test]
 fn a_table_of_all_of_them_finds_what_each_one_finds() {
-    let map = PatternTable::new();
+    let map = PatternTable::with_limits(TableLimits::new().name_bytes(usize::MAX));
     let mut list = Vec::new();
-    let mut names = Vec::new();
-    for case in cases() {
-        let Expected::Found { name, .. } = case.expected else {
-            continue;
-        };
-        names.push(name);
+    let mut names = BTreeSet::new();
+    for (at, case) in cases().into_iter().filter(|case| case.fault.is_none()).enumerate() {
         let weight = case.pattern.len() as i64 % 7;
-        let pattern = RoutePattern::new(case.pattern).unwrap();
-        // A pattern has a case for each of its names.
-        if map.insert(pattern, weight, case.line).is_ok() {
-            let alone = RoutePattern::new(case.pattern).unwrap();
-            list.push((weight, case.line, alone));
-        }
+        let pattern = RoutePattern::new(&case.pattern).unwrap();
+        map.insert(pattern.clone(), weight, at).unwrap();
+        list.push((weight, at, pattern));
+        names.extend(case.names.into_iter().map(|(name, _)| name));
     }
-    list.sort_by_key(|&(weight, line, _)| (-weight, line));
+    list.sort_by_key(|&(weight, at, _)| (-weight, at));
     let index = map.snapshot();
     for name in &names {
         let found: Vec<_> = index.matches(name).unwrap().map(|entry| *entry.value()).collect();
         let each = list.iter().filter(|(.., alone)| alone.is_match(name));
-        let each: Vec<_> = each.map(|&(_, line, _)| line).collect();
+        let each: Vec<_> = each.map(|&(_, at, _)| at).collect();
         assert_eq!(found, each, "{name:?}");
     }
 }
 
-fn check(case: &Case) -> Result<(), String> {
-    let Case { line, pattern, expected } = case;
-    let answer = RoutePattern::new(pattern);
-    match (expected, &answer) {
-        (Expected::Found { name, found }, Ok(compiled)) => {
-            if compiled.is_match(name) != *found {
-                return Err(format!("line {line}: `{pattern}` on {name:?} should be {found}"));
-            }
+/// The file of differences is a table of what is read in another way than
+/// Rust's own syntax. A group in it that shows no difference shows nothing.
+#[test]
+fn each_group_of_differences_shows_one_and_the_last_shows_none() {
+    let mut differs: BTreeMap<String, bool> = BTreeMap::new();
+    for case in cases().into_iter().filter(|case| case.file == "differences") {
+        let in_rust = meta::Regex::new(&case.pattern);
+        let different = match &in_rust {
+            Ok(rust) => case.refused || case.names.iter().any(|(name, found)| rust.is_match(name) != *found),
+            Err(_) => !case.refused,
+        };
+        if case.group == "the-same-in-both" {
+            assert!(!different, "{}", place(&case));
         }
-        (Expected::Refused { kind, span }, Err(error)) => {
-            let found_kind = format!("{:?}", error.kind());
-            let found_kind = found_kind.split(' ').next().unwrap_or_default();
-            let found_span = format!("{:?}", error.span());
-            if (found_kind, found_span.as_str()) != (*kind, *span) {
-                return Err(format!("line {line}: `{pattern}` gave {found_kind} {found_span}, not {kind} {span}"));
-            }
-        }
-        (_, Ok(_)) => return Err(format!("line {line}: `{pattern}` should be refused")),
-        (_, Err(error)) => return Err(format!("line {line}: {error}")),
+        *differs.entry(case.group).or_default() |= different;
     }
-    Ok(())
+    assert_eq!(differs.len(), 22, "{differs:?}");
+    let same: Vec<_> = differs.iter().filter(|(_, differs)| !**differs).map(|(group, _)| group.as_str()).collect();
+    assert_eq!(same, ["the-same-in-both"]);
+}
+
+#[test]
+fn there_are_cases_of_every_kind() {
+    let cases = cases();
+    assert!(cases.len() > 1000, "only {} cases were read", cases.len());
+    let patterns: BTreeSet<_> = cases.iter().map(|case| &case.pattern).collect();
+    assert_eq!(patterns.len(), cases.len(), "a pattern has more than one case");
+    let reasons: BTreeSet<_> = cases.iter().filter_map(|case| Some(case.fault.as_ref()?.0.as_str())).collect();
+    let expected = [
+        "BadEscape",
+        "BadFlags",
+        "BadGroupName",
+        "BadRange",
+        "BadRepeat",
+        "NestedRepeat",
+        "NothingToRepeat",
+        "TrailingBackslash",
+        "UnclosedClass",
+        "UnclosedGroup",
+        "UnknownClass",
+        "UnopenedGroup",
+        "nesting",
+        "nfa_bytes",
+        "pattern_bytes",
+        "repeat",
+    ];
+    assert_eq!(reasons, BTreeSet::from(expected));
+}
+
+fn check(case: &Case) -> Result<(), String> {
+    let place = place(case);
+    if case.names.is_empty() && !case.refused {
+        return Err(format!("{place}: there is no answer from Go: cargo xtask corpus"));
+    }
+    match (RoutePattern::new(&case.pattern), &case.fault) {
+        (Ok(compiled), None) => {
+            if case.refused != case.accepted {
+                return Err(format!("{place}: should be refused"));
+            }
+            let wrong = case.names.iter().find(|(name, found)| compiled.is_match(name) != *found);
+            wrong.map_or(Ok(()), |(name, found)| Err(format!("{place}: on {name:?} should be {found}")))
+        }
+        (Err(error), Some(fault)) => {
+            let found = (reason(error.kind()), error.span());
+            if found == *fault { Ok(()) } else { Err(format!("{place}: gave {found:?} and not {fault:?}")) }
+        }
+        (Ok(_), Some(_)) => Err(format!("{place}: should be refused")),
+        (Err(error), None) => Err(format!("{place}: {error}")),
+    }
+}
+
+/// What the files call it.
+fn reason(kind: &PatternErrorKind) -> String {
+    match kind {
+        PatternErrorKind::Limit { limit, .. } => limit.to_string(),
+        kind => format!("{kind:?}"),
+    }
+}
+
+fn place(case: &Case) -> String {
+    let pattern: String = case.pattern.chars().take(60).collect();
+    format!("{}.toml: {}: `{pattern}`", case.file, case.group)
 }
 
 fn cases() -> Vec<Case> {
-    let mut pattern = "";
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
     let mut cases = Vec::new();
-    for (at, text) in CORPUS.lines().enumerate() {
-        let line = at + 1;
-        let (sign, rest) = text.split_at(text.len().min(2));
-        match sign {
-            "= " | "=" => pattern = rest,
-            "+ " | "- " => cases.extend(names(rest).into_iter().map(|name| Case {
-                line,
-                pattern,
-                expected: Expected::Found { name, found: sign == "+ " },
-            })),
-            "! " => {
-                let (kind, span) = rest.split_once(' ').expect("a reason and a place");
-                cases.push(Case { line, pattern, expected: Expected::Refused { kind, span } });
-            }
-            "" | "# " | "#" => {}
-            _ => panic!("line {line} of the corpus is not understood: {text}"),
+    for path in files {
+        let document: DocumentMut = fs::read_to_string(&path).unwrap().parse().unwrap();
+        let file = path.file_stem().unwrap().to_str().unwrap();
+        for (group, item) in document.iter() {
+            let tables = item.as_array_of_tables().unwrap();
+            cases.extend(tables.iter().map(|table| case(file, group, table)));
         }
     }
     cases
 }
 
-fn names(mut text: &str) -> Vec<String> {
+fn case(file: &str, group: &str, table: &Table) -> Case {
+    let string = |key: &str| table.get(key).map(|item| item.as_str().expect(key).to_owned());
+    let span = || {
+        let span = table["span"].as_array().expect("a span");
+        let at = |at: usize| span.get(at).and_then(Value::as_integer).expect("an offset") as usize;
+        at(0)..at(1)
+    };
     let mut names = Vec::new();
-    while let Some(body) = text.trim_start().strip_prefix('"') {
-        let (name, rest) = unquote(body);
-        names.push(name);
-        text = rest;
+    for (key, found) in [("found", true), ("missed", false)] {
+        let list = table.get(key).and_then(|item| item.as_array());
+        names.extend(list.into_iter().flatten().map(|name| (text(name), found)));
     }
-    assert!(text.trim().is_empty(), "not a list of names: {text}");
-    names
+    Case {
+        file: file.to_owned(),
+        group: group.to_owned(),
+        pattern: text(table["pattern"].as_value().expect("a pattern")),
+        names,
+        refused: string("refused").is_some(),
+        fault: string("kind").or_else(|| string("limit")).map(|reason| (reason, span())),
+        accepted: table.get("accepted").is_some(),
+    }
 }
 
-fn unquote(text: &str) -> (String, &str) {
-    let mut name = String::new();
-    let mut chars = text.chars();
-    loop {
-        match chars.next().expect("a closing quote") {
-            '"' => return (name, chars.as_str()),
-            '\\' => name.push(match chars.next() {
-                Some('n') => '\n',
-                Some('r') => '\r',
-                Some('t') => '\t',
-                Some('\\') => '\\',
-                Some('u') => {
-                    let code = chars.as_str().strip_prefix('{').expect("a brace");
-                    let (code, rest) = code.split_once('}').expect("a closing brace");
-                    chars = rest.chars();
-                    let code = u32::from_str_radix(code, 16).expect("hexadecimal digits");
-                    char::from_u32(code).expect("a character")
-                }
-                other => panic!("unknown escape {other:?}"),
-            }),
-            c => name.push(c),
+/// A text, or a list of pieces: texts, and texts with a count.
+fn text(value: &Value) -> String {
+    let Some(pieces) = value.as_array() else {
+        return value.as_str().expect("a text").to_owned();
+    };
+    let piece = |piece: &Value| match piece.as_array() {
+        None => piece.as_str().expect("a text").to_owned(),
+        Some(pair) => {
+            let count = pair.get(1).and_then(Value::as_integer).expect("a count");
+            pair.get(0).and_then(Value::as_str).expect("a text").repeat(count as usize)
         }
-    }
+    };
+    pieces.iter().map(piece).collect()
 }
