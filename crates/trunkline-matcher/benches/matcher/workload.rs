@@ -217,13 +217,16 @@ impl Generator {
     }
 
     fn pattern(&mut self, kind: Kind) -> Pattern {
-        // Where a space is nearly used up, the draw is repeated; the spaces are wide enough for that to end soon.
+        let size = self.size;
         let text = loop {
             let text = self.text(kind);
             if self.is_new(&text) {
                 break text;
             }
+            // The space may be used up.
+            self.size += self.size / 16 + 1;
         };
+        self.size = size;
         Pattern { text, weight: self.random.of(WEIGHTS), kind }
     }
 
@@ -281,7 +284,7 @@ impl Generator {
             _ => {}
         }
         // A class narrows by a factor of three on average.
-        let (whole, mut narrow) = (count % 2 == 0, 1);
+        let (whole, mut narrow) = (count.is_multiple_of(2), 1);
         while 3_usize.pow(narrow) < count {
             narrow += 1;
         }
@@ -332,12 +335,12 @@ impl Generator {
 
     /// Twice as many hosts as there are patterns for hosts in the main mix.
     fn host(&mut self) -> String {
-        let space = self.size / 6 + 6;
+        let space = self.size / 6 + 2;
         match self.random.below(space) {
             few if few < REGIONS.len() => REGIONS[few].to_owned(),
             _ => {
                 let continent = self.random.of(&["eu", "us", "ap"]);
-                format!("{continent}-{}", self.word(space / 3 + 1))
+                format!("{continent}-{}", self.word(space.saturating_sub(REGIONS.len()) / 3 + 1))
             }
         }
     }
@@ -374,15 +377,19 @@ impl Generator {
     fn names(&mut self, patterns: &[Pattern], count: usize) -> Vec<String> {
         let mut names = Vec::with_capacity(count);
         while names.len() < count {
-            let name = if self.random.percent(60) {
-                let chosen = self.random.below(patterns.len());
-                self.hit(&patterns[chosen])
-            } else {
-                self.miss(patterns)
-            };
-            if NAME_BYTES.contains(&name.len()) && self.is_new(&name) {
-                names.push(name);
-            }
+            // A small table has few names of single nodes: the choice stands while the name is drawn again.
+            let hit = self.random.percent(60);
+            names.push(loop {
+                let name = if hit {
+                    let chosen = self.random.below(patterns.len());
+                    self.hit(&patterns[chosen])
+                } else {
+                    self.miss(patterns)
+                };
+                if NAME_BYTES.contains(&name.len()) && self.is_new(&name) {
+                    break name;
+                }
+            });
         }
         names
     }
