@@ -199,11 +199,12 @@ fn readers(edits: &[(String, Answer)]) {
         }
         let time = |name: &str| answer.get(name).map_or_else(dash, nanos);
         let micros = |name: &str| answer.get(name).map_or_else(dash, |us| nanos(us * 1_000.0));
+        let edit = |mean: &str, p99: &str| format!("{} (p99 {})", micros(mean), micros(p99));
         let count = |name: &str| answer.get(name).map_or_else(dash, thousands);
         println!(
             "| {set} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-            micros("insert_mean_us"),
-            micros("remove_mean_us"),
+            edit("insert_mean_us", "insert_p99_us"),
+            edit("remove_mean_us", "remove_p99_us"),
             time("idle_p99"),
             time("edited_p99"),
             count("edits_per_second"),
@@ -267,12 +268,12 @@ fn thousands(value: f64) -> String {
 
 /// With three significant digits, or all before the point.
 fn significant(value: f64) -> String {
-    let digits = if value >= 100.0 {
-        0
-    } else if value >= 10.0 {
-        1
-    } else {
-        2
+    let digits = match value {
+        large if large >= 100.0 => 0,
+        some if some >= 10.0 => 1,
+        few if few >= 1.0 => 2,
+        part if part >= 0.1 => 3,
+        _ => 4,
     };
     format!("{value:.digits$}")
 }
