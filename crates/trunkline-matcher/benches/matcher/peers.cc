@@ -108,6 +108,7 @@ void look_ups(const Workload& work, double before, double budget, const char* an
   std::vector<int> found;
   std::vector<uint64_t> sums;
   std::vector<double> nanos;
+  size_t matches = 0;
   sums.reserve(work.cold.size());
   nanos.reserve(work.cold.size());
   double clock = clock_nanos();
@@ -117,6 +118,7 @@ void look_ups(const Workload& work, double before, double budget, const char* an
     ask(name, found);
     std::sort(found.begin(), found.end());
     sums.push_back(checksum(work, found));
+    matches += found.size();
     auto now = Clock::now();
     nanos.push_back(std::max(0.0, std::chrono::duration<double, std::nano>(now - last).count() - clock));
     last = now;
@@ -125,6 +127,7 @@ void look_ups(const Workload& work, double before, double budget, const char* an
   double total = 0;
   for (double value : nanos) total += value;
   report("cold_names", nanos.size());
+  report("matches_mean", static_cast<double>(matches) / nanos.size());
   report("cold_mean", total / nanos.size());
   report("cold_p50", quantile(nanos, 0.5));
   report("cold_p99", quantile(nanos, 0.99));

@@ -75,12 +75,16 @@ const CACHED_FLOORS: f64 = 2.0;
 const CACHED_AT_MOST: f64 = 150.0;
 
 pub(crate) fn print(mix: &str, seed: u64, rows: &[Row], edits: &[(String, Answer)]) {
-    let matches: Vec<String> = rows
-        .iter()
-        .filter(|row| row.engine == "trunkline")
-        .filter_map(|row| Some(format!("{:.2} of {}", row.answer.get("matches_mean")?, row.set)))
-        .collect();
-    println!("Mix `{mix}`, seed {seed}. A name matches on average {}.\n", matches.join(", "));
+    let mut matches: Vec<(&str, f64)> = Vec::new();
+    for row in rows {
+        if let Some(mean) = row.answer.get("matches_mean")
+            && matches.last().is_none_or(|(set, _)| *set != row.set)
+        {
+            matches.push((&row.set, mean));
+        }
+    }
+    let matches: Vec<String> = matches.iter().map(|(set, mean)| format!("{set}: {mean:.2}")).collect();
+    println!("Mix `{mix}`, seed {seed}. Patterns that a cold name matches, on average: {}.\n", matches.join(", "));
     look_ups(rows);
     if !edits.is_empty() {
         println!();
