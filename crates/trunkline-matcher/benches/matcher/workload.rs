@@ -307,12 +307,16 @@ impl Generator {
         };
         let before = letters(&mut self.random, &places[..2]);
         let after = letters(&mut self.random, &places[4..]);
+        // What stands at the ends and takes any letter takes nothing away.
+        let (before, after) = (before.trim_start_matches("[a-z]"), after.trim_end_matches("[a-z]"));
         let digits: Vec<String> = places[2..4]
             .iter()
             .map(|narrowed| if *narrowed { class(&mut self.random, "0123456789", 2, 5) } else { r"\d".into() })
             .collect();
         if whole {
-            format!(r"[a-z]+{before}\d*{}@{after}", digits.concat())
+            let digits = digits.concat();
+            let digits = if digits == r"\d\d" { r"\d+" } else { &digits };
+            format!("[a-z]+{before}{digits}@{after}")
         } else {
             format!(".*{before}-[0-9]{}@{after}.*", digits.concat())
         }
