@@ -32,6 +32,11 @@ impl<V> Entry<V> {
         self.0.rank
     }
 
+    /// Without the value's own.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        size_of::<Parts<V>>() + 2 * size_of::<usize>()
+    }
+
     /// The pattern.
     pub fn pattern(&self) -> &RoutePattern {
         &self.0.pattern

@@ -111,6 +111,11 @@ impl GramTable {
         8 * self.bloom.len() + size_of_val(&*self.cells)
     }
 
+    /// The first slot of every chain.
+    pub(crate) fn firsts(&self) -> impl Iterator<Item = u32> {
+        self.cells.iter().map(|cell| cell.first.load(Ordering::Acquire)).filter(|&first| first != NONE)
+    }
+
     /// A copy with room for one more, if this one is half full: then no look-up walks far.
     pub(crate) fn grown(&self) -> Option<Self> {
         if self.used.load(Ordering::Relaxed) as usize * 2 < self.cells.len() {
@@ -205,10 +210,6 @@ impl Sketch {
         let before = *cell;
         *cell = before.saturating_add(1);
         before
-    }
-
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.0.len()
     }
 }
 

@@ -39,9 +39,9 @@ pub struct PatternIndex<V> {
     pub(crate) tables: Arc<Tables>,
     pub(crate) groups: Arc<Vec<Arc<Group>>>,
     /// Entries that are asked one by one.
-    loose: Arc<Vec<u32>>,
-    generation: u64,
-    slots: u32,
+    pub(crate) loose: Arc<Vec<u32>>,
+    pub(crate) generation: u64,
+    pub(crate) slots: u32,
     len: usize,
     pub(crate) limits: TableLimits,
 }
@@ -240,8 +240,7 @@ impl<V> PatternIndex<V> {
     /// All entries, by descending weight, and equal weights by insertion.
     /// Sorts them first: O(n log n).
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Entry<V>> {
-        let entries = writer::entries(&self.store, self.slots, self.generation).map(|(_, entry)| entry);
-        in_order(entries)
+        in_order(writer::slots(&self.store, self.slots, self.generation).map(|slot| &slot.entry))
     }
 
     /// The number of entries.

@@ -68,6 +68,7 @@ mod anchor;
 mod engine;
 mod entry;
 mod error;
+mod explain;
 mod fold;
 mod glob;
 mod grams;
@@ -85,6 +86,7 @@ mod writer;
 
 pub use entry::{Entry, InsertError, Refusal};
 pub use error::{PatternError, PatternErrorKind};
+pub use explain::{Explanation, PatternClass, Stats};
 pub use index::PatternIndex;
 pub use limits::{LimitKind, Limits, TableLimits};
 pub use matches::{Matches, NameTooLong, Scratch};

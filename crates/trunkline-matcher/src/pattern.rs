@@ -13,6 +13,7 @@ use regex_syntax::hir::{Hir, Look};
 use crate::anchor::Window;
 use crate::engine::{Cache, Engine};
 use crate::error::{Fault, PatternError};
+use crate::explain::PatternClass;
 use crate::fold::Subject;
 use crate::glob::Glob;
 use crate::limits::{LimitKind, Limits};
@@ -185,6 +186,22 @@ impl Compiled {
     /// character, and not where it is so large that it is better asked alone.
     pub(crate) fn can_join(&self) -> bool {
         self.consumes && self.engine_bytes() <= JOINABLE_BYTES && syntax::depth_bound(&self.text) <= SHALLOW
+    }
+
+    pub(crate) fn class(&self) -> PatternClass {
+        match &self.program {
+            Program::Always => PatternClass::Always,
+            _ if self.window.is_some() => PatternClass::Anchored,
+            _ if self.required.is_empty() => PatternClass::LiteralFree,
+            Program::Glob(glob) if glob.is_literal() => PatternClass::Literal,
+            Program::Glob(_) => PatternClass::Glob,
+            Program::Steps(_) | Program::Engine(_) => PatternClass::Filed,
+        }
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let window = self.window.as_deref().map_or(0, size_of_val);
+        size_of::<Self>() + self.text.len() + self.engine_bytes() + self.required.heap_bytes() + window
     }
 
     pub(crate) fn window(&self) -> Option<&Window> {

@@ -48,6 +48,10 @@ impl<V> Slot<V> {
         self.removed.store(generation, Ordering::Relaxed);
     }
 
+    pub(crate) fn heap_bytes(&self) -> usize {
+        size_of::<OnceLock<Self>>() + self.entry.heap_bytes()
+    }
+
     pub(crate) fn keep(&self) {
         self.removed.store(u64::MAX, Ordering::Relaxed);
     }

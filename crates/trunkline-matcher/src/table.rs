@@ -160,7 +160,7 @@ impl<V> TableEdit<'_, V> {
 
     /// Takes out every entry.
     pub fn clear(&mut self) {
-        let texts: Vec<_> = self.writer.entries().map(|(_, entry)| entry.pattern().clone()).collect();
+        let texts: Vec<_> = self.writer.entries().map(|entry| entry.pattern().clone()).collect();
         for pattern in texts {
             self.writer.remove(pattern.as_str());
         }
@@ -173,7 +173,7 @@ impl<V> TableEdit<'_, V> {
 
     /// All entries, by descending weight, and equal weights by insertion.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Entry<V>> {
-        in_order(self.writer.entries().map(|(_, entry)| entry))
+        in_order(self.writer.entries())
     }
 
     /// The number of entries.

@@ -93,8 +93,8 @@ impl<V> Writer<V> {
     }
 
     /// The entries as they stand in the edit, in the order of insertion.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, &Entry<V>)> {
-        entries(&self.store, self.slots, self.next_generation())
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry<V>> {
+        slots(&self.store, self.slots, self.next_generation()).map(|slot| &slot.entry)
     }
 
     pub(crate) fn insert(&mut self, pattern: RoutePattern, weight: i64, value: V) -> Result<(), InsertError<V>> {
@@ -232,13 +232,13 @@ impl<V> Writer<V> {
 
     /// Everything anew, without what is dead; the old snapshots keep what they have.
     fn rebuild(&mut self) {
-        let (store, slots) = (std::mem::replace(&mut self.store, Arc::new(Store::new())), self.slots);
+        let (store, last) = (std::mem::replace(&mut self.store, Arc::new(Store::new())), self.slots);
         let generation = self.generation;
         (self.tables, self.groups, self.loose) = Default::default();
         self.unfit.clear();
         (self.sketch, self.slots, self.dead) = (Sketch::new(), 0, 0);
-        for (_, entry) in entries(&store, slots, generation) {
-            self.file(entry.clone(), generation);
+        for slot in slots(&store, last, generation) {
+            self.file(slot.entry.clone(), generation);
         }
         self.undo = Undo::default();
     }
@@ -330,8 +330,8 @@ pub(crate) fn find<'s, V>(
     None
 }
 
-/// The entries of a generation in the order of insertion.
-pub(crate) fn entries<V>(store: &Store<V>, slots: u32, generation: u64) -> impl Iterator<Item = (u32, &Entry<V>)> {
-    let slots = (1..=slots).filter_map(|at| Some((at, store.get(at)?)));
-    slots.filter(move |(at, slot)| slot.first == *at && slot.is_in(generation)).map(|(at, slot)| (at, &slot.entry))
+/// The first slots of the entries of a generation, in the order of insertion.
+pub(crate) fn slots<V>(store: &Store<V>, last: u32, generation: u64) -> impl Iterator<Item = &Slot<V>> {
+    let slots = (1..=last).filter_map(|at| Some((at, store.get(at)?)));
+    slots.filter(move |(at, slot)| slot.first == *at && slot.is_in(generation)).map(|(_, slot)| slot)
 }
