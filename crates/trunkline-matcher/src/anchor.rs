@@ -51,6 +51,8 @@ impl Place {
 pub(crate) struct Window {
     anchor: u8,
     places: [Place; PLACES],
+    /// The places are all there is: where they fit, the pattern is found.
+    exact: bool,
 }
 
 impl Window {
@@ -72,18 +74,26 @@ impl Window {
     fn around(anchor: u8, items: &[Item], index: usize) -> Self {
         let mut places = [Place::ANY; PLACES];
         places[REACH] = Place::of(anchor);
-        let after = items[index + 1..].iter().zip(REACH + 1..PLACES);
-        let before = items[..index].iter().rev().zip((0..REACH).rev());
-        for side in [&mut after.into_iter() as &mut dyn Iterator<Item = (&Item, usize)>, &mut before.into_iter()] {
-            for (item, at) in side {
-                let (Item::Once(place) | Item::More(place)) = item else { break };
-                places[at] = *place;
-                if !matches!(item, Item::Once(_)) || *place == Place::EDGE {
+        let inner = items.strip_prefix(&[Item::Start]).unwrap_or(items);
+        let inner = inner.strip_suffix(&[Item::End]).unwrap_or(inner);
+        let all_once = inner.iter().all(|item| matches!(item, Item::Once(_)));
+        let exact = all_once && index <= REACH && items.len() - index <= REACH;
+        let mut side = |edge: Item, items: &mut dyn Iterator<Item = &Item>, at: &mut dyn Iterator<Item = usize>| {
+            for item in items.filter(|item| !matches!(item, Item::Between)) {
+                let Some(at) = at.next() else { break };
+                match item {
+                    Item::Once(place) | Item::More(place) => places[at] = *place,
+                    item if *item == edge => places[at] = Place::EDGE,
+                    _ => break,
+                }
+                if !matches!(item, Item::Once(_)) {
                     break;
                 }
             }
-        }
-        Self { anchor, places }
+        };
+        side(Item::End, &mut items[index + 1..].iter(), &mut (REACH + 1..PLACES));
+        side(Item::Start, &mut items[..index].iter().rev(), &mut (0..REACH).rev());
+        Self { anchor, places, exact }
     }
 
     /// Bits of choice that the places leave out, less what a byte costs that names have often.
@@ -95,6 +105,7 @@ impl Window {
 }
 
 /// What a pattern asks for, one place after another.
+#[derive(PartialEq)]
 enum Item {
     /// One byte.
     Once(Place),
@@ -102,6 +113,12 @@ enum Item {
     More(Place),
     /// Nothing is known of how many bytes.
     Unknown,
+    /// No byte at all, but a condition.
+    Between,
+    /// The start of the name.
+    Start,
+    /// Its end.
+    End,
 }
 
 fn flatten(hir: &Hir, items: &mut Vec<Item>) {
@@ -113,9 +130,10 @@ fn flatten(hir: &Hir, items: &mut Vec<Item>) {
         HirKind::Empty => {}
         HirKind::Literal(literal) => items.extend(literal.0.iter().map(|&byte| Item::Once(Place::of(byte)))),
         HirKind::Class(_) => items.push(byte_class(hir).map_or(Item::Unknown, Item::Once)),
-        HirKind::Look(Look::Start | Look::End) => items.push(Item::Once(Place::EDGE)),
-        // It takes no place, but then what is next to it does not know its neighbour's neighbour.
-        HirKind::Look(_) => {}
+        HirKind::Look(Look::Start) => items.push(Item::Start),
+        HirKind::Look(Look::End) => items.push(Item::End),
+        // It takes no place, and asks for more than bytes: what it is between is not all there is.
+        HirKind::Look(_) => items.push(Item::Between),
         HirKind::Capture(capture) => flatten(&capture.sub, items),
         HirKind::Concat(parts) => parts.iter().for_each(|part| flatten(part, items)),
         HirKind::Alternation(_) => items.push(Item::Unknown),
@@ -160,6 +178,8 @@ pub(crate) struct Anchored {
     /// For each offset, for each class, the members that bear it: a bit each, `words` words.
     rows: Box<[u64]>,
     words: usize,
+    /// The members whose windows are exact.
+    exact: Box<[u64]>,
 }
 
 impl Anchored {
@@ -185,9 +205,14 @@ impl Anchored {
                 }
             }
         }
+        let mut exact = vec![0; words];
+        for (member, (_, window)) in members.iter().enumerate() {
+            exact[member / 64] |= u64::from(window.exact) << (member % 64);
+        }
         let offsets = places.into_iter().map(|at| at as isize - REACH as isize).collect();
         let members = members.iter().map(|&(at, _)| at).collect();
-        Self { anchor, members, classes, class_count, offsets, rows: rows.into(), words }
+        let exact = exact.into();
+        Self { anchor, members, classes, class_count, offsets, rows: rows.into(), words, exact }
     }
 
     fn classes(members: &[(u32, &Window)], places: &[usize]) -> (Box<[u8; 256]>, usize) {
@@ -232,8 +257,9 @@ impl Anchored {
         4 * self.members.len() + 256 + 8 * (self.offsets.len() + self.rows.len())
     }
 
-    /// Calls `each` with the members that may be found in `name`, some of them more than once.
-    pub(crate) fn search(&self, name: &[u8], row: &mut Vec<u64>, mut each: impl FnMut(u32)) {
+    /// Calls `each` with the members that may be found in `name`, some of them more than once, and whether they
+    /// certainly are.
+    pub(crate) fn search(&self, name: &[u8], row: &mut Vec<u64>, mut each: impl FnMut(u32, bool)) {
         for (at, _) in name.iter().enumerate().filter(|(_, byte)| **byte == self.anchor) {
             row.clear();
             row.resize(self.words, u64::MAX);
@@ -253,8 +279,9 @@ impl Anchored {
             for (index, word) in row.iter().enumerate() {
                 let mut bits = *word;
                 while bits != 0 {
-                    if let Some(&member) = self.members.get(index * 64 + bits.trailing_zeros() as usize) {
-                        each(member);
+                    let bit = bits.trailing_zeros();
+                    if let Some(&member) = self.members.get(index * 64 + bit as usize) {
+                        each(member, self.exact[index] >> bit & 1 == 1);
                     }
                     bits &= bits - 1;
                 }

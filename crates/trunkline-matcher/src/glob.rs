@@ -60,9 +60,13 @@ impl Glob {
         if subject.odd {
             self.found_in_lines(subject.name)
         } else if subject.ascii {
-            self.found(|segment, at| self.fits(segment, name, at), name.len())
+            self.found(
+                |segment, at| self.fits(segment, name, at),
+                |segment, at| self.seek(segment, name, at),
+                name.len(),
+            )
         } else {
-            self.found(|segment, at| self.fits_text(segment, subject.name, at), name.len())
+            self.found(|segment, at| self.fits_text(segment, subject.name, at), |_, at| Some(at), name.len())
         }
     }
 
@@ -94,8 +98,14 @@ impl Glob {
     }
 
     /// Places the segments from the left, each as early as it fits, the last at the end if it is bound there.
-    /// `fits` says where a segment that fits at a place ends.
-    fn found(&self, fits: impl Fn(usize, usize) -> Option<usize>, len: usize) -> bool {
+    /// `fits` says where a segment that fits at a place ends, and `seek`, where it may be, not before a place.
+    #[inline]
+    fn found(
+        &self,
+        fits: impl Fn(usize, usize) -> Option<usize>,
+        seek: impl Fn(usize, usize) -> Option<usize>,
+        len: usize,
+    ) -> bool {
         let count = self.ends.len();
         let mut at = 0;
         for index in 0..count {
@@ -104,6 +114,12 @@ impl Glob {
             let (start, end) = self.segment(index);
             let shortest = end - start;
             loop {
+                if !bound_here {
+                    match seek(index, at) {
+                        Some(next) => at = next,
+                        None => return false,
+                    }
+                }
                 // Not fewer bytes than characters.
                 if at + shortest > len {
                     return false;
@@ -119,6 +135,20 @@ impl Glob {
             }
         }
         true
+    }
+
+    /// The next place in a name of ASCII where a segment may be: where its first byte is, or at the end.
+    #[inline]
+    fn seek(&self, segment: usize, name: &[u8], at: usize) -> Option<usize> {
+        let (start, end) = self.segment(segment);
+        if self.at_end && segment + 1 == self.ends.len() {
+            return Some(at.max(name.len().saturating_sub(end - start)));
+        }
+        if self.masks()[start] != EXACT {
+            return Some(at);
+        }
+        let first = self.bytes[start];
+        name.get(at..)?.iter().position(|&byte| byte == first).map(|skip| at + skip)
     }
 
     /// Whether a segment is at `at` of a name of ASCII without line feeds.

@@ -28,6 +28,8 @@ pub(crate) enum Size {
 
 impl Size {
     pub(crate) const ALL: [Self; 4] = [Self::Eight, Self::Sixteen, Self::Four, Self::Three];
+    /// The four-byte grams first: they also make the signature.
+    pub(crate) const LOOKED_UP: [Self; 4] = [Self::Four, Self::Eight, Self::Sixteen, Self::Three];
 }
 
 /// The hashes of all windows of `N` bytes of a text, which is followed by its padding.
@@ -65,7 +67,13 @@ pub(crate) struct Signature(pub(crate) u64);
 
 impl Signature {
     pub(crate) fn add(&mut self, text: &[u8], len: usize) {
-        hashes(text, len, Size::Four, |hash| self.0 |= 1 << (hash >> 58));
+        hashes(text, len, Size::Four, |hash| self.add_four(hash));
+    }
+
+    /// Adds one gram of four bytes.
+    #[inline]
+    pub(crate) fn add_four(&mut self, hash: u64) {
+        self.0 |= 1 << (hash >> 58);
     }
 }
 
@@ -85,8 +93,11 @@ struct Cell {
 }
 
 impl GramTable {
-    /// Bits of filter for each cell.
-    const BLOOM_BITS: usize = 8;
+    /// Bits of filter for each cell: as many as the nearest cache bears.
+    const fn bloom_bits(cells: usize) -> usize {
+        if cells <= 1 << 13 { 32 } else { 8 }
+    }
+
     const LEAST: usize = 64;
 
     pub(crate) fn new() -> Self {
@@ -94,7 +105,7 @@ impl GramTable {
     }
 
     fn with_cells(cells: usize) -> Self {
-        let bits = cells * Self::BLOOM_BITS;
+        let bits = cells * Self::bloom_bits(cells);
         Self {
             bloom: (0..bits / 64).map(|_| AtomicU64::new(0)).collect(),
             bloom_shift: 64 - bits.ilog2(),

@@ -151,8 +151,10 @@ impl<V> PatternIndex<V> {
         for group in &*self.groups {
             match &**group {
                 Group::Anchored(group) => {
-                    let candidates = &mut scratch.candidates;
-                    group.search(name.as_bytes(), &mut scratch.row, |at| candidates.push(at));
+                    let (candidates, certain) = (&mut scratch.candidates, &mut scratch.certain);
+                    group.search(name.as_bytes(), &mut scratch.row, |at, is_certain| {
+                        if is_certain { certain.push(at) } else { candidates.push(at) }
+                    });
                 }
                 Group::Automaton(automaton) => {
                     let (memory, found) = scratch.memory(automata, automaton);
@@ -177,16 +179,18 @@ impl<V> PatternIndex<V> {
         let len = folded.len();
         folded.extend_from_slice(&[0; PADDING]);
         let mut signature = Signature::default();
-        signature.add(&folded, len);
-        for size in Size::ALL {
+        hits.resize(len, 0);
+        for size in Size::LOOKED_UP {
             let grams = self.tables.grams(size);
-            if grams.is_empty() {
+            if grams.is_empty() && size != Size::Four {
                 continue;
             }
             // Without a branch for each gram: nearly all of them are filed nowhere.
-            hits.resize(len, 0);
             let mut count = 0;
             hashes(&folded, len, size, |hash| {
+                if size == Size::Four {
+                    signature.add_four(hash);
+                }
                 hits[count] = hash;
                 count += usize::from(grams.may_have(hash));
             });
@@ -212,6 +216,8 @@ impl<V> PatternIndex<V> {
         }
         candidates.clear();
         scratch.candidates = candidates;
+        scratch.found.extend(once(&mut scratch.certain).iter().filter(|at| self.live(**at).is_some()));
+        scratch.certain.clear();
     }
 
     /// Asks one entry.

@@ -78,6 +78,8 @@ pub struct Scratch {
     pub(crate) hits: Vec<u64>,
     pub(crate) row: Vec<u64>,
     pub(crate) candidates: Vec<u32>,
+    /// Candidates that need not be asked.
+    pub(crate) certain: Vec<u32>,
     pub(crate) engine: engine::Cache,
     pub(crate) found: Vec<u32>,
     pub(crate) truncated: bool,

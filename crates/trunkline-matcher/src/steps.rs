@@ -20,17 +20,22 @@ pub(crate) enum Step {
 /// A class: ASCII bit by bit, the rest as sorted ranges.
 #[derive(Debug)]
 pub(crate) struct Chars {
-    ascii: u128,
+    ascii: [u64; 2],
     beyond: Box<[(char, char)]>,
 }
 
 impl Chars {
+    #[inline]
+    fn has_ascii(&self, byte: u8) -> bool {
+        self.ascii[usize::from(byte >> 6 & 1)] >> (byte & 63) & 1 == 1
+    }
+
     /// Where the members are in a name of ASCII.
     fn places<const N: usize>(&self, name: &str) -> Positions<N> {
         let mut places = Positions::NONE;
         for (word, bytes) in places.0.iter_mut().zip(name.as_bytes().chunks(64)) {
             for (at, byte) in bytes.iter().enumerate() {
-                *word |= ((self.ascii >> (byte & 127) & 1) as u64) << at;
+                *word |= u64::from(self.has_ascii(*byte)) << at;
             }
         }
         places
@@ -41,7 +46,7 @@ impl Chars {
     fn end(&self, name: &str, at: usize) -> Option<usize> {
         let byte = *name.as_bytes().get(at)?;
         if byte.is_ascii() {
-            return (self.ascii >> byte & 1 == 1).then_some(at + 1);
+            return self.has_ascii(byte).then_some(at + 1);
         }
         let c = name.get(at..)?.chars().next()?;
         let nearest = self.beyond.partition_point(|&(_, high)| high < c);
@@ -55,6 +60,11 @@ struct Positions<const N: usize>([u64; N]);
 
 impl<const N: usize> Positions<N> {
     const NONE: Self = Self([0; N]);
+
+    /// So many that it pays to look at the whole name at once.
+    fn are_many(&self) -> bool {
+        self.0.iter().map(|word| word.count_ones()).sum::<u32>() > 6
+    }
 
     fn is_empty(&self) -> bool {
         self.0.iter().all(|&word| word == 0)
@@ -145,6 +155,7 @@ impl Step {
                     to.add(at + text.len());
                 }
             }),
+            Self::Class(chars) if from.are_many() && name.is_ascii() => to = from.step_through(&chars.places(name)),
             Self::Class(chars) => from.each(|at| {
                 if let Some(end) = chars.end(name, at) {
                     to.add(end);
@@ -169,7 +180,7 @@ impl Step {
                     to.absorb(branch.run(name, from));
                 }
             }
-            Self::Repeat { step, min, max } if let Some(chars) = step.counted(name, *min, *max) => {
+            Self::Repeat { step, min, max } if let Some(chars) = step.many_times(name, &from, *min, *max) => {
                 let places = chars.places(name);
                 to = from;
                 for _ in 0..*min {
@@ -210,10 +221,11 @@ impl Step {
         to
     }
 
-    /// The class that is repeated a number of times, for which all positions go on at once.
-    fn counted(&self, name: &str, min: u32, max: u32) -> Option<&Chars> {
+    /// A class that is repeated so that all positions had better go on at once.
+    fn many_times<const N: usize>(&self, name: &str, from: &Positions<N>, min: u32, max: u32) -> Option<&Chars> {
+        let many = min > 1 || max != u32::MAX || from.are_many();
         match self {
-            Self::Class(chars) if (min > 1 || max != u32::MAX) && name.is_ascii() => Some(chars),
+            Self::Class(chars) if many && name.is_ascii() => Some(chars),
             _ => None,
         }
     }
@@ -253,9 +265,9 @@ fn read(hir: &Hir) -> Option<Step> {
         HirKind::Literal(literal) => Step::Text(literal.0.clone()),
         HirKind::Class(Class::Unicode(class)) => {
             let ranges = || class.ranges().iter().map(|range| (range.start(), range.end()));
-            let mut ascii = 0;
+            let mut ascii = [0; 2];
             for (low, high) in ranges() {
-                (low..=high.min('\x7f')).for_each(|c| ascii |= 1 << c as u32);
+                (low..=high.min('\x7f')).for_each(|c| ascii[c as usize / 64] |= 1 << (c as u32 % 64));
             }
             let beyond = ranges().filter(|(_, high)| !high.is_ascii()).map(|(low, high)| (low.max('\u{80}'), high));
             Step::Class(Box::new(Chars { ascii, beyond: beyond.collect() }))
