@@ -41,16 +41,17 @@ impl Chars {
         places
     }
 
-    /// Where a member at `at` ends.
+    /// Where a member that begins at `at` ends, or, with `BACK`, where one that ends there begins.
     #[inline]
-    fn end(&self, name: &str, at: usize) -> Option<usize> {
-        let byte = *name.as_bytes().get(at)?;
+    fn pass<const BACK: bool>(&self, name: &str, at: usize) -> Option<usize> {
+        let byte = *name.as_bytes().get(if BACK { at.checked_sub(1)? } else { at })?;
         if byte.is_ascii() {
-            return self.has_ascii(byte).then_some(at + 1);
+            return self.has_ascii(byte).then_some(if BACK { at - 1 } else { at + 1 });
         }
-        let c = name.get(at..)?.chars().next()?;
+        let c = if BACK { name.get(..at)?.chars().next_back()? } else { name.get(at..)?.chars().next()? };
         let nearest = self.beyond.partition_point(|&(_, high)| high < c);
-        self.beyond.get(nearest).filter(|(low, _)| *low <= c).map(|_| at + c.len_utf8())
+        let is_member = self.beyond.get(nearest).is_some_and(|(low, _)| *low <= c);
+        is_member.then_some(if BACK { at - c.len_utf8() } else { at + c.len_utf8() })
     }
 }
 
@@ -140,25 +141,33 @@ impl Step {
         let mut starts = Positions::<N>::NONE;
         match self {
             Self::All(steps) if matches!(steps.first(), Some(Self::Look(Look::Start))) => starts.add(0),
+            Self::All(steps) if let Some(found) = found_around_text::<N>(steps, name) => return found,
             _ => (0..=name.len()).filter(|&at| name.is_char_boundary(at)).for_each(|at| starts.add(at)),
         }
-        !self.run(name, starts).is_empty()
+        !self.run::<N, false>(name, starts).is_empty()
     }
 
-    fn run<const N: usize>(&self, name: &str, from: Positions<N>) -> Positions<N> {
+    /// From positions before this step to those after it, or, with `BACK`, the other way round.
+    fn run<const N: usize, const BACK: bool>(&self, name: &str, from: Positions<N>) -> Positions<N> {
         let mut to = Positions::NONE;
         match self {
             Self::Text(text) => from.each(|at| {
-                let rest = &name.as_bytes()[at..];
+                let (before, after) = name.as_bytes().split_at(at);
+                if BACK {
+                    if before.ends_with(text) {
+                        to.add(at - text.len());
+                    }
                 // Most positions fail at the first byte.
-                if rest.first() == text.first() && rest.starts_with(text) {
+                } else if after.first() == text.first() && after.starts_with(text) {
                     to.add(at + text.len());
                 }
             }),
-            Self::Class(chars) if from.are_many() && name.is_ascii() => to = from.step_through(&chars.places(name)),
+            Self::Class(chars) if !BACK && from.are_many() && name.is_ascii() => {
+                to = from.step_through(&chars.places(name))
+            }
             Self::Class(chars) => from.each(|at| {
-                if let Some(end) = chars.end(name, at) {
-                    to.add(end);
+                if let Some(next) = chars.pass::<BACK>(name, at) {
+                    to.add(next);
                 }
             }),
             Self::Look(look) => from.each(|at| {
@@ -168,19 +177,19 @@ impl Step {
             }),
             Self::All(steps) => {
                 to = from;
-                for step in steps {
+                for nth in 0..steps.len() {
                     if to.is_empty() {
                         break;
                     }
-                    to = step.run(name, to);
+                    to = steps[if BACK { steps.len() - 1 - nth } else { nth }].run::<N, BACK>(name, to);
                 }
             }
             Self::Any(branches) => {
                 for branch in branches {
-                    to.absorb(branch.run(name, from));
+                    to.absorb(branch.run::<N, BACK>(name, from));
                 }
             }
-            Self::Repeat { step, min, max } if let Some(chars) = step.many_times(name, &from, *min, *max) => {
+            Self::Repeat { step, min, max } if !BACK && let Some(chars) = step.many_times(name, &from, *min, *max) => {
                 let places = chars.places(name);
                 to = from;
                 for _ in 0..*min {
@@ -197,20 +206,20 @@ impl Step {
             Self::Repeat { step, min, max } => {
                 to = from;
                 for _ in 0..*min {
-                    to = step.run(name, to);
+                    to = step.run::<N, BACK>(name, to);
                 }
                 if let (Self::Class(chars), u32::MAX) = (&**step, *max) {
                     let first = to;
                     first.each(|mut at| {
-                        while let Some(end) = chars.end(name, at).filter(|end| !to.has(*end)) {
-                            to.add(end);
-                            at = end;
+                        while let Some(next) = chars.pass::<BACK>(name, at).filter(|next| !to.has(*next)) {
+                            to.add(next);
+                            at = next;
                         }
                     });
                 } else {
                     let mut new = to;
                     for _ in *min..*max {
-                        new = to.absorb(step.run(name, new));
+                        new = to.absorb(step.run::<N, BACK>(name, new));
                         if new.is_empty() {
                             break;
                         }
@@ -256,6 +265,43 @@ impl Step {
             }
         }
     }
+}
+
+/// Looks for the longest text among the steps first, and from there in both directions. `None`: there is none, or it
+/// is in the name so often that all positions had better go on together.
+fn found_around_text<const N: usize>(steps: &[Step], name: &str) -> Option<bool> {
+    const OFTEN: usize = 4;
+    let texts = steps.iter().enumerate().filter_map(|(nth, step)| match step {
+        Step::Text(text) => Some((nth, text)),
+        _ => None,
+    });
+    let (nth, text) = texts.max_by_key(|(_, text)| text.len())?;
+    let mut places = Positions::<N>::NONE;
+    let mut count = 0;
+    for at in 0..(name.len() + 1).saturating_sub(text.len()) {
+        let rest = &name.as_bytes()[at..];
+        if rest[0] == text[0] && rest.starts_with(text) {
+            places.add(at);
+            count += 1;
+        }
+    }
+    if count > OFTEN {
+        return None;
+    }
+    let mut found = false;
+    places.each(|at| {
+        let run = |steps: &[Step], from: usize, back: bool| {
+            let mut to = Positions::<N>::NONE;
+            to.add(from);
+            for nth in 0..steps.len() {
+                let step = &steps[if back { steps.len() - 1 - nth } else { nth }];
+                to = if back { step.run::<N, true>(name, to) } else { step.run::<N, false>(name, to) };
+            }
+            !to.is_empty()
+        };
+        found = found || run(&steps[nth + 1..], at + text.len(), false) && run(&steps[..nth], at, true);
+    });
+    Some(found)
 }
 
 fn read(hir: &Hir) -> Option<Step> {
