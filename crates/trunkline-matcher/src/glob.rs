@@ -50,6 +50,25 @@ impl Glob {
         self.bytes.len() + 2 * self.ends.len() + size_of_val(&*self.sets)
     }
 
+    /// The texts between the wildcards, folded.
+    pub(crate) fn texts(&self) -> Vec<Vec<u8>> {
+        let mut texts = Vec::new();
+        for segment in 0..self.ends.len() {
+            let (start, end) = self.segment(segment);
+            let mut at = start;
+            for places in self.masks()[start..end].split(|&mask| mask == WILD) {
+                let bytes = &self.bytes[at..at + places.len()];
+                at += places.len() + 1;
+                let mut folded = Vec::new();
+                if let Ok(text) = std::str::from_utf8(bytes) {
+                    fold::fold_into(&mut folded, text);
+                }
+                texts.push(folded);
+            }
+        }
+        texts
+    }
+
     /// Nothing but text, whole: a dot would be a wildcard.
     pub(crate) fn is_literal(&self) -> bool {
         self.ends.len() <= 1 && self.masks().iter().all(|&mask| mask == EXACT)

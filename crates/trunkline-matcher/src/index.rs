@@ -115,8 +115,8 @@ impl<V> PatternIndex<V> {
     /// [`NameTooLong`], see [`TableLimits::name_bytes`].
     pub fn matches(&self, name: &str) -> Result<Matches<'_, V>, NameTooLong> {
         SCRATCH.with_borrow_mut(|scratch| {
-            self.answer(name, scratch)?;
-            Ok(Matches::new(self, Cow::Owned(scratch.found.clone()), scratch.truncated))
+            let (found, truncated) = self.answer(name, scratch)?;
+            Ok(Matches::new(self, Cow::Owned(found.to_vec()), truncated))
         })
     }
 
@@ -125,18 +125,24 @@ impl<V> PatternIndex<V> {
     /// # Errors
     /// [`NameTooLong`], see [`TableLimits::name_bytes`].
     pub fn matches_with<'s>(&'s self, name: &str, scratch: &'s mut Scratch) -> Result<Matches<'s, V>, NameTooLong> {
-        self.answer(name, scratch)?;
-        Ok(Matches::new(self, Cow::Borrowed(&scratch.found), scratch.truncated))
+        let (found, truncated) = self.answer(name, scratch)?;
+        Ok(Matches::new(self, Cow::Borrowed(found), truncated))
     }
 
-    /// Leaves the answer in the scratch.
-    fn answer(&self, name: &str, scratch: &mut Scratch) -> Result<(), NameTooLong> {
+    /// The slots of the entries that are found, in order, and whether there were more.
+    fn answer<'s>(&self, name: &str, scratch: &'s mut Scratch) -> Result<(&'s [u32], bool), NameTooLong> {
         NameTooLong::check(name, &self.limits)?;
-        if !scratch.recall(self.version, name) {
-            self.look_up(name, scratch);
-            scratch.remember(self.version, name);
+        let place = scratch.place(name);
+        if let Some(place) = place
+            && scratch.knows(place, self.version, name)
+        {
+            return Ok(scratch.recall(place));
         }
-        Ok(())
+        self.look_up(name, scratch);
+        if let Some(place) = place {
+            scratch.remember(place, self.version, name);
+        }
+        Ok((&scratch.found, scratch.truncated))
     }
 
     /// Leaves in `scratch.found` the slots of the entries that are found, in order.

@@ -88,14 +88,33 @@ pub struct Scratch {
     recent: Box<[Recent]>,
 }
 
+/// A place in the cache of answers.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    at: usize,
+    hash: u64,
+}
+
 /// The answer to a name, by one snapshot.
 #[derive(Clone, Debug, Default)]
 struct Recent {
     version: u64,
     hash: u64,
     name: String,
-    found: Vec<u32>,
+    /// The first of what was found, where most look-ups find all of it.
+    few: [u32; Recent::FEW],
+    count: usize,
+    /// All of it, if it is more than a few.
+    many: Vec<u32>,
     truncated: bool,
+}
+
+impl Recent {
+    const FEW: usize = 4;
+
+    fn found(&self) -> &[u32] {
+        self.few.get(..self.count).unwrap_or(&self.many)
+    }
 }
 
 impl Scratch {
@@ -121,33 +140,35 @@ impl Scratch {
         self.truncated = false;
     }
 
-    /// Takes the answer from the cache, if it is there.
-    pub(crate) fn recall(&mut self, version: u64, name: &str) -> bool {
-        if self.recent.is_empty() {
-            return false;
-        }
+    /// Where in the cache the answer to a name is, or would be. `None` without a cache.
+    pub(crate) fn place(&self, name: &str) -> Option<Place> {
+        let mask = self.recent.len().checked_sub(1)?;
         let hash = FxBuildHasher.hash_one(name);
-        let recent = &self.recent[hash as usize & (self.recent.len() - 1)];
-        let known = recent.hash == hash && recent.version == version && recent.name == name;
-        if known {
-            self.found.clear();
-            self.found.extend_from_slice(&recent.found);
-            self.truncated = recent.truncated;
-        }
-        known
+        Some(Place { at: hash as usize & mask, hash })
     }
 
-    pub(crate) fn remember(&mut self, version: u64, name: &str) {
-        if self.recent.is_empty() {
-            return;
-        }
-        let hash = FxBuildHasher.hash_one(name);
-        let recent = &mut self.recent[hash as usize & (self.recent.len() - 1)];
-        (recent.version, recent.hash, recent.truncated) = (version, hash, self.truncated);
+    /// Whether the answer of a snapshot to a name is in the cache.
+    pub(crate) fn knows(&self, place: Place, version: u64, name: &str) -> bool {
+        let recent = &self.recent[place.at];
+        recent.hash == place.hash && recent.version == version && recent.name == name
+    }
+
+    /// The answer in the cache, and whether it was truncated.
+    pub(crate) fn recall(&self, place: Place) -> (&[u32], bool) {
+        let recent = &self.recent[place.at];
+        (recent.found(), recent.truncated)
+    }
+
+    pub(crate) fn remember(&mut self, place: Place, version: u64, name: &str) {
+        let recent = &mut self.recent[place.at];
+        (recent.version, recent.hash, recent.truncated) = (version, place.hash, self.truncated);
         recent.name.clear();
         recent.name.push_str(name);
-        recent.found.clear();
-        recent.found.extend_from_slice(&self.found);
+        recent.count = self.found.len();
+        match recent.few.get_mut(..recent.count) {
+            Some(few) => few.copy_from_slice(&self.found),
+            None => recent.many.clone_from(&self.found),
+        }
     }
 
     /// The memory of the `nth` group, and where to note what it finds.

@@ -1,6 +1,6 @@
 //! One pattern and its compiled form.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::fmt;
@@ -66,6 +66,7 @@ pub(crate) struct Compiled {
     /// Every match has a character at least.
     consumes: bool,
     program: Program,
+    /// What the pattern requires, unless it is a glob: that can tell when asked.
     required: Required,
     /// Only of a pattern that requires no text.
     window: Option<Box<Window>>,
@@ -137,17 +138,22 @@ impl Compiled {
     fn new(text: &str, limits: &Limits, anchoring: Anchoring) -> Result<Arc<Self>, PatternError> {
         let built = with_stack_for(text, limits, || {
             let hir = parse(text, limits, anchoring)?;
-            let required = Required::of(&hir);
-            let window = if required.is_empty() { Window::of(&hir).map(Box::new) } else { None };
-            Ok(Self {
+            let mut compiled = Self {
                 text: text.into(),
                 anchoring,
                 consumes: hir.properties().minimum_len() > Some(0),
                 program: Program::of(&hir, text, limits)?,
-                required,
-                window,
+                required: Required::default(),
+                window: None,
                 for_long: OnceLock::new(),
-            })
+            };
+            if !matches!(compiled.program, Program::Glob(_)) {
+                compiled.required = Required::of(&hir);
+            }
+            if compiled.required().is_empty() {
+                compiled.window = Window::of(&hir).map(Box::new);
+            }
+            Ok(compiled)
         });
         built.map(Arc::new).map_err(|fault| fault.into_error(text))
     }
@@ -192,7 +198,7 @@ impl Compiled {
         match &self.program {
             Program::Always => PatternClass::Always,
             _ if self.window.is_some() => PatternClass::Anchored,
-            _ if self.required.is_empty() => PatternClass::LiteralFree,
+            _ if self.required().is_empty() => PatternClass::LiteralFree,
             Program::Glob(glob) if glob.is_literal() => PatternClass::Literal,
             Program::Glob(_) => PatternClass::Glob,
             Program::Steps(_) | Program::Engine(_) => PatternClass::Filed,
@@ -217,8 +223,11 @@ impl Compiled {
         }
     }
 
-    pub(crate) fn required(&self) -> &Required {
-        &self.required
+    pub(crate) fn required(&self) -> Cow<'_, Required> {
+        match &self.program {
+            Program::Glob(glob) => Cow::Owned(Required::all(glob.texts())),
+            _ => Cow::Borrowed(&self.required),
+        }
     }
 }
 

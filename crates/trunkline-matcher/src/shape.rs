@@ -77,6 +77,15 @@ impl Required {
         if !ways_of(hir, &mut ways) {
             return Self::default();
         }
+        Self::from_ways(ways)
+    }
+
+    /// All of these.
+    pub(crate) fn all(runs: Vec<Vec<u8>>) -> Self {
+        if long_enough(&runs) { Self::from_ways(vec![runs]) } else { Self::default() }
+    }
+
+    fn from_ways(ways: Vec<Runs>) -> Self {
         let mut bytes = Vec::new();
         for runs in ways {
             for run in runs {

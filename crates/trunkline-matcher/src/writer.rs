@@ -150,7 +150,7 @@ impl<V> Writer<V> {
         let pattern = entry.pattern().clone();
         let first = self.slots + 1;
         self.sketch.make_room(first as usize);
-        let keys = grams::choose(pattern.compiled().required(), &mut self.sketch);
+        let keys = grams::choose(&pattern.compiled().required(), &mut self.sketch);
         // More than one slot only for a pattern of many ways.
         for (nth, key) in keys.iter().map(Some).chain(keys.is_empty().then_some(None)).enumerate() {
             self.slots += 1;
