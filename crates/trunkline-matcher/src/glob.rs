@@ -167,7 +167,7 @@ impl Glob {
             return Some(at);
         }
         let first = self.bytes[start];
-        name.get(at..)?.iter().position(|&byte| byte == first).map(|skip| at + skip)
+        memchr::memchr(first, name.get(at..)?).map(|skip| at + skip)
     }
 
     /// Whether a segment is at `at` of a name of ASCII without line feeds.

@@ -32,32 +32,27 @@ impl Size {
     pub(crate) const LOOKED_UP: [Self; 4] = [Self::Four, Self::Eight, Self::Sixteen, Self::Three];
 }
 
-/// The hashes of all windows of `N` bytes of a text, which is followed by its padding.
+/// The eight bytes from each place on where a window of `N` bytes of the text begins.
 #[inline]
-fn windows<const N: usize>(text: &[u8], len: usize) -> impl Iterator<Item = u64> {
-    let count = (len + 1).saturating_sub(N);
-    let load = |window: &[u8]| window.try_into().map_or(0, u64::from_le_bytes);
-    // The second half is there for sixteen bytes only; what is loaded for others is not used.
-    let later = text.get(if N == 16 { 8 } else { 0 }..).unwrap_or_default();
-    text.windows(8).zip(later.windows(8)).take(count).map(move |(window, later)| match N {
-        3 => (load(window) & 0xff_ffff).wrapping_mul(MIX_SHORT),
-        4 => u64::from(load(window) as u32).wrapping_mul(MIX),
-        8 => load(window).wrapping_mul(MIX),
-        _ => {
-            let halves = (load(window).wrapping_mul(MIX), load(later).wrapping_mul(MIX_SHORT));
-            (halves.0.rotate_left(29) ^ halves.1).wrapping_mul(MIX_LONG)
-        }
-    })
+fn loads<const N: usize>(text: &[u8], len: usize) -> impl Iterator<Item = u64> {
+    let windows = text.get(..(len + 8).saturating_sub(N)).unwrap_or_default().windows(8);
+    windows.map(|window| window.try_into().map_or(0, u64::from_le_bytes))
 }
 
 /// Calls `each` with the hash of every window of the first `len` bytes of a text, which is followed by its padding.
 #[inline]
 pub(crate) fn hashes(text: &[u8], len: usize, size: Size, each: impl FnMut(u64)) {
     match size {
-        Size::Three => windows::<3>(text, len).for_each(each),
-        Size::Four => windows::<4>(text, len).for_each(each),
-        Size::Eight => windows::<8>(text, len).for_each(each),
-        Size::Sixteen => windows::<16>(text, len).for_each(each),
+        Size::Three => loads::<3>(text, len).map(|load| (load & 0xff_ffff).wrapping_mul(MIX_SHORT)).for_each(each),
+        Size::Four => loads::<4>(text, len).map(|load| u64::from(load as u32).wrapping_mul(MIX)).for_each(each),
+        Size::Eight => loads::<8>(text, len).map(|load| load.wrapping_mul(MIX)).for_each(each),
+        Size::Sixteen => {
+            let halves = loads::<16>(text, len).zip(loads::<8>(text, len).skip(8));
+            let mix = |(low, high): (u64, u64)| {
+                (low.wrapping_mul(MIX).rotate_left(29) ^ high.wrapping_mul(MIX_SHORT)).wrapping_mul(MIX_LONG)
+            };
+            halves.map(mix).for_each(each);
+        }
     }
 }
 

@@ -278,9 +278,8 @@ fn found_around_text<const N: usize>(steps: &[Step], name: &str) -> Option<bool>
     let (nth, text) = texts.max_by_key(|(_, text)| text.len())?;
     let mut places = Positions::<N>::NONE;
     let mut count = 0;
-    for at in 0..(name.len() + 1).saturating_sub(text.len()) {
-        let rest = &name.as_bytes()[at..];
-        if rest[0] == text[0] && rest.starts_with(text) {
+    for at in memchr::memchr_iter(*text.first()?, name.as_bytes()) {
+        if name.as_bytes()[at..].starts_with(text) {
             places.add(at);
             count += 1;
         }
