@@ -218,6 +218,13 @@ const TASKS: &[Task] = &[
         run: |project, _| testing::standalone(project),
     },
     Task {
+        name: "model",
+        summary: "run the model checker over the lock-free part of the matcher",
+        help: testing::MODEL_HELP,
+        takes_arguments: false,
+        run: |project, _| testing::model(project),
+    },
+    Task {
         name: "bench",
         summary: "run the benchmarks with the release profile",
         help: testing::BENCH_HELP,

@@ -30,6 +30,13 @@ in a build of the whole workspace one crate's features hide what another one for
 for a crate are checked once.
 ";
 
+pub(crate) const MODEL_HELP: &str = "\
+Usage: cargo xtask model
+
+Tries every interleaving of a writer and a reader of the matcher's index that the memory model allows, with loom.
+Builds the crate once more, in target/model.
+";
+
 pub(crate) const BENCH_HELP: &str = "\
 Usage: cargo xtask bench [NAME [ARGUMENTS]]
 
@@ -103,6 +110,7 @@ fn steps(project: &Project) -> Vec<Step> {
         Step::command("clippy", clippy),
         Step::command("docs", docs),
         Step::check("standalone", standalone),
+        Step::check("model", model),
         Step::command("examples", examples),
     ]
 }
@@ -194,6 +202,15 @@ fn summary(line: &str) -> Option<(u64, u64)> {
         words.get(at.checked_sub(1)?)?.parse().ok()
     };
     Some((before("passed")?, before("failed")?))
+}
+
+/// Runs the model checker over the lock-free part of the matcher, in a target directory of its own: it is another
+/// build of everything the crate needs.
+pub(crate) fn model(project: &Project) -> Outcome {
+    let mut command = project.cargo_build("test");
+    command.args(["--quiet", "-p", "trunkline-matcher", "--lib", "--target-dir", "target/model", "model::"]);
+    command.env("RUSTFLAGS", "--cfg matcher_model");
+    run(&mut command)
 }
 
 /// Checks each crate alone under each set of features that differs.

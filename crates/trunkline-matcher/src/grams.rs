@@ -4,6 +4,9 @@
 //! it; a look-up takes the grams of the name, all positions of it, and asks which of them are filed. A Bloom filter
 //! answers nearly all of that from the cache.
 
+#[cfg(matcher_model)]
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+#[cfg(not(matcher_model))]
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::shape::Required;
@@ -265,4 +268,68 @@ fn rarest(best: [Option<(u8, u64)>; 4], rare: u8) -> (Size, u64) {
     }
     // Every way has a run of three bytes at least.
     chosen.map_or((Size::Three, 0), |(size, _, hash)| (size, hash))
+}
+
+/// Every interleaving of one who writes and one who reads, under the memory model: `cargo xtask model`.
+#[cfg(all(test, matcher_model))]
+mod model {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    /// What a slot is to the table: something written before the table leads to it.
+    struct Slots {
+        text: [AtomicU64; 4],
+        next: [AtomicU32; 4],
+    }
+
+    impl Slots {
+        fn write(&self, table: &GramTable, hash: u64, slot: u32) {
+            self.text[slot as usize].store(hash, Ordering::Relaxed);
+            table.push(hash, slot, |next| self.next[slot as usize].store(next, Ordering::Relaxed));
+        }
+
+        /// The chain of a hash, newest first.
+        fn read(&self, table: &GramTable, hash: u64) -> Vec<u32> {
+            let (mut at, mut chain) = (table.find(hash), Vec::new());
+            while at != NONE {
+                assert_eq!(self.text[at as usize].load(Ordering::Relaxed), hash, "a slot is read before it is written");
+                chain.push(at);
+                at = self.next[at as usize].load(Ordering::Acquire);
+            }
+            chain
+        }
+    }
+
+    #[test]
+    fn a_reader_finds_all_that_was_there_before_and_never_half_a_slot() {
+        loom::model(|| {
+            let slots = Slots { text: Default::default(), next: Default::default() };
+            let shared = Arc::new((GramTable::with_cells(4), slots));
+            // Two hashes that want the same cell, and two slots under one of them.
+            let cell = |hash: u64| std::ptr::from_ref(shared.0.seek(hash).0);
+            let first = 1;
+            let second = (2..).find(|&hash| cell(hash) == cell(first)).unwrap();
+            shared.1.write(&shared.0, first, 1);
+            let writer = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    shared.1.write(&shared.0, second, 2);
+                    shared.1.write(&shared.0, first, 3);
+                })
+            };
+            let (table, slots) = &*shared;
+            assert!(table.may_have(first));
+            let chain = slots.read(table, first);
+            assert!(chain == [1] || chain == [3, 1], "{chain:?}");
+            let other = slots.read(table, second);
+            assert!(other.is_empty() || other == [2], "{other:?}");
+            // Writes come in order.
+            assert!(chain == [1] || slots.read(table, second) == [2]);
+            writer.join().unwrap();
+            assert_eq!((slots.read(table, first), slots.read(table, second)), (vec![3, 1], vec![2]));
+            assert!(table.may_have(second));
+        });
+    }
 }
