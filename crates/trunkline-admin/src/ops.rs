@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use trunkline::{
     AddError, CallError, ConnectError, LinkCallError, LinkSendError, Node, NodeName, RemoveError, RouteEdit, SendError,
 };
-use trunkline_config::{Config, EditError, Layers, RouteContext, RouteEntry, edit};
+use trunkline_config::{Config, EditError, Layers, RouteConfig, RouteContext, RouteEntry, edit};
 
 use crate::api::{
     AddRoute, Body, CallReply, Changed, Explanation, Failure, MessageRequest, Peer, PingRequest, Pong, RemoveRoute,
@@ -126,6 +126,14 @@ fn name(text: &str) -> Result<NodeName, OpError> {
     NodeName::new(text).map_err(|e| OpError::new(Kind::Bad, e))
 }
 
+/// Asked before a connect, which a service without a name is not worth.
+fn service(text: &str) -> Result<(), OpError> {
+    match text.len() {
+        1..=255 => Ok(()),
+        len => Err(OpError::new(Kind::Bad, format!("a service name has 1 to 255 bytes, this one has {len}"))),
+    }
+}
+
 fn bytes(body: &Body) -> Result<Vec<u8>, OpError> {
     body.bytes().map_err(|e| OpError::new(Kind::Bad, e))
 }
@@ -189,7 +197,7 @@ impl Operations {
 
     fn read_entry(&self, entry: &RouteEntry) -> Result<(String, i64, trunkline::NetworkRoute), OpError> {
         let environment = self.source.as_ref().map(|s| s.layers.environment.as_slice()).unwrap_or_default();
-        let resolvers = known_resolvers();
+        let resolvers = self.started.node.registrar.resolvers();
         let profiles: Vec<_> = self.started.tls_profiles.keys().cloned().collect();
         let context =
             RouteContext { base_dir: &self.base_dir, environment, resolvers: &resolvers, profiles: &profiles };
@@ -238,8 +246,8 @@ impl Operations {
             .map_err(|e| OpError::new(Kind::Internal, format!("{e}: {}; nothing changed", e.source)))
     }
 
-    /// Reads the configuration file again and replaces the routes that came from it, all at once; routes added
-    /// while the node runs stay. Everything else in the file needs a restart; what differs there is named. Reads
+    /// Reads the configuration file again and replaces the routes that came from it, from the first that differs
+    /// on, all at once; routes added while the node runs stay. Everything else in the file needs a restart; what differs there is named. Reads
     /// files.
     ///
     /// # Errors
@@ -256,10 +264,16 @@ impl Operations {
         let config = Config::load(&source.path, &source.layers).map_err(|e| OpError::new(Kind::Bad, e))?;
         let shown = source.path.display();
         self.node.edit_routes(|table: &mut RouteEdit<'_>| {
-            for pattern in from_file.iter() {
+            // Up to the first that differs, routes stay where they are among those of equal weight.
+            let same = |(known, route): &(&String, &RouteConfig)| {
+                *known == route.pattern.as_str()
+                    && table.get(known).is_some_and(|stands| stands == (route.weight, &route.route))
+            };
+            let stay = from_file.iter().zip(&config.routes).take_while(same).count();
+            for pattern in &from_file[stay..] {
                 let _ = table.remove(pattern);
             }
-            for route in &config.routes {
+            for route in &config.routes[stay..] {
                 let pattern = route.pattern.as_str();
                 table.add(pattern, route.route.clone(), route.weight).map_err(|error| {
                     let error = match error {
@@ -316,6 +330,7 @@ impl Operations {
     /// [`OpError`]; nothing was sent.
     pub async fn send(&self, request: &MessageRequest) -> Result<Changed, OpError> {
         let (target, deadline, body) = (name(&request.name)?, wait(request.timeout_ms)?, bytes(&request.body)?);
+        service(&request.service)?;
         let sent = tokio::time::timeout(deadline, self.node.send(target, &request.service, &body)).await;
         let late = |_| {
             let error = format!(
@@ -335,6 +350,7 @@ impl Operations {
     /// [`OpError`].
     pub async fn call(&self, request: &MessageRequest) -> Result<CallReply, OpError> {
         let (target, deadline, body) = (name(&request.name)?, wait(request.timeout_ms)?, bytes(&request.body)?);
+        service(&request.service)?;
         let began = now();
         let answer = self.node.call(&target, &request.service, &body, deadline).await.map_err(|error| {
             let (name, service) = (&request.name, &request.service);
@@ -369,10 +385,6 @@ impl Operations {
         connection.disconnect();
         Ok(Changed { message: format!("disconnecting from {target}") })
     }
-}
-
-fn known_resolvers() -> Vec<trunkline::ResolverId> {
-    trunkline_config::KNOWN_RESOLVERS.iter().filter_map(|id| trunkline::ResolverId::new(id).ok()).collect()
 }
 
 /// What takes the place of the routes in the file, if anything does.

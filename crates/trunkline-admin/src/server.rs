@@ -166,6 +166,8 @@ impl AdminServer {
 struct SocketFile {
     path: PathBuf,
     id: Option<(u64, u64)>,
+    /// The directory, if it was made for this socket.
+    made: Option<PathBuf>,
 }
 
 impl SocketFile {
@@ -179,8 +181,15 @@ impl Drop for SocketFile {
         if self.id.is_some() && Self::id(&self.path) == self.id {
             let _ = std::fs::remove_file(&self.path);
         }
+        if let Some(directory) = &self.made {
+            // Only if nothing else is in it.
+            let _ = std::fs::remove_dir(directory);
+        }
     }
 }
+
+/// What Linux has room for, without the zero at the end.
+const LONGEST_SOCKET_PATH: usize = 107;
 
 /// Binds a socket only this user can open. One left behind by a dead process is replaced, a live one is not, nor is
 /// a file that is no socket.
@@ -188,9 +197,18 @@ async fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), AdminErr
     let failed = |cause, remedy| AdminError { address: path.display().to_string(), cause, remedy };
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let remedy = "give the node a node.data_dir it may write to, with a short path";
+    let len = path.as_os_str().len();
+    if len > LONGEST_SOCKET_PATH {
+        let cause = format!("the path has {len} bytes, and that of a socket at most {LONGEST_SOCKET_PATH}");
+        let cause = io::Error::new(io::ErrorKind::InvalidInput, cause);
+        return Err(failed(cause, "give the node a shorter node.data_dir or node.admin.socket"));
+    }
+    // Made before anything can fail, so that whatever fails takes it away again.
+    let mut file = SocketFile { path: path.to_owned(), id: None, made: None };
     if !directory.exists() {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|e| failed(e, remedy))?;
+        file.made = Some(directory.to_owned());
     }
     let _turn = turn(directory).await;
     match UnixStream::connect(path).await.map_err(|error| error.kind()) {
@@ -225,7 +243,8 @@ async fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), AdminErr
         let _ = std::fs::remove_file(&staging);
         return Err(failed(error, remedy));
     }
-    Ok((listener, SocketFile { path: path.to_owned(), id: SocketFile::id(path) }))
+    file.id = SocketFile::id(path);
+    Ok((listener, file))
 }
 
 /// Waits a moment for other nodes that bind in this directory. Where it cannot be locked, nobody waits.

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -218,10 +218,22 @@ pub(crate) struct At {
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
     /// The configuration file.
-    pub(crate) file: PathBuf,
+    #[arg(required_unless_present = "config", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// The same, as the other commands name it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Overrides a value of the configuration, for example node.fallback=never.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// The configuration file, whichever way it was named.
+    pub(crate) fn file(&self) -> &Path {
+        // One of them is required.
+        self.file.as_deref().or(self.config.as_deref()).unwrap_or(Path::new(""))
+    }
 }
 
 #[derive(Debug, Args)]

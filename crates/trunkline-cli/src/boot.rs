@@ -34,6 +34,10 @@ fn not_started(path: &Path, error: &StartError) -> Failed {
     };
     let remedy = match error {
         StartError::RegistrarListen { .. } => "; choose another address, or set node.registrar: none",
+        StartError::Registrar(error) if error.is_unreachable() => {
+            "; another program may have that port: stop it, choose another node.registrar_listen, or set \
+             node.registrar: none"
+        }
         _ => "",
     };
     Failed::usage(format!("{key}{error}{remedy}")).within(path)

@@ -16,7 +16,7 @@ use crate::output::{Failed, Output, printable, table};
 use crate::target::{Target, client, leave};
 
 pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
-    let config = Config::load(&args.file, &Layers::from_process(args.set.clone())).map_err(Failed::usage)?;
+    let config = Config::load(args.file(), &Layers::from_process(args.set.clone())).map_err(Failed::usage)?;
     let value = json!({
         "node": config.node.name.as_str(),
         "routes": config.routes.len(),
@@ -26,7 +26,7 @@ pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
     });
     output.print(&value, |_| {
         let routes = config.routes.len();
-        let mut text = format!("{}: fine; node {}, {routes} routes", args.file.display(), config.node.name);
+        let mut text = format!("{}: fine; node {}, {routes} routes", args.file().display(), config.node.name);
         for warning in config.warnings() {
             text += &format!("\nwarning: {warning}");
         }

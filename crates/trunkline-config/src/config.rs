@@ -7,13 +7,10 @@ use trunkline_route::{Cookie, Host, NetworkRoute, ResolverId, TlsProfileId};
 use crate::error::{ConfigError, Problem, elsewhere};
 use crate::fields::{Fields, Reader};
 use crate::layers::{self, Layers};
-use crate::node::{self, CertificateFiles, NodeConfig};
+use crate::node::{self, CertificateFiles, NodeConfig, RegistrarConfig};
 use crate::route::{RouteContext, read_entry};
 use crate::secret::Surroundings;
 use crate::tree::{self, At, Node, Origin, Value};
-
-/// The resolvers that exist: a route's `resolver` is one of these.
-pub const KNOWN_RESOLVERS: [&str; 1] = ["embedded"];
 
 /// The largest configuration file: a hundred thousand routes of 150 bytes fit.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -133,7 +130,9 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     };
     let (tls_profiles, declared) = tls_profiles(reader, &fields);
     let peers = peers(reader, &fields);
-    let routes = routes(reader, &fields, &declared);
+    // Without a node there is a problem already; a route shall not be blamed for it.
+    let registrar = node.as_ref().map_or(RegistrarConfig::Embedded, |node| node.registrar);
+    let routes = routes(reader, &fields, &declared, &registrar.resolvers());
     Some(Config { node: node?, tls_profiles, peers, routes, warnings: Vec::new() })
 }
 
@@ -205,17 +204,21 @@ fn peers(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<PeerConfig> {
     peers
 }
 
-fn routes(reader: &mut Reader<'_>, fields: &Fields<'_>, profiles: &[TlsProfileId]) -> Vec<RouteConfig> {
+fn routes(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    profiles: &[TlsProfileId],
+    resolvers: &[ResolverId],
+) -> Vec<RouteConfig> {
     let mut routes = Vec::new();
     let mut seen = BTreeMap::new();
-    let resolvers: Vec<ResolverId> = KNOWN_RESOLVERS.iter().filter_map(|id| ResolverId::new(id).ok()).collect();
     let items = if fields.has("routes") { fields.list(reader, "routes") } else { None };
     for (i, item) in items.unwrap_or_default().iter().enumerate() {
         let path = format!("routes[{i}]");
         let Some((entry, fields)) = read_entry(reader, item, &path) else { continue };
         twice(reader, &mut seen, &entry.pattern, &fields.at("match"), &path);
         let Surroundings { base_dir, environment } = reader.around;
-        let context = RouteContext { base_dir, environment, resolvers: &resolvers, profiles };
+        let context = RouteContext { base_dir, environment, resolvers, profiles };
         match entry.to_route(&context) {
             Ok((pattern, weight, route)) => {
                 if let Some(cookie) = route.cookie() {

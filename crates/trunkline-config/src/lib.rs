@@ -44,7 +44,7 @@ mod save;
 mod secret;
 mod tree;
 
-pub use config::{Config, KNOWN_RESOLVERS, PeerConfig, RouteConfig, TlsProfileConfig};
+pub use config::{Config, PeerConfig, RouteConfig, TlsProfileConfig};
 pub use error::{ConfigError, EditError, FieldProblem, Problem, RouteError, SaveError};
 pub use layers::{Layers, RESERVED_VARIABLES};
 pub use node::{AdminConfig, Advertise, CertificateFiles, ListenConfig, NodeConfig, RegistrarConfig, Timeouts};

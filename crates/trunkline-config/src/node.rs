@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Address, Cookie, Fallback, Host, NodeName, Version};
+use trunkline_route::{Address, Cookie, Fallback, Host, NodeName, ResolverId, Version};
 
 use crate::fields::{Fields, Reader, pattern_message};
 use crate::secret::AdminToken;
@@ -83,6 +83,17 @@ pub enum RegistrarConfig {
     Embedded,
     /// None: the node is reached and reaches others by static routes only.
     None,
+}
+
+impl RegistrarConfig {
+    /// The ids that a route's `resolver` may have.
+    pub fn resolvers(self) -> Vec<ResolverId> {
+        let ids: &[&str] = match self {
+            Self::Embedded => &["embedded"],
+            Self::None => &[],
+        };
+        ids.iter().filter_map(|id| ResolverId::new(id).ok()).collect()
+    }
 }
 
 /// How long each step of a lookup may take, 1 ms to one hour.

@@ -86,7 +86,7 @@ pub struct RouteContext<'a> {
     pub base_dir: &'a Path,
     /// Where `cookie_env` looks; as `std::env::vars()` gives it.
     pub environment: &'a [(String, String)],
-    /// The resolvers there are; see [`KNOWN_RESOLVERS`](crate::KNOWN_RESOLVERS).
+    /// The resolvers there are; see [`RegistrarConfig::resolvers`](crate::RegistrarConfig::resolvers).
     pub resolvers: &'a [ResolverId],
     /// The TLS profiles there are.
     pub profiles: &'a [TlsProfileId],
@@ -269,7 +269,11 @@ impl RouteEntry {
             Some(id) => Some(NetworkRoute::resolved_by(id.clone()).overriding(overrides.unwrap_or_default())),
             None => {
                 let shown: String = resolver.chars().take(80).collect();
-                check.fail("resolver", format!("unknown resolver `{shown}`; known: {}", known().join(", ")));
+                let remedy = match known().join(", ") {
+                    none if none.is_empty() => "with `registrar: none` there is none; set `registrar: embedded`".into(),
+                    known => format!("known: {known}"),
+                };
+                check.fail("resolver", format!("unknown resolver `{shown}`; {remedy}"));
                 None
             }
         }

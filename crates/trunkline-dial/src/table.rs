@@ -121,6 +121,11 @@ impl RouteEdit<'_> {
         self.table.remove(pattern).map(drop).ok_or_else(|| RemoveError::Unknown(pattern.into()))
     }
 
+    /// The weight and the route with exactly this pattern.
+    pub fn get(&self, pattern: &str) -> Option<(i64, &NetworkRoute)> {
+        self.table.get(pattern).map(|entry| (entry.weight(), entry.value()))
+    }
+
     /// Removes every route.
     pub fn clear(&mut self) {
         self.table.clear();

@@ -6,6 +6,8 @@
 //! (Shift-And over byte classes, Baeza-Yates and Gonnet 1992, turned by a right angle: one step for all patterns at
 //! a place instead of one for each place.)
 
+use std::collections::BTreeSet;
+
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 /// Places looked at on each side of the anchor.
@@ -193,14 +195,16 @@ impl Anchored {
         places.sort_by_key(|at| at.abs_diff(REACH));
         let (classes, class_count) = Self::classes(members, &places);
         let words = members.len().div_ceil(64);
+        // A byte of each class but the last.
+        let mut samples = vec![0; class_count - 1];
+        (0..=u8::MAX).for_each(|byte| samples[usize::from(classes[usize::from(byte)])] = byte);
         let mut rows = vec![0; places.len() * class_count * words];
         for (nth, &at) in places.iter().enumerate() {
-            for byte in 0..=256_usize {
-                let class = if byte == 256 { class_count - 1 } else { classes[byte].into() };
+            for class in 0..class_count {
                 let row = &mut rows[(nth * class_count + class) * words..][..words];
                 for (member, (_, window)) in members.iter().enumerate() {
                     let place = &window.places[at];
-                    let bears = if byte == 256 { place.outside } else { place.has(byte as u8) };
+                    let bears = samples.get(class).map_or(place.outside, |&byte| place.has(byte));
                     row[member / 64] |= u64::from(bears) << (member % 64);
                 }
             }
@@ -218,27 +222,23 @@ impl Anchored {
     fn classes(members: &[(u32, &Window)], places: &[usize]) -> (Box<[u8; 256]>, usize) {
         let mut classes = Box::new([0; 256]);
         let mut count = 1_usize;
-        // Splits every class by every place, as far as it divides it.
-        for (_, window) in members {
-            for &at in places {
-                let place = &window.places[at];
-                let mut split = [None; 256];
-                let mut inside = [false; 256];
-                for byte in 0..=u8::MAX {
-                    inside[usize::from(classes[usize::from(byte)])] |= place.has(byte);
-                }
-                let mut outside = [false; 256];
-                for byte in 0..=u8::MAX {
-                    outside[usize::from(classes[usize::from(byte)])] |= !place.has(byte);
-                }
-                for byte in 0..=u8::MAX {
-                    let class = usize::from(classes[usize::from(byte)]);
-                    if inside[class] && outside[class] && place.has(byte) {
-                        classes[usize::from(byte)] = *split[class].get_or_insert_with(|| {
-                            count += 1;
-                            (count - 1) as u8
-                        });
-                    }
+        let all = |(_, window): &(u32, &Window)| places.iter().map(|&at| window.places[at].bytes).collect::<Vec<_>>();
+        let distinct: BTreeSet<[u64; 4]> = members.iter().flat_map(all).collect();
+        // Splits every class by every set of bytes, as far as that divides it.
+        for bytes in distinct {
+            let has = |byte: u8| bytes[usize::from(byte) / 64] >> (byte % 64) & 1 == 1;
+            let (mut inside, mut outside, mut split) = ([false; 256], [false; 256], [None; 256]);
+            for byte in 0..=u8::MAX {
+                let class = usize::from(classes[usize::from(byte)]);
+                *(if has(byte) { &mut inside[class] } else { &mut outside[class] }) = true;
+            }
+            for byte in (0..=u8::MAX).filter(|&byte| has(byte)) {
+                let class = usize::from(classes[usize::from(byte)]);
+                if inside[class] && outside[class] {
+                    classes[usize::from(byte)] = *split[class].get_or_insert_with(|| {
+                        count += 1;
+                        (count - 1) as u8
+                    });
                 }
             }
         }

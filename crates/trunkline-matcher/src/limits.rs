@@ -5,7 +5,7 @@ use std::fmt;
 /// The sizes a pattern may have before it is refused.
 ///
 /// Patterns are operator input, and a few bytes can ask for a great deal of
-/// memory: `\pL{1000}` is nine bytes and 15 MB of automaton. Every limit is
+/// memory: `(\pL\pN?){1000}` is fifteen bytes and 20 MB of automaton. Every limit is
 /// always set; a limit can be moved, not removed. A pattern over a limit is
 /// refused while it is read or compiled, not after.
 ///
@@ -73,11 +73,10 @@ impl Limits {
         self
     }
 
-    /// The heap that an automaton of one pattern may take, in bytes,
-    /// approximately; a pattern has two, one for each direction. Default 1 MiB,
-    /// which is also what bounds the time of a search: its worst case grows
-    /// with automaton size times name length. `\pL{1000}`, which Go accepts,
-    /// needs 48 MiB.
+    /// The heap that the compiled form of one pattern may take, in bytes,
+    /// approximately. Default 1 MiB, which is also what bounds the time of a
+    /// search: its worst case grows with that size times the length of the name.
+    /// `(\pL\pN?){1000}`, which Go accepts, needs more.
     pub const fn nfa_bytes(mut self, bytes: usize) -> Self {
         self.nfa_bytes = bytes;
         self

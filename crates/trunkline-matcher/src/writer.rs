@@ -52,7 +52,7 @@ enum Change {
 }
 
 /// Fewer slots are not worth rebuilding a table for.
-const DEAD: usize = 1024;
+const DEAD: usize = 32;
 /// A pattern may take several of them.
 const MOST_SLOTS: u32 = u32::MAX / 2 - 64;
 
@@ -210,7 +210,8 @@ impl<V> Writer<V> {
             return None;
         }
         self.generation += 1;
-        if self.dead > self.len + DEAD {
+        // An empty table keeps nothing: values may be secrets.
+        if self.dead > self.len + DEAD || self.len == 0 && self.dead > 0 {
             self.rebuild();
         }
         self.gather();

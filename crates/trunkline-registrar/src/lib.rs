@@ -99,6 +99,13 @@ pub enum RegisterError {
     WrongCookie(String),
 }
 
+impl RegisterError {
+    /// Whether nobody answered there as a registrar does.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
+    }
+}
+
 /// A resolver over a table in memory: for tests, and for programs that know their peers.
 #[derive(Default)]
 pub struct Fixed {

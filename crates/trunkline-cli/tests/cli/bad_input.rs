@@ -14,7 +14,12 @@ fn refused(rest: &str, parts: &[&str]) {
 #[track_caller]
 fn refused_file(dir: &Dir, file: &str, parts: &[&str]) {
     let parts: Vec<_> = [file].iter().chain(parts).copied().collect();
-    for args in [&["node", "--config", file][..], &["check", file], &["ping", "--config", file, "db@h"]] {
+    for args in [
+        &["node", "--config", file][..],
+        &["check", file],
+        &["check", "--config", file],
+        &["ping", "--config", file, "db@h"],
+    ] {
         dir.run(args).refused(&parts);
     }
     let failure = dir.run(&["--json", "check", file]).exits(2).json();
@@ -47,10 +52,7 @@ fn a_pattern_that_stands_twice_is_refused_with_both_places() {
 
 #[test]
 fn an_unknown_resolver_is_refused_with_the_known_ones() {
-    refused(
-        "routes:\n  - { match: '^db@', resolver: embeded }\n",
-        &["app.yaml:7:", "routes[0].resolver", "known: embedded"],
-    );
+    refused("routes:\n  - { match: '^db@', resolver: embeded }\n", &["app.yaml:7:", "routes[0].resolver", "embedded"]);
 }
 
 #[test]
@@ -105,7 +107,7 @@ fn a_port_in_use_is_refused_and_nothing_else_of_the_node_stays() {
     let file = dir.config("app", &rest);
     let parts = ["app.yaml: node.listen", &format!("127.0.0.1:{port}"), "choose another port"];
     dir.run(&["node", "--config", &file]).refused(&parts);
-    assert!(!dir.at("app.data/admin.sock").exists());
+    assert!(!dir.at("app.data").exists());
     TcpListener::bind(("127.0.0.1", free)).expect("the other listener is gone");
 }
 
@@ -162,4 +164,30 @@ fn without_a_node_named_or_found_the_question_is_which() {
         dir.file(&format!("{name}.data/admin.sock"), "", 0o600);
     }
     dir.run(&["status"]).refused(&["which node?", "./a.data/admin.sock", "./b.data/admin.sock"]);
+}
+
+#[test]
+fn a_service_needs_a_name_before_anybody_is_asked_for_it() {
+    let dir = Dir::new();
+    let file = dir.config("app", "");
+    for service in ["", &"s".repeat(256)] {
+        for command in ["send", "call"] {
+            let said = format!("a service name has 1 to 255 bytes, this one has {}", service.len());
+            dir.run(&[command, "--config", &file, "db@127.0.0.1", service, "x"]).refused(&[&said]);
+        }
+    }
+}
+
+#[test]
+fn another_program_on_the_port_of_the_registrar_is_thought_of() {
+    let dir = Dir::new();
+    let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = stranger.local_addr().unwrap().port();
+    std::thread::spawn(move || stranger.incoming().for_each(drop));
+    dir.file("cookie", "a cookie of thirty-two characters", 0o600);
+    let text = format!("node:\n  name: app@127.0.0.1\n  cookie_file: cookie\n  registrar_listen: {{ port: {port} }}\n");
+    dir.file("app.yaml", &text, 0o600);
+    dir.run(&["node", "--config", "app.yaml"])
+        .refused(&["another program may have that port", "node.registrar_listen"]);
+    assert!(!dir.at("app.data").exists());
 }

@@ -164,6 +164,34 @@ fn reload_says_what_else_changed_and_refuses_a_pattern_added_while_the_node_runs
 }
 
 #[test]
+fn a_reload_leaves_the_routes_where_they_are_up_to_the_first_that_differs() {
+    let dir = Dir::new();
+    let file = dir.config("app", "routes:\n  - { match: '^a@', port: 1 }\n  - { match: '^b@', port: 2 }\n");
+    let node = dir.node(&file, &[]);
+    dir.ok(&["routes", "add", "^live@", "--port", "9"]);
+    let before = dir.json(&["routes", "list"]);
+    dir.ok(&["reload"]);
+    assert_eq!(dir.json(&["routes", "list"]), before);
+    dir.config("app", "routes:\n  - { match: '^a@', port: 1 }\n  - { match: '^b@', port: 3 }\n");
+    dir.ok(&["reload"]);
+    let routes = dir.json(&["routes", "list"]);
+    let order: Vec<_> = routes.as_array().unwrap().iter().map(|r| (r["match"].as_str(), r["port"].as_u64())).collect();
+    assert_eq!(order, [(Some("^a@"), Some(1)), (Some("^live@"), Some(9)), (Some("^b@"), Some(3))]);
+    node.stop();
+}
+
+#[test]
+fn a_socket_path_that_is_too_long_is_called_that() {
+    let dir = Dir::new();
+    let long = "d".repeat(120);
+    let text = format!("node: {{ name: app@h, cookie_file: cookie, registrar: none, data_dir: {long} }}\n");
+    dir.file("app.yaml", &text, 0o600);
+    let parts = ["and that of a socket at most 107", "node.data_dir or node.admin.socket"];
+    dir.run(&["node", "--config", "app.yaml"]).refused(&parts);
+    assert!(!dir.at(&long).exists());
+}
+
+#[test]
 fn until_eof_ends_the_node_with_its_standard_input() {
     let dir = Dir::new();
     let file = dir.config("app", "");

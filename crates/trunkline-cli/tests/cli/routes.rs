@@ -23,7 +23,7 @@ fn a_route_that_cannot_be_added_leaves_the_list_as_it_was() {
         refused(&["^db(", "--port", "9"], &["match: ", "^db("]);
         refused(&["^db@", "--port", "9"], &["\"^db@\" exists", "remove it first"]);
         refused(&["^x@", "--port", "0"], &["port: ", "1 to 65535"]);
-        refused(&["^x@", "--resolver", "nobody"], &["resolver: ", "known: embedded"]);
+        refused(&["^x@", "--resolver", "nobody"], &["resolver: ", "set `registrar: embedded`"]);
         refused(&["^x@", "--port", "9", "--tls", "true", "--tls-profile", "gone"], &["tls_profile"]);
         refused(&["^x@", "--port", "9", "--cookie-file", "gone"], &["cookie_file: ", "does not exist"]);
     }

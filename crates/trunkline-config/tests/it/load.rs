@@ -155,6 +155,15 @@ fn an_unknown_resolver_names_the_known_ones() {
 }
 
 #[test]
+fn without_a_registrar_no_route_can_ask_it() {
+    let outcome = Dir::new().with("routes: [{ match: a, resolver: embedded }]\n");
+    assert!(outcome.is_ok());
+    let outcome = Dir::new().node("  registrar: none\nroutes: [{ match: a, resolver: embedded }]\n");
+    let remedy = "with `registrar: none` there is none; set `registrar: embedded`";
+    refused(outcome, &["routes[0].resolver", "unknown resolver `embedded`", remedy]);
+}
+
+#[test]
 fn an_unknown_tls_profile_names_the_known_ones() {
     let text = "tls_profiles: { partner: {} }\nroutes: [{ match: a, port: 1, tls_profile: partnr }]\n";
     refused(Dir::new().with(text), &["routes[0].tls_profile", "unknown TLS profile `partnr`; known: partner"]);
