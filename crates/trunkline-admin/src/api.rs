@@ -181,6 +181,16 @@ pub struct RemoveRoute {
 pub struct Changed {
     /// What was done, in words.
     pub message: String,
+    /// What a pattern says that its author hardly meant; left out when there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl Changed {
+    /// A change without warnings.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), warnings: Vec::new() }
+    }
 }
 
 /// One line of `GET /v1/explain?name=…`

@@ -8,6 +8,7 @@ use trunkline::{
     AddError, CallError, ConnectError, LinkCallError, LinkSendError, Node, NodeName, RemoveError, RouteEdit, SendError,
 };
 use trunkline_config::{Config, EditError, Layers, RouteConfig, RouteContext, RouteEntry, edit};
+use trunkline_matcher::RoutePattern;
 
 use crate::api::{
     AddRoute, Body, CallReply, Changed, Explanation, Failure, MessageRequest, Peer, PingRequest, Pong, RemoveRoute,
@@ -182,6 +183,8 @@ impl Operations {
     pub fn add_route(&self, request: &AddRoute) -> Result<Changed, OpError> {
         let mut from_file = self.lock();
         let (pattern, weight, route) = self.read_entry(&request.route)?;
+        let warnings = pattern.lints().iter().map(trunkline_config::lint_message).collect();
+        let pattern = pattern.as_str().to_owned();
         self.node.edit_routes(|table: &mut RouteEdit<'_>| {
             table.add(&pattern, route, weight).map_err(|e| OpError::new(Kind::Conflict, e))?;
             if request.save { self.save(|text| edit::add_route(text, &request.route)) } else { Ok(()) }
@@ -192,17 +195,16 @@ impl Operations {
         if request.save {
             from_file.push(pattern);
         }
-        Ok(Changed { message })
+        Ok(Changed { message, warnings })
     }
 
-    fn read_entry(&self, entry: &RouteEntry) -> Result<(String, i64, trunkline::NetworkRoute), OpError> {
+    fn read_entry(&self, entry: &RouteEntry) -> Result<(RoutePattern, i64, trunkline::NetworkRoute), OpError> {
         let environment = self.source.as_ref().map(|s| s.layers.environment.as_slice()).unwrap_or_default();
         let resolvers = self.started.node.registrar.resolvers();
         let profiles: Vec<_> = self.started.tls_profiles.keys().cloned().collect();
         let context =
             RouteContext { base_dir: &self.base_dir, environment, resolvers: &resolvers, profiles: &profiles };
-        let read = entry.to_route(&context).map_err(|e| OpError::new(Kind::Bad, e))?;
-        Ok((read.0.as_str().to_owned(), read.1, read.2))
+        entry.to_route(&context).map_err(|e| OpError::new(Kind::Bad, e))
     }
 
     /// Removes a route by its exact pattern, and takes it out of the file if asked; both or neither. Live
@@ -224,7 +226,7 @@ impl Operations {
             (false, true) => "; the file still has it, and a reload or restart brings it back",
             (false, false) => "",
         };
-        Ok(Changed { message: format!("route {pattern:?} removed{saved}") })
+        Ok(Changed::new(format!("route {pattern:?} removed{saved}")))
     }
 
     fn save(&self, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), OpError> {
@@ -298,7 +300,7 @@ impl Operations {
         if !waiting.is_empty() {
             message += &format!("; changed too, and needing a restart: {}", waiting.join(", "));
         }
-        Ok(Changed { message })
+        Ok(Changed::new(message))
     }
 
     /// What a connect to the name would try.
@@ -341,7 +343,7 @@ impl Operations {
             OpError::new(Kind::Unreachable, error)
         };
         sent.map_err(late)??;
-        Ok(Changed { message: format!("{} bytes sent to {} at {}", body.len(), request.service, request.name) })
+        Ok(Changed::new(format!("{} bytes sent to {} at {}", body.len(), request.service, request.name)))
     }
 
     /// Connects if need be, calls and waits.
@@ -383,7 +385,7 @@ impl Operations {
             return Err(OpError::new(Kind::Missing, error));
         };
         connection.disconnect();
-        Ok(Changed { message: format!("disconnecting from {target}") })
+        Ok(Changed::new(format!("disconnecting from {target}")))
     }
 }
 

@@ -133,7 +133,10 @@ fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {
 }
 
 fn changed(changed: Changed, output: &Output) -> Result<(), Failed> {
-    output.print(&changed, |changed| changed.message.clone());
+    output.print(&changed, |changed| {
+        let warnings: String = changed.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
+        format!("{}{warnings}", changed.message)
+    });
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use trunkline_matcher::{AccessPattern, RoutePattern};
 use trunkline_route::{Cookie, Host, NetworkRoute, ResolverId, TlsProfileId};
 
 use crate::error::{ConfigError, Problem, elsewhere};
-use crate::fields::{Fields, Reader};
+use crate::fields::{Fields, Reader, lint_message};
 use crate::layers::{self, Layers};
 use crate::node::{self, CertificateFiles, NodeConfig, RegistrarConfig};
 use crate::route::{RouteContext, read_entry};
@@ -212,6 +212,7 @@ fn routes(
 ) -> Vec<RouteConfig> {
     let mut routes = Vec::new();
     let mut seen = BTreeMap::new();
+    let mut lints = Vec::new();
     let items = if fields.has("routes") { fields.list(reader, "routes") } else { None };
     for (i, item) in items.unwrap_or_default().iter().enumerate() {
         let path = format!("routes[{i}]");
@@ -225,6 +226,10 @@ fn routes(
                     let key = if entry.cookie_file.is_some() { "cookie_file" } else { "cookie_env" };
                     node::warn_if_weak(reader, &fields.path(key), cookie);
                 }
+                let told = pattern.lints().into_iter().map(|lint| {
+                    Problem::at(&fields.at("match"), fields.path("match"), lint_message(&lint)).to_string()
+                });
+                lints.extend(told);
                 routes.push(RouteConfig { pattern, weight, route });
             }
             Err(error) => {
@@ -237,8 +242,17 @@ fn routes(
             }
         }
     }
+    let more = lints.len().saturating_sub(MOST_LINTS);
+    lints.truncate(MOST_LINTS);
+    reader.warnings.append(&mut lints);
+    if more > 0 {
+        reader.warnings.push(format!("routes: {more} more patterns like these"));
+    }
     routes
 }
+
+/// Lints of so many places are shown: a large table has many alike.
+const MOST_LINTS: usize = 20;
 
 /// Reports a pattern that stands in the list a second time, with both places.
 fn twice(reader: &mut Reader<'_>, seen: &mut BTreeMap<String, (String, At)>, pattern: &str, at: &At, path: &str) {

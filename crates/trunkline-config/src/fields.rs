@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use trunkline_matcher::PatternError;
+use trunkline_matcher::{Lint, PatternError};
 
 use crate::error::{Problem, nearest};
 use crate::secret::Surroundings;
@@ -158,6 +158,14 @@ pub(crate) fn join(path: &str, key: &str) -> String {
 
 /// A pattern's error with the caret under the place, indented below the paragraph's first line.
 pub(crate) fn pattern_message(error: &PatternError) -> String {
-    let caret: String = error.caret().lines().map(|line| format!("\n    {line}")).collect();
-    format!("{error}{caret}")
+    format!("{error}{}", indented(&error.caret()))
+}
+
+/// What a pattern hardly means, with the place under it.
+pub fn lint_message(lint: &Lint) -> String {
+    format!("{lint}{}", indented(&lint.caret()))
+}
+
+fn indented(lines: &str) -> String {
+    lines.lines().map(|line| format!("\n    {line}")).collect()
 }

@@ -46,6 +46,7 @@ mod tree;
 
 pub use config::{Config, PeerConfig, RouteConfig, TlsProfileConfig};
 pub use error::{ConfigError, EditError, FieldProblem, Problem, RouteError, SaveError};
+pub use fields::lint_message;
 pub use layers::{Layers, RESERVED_VARIABLES};
 pub use node::{AdminConfig, Advertise, CertificateFiles, ListenConfig, NodeConfig, RegistrarConfig, Timeouts};
 pub use route::{OverrideEntry, RouteContext, RouteEntry};

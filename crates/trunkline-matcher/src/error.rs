@@ -129,9 +129,14 @@ impl PatternError {
     /// visible character each, and a long pattern is cut to the part around
     /// the place, with `…` where it was cut.
     pub fn caret(&self) -> String {
-        let (line, column) = window(&self.text, self.span.start);
-        format!("{line}\n{:column$}^", "")
+        caret(&self.text, self.span.start)
     }
+}
+
+/// A text on one line, and a `^` under the place `at` on the next.
+pub(crate) fn caret(text: &str, at: usize) -> String {
+    let (line, column) = window(text, at);
+    format!("{line}\n{:column$}^", "")
 }
 
 /// The part of `text` around `at` on one line, and the column of `at` in it.

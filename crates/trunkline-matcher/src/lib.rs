@@ -37,7 +37,7 @@
 //! * [`RoutePattern`]: one compiled pattern, searched anywhere in a name.
 //!   [`AccessPattern`]: the same syntax, but it must match the whole name.
 //! * [`PatternError`]: why a pattern was refused, with the place in the text.
-//!   [`Limits`]: how large a pattern may be.
+//!   [`Limits`]: how large a pattern may be. [`Lint`]: what was hardly meant.
 //! * [`PatternTable`]: the table, shared between threads. [`TableEdit`]: as it
 //!   is edited. [`PatternIndex`]: a snapshot of it. [`PatternReader`]: the way
 //!   to read it on a hot path, on request with a cache of answers.
@@ -127,6 +127,7 @@ mod grams;
 mod group;
 mod index;
 mod limits;
+mod lint;
 mod matches;
 mod pattern;
 mod shape;
@@ -141,6 +142,7 @@ pub use error::{PatternError, PatternErrorKind};
 pub use explain::{Explanation, PatternClass, Stats};
 pub use index::PatternIndex;
 pub use limits::{LimitKind, Limits, TableLimits};
+pub use lint::{Lint, LintKind};
 pub use matches::{Matches, NameTooLong, Scratch};
 pub use pattern::{AccessPattern, RoutePattern};
 pub use table::{PatternReader, PatternTable, TableEdit};

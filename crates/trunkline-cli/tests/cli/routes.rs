@@ -151,3 +151,28 @@ fn shown_by_config(dir: &Dir, listening: &str) {
     let text = dir.ok(&["explain", "--config", "app.yaml", "db@127.0.0.1"]).stdout;
     assert!(text.contains(listening), "{text}");
 }
+
+#[test]
+fn a_pattern_that_was_hardly_meant_is_told_and_used_as_it_is() {
+    let dir = Dir::new();
+    let file = dir.config("app", "routes:\n  - { match: '^prod-*', port: 1 }\n");
+    let said = dir.ok(&["check", &file]).stdout;
+    let warning = "warning: app.yaml:7:14: routes[0].match: this is any number of the character before it, also none; \
+                   if that is not meant, write `^prod-.*`\n    ^prod-*\n          ^";
+    assert!(said.contains(warning), "{said}");
+    let told = dir.json(&["check", &file]);
+    assert_eq!(told["warnings"].as_array().unwrap().len(), 1);
+
+    let node = dir.node(&file, &[]);
+    let added = dir.json(&["routes", "add", "db@eu.example.com", "--port", "9"]);
+    let told: Vec<_> = added["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+    assert!(
+        told[0].contains(r"write `db@eu\.example\.com`") && told[1].contains(r"write `^db@eu\.example\.com$`"),
+        "{told:?}"
+    );
+    assert!(dir.json(&["routes", "add", "^web@", "--port", "9"]).get("warnings").is_none());
+    let said = dir.ok(&["routes", "add", "cache-*", "--port", "9"]).stdout;
+    assert!(said.contains("\nwarning: ") && said.contains("    cache-*\n          ^"), "{said}");
+    assert_eq!(routes(&dir)[0]["match"], "^prod-*");
+    node.stop();
+}

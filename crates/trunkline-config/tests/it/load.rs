@@ -59,7 +59,7 @@ fn everything_the_schema_has_is_read() {
   listen:
     - { host: "::1", port: 4370, advertise: { host: node.example.com }, cookie_file: cookie, allow: ["a@.*"],
         tls: { certificate: me.pem, key: me.key } }
-  registrar: none
+  registrar: embedded
   registrar_listen: { port: 5000 }
   fallback: never
   tls: true

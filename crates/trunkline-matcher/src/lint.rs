@@ -1,0 +1,284 @@
+//! What a pattern says that its author hardly meant.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::error;
+use crate::pattern::RoutePattern;
+
+/// A pattern is valid, but probably says something else than was meant.
+///
+/// `Display` is one line that says what, and what to write instead.
+///
+/// ```
+/// use trunkline_matcher::{LintKind, RoutePattern};
+///
+/// let pattern = RoutePattern::new("^prod-*")?;
+/// let lint = &pattern.lints()[0];
+/// assert_eq!(lint.kind(), LintKind::Glob);
+/// assert_eq!(lint.suggestion(), "^prod-.*");
+/// assert_eq!(lint.caret(), "^prod-*\n      ^");
+/// # Ok::<(), trunkline_matcher::PatternError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lint {
+    kind: LintKind,
+    span: Range<usize>,
+    text: Box<str>,
+    suggestion: Box<str>,
+}
+
+/// What a [`Lint`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LintKind {
+    /// A dot in what looks like a host name, where it stands for any character:
+    /// `db@eu.example.com`.
+    Dot,
+    /// A `*` as in file names: `prod-*` is `prod` and any number of `-`.
+    Glob,
+    /// A whole node name without `^` and `$`, so that it is found in longer
+    /// names too: `db@example`.
+    Unanchored,
+}
+
+impl Lint {
+    /// What it is about.
+    pub fn kind(&self) -> LintKind {
+        self.kind
+    }
+
+    /// The byte offsets of the place in the pattern.
+    pub fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// A pattern that says what was probably meant. Whether it was, only the
+    /// author knows.
+    pub fn suggestion(&self) -> &str {
+        &self.suggestion
+    }
+
+    /// The pattern on one line, and a `^` under the place on the next, as
+    /// [`PatternError::caret`](crate::PatternError::caret) shows it.
+    pub fn caret(&self) -> String {
+        error::caret(&self.text, self.span.start)
+    }
+}
+
+impl fmt::Display for Lint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            LintKind::Dot => "this dot is any character",
+            LintKind::Glob => "this is any number of the character before it, also none",
+            LintKind::Unanchored => "this is found inside longer names too",
+        };
+        write!(f, "{what}; if that is not meant, write `{}`", self.suggestion)
+    }
+}
+
+impl RoutePattern {
+    /// What the pattern says that its author hardly meant: at most one of each
+    /// kind, in the order of [`LintKind`]. Never changes what it matches.
+    pub fn lints(&self) -> Vec<Lint> {
+        let text = self.as_str();
+        let tokens = tokens(text);
+        let found = [
+            (LintKind::Dot, dots(&tokens)),
+            (LintKind::Glob, globs(&tokens)),
+            (LintKind::Unanchored, unanchored(text, &tokens)),
+        ];
+        let lint = |(kind, found): (LintKind, Option<Found>)| {
+            let Found { span, edits } = found?;
+            let mut suggestion = text.to_owned();
+            for (at, insert) in edits.into_iter().rev() {
+                suggestion.insert_str(at, insert);
+            }
+            Some(Lint { kind, span, text: text.into(), suggestion: suggestion.into() })
+        };
+        found.into_iter().filter_map(lint).collect()
+    }
+}
+
+/// The first place, and what would have to be inserted where.
+struct Found {
+    span: Range<usize>,
+    edits: Vec<(usize, &'static str)>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Token {
+    /// A character that stands for itself.
+    Char(char),
+    Dot,
+    Star,
+    /// Another repetition.
+    Repeat,
+    /// `^`, `$` and everything else.
+    Other,
+}
+
+type Tokens = Vec<(Token, Range<usize>)>;
+
+/// Reads a valid pattern, only as far as the lints need it.
+fn tokens(text: &str) -> Tokens {
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while let Some(c) = text[at..].chars().next() {
+        let rest = &text[at..];
+        let (token, len) = match c {
+            '\\' if rest.starts_with(r"\Q") => {
+                let quoted = rest[2..].split(r"\E").next().unwrap_or_default();
+                for (offset, c) in quoted.char_indices() {
+                    let start = at + 2 + offset;
+                    tokens.push((Token::Char(c), start..start + c.len_utf8()));
+                }
+                at = (at + 2 + quoted.len() + 2).min(text.len());
+                continue;
+            }
+            '\\' => match rest[1..].chars().next() {
+                Some(next) if next.is_ascii_punctuation() => (Token::Char(next), 2),
+                next => (Token::Other, 1 + next.map_or(0, char::len_utf8)),
+            },
+            '[' => (Token::Other, class_len(rest)),
+            '.' => (Token::Dot, 1),
+            '*' => (Token::Star, 1),
+            '+' | '?' | '{' => (Token::Repeat, 1),
+            '^' | '$' | '(' | ')' | '|' => (Token::Other, 1),
+            c => (Token::Char(c), c.len_utf8()),
+        };
+        tokens.push((token, at..at + len));
+        at += len;
+    }
+    tokens
+}
+
+/// The length of `[…]`. A `]` that comes first is a member.
+fn class_len(text: &str) -> usize {
+    let mut chars = text.char_indices().skip(1).peekable();
+    chars.next_if(|(_, c)| *c == '^');
+    chars.next_if(|(_, c)| *c == ']');
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => drop(chars.next()),
+            '[' if text[at..].starts_with("[:") => {
+                let end = text[at..].find(":]").map_or(at, |end| at + end + 1);
+                while chars.next_if(|(next, _)| *next <= end).is_some() {}
+            }
+            ']' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn is_word(token: Option<&(Token, Range<usize>)>) -> bool {
+    matches!(token, Some((Token::Char(c), _)) if c.is_alphanumeric() || *c == '-')
+}
+
+/// Dots of a host: between letters and digits, behind the `@` if there is one.
+fn dots(tokens: &Tokens) -> Option<Found> {
+    let host = tokens.iter().position(|(token, _)| *token == Token::Char('@'))?;
+    let is_host_dot = |at: &usize| {
+        tokens[*at].0 == Token::Dot && is_word(tokens.get(at.wrapping_sub(1))) && is_word(tokens.get(at + 1))
+    };
+    let places: Vec<_> = (host..tokens.len()).filter(is_host_dot).map(|at| tokens[at].1.clone()).collect();
+    let span = places.first()?.clone();
+    Some(Found { span, edits: places.into_iter().map(|place| (place.start, "\\")).collect() })
+}
+
+/// Stars that stand on a character: after punctuation wherever text goes on or ends, after others at the end of the
+/// name or host only, since `b*` may well be meant elsewhere.
+fn globs(tokens: &Tokens) -> Option<Found> {
+    let is_glob = |at: &usize| {
+        let Some((Token::Char(before), _)) = at.checked_sub(1).and_then(|before| tokens.get(before)) else {
+            return false;
+        };
+        let ends = matches!(tokens.get(at + 1), None | Some((Token::Char('@'), _)));
+        let goes_on = matches!(tokens.get(at + 1), Some((Token::Char(_), _)));
+        tokens[*at].0 == Token::Star && (ends || goes_on && !before.is_alphanumeric())
+    };
+    let places: Vec<_> = (0..tokens.len()).filter(is_glob).map(|at| tokens[at].1.clone()).collect();
+    let span = places.first()?.clone();
+    Some(Found { span, edits: places.into_iter().map(|place| (place.start, ".")).collect() })
+}
+
+/// Nothing but a whole node name.
+fn unanchored(text: &str, tokens: &Tokens) -> Option<Found> {
+    let plain = tokens.iter().all(|(token, _)| matches!(token, Token::Char(_) | Token::Dot));
+    let at = tokens.iter().position(|(token, _)| *token == Token::Char('@'))?;
+    if !plain || !is_word(at.checked_sub(1).and_then(|at| tokens.get(at))) || !is_word(tokens.get(at + 1)) {
+        return None;
+    }
+    let dots = dots(tokens).map(|found| found.edits).unwrap_or_default();
+    let edits = [(0, "^")].into_iter().chain(dots).chain([(text.len(), "$")]).collect();
+    Some(Found { span: 0..text.len(), edits })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lints(text: &str) -> Vec<(LintKind, usize, String)> {
+        let lints = RoutePattern::new(text).unwrap().lints();
+        lints.iter().map(|lint| (lint.kind(), lint.span().start, lint.suggestion().to_owned())).collect()
+    }
+
+    #[test]
+    fn what_was_hardly_meant_is_told_with_what_to_write() {
+        use LintKind::{Dot, Glob, Unanchored};
+        for (text, expected) in [
+            ("^db@eu.example.com$", vec![(Dot, 6, r"^db@eu\.example\.com$")]),
+            (".*@eu.example.com", vec![(Dot, 5, r".*@eu\.example\.com")]),
+            ("prod-*", vec![(Glob, 5, "prod-.*")]),
+            ("^prod-*-db@", vec![(Glob, 6, "^prod-.*-db@")]),
+            ("^prod*@eu$", vec![(Glob, 5, "^prod.*@eu$")]),
+            ("db@eu", vec![(Unanchored, 0, "^db@eu$")]),
+            (r"\Qdb@eu.x\E", vec![(Unanchored, 0, r"^\Qdb@eu.x\E$")]),
+            ("db@a.b", vec![(Dot, 4, r"db@a\.b"), (Unanchored, 0, r"^db@a\.b$")]),
+            ("prod-*@a.b", vec![(Dot, 8, r"prod-*@a\.b"), (Glob, 5, "prod-.*@a.b")]),
+            (r"\.*", vec![(Glob, 2, r"\..*")]),
+            ("é-*", vec![(Glob, 3, "é-.*")]),
+        ] {
+            let expected: Vec<_> = expected.into_iter().map(|(kind, at, text)| (kind, at, text.to_owned())).collect();
+            assert_eq!(lints(text), expected, "{text}");
+            for (_, _, suggestion) in expected {
+                assert!(RoutePattern::new(&suggestion).is_ok(), "{suggestion}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_well_be_meant_is_left_alone() {
+        for text in [
+            "",
+            "^",
+            "db",
+            "prod-.*",
+            r"^db@eu\.example\.com$",
+            "^db@eu$",
+            "^db@",
+            "@eu$",
+            "[.]",
+            "[-*]@a",
+            "a.b",
+            "x*y",
+            "^[a-z-]*@",
+            "(prod-)*",
+            r"\.*",
+            "[]*-]*",
+            "[[:alpha:]*]",
+            r"db-\*",
+            "a.?b@",
+            "^svc@eu.+x$",
+            "@",
+            "a|b@c",
+            r"^db@[^.]*\.example\.com$",
+            "(?i)gateway",
+            "-{2}",
+            "a.*b",
+        ] {
+            assert_eq!(lints(text), [], "{text}");
+        }
+    }
+}
