@@ -1,10 +1,13 @@
 //! What goes over the operations API: the same types at both ends.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use trunkline::{
     Candidate, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview, Record, Role, Source,
 };
 use trunkline_config::RouteEntry;
+use trunkline_matcher::{PatternClass, Stats};
 
 /// `GET /v1/status`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,33 @@ pub struct Status {
     pub serves_registrar: bool,
     /// Questions its registrar answered.
     pub registrar_queries: u64,
+    /// The patterns of the static routes.
+    pub patterns: Patterns,
+}
+
+/// What is in the table of static routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patterns {
+    /// How many patterns are looked for in which way; ways that none is looked for in are left out.
+    pub classes: BTreeMap<String, usize>,
+    /// The most patterns that share the piece of text they are filed under.
+    pub largest_bucket: usize,
+    /// Memory of the patterns and of what leads to them, approximately.
+    pub heap_bytes: usize,
+    /// So many patterns without any text that every lookup pays for them.
+    pub many_literal_free: bool,
+}
+
+impl From<&Stats> for Patterns {
+    fn from(stats: &Stats) -> Self {
+        let counts = PatternClass::ALL.into_iter().map(|class| (class.to_string(), stats.count(class)));
+        Self {
+            classes: counts.filter(|(_, count)| *count > 0).collect(),
+            largest_bucket: stats.largest_bucket,
+            heap_bytes: stats.heap_bytes,
+            many_literal_free: stats.has_many_literal_free,
+        }
+    }
 }
 
 impl From<NodeStatus> for Status {
@@ -41,6 +71,7 @@ impl From<NodeStatus> for Status {
             registered: status.registered,
             serves_registrar: status.serves_registrar,
             registrar_queries: status.registrar_queries,
+            patterns: Patterns::default(),
         }
     }
 }
@@ -200,6 +231,8 @@ pub struct Step {
     pub stage: String,
     /// The pattern of the route; absent for discovery.
     pub pattern: Option<String>,
+    /// How the table looks for the pattern: `literal`, `glob`, `filed`, `anchored`, `literal-free` or `always`.
+    pub class: Option<String>,
     /// Who is asked, if somebody is.
     pub resolver: Option<String>,
     /// The route's weight.
@@ -222,6 +255,7 @@ impl From<&Preview> for Step {
         Self {
             stage: stage.into(),
             pattern,
+            class: None,
             resolver,
             weight: preview.weight,
             address: preview.address.clone(),

@@ -163,7 +163,8 @@ impl Operations {
 
     /// What the node says of itself.
     pub fn status(&self) -> Status {
-        self.node.status().into()
+        let patterns = (&self.node.routes().stats()).into();
+        Status { patterns, ..self.node.status().into() }
     }
 
     /// Its live connections.
@@ -308,7 +309,17 @@ impl Operations {
     /// # Errors
     /// [`OpError`] for a text that is no name.
     pub fn explain(&self, text: &str) -> Result<Explanation, OpError> {
-        Ok((&self.node.explain(&name(text)?)).into())
+        let name = name(text)?;
+        let mut explanation: Explanation = (&self.node.explain(&name)).into();
+        let routes = self.node.routes();
+        // A node's name is never too long for the table.
+        for found in routes.explain(name.as_str()).into_iter().flatten() {
+            let pattern = found.entry.pattern().as_str();
+            for step in explanation.steps.iter_mut().filter(|step| step.pattern.as_deref() == Some(pattern)) {
+                step.class = Some(found.class.to_string());
+            }
+        }
+        Ok(explanation)
     }
 
     /// Connects and measures a round trip.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
-    AddRoute, Body, CallReply, Changed, DisconnectRequest, Explanation, MessageRequest, Peer, PingRequest, Pong,
-    RemoveRoute, Route, Status,
+    AddRoute, Body, CallReply, Changed, DisconnectRequest, Explanation, MessageRequest, Patterns, Peer, PingRequest,
+    Pong, RemoveRoute, Route, Status,
 };
 use trunkline_config::{Config, Layers, RegistrarConfig, RouteEntry};
 
@@ -79,6 +79,7 @@ pub(crate) fn explain_text(explanation: &Explanation) -> String {
                     .clone()
                     .or_else(|| step.resolver.clone().map(|id| format!("ask {id}")))
                     .unwrap_or_default(),
+                step.class.clone().unwrap_or_default(),
                 step.weight.map(|w| w.to_string()).unwrap_or_default(),
                 step.address.clone().unwrap_or_else(|| "what it answers".into()),
                 step.tls.clone().unwrap_or_default(),
@@ -86,7 +87,7 @@ pub(crate) fn explain_text(explanation: &Explanation) -> String {
             ]
         })
         .collect();
-    text += &table(&["", "STAGE", "BY", "WEIGHT", "ADDRESS", "TLS", "FAILED OF LATE"], &rows);
+    text += &table(&["", "STAGE", "BY", "CLASS", "WEIGHT", "ADDRESS", "TLS", "FAILED OF LATE"], &rows);
     if explanation.static_only {
         text += "\nNobody else is asked.";
     }
@@ -279,6 +280,15 @@ pub(crate) async fn nodes(at: Admin, output: &Output) -> Result<(), Failed> {
     Ok(())
 }
 
+fn patterns_text(patterns: &Patterns) -> String {
+    let classes: Vec<String> = patterns.classes.iter().map(|(class, count)| format!("{count} {class}")).collect();
+    let many = if patterns.many_literal_free { "; many literal-free ones: every lookup pays for them" } else { "" };
+    match classes.is_empty() {
+        true => "none".into(),
+        false => format!("{}; {} KiB{many}", classes.join(", "), patterns.heap_bytes.div_ceil(1024)),
+    }
+}
+
 pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
     let status: Status = client(at)?.get("/v1/status").await?;
     output.print(&status, |status| {
@@ -297,6 +307,7 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             ("registered", registered.into()),
             ("registrar", if status.serves_registrar { "served here".into() } else { String::from("not served here") }),
             ("questions answered", status.registrar_queries.to_string()),
+            ("patterns", patterns_text(&status.patterns)),
         ]
         .into_iter()
         .map(|(key, value)| vec![key.to_owned(), value])

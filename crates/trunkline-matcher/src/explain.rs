@@ -78,6 +78,12 @@ impl Stats {
     }
 }
 
+impl PatternClass {
+    /// All of them, in order.
+    pub const ALL: [Self; 6] =
+        [Self::Always, Self::Literal, Self::Glob, Self::Filed, Self::Anchored, Self::LiteralFree];
+}
+
 impl fmt::Display for PatternClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -176,3 +176,18 @@ fn a_pattern_that_was_hardly_meant_is_told_and_used_as_it_is() {
     assert_eq!(routes(&dir)[0]["match"], "^prod-*");
     node.stop();
 }
+
+#[test]
+fn status_and_explain_say_how_patterns_are_looked_for() {
+    let dir = Dir::new();
+    let rest = "routes:\n  - { match: '^cache@', port: 1 }\n  - { match: '[a-z]@127', port: 2 }\n  - { match: '\\d|e@1', port: 3 }\n";
+    let node = dir.node(&dir.config("app", rest), &[]);
+    let patterns = &dir.json(&["status"])["patterns"];
+    assert_eq!(patterns["classes"], serde_json::json!({ "literal": 1, "glob": 1, "literal-free": 1 }));
+    assert!(patterns["heap_bytes"].as_u64().unwrap() > 0 && patterns["many_literal_free"] == false);
+    assert!(dir.ok(&["status"]).stdout.contains("1 glob, 1 literal, 1 literal-free; "));
+    let steps = dir.json(&["explain", "cache@127.0.0.1"])["steps"].clone();
+    let classes: Vec<_> = (0..3).map(|n| steps[n]["class"].as_str().unwrap()).collect();
+    assert_eq!(classes, ["literal", "glob", "literal-free"]);
+    node.stop();
+}
