@@ -15,7 +15,7 @@ use crate::pattern::RoutePattern;
 /// Patterns that are asked together.
 pub(crate) enum Group {
     Anchored(Anchored),
-    Automaton(Automaton),
+    Automaton(Box<Automaton>),
 }
 
 impl Group {
@@ -27,7 +27,7 @@ impl Group {
                     members.iter().map(|&(at, pattern)| Some((at, pattern.compiled().window()?))).collect();
                 Some(Self::Anchored(Anchored::of(anchor, &windows?)))
             }
-            Kind::Automaton => Automaton::of(members, cache_bytes).map(Self::Automaton),
+            Kind::Automaton => Automaton::of(members, cache_bytes).map(Box::new).map(Self::Automaton),
         }
     }
 

@@ -59,8 +59,10 @@ impl<V> Slot<V> {
 
 /// Slots in chunks that double, so that none ever moves.
 pub(crate) struct Store<V> {
-    chunks: [OnceLock<Box<[OnceLock<Slot<V>>]>>; CHUNKS],
+    chunks: [OnceLock<Chunk<V>>; CHUNKS],
 }
+
+type Chunk<V> = Box<[OnceLock<Slot<V>>]>;
 
 const FIRST_CHUNK_BITS: u32 = 5;
 /// Up to 2³¹ slots.

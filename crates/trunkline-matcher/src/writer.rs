@@ -43,7 +43,8 @@ pub(crate) struct Writer<V> {
 #[derive(Default)]
 struct Undo {
     changes: Vec<Change>,
-    lists: Option<(Arc<Vec<Arc<Group>>>, Arc<Vec<u32>>)>,
+    groups: Option<Arc<Vec<Arc<Group>>>>,
+    loose: Option<Arc<Vec<u32>>>,
 }
 
 enum Change {
@@ -176,7 +177,8 @@ impl<V> Writer<V> {
     }
 
     fn keep_lists(&mut self) {
-        self.undo.lists.get_or_insert_with(|| (self.groups.clone(), self.loose.clone()));
+        self.undo.groups.get_or_insert_with(|| self.groups.clone());
+        self.undo.loose.get_or_insert_with(|| self.loose.clone());
     }
 
     /// Takes back what was not published.
@@ -199,7 +201,7 @@ impl<V> Writer<V> {
                 }
             }
         }
-        if let Some((groups, loose)) = undo.lists {
+        if let (Some(groups), Some(loose)) = (undo.groups, undo.loose) {
             (self.groups, self.loose) = (groups, loose);
         }
     }
