@@ -125,7 +125,7 @@ fn oracle(text: &str) -> Option<Engine> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(1200))]
 
     #[test]
     fn a_table_finds_what_plain_automata_find(
