@@ -4,10 +4,12 @@ use proptest::prelude::*;
 use regex_automata::meta;
 use trunkline_matcher::{AccessPattern, Limits, PatternError, PatternErrorKind, RoutePattern};
 
+use crate::random::SOUP;
+
 /// Text that is likely to be almost a pattern.
 fn near_patterns() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-        6 => prop::sample::select(PIECES).prop_map(str::to_owned),
+        6 => prop::sample::select(SOUP).prop_map(str::to_owned),
         1 => any::<char>().prop_map(String::from),
     ];
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
@@ -125,72 +127,6 @@ proptest! {
         prop_assert_eq!(pattern.is_match(&before), before.contains(&text));
     }
 }
-
-const PIECES: &[&str] = &[
-    "a",
-    "é",
-    "字",
-    "(",
-    ")",
-    "(?",
-    "(?i)",
-    "(?:",
-    "(?P<",
-    "(?P<n>",
-    "(?<",
-    "(?-s",
-    ":",
-    "<",
-    ">",
-    "|",
-    "*",
-    "+",
-    "?",
-    "{",
-    "}",
-    ",",
-    "{2}",
-    "{1,3}",
-    "{1001}",
-    "{99",
-    "[",
-    "]",
-    "[^",
-    "[:",
-    ":]",
-    "[:alpha:]",
-    "-",
-    "^",
-    "$",
-    ".",
-    "\\",
-    r"\Q",
-    r"\E",
-    r"\d",
-    r"\W",
-    r"\b",
-    r"\B",
-    r"\z",
-    r"\A",
-    r"\p",
-    r"\P{",
-    r"\pL",
-    r"\p{^Greek}",
-    r"\x",
-    r"\x{",
-    r"\x{d800}",
-    r"\x41",
-    r"\0",
-    r"\12",
-    "&&",
-    "--",
-    "~~",
-    "\n",
-    "\0",
-    "0",
-    "9",
-    "Lu}",
-];
 
 const ATOMS: &[&str] = &[
     r"\d",

@@ -531,7 +531,7 @@ const ODD: &[(&str, &str)] = &[
     ("(?i)ſ", "S"),
 ];
 
-const SOUP: &[&str] = &[
+pub(crate) const SOUP: &[&str] = &[
     "a",
     "b",
     "K",
@@ -644,4 +644,5 @@ const SOUP: &[&str] = &[
     "[z-a]",
     "[a-z",
     "\\\\",
+    "(?<",
 ];
