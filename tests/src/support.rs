@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use trunkline::registrar::{BoxFuture, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver};
 use trunkline::{
-    ConnectError, Cookie, DialTimes, Endpoint, Event, Events, Mailbox, NetworkRoute, NoRoute, Node, NodeBuilder,
-    NodeName, Record, ResolverId,
+    ConnectError, Cookie, DialTimes, Endpoint, Event, Events, Host, Identity, Issued, LabAuthority, Listen, Mailbox,
+    NetworkRoute, NoRoute, Node, NodeBuilder, NodeName, Record, ResolverId, TlsProfile, TlsProfileId,
 };
 use trunkline_route::{Address, Direct, NetworkRouteBuilder};
 
@@ -141,6 +141,44 @@ pub fn no_route<T>(result: Result<T, ConnectError>) -> NoRoute {
 /// What was dialled, attempt by attempt.
 pub fn addresses(attempts: &[Record]) -> Vec<String> {
     attempts.iter().map(|record| record.address.clone()).collect()
+}
+
+/// A certificate authority of a test.
+pub fn authority() -> LabAuthority {
+    LabAuthority::new(today(), 30).expect("a provider is compiled in")
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates are checked against the clock")]
+fn today() -> SystemTime {
+    SystemTime::now()
+}
+
+/// A certificate for 127.0.0.1, issued to this node so many days ago for thirty.
+pub fn issued(authority: &LabAuthority, node: &str, days_ago: u64) -> Issued {
+    let from = today() - Duration::from_secs(days_ago * 24 * 3600);
+    let host = Host::new("127.0.0.1").expect("it is a host");
+    authority.issue(&name(node), &[host], from, 30).expect("the authority is good")
+}
+
+/// As [`issued`], today.
+pub fn identity(authority: &LabAuthority, node: &str) -> Identity {
+    let issued = issued(authority, node, 0);
+    Identity::from_pem(issued.certificate.as_bytes(), issued.key.as_bytes()).expect("it is a certificate")
+}
+
+/// A node whose listener shows a certificate of this authority.
+pub fn certified(authority: &LabAuthority, text: &str) -> NodeBuilder {
+    dialer(text).listen(Listen::at(loopback()).tls(identity(authority, text)))
+}
+
+/// A profile's id.
+pub fn profile_id(text: &str) -> TlsProfileId {
+    TlsProfileId::new(text).expect("a profile id")
+}
+
+/// A profile that trusts this authority alone.
+pub fn trusting(authority: &LabAuthority) -> TlsProfile {
+    TlsProfile::default().roots_pem(authority.certificate().as_bytes()).expect("it is a certificate")
 }
 
 /// Waits until the connection to a name is up, and gives the attempts that failed before.

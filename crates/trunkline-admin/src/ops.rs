@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use trunkline::{
-    AddError, CallError, ConnectError, LinkCallError, LinkSendError, Node, NodeName, RemoveError, RouteEdit, SendError,
+    AddError, CallError, ConnectError, LinkCallError, LinkSendError, Node, NodeName, Reloaded, RemoveError, RouteEdit,
+    SendError,
 };
 use trunkline_config::{Config, EditError, Layers, RouteConfig, RouteContext, RouteEntry, edit};
 use trunkline_matcher::RoutePattern;
@@ -250,8 +251,8 @@ impl Operations {
     }
 
     /// Reads the configuration file again and replaces the routes that came from it, from the first that differs
-    /// on, all at once; routes added while the node runs stay. Everything else in the file needs a restart; what differs there is named. Reads
-    /// files.
+    /// on, all at once; routes added while the node runs stay. Certificate files are read again too. Everything
+    /// else in the file needs a restart; what differs there is named. Reads files.
     ///
     /// # Errors
     /// [`OpError`] when the file is wrong, or has a pattern that was also added while the node runs; nothing
@@ -296,10 +297,17 @@ impl Operations {
         })?;
         *from_file = config.routes.iter().map(|route| route.pattern.as_str().to_owned()).collect();
         self.node.forget_failures();
+        let certificates = self.node.reload_certificates();
         let mut message = format!("{} routes from {shown}", config.routes.len());
         let waiting = differing(&self.started, &config);
         if !waiting.is_empty() {
             message += &format!("; changed too, and needing a restart: {}", waiting.join(", "));
+        }
+        for Reloaded { what, error } in &certificates {
+            match error {
+                None => message += &format!("; new certificates of {what}"),
+                Some(error) => message += &format!("; {what} keeps its certificates: {error}"),
+            }
         }
         Ok(Changed::new(message))
     }

@@ -42,7 +42,7 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Show the main job on a small cluster of real processes on this machine.
     Demo(DemoArgs),
-    /// Run a node until it is told to stop (SIGTERM drains and leaves, SIGHUP reads the routes again).
+    /// Run a node until it is told to stop (SIGTERM drains and leaves, SIGHUP reads routes and certificates again).
     Node(NodeArgs),
     /// Check a configuration file without starting anything.
     Check(ConfigArgs),
@@ -105,11 +105,13 @@ pub(crate) enum Command {
         /// The peer's name, name@host.
         name: String,
     },
-    /// Have a running node read the routes of its file again, as SIGHUP does.
+    /// Have a running node read the routes of its file and its certificates again, as SIGHUP does.
     Reload {
         #[command(flatten)]
         at: Admin,
     },
+    /// Make an authority and node certificates for a lab.
+    Certs(CertsArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -253,6 +255,25 @@ pub(crate) struct NodeArgs {
     /// Leave when standard input ends, for supervisors that hold a pipe.
     #[arg(long)]
     pub(crate) until_eof: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertsArgs {
+    /// The nodes to issue for, name@host. Each certificate is good for the host and for both ends of a connection.
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+    /// Where the files are: ca.pem and ca.key, made if they are not there, and NAME.pem and NAME.key.
+    #[arg(long, default_value = "certs")]
+    pub(crate) dir: PathBuf,
+    /// Another host they are dialled by; may be given several times.
+    #[arg(long)]
+    pub(crate) host: Vec<String>,
+    /// How many days they are valid.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=36500))]
+    pub(crate) days: u16,
+    /// Replace the certificates of these nodes. The authority stays.
+    #[arg(long)]
+    pub(crate) replace: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,8 +3,13 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use trunkline::{Address, DialTimes, Identity, Listen, Node, NodeBuilder, NodeName, Policy, StartError, TlsProfile};
-use trunkline_config::{CertificateFiles, Config, Layers, ListenConfig, NodeConfig, RegistrarConfig, TlsProfileConfig};
+use trunkline::{
+    Address, DialTimes, IdentityFiles, Listen, Node, NodeBuilder, NodeName, Policy, ProfileFiles, ProfileSource,
+    ServerFiles, ServerSource, StartError,
+};
+use trunkline_config::{
+    CertificateFiles, Config, Layers, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, TlsProfileConfig,
+};
 
 use crate::output::Failed;
 
@@ -86,7 +91,7 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
         .tls(node.tls)
         .handshake(node.handshake.clone());
     for (id, profile) in &config.tls_profiles {
-        builder = builder.tls_profile(id.clone(), tls_profile(profile)?);
+        builder = builder.tls_profile(id.clone(), profile_files(profile));
     }
     for peer in &config.peers {
         builder = builder.peer(peer.pattern.clone(), peer.cookie.clone());
@@ -97,28 +102,41 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
     Ok(builder)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failed> {
-    std::fs::read(path).map_err(|e| Failed::usage(format!("{} cannot be read: {e}", path.display())))
+/// Whether every certificate can be used now; a configuration only knows that its files are there.
+pub(crate) fn check_certificates(path: &Path, config: &Config) -> Result<(), Failed> {
+    let listeners = config.node.listen.iter().enumerate().filter_map(|(i, listen)| {
+        let source: ServerSource = server_files(listen.tls.as_ref()?).into();
+        Some((format!("node.listen[{i}].tls"), source.check()))
+    });
+    let profiles = config.tls_profiles.iter().map(|(id, profile)| {
+        let source: ProfileSource = profile_files(profile).into();
+        (format!("tls_profiles.{id}"), source.check())
+    });
+    let problems: Vec<String> = listeners
+        .chain(profiles)
+        .filter_map(|(key, checked)| Some(format!("{}: {key}: {}", path.display(), checked.err()?)))
+        .collect();
+    if problems.is_empty() { Ok(()) } else { Err(Failed::usage(problems.join("\n\n"))) }
 }
 
-fn identity(files: &CertificateFiles) -> Result<Identity, Failed> {
-    Identity::from_pem(&read(&files.certificate)?, &read(&files.key)?)
-        .map_err(|e| Failed::usage(format!("{}: {e}", files.certificate.display())))
+fn identity_files(files: &CertificateFiles) -> IdentityFiles {
+    IdentityFiles { certificate: files.certificate.clone(), key: files.key.clone() }
 }
 
-fn tls_profile(config: &TlsProfileConfig) -> Result<TlsProfile, Failed> {
-    let mut profile = TlsProfile::default();
-    if let Some(roots) = &config.roots {
-        let bad = |e| Failed::usage(format!("{}: {e}", roots.display()));
-        profile = profile.roots_pem(&read(roots)?).map_err(bad)?;
+fn profile_files(config: &TlsProfileConfig) -> ProfileFiles {
+    ProfileFiles {
+        roots: config.roots.clone(),
+        identity: config.certificate.as_ref().map(identity_files),
+        server_name: config.server_name.as_ref().map(ToString::to_string),
     }
-    if let Some(files) = &config.certificate {
-        profile = profile.identity(identity(files)?);
+}
+
+fn server_files(config: &ListenTls) -> ServerFiles {
+    ServerFiles {
+        identity: identity_files(&config.identity),
+        client_roots: config.client_ca.clone(),
+        client_certificate_optional: config.client_optional,
     }
-    if let Some(name) = &config.server_name {
-        profile = profile.server_name(name.as_str());
-    }
-    Ok(profile)
 }
 
 async fn listen(config: &ListenConfig) -> Result<Listen, Failed> {
@@ -133,8 +151,8 @@ async fn listen(config: &ListenConfig) -> Result<Listen, Failed> {
         })?;
         listen = listen.advertise(advertised);
     }
-    if let Some(files) = &config.tls {
-        listen = listen.identity(identity(files)?);
+    if let Some(tls) = &config.tls {
+        listen = listen.tls(server_files(tls));
     }
     if let Some(cookie) = &config.cookie {
         listen = listen.cookie(cookie.clone());

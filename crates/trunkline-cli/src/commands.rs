@@ -12,11 +12,13 @@ use trunkline_admin::api::{
 use trunkline_config::{Config, Layers, RegistrarConfig, RouteEntry};
 
 use crate::args::{Admin, At, ConfigArgs, MessageArgs, RouteArgs, RoutesCommand};
+use crate::boot;
 use crate::output::{Failed, Output, printable, table};
 use crate::target::{Target, client, leave};
 
 pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
     let config = Config::load(args.file(), &Layers::from_process(args.set.clone())).map_err(Failed::usage)?;
+    boot::check_certificates(args.file(), &config)?;
     let value = json!({
         "node": config.node.name.as_str(),
         "routes": config.routes.len(),

@@ -2,6 +2,7 @@
 
 mod args;
 mod boot;
+mod certs;
 mod commands;
 mod demo;
 mod output;
@@ -51,6 +52,7 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         Command::Node(args) => serve::node(args, output).await,
         Command::Demo(args) => demo::run(args, output).await,
         Command::Check(args) => commands::check(&args, output),
+        Command::Certs(args) => certs::run(&args, output),
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
             let mut script = Vec::new();

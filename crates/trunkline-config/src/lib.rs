@@ -48,7 +48,9 @@ pub use config::{Config, PeerConfig, RouteConfig, TlsProfileConfig};
 pub use error::{ConfigError, EditError, FieldProblem, Problem, RouteError, SaveError};
 pub use fields::lint_message;
 pub use layers::{Layers, RESERVED_VARIABLES};
-pub use node::{AdminConfig, Advertise, CertificateFiles, ListenConfig, NodeConfig, RegistrarConfig, Timeouts};
+pub use node::{
+    AdminConfig, Advertise, CertificateFiles, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, Timeouts,
+};
 pub use route::{OverrideEntry, RouteContext, RouteEntry};
 pub use secret::AdminToken;
 

@@ -49,8 +49,8 @@ pub struct ListenConfig {
     pub port: u16,
     /// What the registrar is told instead of the bound address.
     pub advertise: Option<Advertise>,
-    /// The certificate shown to peers; `None` makes an ephemeral self-signed one.
-    pub tls: Option<CertificateFiles>,
+    /// The certificate shown to callers and the one asked of them; `None` makes an ephemeral self-signed one.
+    pub tls: Option<ListenTls>,
     /// The cookie demanded here instead of the node's.
     pub cookie: Option<Cookie>,
     /// The names let in, each matched whole; `None` lets in every name, an empty list none.
@@ -64,6 +64,17 @@ pub struct Advertise {
     pub host: Option<Host>,
     /// The port instead of the bound one.
     pub port: Option<NonZeroU16>,
+}
+
+/// The TLS side of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenTls {
+    /// What is shown to callers.
+    pub identity: CertificateFiles,
+    /// PEM file of the authorities of which callers must show a certificate; `None`: they are asked for none.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a caller that shows none is let in all the same. Default: `false`.
+    pub client_optional: bool,
 }
 
 /// A certificate chain and its key, both PEM files that were readable when the configuration was loaded.
@@ -295,9 +306,9 @@ fn listener(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ListenCo
     }
     let mut tls = None;
     if fields.has("tls")
-        && let Some(inner) = fields.fields(reader, "tls", &["certificate", "key"])
+        && let Some(inner) = fields.fields(reader, "tls", &["certificate", "key", "client_ca", "client_certificate"])
     {
-        tls = certificate(reader, &inner);
+        tls = listen_tls(reader, &inner);
         if !inner.has("certificate") && !inner.has("key") {
             reader.problem(&inner.at, fields.path("tls"), "name a `certificate` and its `key`, or remove it");
         }
@@ -311,6 +322,21 @@ fn listener(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ListenCo
         false => None,
     };
     Some(ListenConfig { host: host?, port: port?, advertise, tls, cookie, allow })
+}
+
+fn listen_tls(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<ListenTls> {
+    let identity = certificate(reader, fields);
+    let client_ca = reader.pem(fields, "client_ca", "CERTIFICATE");
+    let optional = fields.parsed(reader, "client_certificate", |text| match text {
+        "required" => Ok(false),
+        "optional" => Ok(true),
+        other => Err(format!("{:?} is neither required nor optional", clip(other))),
+    });
+    if fields.has("client_certificate") && !fields.has("client_ca") {
+        let message = "nobody's certificate is known here; add `client_ca: FILE`, or remove it";
+        reader.problem(&fields.at("client_certificate"), fields.path("client_certificate"), message);
+    }
+    Some(ListenTls { identity: identity?, client_ca, client_optional: optional.unwrap_or(false) })
 }
 
 /// A port that is dialled and so cannot be 0.

@@ -125,7 +125,7 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let server = tokio::spawn(async move {
                 let tcp = listener.accept().await.unwrap().0;
-                let tls = rustls::ServerConnection::new(ServerTls::ephemeral().unwrap().0).unwrap();
+                let tls = ServerTls::ephemeral().unwrap().connection().unwrap();
                 let mut pipe = Pipe::new(tcp, tls.into(), 64 * 1024);
                 pipe.handshake(None).await.unwrap();
                 pipe.message().await.unwrap();

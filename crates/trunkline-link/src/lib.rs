@@ -50,4 +50,6 @@ pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
 pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, Standing, random_16};
 pub use pake::{Pake, Role, Spake2};
 pub use task::{DownHook, FirstFrameHook, Hold, Hooks, KeepAlive};
-pub use tls::{ClientTls, Identity, ServerTls, TlsError, TlsProfile};
+pub use tls::{ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
+pub use tls::{Issued, LabAuthority};

@@ -21,13 +21,15 @@ use crate::link::{LinkInfo, now};
 use crate::mailbox::lock;
 use crate::native::{DialError, Native, NativeLimits, Standing, random_16};
 use crate::pake::Role;
-use crate::pipe::{Pipe, prepare};
+use crate::pipe::{Pipe, PipeError, prepare};
 use crate::tls::ServerTls;
 
 /// The most bytes a stranger may send before it is authenticated, TLS included.
 ///
 /// An honest initiator without a client certificate sends under 2 KiB.
 const MAX_UNAUTHENTICATED: usize = 8 * 1024;
+/// What comes on top where the listener asks for a certificate: a chain of three with large keys takes half of it.
+const MAX_CERTIFICATES: usize = 16 * 1024;
 /// Connections the kernel may hold for the listener; 128 loses connects in a burst.
 const BACKLOG: u32 = 1024;
 
@@ -38,6 +40,9 @@ pub enum AnswerError {
     /// It lost a race at its own end, and said so.
     #[error("the caller abandoned the attempt")]
     Abandoned,
+    /// It has no certificate that this listener takes.
+    #[error("no acceptable certificate: {0}")]
+    Certificate(String),
     /// It went away.
     #[error("the caller went away")]
     Ended,
@@ -169,8 +174,13 @@ fn log_refused(ip: IpAddr, error: &AnswerError) {
         AnswerError::Handshake(HandshakeError::WrongCookie) => {
             tracing::warn!(from = %ip, "a caller does not hold the cookie");
         }
+        AnswerError::Certificate(error) => tracing::warn!(from = %ip, %error, "a caller has no acceptable certificate"),
         error => tracing::debug!(from = %ip, %error, "no link"),
     }
+}
+
+fn is_about_a_certificate(error: &rustls::Error) -> bool {
+    matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
 }
 
 /// A place before authentication, given back however the task ends.
@@ -202,9 +212,19 @@ impl Listener {
         deadline: Instant,
     ) -> Result<Offered, AnswerError> {
         prepare(&tcp, native.limits.keep_alive.dead);
-        let connection = rustls::ServerConnection::new(self.tls.0.clone()).map_err(|_| AnswerError::Tls)?;
-        let mut pipe = Pipe::new(tcp, connection.into(), MAX_UNAUTHENTICATED);
-        pipe.handshake(Some(&native.permits)).await.map_err(|_| AnswerError::Tls)?;
+        let connection = self.tls.connection().map_err(|_| AnswerError::Tls)?;
+        let limit = MAX_UNAUTHENTICATED + if self.tls.asks_for_certificates() { MAX_CERTIFICATES } else { 0 };
+        let mut pipe = Pipe::new(tcp, connection.into(), limit);
+        if let Err(error) = pipe.handshake(Some(&native.permits)).await {
+            return Err(match error {
+                PipeError::Tls(error) if is_about_a_certificate(&error) => {
+                    // It has sent its first message already; closing over that would cut the alert off.
+                    pipe.end().await;
+                    AnswerError::Certificate(error.to_string())
+                }
+                _ => AnswerError::Tls,
+            });
+        }
         lock(&self.gate).progressed(now().into_std(), slot);
         if !pipe.speaks_tlk() {
             return Err(AnswerError::Tls);

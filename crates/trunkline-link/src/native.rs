@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::AlertDescription;
 use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -200,7 +201,7 @@ impl Native {
             .map_err(|_| DialError::TlsTimeout(times.tls))?
             .map_err(tls_error)?;
         if !pipe.speaks_tlk() {
-            return Err(DialError::Tls("the peer speaks TLS, but not trunkline".into()));
+            return Err(not_trunkline());
         }
         let exporter = pipe.exporter().map_err(tls_error)?;
         let mut config = InitiatorConfig::new(
@@ -216,14 +217,14 @@ impl Native {
         let mut courtesy = Courtesy::new(pipe, machine, self.farewells.clone());
         let whole = async {
             let half = courtesy.half();
-            half.pipe.send(&hello1).await.map_err(|_| DialError::HandshakeEnded)?;
-            let hello2 = half.pipe.message().await.map_err(|_| DialError::HandshakeEnded)?;
+            half.pipe.send(&hello1).await.map_err(ended)?;
+            let hello2 = half.pipe.message().await.map_err(ended)?;
             let verified = half.machine.hello2(&hello2)?;
             half.verified = true;
             Ok::<_, DialError>(verified)
         };
-        let ended = tokio::time::timeout_at(deadline, whole).await;
-        let verified = match ended.unwrap_or(Err(DialError::HandshakeTimeout(times.handshake))) {
+        let outcome = tokio::time::timeout_at(deadline, whole).await;
+        let verified = match outcome.unwrap_or(Err(DialError::HandshakeTimeout(times.handshake))) {
             Ok(verified) => verified,
             Err(error) => {
                 courtesy.close();
@@ -259,11 +260,29 @@ fn versions(attempt: &Attempt) -> Result<Vec<u16>, DialError> {
     Err(DialError::UnknownVersion(wanted.to_string(), known))
 }
 
+fn not_trunkline() -> DialError {
+    DialError::Tls("the peer speaks TLS, but not trunkline".into())
+}
+
+/// How the handshake inside TLS broke off. A listener judges a caller's certificate after the caller is done with TLS.
+fn ended(error: PipeError) -> DialError {
+    match error {
+        PipeError::Tls(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => DialError::Tls(
+            "the listener demands a certificate; name one in a TLS profile and the profile in the route".into(),
+        ),
+        PipeError::Tls(rustls::Error::AlertReceived(alert)) => {
+            DialError::Tls(format!("the listener refused this node's certificate: {alert:?}"))
+        }
+        _ => DialError::HandshakeEnded,
+    }
+}
+
 fn tls_error(error: PipeError) -> DialError {
     match error {
         PipeError::Ended => DialError::Tls("the peer closed; does it listen for trunkline there?".into()),
         PipeError::Io(e) => DialError::Tls(e.to_string()),
         PipeError::Tls(rustls::Error::InvalidMessage(_)) => DialError::Tls("the peer does not speak TLS".into()),
+        PipeError::Tls(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => not_trunkline(),
         PipeError::Tls(e) => DialError::Tls(e.to_string()),
         PipeError::TooMuch => DialError::Tls("the peer sent too much before it was proven".into()),
     }

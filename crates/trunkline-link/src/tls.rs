@@ -1,15 +1,25 @@
 //! TLS 1.3 configurations: who shows which certificate, and who checks it.
 
-use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use trunkline_route::{Host, TlsMode};
+
+mod certificate;
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
+mod lab;
+
+pub use certificate::Identity;
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
+pub use lab::{Issued, LabAuthority};
+
+use certificate::{certificates, in_its_time};
 
 /// The protocol both ends name (ALPN); a listener of anything else is recognised by it.
 pub(crate) const ALPN: &[u8] = b"tlk/1";
@@ -23,9 +33,24 @@ pub enum TlsError {
     /// The certificate or key cannot be used.
     #[error("the certificate or key cannot be used: {0}")]
     Certificate(String),
+    /// Its time is over.
+    #[error("the certificate expired on {on}; give a newer one")]
+    Expired {
+        /// The day, as `YYYY-MM-DD` in UTC.
+        on: String,
+    },
+    /// The key is not that of the certificate.
+    #[error("the key does not belong to the certificate; name the two files that were made together")]
+    KeyMismatch,
     /// Neither `tls-ring` nor `tls-aws-lc` is compiled in.
     #[error("no TLS provider is compiled in; enable the feature tls-ring or tls-aws-lc")]
     NoProvider,
+    /// Its time has not begun.
+    #[error("the certificate is not valid before {from}; check this machine's clock, or wait")]
+    NotYetValid {
+        /// The day, as `YYYY-MM-DD` in UTC.
+        from: String,
+    },
     /// The PEM text holds nothing of the kind.
     #[error("no {what} found in the PEM text")]
     Pem {
@@ -38,43 +63,6 @@ pub enum TlsError {
     /// The server name is no DNS name or address.
     #[error("{0:?} is no server name")]
     ServerName(String),
-}
-
-/// A certificate chain and its key. `Debug` does not show the key.
-pub struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl Identity {
-    /// Reads a chain and a key (PKCS#8, PKCS#1 or SEC1) from PEM texts.
-    ///
-    /// # Errors
-    /// [`TlsError::Pem`] when either is missing.
-    pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::Pem { what: "private key" })?;
-        Ok(Self { chain: certificates(certificate)?, key })
-    }
-}
-
-impl Clone for Identity {
-    fn clone(&self) -> Self {
-        Self { chain: self.chain.clone(), key: self.key.clone_key() }
-    }
-}
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("certificates", &self.chain.len()).finish_non_exhaustive()
-    }
-}
-
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match chain {
-        Ok(chain) if !chain.is_empty() => Ok(chain),
-        _ => Err(TlsError::Pem { what: "certificate" }),
-    }
 }
 
 /// What a route with `tls: true` checks and shows. The default checks the platform's roots and shows nothing.
@@ -114,9 +102,12 @@ impl TlsProfile {
     }
 }
 
-/// A profile made ready for dialling.
+/// A profile made ready for dialling. Clones share it, and what [`ClientTls::replace`] puts into it.
 #[derive(Debug, Clone)]
-pub struct ClientTls {
+pub struct ClientTls(Arc<ArcSwap<Ready>>);
+
+#[derive(Debug)]
+struct Ready {
     verify: Arc<ClientConfig>,
     skip: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
@@ -126,19 +117,54 @@ impl ClientTls {
     /// Makes a profile ready.
     ///
     /// # Errors
-    /// [`TlsError`] for roots, a key or a server name that cannot be used.
+    /// [`TlsError`] for roots, a certificate, a key or a server name that cannot be used now.
     pub fn new(profile: &TlsProfile) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(ArcSwap::from_pointee(Ready::new(profile)?))))
+    }
+
+    /// Uses this profile from the next dial on; connections that are up stay up.
+    ///
+    /// # Errors
+    /// As [`ClientTls::new`]; the profile in use stays in use.
+    pub fn replace(&self, profile: &TlsProfile) -> Result<(), TlsError> {
+        self.0.store(Arc::new(Ready::new(profile)?));
+        Ok(())
+    }
+
+    /// The configuration and server name of one dial.
+    pub(crate) fn connection(&self, mode: &TlsMode, host: &Host) -> Result<rustls::ClientConnection, TlsError> {
+        self.0.load().connection(mode, host)
+    }
+}
+
+/// A store of those of the certificates that have not expired.
+fn roots(given: &[CertificateDer<'static>], provider: &CryptoProvider) -> Result<RootCertStore, TlsError> {
+    let (mut store, mut expired, now) = (RootCertStore::empty(), None, UnixTime::now());
+    for root in given {
+        match in_its_time(root, provider, now) {
+            Ok(()) => store.add(root.clone()).map_err(|e| TlsError::Roots(e.to_string()))?,
+            Err(error) => expired = Some(error),
+        }
+    }
+    match expired {
+        Some(error) if store.is_empty() => Err(TlsError::Roots(error.to_string())),
+        _ => Ok(store),
+    }
+}
+
+impl Ready {
+    fn new(profile: &TlsProfile) -> Result<Self, TlsError> {
         let provider = provider()?;
-        let mut roots = RootCertStore::empty();
-        match &profile.roots {
-            Some(given) => {
-                for root in given {
-                    roots.add(root.clone()).map_err(|e| TlsError::Roots(e.to_string()))?;
-                }
-            }
+        let roots = match &profile.roots {
+            Some(given) => roots(given, &provider)?,
             None => {
+                let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                roots
             }
+        };
+        if let Some(identity) = &profile.identity {
+            identity.check(&provider, UnixTime::now())?;
         }
         let config = |skip: bool| {
             let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -166,8 +192,7 @@ impl ClientTls {
         Ok(Self { verify: config(false)?, skip: config(true)?, server_name })
     }
 
-    /// The configuration and server name of one dial.
-    pub(crate) fn connection(&self, mode: &TlsMode, host: &Host) -> Result<rustls::ClientConnection, TlsError> {
+    fn connection(&self, mode: &TlsMode, host: &Host) -> Result<rustls::ClientConnection, TlsError> {
         let (config, name) = match mode {
             TlsMode::CookieOnly => (&self.skip, server_name(NO_NAME)?),
             TlsMode::DangerousSkipVerify(_) => (&self.skip, self.name_or(host)?),
@@ -185,25 +210,80 @@ fn server_name(text: &str) -> Result<ServerName<'static>, TlsError> {
     ServerName::try_from(text.to_owned()).map_err(|_| TlsError::ServerName(text.to_owned()))
 }
 
-/// What a listener shows.
+/// What a listener shows, and what it demands of its callers' certificates: nothing, unless told.
 #[derive(Debug, Clone)]
-pub struct ServerTls(pub(crate) Arc<ServerConfig>);
+pub struct ServerProfile {
+    identity: Identity,
+    client_roots: Option<Vec<CertificateDer<'static>>>,
+    client_optional: bool,
+}
 
-impl ServerTls {
-    /// Shows this certificate.
+impl ServerProfile {
+    /// Shows this certificate and asks callers for none.
+    pub fn new(identity: Identity) -> Self {
+        Self { identity, client_roots: None, client_optional: false }
+    }
+
+    /// Demands of every caller a certificate that one of these authorities signed (mutual TLS).
     ///
     /// # Errors
-    /// [`TlsError::Certificate`] when chain and key do not fit.
-    pub fn new(identity: &Identity) -> Result<Self, TlsError> {
-        let mut config = ServerConfig::builder_with_provider(provider()?)
+    /// [`TlsError::Pem`] when there is none in the text.
+    pub fn client_roots_pem(mut self, pem: &[u8]) -> Result<Self, TlsError> {
+        self.client_roots = Some(certificates(pem)?);
+        Ok(self)
+    }
+
+    /// Lets callers in that show no certificate; one that is shown is still verified.
+    pub fn client_certificate_optional(mut self, optional: bool) -> Self {
+        self.client_optional = optional;
+        self
+    }
+
+    fn config(&self) -> Result<ServerConfig, TlsError> {
+        let broken = |e: rustls::Error| TlsError::Certificate(e.to_string());
+        let provider = provider()?;
+        self.identity.check(&provider, UnixTime::now())?;
+        let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|e| TlsError::Certificate(e.to_string()))?
-            .with_no_client_auth()
-            .with_single_cert(identity.chain.clone(), identity.key.clone_key())
-            .map_err(|e| TlsError::Certificate(e.to_string()))?;
+            .map_err(broken)?;
+        let builder = match &self.client_roots {
+            None => builder.with_no_client_auth(),
+            Some(given) => {
+                let roots = Arc::new(roots(given, &provider)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                let verifier = if self.client_optional { verifier.allow_unauthenticated() } else { verifier };
+                builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::Roots(e.to_string()))?)
+            }
+        };
+        let mut config =
+            builder.with_single_cert(self.identity.chain.clone(), self.identity.key.clone_key()).map_err(broken)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.send_tls13_tickets = 0;
-        Ok(Self(Arc::new(config)))
+        Ok(config)
+    }
+}
+
+impl From<Identity> for ServerProfile {
+    fn from(identity: Identity) -> Self {
+        Self::new(identity)
+    }
+}
+
+/// The TLS side of a listener. Clones share it, and what [`ServerTls::replace`] puts into it.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    config: Arc<ArcSwap<ServerConfig>>,
+    asks_for_certificates: bool,
+}
+
+impl ServerTls {
+    /// Makes a profile ready.
+    ///
+    /// # Errors
+    /// [`TlsError`] for a certificate, key or roots that cannot be used now.
+    pub fn new(profile: &ServerProfile) -> Result<Self, TlsError> {
+        let config = Arc::new(ArcSwap::from_pointee(profile.config()?));
+        Ok(Self { config, asks_for_certificates: profile.client_roots.is_some() })
     }
 
     /// Shows a fresh self-signed Ed25519 certificate that nobody is meant to check.
@@ -211,18 +291,34 @@ impl ServerTls {
     /// # Errors
     /// [`TlsError::NoProvider`] without a provider.
     pub fn ephemeral() -> Result<Self, TlsError> {
-        Self::new(&ephemeral_identity()?)
+        Self::new(&ephemeral_identity()?.into())
+    }
+
+    /// Uses this profile from the next caller on; connections that are up stay up.
+    ///
+    /// # Errors
+    /// As [`ServerTls::new`]; the profile in use stays in use.
+    pub fn replace(&self, profile: &ServerProfile) -> Result<(), TlsError> {
+        self.config.store(Arc::new(profile.config()?));
+        Ok(())
+    }
+
+    pub(crate) fn connection(&self) -> Result<rustls::ServerConnection, rustls::Error> {
+        rustls::ServerConnection::new(self.config.load_full())
+    }
+
+    /// Whether a caller's certificates are part of what it sends first.
+    pub(crate) fn asks_for_certificates(&self) -> bool {
+        self.asks_for_certificates
     }
 }
 
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 fn ephemeral_identity() -> Result<Identity, TlsError> {
-    let broken = |e: rcgen::Error| TlsError::Certificate(e.to_string());
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(broken)?;
-    let params = rcgen::CertificateParams::new(vec![NO_NAME.to_owned()]).map_err(broken)?;
-    let certificate = params.self_signed(&key).map_err(broken)?;
-    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-    Ok(Identity { chain: vec![certificate.der().clone()], key })
+    let key = lab::new_key()?;
+    let params = rcgen::CertificateParams::new(vec![NO_NAME.to_owned()]).map_err(lab::broken)?;
+    let certificate = params.self_signed(&key).map_err(lab::broken)?;
+    Ok(Identity { chain: vec![certificate.der().clone()], key: key.into() })
 }
 
 #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc")))]

@@ -1,13 +1,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use trunkline_dial::plan::Policy;
-use trunkline_link::{DialTimes, Identity, NativeLimits, TlsProfile};
+use trunkline_link::{DialTimes, NativeLimits};
 use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{Registrar, Resolver};
 use trunkline_route::{Address, Cookie, Fallback, NetworkRoute, NodeName, ResolverId, TlsProfileId, Version};
 
+use crate::certificates::{CHECK, ProfileSource, ServerSource};
 use crate::{Node, StartError};
 
 /// One listening socket of a node.
@@ -15,7 +17,7 @@ use crate::{Node, StartError};
 pub struct Listen {
     pub(crate) address: SocketAddr,
     pub(crate) advertise: Option<Address>,
-    pub(crate) identity: Option<Identity>,
+    pub(crate) tls: ServerSource,
     pub(crate) cookie: Option<Cookie>,
     pub(crate) allow: Option<Vec<AccessPattern>>,
 }
@@ -23,7 +25,7 @@ pub struct Listen {
 impl Listen {
     /// Listens there; port 0 takes a free one.
     pub fn at(address: SocketAddr) -> Self {
-        Self { address, advertise: None, identity: None, cookie: None, allow: None }
+        Self { address, advertise: None, tls: ServerSource::Ephemeral, cookie: None, allow: None }
     }
 
     /// Announces another address than the one bound: that of a port forwarding, say.
@@ -32,9 +34,11 @@ impl Listen {
         self
     }
 
-    /// Shows this certificate, which callers with `tls: true` verify. Default: a fresh self-signed one.
-    pub fn identity(mut self, identity: Identity) -> Self {
-        self.identity = Some(identity);
+    /// Shows a certificate, which callers with `tls: true` verify, and demands one of them if told so. An
+    /// [`Identity`](crate::Identity) or a [`ServerProfile`](crate::ServerProfile) stays as it is,
+    /// [`ServerFiles`](crate::ServerFiles) are followed. Default: a fresh self-signed one.
+    pub fn tls(mut self, source: impl Into<ServerSource>) -> Self {
+        self.tls = source.into();
         self
     }
 
@@ -72,7 +76,8 @@ pub struct NodeBuilder {
     pub(crate) routes: Vec<(String, NetworkRoute, i64)>,
     pub(crate) registrar: RegistrarChoice,
     pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
-    pub(crate) profiles: BTreeMap<TlsProfileId, TlsProfile>,
+    pub(crate) profiles: BTreeMap<TlsProfileId, ProfileSource>,
+    pub(crate) certificate_check: Duration,
     pub(crate) peers: Vec<(AccessPattern, Cookie)>,
     pub(crate) policy: Policy,
     pub(crate) times: DialTimes,
@@ -92,6 +97,7 @@ impl NodeBuilder {
             registrar: RegistrarChoice::Embedded { listen: crate::default_registrar(), serve: true },
             resolvers: BTreeMap::new(),
             profiles: BTreeMap::new(),
+            certificate_check: CHECK,
             peers: Vec::new(),
             policy: Policy::default(),
             times: DialTimes::default(),
@@ -150,9 +156,17 @@ impl NodeBuilder {
         self
     }
 
-    /// Lets routes use this TLS profile, by its id.
-    pub fn tls_profile(mut self, id: TlsProfileId, profile: TlsProfile) -> Self {
-        self.profiles.insert(id, profile);
+    /// Lets routes use this TLS profile, by its id. A [`TlsProfile`](crate::TlsProfile) stays as it is,
+    /// [`ProfileFiles`](crate::ProfileFiles) are followed.
+    pub fn tls_profile(mut self, id: TlsProfileId, profile: impl Into<ProfileSource>) -> Self {
+        self.profiles.insert(id, profile.into());
+        self
+    }
+
+    /// How often certificate files are looked at, 1 ms at least. A change is taken up when two looks in a row see
+    /// the same. Default 5 s.
+    pub fn certificate_check(mut self, every: Duration) -> Self {
+        self.certificate_check = every.max(Duration::from_millis(1));
         self
     }
 

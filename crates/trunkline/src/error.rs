@@ -1,9 +1,11 @@
 use std::net::SocketAddr;
 
 use trunkline_dial::{AddError, NoRoute};
-use trunkline_link::{CallError as LinkCallError, SendError as LinkSendError, TlsError};
+use trunkline_link::{CallError as LinkCallError, SendError as LinkSendError};
 use trunkline_registrar::RegisterError;
 use trunkline_route::{NameError, NodeName};
+
+use crate::CertificateError;
 
 /// Why a node did not start. Nothing of it runs.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +47,7 @@ pub enum StartError {
         /// Whose.
         what: String,
         /// Why.
-        cause: TlsError,
+        cause: CertificateError,
     },
 }
 

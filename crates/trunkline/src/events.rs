@@ -3,6 +3,8 @@ use trunkline_dial::Record;
 use trunkline_link::{Down, LinkInfo};
 use trunkline_route::NodeName;
 
+use crate::CertificateError;
+
 /// Events kept for a reader that is behind; beyond it the oldest are lost to it, and it is told how many.
 pub(crate) const CAPACITY: usize = 1024;
 
@@ -16,6 +18,18 @@ pub enum Event {
         target: NodeName,
         /// How it went.
         record: Record,
+    },
+    /// Certificate files changed and cannot be used; those before still are.
+    CertificatesKept {
+        /// Whose: `profile ID` or `listener ADDRESS`.
+        what: String,
+        /// Why.
+        error: CertificateError,
+    },
+    /// Certificate files changed and are in use, for connections from now on.
+    CertificatesReloaded {
+        /// Whose: `profile ID` or `listener ADDRESS`.
+        what: String,
     },
     /// A connection went down.
     Down {

@@ -36,6 +36,7 @@
 //! registry of links `trunkline-dial`, the wire `trunkline-link`.
 
 mod builder;
+mod certificates;
 mod connection;
 mod error;
 mod events;
@@ -44,6 +45,9 @@ mod node;
 mod ports;
 
 pub use builder::{Listen, NodeBuilder};
+pub use certificates::{
+    CertificateError, IdentityFiles, ProfileFiles, ProfileSource, Reloaded, ServerFiles, ServerSource,
+};
 pub use connection::Connection;
 pub use error::{CallError, ConnectError, SendError, StartError};
 pub use events::{Event, Events};
@@ -53,9 +57,11 @@ pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit};
 pub use trunkline_link::{
     CallError as LinkCallError, DialTimes, Down, Identity, KeepAlive, LinkInfo, LinkStats, Mailbox, Message,
-    NativeLimits, RegisterError, Replier, Role, SendError as LinkSendError, TlsError, TlsProfile, gate::GateLimits,
-    random_16,
+    NativeLimits, RegisterError, Replier, Role, SendError as LinkSendError, ServerProfile, TlsError, TlsProfile,
+    gate::GateLimits, random_16,
 };
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
+pub use trunkline_link::{Issued, LabAuthority};
 pub use trunkline_matcher::{AccessPattern, PatternError};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use trunkline_route::{
 };
 
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
+use crate::certificates::{Certificates, Reloaded};
 use crate::connection::Live;
 use crate::events::{CAPACITY, Event, Events};
 use crate::inbound::{credentials, decide, peer_cookie, registrar_credentials};
@@ -58,6 +59,7 @@ pub(crate) struct Inner {
     pub(crate) times: DialTimes,
     memory: Mutex<Memory>,
     profiles: BTreeMap<TlsProfileId, ClientTls>,
+    certificates: Certificates,
     no_profile: ClientTls,
     platform: std::sync::OnceLock<ClientTls>,
     events: broadcast::Sender<Event>,
@@ -172,6 +174,23 @@ impl Inner {
             }
             (None, _) => Ok(self.no_profile.clone()),
         }
+    }
+
+    fn look_at_certificates(&self, at_once: bool) -> Vec<Reloaded> {
+        let done = self.certificates.look(at_once);
+        for Reloaded { what, error } in done.iter().cloned() {
+            match error {
+                None => {
+                    tracing::info!(what, "certificates reloaded");
+                    self.emit(Event::CertificatesReloaded { what });
+                }
+                Some(error) => {
+                    tracing::warn!(what, %error, "changed certificates cannot be used; those before are kept");
+                    self.emit(Event::CertificatesKept { what, error });
+                }
+            }
+        }
+        done
     }
 
     fn candidates(&self, name: &NodeName, route: Option<&NetworkRoute>) -> Vec<Candidate> {
@@ -332,19 +351,24 @@ impl Node {
         let cookie = builder.cookie.ok_or(StartError::NoCookie)?;
         let native = Native::new(builder.name.clone(), builder.limits);
         let peers: Arc<[_]> = builder.peers.into();
-        let mut sockets = Vec::new();
-        for listen in &builder.listen {
-            sockets.push(bind(&builder.name, listen, &builder.limits, peers.clone(), &cookie)?);
-        }
-        let tls_error = |what: &dyn fmt::Display| {
-            let what = what.to_string();
+        let certificates = Certificates::default();
+        let unusable = |what: &str| {
+            let what = what.to_owned();
             move |cause| StartError::Tls { what, cause }
         };
+        let mut sockets = Vec::new();
+        for listen in &builder.listen {
+            let what = format!("listener {}", listen.address);
+            let tls = certificates.server(what.clone(), &listen.tls).map_err(unusable(&what))?;
+            sockets.push(bind(&builder.name, listen, tls, &builder.limits, peers.clone(), &cookie)?);
+        }
         let mut profiles = BTreeMap::new();
         for (id, profile) in &builder.profiles {
-            profiles.insert(id.clone(), ClientTls::new(profile).map_err(tls_error(&format!("profile {id}")))?);
+            let what = format!("profile {id}");
+            profiles.insert(id.clone(), certificates.client(what.clone(), profile).map_err(unusable(&what))?);
         }
-        let no_profile = ClientTls::new(&TlsProfile::default().no_roots()).map_err(tls_error(&"default"))?;
+        let no_profile = ClientTls::new(&TlsProfile::default().no_roots());
+        let no_profile = no_profile.map_err(|cause| unusable("default")(cause.into()))?;
 
         let embedded = match &builder.registrar {
             RegistrarChoice::Embedded { listen, serve: true } => {
@@ -399,6 +423,7 @@ impl Node {
             times: builder.times,
             memory: Mutex::default(),
             profiles,
+            certificates,
             no_profile,
             platform: std::sync::OnceLock::new(),
             events: broadcast::Sender::new(CAPACITY),
@@ -421,6 +446,9 @@ impl Node {
                     }
                 }
             }));
+        }
+        if !inner.certificates.is_empty() {
+            listeners.spawn(follow_certificates(Arc::downgrade(&inner), builder.certificate_check));
         }
         let handle = Handle { inner, listeners: Mutex::new(listeners), listening, lease: Mutex::default(), embedded };
         let node = Self { handle: Arc::new(handle) };
@@ -640,6 +668,11 @@ impl Node {
         }
     }
 
+    /// Looks at the certificate files now, and gives what changed. Connections that are up stay up. Reads files.
+    pub fn reload_certificates(&self) -> Vec<Reloaded> {
+        self.inner().look_at_certificates(true)
+    }
+
     /// What happens on this node from now on.
     pub fn events(&self) -> Events {
         Events(self.inner().events.subscribe())
@@ -703,19 +736,25 @@ impl fmt::Debug for Node {
     }
 }
 
+/// Takes up certificates whose files change, for as long as the node lives.
+async fn follow_certificates(node: Weak<Inner>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(node) = node.upgrade() else { return };
+        // It reads files; a panic in it is a bug that must not end the following.
+        let _ = tokio::task::spawn_blocking(move || node.look_at_certificates(false)).await;
+    }
+}
+
 fn bind(
     name: &NodeName,
     listen: &Listen,
+    tls: ServerTls,
     limits: &trunkline_link::NativeLimits,
     peers: Arc<[(AccessPattern, Cookie)]>,
     cookie: &Cookie,
 ) -> Result<(Listener, SocketAddr), StartError> {
     let address = listen.address;
-    let tls = match &listen.identity {
-        Some(identity) => ServerTls::new(identity),
-        None => ServerTls::ephemeral(),
-    };
-    let tls = tls.map_err(|cause| StartError::Tls { what: format!("listener {address}"), cause })?;
     let credentials = credentials(name, listen, peers, cookie.clone());
     let socket = Listener::bind(address, Mode::Node, tls, limits.gate, credentials);
     let socket = socket.map_err(|cause| StartError::Listen { address, cause })?;

@@ -145,10 +145,10 @@ async fn a8_a_discovered_address_is_dialled_under_the_cookie_of_the_route() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a8_a_discovered_address_is_dialled_under_the_certificate_demands_of_the_route() {
-    let ours = crate::c_route::Authority::new();
-    let (self_signed, certified) = (start(listener(DB)).await, start(ours.certified(DB)).await);
+    let ours = authority();
+    let (self_signed, certified) = (start(listener(DB)).await, start(certified(&ours, DB)).await);
     let discovery = Discovery::of(DB, &[address(&self_signed)]);
-    let (id, profile) = ours.profile("ours");
+    let (id, profile) = (profile_id("ours"), trusting(&ours));
     let route = route_at(nobody()).tls(true).tls_profile(id.clone());
     let app = asking("app@127.0.0.1", &discovery).tls_profile(id, profile).route("^db@", route, 10);
     let app = start(app).await;

@@ -1,41 +1,7 @@
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use trunkline::{AttemptError, Identity, Listen, NodeBuilder, Role, TlsMode, TlsProfile, TlsProfileId, Version};
+use trunkline::{AttemptError, Role, TlsMode, TlsProfileId, Version};
 use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
-
-/// A certificate authority of a test.
-pub(crate) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    pub(crate) fn identity(&self) -> Identity {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Identity::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap()
-    }
-
-    /// A node whose listener shows a certificate of this authority.
-    pub(crate) fn certified(&self, name: &str) -> NodeBuilder {
-        dialer(name).listen(Listen::at(loopback()).identity(self.identity()))
-    }
-
-    /// A profile that trusts this authority alone.
-    pub(crate) fn profile(&self, id: &str) -> (TlsProfileId, TlsProfile) {
-        (TlsProfileId::new(id).unwrap(), TlsProfile::default().roots_pem(self.pem.as_bytes()).unwrap())
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c1_host_and_port_are_used_as_given() {
@@ -49,12 +15,12 @@ async fn c1_host_and_port_are_used_as_given() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c1_tls_true_checks_the_certificate_and_tls_false_does_not() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
-    let certified = start(ours.certified(DB)).await;
+    let (ours, theirs) = (authority(), authority());
+    let certified = start(certified(&ours, DB)).await;
     let self_signed = start(listener(DB)).await;
-    let ((our_id, our_roots), (their_id, their_roots)) = (ours.profile("ours"), theirs.profile("theirs"));
+    let (our_id, their_id) = (profile_id("ours"), profile_id("theirs"));
     let app = |caller: &str| {
-        dialer(caller).tls_profile(our_id.clone(), our_roots.clone()).tls_profile(their_id.clone(), their_roots.clone())
+        dialer(caller).tls_profile(our_id.clone(), trusting(&ours)).tls_profile(their_id.clone(), trusting(&theirs))
     };
     let checked = |db, id: &TlsProfileId| route_to(db).tls(true).tls_profile(id.clone());
 
@@ -120,12 +86,12 @@ async fn c7_the_cookie_of_a_route_replaces_the_nodes_in_both_directions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c8_two_routes_with_two_authorities_work_side_by_side_and_refuse_the_others_server() {
-    let (one, two) = (Authority::new(), Authority::new());
-    let (first, second) = (start(one.certified(DB)).await, start(two.certified("web@127.0.0.1")).await);
-    let ((id1, roots1), (id2, roots2)) = (one.profile("one"), two.profile("two"));
+    let (one, two) = (authority(), authority());
+    let (first, second) = (start(certified(&one, DB)).await, start(certified(&two, "web@127.0.0.1")).await);
+    let (id1, id2) = (profile_id("one"), profile_id("two"));
     let app = dialer("app@127.0.0.1")
-        .tls_profile(id1.clone(), roots1)
-        .tls_profile(id2.clone(), roots2)
+        .tls_profile(id1.clone(), trusting(&one))
+        .tls_profile(id2.clone(), trusting(&two))
         .route("^db@", route_to(&first).tls(true).tls_profile(id1.clone()), 1)
         .route("^web@", route_to(&second).tls(true).tls_profile(id2.clone()), 1);
     let app = start(app).await;
@@ -144,10 +110,10 @@ async fn c8_two_routes_with_two_authorities_work_side_by_side_and_refuse_the_oth
 #[tokio::test(flavor = "multi_thread")]
 async fn c9_skipping_the_check_is_per_route() {
     let (lax, strict) = (start(listener(DB)).await, start(listener("web@127.0.0.1")).await);
-    let (id, roots) = Authority::new().profile("ours");
+    let id = profile_id("ours");
     let demanding = |node| route_to(node).tls(true).tls_profile(id.clone());
     let app = dialer("app@127.0.0.1")
-        .tls_profile(id.clone(), roots)
+        .tls_profile(id.clone(), trusting(&authority()))
         .route("^db@", demanding(&lax).insecure_skip_verify(true), 1)
         .route("^web@", demanding(&strict), 1);
     let app = start(app).await;

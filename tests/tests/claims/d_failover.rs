@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use trunkline::{DialTimes, NetworkRoute, Record};
+use trunkline::{DialTimes, Listen, NetworkRoute, Record, ServerProfile};
 use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
@@ -50,7 +50,7 @@ async fn d1_a_wrong_cookie_leads_to_the_next_route() {
 #[tokio::test(flavor = "multi_thread")]
 async fn d1_a_bad_certificate_leads_to_the_next_route() {
     let (other, db) = (start(listener(DB)).await, start(listener(DB)).await);
-    let (id, roots) = crate::c_route::Authority::new().profile("ours");
+    let (id, roots) = (profile_id("ours"), trusting(&authority()));
     let strict = route_to(&other).tls(true).tls_profile(id.clone());
     let app = dialer("app@127.0.0.1").tls_profile(id, roots).route("^db@", strict, 2).route("db", route_to(&db), 1);
     let app = start(app).await;
@@ -85,7 +85,32 @@ async fn d1_something_that_is_no_node_leads_to_the_next_route() {
         }
     });
     let failure = failure_before_the_next_route(route_at(address)).await;
-    assert_eq!(failure.error.stage(), "tls", "{failure}");
+    assert_eq!(failure.error, trunkline::AttemptError::Tls("TLS: the peer does not speak TLS".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_a_refused_client_certificate_leads_to_the_next_route() {
+    let (ours, theirs) = (authority(), authority());
+    let demands = ServerProfile::new(identity(&ours, DB)).client_roots_pem(ours.certificate().as_bytes()).unwrap();
+    let strict = start(dialer(DB).listen(Listen::at(loopback()).tls(demands))).await;
+    let db = start(listener(DB)).await;
+    let mut told = Vec::new();
+    for profile in [trusting(&ours), trusting(&ours).identity(identity(&theirs, "app@127.0.0.1"))] {
+        let id = profile_id("ours");
+        let refused = route_to(&strict).tls(true).tls_profile(id.clone());
+        let app = dialer("app@127.0.0.1").tls_profile(id, profile);
+        let app = start(app.route("^db@", refused, 2).route("db", route_to(&db), 1)).await;
+        let mut events = app.events();
+        let connection = soon(app.connect(DB)).await.unwrap();
+        assert_eq!(connection.info().address, address(&db));
+        let failed = up(&mut events, DB).await;
+        assert_eq!(failed[0].error.stage(), "tls", "{}", failed[0]);
+        told.push(failed[0].error.to_string());
+        soon(app.shut_down(PATIENCE)).await;
+    }
+    assert!(told[0].contains("demands a certificate"), "{told:?}");
+    assert!(told[1].contains("refused this node's certificate"), "{told:?}");
+    assert!(strict.nodes().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

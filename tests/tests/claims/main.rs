@@ -3,9 +3,11 @@
 
 mod a_order;
 mod b_table;
+mod c_certificates;
 mod c_route;
 mod canary;
 mod d_failover;
+mod examples;
 mod f_registrar;
 mod one_link;
 mod p_close;

@@ -3,8 +3,6 @@
 use trunkline::{AccessPattern, AttemptError, Endpoint, Listen, Role};
 use trunkline_tests::support::*;
 
-use crate::c_route::Authority;
-
 const DB: &str = "db@127.0.0.1";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,10 +35,10 @@ async fn a_connection_that_came_in_is_used_by_its_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_ends_that_both_verify_come_to_rest_on_one_link() {
-    let authority = Authority::new();
-    let (id, roots) = authority.profile("ours");
-    let a = start(authority.certified("a@127.0.0.1").tls_profile(id.clone(), roots.clone())).await;
-    let b = start(authority.certified("b@127.0.0.1").tls_profile(id.clone(), roots)).await;
+    let authority = authority();
+    let (id, roots) = (profile_id("ours"), trusting(&authority));
+    let a = start(certified(&authority, "a@127.0.0.1").tls_profile(id.clone(), roots.clone())).await;
+    let b = start(certified(&authority, "b@127.0.0.1").tls_profile(id.clone(), roots)).await;
     a.add_route("^b@", route_to(&b).tls(true).tls_profile(id.clone()), 1).unwrap();
     b.add_route("^a@", route_to(&a).tls(true).tls_profile(id), 1).unwrap();
     soon(a.connect("b@127.0.0.1")).await.unwrap();

@@ -2,6 +2,7 @@
 
 mod admin_tcp;
 mod bad_input;
+mod certs;
 mod demo;
 mod lifecycle;
 mod logs;

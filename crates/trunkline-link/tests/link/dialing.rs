@@ -233,7 +233,7 @@ impl Authority {
         params.not_after = rcgen::date_time_ymd(until_year, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let identity = Identity::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
-        ServerTls::new(&identity).unwrap()
+        ServerTls::new(&identity.into()).unwrap()
     }
 
     fn trusted(&self) -> TlsProfile {

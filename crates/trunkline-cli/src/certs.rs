@@ -1,0 +1,171 @@
+//! `trunkline certs`: an authority and node certificates for a lab.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::Serialize;
+use trunkline::{Host, LabAuthority, NodeName};
+
+use crate::args::CertsArgs;
+use crate::output::{Failed, Output, table};
+
+#[derive(Debug, Serialize)]
+struct Made {
+    authority: Authority,
+    nodes: Vec<NodeFiles>,
+}
+
+#[derive(Debug, Serialize)]
+struct Authority {
+    certificate: PathBuf,
+    key: PathBuf,
+    /// Whether it was made now.
+    new: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeFiles {
+    name: String,
+    hosts: Vec<String>,
+    certificate: PathBuf,
+    key: PathBuf,
+    days: u16,
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates begin now")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+pub(crate) fn run(args: &CertsArgs, output: &Output) -> Result<(), Failed> {
+    let dir = &args.dir;
+    let made = |error: std::io::Error| Failed::because(format!("{} cannot be made: {error}", dir.display()));
+    let nodes = nodes(args)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(made)?;
+    let (ca, ca_key) = (dir.join("ca.pem"), dir.join("ca.key"));
+    let found = authority(&ca, &ca_key)?;
+    let is_new = found.is_none();
+    let wrong = |e: trunkline::TlsError| Failed::usage(format!("{}: {e}", ca.display()));
+    let authority = found.map_or_else(|| LabAuthority::new(now(), args.days), Ok).map_err(wrong)?;
+    // Everything is made before anything is written.
+    let mut issued = Vec::new();
+    for (name, files) in &nodes {
+        issued.push((authority.issue(name, &hosts(name, args)?, now(), args.days).map_err(wrong)?, files));
+    }
+    if is_new {
+        write(&ca_key, &authority.key(), 0o600)?;
+        write(&ca, authority.certificate(), 0o644)?;
+    }
+    for (issued, files) in &issued {
+        write(&files.key, &issued.key, 0o600)?;
+        write(&files.certificate, &issued.certificate, 0o644)?;
+    }
+    let made = Made {
+        authority: Authority { certificate: ca, key: ca_key, new: is_new },
+        nodes: nodes.into_iter().map(|(_, files)| files).collect(),
+    };
+    output.print(&made, text);
+    Ok(())
+}
+
+fn text(made: &Made) -> String {
+    let Made { authority, nodes } = made;
+    let row = |files: &NodeFiles| {
+        let shown = |path: &Path| path.display().to_string();
+        vec![files.name.clone(), files.hosts.join(", "), shown(&files.certificate), shown(&files.key)]
+    };
+    let rows: Vec<_> = nodes.iter().map(row).collect();
+    let ca = authority.certificate.display();
+    let (made, advice) = if authority.new {
+        ("made", format!("; keep {} to yourself", authority.key.display()))
+    } else {
+        ("used as it was", String::new())
+    };
+    let mut text = format!("{ca} {made}: name it in `roots` and `client_ca`{advice}\n");
+    text += &table(&["NODE", "FOR", "CERTIFICATE", "KEY"], &rows);
+    if let Some(node) = nodes.first() {
+        let (certificate, key) = (node.certificate.display(), node.key.display());
+        text += &format!(
+            "\nthere:  node.listen: [{{ port: 4370, tls: {{ certificate: {certificate}, key: {key} }} }}]\n\
+             here:   tls_profiles: {{ lab: {{ roots: {ca} }} }}, and `tls: true, tls_profile: lab` in the route"
+        );
+    }
+    text
+}
+
+/// The nodes and their files, none of which is there unless it may be replaced.
+fn nodes(args: &CertsArgs) -> Result<Vec<(NodeName, NodeFiles)>, Failed> {
+    let mut stems = BTreeMap::new();
+    let mut nodes = Vec::new();
+    for text in &args.names {
+        let name = NodeName::new(text).map_err(Failed::usage)?;
+        let plain = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@') { c } else { '_' };
+        let stem: String = name.as_str().chars().map(plain).collect();
+        if let Some(other) = stems.insert(stem.clone(), name.clone()) {
+            let clash = format!("{other} and {name} would have the same files, {stem}.pem; name one of them only");
+            return Err(Failed::usage(clash));
+        }
+        let at = |kind: &str| args.dir.join(format!("{stem}.{kind}"));
+        let hosts = hosts(&name, args)?.iter().map(ToString::to_string).collect();
+        let files = NodeFiles { name: text.clone(), hosts, certificate: at("pem"), key: at("key"), days: args.days };
+        for path in [&files.certificate, &files.key] {
+            if !args.replace && path.exists() {
+                let error = format!("{} is there already; add --replace, or remove it", path.display());
+                return Err(Failed::usage(error));
+            }
+        }
+        nodes.push((name, files));
+    }
+    Ok(nodes)
+}
+
+/// What the node is dialled by: the host of its name, and what was given.
+fn hosts(name: &NodeName, args: &CertsArgs) -> Result<Vec<Host>, Failed> {
+    let own = Host::new(name.host()).map_err(Failed::usage)?;
+    let mut hosts = vec![own];
+    for host in &args.host {
+        let host = Host::new(host).map_err(|e| Failed::usage(format!("--host: {e}")))?;
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    Ok(hosts)
+}
+
+fn authority(certificate: &Path, key: &Path) -> Result<Option<LabAuthority>, Failed> {
+    match (certificate.exists(), key.exists()) {
+        (false, false) => return Ok(None),
+        (true, true) => {}
+        (there, _) => {
+            let (there, lacks) = if there { (certificate, key) } else { (key, certificate) };
+            let error = format!(
+                "{} is there and {} is not; bring it back, or remove both for a new authority",
+                there.display(),
+                lacks.display()
+            );
+            return Err(Failed::usage(error));
+        }
+    }
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|e| Failed::usage(format!("{} cannot be read: {e}", path.display())))
+    };
+    let read = LabAuthority::from_pem(&read(certificate)?, &read(key)?);
+    read.map(Some).map_err(|e| Failed::usage(format!("{}: {e}", certificate.display())))
+}
+
+/// Written whole or not at all.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failed> {
+    let written = || {
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok::<_, std::io::Error>(())
+    };
+    written().map_err(|e| Failed::because(format!("{} cannot be written: {e}", path.display())))
+}

@@ -1,0 +1,107 @@
+use std::os::unix::fs::PermissionsExt;
+
+use crate::world::Dir;
+
+const SERVER: &str = "  listen:\n    - port: 0\n      tls:\n        certificate: certs/db@127.0.0.1.pem\n        key: \
+                      certs/db@127.0.0.1.key\n        client_ca: certs/ca.pem\n";
+
+/// `app.yaml`, with a route to the port that shows and demands certificates as its profile says.
+fn app(dir: &Dir, port: u16, profile: &str) -> String {
+    let rest = format!(
+        "tls_profiles:\n  lab: {{ {profile} }}\nroutes:\n  - {{ match: '^db@', host: 127.0.0.1, port: {port}, tls: \
+         true, tls_profile: lab }}\n"
+    );
+    dir.config("app", &rest)
+}
+
+#[test]
+fn made_certificates_carry_a_connection_that_each_end_verifies() {
+    let dir = Dir::new();
+    let made = dir.json(&["certs", "db@127.0.0.1", "app@127.0.0.1", "--host", "db.example.com"]);
+    assert_eq!(made["authority"]["new"], true);
+    assert_eq!(made["nodes"][0]["hosts"], serde_json::json!(["127.0.0.1", "db.example.com"]));
+    for (file, mode) in
+        [("ca.key", 0o600), ("db@127.0.0.1.key", 0o600), ("ca.pem", 0o644), ("app@127.0.0.1.pem", 0o644)]
+    {
+        let meta = std::fs::metadata(dir.at("certs").join(file)).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, mode, "{file}");
+    }
+    let db = dir.node(&dir.config("db", SERVER), &[]);
+    let file =
+        app(&dir, db.port(), "roots: certs/ca.pem, certificate: certs/app@127.0.0.1.pem, key: certs/app@127.0.0.1.key");
+    dir.ok(&["check", &file]);
+    let pong = dir.json(&["ping", "--config", &file, "db@127.0.0.1"]);
+    assert_eq!(pong["peer"]["tls"], "verify(lab)");
+    let file = app(&dir, db.port(), "roots: certs/ca.pem");
+    let refused = dir.run(&["ping", "--config", &file, "db@127.0.0.1"]).exits(1);
+    assert!(refused.stderr.contains("the listener demands a certificate"), "{}", refused.stderr);
+    db.logs("no acceptable certificate");
+}
+
+#[test]
+fn an_authority_is_used_again_and_nothing_is_replaced_unasked() {
+    let dir = Dir::new();
+    dir.ok(&["certs", "db@127.0.0.1"]);
+    let (ca, db) = (dir.read("certs/ca.pem"), dir.read("certs/db@127.0.0.1.pem"));
+    dir.run(&["certs", "web@127.0.0.1", "db@127.0.0.1"]).refused(&["certs/db@127.0.0.1.pem", "--replace"]);
+    assert!(!dir.at("certs/web@127.0.0.1.pem").exists(), "half of it was done");
+    assert_eq!(dir.json(&["certs", "web@127.0.0.1", "db@127.0.0.1", "--replace"])["authority"]["new"], false);
+    assert_eq!(dir.read("certs/ca.pem"), ca);
+    assert_ne!(dir.read("certs/db@127.0.0.1.pem"), db);
+    std::fs::remove_file(dir.at("certs/ca.key")).unwrap();
+    dir.run(&["certs", "x@h"]).refused(&["certs/ca.key", "is not; bring it back"]);
+    dir.run(&["certs", "x"]).refused(&["name@host"]);
+    dir.run(&["certs", "--dir", "other", "a/b@h", "a_b@h"]).refused(&["the same files"]);
+    assert!(!dir.at("other").exists(), "a refused command leaves nothing");
+}
+
+#[test]
+fn a_foreign_authority_is_called_that() {
+    let dir = Dir::new();
+    dir.ok(&["certs", "db@127.0.0.1"]);
+    dir.ok(&["certs", "--dir", "foreign", "app@127.0.0.1"]);
+    for kind in ["pem", "key"] {
+        let issued = dir.at("foreign").join(format!("app@127.0.0.1.{kind}"));
+        std::fs::copy(issued, dir.at("certs").join(format!("ca.{kind}"))).unwrap();
+    }
+    dir.run(&["certs", "web@127.0.0.1"]).refused(&["certs/ca.pem", "would not be trusted"]);
+    assert!(!dir.at("certs/web@127.0.0.1.pem").exists());
+}
+
+#[test]
+fn a_reload_takes_up_new_certificates_and_keeps_the_old_ones_of_a_broken_file() {
+    let dir = Dir::new();
+    dir.ok(&["certs", "db@127.0.0.1", "app@127.0.0.1"]);
+    let db = dir.node(&dir.config("db", SERVER), &[]);
+    let profile = "roots: certs/ca.pem, certificate: certs/app@127.0.0.1.pem, key: certs/app@127.0.0.1.key";
+    let file = app(&dir, db.port(), profile);
+    let reload = || dir.ok(&["reload", "--admin", db.admin()]).stdout;
+    assert!(!reload().contains("certificates"), "nothing changed");
+    dir.ok(&["certs", "db@127.0.0.1", "--replace"]);
+    assert!(reload().contains("new certificates of listener 127.0.0.1:0"));
+    let foreign = dir.read("certs/app@127.0.0.1.key");
+    dir.file("certs/db@127.0.0.1.key", &foreign, 0o600);
+    let said = reload();
+    assert!(said.contains("keeps its certificates") && said.contains("does not belong"), "{said}");
+    dir.ok(&["ping", "--config", &file, "db@127.0.0.1"]);
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_refused_by_check_and_node() {
+    let dir = Dir::new();
+    dir.ok(&["certs", "db@127.0.0.1", "app@127.0.0.1"]);
+    let file = dir.config("db", SERVER);
+    let both = |says: &[&str]| {
+        for args in [&["check", &file][..], &["node", "--config", &file]] {
+            dir.run(args).refused(says);
+        }
+    };
+    dir.file("certs/db@127.0.0.1.key", &dir.read("certs/app@127.0.0.1.key"), 0o600);
+    both(&["certs/db@127.0.0.1.key", "the key does not belong to the certificate"]);
+    let lone = "  listen:\n    - { port: 0, tls: { certificate: certs/app@127.0.0.1.pem, key: certs/app@127.0.0.1.key, \
+                client_certificate: required } }\n";
+    dir.run(&["check", &dir.config("db", lone)]).refused(&["node.listen[0].tls.client_certificate", "client_ca"]);
+    let odd = lone.replace("required", "perhaps, client_ca: certs/ca.pem");
+    dir.run(&["check", &dir.config("db", &odd)]).refused(&["client_certificate", "neither required nor optional"]);
+    assert!(!dir.at("db.data").exists(), "something was started");
+}

@@ -1,0 +1,80 @@
+//! Certificates and keys from PEM texts, and whether they can be used today.
+
+use std::fmt;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::sign::CertifiedKey;
+
+use super::TlsError;
+
+/// A certificate chain and its key. `Debug` does not show the key.
+pub struct Identity {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Reads a chain and a key (PKCS#8, PKCS#1 or SEC1) from PEM texts. Whether they fit and are valid today is
+    /// checked when they are put to use.
+    ///
+    /// # Errors
+    /// [`TlsError::Pem`] when either is missing.
+    pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::Pem { what: "private key" })?;
+        Ok(Self { chain: certificates(certificate)?, key })
+    }
+
+    /// Whether the key belongs to the certificate, and the certificate to this day.
+    pub(super) fn check(&self, provider: &CryptoProvider, now: UnixTime) -> Result<(), TlsError> {
+        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch,
+            other => TlsError::Certificate(other.to_string()),
+        })?;
+        self.chain.iter().try_for_each(|certificate| in_its_time(certificate, provider, now))
+    }
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("certificates", &self.chain.len()).finish_non_exhaustive()
+    }
+}
+
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        _ => Err(TlsError::Pem { what: "certificate" }),
+    }
+}
+
+/// Whether a certificate is valid now. A path is looked for that cannot be found, which webpki refuses only after it
+/// has looked at the times.
+pub(super) fn in_its_time(
+    certificate: &CertificateDer<'_>,
+    provider: &CryptoProvider,
+    now: UnixTime,
+) -> Result<(), TlsError> {
+    let broken = |error: webpki::Error| TlsError::Certificate(error.to_string());
+    let certificate = webpki::EndEntityCert::try_from(certificate).map_err(broken)?;
+    let algorithms = provider.signature_verification_algorithms.all;
+    let usage = webpki::KeyUsage::server_auth();
+    match certificate.verify_for_usage(algorithms, &[], &[], now, usage, None, None).err() {
+        Some(webpki::Error::CertExpired { not_after, .. }) => Err(TlsError::Expired { on: day(not_after) }),
+        Some(webpki::Error::CertNotValidYet { not_before, .. }) => Err(TlsError::NotYetValid { from: day(not_before) }),
+        _ => Ok(()),
+    }
+}
+
+fn day(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    time::OffsetDateTime::from_unix_timestamp(seconds).map_or_else(|_| "a far day".into(), |t| t.date().to_string())
+}

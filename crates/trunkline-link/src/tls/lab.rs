@@ -1,0 +1,142 @@
+//! A certificate authority for a lab: enough to try `tls: true` on, no replacement for one that keeps its key apart.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use trunkline_route::{Host, NodeName};
+use zeroize::Zeroizing;
+
+use super::{TlsError, provider};
+
+/// The name of every such authority: one that is read back signs under it again.
+const AUTHORITY: &str = "trunkline lab authority";
+/// Machines whose clocks are a little behind take a new certificate too.
+const SLACK: Duration = Duration::from_secs(3600);
+
+/// A certificate and its key as PEM texts. `Debug` does not show the key.
+pub struct Issued {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key (PKCS#8, Ed25519): a secret.
+    pub key: Zeroizing<String>,
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+/// An authority that issues node certificates for a lab; `trunkline certs` on the command line.
+pub struct LabAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: String,
+}
+
+impl LabAuthority {
+    /// Makes a new one, valid from `now` for so many days, 1 to 36,500.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the provider makes no key, or the days are out of range.
+    pub fn new(now: SystemTime, days: u16) -> Result<Self, TlsError> {
+        let (key, mut params) = (new_key()?, authority_params());
+        (params.not_before, params.not_after) = validity(now, days)?;
+        let certificate = params.self_signed(&key).map_err(broken)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), certificate })
+    }
+
+    /// Takes up one that [`LabAuthority::new`] made, from the PEM texts of its certificate and its key.
+    ///
+    /// # Errors
+    /// [`TlsError`] when one of them is missing, they do not fit, or the authority was made by something else.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self, TlsError> {
+        super::Identity::from_pem(certificate.as_bytes(), key.as_bytes())?.check(&*provider()?, UnixTime::now())?;
+        let key = KeyPair::from_pem(key).map_err(broken)?;
+        Ok(Self { issuer: Issuer::new(authority_params(), key), certificate: certificate.to_owned() })
+    }
+
+    /// Its certificate as PEM: the `roots` of those who are to trust it.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// Its key as PEM: a secret.
+    pub fn key(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.issuer.key().serialize_pem())
+    }
+
+    /// Issues a certificate for a node that is dialled at these hosts, to listeners and callers alike. It carries
+    /// the node's name as the URI `trunkline:<name>` as well.
+    ///
+    /// # Errors
+    /// [`TlsError`] when a host cannot stand in a certificate, the days are not 1 to 36,500, or the authority's own
+    /// certificate does not lead to what it issued.
+    pub fn issue(&self, node: &NodeName, hosts: &[Host], now: SystemTime, days: u16) -> Result<Issued, TlsError> {
+        let hosts: Vec<String> = hosts.iter().map(|host| host.as_str().to_owned()).collect();
+        let key = new_key()?;
+        let mut params = CertificateParams::new(hosts).map_err(broken)?;
+        params.subject_alt_names.push(SanType::URI(uri(node).as_str().try_into().map_err(broken)?));
+        params.distinguished_name.push(DnType::CommonName, node.as_str());
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        (params.not_before, params.not_after) = validity(now, days)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(broken)?;
+        self.check(certificate.der(), now)?;
+        Ok(Issued { certificate: certificate.pem(), key: Zeroizing::new(key.serialize_pem()) })
+    }
+
+    /// Whether who trusts this authority's certificate trusts that one.
+    fn check(&self, issued: &CertificateDer<'_>, now: SystemTime) -> Result<(), TlsError> {
+        let wrong = |e: webpki::Error| {
+            TlsError::Certificate(format!(
+                "what this authority issues would not be trusted by its own certificate: {e}"
+            ))
+        };
+        let own = CertificateDer::from_pem_slice(self.certificate.as_bytes());
+        let own = own.map_err(|_| TlsError::Pem { what: "certificate" })?;
+        let anchors = [webpki::anchor_from_trusted_cert(&own).map_err(wrong)?];
+        let algorithms = provider()?.signature_verification_algorithms.all;
+        let issued = webpki::EndEntityCert::try_from(issued).map_err(wrong)?;
+        let usage = webpki::KeyUsage::server_auth();
+        let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        issued.verify_for_usage(algorithms, &anchors, &[], now, usage, None, None).map_err(wrong)?;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for LabAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LabAuthority").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+/// How a certificate names a node.
+fn uri(node: &NodeName) -> String {
+    format!("trunkline:{node}")
+}
+
+fn authority_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, AUTHORITY);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params
+}
+
+fn validity(now: SystemTime, days: u16) -> Result<(time::OffsetDateTime, time::OffsetDateTime), TlsError> {
+    if !(1..=36_500).contains(&days) {
+        return Err(TlsError::Certificate(format!("{days} days are out of range; take 1 to 36500")));
+    }
+    let end = now + Duration::from_secs(u64::from(days) * 24 * 3600);
+    Ok(((now - SLACK).into(), end.into()))
+}
+
+pub(super) fn new_key() -> Result<KeyPair, TlsError> {
+    KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(broken)
+}
+
+pub(super) fn broken(error: rcgen::Error) -> TlsError {
+    TlsError::Certificate(error.to_string())
+}

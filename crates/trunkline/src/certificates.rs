@@ -1,0 +1,326 @@
+//! Certificates in files: read when the node starts, and again whenever they change.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use trunkline_link::{ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};
+use zeroize::Zeroizing;
+
+/// How often the files are looked at, unless [`NodeBuilder::certificate_check`](crate::NodeBuilder::certificate_check)
+/// says otherwise: soon enough for a certificate that is renewed a day before it ends, and no load.
+pub(crate) const CHECK: Duration = Duration::from_secs(5);
+
+/// A certificate chain and its key, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// The certificate, the node's own first.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// A [`TlsProfile`] in PEM files. What is `None` is as in [`TlsProfile::default`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProfileFiles {
+    /// Trusted instead of the platform's roots. During a rotation it holds both, the old one and the new one.
+    pub roots: Option<PathBuf>,
+    /// Shown to listeners that ask for a certificate.
+    pub identity: Option<IdentityFiles>,
+    /// Expected in the peer's certificate instead of the host dialled.
+    pub server_name: Option<String>,
+}
+
+/// A [`ServerProfile`] in PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFiles {
+    /// Shown to callers.
+    pub identity: IdentityFiles,
+    /// Demanded of callers: a certificate that one of these signed. `None`: none is asked for.
+    pub client_roots: Option<PathBuf>,
+    /// Lets callers in that show no certificate.
+    pub client_certificate_optional: bool,
+}
+
+/// Where a TLS profile comes from.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ProfileSource {
+    /// It stays as it is.
+    Fixed(TlsProfile),
+    /// It follows its files.
+    Files(ProfileFiles),
+}
+
+impl From<TlsProfile> for ProfileSource {
+    fn from(profile: TlsProfile) -> Self {
+        Self::Fixed(profile)
+    }
+}
+
+impl From<ProfileFiles> for ProfileSource {
+    fn from(files: ProfileFiles) -> Self {
+        Self::Files(files)
+    }
+}
+
+/// Where a listener's certificate comes from.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ServerSource {
+    /// A self-signed one that nobody is meant to check, fresh at every start.
+    Ephemeral,
+    /// It stays as it is.
+    Fixed(ServerProfile),
+    /// It follows its files.
+    Files(ServerFiles),
+}
+
+impl From<Identity> for ServerSource {
+    fn from(identity: Identity) -> Self {
+        Self::Fixed(identity.into())
+    }
+}
+
+impl From<ServerProfile> for ServerSource {
+    fn from(profile: ServerProfile) -> Self {
+        Self::Fixed(profile)
+    }
+}
+
+impl From<ServerFiles> for ServerSource {
+    fn from(files: ServerFiles) -> Self {
+        Self::Files(files)
+    }
+}
+
+/// Why certificates cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CertificateError {
+    /// A file cannot be read.
+    #[error("{} cannot be read: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: String,
+    },
+    /// What is in a file cannot be used.
+    #[error("{}: {cause}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: TlsError,
+    },
+    /// What the program gave cannot be used.
+    #[error(transparent)]
+    Given(#[from] TlsError),
+}
+
+/// What became of files that changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Whose: `profile ID` or `listener ADDRESS`.
+    pub what: String,
+    /// Why they are not in use; those before still are.
+    pub error: Option<CertificateError>,
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
+    let unreadable =
+        |error: std::io::Error| CertificateError::Unreadable { path: path.to_owned(), cause: error.to_string() };
+    Ok(Zeroizing::new(std::fs::read(path).map_err(unreadable)?))
+}
+
+fn unusable(path: &Path) -> impl FnOnce(TlsError) -> CertificateError {
+    |cause| CertificateError::Unusable { path: path.to_owned(), cause }
+}
+
+impl IdentityFiles {
+    fn read(&self) -> Result<Identity, CertificateError> {
+        let (certificate, key) = (read(&self.certificate)?, read(&self.key)?);
+        Identity::from_pem(&certificate, &key).map_err(|cause| self.blame(cause))
+    }
+
+    fn blame(&self, cause: TlsError) -> CertificateError {
+        let about_key = matches!(cause, TlsError::KeyMismatch | TlsError::Pem { what: "private key" });
+        unusable(if about_key { &self.key } else { &self.certificate })(cause)
+    }
+}
+
+/// The file a fault of the whole is about.
+fn blame(roots: Option<&PathBuf>, identity: Option<&IdentityFiles>, cause: TlsError) -> CertificateError {
+    match (roots, identity, &cause) {
+        (Some(roots), _, TlsError::Roots(_)) => unusable(roots)(cause),
+        (_, Some(identity), _) => identity.blame(cause),
+        (Some(roots), None, _) => unusable(roots)(cause),
+        (None, None, _) => cause.into(),
+    }
+}
+
+impl ProfileFiles {
+    fn read(&self) -> Result<TlsProfile, CertificateError> {
+        let mut profile = TlsProfile::default();
+        if let Some(roots) = &self.roots {
+            profile = profile.roots_pem(&read(roots)?).map_err(unusable(roots))?;
+        }
+        if let Some(identity) = &self.identity {
+            profile = profile.identity(identity.read()?);
+        }
+        if let Some(name) = &self.server_name {
+            profile = profile.server_name(name);
+        }
+        Ok(profile)
+    }
+
+    fn blame(&self, cause: TlsError) -> CertificateError {
+        blame(self.roots.as_ref(), self.identity.as_ref(), cause)
+    }
+}
+
+impl ServerFiles {
+    fn read(&self) -> Result<ServerProfile, CertificateError> {
+        let mut profile = ServerProfile::new(self.identity.read()?);
+        if let Some(roots) = &self.client_roots {
+            profile = profile.client_roots_pem(&read(roots)?).map_err(unusable(roots))?;
+        }
+        Ok(profile.client_certificate_optional(self.client_certificate_optional))
+    }
+
+    fn blame(&self, cause: TlsError) -> CertificateError {
+        blame(self.client_roots.as_ref(), Some(&self.identity), cause)
+    }
+}
+
+impl ProfileSource {
+    /// Checks that it can be used now.
+    ///
+    /// # Errors
+    /// [`CertificateError`] names the file.
+    pub fn check(&self) -> Result<(), CertificateError> {
+        self.ready().map(drop)
+    }
+
+    fn ready(&self) -> Result<ClientTls, CertificateError> {
+        match self {
+            Self::Fixed(profile) => Ok(ClientTls::new(profile)?),
+            Self::Files(files) => ClientTls::new(&files.read()?).map_err(|cause| files.blame(cause)),
+        }
+    }
+}
+
+impl ServerSource {
+    /// Checks that it can be used now.
+    ///
+    /// # Errors
+    /// [`CertificateError`] names the file.
+    pub fn check(&self) -> Result<(), CertificateError> {
+        self.ready().map(drop)
+    }
+
+    fn ready(&self) -> Result<ServerTls, CertificateError> {
+        match self {
+            Self::Ephemeral => Ok(ServerTls::ephemeral()?),
+            Self::Fixed(profile) => Ok(ServerTls::new(profile)?),
+            Self::Files(files) => ServerTls::new(&files.read()?).map_err(|cause| files.blame(cause)),
+        }
+    }
+}
+
+/// Files and what follows them.
+#[derive(Debug)]
+enum Follower {
+    Profile(ProfileFiles, ClientTls),
+    Server(ServerFiles, ServerTls),
+}
+
+impl Follower {
+    fn files(&self) -> Vec<&Path> {
+        let (roots, identity) = match self {
+            Self::Profile(files, _) => (&files.roots, files.identity.as_ref()),
+            Self::Server(files, _) => (&files.client_roots, Some(&files.identity)),
+        };
+        let identity = identity.into_iter().flat_map(|files| [files.certificate.as_path(), &files.key]);
+        roots.iter().map(PathBuf::as_path).chain(identity).collect()
+    }
+
+    /// Tells contents apart; what cannot be read has one too.
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for file in self.files() {
+            read(file).ok().as_deref().hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    fn reload(&self) -> Result<(), CertificateError> {
+        match self {
+            Self::Profile(files, tls) => tls.replace(&files.read()?).map_err(|cause| files.blame(cause)),
+            Self::Server(files, tls) => tls.replace(&files.read()?).map_err(|cause| files.blame(cause)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Watched {
+    what: String,
+    follower: Follower,
+    /// The contents last taken up, or refused.
+    judged: u64,
+    refused: bool,
+    /// The contents seen at the last look.
+    seen: u64,
+}
+
+/// Every certificate of a node that follows its files.
+#[derive(Debug, Default)]
+pub(crate) struct Certificates(Mutex<Vec<Watched>>);
+
+impl Certificates {
+    fn watch(&self, what: String, follower: Follower) {
+        let judged = follower.fingerprint();
+        let watched = Watched { what, follower, judged, refused: false, seen: judged };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
+    }
+
+    pub(crate) fn client(&self, what: String, source: &ProfileSource) -> Result<ClientTls, CertificateError> {
+        let tls = source.ready()?;
+        if let ProfileSource::Files(files) = source {
+            self.watch(what, Follower::Profile(files.clone(), tls.clone()));
+        }
+        Ok(tls)
+    }
+
+    pub(crate) fn server(&self, what: String, source: &ServerSource) -> Result<ServerTls, CertificateError> {
+        let tls = source.ready()?;
+        if let ServerSource::Files(files) = source {
+            self.watch(what, Follower::Server(files.clone(), tls.clone()));
+        }
+        Ok(tls)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Takes up what changed. Unless told to do so `at_once`, it waits until two looks in a row see the same: a
+    /// certificate and its key are not written in one moment.
+    pub(crate) fn look(&self, at_once: bool) -> Vec<Reloaded> {
+        let mut done = Vec::new();
+        for watched in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            let now = watched.follower.fingerprint();
+            let settled = std::mem::replace(&mut watched.seen, now) == now;
+            let changed = now != watched.judged && (settled || at_once);
+            if changed || (at_once && watched.refused) {
+                watched.judged = now;
+                let error = watched.follower.reload().err();
+                watched.refused = error.is_some();
+                done.push(Reloaded { what: watched.what.clone(), error });
+            }
+        }
+        done
+    }
+}
