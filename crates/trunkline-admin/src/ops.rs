@@ -202,7 +202,7 @@ impl Operations {
 
     fn read_entry(&self, entry: &RouteEntry) -> Result<(RoutePattern, i64, trunkline::NetworkRoute), OpError> {
         let environment = self.source.as_ref().map(|s| s.layers.environment.as_slice()).unwrap_or_default();
-        let resolvers = self.started.node.registrar.resolvers();
+        let resolvers = self.started.resolvers();
         let profiles: Vec<_> = self.started.tls_profiles.keys().cloned().collect();
         let context =
             RouteContext { base_dir: &self.base_dir, environment, resolvers: &resolvers, profiles: &profiles };
@@ -285,6 +285,9 @@ impl Operations {
                             "{shown}: the route {pattern:?} was also added while the node runs; remove that one \
                              (`trunkline routes remove`) or the one in the file, then reload"
                         ),
+                        AddError::UnknownResolver { id, .. } => {
+                            format!("{shown}: route {pattern:?}: the registrar {id} is new; it needs a restart")
+                        }
                         AddError::UnknownTlsProfile { id, .. } => {
                             format!("{shown}: route {pattern:?}: the TLS profile {id} is new; it needs a restart")
                         }
@@ -432,6 +435,7 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.hidden", a.hidden != b.hidden),
         ("node.timeouts", a.timeouts != b.timeouts),
         ("node.admin", a.admin != b.admin),
+        ("registrars", old.registrars != new.registrars),
         ("tls_profiles", old.tls_profiles != new.tls_profiles),
         ("peers", old.peers != new.peers),
     ];

@@ -2,13 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
+use trunkline::registrar::NamesFile;
 use trunkline::{
     Address, DialTimes, IdentityFiles, Listen, Node, NodeBuilder, NodeName, Policy, ProfileFiles, ProfileSource,
     ServerFiles, ServerSource, StartError,
 };
 use trunkline_config::{
-    CertificateFiles, Config, Layers, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, TlsProfileConfig,
+    CertificateFiles, Config, Layers, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, ResolverConfig,
+    TlsProfileConfig,
 };
 
 use crate::output::Failed;
@@ -54,8 +57,9 @@ async fn builder(config: &Config) -> Result<NodeBuilder, Failed> {
     for listen in &node.listen {
         builder = builder.listen(self::listen(listen).await?);
     }
-    Ok(match node.registrar {
+    Ok(match &node.registrar {
         RegistrarConfig::Embedded => builder.embedded_registrar(registrar(node).await?),
+        RegistrarConfig::Asked(id) => builder.discovery(id.clone()),
         _ => builder.no_registrar(),
     })
 }
@@ -66,8 +70,9 @@ pub(crate) async fn short_lived(path: &Path, config: &Config) -> Result<Node, Fa
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
     let name = NodeName::new(format!("cli-{random:016x}@{}", node.name.host())).map_err(Failed::usage)?;
     let builder = common(config, name).map_err(|error| error.within(path))?.hidden(true);
-    let builder = match node.registrar {
+    let builder = match &node.registrar {
         RegistrarConfig::Embedded => builder.embedded_registrar_client(registrar(node).await?),
+        RegistrarConfig::Asked(id) => builder.discovery(id.clone()),
         _ => builder.no_registrar(),
     };
     builder.start().await.map_err(|error| not_started(path, &error))
@@ -90,6 +95,14 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
         .times(DialTimes { tcp: times.tcp, tls: times.tls, handshake: times.handshake })
         .tls(node.tls)
         .handshake(node.handshake.clone());
+    for (id, registrar) in &config.registrars {
+        builder = match registrar {
+            ResolverConfig::Embedded { address, cookie } => {
+                builder.registrar_at(id.clone(), address.clone(), cookie.clone())
+            }
+            ResolverConfig::File(path) => builder.resolver(id.clone(), Arc::new(NamesFile::new(path))),
+        };
+    }
     for (id, profile) in &config.tls_profiles {
         builder = builder.tls_profile(id.clone(), profile_files(profile));
     }
@@ -102,8 +115,8 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
     Ok(builder)
 }
 
-/// Whether every certificate can be used now; a configuration only knows that its files are there.
-pub(crate) fn check_certificates(path: &Path, config: &Config) -> Result<(), Failed> {
+/// Whether what the files hold can be used now; a configuration only knows that they are there.
+pub(crate) fn check_files(path: &Path, config: &Config) -> Result<(), Failed> {
     let listeners = config.node.listen.iter().enumerate().filter_map(|(i, listen)| {
         let source: ServerSource = server_files(listen.tls.as_ref()?).into();
         Some((format!("node.listen[{i}].tls"), source.check()))
@@ -112,10 +125,15 @@ pub(crate) fn check_certificates(path: &Path, config: &Config) -> Result<(), Fai
         let source: ProfileSource = profile_files(profile).into();
         (format!("tls_profiles.{id}"), source.check())
     });
-    let problems: Vec<String> = listeners
-        .chain(profiles)
-        .filter_map(|(key, checked)| Some(format!("{}: {key}: {}", path.display(), checked.err()?)))
-        .collect();
+    let certificates = listeners.chain(profiles).filter_map(|(key, checked)| Some((key, checked.err()?.to_string())));
+    let names = config.registrars.iter().filter_map(|(id, registrar)| match registrar {
+        ResolverConfig::File(names) => {
+            Some((format!("registrars.{id}.path"), NamesFile::new(names).check().err()?.to_string()))
+        }
+        ResolverConfig::Embedded { .. } => None,
+    });
+    let problems: Vec<String> =
+        certificates.chain(names).map(|(key, problem)| format!("{}: {key}: {problem}", path.display())).collect();
     if problems.is_empty() { Ok(()) } else { Err(Failed::usage(problems.join("\n\n"))) }
 }
 

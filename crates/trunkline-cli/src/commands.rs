@@ -9,7 +9,7 @@ use trunkline_admin::api::{
     AddRoute, Body, CallReply, Changed, DisconnectRequest, Explanation, MessageRequest, Patterns, Peer, PingRequest,
     Pong, RemoveRoute, Route, Status,
 };
-use trunkline_config::{Config, Layers, RegistrarConfig, RouteEntry};
+use trunkline_config::{Config, Layers, RouteEntry};
 
 use crate::args::{Admin, At, ConfigArgs, MessageArgs, RouteArgs, RoutesCommand};
 use crate::boot;
@@ -18,12 +18,12 @@ use crate::target::{Target, client, leave};
 
 pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
     let config = Config::load(args.file(), &Layers::from_process(args.set.clone())).map_err(Failed::usage)?;
-    boot::check_certificates(args.file(), &config)?;
+    boot::check_files(args.file(), &config)?;
     let value = json!({
         "node": config.node.name.as_str(),
         "routes": config.routes.len(),
         "fallback": config.node.fallback.to_string(),
-        "registrar": match config.node.registrar { RegistrarConfig::Embedded => "embedded", _ => "none" },
+        "registrar": config.node.registrar.to_string(),
         "warnings": config.warnings(),
     });
     output.print(&value, |_| {

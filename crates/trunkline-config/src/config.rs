@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use trunkline_matcher::{AccessPattern, RoutePattern};
-use trunkline_route::{Cookie, Host, NetworkRoute, ResolverId, TlsProfileId};
+use trunkline_route::{Address, Cookie, Host, IdError, NetworkRoute, ResolverId, TlsProfileId};
 
 use crate::error::{ConfigError, Problem, elsewhere};
 use crate::fields::{Fields, Reader, lint_message};
@@ -23,6 +24,8 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 pub struct Config {
     /// The node itself.
     pub node: NodeConfig,
+    /// Resolvers that routes refer to, besides the node's own registrar.
+    pub registrars: BTreeMap<ResolverId, ResolverConfig>,
     /// Roots, certificates and server names that routes refer to.
     pub tls_profiles: BTreeMap<TlsProfileId, TlsProfileConfig>,
     /// What is demanded of nodes that dial us, in the order of the file.
@@ -30,6 +33,20 @@ pub struct Config {
     /// The static routes, in the order of the file.
     pub routes: Vec<RouteConfig>,
     warnings: Vec<String>,
+}
+
+/// One of `registrars`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResolverConfig {
+    /// The embedded registrar that another node serves there.
+    Embedded {
+        /// Where.
+        address: Address,
+        /// The cookie it is shown instead of the node's.
+        cookie: Option<Cookie>,
+    },
+    /// A YAML file of names; it was readable when the configuration was loaded.
+    File(PathBuf),
 }
 
 /// One TLS profile. The files are PEM and were readable when the configuration was loaded.
@@ -102,6 +119,11 @@ impl Config {
         }
     }
 
+    /// The ids that a route's `resolver` may have.
+    pub fn resolvers(&self) -> Vec<ResolverId> {
+        resolvers(self.node.registrar == RegistrarConfig::Embedded, self.registrars.keys().cloned())
+    }
+
     /// What is allowed and deserves attention: weak cookies, keys that others can read. Never shows a secret.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -119,40 +141,53 @@ fn read_file(path: &Path) -> std::io::Result<String> {
 }
 
 fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
-    let fields = Fields::open(reader, root, "", &["node", "tls_profiles", "peers", "routes"])?;
+    let fields = Fields::open(reader, root, "", &["node", "registrars", "tls_profiles", "peers", "routes"])?;
+    let (registrars, known) =
+        declared(reader, &fields, "registrars", "registrars", |text| ResolverId::new(text), registrar);
     let node = match fields.get("node") {
-        Some(section) => node::read(reader, section),
+        Some(section) => node::read(reader, section, &known),
         None => {
             let message = "the section is missing; it needs at least `name:` and `cookie_file:`";
             reader.problem(&fields.at, "node", message);
             None
         }
     };
-    let (tls_profiles, declared) = tls_profiles(reader, &fields);
+    let (tls_profiles, profiles) =
+        declared(reader, &fields, "tls_profiles", "profiles", |text| TlsProfileId::new(text), tls_profile);
     let peers = peers(reader, &fields);
     // Without a node there is a problem already; a route shall not be blamed for it.
-    let registrar = node.as_ref().map_or(RegistrarConfig::Embedded, |node| node.registrar);
-    let routes = routes(reader, &fields, &declared, &registrar.resolvers());
-    Some(Config { node: node?, tls_profiles, peers, routes, warnings: Vec::new() })
+    let own = node.as_ref().is_none_or(|node| node.registrar == RegistrarConfig::Embedded);
+    let routes = routes(reader, &fields, &profiles, &resolvers(own, known));
+    Some(Config { node: node?, registrars, tls_profiles, peers, routes, warnings: Vec::new() })
 }
 
-/// The profiles, and the ids declared: a route naming a broken profile is not blamed for it.
-fn tls_profiles(
+/// The ids that a route's `resolver` may have.
+fn resolvers(embedded: bool, declared: impl IntoIterator<Item = ResolverId>) -> Vec<ResolverId> {
+    let own = if embedded { ResolverId::new(node::EMBEDDED).ok() } else { None };
+    own.into_iter().chain(declared).collect()
+}
+
+/// A section of named things, and the ids declared: who names a broken one is not blamed for it.
+fn declared<I: Ord + Clone, T>(
     reader: &mut Reader<'_>,
     fields: &Fields<'_>,
-) -> (BTreeMap<TlsProfileId, TlsProfileConfig>, Vec<TlsProfileId>) {
-    let mut profiles = BTreeMap::new();
+    section: &str,
+    what: &str,
+    id: impl Fn(&str) -> Result<I, IdError>,
+    read: impl Fn(&mut Reader<'_>, &Node, &str) -> Option<T>,
+) -> (BTreeMap<I, T>, Vec<I>) {
+    let mut things = BTreeMap::new();
     let mut declared = Vec::new();
-    match fields.get("tls_profiles").map(|node| &node.value) {
+    match fields.get(section).map(|node| &node.value) {
         None => {}
         Some(Value::Map(entries)) => {
             for (key, node) in entries {
-                let path = format!("tls_profiles.{}", key.text.chars().take(64).collect::<String>());
-                match TlsProfileId::new(&key.text) {
+                let path = format!("{section}.{}", key.text.chars().take(64).collect::<String>());
+                match id(&key.text) {
                     Ok(id) => {
                         declared.push(id.clone());
-                        if let Some(profile) = tls_profile(reader, node, &path) {
-                            profiles.insert(id, profile);
+                        if let Some(thing) = read(reader, node, &path) {
+                            things.insert(id, thing);
                         }
                     }
                     Err(error) => reader.problem(&key.at, path, error.to_string()),
@@ -160,10 +195,55 @@ fn tls_profiles(
             }
         }
         Some(_) => {
-            fields.wrong::<()>(reader, "tls_profiles", "a mapping of names to profiles");
+            fields.wrong::<()>(reader, section, &format!("a mapping of names to {what}"));
         }
     }
-    (profiles, declared)
+    (things, declared)
+}
+
+fn registrar(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ResolverConfig> {
+    if [node::EMBEDDED, node::NONE].iter().any(|word| path == format!("registrars.{word}")) {
+        let message = "the name is taken by `node.registrar`; choose another one";
+        reader.problem(&node.at, path, message);
+        return None;
+    }
+    let fields = Fields::open(reader, node, path, &["kind", "host", "port", "cookie_file", "cookie_env", "path"])?;
+    let Some((kind, at)) = fields.text(reader, "kind") else {
+        if !fields.has("kind") {
+            reader.problem(&fields.at, fields.path("kind"), "a registrar needs a `kind`: embedded or file");
+        }
+        return None;
+    };
+    let foreign: &[&str] = match kind {
+        "embedded" => &["path"],
+        "file" => &["host", "port", "cookie_file", "cookie_env"],
+        other => {
+            let message = format!("{:?} is no kind of registrar; known: embedded, file", node::clip(other));
+            reader.problem(&at, fields.path("kind"), message);
+            return None;
+        }
+    };
+    for key in foreign.iter().filter(|key| fields.has(key)) {
+        reader.problem(&fields.at(key), fields.path(key), format!("a registrar of kind {kind} has none; remove it"));
+    }
+    let needs = |reader: &mut Reader<'_>, key: &str| {
+        if !fields.has(key) {
+            reader.problem(&fields.at, fields.path(key), format!("a registrar of kind {kind} needs a `{key}`"));
+        }
+    };
+    if kind == "file" {
+        needs(reader, "path");
+        return fields.file(reader, "path").map(ResolverConfig::File);
+    }
+    needs(reader, "host");
+    let host = fields.parsed(reader, "host", str::parse::<Host>);
+    let port = if fields.has("port") {
+        node::dialled_port(reader, &fields)
+    } else {
+        NonZeroU16::new(node::REGISTRAR_LISTEN.1)
+    };
+    let cookie = node::cookie(reader, &fields, None);
+    Some(ResolverConfig::Embedded { address: Address { host: host?, port: port? }, cookie })
 }
 
 fn tls_profile(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<TlsProfileConfig> {

@@ -131,6 +131,19 @@ impl<'t> Fields<'t> {
         }
     }
 
+    /// A file named in the configuration that must be readable.
+    pub(crate) fn file(&self, reader: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
+        let (text, at) = self.text(reader, key)?;
+        let path = reader.around.path(text);
+        match crate::secret::open(&path) {
+            Ok(_) => Some(path),
+            Err(message) => {
+                reader.problem(&at, self.path(key), message);
+                None
+            }
+        }
+    }
+
     pub(crate) fn list(&self, reader: &mut Reader<'_>, key: &str) -> Option<&'t [Node]> {
         match &self.get(key)?.value {
             Value::List(items) => Some(items),

@@ -85,6 +85,7 @@ const PATHS: &[&str] = &[
     "node.timeouts.total_ms",
     "node.tls",
     "peers",
+    "registrars",
     "routes",
     "tls_profiles",
 ];

@@ -44,7 +44,7 @@ mod save;
 mod secret;
 mod tree;
 
-pub use config::{Config, PeerConfig, RouteConfig, TlsProfileConfig};
+pub use config::{Config, PeerConfig, ResolverConfig, RouteConfig, TlsProfileConfig};
 pub use error::{ConfigError, EditError, FieldProblem, Problem, RouteError, SaveError};
 pub use fields::lint_message;
 pub use layers::{Layers, RESERVED_VARIABLES};

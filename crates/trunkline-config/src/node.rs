@@ -87,23 +87,24 @@ pub struct CertificateFiles {
 }
 
 /// Which registrar is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegistrarConfig {
+    /// One of `registrars`: it is asked, and the node is announced nowhere.
+    Asked(ResolverId),
     /// The one that needs no other process.
     Embedded,
     /// None: the node is reached and reaches others by static routes only.
     None,
 }
 
-impl RegistrarConfig {
-    /// The ids that a route's `resolver` may have.
-    pub fn resolvers(self) -> Vec<ResolverId> {
-        let ids: &[&str] = match self {
-            Self::Embedded => &["embedded"],
-            Self::None => &[],
-        };
-        ids.iter().filter_map(|id| ResolverId::new(id).ok()).collect()
+impl std::fmt::Display for RegistrarConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Asked(id) => id.fmt(f),
+            Self::Embedded => f.write_str(EMBEDDED),
+            Self::None => f.write_str(NONE),
+        }
     }
 }
 
@@ -158,6 +159,10 @@ pub enum AdminConfig {
     },
 }
 
+/// Words of `node.registrar` that are no ids.
+pub(crate) const EMBEDDED: &str = "embedded";
+pub(crate) const NONE: &str = "none";
+
 const KEYS: [&str; 13] = [
     "name",
     "data_dir",
@@ -178,13 +183,13 @@ const NODE_COOKIE: &str = "the node needs a cookie; set `cookie_file: FILE` (mod
                            `openssl rand -hex 24`) or `cookie_env: NAME`";
 
 /// Where the embedded registrar serves by default.
-const REGISTRAR_LISTEN: (&str, u16) = ("127.0.0.1", 4499);
+pub(crate) const REGISTRAR_LISTEN: (&str, u16) = ("127.0.0.1", 4499);
 
 /// The longest timeout: more is a typing error, not a wish.
 const MAX_TIMEOUT_MS: i64 = 3_600_000;
 
 /// Reads the section. `None` only when something was wrong, which is then reported.
-pub(crate) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<NodeConfig> {
+pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverId]) -> Option<NodeConfig> {
     let fields = Fields::open(reader, node, "node", &KEYS)?;
     let name = if fields.has("name") {
         fields.parsed(reader, "name", |text| NodeName::new(text))
@@ -202,9 +207,16 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<NodeConfig> {
     let registrar = match fields.has("registrar") {
         false => Some(RegistrarConfig::Embedded),
         true => fields.parsed(reader, "registrar", |text| match text {
-            "embedded" => Ok(RegistrarConfig::Embedded),
-            "none" => Ok(RegistrarConfig::None),
-            other => Err(format!("unknown registrar `{}`; known: embedded, none", clip(other))),
+            EMBEDDED => Ok(RegistrarConfig::Embedded),
+            NONE => Ok(RegistrarConfig::None),
+            other => match registrars.iter().find(|id| id.as_str() == other) {
+                Some(id) => Ok(RegistrarConfig::Asked(id.clone())),
+                None => {
+                    let known = [EMBEDDED, NONE].into_iter().chain(registrars.iter().map(ResolverId::as_str));
+                    let known = known.collect::<Vec<_>>().join(", ");
+                    Err(format!("unknown registrar `{}`; known: {known}", clip(other)))
+                }
+            },
         }),
     };
     let registrar_listen = registrar_address(reader, &fields);
@@ -340,7 +352,7 @@ fn listen_tls(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<ListenTls>
 }
 
 /// A port that is dialled and so cannot be 0.
-fn dialled_port(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<NonZeroU16> {
+pub(crate) fn dialled_port(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<NonZeroU16> {
     fields.int(reader, "port", 1, u16::MAX.into()).and_then(|port| u16::try_from(port).ok()).and_then(NonZeroU16::new)
 }
 
@@ -482,6 +494,6 @@ fn file_name(name: &str) -> String {
     name.chars().map(plain).collect()
 }
 
-fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     text.chars().take(80).collect()
 }

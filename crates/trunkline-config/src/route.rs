@@ -86,7 +86,7 @@ pub struct RouteContext<'a> {
     pub base_dir: &'a Path,
     /// Where `cookie_env` looks; as `std::env::vars()` gives it.
     pub environment: &'a [(String, String)],
-    /// The resolvers there are; see [`RegistrarConfig::resolvers`](crate::RegistrarConfig::resolvers).
+    /// The resolvers there are; see [`Config::resolvers`](crate::Config::resolvers).
     pub resolvers: &'a [ResolverId],
     /// The TLS profiles there are.
     pub profiles: &'a [TlsProfileId],
@@ -270,7 +270,9 @@ impl RouteEntry {
             None => {
                 let shown: String = resolver.chars().take(80).collect();
                 let remedy = match known().join(", ") {
-                    none if none.is_empty() => "with `registrar: none` there is none; set `registrar: embedded`".into(),
+                    none if none.is_empty() => {
+                        "there is none; set `node.registrar: embedded`, or name one under `registrars:`".into()
+                    }
                     known => format!("known: {known}"),
                 };
                 check.fail("resolver", format!("unknown resolver `{shown}`; {remedy}"));

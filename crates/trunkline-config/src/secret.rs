@@ -156,7 +156,7 @@ pub(crate) fn check_pem(path: &Path, section: &str) -> Result<Option<String>, St
         .then(|| format!("{shown} can be read by others; run `chmod 600 {shown}`")))
 }
 
-fn open(path: &Path) -> Result<fs::File, String> {
+pub(crate) fn open(path: &Path) -> Result<fs::File, String> {
     let shown = path.display();
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => format!("{shown} does not exist; create it or correct the path"),

@@ -8,6 +8,7 @@
 //! Sessions are native links in handshake mode 3: encrypted, and proven by the node's cookie. They carry CALLs to
 //! `$registrar` whose bodies are a version byte (1) and postcard; see `docs/WIRE.md`.
 
+mod at;
 mod client;
 mod server;
 mod wire;
@@ -26,6 +27,7 @@ use trunkline_link::{CredentialsFn, Native, NativeLimits, random_16};
 use trunkline_registrar::{BoxFuture, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver};
 use trunkline_route::{Cookie, Endpoint, NodeName};
 
+pub use at::RegistrarAt;
 use client::{Session, Trouble};
 use server::Table;
 

@@ -4,6 +4,8 @@
 //! announcements: [`Registrar::register`] gives a [`Lease`], and dropping the lease takes the announcement back.
 //! Both are object-safe: a node holds them behind ids and routes name those ids.
 //!
+//! With the feature `file` there is a resolver over a YAML file of names, `NamesFile`.
+//!
 //! Implement [`Resolver`] to plug in a source of addresses of your own:
 //!
 //! ```
@@ -21,6 +23,9 @@
 //! }
 //! ```
 
+#[cfg(feature = "file")]
+mod file;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
@@ -28,6 +33,9 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use trunkline_route::{Endpoint, NodeName};
+
+#[cfg(feature = "file")]
+pub use file::{NamesFile, NamesFileError};
 
 /// A boxed future, as object-safe traits need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -62,7 +62,12 @@ impl From<SocketAddr> for Listen {
 }
 
 pub(crate) enum RegistrarChoice {
-    Embedded { listen: SocketAddr, serve: bool },
+    /// Asked, not announced to.
+    Ask(ResolverId),
+    Embedded {
+        listen: SocketAddr,
+        serve: bool,
+    },
     None,
     Own(ResolverId, Arc<dyn Registrar>),
 }
@@ -76,6 +81,7 @@ pub struct NodeBuilder {
     pub(crate) routes: Vec<(String, NetworkRoute, i64)>,
     pub(crate) registrar: RegistrarChoice,
     pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
+    pub(crate) registrars: Vec<(ResolverId, Address, Option<Cookie>)>,
     pub(crate) profiles: BTreeMap<TlsProfileId, ProfileSource>,
     pub(crate) certificate_check: Duration,
     pub(crate) peers: Vec<(AccessPattern, Cookie)>,
@@ -96,6 +102,7 @@ impl NodeBuilder {
             routes: Vec::new(),
             registrar: RegistrarChoice::Embedded { listen: crate::default_registrar(), serve: true },
             resolvers: BTreeMap::new(),
+            registrars: Vec::new(),
             profiles: BTreeMap::new(),
             certificate_check: CHECK,
             peers: Vec::new(),
@@ -147,6 +154,18 @@ impl NodeBuilder {
     /// Announces nowhere and asks nobody.
     pub fn no_registrar(mut self) -> Self {
         self.registrar = RegistrarChoice::None;
+        self
+    }
+
+    /// Announces nowhere, and asks this one of the resolvers for names that no static route leads to.
+    pub fn discovery(mut self, id: ResolverId) -> Self {
+        self.registrar = RegistrarChoice::Ask(id);
+        self
+    }
+
+    /// Lets routes ask the embedded registrar at this address, by this id. It proves this cookie, or the node's.
+    pub fn registrar_at(mut self, id: ResolverId, address: Address, cookie: Option<Cookie>) -> Self {
+        self.registrars.push((id, address, cookie));
         self
     }
 

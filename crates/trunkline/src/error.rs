@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use trunkline_dial::{AddError, NoRoute};
 use trunkline_link::{CallError as LinkCallError, SendError as LinkSendError};
 use trunkline_registrar::RegisterError;
-use trunkline_route::{NameError, NodeName};
+use trunkline_route::{NameError, NodeName, ResolverId};
 
 use crate::CertificateError;
 
@@ -41,6 +41,9 @@ pub enum StartError {
         /// Why.
         cause: AddError,
     },
+    /// Discovery is to ask a resolver that the builder was not given.
+    #[error("discovery asks the resolver {0}, which the node does not have; give it one with .resolver({0}, …)")]
+    UnknownResolver(ResolverId),
     /// A TLS profile or a listener's certificate is wrong.
     #[error("TLS ({what}): {cause}")]
     Tls {

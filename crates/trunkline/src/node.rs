@@ -20,7 +20,7 @@ use trunkline_link::{
 };
 use trunkline_matcher::{AccessPattern, PatternIndex};
 use trunkline_registrar::{Lease, Registrar, Registration, Resolver};
-use trunkline_registrar_embedded::Embedded;
+use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{
     Address, Cookie, Defaults, Endpoint, NameError, NetworkRoute, NodeName, ResolverId, TlsMode, TlsProfileId, Version,
 };
@@ -387,13 +387,24 @@ impl Node {
             _ => None,
         };
         let embedded = embedded.map(Arc::new);
+        let mut discovery = Vec::new();
         let registrar: Option<(ResolverId, Arc<dyn Registrar>)> = match builder.registrar {
             RegistrarChoice::Embedded { .. } => ResolverId::new(EMBEDDED).ok().zip(embedded.clone().map(|e| e as _)),
             RegistrarChoice::Own(id, registrar) => Some((id, registrar)),
+            RegistrarChoice::Ask(id) => {
+                discovery.push(id);
+                None
+            }
             RegistrarChoice::None => None,
         };
         let mut resolvers = builder.resolvers;
-        let mut discovery = Vec::new();
+        for (id, address, own) in builder.registrars {
+            let cookie = own.unwrap_or_else(|| cookie.clone());
+            resolvers.insert(id, Arc::new(RegistrarAt::new(native.clone(), address, cookie)));
+        }
+        if let Some(id) = discovery.iter().find(|id| !resolvers.contains_key(id)) {
+            return Err(StartError::UnknownResolver(id.clone()));
+        }
         if let Some((id, registrar)) = &registrar {
             resolvers.insert(id.clone(), registrar.resolver());
             discovery.push(id.clone());

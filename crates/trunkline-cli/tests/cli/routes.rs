@@ -2,6 +2,7 @@ use std::net::TcpListener;
 
 use serde_json::Value;
 
+use crate::peer::Peer;
 use crate::world::Dir;
 
 fn routes(dir: &Dir) -> Value {
@@ -23,7 +24,7 @@ fn a_route_that_cannot_be_added_leaves_the_list_as_it_was() {
         refused(&["^db(", "--port", "9"], &["match: ", "^db("]);
         refused(&["^db@", "--port", "9"], &["\"^db@\" exists", "remove it first"]);
         refused(&["^x@", "--port", "0"], &["port: ", "1 to 65535"]);
-        refused(&["^x@", "--resolver", "nobody"], &["resolver: ", "set `registrar: embedded`"]);
+        refused(&["^x@", "--resolver", "nobody"], &["resolver: ", "set `node.registrar: embedded`"]);
         refused(&["^x@", "--port", "9", "--tls", "true", "--tls-profile", "gone"], &["tls_profile"]);
         refused(&["^x@", "--port", "9", "--cookie-file", "gone"], &["cookie_file: ", "does not exist"]);
     }
@@ -190,4 +191,51 @@ fn status_and_explain_say_how_patterns_are_looked_for() {
     let classes: Vec<_> = (0..3).map(|n| steps[n]["class"].as_str().unwrap()).collect();
     assert_eq!(classes, ["literal", "glob", "literal-free"]);
     node.stop();
+}
+
+#[test]
+fn a_route_asks_a_file_of_names_and_puts_its_own_fields_over_the_answers() {
+    let dir = Dir::new();
+    let peer = Peer::start(&dir, "peer");
+    let names =
+        |port: u16| dir.file("names.yaml", &format!("peer@127.0.0.1: [{{ host: 192.0.2.1, port: {port} }}]\n"), 0o644);
+    names(peer.port());
+    let rest = "registrars:\n  lab: { kind: file, path: names.yaml }\n  far: { kind: embedded, host: 192.0.2.1 }\nroutes:\n  \
+                - { match: '^peer@', resolver: lab, override: { host: 127.0.0.1 } }\n";
+    let file = dir.config("app", rest);
+    dir.ok(&["check", &file]);
+    dir.ok(&["ping", "--config", &file, "peer@127.0.0.1"]);
+    let asked = dir.config("asks", &rest.replace("override: { host: 127.0.0.1 }", "tls: false"));
+    dir.ok(&["explain", "--config", &asked, "peer@127.0.0.1"]);
+
+    // A change of the file holds at once; what is wrong with it is named with the place.
+    names(1);
+    let refused = dir.run(&["ping", "--config", &file, "peer@127.0.0.1"]).exits(1);
+    assert!(refused.stderr.contains("route ^peer@ by lab at 127.0.0.1:1"), "{}", refused.stderr);
+    dir.file("names.yaml", "peer@127.0.0.1: [{ host: 192.0.2.1, prot: 1 }]\n", 0o644);
+    dir.run(&["check", &file]).refused(&["app.yaml: registrars.lab.path: ", "names.yaml: ", "prot"]);
+    let refused = dir.run(&["ping", "--config", &file, "peer@127.0.0.1"]).exits(1);
+    assert!(refused.stderr.contains("prot"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_registrar_that_is_none_is_refused_with_the_remedy() {
+    let dir = Dir::new();
+    for (registrars, says) in [
+        ("lab: { kind: dns }", &["registrars.lab.kind", "known: embedded, file"][..]),
+        ("lab: { path: names.yaml }", &["registrars.lab.kind", "needs a `kind`"]),
+        ("lab: { kind: file }", &["registrars.lab.path", "needs a `path`"]),
+        ("lab: { kind: file, path: nowhere.yaml }", &["registrars.lab.path", "nowhere.yaml does not exist"]),
+        ("lab: { kind: embedded }", &["registrars.lab.host", "needs a `host`"]),
+        ("lab: { kind: embedded, host: h, path: x }", &["registrars.lab.path", "has none; remove it"]),
+        ("embedded: { kind: embedded, host: h }", &["registrars.embedded", "choose another one"]),
+        ("'a b': { kind: embedded, host: h }", &["registrars.a b"]),
+    ] {
+        let file = dir.config("app", &format!("registrars: {{ {registrars} }}\n"));
+        dir.run(&["check", &file]).refused(says);
+    }
+    let file = dir.config("app", "registrars: { lab: { kind: embedded, host: h } }\n");
+    dir.run(&["check", "--set", "node.registrar=lob", &file])
+        .refused(&["node.registrar", "known: embedded, none, lab"]);
+    dir.ok(&["check", "--set", "node.registrar=lab", &file]);
 }

@@ -159,7 +159,7 @@ fn without_a_registrar_no_route_can_ask_it() {
     let outcome = Dir::new().with("routes: [{ match: a, resolver: embedded }]\n");
     assert!(outcome.is_ok());
     let outcome = Dir::new().node("  registrar: none\nroutes: [{ match: a, resolver: embedded }]\n");
-    let remedy = "with `registrar: none` there is none; set `registrar: embedded`";
+    let remedy = "there is none; set `node.registrar: embedded`";
     refused(outcome, &["routes[0].resolver", "unknown resolver `embedded`", remedy]);
 }
 

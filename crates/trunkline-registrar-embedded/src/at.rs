@@ -1,0 +1,53 @@
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use trunkline_link::Native;
+use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
+use trunkline_route::{Address, Cookie, Endpoint, NodeName};
+
+use crate::client::Session;
+
+/// Asks the embedded registrar at one address for every name, whatever the name's host.
+pub struct RegistrarAt {
+    native: Arc<Native>,
+    address: Address,
+    cookie: Cookie,
+    session: Mutex<Option<Arc<Session>>>,
+}
+
+impl RegistrarAt {
+    /// Asks there, proving this cookie. The session is opened by the first question and kept.
+    pub fn new(native: Arc<Native>, address: Address, cookie: Cookie) -> Self {
+        Self { native, address, cookie, session: Mutex::default() }
+    }
+
+    async fn session(&self) -> Result<Arc<Session>, ResolveError> {
+        let mut session = self.session.lock().await;
+        if let Some(open) = session.as_ref().filter(|session| session.is_open()) {
+            return Ok(open.clone());
+        }
+        let unknown = |error: &dyn fmt::Display| ResolveError::Unreachable(format!("{}: {error}", self.address));
+        let (host, port) = (self.address.host.as_str(), self.address.port.get());
+        let mut trouble = unknown(&"it does not resolve");
+        for address in tokio::net::lookup_host((host, port)).await.map_err(|e| unknown(&e))? {
+            match Session::open(&self.native, address, &self.cookie).await {
+                Ok(opened) => return Ok(session.insert(Arc::new(opened)).clone()),
+                Err(error) => trouble = error.into(),
+            }
+        }
+        Err(trouble)
+    }
+}
+
+impl fmt::Debug for RegistrarAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrarAt").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Resolver for RegistrarAt {
+    fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
+        Box::pin(async move { self.session().await?.resolve(name).await })
+    }
+}
