@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use trunkline::{
     Candidate, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview, Record, Role, Source,
 };
-use trunkline_config::RouteEntry;
+use trunkline_config::{FlagsEntry, RouteEntry};
 use trunkline_matcher::{PatternClass, Stats};
 
 /// `GET /v1/status`
@@ -93,6 +93,9 @@ pub struct Peer {
     pub handshake: String,
     /// How the certificate was treated: `cookie`, `verify…` or `skip-verify`.
     pub tls: String,
+    /// The flags both ends agreed on.
+    #[serde(default)]
+    pub flags: Vec<String>,
     /// The peer's software.
     pub software: String,
     /// Messages, calls and answers sent.
@@ -117,6 +120,7 @@ impl From<(LinkInfo, LinkStats)> for Peer {
             direction: if info.role == Role::Initiator { "out" } else { "in" }.into(),
             handshake: format!("TLK/{}", info.version),
             tls: info.tls.to_string(),
+            flags: info.flags.iter().map(|flag| flag.to_string()).collect(),
             software: info.software,
             messages_out: stats.messages_out,
             messages_in: stats.messages_in,
@@ -151,6 +155,9 @@ pub struct Route {
     pub handshake: Option<String>,
     /// Whether the route has a cookie of its own. The cookie itself is never shown.
     pub own_cookie: bool,
+    /// The flags it switches on or off, and those it requires, as in the configuration; absent when it mentions none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<FlagsEntry>,
     /// `never`, when the static routes are the whole answer for its names.
     pub fallback: Option<String>,
 }
@@ -173,6 +180,7 @@ impl Route {
             insecure_skip_verify: route.insecure_skip_verify(),
             handshake: route.version().map(ToString::to_string),
             own_cookie: route.cookie().is_some(),
+            flags: FlagsEntry::of(route.flags()),
             fallback: route.fallback_never().then(|| "never".into()),
         }
     }

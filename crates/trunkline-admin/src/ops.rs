@@ -432,6 +432,7 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.fallback", a.fallback != b.fallback),
         ("node.tls", a.tls != b.tls),
         ("node.handshake", a.handshake != b.handshake),
+        ("node.flags", a.flags != b.flags),
         ("node.hidden", a.hidden != b.hidden),
         ("node.timeouts", a.timeouts != b.timeouts),
         ("node.admin", a.admin != b.admin),

@@ -180,6 +180,12 @@ pub(crate) struct RouteArgs {
     /// A file with the cookie that replaces the node's; only its owner may be able to read it.
     #[arg(long)]
     pub(crate) cookie_file: Option<PathBuf>,
+    /// Offer a flag over the connection or do not; may be given several times. Default: as the node does.
+    #[arg(long, value_name = "FLAG=BOOL", value_parser = flag)]
+    pub(crate) flag: Vec<(String, bool)>,
+    /// Have no connection to a peer that does not offer this flag; may be given several times.
+    #[arg(long, value_name = "FLAG")]
+    pub(crate) require: Vec<String>,
     /// Make the static routes the whole answer for the names this route matches.
     #[arg(long)]
     pub(crate) fallback_never: bool,
@@ -281,6 +287,12 @@ pub(crate) struct DemoArgs {
     /// Leave the cluster up until Ctrl-C, and print commands to try.
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+fn flag(text: &str) -> Result<(String, bool), String> {
+    let (name, on) = text.split_once('=').unwrap_or((text, "true"));
+    let on = on.parse().map_err(|_| format!("{on:?} is neither true nor false; write {name}=true or {name}=false"))?;
+    Ok((name.to_owned(), on))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use trunkline::registrar::NamesFile;
 use trunkline::{
-    Address, DialTimes, IdentityFiles, Listen, Node, NodeBuilder, NodeName, Policy, ProfileFiles, ProfileSource,
+    Address, DialTimes, Flag, IdentityFiles, Listen, Node, NodeBuilder, NodeName, Policy, ProfileFiles, ProfileSource,
     ServerFiles, ServerSource, StartError,
 };
 use trunkline_config::{
@@ -95,6 +95,9 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
         .times(DialTimes { tcp: times.tcp, tls: times.tls, handshake: times.handshake })
         .tls(node.tls)
         .handshake(node.handshake.clone());
+    for flag in Flag::ALL {
+        builder = builder.flag(*flag, node.flags.has(*flag));
+    }
     for (id, registrar) in &config.registrars {
         builder = match registrar {
             ResolverConfig::Embedded { address, cookie } => {

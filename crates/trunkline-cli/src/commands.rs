@@ -9,7 +9,7 @@ use trunkline_admin::api::{
     AddRoute, Body, CallReply, Changed, DisconnectRequest, Explanation, MessageRequest, Patterns, Peer, PingRequest,
     Pong, RemoveRoute, Route, Status,
 };
-use trunkline_config::{Config, Layers, RouteEntry};
+use trunkline_config::{Config, FlagsEntry, Layers, RouteEntry};
 
 use crate::args::{Admin, At, ConfigArgs, MessageArgs, RouteArgs, RoutesCommand};
 use crate::boot;
@@ -120,7 +120,9 @@ fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {
     // The node resolves relative paths against its own file, which is not where this command runs.
     let cookie_file = args.cookie_file.map(std::path::absolute).transpose().map_err(Failed::usage)?;
     let cookie_file = cookie_file.map(|path| path.to_string_lossy().into_owned());
+    let flags = FlagsEntry { require: args.require, set: args.flag.into_iter().collect() };
     Ok(RouteEntry {
+        flags: (flags != FlagsEntry::default()).then_some(flags),
         weight: Some(args.weight),
         host: args.host,
         port: args.port,
@@ -167,11 +169,18 @@ fn routes_text(routes: &[Route]) -> String {
             tls,
             route.tls_profile.clone().unwrap_or_default(),
             if route.own_cookie { "its own".into() } else { String::new() },
+            route.flags.as_ref().map(flags_text).unwrap_or_default(),
             route.fallback.clone().unwrap_or_default(),
         ]
     };
     let rows: Vec<_> = routes.iter().map(row).collect();
-    table(&["MATCH", "WEIGHT", "TO", "TLS", "PROFILE", "COOKIE", "FALLBACK"], &rows)
+    table(&["MATCH", "WEIGHT", "TO", "TLS", "PROFILE", "COOKIE", "FLAGS", "FALLBACK"], &rows)
+}
+
+/// `-priorities` is off, `+priorities` on, `!priorities` required.
+fn flags_text(flags: &FlagsEntry) -> String {
+    let set = flags.set.iter().map(|(flag, on)| format!("{}{flag}", if *on { '+' } else { '-' }));
+    set.chain(flags.require.iter().map(|flag| format!("!{flag}"))).collect::<Vec<_>>().join(" ")
 }
 
 pub(crate) async fn ping(at: At, name: &str, wait: Duration, output: &Output) -> Result<(), Failed> {

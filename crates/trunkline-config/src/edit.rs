@@ -370,6 +370,17 @@ fn render(entry: &RouteEntry) -> Result<String, EditError> {
     put("handshake", entry.handshake.as_deref().map(scalar));
     put("cookie_file", entry.cookie_file.as_deref().map(scalar));
     put("cookie_env", entry.cookie_env.as_deref().map(scalar));
+    put(
+        "flags",
+        entry.flags.as_ref().map(|flags| {
+            let mut fields: Vec<_> = flags.set.iter().map(|(flag, on)| (flag.as_str(), on.to_string())).collect();
+            if !flags.require.is_empty() {
+                let require: Vec<_> = flags.require.iter().map(|flag| scalar(flag)).collect();
+                fields.push(("require", format!("[{}]", require.join(", "))));
+            }
+            braces(&fields)
+        }),
+    );
     put("fallback", entry.fallback.as_deref().map(scalar));
     put(
         "override",

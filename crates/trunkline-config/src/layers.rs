@@ -67,6 +67,7 @@ const PATHS: &[&str] = &[
     "node.cookie_file",
     "node.data_dir",
     "node.fallback",
+    "node.flags",
     "node.handshake",
     "node.hidden",
     "node.listen",

@@ -51,7 +51,7 @@ pub use layers::{Layers, RESERVED_VARIABLES};
 pub use node::{
     AdminConfig, Advertise, CertificateFiles, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, Timeouts,
 };
-pub use route::{OverrideEntry, RouteContext, RouteEntry};
+pub use route::{FlagsEntry, OverrideEntry, RouteContext, RouteEntry};
 pub use secret::AdminToken;
 
 /// A documented sample configuration. It loads once the file `secrets/cookie` beside it exists.

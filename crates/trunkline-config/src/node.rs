@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Address, Cookie, Fallback, Host, NodeName, ResolverId, Version};
+use trunkline_route::{Address, Cookie, Fallback, Flag, Host, NodeName, PeerFlags, ResolverId, Version};
 
 use crate::fields::{Fields, Reader, pattern_message};
 use crate::secret::AdminToken;
@@ -32,6 +32,8 @@ pub struct NodeConfig {
     pub tls: bool,
     /// The handshake version of routes that name none. Default: `TLK/1`.
     pub handshake: Version,
+    /// The flags offered over connections whose route does not mention them (`flags`). Default: all.
+    pub flags: PeerFlags,
     /// Whether the node stays unknown to the registrar. Default: `false`.
     pub hidden: bool,
     /// How long each step of a lookup may take.
@@ -163,7 +165,7 @@ pub enum AdminConfig {
 pub(crate) const EMBEDDED: &str = "embedded";
 pub(crate) const NONE: &str = "none";
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "name",
     "data_dir",
     "cookie_file",
@@ -174,6 +176,7 @@ const KEYS: [&str; 13] = [
     "fallback",
     "tls",
     "handshake",
+    "flags",
     "hidden",
     "timeouts",
     "admin",
@@ -229,6 +232,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         false => Some(Version::native(1)),
         true => fields.parsed(reader, "handshake", str::parse::<Version>),
     };
+    let flags = flags(reader, &fields);
     let hidden = fields.bool(reader, "hidden").unwrap_or(false);
     let timeouts = timeouts(reader, &fields);
     let admin = admin(reader, &fields, data_dir.as_ref());
@@ -242,6 +246,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         fallback: fallback?,
         tls,
         handshake: handshake?,
+        flags: flags?,
         hidden,
         timeouts: timeouts?,
         admin: admin?,
@@ -399,6 +404,19 @@ fn registrar_address(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Add
         false => Some(default.port),
     };
     Some(Address { host: host?, port: port? })
+}
+
+fn flags(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<PeerFlags> {
+    if !fields.has("flags") {
+        return Some(PeerFlags::ALL);
+    }
+    let known: Vec<&str> = Flag::ALL.iter().map(|flag| flag.as_str()).collect();
+    let inner = fields.fields(reader, "flags", &known)?;
+    let set = |set: PeerFlags, flag: &Flag| match inner.bool(reader, flag.as_str()) {
+        Some(on) => set.with(*flag, on),
+        None => set,
+    };
+    Some(Flag::ALL.iter().fold(PeerFlags::ALL, set))
 }
 
 fn timeouts(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Timeouts> {

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU16;
 use std::path::Path;
@@ -5,14 +6,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use trunkline_matcher::RoutePattern;
 use trunkline_route::{
-    Cookie, DEFAULT_WEIGHT, EndpointOverride, Host, NetworkRoute, NetworkRouteBuilder, ResolverId, TlsProfileId,
-    Version,
+    Cookie, DEFAULT_WEIGHT, EndpointOverride, Flag, FlagPolicy, Host, NetworkRoute, NetworkRouteBuilder, ResolverId,
+    TlsProfileId, Version,
 };
 
 use crate::error::{FieldProblem, RouteError};
 use crate::fields::{Fields, Reader, pattern_message};
 use crate::secret::Surroundings;
-use crate::tree::Node;
+use crate::tree::{Node, Value};
 
 /// One item of `routes:`, as written in the file and as given to the admin interface (JSON has the same keys).
 ///
@@ -50,6 +51,9 @@ pub struct RouteEntry {
     /// The variable that holds this route's cookie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie_env: Option<String>,
+    /// What is offered over the connection, flag by flag, and what is required of the peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<FlagsEntry>,
     /// Only `never`: the static routes are the whole answer for names this route matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
@@ -77,6 +81,47 @@ pub struct OverrideEntry {
     /// Ask for this handshake version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake: Option<String>,
+}
+
+/// What a [`RouteEntry`] says of flags; a flag that is not mentioned is as the node has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlagsEntry {
+    /// Flags the peer must offer, or there is no connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub require: Vec<String>,
+    /// Flags switched on or off, by name.
+    #[serde(flatten)]
+    pub set: BTreeMap<String, bool>,
+}
+
+impl FlagsEntry {
+    /// What a route says of flags; `None` when it mentions none.
+    pub fn of(policy: FlagPolicy) -> Option<Self> {
+        let required = policy.required();
+        let set = policy.mentioned().filter(|(flag, _)| !required.has(*flag));
+        let this = Self {
+            require: required.iter().map(|flag| flag.to_string()).collect(),
+            set: set.map(|(flag, on)| (flag.to_string(), on)).collect(),
+        };
+        (this != Self::default()).then_some(this)
+    }
+
+    fn policy(&self, check: &mut Check) -> FlagPolicy {
+        let mut policy = FlagPolicy::default();
+        for (name, on) in &self.set {
+            if let Some(flag) = check.parsed(&format!("flags.{name}"), Some(name), str::parse::<Flag>) {
+                policy = policy.set(flag, *on);
+            }
+        }
+        for name in &self.require {
+            let Some(flag) = check.parsed("flags.require", Some(name), str::parse::<Flag>) else { continue };
+            if self.set.get(name) == Some(&false) {
+                check.fail("flags.require", format!("{name} is required and switched off; leave one of the two out"));
+            }
+            policy = policy.require(flag);
+        }
+        policy
+    }
 }
 
 /// What a [`RouteEntry`] is read against.
@@ -136,6 +181,7 @@ struct Demands {
     version: Option<Version>,
     cookie: Option<Cookie>,
     fallback_never: bool,
+    flags: FlagPolicy,
 }
 
 impl Demands {
@@ -152,6 +198,9 @@ impl Demands {
         }
         if let Some(cookie) = self.cookie {
             builder = builder.cookie(cookie);
+        }
+        for (flag, on) in self.flags.mentioned() {
+            builder = if self.flags.required().has(flag) { builder.require(flag) } else { builder.flag(flag, on) };
         }
         if self.fallback_never {
             builder = builder.fallback_never();
@@ -223,6 +272,7 @@ impl RouteEntry {
             version: check.parsed("handshake", self.handshake.as_deref(), str::parse::<Version>),
             cookie,
             fallback_never: self.fallback.is_some(),
+            flags: self.flags.as_ref().map(|flags| flags.policy(check)).unwrap_or_default(),
         }
     }
 
@@ -282,7 +332,7 @@ impl RouteEntry {
     }
 }
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "match",
     "weight",
     "host",
@@ -293,6 +343,7 @@ const KEYS: [&str; 13] = [
     "handshake",
     "cookie_file",
     "cookie_env",
+    "flags",
     "fallback",
     "resolver",
     "override",
@@ -316,6 +367,7 @@ pub(crate) fn read_entry<'t>(reader: &mut Reader<'_>, node: &'t Node, path: &str
         handshake: fields.string(reader, "handshake"),
         cookie_file: fields.string(reader, "cookie_file"),
         cookie_env: fields.string(reader, "cookie_env"),
+        flags: flags(reader, &fields),
         fallback: fields.string(reader, "fallback"),
         resolver: fields.string(reader, "resolver"),
         overrides: match fields.has("override") {
@@ -332,6 +384,31 @@ pub(crate) fn read_entry<'t>(reader: &mut Reader<'_>, node: &'t Node, path: &str
     };
     let well_typed = reader.problems.len() == before;
     well_typed.then_some((entry, fields))
+}
+
+/// The flags under `flags`, each with whether it is on, and those under `require`. Names are checked by whoever knows
+/// them.
+fn flags(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<FlagsEntry> {
+    if !fields.has("flags") {
+        return None;
+    }
+    let known: Vec<&str> = Flag::ALL.iter().map(|flag| flag.as_str()).chain(["require"]).collect();
+    let inner = fields.fields(reader, "flags", &known)?;
+    let set = Flag::ALL.iter().filter_map(|flag| Some((flag.as_str().to_owned(), inner.bool(reader, flag.as_str())?)));
+    let set = set.collect();
+    let items = if inner.has("require") { inner.list(reader, "require").unwrap_or_default() } else { &[] };
+    let mut require = Vec::new();
+    for item in items {
+        match &item.value {
+            Value::Text(text) => require.push(text.clone()),
+            _ => reader.problem(
+                &item.at,
+                inner.path("require"),
+                format!("expected a flag's name, found {}", item.kind()),
+            ),
+        }
+    }
+    Some(FlagsEntry { require, set })
 }
 
 /// 0 is let through here: [`RouteEntry::to_route`] refuses it with a remedy.

@@ -62,6 +62,9 @@ pub enum AttemptError {
     /// No TLS in time.
     #[error("TLS: no answer within {0:?}")]
     TlsTimeout(Duration),
+    /// One end demands a flag that the other does not offer.
+    #[error("{0}")]
+    Flags(String),
     /// The version demanded is not spoken here or there.
     #[error("{0}")]
     Version(String),
@@ -88,7 +91,8 @@ pub enum Next {
 }
 
 impl AttemptError {
-    /// The stage in which it happened: `resolve`, `dns`, `tcp`, `tls`, `handshake`, `name`, `version`, `local`.
+    /// The stage in which it happened: `resolve`, `dns`, `tcp`, `tls`, `handshake`, `name`, `version`,
+    /// `flags`, `local`.
     pub fn stage(&self) -> &'static str {
         match self {
             Self::Resolve(_) | Self::ResolveEmpty | Self::ResolveTimeout(_) => "resolve",
@@ -97,6 +101,7 @@ impl AttemptError {
             Self::Tls(_) | Self::TlsTimeout(_) => "tls",
             Self::WrongName { .. } | Self::NameInUse(_) | Self::Myself => "name",
             Self::Version(_) => "version",
+            Self::Flags(_) => "flags",
             Self::Local(_) | Self::Panicked => "local",
             Self::Handshake(_)
             | Self::HandshakeTimeout(_)
@@ -111,7 +116,7 @@ impl AttemptError {
     pub fn next(&self) -> Next {
         match self {
             Self::Myself | Self::Local(_) => Next::Stop,
-            Self::Version(_) => Next::Route,
+            Self::Version(_) | Self::Flags(_) => Next::Route,
             _ => Next::Candidate,
         }
     }

@@ -73,7 +73,7 @@ impl Memory {
             AttemptError::WrongName { .. } | AttemptError::NameInUse(_) => {
                 (Scope::Name(attempt.target.clone()), ms(10_000), ms(10_000))
             }
-            AttemptError::Version(_) => return self.name_failed(now, &attempt.target, error),
+            AttemptError::Version(_) | AttemptError::Flags(_) => return self.name_failed(now, &attempt.target, error),
             _ => return,
         };
         let term = Term { base, cap };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
-use trunkline_route::{Cookie, NodeName, TlsMode};
+use trunkline_route::{Cookie, Flag, NodeName, PeerFlags, TlsMode};
 
 use crate::handshake::{CloseCode, Incarnation, LinkId};
 use crate::mailbox::lock;
@@ -50,6 +50,8 @@ pub struct LinkInfo {
     pub tls: TlsMode,
     /// The cookie both ends proved.
     pub cookie: Cookie,
+    /// What both ends agreed on.
+    pub flags: PeerFlags,
     /// The other end's software, in its own words.
     pub software: String,
 }
@@ -137,6 +139,9 @@ pub enum SendError {
     /// More than 16,384 different names were used over one link.
     #[error("over 16384 different service names were used on this link")]
     TooManyNames,
+    /// The two ends did not agree on what this takes.
+    #[error("{0} is not agreed on with this peer; switch the flag on at both ends, in the route and at the node")]
+    Unsupported(Flag),
 }
 
 /// Why a call has no answer.
@@ -236,10 +241,14 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(info: LinkInfo, peer_window: Window, own_window: Window) -> Self {
         Self {
-            info,
             own_window,
             behind: AtomicBool::new(false),
-            out: Mutex::new(Out { outbox: Outbox::new(peer_window), scheduled: false, closing: None, messages: 0 }),
+            out: Mutex::new(Out {
+                outbox: Outbox::new(peer_window, info.flags),
+                scheduled: false,
+                closing: None,
+                messages: 0,
+            }),
             wake: Notify::new(),
             credit: Notify::new(),
             calls: Mutex::default(),
@@ -250,6 +259,7 @@ impl Shared {
             counters: Counters::default(),
             held: AtomicBool::new(false),
             probes: AtomicUsize::new(0),
+            info,
         }
     }
 
@@ -306,6 +316,7 @@ impl Shared {
             Refused::Full => SendError::Full,
             Refused::TooLarge { limit } => SendError::TooLarge { len, limit },
             Refused::TooManyNames => SendError::TooManyNames,
+            Refused::Unsupported(flag) => SendError::Unsupported(flag),
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use trunkline_route::{NodeName, TlsMode};
+use trunkline_route::{Disagreement, FlagTerms, NodeName, PeerFlags, TlsMode};
 
 use crate::gate::{Gate, GateLimits, SlotId};
 use crate::handshake::{
@@ -293,12 +293,21 @@ impl Offered {
         &self.offer
     }
 
-    /// Lets the link stand.
+    /// Whether the caller's flags meet these terms.
     ///
     /// # Errors
-    /// [`DialError::HandshakeEnded`] when the caller is gone.
-    pub async fn accept(mut self, epoch: u64) -> Result<Standing, DialError> {
-        let body = self.machine.accept(&Params { epoch, ..self.params.clone() })?;
+    /// [`Disagreement`]; send the caller away with it.
+    pub fn agree(&self, flags: FlagTerms) -> Result<PeerFlags, Disagreement> {
+        flags.agree(self.offer.params.flags)
+    }
+
+    /// Lets the link stand, on these terms; ask [`Offered::agree`] first.
+    ///
+    /// # Errors
+    /// [`DialError::HandshakeEnded`] when the caller is gone, [`DialError::Flags`] when the terms do not meet.
+    pub async fn accept(mut self, epoch: u64, flags: FlagTerms) -> Result<Standing, DialError> {
+        let agreed = flags.agree(self.offer.params.flags)?;
+        let body = self.machine.accept(&Params { epoch, flags, ..self.params.clone() })?;
         tokio::time::timeout_at(self.deadline, self.pipe.send(&body))
             .await
             .map_err(|_| DialError::HandshakeTimeout(self.limits.answer))?
@@ -313,14 +322,20 @@ impl Offered {
             address: self.address,
             tls: TlsMode::CookieOnly,
             cookie: self.offer.cookie,
+            flags: agreed,
             software: self.offer.params.software.clone(),
         };
         Ok(Standing { pipe: self.pipe, info, peer: self.offer.params, limits: self.limits })
     }
 
     /// Sends the caller away with a reason.
-    pub async fn close(mut self, code: CloseCode) {
-        let body = self.machine.close(code, "");
+    pub async fn close(self, code: CloseCode) {
+        self.close_with(code, "").await;
+    }
+
+    /// Sends the caller away with a reason and words, at most 255 bytes of them.
+    pub async fn close_with(mut self, code: CloseCode, text: &str) {
+        let body = self.machine.close(code, text);
         let last = async {
             let _ = self.pipe.send(&body).await;
             self.pipe.end().await;

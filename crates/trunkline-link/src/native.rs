@@ -11,7 +11,7 @@ use rustls::AlertDescription;
 use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use trunkline_route::{Attempt, Cookie, NodeName, TlsMode};
+use trunkline_route::{Attempt, Cookie, Disagreement, FlagTerms, NodeName, TlsMode};
 
 use crate::courtesy::{Courtesy, Farewells};
 use crate::gate::GateLimits;
@@ -101,6 +101,9 @@ impl Default for DialTimes {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
+    /// One end demands a flag that the other does not offer.
+    #[error(transparent)]
+    Flags(#[from] Disagreement),
     /// The handshake inside TLS.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -237,6 +240,7 @@ impl Native {
             address,
             tls: attempt.tls.clone(),
             cookie: attempt.cookie.clone(),
+            flags: attempt.flags,
             params: self.params(),
             limits: self.limits,
             deadline,
@@ -298,6 +302,7 @@ pub struct Dialed {
     address: SocketAddr,
     tls: TlsMode,
     cookie: Cookie,
+    flags: FlagTerms,
     params: Params,
     limits: NativeLimits,
     deadline: Instant,
@@ -336,6 +341,7 @@ impl Dialed {
             known_epoch: claims.known_epoch,
             have_link: claims.have_link,
             replaces: claims.replaces,
+            flags: self.flags,
             ..self.params.clone()
         };
         let whole = async {
@@ -348,6 +354,7 @@ impl Dialed {
         let accepted = tokio::time::timeout_at(self.deadline, whole)
             .await
             .map_err(|_| DialError::HandshakeTimeout(self.times.handshake))??;
+        let flags = self.flags.agree(accepted.params.flags)?;
         let info = LinkInfo {
             peer: self.verified.name,
             incarnation: self.verified.incarnation,
@@ -358,6 +365,7 @@ impl Dialed {
             address: self.address,
             tls: self.tls,
             cookie: self.cookie,
+            flags,
             software: accepted.params.software.clone(),
         };
         Ok(Standing { pipe: self.courtesy.into_pipe(), info, peer: accepted.params, limits: self.limits })

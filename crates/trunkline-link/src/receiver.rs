@@ -80,7 +80,7 @@ impl Receiver {
             decoder,
             backlog: window.link.saturating_add(window.max_message as u64),
             withheld: false,
-            inbound: Inbound::new(shared.own_window),
+            inbound: Inbound::new(shared.own_window, shared.info.flags),
             effects: Effects {
                 shared,
                 directory,
@@ -372,6 +372,7 @@ mod tests {
                 address: "127.0.0.1:1".parse().unwrap(),
                 tls: trunkline_route::TlsMode::CookieOnly,
                 cookie: trunkline_route::Cookie::new("a cookie both ends hold").unwrap(),
+                flags: trunkline_route::PeerFlags::ALL,
                 software: String::new(),
             };
             let shared = Arc::new(Shared::new(info, peer, own));

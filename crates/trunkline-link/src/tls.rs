@@ -1,6 +1,7 @@
 //! TLS 1.3 configurations: who shows which certificate, and who checks it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::client::Resumption;
@@ -138,8 +139,12 @@ impl ClientTls {
 }
 
 /// A store of those of the certificates that have not expired.
-fn roots(given: &[CertificateDer<'static>], provider: &CryptoProvider) -> Result<RootCertStore, TlsError> {
-    let (mut store, mut expired, now) = (RootCertStore::empty(), None, UnixTime::now());
+fn roots(
+    given: &[CertificateDer<'static>],
+    provider: &CryptoProvider,
+    now: UnixTime,
+) -> Result<RootCertStore, TlsError> {
+    let (mut store, mut expired) = (RootCertStore::empty(), None);
     for root in given {
         match in_its_time(root, provider, now) {
             Ok(()) => store.add(root.clone()).map_err(|e| TlsError::Roots(e.to_string()))?,
@@ -156,7 +161,7 @@ impl Ready {
     fn new(profile: &TlsProfile) -> Result<Self, TlsError> {
         let provider = provider()?;
         let roots = match &profile.roots {
-            Some(given) => roots(given, &provider)?,
+            Some(given) => roots(given, &provider, UnixTime::now())?,
             None => {
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -206,6 +211,10 @@ impl Ready {
     }
 }
 
+fn unix_time(time: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
 fn server_name(text: &str) -> Result<ServerName<'static>, TlsError> {
     ServerName::try_from(text.to_owned()).map_err(|_| TlsError::ServerName(text.to_owned()))
 }
@@ -239,17 +248,17 @@ impl ServerProfile {
         self
     }
 
-    fn config(&self) -> Result<ServerConfig, TlsError> {
+    fn config(&self, now: UnixTime) -> Result<ServerConfig, TlsError> {
         let broken = |e: rustls::Error| TlsError::Certificate(e.to_string());
         let provider = provider()?;
-        self.identity.check(&provider, UnixTime::now())?;
+        self.identity.check(&provider, now)?;
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(broken)?;
         let builder = match &self.client_roots {
             None => builder.with_no_client_auth(),
             Some(given) => {
-                let roots = Arc::new(roots(given, &provider)?);
+                let roots = Arc::new(roots(given, &provider, now)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
                 let verifier = if self.client_optional { verifier.allow_unauthenticated() } else { verifier };
                 builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::Roots(e.to_string()))?)
@@ -282,7 +291,19 @@ impl ServerTls {
     /// # Errors
     /// [`TlsError`] for a certificate, key or roots that cannot be used now.
     pub fn new(profile: &ServerProfile) -> Result<Self, TlsError> {
-        let config = Arc::new(ArcSwap::from_pointee(profile.config()?));
+        Self::ready(profile, UnixTime::now())
+    }
+
+    /// As [`ServerTls::new`], judged at another time.
+    ///
+    /// # Errors
+    /// As [`ServerTls::new`].
+    pub fn as_of(profile: &ServerProfile, time: SystemTime) -> Result<Self, TlsError> {
+        Self::ready(profile, unix_time(time))
+    }
+
+    fn ready(profile: &ServerProfile, now: UnixTime) -> Result<Self, TlsError> {
+        let config = Arc::new(ArcSwap::from_pointee(profile.config(now)?));
         Ok(Self { config, asks_for_certificates: profile.client_roots.is_some() })
     }
 
@@ -299,7 +320,7 @@ impl ServerTls {
     /// # Errors
     /// As [`ServerTls::new`]; the profile in use stays in use.
     pub fn replace(&self, profile: &ServerProfile) -> Result<(), TlsError> {
-        self.config.store(Arc::new(profile.config()?));
+        self.config.store(Arc::new(profile.config(UnixTime::now())?));
         Ok(())
     }
 

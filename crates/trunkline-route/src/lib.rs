@@ -22,6 +22,7 @@
 
 mod cookie;
 mod endpoint;
+mod flags;
 mod id;
 mod name;
 mod route;
@@ -29,6 +30,7 @@ mod version;
 
 pub use cookie::{Cookie, CookieError, MIN_COOKIE_LEN, STRONG_COOKIE_BITS};
 pub use endpoint::{Address, Endpoint, EndpointError, EndpointOverride, Host, MAX_HOST_LEN};
+pub use flags::{Disagreement, Flag, FlagPolicy, FlagTerms, PeerFlags, UnknownFlag};
 pub use id::{IdError, ResolverId, TlsProfileId};
 pub use name::{MAX_NAME_LEN, NameError, NodeName};
 pub use route::{

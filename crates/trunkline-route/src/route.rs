@@ -5,7 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::{
-    Address, Cookie, Endpoint, EndpointError, EndpointOverride, Host, NodeName, ResolverId, TlsProfileId, Version,
+    Address, Cookie, Endpoint, EndpointError, EndpointOverride, Flag, FlagPolicy, FlagTerms, Host, NodeName, PeerFlags,
+    ResolverId, TlsProfileId, Version,
 };
 
 /// The weight of a route that names none. Higher is tried earlier.
@@ -105,12 +106,14 @@ pub struct Defaults {
     pub tls: bool,
     /// The handshake version. Default: `TLK/1`.
     pub version: Version,
+    /// The flags offered. Default: all.
+    pub flags: PeerFlags,
 }
 
 impl Defaults {
-    /// Defaults with this cookie, no certificate checks and `TLK/1`.
+    /// Defaults with this cookie, no certificate checks, `TLK/1` and every flag.
     pub fn new(cookie: Cookie) -> Self {
-        Self { cookie, tls: false, version: Version::native(1) }
+        Self { cookie, tls: false, version: Version::native(1), flags: PeerFlags::ALL }
     }
 }
 
@@ -133,6 +136,7 @@ struct RoutePolicy {
     version: Option<Version>,
     cookie: Option<Cookie>,
     fallback_never: bool,
+    flags: FlagPolicy,
 }
 
 impl NetworkRoute {
@@ -190,6 +194,11 @@ impl NetworkRoute {
     /// The handshake version it demands.
     pub fn version(&self) -> Option<&Version> {
         self.policy.version.as_ref()
+    }
+
+    /// What it says of flags.
+    pub fn flags(&self) -> FlagPolicy {
+        self.policy.flags
     }
 
     /// Whether the route makes the static routes the whole answer for its names.
@@ -261,6 +270,7 @@ impl RoutePolicy {
                 .or(answer.version)
                 .unwrap_or_else(|| defaults.version.clone()),
             cookie: self.cookie.clone().unwrap_or_else(|| defaults.cookie.clone()),
+            flags: self.flags.terms(defaults.flags),
         }
     }
 }
@@ -316,6 +326,18 @@ impl<S> NetworkRouteBuilder<S> {
         self
     }
 
+    /// Offer this flag over the connection, or do not. Default: as the node does.
+    pub fn flag(mut self, flag: Flag, on: bool) -> Self {
+        self.route.policy.flags = self.route.policy.flags.set(flag, on);
+        self
+    }
+
+    /// Offer this flag, and have no connection to a peer that does not.
+    pub fn require(mut self, flag: Flag) -> Self {
+        self.route.policy.flags = self.route.policy.flags.require(flag);
+        self
+    }
+
     /// Make the static routes the whole answer for the names this route matches.
     pub fn fallback_never(mut self) -> Self {
         self.route.policy.fallback_never = true;
@@ -357,6 +379,8 @@ pub struct Attempt {
     pub version: Version,
     /// The cookie both ends must hold.
     pub cookie: Cookie,
+    /// What is offered to the peer, and demanded of it.
+    pub flags: FlagTerms,
 }
 
 /// Where an attempt came from: carried by every record of a lookup.

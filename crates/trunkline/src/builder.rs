@@ -7,7 +7,9 @@ use trunkline_dial::plan::Policy;
 use trunkline_link::{DialTimes, NativeLimits};
 use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{Registrar, Resolver};
-use trunkline_route::{Address, Cookie, Fallback, NetworkRoute, NodeName, ResolverId, TlsProfileId, Version};
+use trunkline_route::{
+    Address, Cookie, Fallback, Flag, NetworkRoute, NodeName, PeerFlags, ResolverId, TlsProfileId, Version,
+};
 
 use crate::certificates::{CHECK, ProfileSource, ServerSource};
 use crate::{Node, StartError};
@@ -90,6 +92,7 @@ pub struct NodeBuilder {
     pub(crate) limits: NativeLimits,
     pub(crate) tls: bool,
     pub(crate) version: Version,
+    pub(crate) flags: PeerFlags,
     pub(crate) hidden: bool,
 }
 
@@ -111,6 +114,7 @@ impl NodeBuilder {
             limits: NativeLimits::default(),
             tls: false,
             version: Version::native(1),
+            flags: PeerFlags::ALL,
             hidden: false,
         }
     }
@@ -228,6 +232,12 @@ impl NodeBuilder {
     /// The handshake version of routes that say nothing. Default: `TLK/1`.
     pub fn handshake(mut self, version: Version) -> Self {
         self.version = version;
+        self
+    }
+
+    /// Offers this flag over connections whose route does not mention it, or does not. Default: every flag is offered.
+    pub fn flag(mut self, flag: Flag, on: bool) -> Self {
+        self.flags = self.flags.with(flag, on);
         self
     }
 

@@ -10,7 +10,7 @@ use trunkline_dial::pair::{Claims, OnOffer};
 use trunkline_link::handshake::{CloseCode, Credential};
 use trunkline_link::{CredentialsFn, FirstFrameHook, Hooks, Link, Offered};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Cookie, NodeName};
+use trunkline_route::{Cookie, Disagreement, NodeName};
 
 use crate::builder::Listen;
 use crate::connection::Live;
@@ -63,6 +63,17 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered) {
     if node.is_shutting_down() {
         return offered.close(CloseCode::GoingAway).await;
     }
+    let flags = node.flags_for(&from);
+    if let Err(disagreement) = offered.agree(flags) {
+        tracing::warn!(peer = %from, %disagreement, "refused");
+        // In the caller's words: what it lacks is what this end requires.
+        let text = match disagreement {
+            Disagreement::PeerLacks(flags) => format!("it requires {flags}"),
+            Disagreement::PeerRequires(flags) => format!("it does not offer {flags}"),
+            other => other.to_string(),
+        };
+        return offered.close_with(CloseCode::Flags, &text).await;
+    }
     let mut challenged = None;
     let epoch = loop {
         match node.registry.offer(&from, link_id, offer.incarnation, claims, challenged) {
@@ -83,7 +94,7 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered) {
             Verdict::Full => return offered.close(CloseCode::TooManyLinks).await,
         }
     };
-    let standing = match offered.accept(epoch).await {
+    let standing = match offered.accept(epoch, flags).await {
         Ok(standing) => standing,
         Err(_) => {
             node.registry.down(&from, link_id);

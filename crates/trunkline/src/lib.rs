@@ -65,8 +65,8 @@ pub use trunkline_link::{Issued, LabAuthority};
 pub use trunkline_matcher::{AccessPattern, PatternError};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
-    Address, Cookie, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Host, NameError, NetworkRoute, NodeName,
-    Origin, ResolverId, Source, TlsMode, TlsProfileId, Version,
+    Address, Cookie, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Flag, FlagPolicy, Host, NameError,
+    NetworkRoute, NodeName, Origin, PeerFlags, ResolverId, Source, TlsMode, TlsProfileId, Version,
 };
 
 /// A name no service can have. A call to it is answered `NoService` by any node that lives: that is a ping.

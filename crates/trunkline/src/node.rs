@@ -22,7 +22,8 @@ use trunkline_matcher::{AccessPattern, PatternIndex};
 use trunkline_registrar::{Lease, Registrar, Registration, Resolver};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{
-    Address, Cookie, Defaults, Endpoint, NameError, NetworkRoute, NodeName, ResolverId, TlsMode, TlsProfileId, Version,
+    Address, Cookie, Defaults, Endpoint, FlagTerms, NameError, NetworkRoute, NodeName, ResolverId, TlsMode,
+    TlsProfileId, Version,
 };
 
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
@@ -232,6 +233,12 @@ impl Inner {
         })
     }
 
+    /// Policy belongs to the name: what is offered to a peer that dialled, and demanded of it.
+    pub(crate) fn flags_for(&self, name: &NodeName) -> FlagTerms {
+        let policy = self.routes.matching(name).first().map(|best| best.route.flags()).unwrap_or_default();
+        policy.terms(self.defaults.flags)
+    }
+
     /// The cookie of a name no route has one for: a `peers` entry claims it in both directions.
     fn cookie_for(&self, name: &NodeName) -> &Cookie {
         peer_cookie(&self.peers, name).unwrap_or(&self.defaults.cookie)
@@ -429,7 +436,7 @@ impl Node {
             discovery,
             routes,
             peers,
-            defaults: Defaults { cookie, tls: builder.tls, version: builder.version },
+            defaults: Defaults { cookie, tls: builder.tls, version: builder.version, flags: builder.flags },
             policy: builder.policy,
             times: builder.times,
             memory: Mutex::default(),

@@ -134,6 +134,7 @@ fn attempt_error(error: DialError, own_address: bool) -> AttemptError {
     match error {
         DialError::Handshake(HandshakeError::Closed { code, text }) => match code {
             CloseCode::Duplicate | CloseCode::LostTie => AttemptError::Adopted,
+            CloseCode::Flags => AttemptError::Flags(format!("the peer refused: {text}")),
             CloseCode::NameInUse => AttemptError::NameInUse("the peer still talks to it".into()),
             code => AttemptError::Rejected(HandshakeError::Closed { code, text }.to_string()),
         },
@@ -145,6 +146,7 @@ fn attempt_error(error: DialError, own_address: bool) -> AttemptError {
         }
         DialError::Handshake(HandshakeError::WrongCookie) => AttemptError::WrongCookie,
         DialError::Handshake(HandshakeError::WrongName { actual, .. }) => AttemptError::WrongName { actual },
+        DialError::Flags(error) => AttemptError::Flags(error.to_string()),
         error @ DialError::UnknownVersion(..) => AttemptError::Version(error.to_string()),
         DialError::Handshake(error) => AttemptError::Handshake(error.to_string()),
         DialError::HandshakeEnded => AttemptError::Handshake("the peer closed in the middle".into()),

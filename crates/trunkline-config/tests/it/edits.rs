@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use trunkline_config::edit::{add_route, remove_route};
-use trunkline_config::{EditError, OverrideEntry, RouteContext, RouteEntry};
-use trunkline_route::NetworkRoute;
+use trunkline_config::{EditError, FlagsEntry, OverrideEntry, RouteContext, RouteEntry};
+use trunkline_route::{Flag, NetworkRoute};
 
 use super::Dir;
 
@@ -123,6 +123,9 @@ fn text() -> impl Strategy<Value = String> {
 fn entries() -> impl Strategy<Value = RouteEntry> {
     let over = (proptest::option::of(text()), any::<Option<u16>>(), any::<Option<bool>>())
         .prop_map(|(host, port, tls)| OverrideEntry { host, port, tls, handshake: None });
+    let flag = || prop::sample::select(Flag::ALL).prop_map(|flag| flag.to_string());
+    let flags = (prop::collection::vec(text(), 0..3), prop::collection::btree_map(flag(), any::<bool>(), 0..3))
+        .prop_map(|(require, set)| FlagsEntry { require, set });
     (
         text(),
         any::<Option<i64>>(),
@@ -131,14 +134,16 @@ fn entries() -> impl Strategy<Value = RouteEntry> {
         any::<Option<bool>>(),
         proptest::option::of(text()),
         proptest::option::of(over),
+        proptest::option::of(flags),
     )
-        .prop_map(|(pattern, weight, host, port, tls, cookie_file, overrides)| RouteEntry {
+        .prop_map(|(pattern, weight, host, port, tls, cookie_file, overrides, flags)| RouteEntry {
             weight,
             host,
             port,
             tls,
             cookie_file,
             overrides,
+            flags,
             ..RouteEntry::new(format!("new {pattern}"))
         })
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use trunkline_config::{AdminConfig, Config, Layers, RegistrarConfig, example};
-use trunkline_route::{Fallback, NodeName, Version};
+use trunkline_route::{Fallback, Flag, NodeName, PeerFlags, Version};
 
 use super::{Dir, SECRET, refused};
 
@@ -64,6 +64,7 @@ fn everything_the_schema_has_is_read() {
   fallback: never
   tls: true
   handshake: TLK/2
+  flags: { fragmentation: false }
   hidden: true
   timeouts: { dns_ms: 7 }
   admin: { listen: "127.0.0.1:4490", token_file: token }
@@ -74,7 +75,7 @@ peers:
   - { match: "billing@partner\\..*", cookie_file: cookie }
 routes:
   - { match: a, port: 1, tls: true, tls_profile: partner, insecure_skip_verify: true, handshake: TLK/1,
-      cookie_file: cookie, weight: -5, fallback: never }
+      cookie_file: cookie, weight: -5, fallback: never, flags: { priorities: false, require: [fragmentation] } }
   - { match: b, resolver: embedded, override: { host: h, port: 2, tls: true, handshake: TLK/1 } }
 "#,
         )
@@ -91,9 +92,29 @@ routes:
     assert!(config.peers[0].pattern.is_match("billing@partner.com"));
     assert_eq!(config.routes[0].weight, -5);
     assert!(config.routes[0].route.insecure_skip_verify() && config.routes[0].route.cookie().is_some());
+    assert_eq!(node.flags, PeerFlags::ALL.with(Flag::Fragmentation, false));
+    let terms = config.routes[0].route.flags().terms(node.flags);
+    let fragmentation = PeerFlags::NONE.with(Flag::Fragmentation, true);
+    assert_eq!((terms.offered.has(Flag::Priorities), terms.required), (false, fragmentation));
+    assert_eq!(terms.offered, node.flags.with(Flag::Priorities, false).with(Flag::Fragmentation, true));
     assert_eq!(config.routes[1].route.tls(), Some(true));
     let shown = format!("{config:?}");
     assert!(!shown.contains("canary") && !shown.contains("0123456789abcdef"), "{shown}");
+}
+
+#[test]
+fn flags_that_are_none_or_contradict_are_refused() {
+    let dir = Dir::new();
+    for (flags, parts) in [
+        ("{ prioritys: true }", &["routes[0].flags.prioritys", "did you mean `priorities`?"][..]),
+        ("{ priorities: 1 }", &["routes[0].flags.priorities", "expected true or false"]),
+        ("{ require: [warp] }", &["routes[0].flags.require", "\"warp\" is no flag", "priorities, fragmentation"]),
+        ("{ require: [7] }", &["routes[0].flags.require", "expected a flag's name"]),
+        ("{ require: [priorities], priorities: false }", &["routes[0].flags.require", "leave one of the two out"]),
+    ] {
+        refused(dir.with(&format!("routes: [{{ match: a, port: 1, flags: {flags} }}]\n")), parts);
+    }
+    refused(dir.node("  flags: { prioritys: true }\n"), &["node.flags.prioritys", "did you mean `priorities`?"]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The parameters in FINISH and ACCEPT: type `u8`, length `u16`, value.
 
+use trunkline_route::{FlagTerms, PeerFlags};
+
 use super::wire::Reader;
 use super::{HandshakeError, LinkId};
 
@@ -13,6 +15,8 @@ const REPLACES: u8 = 8;
 const ABANDON: u8 = 9;
 const EPOCH: u8 = 10;
 const MAILBOX_CREDIT: u8 = 11;
+const FLAGS_OFFERED: u8 = 12;
+const FLAGS_REQUIRED: u8 = 13;
 /// Types from here on may be skipped by who does not know them.
 const OPTIONAL: u8 = 128;
 const SOFTWARE: u8 = 130;
@@ -30,6 +34,8 @@ pub struct Params {
     pub link_credit: u32,
     /// The credit it grants each mailbox at the start, in bytes.
     pub mailbox_credit: u32,
+    /// The flags it offers, and those it demands.
+    pub flags: FlagTerms,
     /// The newest epoch it saw between these two lives (initiator only; 0 for none).
     pub known_epoch: u64,
     /// The live link it already holds (initiator only).
@@ -53,6 +59,7 @@ impl Default for Params {
             dead_after_ms: 15_000,
             link_credit: 0,
             mailbox_credit: 0,
+            flags: FlagTerms::default(),
             known_epoch: 0,
             have_link: None,
             replaces: None,
@@ -76,6 +83,8 @@ impl Params {
         put(DEAD_AFTER_MS, &self.dead_after_ms.to_be_bytes());
         put(LINK_CREDIT, &self.link_credit.to_be_bytes());
         put(MAILBOX_CREDIT, &self.mailbox_credit.to_be_bytes());
+        put(FLAGS_OFFERED, &self.flags.offered.to_bits().to_be_bytes());
+        put(FLAGS_REQUIRED, &self.flags.required.to_bits().to_be_bytes());
         put(KNOWN_EPOCH, &self.known_epoch.to_be_bytes());
         put(EPOCH, &self.epoch.to_be_bytes());
         if let Some(id) = &self.have_link {
@@ -105,6 +114,14 @@ impl Params {
                 DEAD_AFTER_MS => params.dead_after_ms = u32::from_be_bytes(value.array()?),
                 LINK_CREDIT => params.link_credit = u32::from_be_bytes(value.array()?),
                 MAILBOX_CREDIT => params.mailbox_credit = u32::from_be_bytes(value.array()?),
+                FLAGS_OFFERED => params.flags.offered = PeerFlags::from_bits(u32::from_be_bytes(value.array()?)),
+                FLAGS_REQUIRED => {
+                    let bits = u32::from_be_bytes(value.array()?);
+                    params.flags.required = PeerFlags::from_bits(bits);
+                    if params.flags.required.to_bits() != bits {
+                        return Err(HandshakeError::Malformed("a flag is required that this version does not know"));
+                    }
+                }
                 KNOWN_EPOCH => params.known_epoch = u64::from_be_bytes(value.array()?),
                 EPOCH => params.epoch = u64::from_be_bytes(value.array()?),
                 HAVE_LINK => params.have_link = Some(value.array()?),
@@ -139,8 +156,10 @@ mod tests {
     proptest! {
         #[test]
         fn p9_decoding_undoes_encoding(max_message: u32, epoch: u64, known: u64, have: Option<[u8; 16]>,
-                                       replaces: Option<[u8; 16]>, abandon: bool, software in "[a-z/0-9.]{0,20}") {
-            let params = Params { max_message, epoch, known_epoch: known, have_link: have, replaces, abandon, software,
+                                       replaces: Option<[u8; 16]>, abandon: bool, flags: (u32, u32),
+                                       software in "[a-z/0-9.]{0,20}") {
+            let flags = FlagTerms { offered: PeerFlags::from_bits(flags.0), required: PeerFlags::from_bits(flags.1) };
+            let params = Params { max_message, epoch, known_epoch: known, have_link: have, replaces, abandon, flags, software,
                                   ..Params::default() };
             prop_assert_eq!(Params::decode(&params.encode()).unwrap(), params);
         }

@@ -121,6 +121,8 @@ codes! {
         TooManyLinks = 9, "too_many_links";
         /// Closed on request of an operator or the program.
         Disconnected = 10, "disconnected";
+        /// One end demands a flag that the other does not offer.
+        Flags = 11, "flags_refused";
     }
 }
 

@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use bytes::{Buf, Bytes, BytesMut};
+use trunkline_route::{Flag, PeerFlags};
 
 use super::{Class, Credit, MAX_NAMES, Status, Window, cost};
 use crate::frame::{self, Flow, Header, ProtocolError};
@@ -34,6 +35,9 @@ pub trait Sink {
 #[derive(Debug)]
 pub struct Inbound {
     window: Window,
+    /// Flag bits that SEND may have, and whether a message may be in pieces.
+    allowed: u8,
+    fragments: u8,
     /// Bound ids, and the credit the peer still has with each.
     mailboxes: Vec<Credit>,
     /// Bound names: each once, for a second id would come with a second window.
@@ -61,10 +65,12 @@ enum Kind {
 const CUT: ProtocolError = ProtocolError("a frame is cut short");
 
 impl Inbound {
-    /// A reader that announced this window.
-    pub fn new(window: Window) -> Self {
+    /// A reader that announced this window, on a link with these flags.
+    pub fn new(window: Window, flags: PeerFlags) -> Self {
         Self {
             window,
+            allowed: if flags.has(Flag::Priorities) { frame::FLAG_HIGH } else { 0 },
+            fragments: if flags.has(Flag::Fragmentation) { frame::FLAG_FRAGMENT } else { 0 },
             mailboxes: vec![Credit::new(0)],
             names: HashSet::new(),
             link: [Credit::new(window.link); 2],
@@ -102,7 +108,7 @@ impl Inbound {
         }
         match header.kind {
             frame::SEND => {
-                let flags = self.flags(&mut p, frame::FLAG_HIGH)?;
+                let flags = self.flags(&mut p, self.allowed)?;
                 let from = p.try_get_u16().map_err(|_| CUT)?;
                 let to = u16::try_from(header.id).map_err(|_| ProtocolError("a name id is out of range"))?;
                 self.begin(Kind::Send { to, from, high: flags & frame::FLAG_HIGH != 0 }, flags, p, sink)?;
@@ -171,8 +177,8 @@ impl Inbound {
 
     fn flags(&self, p: &mut &[u8], allowed: u8) -> Result<u8, ProtocolError> {
         let flags = p.try_get_u8().map_err(|_| CUT)?;
-        if flags & !(allowed | frame::FLAG_FRAGMENT) != 0 {
-            return Err(ProtocolError("a reserved flag is set"));
+        if flags & !(allowed | self.fragments) != 0 {
+            return Err(ProtocolError("a flag is set that is reserved or was not agreed on"));
         }
         Ok(flags)
     }

@@ -2,6 +2,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
+use trunkline_route::{Flag, PeerFlags};
 
 use super::{Class, Credit, MAX_NAMES, Status, Window, cost};
 use crate::frame::{self, Header, MAX_PIECE};
@@ -32,6 +33,8 @@ pub enum Refused {
     TooManyNames,
     /// The name is empty or longer than 255 bytes.
     BadName,
+    /// The two ends did not agree on this.
+    Unsupported(Flag),
 }
 
 /// Everything one end has yet to write, in lanes, and the credit it may still use.
@@ -48,6 +51,7 @@ pub struct Outbox {
     mailbox_credit: Vec<Credit>,
     link_credit: [Credit; 2],
     window: Window,
+    flags: PeerFlags,
     waiting_replies: VecDeque<(u32, Status, Bytes)>,
     /// What they cost.
     waiting_cost: u64,
@@ -73,9 +77,13 @@ impl Lane {
 }
 
 impl Outbox {
-    /// An outbox towards a peer that announced this window.
-    pub fn new(window: Window) -> Self {
+    /// An outbox towards a peer that announced this window, on a link with these flags.
+    pub fn new(mut window: Window, flags: PeerFlags) -> Self {
+        if !flags.has(Flag::Fragmentation) {
+            window.max_message = window.max_message.min(MAX_PIECE);
+        }
         Self {
+            flags,
             control: Vec::new(),
             high: Lane::default(),
             normal: Lane::default(),
@@ -126,6 +134,9 @@ impl Outbox {
     /// # Errors
     /// [`Refused`] says why; nothing was queued and no credit taken.
     pub fn send(&mut self, to: &str, from: &str, body: &[u8], high: bool) -> Result<(), Refused> {
+        if high && !self.flags.has(Flag::Priorities) {
+            return Err(Refused::Unsupported(Flag::Priorities));
+        }
         let (to, from) = self.admit(to, from, body.len())?;
         let flags = if high { frame::FLAG_HIGH } else { 0 };
         self.message(frame::SEND, to.into(), flags, high, body, |out| out.put_u16(from));

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
+use trunkline_route::{Flag, PeerFlags};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -63,8 +64,8 @@ struct Wire {
 impl Wire {
     fn new() -> Self {
         Self {
-            out: Outbox::new(WINDOW),
-            inbound: Inbound::new(WINDOW),
+            out: Outbox::new(WINDOW, PeerFlags::ALL),
+            inbound: Inbound::new(WINDOW, PeerFlags::ALL),
             decoder: Decoder::default(),
             seen: Seen::default(),
         }
@@ -163,7 +164,8 @@ fn one_unread_mailbox_stops_its_senders_and_nobody_else() {
 #[test]
 fn a_quarter_of_the_window_not_granted_back_does_not_stop_the_largest_message() {
     let window = Window { link: 80_000, mailbox: 60_000, max_message: 60_000 };
-    let mut wire = Wire { out: Outbox::new(window), inbound: Inbound::new(window), ..Wire::new() };
+    let mut wire =
+        Wire { out: Outbox::new(window, PeerFlags::ALL), inbound: Inbound::new(window, PeerFlags::ALL), ..Wire::new() };
     // Both ends stay below the quarter at which credit goes back.
     wire.out.send("a", "", &[0; 14_000], false).unwrap();
     wire.out.send("a", "", &[0; 60_000], false).unwrap();
@@ -214,12 +216,12 @@ fn a_name_is_bound_once_and_names_are_bounded() {
         let header = Header { len: name.len(), kind: crate::frame::NAME, id: id as u32 };
         inbound.frame(header, name.as_bytes(), &mut Seen::default()).map(|_| ())
     };
-    let mut inbound = Inbound::new(WINDOW);
+    let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL);
     for id in 1..=MAX_NAMES {
         bind(&mut inbound, id, &format!("n{id}")).unwrap();
     }
     assert_eq!(bind(&mut inbound, MAX_NAMES + 1, "more").unwrap_err().0, "too many names are bound");
-    let mut inbound = Inbound::new(WINDOW);
+    let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL);
     bind(&mut inbound, 1, "x").unwrap();
     assert_eq!(bind(&mut inbound, 2, "x").unwrap_err().0, "a name is bound twice");
 }
@@ -249,7 +251,7 @@ fn closing_says_the_last_word() {
 #[test]
 fn broken_rules_are_named() {
     let check = |frames: &[(u8, u32, &[u8])], expected: &str| {
-        let mut inbound = Inbound::new(WINDOW);
+        let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL);
         let (mut result, mut seen) = (Ok(()), Seen::default());
         for (kind, id, payload) in frames {
             let header = Header { len: payload.len(), kind: *kind, id: *id };
@@ -261,7 +263,7 @@ fn broken_rules_are_named() {
     check(&[(0x30, 0, b"")], "an unknown frame type");
     check(&[(SEND, 1, &[0, 0, 0, 7])], "a name id is not bound");
     check(&[(NAME, 2, b"x")], "names are not bound in order");
-    check(&[(NAME, 1, b"x"), (SEND, 1, &[0x40, 0, 0, 7])], "a reserved flag is set");
+    check(&[(NAME, 1, b"x"), (SEND, 1, &[0x40, 0, 0, 7])], "a flag is set that is reserved or was not agreed on");
     check(&[(NAME, 1, b"x"), (SEND, 1, &[0, 0, 9, 7])], "a name id is not bound");
     check(&[(FRAG, 0, b"x")], "a fragment without a beginning");
     check(&[(FRAG, 7, b"x")], "a fragment of an unknown lane");
@@ -283,7 +285,7 @@ fn broken_rules_are_named() {
     check(&[(NAME, 1, b"x"), (SEND, 1, &[8, 0, 0, 0, 0, 0, 3, 7]), (FRAG, 0, b"12345")], "fragments do not add up");
     let big = [vec![0, 0, 0], vec![7; 40_000]].concat();
     check(&[(NAME, 1, b"x"), (SEND, 1, &big), (SEND, 1, &big), (SEND, 1, &big)], "credit is overdrawn");
-    let mut inbound = Inbound::new(WINDOW);
+    let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL);
     assert!(inbound.frame(Header { len: 0, kind: 0x99, id: 5 }, b"", &mut Seen::default()).is_ok());
 }
 
@@ -351,7 +353,7 @@ proptest! {
     fn frames_of_any_content_are_survived(
         frames in proptest::collection::vec((any::<u8>(), 0u32..4, proptest::collection::vec(any::<u8>(), 0..60)), 0..40),
     ) {
-        let mut inbound = Inbound::new(WINDOW);
+        let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL);
         let mut seen = Seen::default();
         for (kind, id, payload) in frames {
             let kind = if kind < 128 { kind % (FRAG + 1) } else { kind };
@@ -359,5 +361,33 @@ proptest! {
                 break;
             }
         }
+    }
+}
+
+/// A wire whose ends agreed on less than they could.
+fn without(flag: Flag) -> Wire {
+    let flags = PeerFlags::ALL.with(flag, false);
+    Wire { out: Outbox::new(WINDOW, flags), inbound: Inbound::new(WINDOW, flags), ..Wire::new() }
+}
+
+#[test]
+fn what_was_not_agreed_on_is_refused_where_it_begins_and_the_rest_goes() {
+    let mut wire = without(Flag::Priorities);
+    assert_eq!(wire.out.send("a", "", b"x", true), Err(Refused::Unsupported(Flag::Priorities)));
+    wire.out.send("a", "", &[0; MAX_PIECE + 1], false).unwrap();
+    wire.pass().unwrap();
+    let mut wire = without(Flag::Fragmentation);
+    assert_eq!(wire.out.send("a", "", &[0; MAX_PIECE + 1], false), Err(Refused::TooLarge { limit: MAX_PIECE }));
+    wire.out.send("a", "", &[0; MAX_PIECE], true).unwrap();
+    wire.pass().unwrap();
+}
+
+#[test]
+fn a_peer_that_uses_what_was_not_agreed_on_breaks_the_protocol() {
+    for (flag, len, high) in [(Flag::Priorities, 1, true), (Flag::Fragmentation, MAX_PIECE + 1, false)] {
+        let mut wire = Wire { out: Outbox::new(WINDOW, PeerFlags::ALL), ..without(flag) };
+        wire.out.send("a", "", &vec![0; len], high).unwrap();
+        let error = wire.pass().unwrap_err();
+        assert!(error.0.contains("not agreed on"), "{error}");
     }
 }

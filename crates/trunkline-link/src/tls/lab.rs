@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use trunkline_route::{Host, NodeName};
 use zeroize::Zeroizing;
 
-use super::{TlsError, provider};
+use super::{TlsError, provider, unix_time};
 
 /// The name of every such authority: one that is read back signs under it again.
 const AUTHORITY: &str = "trunkline lab authority";
@@ -100,8 +100,7 @@ impl LabAuthority {
         let algorithms = provider()?.signature_verification_algorithms.all;
         let issued = webpki::EndEntityCert::try_from(issued).map_err(wrong)?;
         let usage = webpki::KeyUsage::server_auth();
-        let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
-        issued.verify_for_usage(algorithms, &anchors, &[], now, usage, None, None).map_err(wrong)?;
+        issued.verify_for_usage(algorithms, &anchors, &[], unix_time(now), usage, None, None).map_err(wrong)?;
         Ok(())
     }
 }

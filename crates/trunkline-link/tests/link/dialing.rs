@@ -1,6 +1,7 @@
 //! From a socket to a link, and every way in which it does not come to that.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket};
@@ -233,7 +234,9 @@ impl Authority {
         params.not_after = rcgen::date_time_ymd(until_year, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let identity = Identity::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
-        ServerTls::new(&identity.into()).unwrap()
+        // It may have run out since the listener began to show it.
+        let begun = SystemTime::UNIX_EPOCH + Duration::from_secs(1_590_969_600);
+        ServerTls::as_of(&identity.into(), begun).unwrap()
     }
 
     fn trusted(&self) -> TlsProfile {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use trunkline_route::PeerFlags;
 
 use tokio::sync::oneshot;
 use trunkline_link::handshake::CloseCode;
@@ -140,8 +141,9 @@ async fn a_link_that_goes_away_slowly_is_not_cut_off_while_bytes_move() {
         tokio::join!(slowly(near_in, far_out), slowly(far_in, near_out));
     });
     let dialed = dial(&Native::new(name("a@host"), limits), &attempt).await.unwrap();
-    let (ours, theirs) =
-        tokio::join!(soon(dialed.finish(Claims::default())), async { soon(port.offer().await.accept(1)).await });
+    let (ours, theirs) = tokio::join!(soon(dialed.finish(Claims::default())), async {
+        soon(port.offer().await.accept(1, PeerFlags::ALL.into())).await
+    });
     let (a, b) = (End::start(ours.unwrap(), Hooks::default()), End::start(theirs.unwrap(), Hooks::default()));
     let mailboxes = ["1", "2", "3"].map(|name| b.mailbox(name));
     let mut sent = 0;
@@ -428,8 +430,9 @@ async fn p16_after_the_end_every_task_and_socket_is_gone() {
     }
     let dialed = dial(&node, &port.attempt()).await.unwrap();
     let standing = {
-        let (finished, offer) =
-            tokio::join!(soon(dialed.finish(Claims::default())), async { soon(port.offer().await.accept(1)).await });
+        let (finished, offer) = tokio::join!(soon(dialed.finish(Claims::default())), async {
+            soon(port.offer().await.accept(1, PeerFlags::ALL.into())).await
+        });
         (finished.unwrap(), offer.unwrap())
     };
     drop(standing);

@@ -13,7 +13,7 @@ use trunkline_link::{
     Claims, ClientTls, DialError, DialTimes, Dialed, Directory, Hooks, KeepAlive, Link, Listener, Native, NativeLimits,
     Offered, ServerTls, Standing, TlsProfile,
 };
-use trunkline_route::{Address, Attempt, Cookie, NodeName, TlsMode, Version};
+use trunkline_route::{Address, Attempt, Cookie, NodeName, PeerFlags, TlsMode, Version};
 
 pub(crate) const COOKIE: &str = "a cookie both ends hold";
 
@@ -62,6 +62,7 @@ pub(crate) fn attempt(target: &NodeName, address: SocketAddr) -> Attempt {
         tls: TlsMode::CookieOnly,
         version: Version::native(1),
         cookie: cookie(COOKIE),
+        flags: PeerFlags::ALL.into(),
     }
 }
 
@@ -106,8 +107,9 @@ impl Port {
     /// A dial by `from` that this port accepts.
     pub(crate) async fn link_from(&mut self, from: &Native) -> (Standing, Standing) {
         let dialed = dial(from, &self.attempt()).await.unwrap();
-        let (finished, accepted) =
-            tokio::join!(soon(dialed.finish(Claims::default())), async { soon(self.offer().await.accept(1)).await });
+        let (finished, accepted) = tokio::join!(soon(dialed.finish(Claims::default())), async {
+            soon(self.offer().await.accept(1, PeerFlags::ALL.into())).await
+        });
         (finished.unwrap(), accepted.unwrap())
     }
 
