@@ -96,6 +96,12 @@ pub struct Peer {
     /// The flags both ends agreed on.
     #[serde(default)]
     pub flags: Vec<String>,
+    /// How much is said about it.
+    #[serde(default)]
+    pub log_level: String,
+    /// The pattern of the route whose policy it has; absent when none matches the name.
+    #[serde(default)]
+    pub route: Option<String>,
     /// The peer's software.
     pub software: String,
     /// Messages, calls and answers sent.
@@ -120,6 +126,8 @@ impl From<(LinkInfo, LinkStats)> for Peer {
             direction: if info.role == Role::Initiator { "out" } else { "in" }.into(),
             handshake: format!("TLK/{}", info.version),
             tls: info.tls.to_string(),
+            log_level: info.log_level.to_string(),
+            route: info.route.as_deref().map(Into::into),
             flags: info.flags.iter().map(|flag| flag.to_string()).collect(),
             software: info.software,
             messages_out: stats.messages_out,
@@ -158,6 +166,9 @@ pub struct Route {
     /// The flags it switches on or off, and those it requires, as in the configuration; absent when it mentions none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<FlagsEntry>,
+    /// How much is said about its connections; absent for the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<String>,
     /// `never`, when the static routes are the whole answer for its names.
     pub fallback: Option<String>,
 }
@@ -181,6 +192,7 @@ impl Route {
             handshake: route.version().map(ToString::to_string),
             own_cookie: route.cookie().is_some(),
             flags: FlagsEntry::of(route.flags()),
+            log_level: route.log_level().map(|level| level.to_string()),
             fallback: route.fallback_never().then(|| "never".into()),
         }
     }

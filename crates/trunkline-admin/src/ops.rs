@@ -433,6 +433,7 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.tls", a.tls != b.tls),
         ("node.handshake", a.handshake != b.handshake),
         ("node.flags", a.flags != b.flags),
+        ("node.log_level", a.log_level != b.log_level),
         ("node.hidden", a.hidden != b.hidden),
         ("node.timeouts", a.timeouts != b.timeouts),
         ("node.admin", a.admin != b.admin),

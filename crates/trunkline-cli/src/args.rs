@@ -186,6 +186,9 @@ pub(crate) struct RouteArgs {
     /// Have no connection to a peer that does not offer this flag; may be given several times.
     #[arg(long, value_name = "FLAG")]
     pub(crate) require: Vec<String>,
+    /// What is logged about its connections: off, error, warn, info, debug or trace. Default: as the node does.
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) connection_log_level: Option<String>,
     /// Make the static routes the whole answer for the names this route matches.
     #[arg(long)]
     pub(crate) fallback_never: bool,

@@ -15,6 +15,7 @@ use trunkline_config::{
 };
 
 use crate::output::Failed;
+use crate::serve;
 
 /// Reads a configuration; its warnings go to the log.
 pub(crate) fn load(path: &Path, layers: &Layers) -> Result<Config, Failed> {
@@ -94,7 +95,8 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
         .policy(policy)
         .times(DialTimes { tcp: times.tcp, tls: times.tls, handshake: times.handshake })
         .tls(node.tls)
-        .handshake(node.handshake.clone());
+        .handshake(node.handshake.clone())
+        .log_level(node.log_level.unwrap_or_else(serve::connection_level));
     for flag in Flag::ALL {
         builder = builder.flag(*flag, node.flags.has(*flag));
     }

@@ -132,6 +132,7 @@ fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {
         insecure_skip_verify: args.insecure_skip_verify.then_some(true),
         handshake: args.handshake,
         cookie_file,
+        log_level: args.connection_log_level,
         fallback: args.fallback_never.then(|| "never".to_owned()),
         ..RouteEntry::new(args.pattern)
     })
@@ -170,11 +171,12 @@ fn routes_text(routes: &[Route]) -> String {
             route.tls_profile.clone().unwrap_or_default(),
             if route.own_cookie { "its own".into() } else { String::new() },
             route.flags.as_ref().map(flags_text).unwrap_or_default(),
+            route.log_level.clone().unwrap_or_default(),
             route.fallback.clone().unwrap_or_default(),
         ]
     };
     let rows: Vec<_> = routes.iter().map(row).collect();
-    table(&["MATCH", "WEIGHT", "TO", "TLS", "PROFILE", "COOKIE", "FLAGS", "FALLBACK"], &rows)
+    table(&["MATCH", "WEIGHT", "TO", "TLS", "PROFILE", "COOKIE", "FLAGS", "LOG", "FALLBACK"], &rows)
 }
 
 /// `-priorities` is off, `+priorities` on, `!priorities` required.

@@ -1,13 +1,13 @@
 //! `trunkline node`: a node that runs until it is told to stop.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use trunkline::Mailbox;
+use trunkline::{CONNECTION_TARGET, LogLevel, Mailbox};
 use trunkline_admin::{AdminAddress, AdminListener, Operations, Source};
 use trunkline_config::Layers;
 
@@ -15,7 +15,18 @@ use crate::args::{LogArgs, LogFormat, NodeArgs};
 use crate::boot;
 use crate::output::{Failed, Output};
 
+/// How much is said about connections whose route and node do not say; set once, with the rest of logging.
+static CONNECTIONS: OnceLock<LogLevel> = OnceLock::new();
+
+/// How much is said about connections, as far as the command line says.
+pub(crate) fn connection_level() -> LogLevel {
+    CONNECTIONS.get().copied().unwrap_or_default()
+}
+
 /// Sends logs to standard error: text or JSON, coloured on a terminal only.
+///
+/// Lines about connections are let through whatever their level: each connection has a level of its own, which is
+/// that of the command line unless the node or a route says otherwise.
 pub(crate) fn start_logging(args: &LogArgs, quiet: bool) -> Result<(), Failed> {
     let level = args.log_level.as_deref().unwrap_or(if quiet { "error" } else { "info" });
     let wrong = |what: &dyn std::fmt::Display| {
@@ -25,13 +36,25 @@ pub(crate) fn start_logging(args: &LogArgs, quiet: bool) -> Result<(), Failed> {
     if let Some(word) = level.split(',').find(|part| !is_directive(part)) {
         return Err(wrong(&format!("{word:?} is no level")));
     }
-    let filter = EnvFilter::try_new(level).map_err(|e| wrong(&e))?;
+    let _ = CONNECTIONS.set(level_of_connections(level));
+    let filter = EnvFilter::try_new(format!("{level},{CONNECTION_TARGET}=trace")).map_err(|e| wrong(&e))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match args.log_format {
         LogFormat::Json => builder.json().init(),
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
     }
     Ok(())
+}
+
+/// What directives come to for lines about connections: the most specific one that concerns them.
+fn level_of_connections(directives: &str) -> LogLevel {
+    let concerns = |part: &str| {
+        let (target, level) = part.split_once('=').unwrap_or(("", part));
+        let level = level.to_ascii_lowercase().parse::<LogLevel>().ok()?;
+        CONNECTION_TARGET.starts_with(target).then_some((target.len(), level))
+    };
+    let found = directives.split(',').filter_map(concerns).max_by_key(|(specific, _)| *specific);
+    found.map_or(LogLevel::Error, |(_, level)| level)
 }
 
 /// A bare word that is no level would be taken for a target, and silence everything else.
@@ -163,5 +186,25 @@ async fn answer_all(mut mailbox: Mailbox, text: Option<String>) {
         }
         let answer = text.clone().map_or_else(|| message.body().clone(), Into::into);
         message.reply(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_follow_the_most_specific_directive_that_concerns_them() {
+        for (directives, level) in [
+            ("info", LogLevel::Info),
+            ("off", LogLevel::Off),
+            ("WARN", LogLevel::Warn),
+            ("error,trunkline=info", LogLevel::Info),
+            ("info,trunkline_link=trace", LogLevel::Info),
+            ("trunkline_link=trace", LogLevel::Error),
+            ("trace,trunkline=info,trunkline::connection=debug", LogLevel::Debug),
+        ] {
+            assert_eq!(level_of_connections(directives), level, "{directives}");
+        }
     }
 }

@@ -381,6 +381,7 @@ fn render(entry: &RouteEntry) -> Result<String, EditError> {
             braces(&fields)
         }),
     );
+    put("log_level", entry.log_level.as_deref().map(quoted));
     put("fallback", entry.fallback.as_deref().map(scalar));
     put(
         "override",

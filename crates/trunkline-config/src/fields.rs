@@ -94,6 +94,14 @@ impl<'t> Fields<'t> {
         self.text(reader, key).map(|(text, _)| text.to_owned())
     }
 
+    /// A log level; YAML reads a bare `off` as false.
+    pub(crate) fn level(&self, reader: &mut Reader<'_>, key: &str) -> Option<String> {
+        match &self.get(key)?.value {
+            Value::Bool(false) => Some("off".to_owned()),
+            _ => self.string(reader, key),
+        }
+    }
+
     pub(crate) fn bool(&self, reader: &mut Reader<'_>, key: &str) -> Option<bool> {
         match &self.get(key)?.value {
             Value::Bool(on) => Some(*on),

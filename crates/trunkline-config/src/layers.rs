@@ -71,6 +71,7 @@ const PATHS: &[&str] = &[
     "node.handshake",
     "node.hidden",
     "node.listen",
+    "node.log_level",
     "node.name",
     "node.registrar",
     "node.registrar_listen",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Address, Cookie, Fallback, Flag, Host, NodeName, PeerFlags, ResolverId, Version};
+use trunkline_route::{Address, Cookie, Fallback, Flag, Host, LogLevel, NodeName, PeerFlags, ResolverId, Version};
 
 use crate::fields::{Fields, Reader, pattern_message};
 use crate::secret::AdminToken;
@@ -34,6 +34,8 @@ pub struct NodeConfig {
     pub handshake: Version,
     /// The flags offered over connections whose route does not mention them (`flags`). Default: all.
     pub flags: PeerFlags,
+    /// How much is said about connections whose route does not say (`log_level`). Default: as much as is logged at all.
+    pub log_level: Option<LogLevel>,
     /// Whether the node stays unknown to the registrar. Default: `false`.
     pub hidden: bool,
     /// How long each step of a lookup may take.
@@ -165,7 +167,7 @@ pub enum AdminConfig {
 pub(crate) const EMBEDDED: &str = "embedded";
 pub(crate) const NONE: &str = "none";
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "name",
     "data_dir",
     "cookie_file",
@@ -177,6 +179,7 @@ const KEYS: [&str; 14] = [
     "tls",
     "handshake",
     "flags",
+    "log_level",
     "hidden",
     "timeouts",
     "admin",
@@ -233,6 +236,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         true => fields.parsed(reader, "handshake", str::parse::<Version>),
     };
     let flags = flags(reader, &fields);
+    let log_level = log_level(reader, &fields);
     let hidden = fields.bool(reader, "hidden").unwrap_or(false);
     let timeouts = timeouts(reader, &fields);
     let admin = admin(reader, &fields, data_dir.as_ref());
@@ -247,6 +251,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         tls,
         handshake: handshake?,
         flags: flags?,
+        log_level,
         hidden,
         timeouts: timeouts?,
         admin: admin?,
@@ -417,6 +422,12 @@ fn flags(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<PeerFlags> {
         None => set,
     };
     Some(Flag::ALL.iter().fold(PeerFlags::ALL, set))
+}
+
+fn log_level(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<LogLevel> {
+    let text = fields.level(reader, "log_level")?;
+    let read = text.parse();
+    read.map_err(|error: String| reader.problem(&fields.at("log_level"), fields.path("log_level"), error)).ok()
 }
 
 fn timeouts(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Timeouts> {

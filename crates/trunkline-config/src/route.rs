@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use trunkline_matcher::RoutePattern;
 use trunkline_route::{
-    Cookie, DEFAULT_WEIGHT, EndpointOverride, Flag, FlagPolicy, Host, NetworkRoute, NetworkRouteBuilder, ResolverId,
-    TlsProfileId, Version,
+    Cookie, DEFAULT_WEIGHT, EndpointOverride, Flag, FlagPolicy, Host, LogLevel, NetworkRoute, NetworkRouteBuilder,
+    ResolverId, TlsProfileId, Version,
 };
 
 use crate::error::{FieldProblem, RouteError};
@@ -54,6 +54,9 @@ pub struct RouteEntry {
     /// What is offered over the connection, flag by flag, and what is required of the peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<FlagsEntry>,
+    /// How much is said about its connections: `off`, `error`, `warn`, `info`, `debug` or `trace`. Default: the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<String>,
     /// Only `never`: the static routes are the whole answer for names this route matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
@@ -182,6 +185,7 @@ struct Demands {
     cookie: Option<Cookie>,
     fallback_never: bool,
     flags: FlagPolicy,
+    log_level: Option<LogLevel>,
 }
 
 impl Demands {
@@ -201,6 +205,9 @@ impl Demands {
         }
         for (flag, on) in self.flags.mentioned() {
             builder = if self.flags.required().has(flag) { builder.require(flag) } else { builder.flag(flag, on) };
+        }
+        if let Some(level) = self.log_level {
+            builder = builder.log_level(level);
         }
         if self.fallback_never {
             builder = builder.fallback_never();
@@ -272,6 +279,7 @@ impl RouteEntry {
             version: check.parsed("handshake", self.handshake.as_deref(), str::parse::<Version>),
             cookie,
             fallback_never: self.fallback.is_some(),
+            log_level: check.parsed("log_level", self.log_level.as_deref(), str::parse::<LogLevel>),
             flags: self.flags.as_ref().map(|flags| flags.policy(check)).unwrap_or_default(),
         }
     }
@@ -332,7 +340,7 @@ impl RouteEntry {
     }
 }
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "match",
     "weight",
     "host",
@@ -344,6 +352,7 @@ const KEYS: [&str; 14] = [
     "cookie_file",
     "cookie_env",
     "flags",
+    "log_level",
     "fallback",
     "resolver",
     "override",
@@ -368,6 +377,7 @@ pub(crate) fn read_entry<'t>(reader: &mut Reader<'_>, node: &'t Node, path: &str
         cookie_file: fields.string(reader, "cookie_file"),
         cookie_env: fields.string(reader, "cookie_env"),
         flags: flags(reader, &fields),
+        log_level: fields.level(reader, "log_level"),
         fallback: fields.string(reader, "fallback"),
         resolver: fields.string(reader, "resolver"),
         overrides: match fields.has("override") {

@@ -143,7 +143,7 @@ impl Plan {
         match candidate.route.source() {
             Source::Direct { host, port } => {
                 let origin = if *given { Origin::Given } else { Origin::Static { pattern } };
-                match candidate.route.attempt(target, None, defaults) {
+                match candidate.route.attempt(target, None, defaults).map(|attempt| by(candidate, attempt)) {
                     Some(attempt) => Item::Dial(Try { origin, attempt: Box::new(attempt), route }),
                     None => {
                         let host = host.as_ref().map_or(target.host(), |host| host.as_str());
@@ -271,8 +271,8 @@ impl Plan {
     fn attempt_for(&self, route: usize, resolver: &ResolverId, endpoint: &Endpoint) -> Option<Attempt> {
         let Lookup { target, candidates, defaults, .. } = &self.lookup;
         match (candidates.get(route), candidates.first()) {
-            (Some(own), _) => own.route.attempt(target, Some(endpoint), defaults),
-            (None, Some(best)) => Some(best.route.attempt_at(target, endpoint, defaults)),
+            (Some(own), _) => own.route.attempt(target, Some(endpoint), defaults).map(|attempt| by(own, attempt)),
+            (None, Some(best)) => Some(by(best, best.route.attempt_at(target, endpoint, defaults))),
             (None, None) => {
                 NetworkRoute::resolved_by(resolver.clone()).build().attempt(target, Some(endpoint), defaults)
             }
@@ -607,9 +607,15 @@ fn interleave(ips: Vec<IpAddr>, max: usize) -> VecDeque<IpAddr> {
     out
 }
 
+/// The attempt says whose policy it has.
+fn by(candidate: &Candidate, mut attempt: Attempt) -> Attempt {
+    attempt.policy.route = Some(candidate.pattern.clone());
+    attempt
+}
+
 /// The pattern shown for a route given with a call.
 pub fn given(route: NetworkRoute) -> Vec<Candidate> {
-    vec![Candidate { pattern: Arc::from(""), weight: 0, route }]
+    vec![Candidate { pattern: Arc::from("given"), weight: 0, route }]
 }
 
 #[cfg(test)]

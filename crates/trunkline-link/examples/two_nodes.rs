@@ -10,7 +10,7 @@ use trunkline_link::handshake::{CloseCode, Credential, Mode};
 use trunkline_link::{
     Claims, ClientTls, DialTimes, Directory, Hooks, Listener, Native, NativeLimits, ServerTls, TlsProfile,
 };
-use trunkline_route::{Cookie, Defaults, NetworkRoute, NodeName, PeerFlags};
+use trunkline_route::{Cookie, Defaults, LinkPolicy, NetworkRoute, NodeName};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let serving = tokio::spawn(listener.serve(Native::new(db.clone(), NativeLimits::default()), move |offered| {
         let directory = directory.clone();
         async move {
-            if let Ok(standing) = offered.accept(1, PeerFlags::ALL.into()).await {
+            if let Ok(standing) = offered.accept(1, LinkPolicy::default()).await {
                 let (_link, task) = standing.start(directory, Hooks::default());
                 tokio::spawn(task);
             }

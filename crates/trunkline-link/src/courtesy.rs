@@ -79,7 +79,7 @@ async fn farewell(mut half: Box<Half>) {
 #[cfg(all(test, feature = "tls-ring"))]
 mod tests {
     use tokio::net::{TcpListener, TcpStream};
-    use trunkline_route::{Address, Attempt, Cookie, PeerFlags, TlsMode, Version};
+    use trunkline_route::{Address, Attempt, Cookie, LinkPolicy, TlsMode, Version};
 
     use super::*;
     use crate::handshake::{HandshakeError, InitiatorConfig, Mode};
@@ -146,7 +146,7 @@ mod tests {
                 tls: TlsMode::CookieOnly,
                 version: Version::native(1),
                 cookie: Cookie::new("a cookie both ends hold").unwrap(),
-                flags: PeerFlags::ALL.into(),
+                policy: LinkPolicy::default(),
             };
             let tls = ClientTls::new(&TlsProfile::default().no_roots()).unwrap();
             let times = DialTimes { handshake: Duration::from_millis(200), ..DialTimes::default() };

@@ -28,6 +28,9 @@
 //! `tls-ring` (default) or `tls-aws-lc` chooses the cryptography of TLS; without either everything compiles and
 //! every TLS configuration is refused by [`TlsError::NoProvider`].
 
+#[macro_use]
+mod log;
+
 mod courtesy;
 pub mod frame;
 pub mod gate;
@@ -46,6 +49,7 @@ mod tls;
 
 pub use link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};
 pub use listener::{AnswerError, CredentialsFn, Listener, Offered};
+pub use log::CONNECTION_TARGET;
 pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
 pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, Standing, random_16};
 pub use pake::{Pake, Role, Spake2};
@@ -53,3 +57,7 @@ pub use task::{DownHook, FirstFrameHook, Hold, Hooks, KeepAlive};
 pub use tls::{ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use tls::{Issued, LabAuthority};
+pub use trunkline_route::LogLevel;
+
+#[doc(hidden)]
+pub use tracing;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
-use trunkline_route::{Cookie, Flag, NodeName, PeerFlags, TlsMode};
+use trunkline_route::{Cookie, Flag, LogLevel, NodeName, PeerFlags, TlsMode};
 
 use crate::handshake::{CloseCode, Incarnation, LinkId};
 use crate::mailbox::lock;
@@ -52,11 +52,26 @@ pub struct LinkInfo {
     pub cookie: Cookie,
     /// What both ends agreed on.
     pub flags: PeerFlags,
+    /// How much is said about it here.
+    pub log_level: LogLevel,
+    /// The pattern of the route whose policy it has; `None` when none matches the name.
+    pub route: Option<Arc<str>>,
     /// The other end's software, in its own words.
     pub software: String,
 }
 
 impl LinkInfo {
+    /// Whether something of this level is said about it.
+    #[inline]
+    pub fn logs(&self, level: LogLevel) -> bool {
+        level <= self.log_level
+    }
+
+    /// The route as log lines call it.
+    pub fn route_name(&self) -> &str {
+        self.route.as_deref().unwrap_or("none")
+    }
+
     /// The first eight hexadecimal digits of the id, for people.
     pub fn short_id(&self) -> String {
         self.id[..4].iter().map(|b| format!("{b:02x}")).collect()
@@ -291,6 +306,7 @@ impl Shared {
     }
 
     pub(crate) fn go_away(&self, code: CloseCode) {
+        log_connection!(&self.info, Debug, "going away", %code);
         self.turn(|out| out.outbox.go_away(code.to_byte(), ""));
     }
 
@@ -330,7 +346,9 @@ impl Shared {
             self.note_behind(out);
             Ok(())
         })
-        .map_err(|refused| self.refused(refused, body.len()))
+        .map_err(|refused| self.refused(refused, body.len()))?;
+        log_connection!(&self.info, Trace, "sent", to, from, bytes = body.len(), high);
+        Ok(())
     }
 
     fn try_call(self: &Arc<Self>, to: &str, from: &str, body: &[u8], deadline: Duration) -> Result<Pending, SendError> {
@@ -357,6 +375,7 @@ impl Shared {
             Ok(())
         })
         .map_err(|refused| self.refused(refused, body.len()))?;
+        log_connection!(&self.info, Trace, "called", to, from, bytes = body.len(), call = id);
         // The link may have gone down between the first look and the insertion.
         if let Some(down) = self.down.get() {
             self.answered(id, Err(CallError::LinkDown(down.clone())));
@@ -382,6 +401,7 @@ impl Shared {
     }
 
     pub(crate) fn reply(&self, id: u32, status: Status, body: Bytes) {
+        log_connection!(&self.info, Trace, "answered", call = id, ?status, bytes = body.len());
         self.with_out(|out| {
             let limit = out.outbox.max_message();
             let (status, body) = if body.len() > limit {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use trunkline_route::{Disagreement, FlagTerms, NodeName, PeerFlags, TlsMode};
+use trunkline_route::{Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, TlsMode};
 
 use crate::gate::{Gate, GateLimits, SlotId};
 use crate::handshake::{
@@ -301,11 +301,12 @@ impl Offered {
         flags.agree(self.offer.params.flags)
     }
 
-    /// Lets the link stand, on these terms; ask [`Offered::agree`] first.
+    /// Lets the link stand, under this policy; ask [`Offered::agree`] first.
     ///
     /// # Errors
     /// [`DialError::HandshakeEnded`] when the caller is gone, [`DialError::Flags`] when the terms do not meet.
-    pub async fn accept(mut self, epoch: u64, flags: FlagTerms) -> Result<Standing, DialError> {
+    pub async fn accept(mut self, epoch: u64, policy: LinkPolicy) -> Result<Standing, DialError> {
+        let flags = policy.flags;
         let agreed = flags.agree(self.offer.params.flags)?;
         let body = self.machine.accept(&Params { epoch, flags, ..self.params.clone() })?;
         tokio::time::timeout_at(self.deadline, self.pipe.send(&body))
@@ -323,6 +324,8 @@ impl Offered {
             tls: TlsMode::CookieOnly,
             cookie: self.offer.cookie,
             flags: agreed,
+            log_level: policy.log_level,
+            route: policy.route,
             software: self.offer.params.software.clone(),
         };
         Ok(Standing { pipe: self.pipe, info, peer: self.offer.params, limits: self.limits })

@@ -11,7 +11,7 @@ use rustls::AlertDescription;
 use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use trunkline_route::{Attempt, Cookie, Disagreement, FlagTerms, NodeName, TlsMode};
+use trunkline_route::{Attempt, Cookie, Disagreement, LinkPolicy, NodeName, TlsMode};
 
 use crate::courtesy::{Courtesy, Farewells};
 use crate::gate::GateLimits;
@@ -240,7 +240,7 @@ impl Native {
             address,
             tls: attempt.tls.clone(),
             cookie: attempt.cookie.clone(),
-            flags: attempt.flags,
+            policy: attempt.policy.clone(),
             params: self.params(),
             limits: self.limits,
             deadline,
@@ -302,7 +302,7 @@ pub struct Dialed {
     address: SocketAddr,
     tls: TlsMode,
     cookie: Cookie,
-    flags: FlagTerms,
+    policy: LinkPolicy,
     params: Params,
     limits: NativeLimits,
     deadline: Instant,
@@ -341,7 +341,7 @@ impl Dialed {
             known_epoch: claims.known_epoch,
             have_link: claims.have_link,
             replaces: claims.replaces,
-            flags: self.flags,
+            flags: self.policy.flags,
             ..self.params.clone()
         };
         let whole = async {
@@ -354,7 +354,7 @@ impl Dialed {
         let accepted = tokio::time::timeout_at(self.deadline, whole)
             .await
             .map_err(|_| DialError::HandshakeTimeout(self.times.handshake))??;
-        let flags = self.flags.agree(accepted.params.flags)?;
+        let flags = self.policy.flags.agree(accepted.params.flags)?;
         let info = LinkInfo {
             peer: self.verified.name,
             incarnation: self.verified.incarnation,
@@ -366,6 +366,8 @@ impl Dialed {
             tls: self.tls,
             cookie: self.cookie,
             flags,
+            log_level: self.policy.log_level,
+            route: self.policy.route,
             software: accepted.params.software.clone(),
         };
         Ok(Standing { pipe: self.courtesy.into_pipe(), info, peer: accepted.params, limits: self.limits })

@@ -285,6 +285,15 @@ impl Sink for Effects {
     fn message(&mut self, to: u16, from: u16, body: &[u8], high: bool) {
         self.count(Class::Messages, body.len());
         let origin = self.origin(from);
+        log_connection!(
+            &self.shared.info,
+            Trace,
+            "received",
+            to = &*self.targets[usize::from(to)].name,
+            from = &*origin.name,
+            bytes = body.len(),
+            high
+        );
         let body = self.keeper.keep(body);
         self.push(to, Message::new(origin, body, high));
     }
@@ -293,6 +302,15 @@ impl Sink for Effects {
         self.count(Class::Messages, body.len());
         self.shared.unanswered.fetch_add(1, Ordering::AcqRel);
         let origin = self.origin(from);
+        log_connection!(
+            &self.shared.info,
+            Trace,
+            "was called",
+            to = &*self.targets[usize::from(to)].name,
+            from = &*origin.name,
+            bytes = body.len(),
+            call = id
+        );
         let replier = Replier::new(self.shared.clone(), id, deadline_ms);
         let body = self.keeper.keep(body);
         self.push(to, Message::call(origin, body, replier));
@@ -300,6 +318,7 @@ impl Sink for Effects {
 
     fn reply(&mut self, id: u32, status: Status, body: &[u8]) {
         self.count(Class::Replies, body.len());
+        log_connection!(&self.shared.info, Trace, "got an answer", call = id, ?status, bytes = body.len());
         self.shared.answered(
             id,
             match status {
@@ -331,11 +350,13 @@ impl Sink for Effects {
         if sent != 0 {
             let us = clock_us().saturating_sub(sent).max(1);
             self.shared.counters.round_trip_us.store(us, Ordering::Relaxed);
+            log_connection!(&self.shared.info, Trace, "round trip", us);
         }
     }
 
     fn go_away(&mut self, code: CloseCode, _: String) {
         self.flush();
+        log_connection!(&self.shared.info, Debug, "the peer goes away", %code);
         self.peer_gone = Some(code);
         self.peer_went_first = !lock(&self.shared.out).outbox.is_draining();
         // The other direction finishes too; this is the answer.
@@ -373,6 +394,8 @@ mod tests {
                 tls: trunkline_route::TlsMode::CookieOnly,
                 cookie: trunkline_route::Cookie::new("a cookie both ends hold").unwrap(),
                 flags: trunkline_route::PeerFlags::ALL,
+                log_level: trunkline_route::LogLevel::Info,
+                route: None,
                 software: String::new(),
             };
             let shared = Arc::new(Shared::new(info, peer, own));

@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use trunkline_link::handshake::{HandshakeError, Mode};
 use trunkline_link::{CallError, Claims, ClientTls, DialError, DialTimes, Directory, Hooks, Link, Native, TlsProfile};
 use trunkline_registrar::{RegisterError, ResolveError};
-use trunkline_route::{Address, Attempt, Cookie, Endpoint, NodeName, PeerFlags, TlsMode, Version};
+use trunkline_route::{Address, Attempt, Cookie, Endpoint, LinkPolicy, NodeName, TlsMode, Version};
 
 use crate::wire::{self, Request, Response, SERVICE};
 
@@ -63,7 +63,7 @@ impl Session {
             tls: TlsMode::CookieOnly,
             version: Version::native(1),
             cookie: cookie.clone(),
-            flags: PeerFlags::ALL.into(),
+            policy: LinkPolicy::default(),
         };
         let dialed = native.dial(address, &attempt, Mode::Registrar, &tls, DialTimes::default()).await;
         let standing = match dialed {

@@ -13,7 +13,7 @@ use trunkline_link::{
     CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, NativeLimits, Offered, ServerTls,
 };
 use trunkline_registrar::RegisterError;
-use trunkline_route::{Endpoint, NodeName, PeerFlags};
+use trunkline_route::{Endpoint, LinkPolicy, NodeName};
 
 use crate::wire::{self, Request, Response, SERVICE};
 
@@ -136,7 +136,7 @@ pub(crate) async fn serve(listener: Listener, native: Arc<Native>, table: Arc<Ta
 }
 
 async fn session(offered: Offered, table: Arc<Table>) {
-    let Ok(standing) = offered.accept(0, PeerFlags::ALL.into()).await else { return };
+    let Ok(standing) = offered.accept(0, LinkPolicy::default()).await else { return };
     let peer = standing.info().peer.clone();
     let directory = Arc::new(Directory::default());
     let Ok(mut mailbox) = directory.register(SERVICE) else { return };

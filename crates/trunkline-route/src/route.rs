@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::{
-    Address, Cookie, Endpoint, EndpointError, EndpointOverride, Flag, FlagPolicy, FlagTerms, Host, NodeName, PeerFlags,
-    ResolverId, TlsProfileId, Version,
+    Address, Cookie, Endpoint, EndpointError, EndpointOverride, Flag, FlagPolicy, Host, LinkPolicy, LogLevel, NodeName,
+    PeerFlags, ResolverId, TlsProfileId, Version,
 };
 
 /// The weight of a route that names none. Higher is tried earlier.
@@ -108,12 +108,20 @@ pub struct Defaults {
     pub version: Version,
     /// The flags offered. Default: all.
     pub flags: PeerFlags,
+    /// How much is said about a connection. Default: [`LogLevel::Info`].
+    pub log_level: LogLevel,
 }
 
 impl Defaults {
-    /// Defaults with this cookie, no certificate checks, `TLK/1` and every flag.
+    /// Defaults with this cookie, no certificate checks, `TLK/1`, every flag and the level `info`.
     pub fn new(cookie: Cookie) -> Self {
-        Self { cookie, tls: false, version: Version::native(1), flags: PeerFlags::ALL }
+        let (version, flags, log_level) = (Version::native(1), PeerFlags::ALL, LogLevel::default());
+        Self { cookie, tls: false, version, flags, log_level }
+    }
+
+    /// What holds for a connection to a name that no route matches.
+    pub fn link_policy(&self) -> LinkPolicy {
+        LinkPolicy { flags: self.flags.into(), log_level: self.log_level, route: None }
     }
 }
 
@@ -137,6 +145,7 @@ struct RoutePolicy {
     cookie: Option<Cookie>,
     fallback_never: bool,
     flags: FlagPolicy,
+    log_level: Option<LogLevel>,
 }
 
 impl NetworkRoute {
@@ -199,6 +208,16 @@ impl NetworkRoute {
     /// What it says of flags.
     pub fn flags(&self) -> FlagPolicy {
         self.policy.flags
+    }
+
+    /// How much is said about its connections; `None` leaves it to the node.
+    pub fn log_level(&self) -> Option<LogLevel> {
+        self.policy.log_level
+    }
+
+    /// What holds for its connections, whoever dials. The pattern is the table's to add.
+    pub fn link_policy(&self, defaults: &Defaults) -> LinkPolicy {
+        self.policy.link_policy(defaults)
     }
 
     /// Whether the route makes the static routes the whole answer for its names.
@@ -270,7 +289,15 @@ impl RoutePolicy {
                 .or(answer.version)
                 .unwrap_or_else(|| defaults.version.clone()),
             cookie: self.cookie.clone().unwrap_or_else(|| defaults.cookie.clone()),
+            policy: self.link_policy(defaults),
+        }
+    }
+
+    fn link_policy(&self, defaults: &Defaults) -> LinkPolicy {
+        LinkPolicy {
             flags: self.flags.terms(defaults.flags),
+            log_level: self.log_level.unwrap_or(defaults.log_level),
+            route: None,
         }
     }
 }
@@ -338,6 +365,12 @@ impl<S> NetworkRouteBuilder<S> {
         self
     }
 
+    /// Say this much about its connections. Default: as much as about the node's others.
+    pub fn log_level(mut self, level: LogLevel) -> Self {
+        self.route.policy.log_level = Some(level);
+        self
+    }
+
     /// Make the static routes the whole answer for the names this route matches.
     pub fn fallback_never(mut self) -> Self {
         self.route.policy.fallback_never = true;
@@ -379,8 +412,8 @@ pub struct Attempt {
     pub version: Version,
     /// The cookie both ends must hold.
     pub cookie: Cookie,
-    /// What is offered to the peer, and demanded of it.
-    pub flags: FlagTerms,
+    /// What holds for the connection.
+    pub policy: LinkPolicy,
 }
 
 /// Where an attempt came from: carried by every record of a lookup.

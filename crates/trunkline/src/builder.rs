@@ -8,7 +8,7 @@ use trunkline_link::{DialTimes, NativeLimits};
 use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{Registrar, Resolver};
 use trunkline_route::{
-    Address, Cookie, Fallback, Flag, NetworkRoute, NodeName, PeerFlags, ResolverId, TlsProfileId, Version,
+    Address, Cookie, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, ResolverId, TlsProfileId, Version,
 };
 
 use crate::certificates::{CHECK, ProfileSource, ServerSource};
@@ -93,6 +93,7 @@ pub struct NodeBuilder {
     pub(crate) tls: bool,
     pub(crate) version: Version,
     pub(crate) flags: PeerFlags,
+    pub(crate) log_level: LogLevel,
     pub(crate) hidden: bool,
 }
 
@@ -115,6 +116,7 @@ impl NodeBuilder {
             tls: false,
             version: Version::native(1),
             flags: PeerFlags::ALL,
+            log_level: LogLevel::default(),
             hidden: false,
         }
     }
@@ -238,6 +240,13 @@ impl NodeBuilder {
     /// Offers this flag over connections whose route does not mention it, or does not. Default: every flag is offered.
     pub fn flag(mut self, flag: Flag, on: bool) -> Self {
         self.flags = self.flags.with(flag, on);
+        self
+    }
+
+    /// Says this much about connections whose route does not mention it: lines with the target
+    /// [`CONNECTION_TARGET`](crate::CONNECTION_TARGET). Default: `info`.
+    pub fn log_level(mut self, level: LogLevel) -> Self {
+        self.log_level = level;
         self
     }
 

@@ -63,8 +63,8 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered) {
     if node.is_shutting_down() {
         return offered.close(CloseCode::GoingAway).await;
     }
-    let flags = node.flags_for(&from);
-    if let Err(disagreement) = offered.agree(flags) {
+    let policy = node.link_policy(&from);
+    if let Err(disagreement) = offered.agree(policy.flags) {
         tracing::warn!(peer = %from, %disagreement, "refused");
         // In the caller's words: what it lacks is what this end requires.
         let text = match disagreement {
@@ -94,7 +94,7 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered) {
             Verdict::Full => return offered.close(CloseCode::TooManyLinks).await,
         }
     };
-    let standing = match offered.accept(epoch, flags).await {
+    let standing = match offered.accept(epoch, policy).await {
         Ok(standing) => standing,
         Err(_) => {
             node.registry.down(&from, link_id);
@@ -104,7 +104,7 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered) {
     let accepted = Arc::new(Accepted::default());
     let hooks = Hooks {
         on_first_frame: Some(on_first_frame(&node, from.clone(), accepted.clone())),
-        on_down: Some(node.on_down(from.clone(), link_id)),
+        on_down: Some(node.on_down(standing.info().clone())),
         hold: None,
     };
     let (link, driver) = standing.start(node.directory.clone(), hooks);

@@ -56,17 +56,17 @@ pub use node::{Explanation, IntoName, Node, NodeStatus, ShutDownReport};
 pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit};
 pub use trunkline_link::{
-    CallError as LinkCallError, DialTimes, Down, Identity, KeepAlive, LinkInfo, LinkStats, Mailbox, Message,
-    NativeLimits, RegisterError, Replier, Role, SendError as LinkSendError, ServerProfile, TlsError, TlsProfile,
-    gate::GateLimits, random_16,
+    CONNECTION_TARGET, CallError as LinkCallError, DialTimes, Down, Identity, KeepAlive, LinkInfo, LinkStats, Mailbox,
+    Message, NativeLimits, RegisterError, Replier, Role, SendError as LinkSendError, ServerProfile, TlsError,
+    TlsProfile, gate::GateLimits, random_16,
 };
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use trunkline_link::{Issued, LabAuthority};
 pub use trunkline_matcher::{AccessPattern, PatternError};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
-    Address, Cookie, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Flag, FlagPolicy, Host, NameError,
-    NetworkRoute, NodeName, Origin, PeerFlags, ResolverId, Source, TlsMode, TlsProfileId, Version,
+    Address, Cookie, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Flag, FlagPolicy, Host, LinkPolicy,
+    LogLevel, NameError, NetworkRoute, NodeName, Origin, PeerFlags, ResolverId, Source, TlsMode, TlsProfileId, Version,
 };
 
 /// A name no service can have. A call to it is answered `NoService` by any node that lives: that is a ping.

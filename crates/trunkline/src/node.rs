@@ -10,10 +10,11 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use trunkline_dial::exec::{self, Found};
 use trunkline_dial::memory::Memory;
-use trunkline_dial::pair::{LinkId, Retire};
+use trunkline_dial::pair::Retire;
 use trunkline_dial::plan::{Lookup, Plan, Policy, Preview, given};
 use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError, RouteEdit, RouteTable};
 use trunkline_link::handshake::{CloseCode, Mode};
+use trunkline_link::log_connection;
 use trunkline_link::{
     CallError as LinkCallError, ClientTls, DialTimes, Directory, Down, DownHook, Hold, Link, LinkInfo, LinkStats,
     Listener, Mailbox, Native, RegisterError, Role, SendError as LinkSendError, ServerTls, TlsError, TlsProfile,
@@ -22,7 +23,7 @@ use trunkline_matcher::{AccessPattern, PatternIndex};
 use trunkline_registrar::{Lease, Registrar, Registration, Resolver};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{
-    Address, Cookie, Defaults, Endpoint, FlagTerms, NameError, NetworkRoute, NodeName, ResolverId, TlsMode,
+    Address, Cookie, Defaults, Endpoint, LinkPolicy, NameError, NetworkRoute, NodeName, ResolverId, TlsMode,
     TlsProfileId, Version,
 };
 
@@ -123,7 +124,8 @@ impl Inner {
     }
 
     /// A link that gave way has ended: nobody is to wait for it, and what it lost is told.
-    fn elder_down(&self, peer: &NodeName, link: LinkId, reason: &Down) {
+    fn elder_down(&self, info: &LinkInfo, reason: &Down) {
+        let (peer, link) = (&info.peer, info.id);
         let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(elders) = draining.get_mut(peer) else { return };
         let before = elders.len();
@@ -134,7 +136,7 @@ impl Inner {
         }
         drop(draining);
         if was_elder && !reason.is_normal() {
-            tracing::warn!(%peer, %reason, "a replaced link broke before it was drained; messages on it may be lost");
+            log_connection!(info, Warn, "a replaced link broke before it was drained; messages on it may be lost", %reason);
             self.emit(Event::DrainBroken { peer: peer.clone(), reason: reason.clone() });
         }
     }
@@ -143,22 +145,23 @@ impl Inner {
     pub(crate) fn up(&self, info: &LinkInfo, old: Option<&(Live, Retire)>) {
         if let Some((old, _)) = old.filter(|(_, retire)| !retire.alive) {
             let (peer, reason) = (old.link.info().peer.clone(), Down::ClosedHere(CloseCode::Superseded));
-            tracing::info!(%peer, %reason, "down");
+            log_connection!(old.link.info(), Info, "down", %reason);
             self.emit(Event::Down { peer, reason });
         }
-        tracing::info!(peer = %info.peer, link = info.short_id(), address = %info.address, role = ?info.role, "up");
+        log_connection!(info, Info, "up", address = %info.address, role = ?info.role, tls = %info.tls, flags = %info.flags);
         self.emit(Event::Up(info.clone()));
     }
 
-    pub(crate) fn on_down(self: &Arc<Self>, peer: NodeName, link: LinkId) -> DownHook {
+    pub(crate) fn on_down(self: &Arc<Self>, info: LinkInfo) -> DownHook {
         let node = Arc::downgrade(self);
         Box::new(move |reason| {
             let Some(node) = node.upgrade() else { return };
-            if node.registry.down(&peer, link) {
-                tracing::info!(%peer, %reason, "down");
+            let peer = &info.peer;
+            if node.registry.down(peer, info.id) {
+                log_connection!(&info, Info, "down", %reason);
                 node.emit(Event::Down { peer: peer.clone(), reason: reason.clone() });
             }
-            node.elder_down(&peer, link, reason);
+            node.elder_down(&info, reason);
         })
     }
 
@@ -233,10 +236,12 @@ impl Inner {
         })
     }
 
-    /// Policy belongs to the name: what is offered to a peer that dialled, and demanded of it.
-    pub(crate) fn flags_for(&self, name: &NodeName) -> FlagTerms {
-        let policy = self.routes.matching(name).first().map(|best| best.route.flags()).unwrap_or_default();
-        policy.terms(self.defaults.flags)
+    /// Policy belongs to the name: what holds for a link whose peer dialled.
+    pub(crate) fn link_policy(&self, name: &NodeName) -> LinkPolicy {
+        match self.routes.matching(name).first() {
+            Some(best) => LinkPolicy { route: Some(best.pattern.clone()), ..best.route.link_policy(&self.defaults) },
+            None => self.defaults.link_policy(),
+        }
     }
 
     /// The cookie of a name no route has one for: a `peers` entry claims it in both directions.
@@ -436,7 +441,13 @@ impl Node {
             discovery,
             routes,
             peers,
-            defaults: Defaults { cookie, tls: builder.tls, version: builder.version, flags: builder.flags },
+            defaults: Defaults {
+                cookie,
+                tls: builder.tls,
+                version: builder.version,
+                flags: builder.flags,
+                log_level: builder.log_level,
+            },
             policy: builder.policy,
             times: builder.times,
             memory: Mutex::default(),

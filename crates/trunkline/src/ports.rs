@@ -74,7 +74,7 @@ impl Ports for NodePorts {
         let survivor = old.as_ref().filter(|(_, retire)| retire.alive).map(|(live, _)| live.clone());
         let hooks = Hooks {
             hold: node.hold_for_elders(&info.peer, survivor.as_ref()),
-            on_down: Some(node.on_down(info.peer.clone(), info.id)),
+            on_down: Some(node.on_down(info.clone())),
             on_first_frame: None,
         };
         let (link, driver) = standing.start(node.directory.clone(), hooks);

@@ -2,6 +2,8 @@
 
 #[path = "../../../examples/certificates.rs"]
 mod certificates;
+#[path = "../../../examples/log_level.rs"]
+mod log_level;
 #[path = "../../../examples/resolver_route.rs"]
 mod resolver_route;
 
@@ -13,4 +15,9 @@ fn the_example_of_certificates_runs() {
 #[test]
 fn the_example_of_a_resolver_runs() {
     resolver_route::main().unwrap();
+}
+
+#[test]
+fn the_example_of_log_levels_runs() {
+    log_level::main().unwrap();
 }

@@ -135,8 +135,9 @@ fn entries() -> impl Strategy<Value = RouteEntry> {
         proptest::option::of(text()),
         proptest::option::of(over),
         proptest::option::of(flags),
+        proptest::option::of(text()),
     )
-        .prop_map(|(pattern, weight, host, port, tls, cookie_file, overrides, flags)| RouteEntry {
+        .prop_map(|(pattern, weight, host, port, tls, cookie_file, overrides, flags, log_level)| RouteEntry {
             weight,
             host,
             port,
@@ -144,6 +145,7 @@ fn entries() -> impl Strategy<Value = RouteEntry> {
             cookie_file,
             overrides,
             flags,
+            log_level,
             ..RouteEntry::new(format!("new {pattern}"))
         })
 }

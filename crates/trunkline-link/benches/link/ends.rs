@@ -11,7 +11,7 @@ use trunkline_link::{
     Claims, ClientTls, DialTimes, Directory, Hooks, Link, Listener, Native, NativeLimits, ServerTls, Standing,
     TlsProfile,
 };
-use trunkline_route::{Address, Attempt, Cookie, NodeName, PeerFlags, TlsMode, Version};
+use trunkline_route::{Address, Attempt, Cookie, LinkPolicy, NodeName, TlsMode, Version};
 
 const COOKIE: &str = "the cookie of the measurement";
 const LONG: Duration = Duration::from_secs(60);
@@ -102,7 +102,7 @@ async fn listen(case: &str) {
     tokio::spawn(listener.serve(native, move |offered| {
         let sender = sender.clone();
         async move {
-            if let Ok(standing) = offered.accept(1, PeerFlags::ALL.into()).await {
+            if let Ok(standing) = offered.accept(1, LinkPolicy::default()).await {
                 let _ = sender.send(standing);
             }
         }
@@ -197,7 +197,7 @@ async fn dial(case: &str, address: SocketAddr) {
             tls: TlsMode::CookieOnly,
             version: Version::native(1),
             cookie: Cookie::new(COOKIE).unwrap(),
-            flags: PeerFlags::ALL.into(),
+            policy: LinkPolicy::default(),
         },
         address,
         directory: Arc::new(Directory::default()),

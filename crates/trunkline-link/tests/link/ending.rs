@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use trunkline_route::PeerFlags;
+use trunkline_route::LinkPolicy;
 
 use tokio::sync::oneshot;
 use trunkline_link::handshake::CloseCode;
@@ -142,7 +142,7 @@ async fn a_link_that_goes_away_slowly_is_not_cut_off_while_bytes_move() {
     });
     let dialed = dial(&Native::new(name("a@host"), limits), &attempt).await.unwrap();
     let (ours, theirs) = tokio::join!(soon(dialed.finish(Claims::default())), async {
-        soon(port.offer().await.accept(1, PeerFlags::ALL.into())).await
+        soon(port.offer().await.accept(1, LinkPolicy::default())).await
     });
     let (a, b) = (End::start(ours.unwrap(), Hooks::default()), End::start(theirs.unwrap(), Hooks::default()));
     let mailboxes = ["1", "2", "3"].map(|name| b.mailbox(name));
@@ -431,7 +431,7 @@ async fn p16_after_the_end_every_task_and_socket_is_gone() {
     let dialed = dial(&node, &port.attempt()).await.unwrap();
     let standing = {
         let (finished, offer) = tokio::join!(soon(dialed.finish(Claims::default())), async {
-            soon(port.offer().await.accept(1, PeerFlags::ALL.into())).await
+            soon(port.offer().await.accept(1, LinkPolicy::default())).await
         });
         (finished.unwrap(), offer.unwrap())
     };

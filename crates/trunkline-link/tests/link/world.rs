@@ -13,7 +13,7 @@ use trunkline_link::{
     Claims, ClientTls, DialError, DialTimes, Dialed, Directory, Hooks, KeepAlive, Link, Listener, Native, NativeLimits,
     Offered, ServerTls, Standing, TlsProfile,
 };
-use trunkline_route::{Address, Attempt, Cookie, NodeName, PeerFlags, TlsMode, Version};
+use trunkline_route::{Address, Attempt, Cookie, LinkPolicy, NodeName, TlsMode, Version};
 
 pub(crate) const COOKIE: &str = "a cookie both ends hold";
 
@@ -62,7 +62,7 @@ pub(crate) fn attempt(target: &NodeName, address: SocketAddr) -> Attempt {
         tls: TlsMode::CookieOnly,
         version: Version::native(1),
         cookie: cookie(COOKIE),
-        flags: PeerFlags::ALL.into(),
+        policy: LinkPolicy::default(),
     }
 }
 
@@ -108,7 +108,7 @@ impl Port {
     pub(crate) async fn link_from(&mut self, from: &Native) -> (Standing, Standing) {
         let dialed = dial(from, &self.attempt()).await.unwrap();
         let (finished, accepted) = tokio::join!(soon(dialed.finish(Claims::default())), async {
-            soon(self.offer().await.accept(1, PeerFlags::ALL.into())).await
+            soon(self.offer().await.accept(1, LinkPolicy::default())).await
         });
         (finished.unwrap(), accepted.unwrap())
     }

@@ -1,0 +1,75 @@
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::{FlagTerms, PeerFlags};
+
+/// How much is said about one connection. The order is from silence to everything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What went wrong for good.
+    Error,
+    /// What deserves a look: a lost connection, a refused caller.
+    Warn,
+    /// Ups and downs.
+    #[default]
+    Info,
+    /// How it came up and goes away.
+    Debug,
+    /// Every message, without its body.
+    Trace,
+}
+
+impl LogLevel {
+    const ALL: [Self; 6] = [Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// As it is written in a configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for LogLevel {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|level| level.as_str() == text);
+        found.ok_or_else(|| {
+            let shown: String = text.chars().take(80).collect();
+            format!("{shown:?} is no log level; write off, error, warn, info, debug or trace")
+        })
+    }
+}
+
+/// What holds for a connection beyond where it leads and how the peer is proven. It belongs to the name: also a link
+/// that comes in has the policy of the best route for its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkPolicy {
+    /// What is offered to the peer, and demanded of it.
+    pub flags: FlagTerms,
+    /// How much is said about the connection.
+    pub log_level: LogLevel,
+    /// The pattern of the route it comes from; `None` when no route matches the name.
+    pub route: Option<Arc<str>>,
+}
+
+impl Default for LinkPolicy {
+    /// Every flag offered, the level `info`, no route.
+    fn default() -> Self {
+        Self { flags: PeerFlags::ALL.into(), log_level: LogLevel::default(), route: None }
+    }
+}

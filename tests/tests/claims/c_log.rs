@@ -1,0 +1,104 @@
+//! How much is said about one connection.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use trunkline::{CONNECTION_TARGET, LogLevel};
+use trunkline_tests::support::*;
+
+/// Lines as an operator's subscriber writes them.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Lines {
+    /// What was said about connections to this peer.
+    fn about(&self, peer: &str) -> Vec<Value> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["target"] == CONNECTION_TARGET && line["fields"]["peer"] == peer).collect()
+    }
+}
+
+/// The lines without their fields, as `LEVEL what`.
+fn said(lines: &[Value]) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    lines.iter().map(|line| format!("{} {}", text(&line["level"]), text(&line["fields"]["message"]))).collect()
+}
+
+fn has(said: &[String], line: &str) -> bool {
+    said.iter().any(|other| other == line)
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn c13_one_connection_traces_while_the_others_stay_quiet() {
+    let lines = Lines::default();
+    let filter = EnvFilter::new(format!("info,{CONNECTION_TARGET}=trace"));
+    let subscriber = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(lines.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    // The ends that are dialled say nothing, but for the one whose own route wants it.
+    let peer = |text: &str| listener(text).log_level(LogLevel::Off);
+    let (loud, quiet, mute) = (
+        start(peer("loud@h").route("^app@", route_at(nobody()).log_level(LogLevel::Debug), 1)).await,
+        start(peer("quiet@h")).await,
+        start(peer("mute@h")).await,
+    );
+    let app = dialer("app@127.0.0.1")
+        .route("^loud@", route_to(&loud).log_level(LogLevel::Trace), 1)
+        .route("^quiet@", route_to(&quiet), 1)
+        .route("^mute@", route_to(&mute).log_level(LogLevel::Off), 1);
+    let app = start(app).await;
+    let mut links = Vec::new();
+    for node in [&loud, &quiet, &mute] {
+        answers(node, "work");
+        let connection = soon(app.connect(node.name())).await.unwrap();
+        soon(connection.send("work", "me", b"the body of a message")).await.unwrap();
+        soon(connection.call("work", "me", b"the body of a call", Duration::from_secs(5))).await.unwrap();
+        links.push(connection.info().short_id());
+        connection.disconnect();
+        soon(connection.closed()).await;
+    }
+
+    let about = lines.about("loud@h");
+    let trace = said(&about);
+    for line in ["INFO up", "TRACE sent", "TRACE called", "TRACE got an answer", "DEBUG going away", "INFO down"] {
+        assert!(has(&trace, line), "{line:?} is missing in {trace:?}");
+    }
+    assert!(about.iter().all(|line| line["fields"]["link"] == *links[0] && line["fields"]["route"] == "^loud@"));
+    assert_eq!(said(&lines.about("quiet@h")), ["INFO up", "INFO down"]);
+    assert!(lines.about("mute@h").is_empty());
+
+    // Policy belongs to the name, so the end that was dialled says what its own route wants.
+    until(|| has(&said(&lines.about("app@127.0.0.1")), "INFO down")).await;
+    let about = lines.about("app@127.0.0.1");
+    assert!(about.iter().all(|line| line["fields"]["route"] == "^app@" && line["fields"]["link"] == *links[0]));
+    let debug = said(&about);
+    assert!(has(&debug, "INFO up") && has(&debug, "DEBUG the peer goes away"), "{debug:?}");
+    assert!(!debug.iter().any(|line| line.starts_with("TRACE")), "{debug:?}");
+
+    let all = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(!all.contains("the body of"), "what is sent is nobody's business");
+}
