@@ -180,6 +180,9 @@ pub(crate) struct RouteArgs {
     /// A file with the cookie that replaces the node's; only its owner may be able to read it.
     #[arg(long)]
     pub(crate) cookie_file: Option<PathBuf>,
+    /// What tells the peer which of two valid cookies that is, while one replaces the other.
+    #[arg(long, requires = "cookie_file")]
+    pub(crate) cookie_label: Option<String>,
     /// Offer a flag over the connection or do not; may be given several times. Default: as the node does.
     #[arg(long, value_name = "FLAG=BOOL", value_parser = flag)]
     pub(crate) flag: Vec<(String, bool)>,

@@ -132,6 +132,7 @@ fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {
         insecure_skip_verify: args.insecure_skip_verify.then_some(true),
         handshake: args.handshake,
         cookie_file,
+        cookie_label: args.cookie_label,
         log_level: args.connection_log_level,
         fallback: args.fallback_never.then(|| "never".to_owned()),
         ..RouteEntry::new(args.pattern)

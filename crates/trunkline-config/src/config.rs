@@ -3,7 +3,7 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use trunkline_matcher::{AccessPattern, RoutePattern};
-use trunkline_route::{Address, Cookie, Host, IdError, NetworkRoute, ResolverId, TlsProfileId};
+use trunkline_route::{Address, Cookie, Cookies, Host, IdError, NetworkRoute, ResolverId, TlsProfileId};
 
 use crate::error::{ConfigError, Problem, elsewhere};
 use crate::fields::{Fields, Reader, lint_message};
@@ -66,7 +66,7 @@ pub struct PeerConfig {
     /// Which names; matched whole.
     pub pattern: AccessPattern,
     /// The cookie they must prove.
-    pub cookie: Cookie,
+    pub cookie: Cookies,
 }
 
 /// One static route and its place in the table.
@@ -207,7 +207,12 @@ fn registrar(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Resolve
         reader.problem(&node.at, path, message);
         return None;
     }
-    let fields = Fields::open(reader, node, path, &["kind", "host", "port", "cookie_file", "cookie_env", "path"])?;
+    let fields = Fields::open(
+        reader,
+        node,
+        path,
+        &["kind", "host", "port", "cookie_file", "cookie_env", "cookie_label", "path"],
+    )?;
     let Some((kind, at)) = fields.text(reader, "kind") else {
         if !fields.has("kind") {
             reader.problem(&fields.at, fields.path("kind"), "a registrar needs a `kind`: embedded or file");
@@ -216,7 +221,7 @@ fn registrar(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Resolve
     };
     let foreign: &[&str] = match kind {
         "embedded" => &["path"],
-        "file" => &["host", "port", "cookie_file", "cookie_env"],
+        "file" => &["host", "port", "cookie_file", "cookie_env", "cookie_label"],
         other => {
             let message = format!("{:?} is no kind of registrar; known: embedded, file", node::clip(other));
             reader.problem(&at, fields.path("kind"), message);
@@ -264,7 +269,11 @@ fn peers(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<PeerConfig> {
     let items = if fields.has("peers") { fields.list(reader, "peers") } else { None };
     for (i, item) in items.unwrap_or_default().iter().enumerate() {
         let path = format!("peers[{i}]");
-        let Some(fields) = Fields::open(reader, item, &path, &["match", "cookie_file", "cookie_env"]) else { continue };
+        let Some(fields) =
+            Fields::open(reader, item, &path, &["match", "cookie_file", "cookie_env", "cookie_label", "also_accept"])
+        else {
+            continue;
+        };
         let pattern = match fields.get("match") {
             Some(node) => node::access_pattern(reader, node, &fields.path("match")),
             None => {
@@ -273,7 +282,7 @@ fn peers(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<PeerConfig> {
             }
         };
         let needed = "a peer needs a cookie; set `cookie_file: FILE` (mode 0600) or `cookie_env: NAME`";
-        let cookie = node::cookie(reader, &fields, Some(needed));
+        let cookie = node::cookies(reader, &fields, Some(needed));
         if let Some(pattern) = &pattern {
             twice(reader, &mut seen, pattern.as_str(), &fields.at("match"), &path);
         }

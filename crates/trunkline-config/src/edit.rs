@@ -370,6 +370,7 @@ fn render(entry: &RouteEntry) -> Result<String, EditError> {
     put("handshake", entry.handshake.as_deref().map(scalar));
     put("cookie_file", entry.cookie_file.as_deref().map(scalar));
     put("cookie_env", entry.cookie_env.as_deref().map(scalar));
+    put("cookie_label", entry.cookie_label.as_deref().map(quoted));
     put(
         "flags",
         entry.flags.as_ref().map(|flags| {

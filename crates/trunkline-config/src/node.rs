@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Address, Cookie, Fallback, Flag, Host, LogLevel, NodeName, PeerFlags, ResolverId, Version};
+use trunkline_route::{
+    Address, Cookie, Cookies, Fallback, Flag, Host, LogLevel, NodeName, PeerFlags, ResolverId, Version,
+};
 
 use crate::fields::{Fields, Reader, pattern_message};
 use crate::secret::AdminToken;
@@ -19,7 +21,7 @@ pub struct NodeConfig {
     /// Where the node keeps its files. Default: `<name part>.data` beside the configuration file.
     pub data_dir: PathBuf,
     /// The cookie of the node; listeners, peers and routes may have others.
-    pub cookie: Cookie,
+    pub cookie: Cookies,
     /// Where peers are awaited. Default: one listener on 127.0.0.1, any free port. Empty: none.
     pub listen: Vec<ListenConfig>,
     /// Who is told where this node listens, and asked for others. Default: [`RegistrarConfig::Embedded`].
@@ -56,7 +58,7 @@ pub struct ListenConfig {
     /// The certificate shown to callers and the one asked of them; `None` makes an ephemeral self-signed one.
     pub tls: Option<ListenTls>,
     /// The cookie demanded here instead of the node's.
-    pub cookie: Option<Cookie>,
+    pub cookie: Option<Cookies>,
     /// The names let in, each matched whole; `None` lets in every name, an empty list none.
     pub allow: Option<Vec<AccessPattern>>,
 }
@@ -167,11 +169,13 @@ pub enum AdminConfig {
 pub(crate) const EMBEDDED: &str = "embedded";
 pub(crate) const NONE: &str = "none";
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 17] = [
     "name",
     "data_dir",
     "cookie_file",
     "cookie_env",
+    "cookie_label",
+    "also_accept",
     "listen",
     "registrar",
     "registrar_listen",
@@ -203,7 +207,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         reader.problem(&fields.at, "node.name", "the node needs a name; write `name: app@127.0.0.1`");
         None
     };
-    let cookie = cookie(reader, &fields, Some(NODE_COOKIE));
+    let cookie = cookies(reader, &fields, Some(NODE_COOKIE));
     let data_dir = match fields.string(reader, "data_dir") {
         Some(text) => Some(text),
         None => name.as_ref().map(|name| format!("{}.data", file_name(name.name()))),
@@ -269,9 +273,16 @@ pub(crate) fn cookie(reader: &mut Reader<'_>, fields: &Fields<'_>, required: Opt
     match reader.around.cookie(file.as_deref(), env.as_deref()) {
         Ok(Some(cookie)) => {
             warn_if_weak(reader, &fields.path(if file.is_some() { "cookie_file" } else { "cookie_env" }), &cookie);
-            Some(cookie)
+            match fields.has("cookie_label") {
+                true => fields.parsed(reader, "cookie_label", |label| cookie.labelled(label)),
+                false => Some(cookie),
+            }
         }
         Ok(None) => {
+            if fields.has("cookie_label") {
+                let message = "a label needs its cookie; add `cookie_file: FILE`, or remove it";
+                reader.problem(&fields.at("cookie_label"), fields.path("cookie_label"), message);
+            }
             if let Some(message) = required {
                 reader.problem(&fields.at, fields.path("cookie_file"), message);
             }
@@ -282,6 +293,36 @@ pub(crate) fn cookie(reader: &mut Reader<'_>, fields: &Fields<'_>, required: Opt
             None
         }
     }
+}
+
+/// The cookie of a mapping and those under `also_accept`, under different labels.
+pub(crate) fn cookies(reader: &mut Reader<'_>, fields: &Fields<'_>, required: Option<&str>) -> Option<Cookies> {
+    let current = cookie(reader, fields, required);
+    let items = if fields.has("also_accept") { fields.list(reader, "also_accept")? } else { &[] };
+    if let Some(first) = items.first().filter(|_| !fields.has("cookie_file") && !fields.has("cookie_env")) {
+        let message = "there is no cookie here that these could be taken besides; add `cookie_file: FILE`";
+        reader.problem(&first.at, fields.path("also_accept"), message);
+    }
+    let mut cookies = current.map(Cookies::new);
+    for (i, item) in items.iter().enumerate() {
+        let path = fields.path(&format!("also_accept[{i}]"));
+        let Some(inner) = Fields::open(reader, item, &path, &["cookie_file", "cookie_env", "cookie_label"]) else {
+            continue;
+        };
+        let needed = "a cookie to be taken too; set `cookie_file: FILE` (mode 0600) or `cookie_env: NAME`";
+        let Some(also) = cookie(reader, &inner, Some(needed)) else { continue };
+        cookies = cookies.map(|cookies| {
+            if cookies.iter().any(|known| known.label() == also.label()) {
+                let message = format!(
+                    "two cookies with the label {:?} cannot be told apart; give each a `cookie_label` of its own",
+                    also.label()
+                );
+                reader.problem(&inner.at, inner.path("cookie_label"), message);
+            }
+            cookies.also(also)
+        });
+    }
+    cookies
 }
 
 pub(crate) fn warn_if_weak(reader: &mut Reader<'_>, key: &str, cookie: &Cookie) {
@@ -305,7 +346,8 @@ fn listeners(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<ListenC
 }
 
 fn listener(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ListenConfig> {
-    let known = ["host", "port", "advertise", "tls", "cookie_file", "cookie_env", "allow"];
+    let known =
+        ["host", "port", "advertise", "tls", "cookie_file", "cookie_env", "cookie_label", "also_accept", "allow"];
     let fields = Fields::open(reader, node, path, &known)?;
     let host = match fields.has("host") {
         true => fields.parsed(reader, "host", str::parse::<Host>),
@@ -335,7 +377,7 @@ fn listener(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ListenCo
             reader.problem(&inner.at, fields.path("tls"), "name a `certificate` and its `key`, or remove it");
         }
     }
-    let cookie = cookie(reader, &fields, None);
+    let cookie = cookies(reader, &fields, None);
     let allow = match fields.has("allow") {
         true => fields.list(reader, "allow").map(|items| {
             let read = items.iter().enumerate();

@@ -51,6 +51,9 @@ pub struct RouteEntry {
     /// The variable that holds this route's cookie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie_env: Option<String>,
+    /// The label that tells the peer which of two valid cookies this is, while one replaces the other. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie_label: Option<String>,
     /// What is offered over the connection, flag by flag, and what is required of the peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<FlagsEntry>,
@@ -164,7 +167,11 @@ impl Check {
         text: Option<&str>,
         parse: fn(&str) -> Result<T, E>,
     ) -> Option<T> {
-        parse(text?).map_err(|error| self.fail(field, error)).ok()
+        self.parsed_with(field, parse(text?))
+    }
+
+    fn parsed_with<T, E: fmt::Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
+        parsed.map_err(|error| self.fail(field, error)).ok()
     }
 
     fn port(&mut self, field: &str, port: Option<u16>) -> Option<NonZeroU16> {
@@ -267,6 +274,14 @@ impl RouteEntry {
             check.fail(&error.0, error.1);
             None
         });
+        let cookie = match (&self.cookie_label, cookie) {
+            (Some(label), Some(cookie)) => check.parsed_with("cookie_label", cookie.labelled(label)),
+            (Some(_), None) if self.cookie_file.is_none() && self.cookie_env.is_none() => {
+                check.fail("cookie_label", "a label needs its cookie; add `cookie_file: FILE`, or remove it");
+                None
+            }
+            (_, cookie) => cookie,
+        };
         if let Some(other) = self.fallback.as_deref().filter(|text| *text != "never") {
             let message =
                 format!("{other:?} is no fallback of a route; write never, or leave it out for the node's fallback");
@@ -340,7 +355,7 @@ impl RouteEntry {
     }
 }
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "match",
     "weight",
     "host",
@@ -351,6 +366,7 @@ const KEYS: [&str; 15] = [
     "handshake",
     "cookie_file",
     "cookie_env",
+    "cookie_label",
     "flags",
     "log_level",
     "fallback",
@@ -376,6 +392,7 @@ pub(crate) fn read_entry<'t>(reader: &mut Reader<'_>, node: &'t Node, path: &str
         handshake: fields.string(reader, "handshake"),
         cookie_file: fields.string(reader, "cookie_file"),
         cookie_env: fields.string(reader, "cookie_env"),
+        cookie_label: fields.string(reader, "cookie_label"),
         flags: flags(reader, &fields),
         log_level: fields.level(reader, "log_level"),
         fallback: fields.string(reader, "fallback"),

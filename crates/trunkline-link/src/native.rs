@@ -215,6 +215,7 @@ impl Native {
             random_16(),
         );
         (config.mode, config.versions) = (mode, versions);
+        config.label = attempt.cookie.label().to_owned();
         let deadline = now() + times.handshake;
         let (machine, hello1) = <Initiator>::new(config, exporter);
         let mut courtesy = Courtesy::new(pipe, machine, self.farewells.clone());

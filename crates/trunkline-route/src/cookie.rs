@@ -13,6 +13,9 @@ pub const MIN_COOKIE_LEN: usize = 8;
 /// Cookies whose estimated strength is at or below this many bits deserve a warning.
 pub const STRONG_COOKIE_BITS: u32 = 64;
 
+/// The longest label, in bytes: a date and a word.
+const MAX_LABEL_LEN: usize = 64;
+
 /// The longest cookie, in bytes. A bound, not a recommendation.
 const MAX_COOKIE_LEN: usize = 4096;
 
@@ -21,8 +24,14 @@ const MAX_COOKIE_LEN: usize = 4096;
 /// It never prints: `Debug` is redacted and there is no `Display` and no serialisation. Comparison takes the
 /// same time wherever two cookies of one length differ. Cloning shares the bytes; they are zeroed when the
 /// last clone is dropped.
+///
+/// A label, which is no secret, travels with it: while a cookie is being replaced, it tells a listener which of the
+/// two a caller is about to prove.
 #[derive(Clone)]
-pub struct Cookie(Arc<Zeroizing<Vec<u8>>>);
+pub struct Cookie {
+    secret: Arc<Zeroizing<Vec<u8>>>,
+    label: Option<Arc<str>>,
+}
 
 impl Cookie {
     /// Makes a cookie from its bytes, 8 to 4096 of them.
@@ -34,13 +43,29 @@ impl Cookie {
         match bytes.len() {
             len if len < MIN_COOKIE_LEN => Err(CookieError::TooShort { len }),
             len if len > MAX_COOKIE_LEN => Err(CookieError::TooLong { len }),
-            _ => Ok(Self(Arc::new(Zeroizing::new(bytes.to_vec())))),
+            _ => Ok(Self { secret: Arc::new(Zeroizing::new(bytes.to_vec())), label: None }),
         }
+    }
+
+    /// The same cookie under a label of at most 64 bytes; an empty one is none.
+    ///
+    /// # Errors
+    /// [`CookieError::BadLabel`] when it is longer, or has characters that do not print.
+    pub fn labelled(self, label: &str) -> Result<Self, CookieError> {
+        if label.len() > MAX_LABEL_LEN || label.chars().any(char::is_control) {
+            return Err(CookieError::BadLabel);
+        }
+        Ok(Self { label: (!label.is_empty()).then(|| label.into()), ..self })
+    }
+
+    /// Its label; empty without one.
+    pub fn label(&self) -> &str {
+        self.label.as_deref().unwrap_or_default()
     }
 
     /// The secret itself, for the one place that proves it.
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        &self.secret
     }
 
     /// A cautious estimate of the strength in bits: length times the size of the alphabets used, and no more
@@ -78,10 +103,56 @@ impl PartialEq for Cookie {
 
 impl Eq for Cookie {}
 
+/// The cookie of a node, a listener or a peer, and those that are valid besides: the old one, while it is replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cookies {
+    current: Cookie,
+    also: Vec<Cookie>,
+}
+
+impl Cookies {
+    /// One cookie.
+    pub fn new(current: Cookie) -> Self {
+        Self { current, also: Vec::new() }
+    }
+
+    /// Takes this one from callers too. Callers say by its label which one they prove, so labels must differ.
+    #[must_use]
+    pub fn also(mut self, cookie: Cookie) -> Self {
+        self.also.push(cookie);
+        self
+    }
+
+    /// The one that is proven to others.
+    pub fn current(&self) -> &Cookie {
+        &self.current
+    }
+
+    /// What a caller with this label must prove: the cookie of that label, else the current one.
+    pub fn labelled(&self, label: &str) -> &Cookie {
+        let found = self.iter().find(|cookie| cookie.label() == label);
+        found.unwrap_or(&self.current)
+    }
+
+    /// All of them, the current one first.
+    pub fn iter(&self) -> impl Iterator<Item = &Cookie> {
+        std::iter::once(&self.current).chain(&self.also)
+    }
+}
+
+impl From<Cookie> for Cookies {
+    fn from(cookie: Cookie) -> Self {
+        Self::new(cookie)
+    }
+}
+
 /// Why some bytes are no cookie.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CookieError {
+    /// Its label is longer than 64 bytes or does not print.
+    #[error("a cookie's label has at most 64 bytes and no control characters")]
+    BadLabel,
     /// Fewer than [`MIN_COOKIE_LEN`] bytes.
     #[error("the cookie has {len} bytes; at least 8 are needed: make one with `openssl rand -hex 24`")]
     TooShort {
@@ -117,6 +188,18 @@ mod tests {
         assert!(Cookie::new("aaaaaaaaaaaaaaaa").unwrap().is_weak());
         assert!(Cookie::new("password1").unwrap().is_weak());
         assert!(!Cookie::new("f3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934c").unwrap().is_weak());
+    }
+
+    #[test]
+    fn a_label_picks_among_valid_cookies_and_is_no_part_of_the_secret() {
+        let cookie = |text: &str, label: &str| Cookie::new(text).unwrap().labelled(label).unwrap();
+        let cookies = Cookies::new(cookie("new-secret", "2026-11")).also(cookie("old-secret", ""));
+        assert_eq!(cookies.labelled("2026-11"), &cookie("new-secret", ""));
+        assert_eq!(cookies.labelled(""), &cookie("old-secret", ""));
+        assert_eq!(cookies.labelled("unknown"), cookies.current());
+        let secret = Cookie::new("some-secret").unwrap();
+        assert_eq!(secret.clone().labelled(&"x".repeat(65)), Err(CookieError::BadLabel));
+        assert_eq!(secret.labelled("a\nb"), Err(CookieError::BadLabel));
     }
 
     #[test]

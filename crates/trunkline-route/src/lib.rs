@@ -29,7 +29,7 @@ mod policy;
 mod route;
 mod version;
 
-pub use cookie::{Cookie, CookieError, MIN_COOKIE_LEN, STRONG_COOKIE_BITS};
+pub use cookie::{Cookie, CookieError, Cookies, MIN_COOKIE_LEN, STRONG_COOKIE_BITS};
 pub use endpoint::{Address, Endpoint, EndpointError, EndpointOverride, Host, MAX_HOST_LEN};
 pub use flags::{Disagreement, Flag, FlagPolicy, FlagTerms, PeerFlags, UnknownFlag};
 pub use id::{IdError, ResolverId, TlsProfileId};

@@ -8,7 +8,8 @@ use trunkline_link::{DialTimes, NativeLimits};
 use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{Registrar, Resolver};
 use trunkline_route::{
-    Address, Cookie, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, ResolverId, TlsProfileId, Version,
+    Address, Cookie, Cookies, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, ResolverId, TlsProfileId,
+    Version,
 };
 
 use crate::certificates::{CHECK, ProfileSource, ServerSource};
@@ -20,7 +21,7 @@ pub struct Listen {
     pub(crate) address: SocketAddr,
     pub(crate) advertise: Option<Address>,
     pub(crate) tls: ServerSource,
-    pub(crate) cookie: Option<Cookie>,
+    pub(crate) cookie: Option<Cookies>,
     pub(crate) allow: Option<Vec<AccessPattern>>,
 }
 
@@ -44,9 +45,9 @@ impl Listen {
         self
     }
 
-    /// Demands this cookie of callers instead of the node's.
-    pub fn cookie(mut self, cookie: Cookie) -> Self {
-        self.cookie = Some(cookie);
+    /// Demands this cookie of callers, or one of several, instead of the node's.
+    pub fn cookie(mut self, cookie: impl Into<Cookies>) -> Self {
+        self.cookie = Some(cookie.into());
         self
     }
 
@@ -78,7 +79,7 @@ pub(crate) enum RegistrarChoice {
 #[must_use = "a builder does nothing until start()"]
 pub struct NodeBuilder {
     pub(crate) name: NodeName,
-    pub(crate) cookie: Option<Cookie>,
+    pub(crate) cookie: Option<Cookies>,
     pub(crate) listen: Vec<Listen>,
     pub(crate) routes: Vec<(String, NetworkRoute, i64)>,
     pub(crate) registrar: RegistrarChoice,
@@ -86,7 +87,7 @@ pub struct NodeBuilder {
     pub(crate) registrars: Vec<(ResolverId, Address, Option<Cookie>)>,
     pub(crate) profiles: BTreeMap<TlsProfileId, ProfileSource>,
     pub(crate) certificate_check: Duration,
-    pub(crate) peers: Vec<(AccessPattern, Cookie)>,
+    pub(crate) peers: Vec<(AccessPattern, Cookies)>,
     pub(crate) policy: Policy,
     pub(crate) times: DialTimes,
     pub(crate) limits: NativeLimits,
@@ -121,9 +122,10 @@ impl NodeBuilder {
         }
     }
 
-    /// The secret shared with the nodes this one may talk to. Required.
-    pub fn cookie(mut self, cookie: Cookie) -> Self {
-        self.cookie = Some(cookie);
+    /// The secret shared with the nodes this one may talk to. Required. While it is replaced there are two: the
+    /// current one, which is proven to others, and the old one, which is taken from them too.
+    pub fn cookie(mut self, cookie: impl Into<Cookies>) -> Self {
+        self.cookie = Some(cookie.into());
         self
     }
 
@@ -195,9 +197,10 @@ impl NodeBuilder {
         self
     }
 
-    /// Demands this cookie of callers whose whole name matches, and of nobody else. The first match holds.
-    pub fn peer(mut self, names: AccessPattern, cookie: Cookie) -> Self {
-        self.peers.push((names, cookie));
+    /// Demands this cookie, or one of several, of callers whose whole name matches, and of nobody else. The first match
+    /// holds.
+    pub fn peer(mut self, names: AccessPattern, cookie: impl Into<Cookies>) -> Self {
+        self.peers.push((names, cookie.into()));
         self
     }
 

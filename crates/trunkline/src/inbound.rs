@@ -10,7 +10,7 @@ use trunkline_dial::pair::{Claims, OnOffer};
 use trunkline_link::handshake::{CloseCode, Credential};
 use trunkline_link::{CredentialsFn, FirstFrameHook, Hooks, Link, Offered};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Cookie, Disagreement, NodeName};
+use trunkline_route::{Cookies, Disagreement, NodeName};
 
 use crate::builder::Listen;
 use crate::connection::Live;
@@ -21,34 +21,46 @@ pub(crate) const CHALLENGE: Duration = Duration::from_secs(1);
 /// How long an accepted link may stand without its first frame.
 const PROVISIONAL: Duration = Duration::from_secs(5);
 
-/// A name claimed by a `peers` entry proves that entry's cookie and no other; then the listener's, then the node's.
-/// Nobody else is called what this node is.
-pub(crate) fn credentials(
-    name: &NodeName,
-    listen: &Listen,
-    peers: Arc<[(AccessPattern, Cookie)]>,
-    node: Cookie,
-) -> Box<CredentialsFn> {
-    let (name, allow, own) = (name.clone(), listen.allow.clone(), listen.cookie.clone().unwrap_or(node));
-    Box::new(move |from: &NodeName, _label: &str| {
+/// The cookies a node takes from others.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    peers: Vec<(AccessPattern, Cookies)>,
+    node: Cookies,
+}
+
+impl Keys {
+    pub(crate) fn new(peers: Vec<(AccessPattern, Cookies)>, node: Cookies) -> Self {
+        Self { peers, node }
+    }
+
+    /// Those of the first `peers` entry that matches the whole name.
+    fn of_peer(&self, name: &NodeName) -> Option<&Cookies> {
+        self.peers.iter().find(|(names, _)| names.is_match(name.as_str())).map(|(_, cookies)| cookies)
+    }
+
+    /// Those of a name: a `peers` entry claims it in both directions.
+    pub(crate) fn of(&self, name: &NodeName) -> &Cookies {
+        self.of_peer(name).unwrap_or(&self.node)
+    }
+}
+
+/// A name claimed by a `peers` entry proves a cookie of that entry and no other; then one of the listener's, then of
+/// the node's. Nobody else is called what this node is.
+pub(crate) fn credentials(name: &NodeName, listen: &Listen, keys: Arc<Keys>) -> Box<CredentialsFn> {
+    let (name, allow, own) = (name.clone(), listen.allow.clone(), listen.cookie.clone());
+    Box::new(move |from: &NodeName, label: &str| {
         if *from == name || allow.as_ref().is_some_and(|allow| !allow.iter().any(|names| names.is_match(from.as_str())))
         {
             return Credential::NotAllowed;
         }
-        Credential::Cookie(peer_cookie(&peers, from).unwrap_or(&own).clone())
+        let cookies = keys.of_peer(from).or(own.as_ref()).unwrap_or(&keys.node);
+        Credential::Cookie(cookies.labelled(label).clone())
     })
 }
 
 /// As [`credentials`], for sessions with the registrar: a name that an entry claims announces itself by that cookie.
-pub(crate) fn registrar_credentials(peers: Arc<[(AccessPattern, Cookie)]>, node: Cookie) -> Box<CredentialsFn> {
-    Box::new(move |from: &NodeName, _label: &str| {
-        Credential::Cookie(peer_cookie(&peers, from).unwrap_or(&node).clone())
-    })
-}
-
-/// The cookie of the first `peers` entry that matches the whole name.
-pub(crate) fn peer_cookie<'a>(peers: &'a [(AccessPattern, Cookie)], name: &NodeName) -> Option<&'a Cookie> {
-    peers.iter().find(|(names, _)| names.is_match(name.as_str())).map(|(_, cookie)| cookie)
+pub(crate) fn registrar_credentials(keys: Arc<Keys>) -> Box<CredentialsFn> {
+    Box::new(move |from: &NodeName, label: &str| Credential::Cookie(keys.of(from).labelled(label).clone()))
 }
 
 /// Decides about a caller that proved itself, and lets its link stand if it may.

@@ -65,7 +65,7 @@ pub use trunkline_link::{Issued, LabAuthority};
 pub use trunkline_matcher::{AccessPattern, PatternError};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
-    Address, Cookie, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Flag, FlagPolicy, Host, LinkPolicy,
+    Address, Cookie, Cookies, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Flag, FlagPolicy, Host, LinkPolicy,
     LogLevel, NameError, NetworkRoute, NodeName, Origin, PeerFlags, ResolverId, Source, TlsMode, TlsProfileId, Version,
 };
 

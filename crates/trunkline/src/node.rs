@@ -19,7 +19,7 @@ use trunkline_link::{
     CallError as LinkCallError, ClientTls, DialTimes, Directory, Down, DownHook, Hold, Link, LinkInfo, LinkStats,
     Listener, Mailbox, Native, RegisterError, Role, SendError as LinkSendError, ServerTls, TlsError, TlsProfile,
 };
-use trunkline_matcher::{AccessPattern, PatternIndex};
+use trunkline_matcher::PatternIndex;
 use trunkline_registrar::{Lease, Registrar, Registration, Resolver};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{
@@ -31,7 +31,7 @@ use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
 use crate::certificates::{Certificates, Reloaded};
 use crate::connection::Live;
 use crate::events::{CAPACITY, Event, Events};
-use crate::inbound::{credentials, decide, peer_cookie, registrar_credentials};
+use crate::inbound::{Keys, credentials, decide, registrar_credentials};
 use crate::ports::NodePorts;
 use crate::{CallError, ConnectError, Connection, PING_SERVICE, SendError, StartError};
 
@@ -55,7 +55,7 @@ pub(crate) struct Inner {
     pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
     discovery: Vec<ResolverId>,
     routes: RouteTable,
-    peers: Arc<[(AccessPattern, Cookie)]>,
+    keys: Arc<Keys>,
     defaults: Defaults,
     policy: Policy,
     pub(crate) times: DialTimes,
@@ -209,7 +209,7 @@ impl Inner {
             target: name.clone(),
             candidates: self.candidates(name, route),
             discovery: self.discovery.clone(),
-            defaults: Defaults { cookie: self.cookie_for(name).clone(), ..self.defaults.clone() },
+            defaults: Defaults { cookie: self.keys.of(name).current().clone(), ..self.defaults.clone() },
             policy: self.policy,
             memory: self.memory().clone(),
             given: route.is_some(),
@@ -244,16 +244,13 @@ impl Inner {
         }
     }
 
-    /// The cookie of a name no route has one for: a `peers` entry claims it in both directions.
-    fn cookie_for(&self, name: &NodeName) -> &Cookie {
-        peer_cookie(&self.peers, name).unwrap_or(&self.defaults.cookie)
-    }
-
     fn meets(&self, name: &NodeName, live: &Live, cookie: Option<&Cookie>, tls: &TlsMode) -> bool {
         let info = live.link.info();
+        // While a cookie is replaced, the old and the new one are as good as each other.
+        let valid = |cookie: &Cookie| self.keys.of(name).iter().any(|valid| valid == cookie);
         let cookie = match cookie {
-            Some(cookie) => info.cookie == *cookie,
-            None => info.role == Role::Responder || info.cookie == *self.cookie_for(name),
+            Some(cookie) => info.cookie == *cookie || (valid(cookie) && valid(&info.cookie)),
+            None => info.role == Role::Responder || valid(&info.cookie),
         };
         let verified = match tls {
             TlsMode::Verify(_) => live.tls() == *tls,
@@ -360,9 +357,10 @@ impl Node {
     }
 
     pub(crate) async fn start(builder: NodeBuilder) -> Result<Self, StartError> {
-        let cookie = builder.cookie.ok_or(StartError::NoCookie)?;
+        let cookies = builder.cookie.ok_or(StartError::NoCookie)?;
+        let cookie = cookies.current().clone();
+        let keys = Arc::new(Keys::new(builder.peers, cookies));
         let native = Native::new(builder.name.clone(), builder.limits);
-        let peers: Arc<[_]> = builder.peers.into();
         let certificates = Certificates::default();
         let unusable = |what: &str| {
             let what = what.to_owned();
@@ -372,7 +370,7 @@ impl Node {
         for listen in &builder.listen {
             let what = format!("listener {}", listen.address);
             let tls = certificates.server(what.clone(), &listen.tls).map_err(unusable(&what))?;
-            sockets.push(bind(&builder.name, listen, tls, &builder.limits, peers.clone(), &cookie)?);
+            sockets.push(bind(&builder.name, listen, tls, &builder.limits, keys.clone())?);
         }
         let mut profiles = BTreeMap::new();
         for (id, profile) in &builder.profiles {
@@ -389,7 +387,7 @@ impl Node {
                     *listen,
                     cookie.clone(),
                     builder.limits,
-                    registrar_credentials(peers.clone(), cookie.clone()),
+                    registrar_credentials(keys.clone()),
                 );
                 Some(started.map_err(|cause| StartError::RegistrarListen { address: *listen, cause })?)
             }
@@ -440,7 +438,7 @@ impl Node {
             resolvers,
             discovery,
             routes,
-            peers,
+            keys,
             defaults: Defaults {
                 cookie,
                 tls: builder.tls,
@@ -733,7 +731,9 @@ impl Node {
         let inner = self.inner();
         inner.shutting_down.store(true, Ordering::Release);
         *self.lease() = None;
-        self.handle.listeners.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        let mut listeners = std::mem::take(&mut *self.handle.listeners.lock().unwrap_or_else(PoisonError::into_inner));
+        // Waited for, so that the addresses are free when this returns.
+        listeners.shutdown().await;
         let mut links: Vec<Link> = inner.registry.links().into_iter().map(|(_, live)| live.link).collect();
         {
             let draining = inner.draining.lock().unwrap_or_else(PoisonError::into_inner);
@@ -780,11 +780,10 @@ fn bind(
     listen: &Listen,
     tls: ServerTls,
     limits: &trunkline_link::NativeLimits,
-    peers: Arc<[(AccessPattern, Cookie)]>,
-    cookie: &Cookie,
+    keys: Arc<Keys>,
 ) -> Result<(Listener, SocketAddr), StartError> {
     let address = listen.address;
-    let credentials = credentials(name, listen, peers, cookie.clone());
+    let credentials = credentials(name, listen, keys);
     let socket = Listener::bind(address, Mode::Node, tls, limits.gate, credentials);
     let socket = socket.map_err(|cause| StartError::Listen { address, cause })?;
     let bound = socket.local_addr().map_err(|cause| StartError::Listen { address, cause })?;

@@ -68,7 +68,7 @@ fn configurations(seen: &Seen) {
     };
     let parse = |text: &str, set: &str| Config::parse(text, dir.path(), "app.yaml", &layers(set));
     let config = parse(good, "").unwrap();
-    assert_eq!(config.node.cookie, Cookie::new(CANARY).unwrap());
+    assert_eq!(config.node.cookie.current(), &Cookie::new(CANARY).unwrap());
     seen.debug(&config);
     seen.debug(&config.warnings());
     seen.debug(&layers(&format!("node.cookie={CANARY}")));

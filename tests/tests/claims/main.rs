@@ -12,6 +12,7 @@ mod canary;
 mod d_failover;
 mod examples;
 mod f_registrar;
+mod g_cookies;
 mod one_link;
 mod p_close;
 mod strangers;

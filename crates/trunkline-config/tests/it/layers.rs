@@ -64,7 +64,7 @@ fn a_higher_layer_displaces_what_excludes_it_below() {
     let dir = Dir::new();
     let environment = [("TRUNKLINE_NODE_COOKIE_ENV", "APP_COOKIE"), ("APP_COOKIE", "from-the-environment")];
     let node = layered(&dir, &environment, &[]).unwrap().node;
-    assert_eq!(node.cookie.expose(), b"from-the-environment");
+    assert_eq!(node.cookie.current().expose(), b"from-the-environment");
     let text = "node: { name: a@h, cookie_file: cookie, admin: none }\n";
     let node = over(&dir, text, &[], &["node.admin.socket=x.sock"]).unwrap().node;
     assert_eq!(node.admin, AdminConfig::Socket(dir.path().join("x.sock")));

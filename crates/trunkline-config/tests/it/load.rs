@@ -37,7 +37,7 @@ fn defaults_are_those_of_the_documentation() {
     let node = dir.with("").unwrap().node;
     assert_eq!(node.name, NodeName::new("app@127.0.0.1").unwrap());
     assert_eq!(node.data_dir, dir.path().join("app.data"));
-    assert_eq!(node.cookie.expose(), SECRET.as_bytes(), "the trailing newline is trimmed");
+    assert_eq!(node.cookie.current().expose(), SECRET.as_bytes(), "the trailing newline is trimmed");
     assert_eq!((node.listen.len(), node.listen[0].host.as_str(), node.listen[0].port), (1, "127.0.0.1", 0));
     assert_eq!(node.registrar, RegistrarConfig::Embedded);
     assert_eq!(node.registrar_listen.to_string(), "127.0.0.1:4499");
@@ -115,6 +115,27 @@ fn flags_that_are_none_or_contradict_are_refused() {
         refused(dir.with(&format!("routes: [{{ match: a, port: 1, flags: {flags} }}]\n")), parts);
     }
     refused(dir.node("  flags: { prioritys: true }\n"), &["node.flags.prioritys", "did you mean `priorities`?"]);
+}
+
+#[test]
+fn cookies_that_are_replaced_have_labels_of_their_own() {
+    let dir = Dir::new();
+    dir.secret("old", "the-old-cookie-of-all");
+    let config = dir.node("  cookie_label: new\n  also_accept: [{ cookie_file: old }]\n").unwrap();
+    let cookies = &config.node.cookie;
+    assert_eq!((cookies.current().label(), cookies.labelled("").expose()), ("new", &b"the-old-cookie-of-all"[..]));
+    for (node, parts) in [
+        ("  also_accept: [{ cookie_file: old }]\n", &["node.also_accept[0].cookie_label", "cannot be told apart"][..]),
+        ("  also_accept: [{ cookie_label: a }]\n", &["node.also_accept[0].cookie_label", "needs its cookie"]),
+        ("  also_accept: [{}]\n", &["node.also_accept[0].cookie_file", "to be taken too"]),
+        ("  also_accept: old\n", &["node.also_accept", "expected a list"]),
+    ] {
+        refused(dir.node(node), parts);
+    }
+    let listen = "  listen: [{ also_accept: [{ cookie_file: old }] }]\n";
+    refused(dir.node(listen), &["node.listen[0].also_accept", "no cookie here"]);
+    let route = "routes: [{ match: a, port: 1, cookie_label: x }]\n";
+    refused(dir.with(route), &["routes[0].cookie_label", "a label needs its cookie"]);
 }
 
 #[test]
