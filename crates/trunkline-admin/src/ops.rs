@@ -9,7 +9,7 @@ use trunkline::{
     SendError,
 };
 use trunkline_config::{Config, EditError, Layers, RouteConfig, RouteContext, RouteEntry, edit};
-use trunkline_matcher::RoutePattern;
+use trunkline_matcher::{RoutePattern, quoted};
 
 use crate::api::{
     AddRoute, Body, CallReply, Changed, Explanation, Failure, MessageRequest, Peer, PingRequest, Pong, RemoveRoute,
@@ -193,7 +193,7 @@ impl Operations {
         })?;
         from_file.retain(|known| *known != pattern);
         let saved = if request.save { " and saved" } else { "; not saved, it goes when the node does" };
-        let message = format!("route {pattern:?} added with weight {weight}{saved}");
+        let message = format!("route {} added with weight {weight}{saved}", quoted(&pattern));
         if request.save {
             from_file.push(pattern);
         }
@@ -228,7 +228,7 @@ impl Operations {
             (false, true) => "; the file still has it, and a reload or restart brings it back",
             (false, false) => "",
         };
-        Ok(Changed::new(format!("route {pattern:?} removed{saved}")))
+        Ok(Changed::new(format!("route {} removed{saved}", quoted(pattern))))
     }
 
     fn save(&self, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), OpError> {
@@ -279,19 +279,20 @@ impl Operations {
             }
             for route in &config.routes[stay..] {
                 let pattern = route.pattern.as_str();
+                let quoted = quoted(pattern);
                 table.add(pattern, route.route.clone(), route.weight).map_err(|error| {
                     let error = match error {
                         AddError::Taken(_) => format!(
-                            "{shown}: the route {pattern:?} was also added while the node runs; remove that one \
+                            "{shown}: the route {quoted} was also added while the node runs; remove that one \
                              (`trunkline routes remove`) or the one in the file, then reload"
                         ),
                         AddError::UnknownResolver { id, .. } => {
-                            format!("{shown}: route {pattern:?}: the registrar {id} is new; it needs a restart")
+                            format!("{shown}: route {quoted}: the registrar {id} is new; it needs a restart")
                         }
                         AddError::UnknownTlsProfile { id, .. } => {
-                            format!("{shown}: route {pattern:?}: the TLS profile {id} is new; it needs a restart")
+                            format!("{shown}: route {quoted}: the TLS profile {id} is new; it needs a restart")
                         }
-                        error => format!("{shown}: route {pattern:?}: {error}"),
+                        error => format!("{shown}: route {quoted}: {error}"),
                     };
                     OpError::new(Kind::Conflict, error)
                 })?;
@@ -312,7 +313,7 @@ impl Operations {
                 Some(error) => message += &format!("; {what} keeps its certificates: {error}"),
             }
         }
-        Ok(Changed::new(message))
+        Ok(Changed { message, warnings: config.warnings().to_vec() })
     }
 
     /// What a connect to the name would try.

@@ -132,7 +132,7 @@ pub(crate) enum RoutesCommand {
         #[command(flatten)]
         at: Admin,
         #[command(flatten)]
-        route: RouteArgs,
+        route: Box<RouteArgs>,
         /// Also write it to the node's configuration file.
         #[arg(long)]
         save: bool,

@@ -107,7 +107,7 @@ pub(crate) async fn routes(command: RoutesCommand, output: &Output) -> Result<()
             Ok(())
         }
         RoutesCommand::Add { at, route, save } => {
-            let request = AddRoute { route: entry(route)?, save };
+            let request = AddRoute { route: entry(*route)?, save };
             changed(client(at)?.post("/v1/routes", &request).await?, output)
         }
         RoutesCommand::Remove { at, pattern, save } => {

@@ -168,7 +168,10 @@ async fn until_told(signals: &mut Signals, operations: &Arc<Operations>, until_e
             _ = signals.hang_up.recv() => {
                 let operations = operations.clone();
                 match tokio::task::spawn_blocking(move || operations.reload()).await {
-                    Ok(Ok(changed)) => tracing::info!("reloaded: {}", changed.message),
+                    Ok(Ok(changed)) => {
+                        changed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                        tracing::info!("reloaded: {}", changed.message);
+                    }
                     Ok(Err(error)) => tracing::error!("not reloaded, nothing changed: {}", error.failure.error),
                     Err(_) => tracing::error!("not reloaded: it failed unexpectedly; this is a bug"),
                 }

@@ -61,9 +61,9 @@ fn only_socket(directory: &Path) -> Result<PathBuf, Failed> {
     sockets.sort();
     match sockets.as_slice() {
         [one] => Ok(one.clone()),
-        [] => {
-            Err(Failed::usage("which node? Give a running one by --admin SOCKET, or a configuration by --config FILE"))
-        }
+        [] => Err(Failed::usage(
+            "which node? Give a running one by --admin SOCKET; a command that takes --config FILE can also act on its own",
+        )),
         several => {
             let shown: Vec<_> = several.iter().map(|socket| socket.display().to_string()).collect();
             Err(Failed::usage(format!("which node? Choose one by --admin: {}", shown.join(", "))))

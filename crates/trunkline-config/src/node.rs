@@ -9,7 +9,8 @@ use trunkline_route::{
     Address, Cookie, Cookies, Fallback, Flag, Host, LogLevel, NodeName, PeerFlags, ResolverId, Version,
 };
 
-use crate::fields::{Fields, Reader, pattern_message};
+use crate::error::Problem;
+use crate::fields::{Fields, Reader, lint_message, pattern_message};
 use crate::secret::AdminToken;
 use crate::tree::{Node, Value};
 
@@ -428,7 +429,12 @@ pub(crate) fn access_pattern(reader: &mut Reader<'_>, node: &Node, path: &str) -
         return None;
     };
     match AccessPattern::new(text) {
-        Ok(pattern) => Some(pattern),
+        Ok(pattern) => {
+            let told =
+                pattern.lints().into_iter().map(|lint| Problem::at(&node.at, path, lint_message(&lint)).to_string());
+            reader.warnings.extend(told);
+            Some(pattern)
+        }
         Err(error) => {
             reader.problem(&node.at, path, pattern_message(&error));
             None

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use trunkline_matcher::{PatternError, PatternIndex, PatternTable, Refusal, RoutePattern, TableEdit};
+use trunkline_matcher::{PatternError, PatternIndex, PatternTable, Refusal, RoutePattern, TableEdit, quoted};
 use trunkline_route::{NetworkRoute, NodeName, ResolverId, Source, TlsProfileId};
 
 /// Why a route was not added. Nothing changed.
@@ -14,7 +14,7 @@ pub enum AddError {
     #[error("bad pattern: {0}")]
     BadPattern(#[from] PatternError),
     /// A route with this pattern exists; it is unchanged.
-    #[error("a route with the pattern {0:?} exists; remove it first or use another pattern")]
+    #[error("a route with the pattern {} exists; remove it first or use another pattern", quoted(.0))]
     Taken(String),
     /// The table takes no more; the text says why.
     #[error("{0}")]
@@ -42,7 +42,7 @@ pub enum AddError {
 #[non_exhaustive]
 pub enum RemoveError {
     /// No route has exactly this pattern.
-    #[error("no route has exactly the pattern {0:?}; removal takes the pattern's text, not a name it matches")]
+    #[error("no route has exactly the pattern {}; removal takes the pattern's text, not a name it matches", quoted(.0))]
     Unknown(String),
 }
 

@@ -79,7 +79,7 @@ impl<V: fmt::Debug> fmt::Debug for Entry<V> {
 ///
 /// Carries the refused value back.
 #[derive(thiserror::Error)]
-#[error("the pattern `{pattern}` {refusal}")]
+#[error("the pattern {} {refusal}", crate::error::quoted(.pattern.as_str()))]
 pub struct InsertError<V> {
     pub(crate) refusal: Refusal,
     pub(crate) pattern: RoutePattern,
@@ -91,11 +91,11 @@ pub struct InsertError<V> {
 #[non_exhaustive]
 pub enum Refusal {
     /// An entry with exactly this pattern is in the table.
-    #[error("is taken")]
+    #[error("is taken; remove its entry first, or use another pattern")]
     Taken,
     /// With this one, the automata of the table would take more bytes than
     /// [`TableLimits::engine_bytes`](crate::TableLimits::engine_bytes), which is the number here.
-    #[error("would take the table over its limit `engine_bytes` of {0}")]
+    #[error("would take the table over its limit `engine_bytes` of {0}; remove others, or raise the limit")]
     EngineBytes(usize),
     /// There are some two billion entries.
     #[error("has no place: the table is full")]

@@ -36,23 +36,29 @@ pub struct PatternError {
 #[non_exhaustive]
 pub enum PatternErrorKind {
     /// A backslash is followed by something that has no meaning there.
-    #[error("this escape sequence is not part of the syntax")]
+    #[error(
+        "this escape sequence is not part of the syntax; the end of the text is `\\z`, a character by its number \
+         `\\x{{41}}`, and there are no back-references"
+    )]
     BadEscape,
     /// `(?` is followed by something that is no flag, such as look-around.
     #[error(
         "`(?` may be followed by a name (`P<name>`), or by the flags `i`, `m`, `s`, `U` \
-         and `:` or `)`; look-around and other extensions are not part of the syntax"
+         and `:` or `)` behind them; look-around and other extensions are not part of the syntax"
     )]
     BadFlags,
     /// A group name is empty, not closed by `>`, or has other characters than
     /// letters, digits and `_` of ASCII.
-    #[error("a group name is one or more of `A-Z`, `a-z`, `0-9` and `_`, closed by `>`")]
+    #[error(
+        "a group name is one or more of `A-Z`, `a-z`, `0-9` and `_`, closed by `>`; look-behind (`(?<=`, `(?<!`) is not \
+         part of the syntax"
+    )]
     BadGroupName,
     /// The range in a class ends before it starts, as in `[z-a]`.
     #[error("this range ends before it starts")]
     BadRange,
     /// The second count of `{n,m}` is smaller than the first.
-    #[error("the second count of a repetition is not below the first")]
+    #[error("the second count of this repetition is below the first; put the smaller one first")]
     BadRepeat,
     /// The pattern went over one of the [`Limits`].
     #[error("it goes over the limit `{limit}` of {value} ({})", .limit.meaning())]
@@ -67,7 +73,8 @@ pub enum PatternErrorKind {
     NestedRepeat,
     /// A repetition has nothing before it.
     #[error(
-        "there is nothing before this repetition for it to repeat; write `\\` before it, if the character itself is meant"
+        "there is nothing before this repetition for it to repeat; any characters are `.*`, and the character itself \
+         is meant with a `\\` before it"
     )]
     NothingToRepeat,
     /// The pattern ends in a backslash.
@@ -139,6 +146,12 @@ pub(crate) fn caret(text: &str, at: usize) -> String {
     format!("{line}\n{:column$}^", "")
 }
 
+/// A pattern as it is quoted in a message: in backticks, as it was written, so that it can be used again. Control
+/// characters are shown as one visible character each, and a long pattern is cut.
+pub fn quoted(text: &str) -> String {
+    format!("`{}`", window(text, text.floor_char_boundary(WINDOW_CHARS)).0)
+}
+
 /// The part of `text` around `at` on one line, and the column of `at` in it.
 fn window(text: &str, at: usize) -> (String, usize) {
     let (before, after) = text.split_at(at);
@@ -163,6 +176,8 @@ fn visible(c: char) -> char {
         '\0'..='\x1f' => char::from_u32(0x2400 + c as u32).unwrap_or(char::REPLACEMENT_CHARACTER),
         '\x7f' => '\u{2421}',
         '\u{2028}' | '\u{2029}' => char::REPLACEMENT_CHARACTER,
+        // Characters that turn the direction of what follows.
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
         c if c.is_control() => char::REPLACEMENT_CHARACTER,
         c => c,
     }

@@ -114,12 +114,13 @@ impl<V> PatternIndex<V> {
 
     /// Counts what is in the table. Walks over all of it: O(n).
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { alone: self.loose.len(), heap_bytes: self.tables.heap_bytes(), ..Stats::default() };
+        let mut stats = Stats { heap_bytes: self.tables.heap_bytes(), ..Stats::default() };
         for slot in writer::slots(&self.store, self.slots, self.generation) {
             let compiled = slot.entry.pattern().compiled();
             stats.classes[compiled.class() as usize] += 1;
             stats.heap_bytes += slot.heap_bytes() + compiled.heap_bytes();
         }
+        stats.alone = self.loose.iter().filter(|&&at| self.slot(at).is_in(self.generation)).count();
         for group in &*self.groups {
             stats.heap_bytes += group.heap_bytes();
             match &**group {
@@ -132,10 +133,11 @@ impl<V> PatternIndex<V> {
                 let mut length = 0;
                 let mut at = first;
                 while at != NONE {
-                    length += 1;
-                    at = self.slot(at).next.load(Ordering::Acquire);
+                    let slot = self.slot(at);
+                    length += usize::from(self.slot(slot.first).is_in(self.generation));
+                    at = slot.next.load(Ordering::Acquire);
                 }
-                stats.buckets += 1;
+                stats.buckets += usize::from(length > 0);
                 stats.largest_bucket = stats.largest_bucket.max(length);
             }
         }

@@ -44,6 +44,8 @@ pub struct PatternIndex<V> {
     pub(crate) slots: u32,
     len: usize,
     pub(crate) limits: TableLimits,
+    /// Tells the writer that the generation still has a snapshot.
+    _token: Arc<()>,
 }
 
 /// What leads to the slots of a store. Grows by replacement: a snapshot keeps the tables it came with, which have all
@@ -98,10 +100,11 @@ impl<V> PatternIndex<V> {
         slots: u32,
         len: usize,
         limits: TableLimits,
+        token: Arc<()>,
     ) -> Self {
         static VERSION: AtomicU64 = AtomicU64::new(1);
         let version = VERSION.fetch_add(1, Ordering::Relaxed);
-        Self { version, store, tables, groups, loose, generation, slots, len, limits }
+        Self { version, store, tables, groups, loose, generation, slots, len, limits, _token: token }
     }
 
     /// The entries whose pattern is found in `name`, by descending weight, and
@@ -204,7 +207,8 @@ impl<V> PatternIndex<V> {
                 let mut at = grams.find(hash);
                 while at != NONE {
                     let slot = self.slot(at);
-                    if slot.signature & !signature.0 == 0 {
+                    // An entry of many ways says at its first slot whether it is still there.
+                    if slot.signature & !signature.0 == 0 && (slot.first != at || slot.is_in(self.generation)) {
                         scratch.candidates.push(slot.first);
                     }
                     at = slot.next.load(Ordering::Acquire);
@@ -290,8 +294,9 @@ pub(crate) fn in_order<'e, V: 'e>(
     entries.into_iter()
 }
 
-impl<V: fmt::Debug> fmt::Debug for PatternIndex<V> {
+/// Says how many entries there are, not which: a table may have a million.
+impl<V> fmt::Debug for PatternIndex<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
+        f.debug_struct("PatternIndex").field("len", &self.len).finish_non_exhaustive()
     }
 }

@@ -113,8 +113,14 @@
 //! * A removed value is dropped only when enough was removed since, or the
 //!   table is, and no snapshot has it. Do not count on its destructor.
 //! * Patterns are searched in linear time, but one near [`Limits::nfa_bytes`]
-//!   may take a millisecond on a name of 255 bytes. Lower the limits where
+//!   may take ten milliseconds on a name of 255 bytes. Lower the limits where
 //!   patterns are not from operators.
+//! * A large pattern without text (`\pL{30}`) is asked on its own, by every
+//!   look-up: [`Stats::alone`] counts those.
+//! * A snapshot that is held for long keeps what was removed since, and makes
+//!   adding a pattern again that comes and goes ever slower.
+//! * Texts are hashed without a key: who may add patterns can choose them so
+//!   that adding is slow. Looking names up is not affected.
 
 mod anchor;
 mod engine;
@@ -138,7 +144,7 @@ mod table;
 mod writer;
 
 pub use entry::{Entry, InsertError, Refusal};
-pub use error::{PatternError, PatternErrorKind};
+pub use error::{PatternError, PatternErrorKind, quoted};
 pub use explain::{Explanation, PatternClass, Stats};
 pub use index::PatternIndex;
 pub use limits::{LimitKind, Limits, TableLimits};

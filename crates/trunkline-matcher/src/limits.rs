@@ -146,7 +146,8 @@ impl TableLimits {
 
     /// The bytes that the automata of all patterns may take together,
     /// approximately. An entry that would go over it is refused. Default
-    /// 1 GiB; a pattern that is more than text with wildcards takes 1 to 4 KiB.
+    /// 1 GiB; text with wildcards takes some ten bytes, other patterns a few
+    /// hundred as a rule. The lazy automata that several share are not counted.
     pub const fn engine_bytes(mut self, bytes: usize) -> Self {
         self.engine_bytes = bytes;
         self

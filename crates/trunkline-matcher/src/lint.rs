@@ -1,10 +1,11 @@
 //! What a pattern says that its author hardly meant.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
 use crate::error;
-use crate::pattern::RoutePattern;
+use crate::pattern::{AccessPattern, RoutePattern};
 
 /// A pattern is valid, but probably says something else than was meant.
 ///
@@ -53,8 +54,8 @@ impl Lint {
         self.span.clone()
     }
 
-    /// A pattern that says what was probably meant. Whether it was, only the
-    /// author knows.
+    /// A pattern that says what was probably meant, by this lint and the others
+    /// of the pattern. Whether it was, only the author knows.
     pub fn suggestion(&self) -> &str {
         &self.suggestion
     }
@@ -81,23 +82,37 @@ impl RoutePattern {
     /// What the pattern says that its author hardly meant: at most one of each
     /// kind, in the order of [`LintKind`]. Never changes what it matches.
     pub fn lints(&self) -> Vec<Lint> {
-        let text = self.as_str();
-        let tokens = tokens(text);
-        let found = [
-            (LintKind::Dot, dots(&tokens)),
-            (LintKind::Glob, globs(&tokens)),
-            (LintKind::Unanchored, unanchored(text, &tokens)),
-        ];
-        let lint = |(kind, found): (LintKind, Option<Found>)| {
-            let Found { span, edits } = found?;
-            let mut suggestion = text.to_owned();
-            for (at, insert) in edits.into_iter().rev() {
-                suggestion.insert_str(at, insert);
-            }
-            Some(Lint { kind, span, text: text.into(), suggestion: suggestion.into() })
-        };
-        found.into_iter().filter_map(lint).collect()
+        let (text, tokens) = (self.as_str(), tokens(self.as_str()));
+        lints(
+            text,
+            [
+                (LintKind::Dot, dots(&tokens)),
+                (LintKind::Glob, globs(&tokens)),
+                (LintKind::Unanchored, unanchored(text, &tokens)),
+            ],
+        )
     }
+}
+
+impl AccessPattern {
+    /// As [`RoutePattern::lints`]; it matches whole names, so it is never
+    /// [`LintKind::Unanchored`].
+    pub fn lints(&self) -> Vec<Lint> {
+        let tokens = tokens(self.as_str());
+        lints(self.as_str(), [(LintKind::Dot, dots(&tokens)), (LintKind::Glob, globs(&tokens))])
+    }
+}
+
+fn lints(text: &str, found: impl IntoIterator<Item = (LintKind, Option<Found>)>) -> Vec<Lint> {
+    let found: Vec<_> = found.into_iter().filter_map(|(kind, found)| Some((kind, found?))).collect();
+    let edits: BTreeMap<usize, &str> = found.iter().flat_map(|(_, found)| found.edits.iter().copied()).collect();
+    let mut suggestion = text.to_owned();
+    for (at, insert) in edits.into_iter().rev() {
+        suggestion.insert_str(at, insert);
+    }
+    let lint =
+        |(kind, Found { span, .. })| Lint { kind, span, text: text.into(), suggestion: suggestion.as_str().into() };
+    found.into_iter().map(lint).collect()
 }
 
 /// The first place, and what would have to be inserted where.
@@ -114,6 +129,12 @@ enum Token {
     Star,
     /// Another repetition.
     Repeat,
+    /// `[…]`.
+    Class,
+    /// `(`.
+    Open,
+    /// `)`.
+    Close,
     /// `^`, `$` and everything else.
     Other,
 }
@@ -140,11 +161,13 @@ fn tokens(text: &str) -> Tokens {
                 Some(next) if next.is_ascii_punctuation() => (Token::Char(next), 2),
                 next => (Token::Other, 1 + next.map_or(0, char::len_utf8)),
             },
-            '[' => (Token::Other, class_len(rest)),
+            '[' => (Token::Class, class_len(rest)),
+            '(' => (Token::Open, 1),
+            ')' => (Token::Close, 1),
             '.' => (Token::Dot, 1),
             '*' => (Token::Star, 1),
             '+' | '?' | '{' => (Token::Repeat, 1),
-            '^' | '$' | '(' | ')' | '|' => (Token::Other, 1),
+            '^' | '$' | '|' => (Token::Other, 1),
             c => (Token::Char(c), c.len_utf8()),
         };
         tokens.push((token, at..at + len));
@@ -162,7 +185,7 @@ fn class_len(text: &str) -> usize {
         match c {
             '\\' => drop(chars.next()),
             '[' if text[at..].starts_with("[:") => {
-                let end = text[at..].find(":]").map_or(at, |end| at + end + 1);
+                let end = text[at + 2..].find(":]").map_or(at, |end| at + 2 + end + 1);
                 while chars.next_if(|(next, _)| *next <= end).is_some() {}
             }
             ']' => return at + 1,
@@ -176,11 +199,21 @@ fn is_word(token: Option<&(Token, Range<usize>)>) -> bool {
     matches!(token, Some((Token::Char(c), _)) if c.is_alphanumeric() || *c == '-')
 }
 
-/// Dots of a host: between letters and digits, behind the `@` if there is one.
+/// Whether a part of a host may end there.
+fn ends_part(token: Option<&(Token, Range<usize>)>) -> bool {
+    is_word(token) || matches!(token, Some((Token::Close | Token::Class | Token::Star | Token::Repeat, _)))
+}
+
+/// Whether a part of a host may begin there.
+fn begins_part(token: Option<&(Token, Range<usize>)>) -> bool {
+    is_word(token) || matches!(token, Some((Token::Open | Token::Class, _)))
+}
+
+/// Dots of a host: between its parts, behind the `@`.
 fn dots(tokens: &Tokens) -> Option<Found> {
     let host = tokens.iter().position(|(token, _)| *token == Token::Char('@'))?;
     let is_host_dot = |at: &usize| {
-        tokens[*at].0 == Token::Dot && is_word(tokens.get(at.wrapping_sub(1))) && is_word(tokens.get(at + 1))
+        tokens[*at].0 == Token::Dot && ends_part(tokens.get(at.wrapping_sub(1))) && begins_part(tokens.get(at + 1))
     };
     let places: Vec<_> = (host..tokens.len()).filter(is_host_dot).map(|at| tokens[at].1.clone()).collect();
     let span = places.first()?.clone();
@@ -235,8 +268,12 @@ mod tests {
             ("^prod*@eu$", vec![(Glob, 5, "^prod.*@eu$")]),
             ("db@eu", vec![(Unanchored, 0, "^db@eu$")]),
             (r"\Qdb@eu.x\E", vec![(Unanchored, 0, r"^\Qdb@eu.x\E$")]),
-            ("db@a.b", vec![(Dot, 4, r"db@a\.b"), (Unanchored, 0, r"^db@a\.b$")]),
-            ("prod-*@a.b", vec![(Dot, 8, r"prod-*@a\.b"), (Glob, 5, "prod-.*@a.b")]),
+            ("db@a.b", vec![(Dot, 4, r"^db@a\.b$"), (Unanchored, 0, r"^db@a\.b$")]),
+            ("prod-*@a.b", vec![(Dot, 8, r"prod-.*@a\.b"), (Glob, 5, r"prod-.*@a\.b")]),
+            ("^p@(eu|us).example.com$", vec![(Dot, 10, r"^p@(eu|us)\.example\.com$")]),
+            ("^p@[a-z]+.(a|b).x$", vec![(Dot, 9, r"^p@[a-z]+\.(a|b)\.x$")]),
+            ("@.*.example.com$", vec![(Dot, 3, r"@.*\.example\.com$")]),
+            ("[[:]-*", vec![(Glob, 5, "[[:]-.*")]),
             (r"\.*", vec![(Glob, 2, r"\..*")]),
             ("é-*", vec![(Glob, 3, "é-.*")]),
         ] {
@@ -246,6 +283,15 @@ mod tests {
                 assert!(RoutePattern::new(&suggestion).is_ok(), "{suggestion}");
             }
         }
+    }
+
+    #[test]
+    fn a_pattern_that_allows_something_is_whole_already() {
+        let lints = |text: &str| AccessPattern::new(text).unwrap().lints();
+        let suggestions = |text| lints(text).iter().map(|lint| lint.suggestion().to_owned()).collect::<Vec<_>>();
+        assert_eq!(suggestions("billing@partner.com"), [r"billing@partner\.com"]);
+        assert_eq!(suggestions("ops-*"), ["ops-.*"]);
+        assert!(suggestions("db@eu").is_empty());
     }
 
     #[test]

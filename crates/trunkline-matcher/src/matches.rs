@@ -121,17 +121,20 @@ impl Scratch {
     /// What one reader may keep for groups that are in the table no more, or in other tables.
     const SPARE_MEMORIES: usize = 16;
 
+    /// More would be slower than a look-up: its places are nowhere near the processor.
+    const MOST_CACHED: usize = 1 << 20;
+
     /// Memory for look-ups that are answered anew each time.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Memory that also keeps the answers to about so many names, at least one,
-    /// at some 100 bytes each and the name. An edit of the table forgets all of
+    /// Memory that also keeps the answers to about so many names, from one to
+    /// 1,048,576, at some 100 bytes each and the name, which are taken at once. An edit of the table forgets all of
     /// them: they are kept for one snapshot.
     #[must_use]
     pub fn cached(mut self, names: usize) -> Self {
-        self.recent = vec![Recent::default(); names.max(1).next_power_of_two()].into();
+        self.recent = vec![Recent::default(); names.clamp(1, Self::MOST_CACHED).next_power_of_two()].into();
         self
     }
 

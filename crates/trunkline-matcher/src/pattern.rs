@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use regex_syntax::hir::{Hir, Look};
 
@@ -70,8 +70,6 @@ pub(crate) struct Compiled {
     required: Required,
     /// Only of a pattern that requires no text.
     window: Option<Box<Window>>,
-    /// What stands in for steps in names that are too long for them.
-    for_long: OnceLock<Option<Box<Engine>>>,
 }
 
 /// How a pattern is looked for, cheapest first.
@@ -91,11 +89,17 @@ enum Anchoring {
 
 impl RoutePattern {
     /// Compiles `text` under the default [`Limits`].
+    ///
+    /// # Errors
+    /// [`PatternError`] shows the place: not the syntax, or over a limit.
     pub fn new(text: &str) -> Result<Self, PatternError> {
         Self::with_limits(text, &Limits::default())
     }
 
     /// Compiles `text` under `limits`.
+    ///
+    /// # Errors
+    /// [`PatternError`] shows the place: not the syntax, or over a limit.
     pub fn with_limits(text: &str, limits: &Limits) -> Result<Self, PatternError> {
         Compiled::new(text, limits, Anchoring::Anywhere).map(Self)
     }
@@ -115,11 +119,17 @@ impl RoutePattern {
 
 impl AccessPattern {
     /// Compiles `text` under the default [`Limits`].
+    ///
+    /// # Errors
+    /// [`PatternError`] shows the place: not the syntax, or over a limit.
     pub fn new(text: &str) -> Result<Self, PatternError> {
         Self::with_limits(text, &Limits::default())
     }
 
     /// Compiles `text` under `limits`.
+    ///
+    /// # Errors
+    /// [`PatternError`] shows the place: not the syntax, or over a limit.
     pub fn with_limits(text: &str, limits: &Limits) -> Result<Self, PatternError> {
         Compiled::new(text, limits, Anchoring::Whole).map(Self)
     }
@@ -145,7 +155,6 @@ impl Compiled {
                 program: Program::of(&hir, text, limits)?,
                 required: Required::default(),
                 window: None,
-                for_long: OnceLock::new(),
             };
             if !matches!(compiled.program, Program::Glob(_)) {
                 compiled.required = Required::of(&hir);
@@ -167,18 +176,9 @@ impl Compiled {
         match &self.program {
             Program::Always => true,
             Program::Glob(glob) => glob.is_match(subject),
-            Program::Steps(steps) => {
-                steps.is_match(subject.name).unwrap_or_else(|| self.found_in_long(subject.name, cache))
-            }
+            Program::Steps(steps) => steps.is_match(subject.name),
             Program::Engine(engine) => engine.is_match(subject.name, cache),
         }
-    }
-
-    /// Names this long are rare, and pay for the automaton once.
-    #[cold]
-    fn found_in_long(&self, name: &str, cache: &mut Cache) -> bool {
-        let make = || Engine::of(&self.hir()?, usize::MAX).map(Box::new);
-        self.for_long.get_or_init(make).as_ref().is_some_and(|engine| engine.is_match(name, cache))
     }
 
     /// The pattern once more, as it is looked for.

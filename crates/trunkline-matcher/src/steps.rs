@@ -31,9 +31,9 @@ impl Chars {
     }
 
     /// Where the members are in a name of ASCII.
-    fn places<const N: usize>(&self, name: &str) -> Positions<N> {
-        let mut places = Positions::NONE;
-        for (word, bytes) in places.0.iter_mut().zip(name.as_bytes().chunks(64)) {
+    fn places<W: Words>(&self, name: &str) -> Positions<W> {
+        let mut places = Positions::none(name);
+        for (word, bytes) in places.words_mut().zip(name.as_bytes().chunks(64)) {
             for (at, byte) in bytes.iter().enumerate() {
                 *word |= u64::from(self.has_ascii(*byte)) << at;
             }
@@ -55,58 +55,85 @@ impl Chars {
     }
 }
 
-/// Positions in a name of fewer than `64 * N` bytes.
-#[derive(Clone, Copy, PartialEq)]
-struct Positions<const N: usize>([u64; N]);
+/// A set of positions in a name, bit by bit.
+#[derive(Clone)]
+struct Positions<W>(W);
 
-impl<const N: usize> Positions<N> {
-    const NONE: Self = Self([0; N]);
+/// The words of such a set: a few in place for names as they are, any number for those that are longer.
+trait Words: Clone + AsRef<[u64]> + AsMut<[u64]> {
+    /// Room for the positions of a name of so many bytes.
+    fn none(len: usize) -> Self;
+}
+
+impl<const N: usize> Words for [u64; N] {
+    fn none(_: usize) -> Self {
+        [0; N]
+    }
+}
+
+impl Words for Vec<u64> {
+    fn none(len: usize) -> Self {
+        vec![0; len / 64 + 1]
+    }
+}
+
+impl<W: Words> Positions<W> {
+    #[inline]
+    fn none(name: &str) -> Self {
+        Self(W::none(name.len()))
+    }
+
+    fn words(&self) -> impl Iterator<Item = u64> {
+        self.0.as_ref().iter().copied()
+    }
+
+    fn words_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+        self.0.as_mut().iter_mut()
+    }
 
     /// So many that it pays to look at the whole name at once.
     fn are_many(&self) -> bool {
-        self.0.iter().map(|word| word.count_ones()).sum::<u32>() > 6
+        self.words().map(u64::count_ones).sum::<u32>() > 6
     }
 
     fn is_empty(&self) -> bool {
-        self.0.iter().all(|&word| word == 0)
+        self.words().all(|word| word == 0)
     }
 
     #[inline]
     fn add(&mut self, at: usize) {
-        if let Some(word) = self.0.get_mut(at / 64) {
+        if let Some(word) = self.0.as_mut().get_mut(at / 64) {
             *word |= 1 << (at % 64);
         }
     }
 
     fn has(&self, at: usize) -> bool {
-        self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
+        self.0.as_ref().get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
     }
 
     /// Those that are also in `others`, each one byte on.
-    fn step_through(&self, others: &Self) -> Self {
-        let mut next = Self::NONE;
+    fn step_through(mut self, others: &Self) -> Self {
         let mut carry = 0;
-        for ((next, own), others) in next.0.iter_mut().zip(self.0).zip(others.0) {
-            let word = own & others;
-            *next = word << 1 | carry;
+        for (own, others) in self.words_mut().zip(others.words()) {
+            let word = *own & others;
+            *own = word << 1 | carry;
             carry = word >> 63;
         }
-        next
+        self
     }
 
     /// Adds the others, and gives those that were not there.
-    fn absorb(&mut self, others: Self) -> Self {
-        let mut new = others;
-        for (new, own) in new.0.iter_mut().zip(&mut self.0) {
+    fn absorb(&mut self, mut others: Self) -> Self {
+        for (new, own) in others.words_mut().zip(self.words_mut()) {
             *new &= !*own;
             *own |= *new;
         }
-        new
+        others
     }
 
     #[inline]
     fn each(&self, mut visit: impl FnMut(usize)) {
-        for (index, &word) in self.0.iter().enumerate() {
+        for (index, word) in self.words().enumerate() {
             let mut bits = word;
             while bits != 0 {
                 visit(index * 64 + bits.trailing_zeros() as usize);
@@ -119,37 +146,36 @@ impl<const N: usize> Positions<N> {
 impl Step {
     /// A pattern that would take more steps than this is left to an automaton.
     const MOST: u64 = 2000;
-    /// Longer names are left to an automaton.
-    pub(crate) const LONGEST_NAME: usize = 64 * 64 - 1;
+    /// So is one that is nested deeper: a run recurses, on the stack of whoever looks a name up. With nothing
+    /// optimised a level takes about a kilobyte.
+    const DEEPEST: usize = 128;
 
-    /// `None` when it would take too many steps.
+    /// `None` when it would take too many steps, or too deep ones.
     pub(crate) fn of(hir: &Hir) -> Option<Self> {
-        read(hir).filter(|step| step.cost() <= Self::MOST)
+        read(hir, Self::DEEPEST).filter(|step| step.cost() <= Self::MOST)
     }
 
-    /// `None` when the name is too long.
-    pub(crate) fn is_match(&self, name: &str) -> Option<bool> {
+    pub(crate) fn is_match(&self, name: &str) -> bool {
         match name.len() {
-            0..64 => Some(self.found::<1>(name)),
-            64..256 => Some(self.found::<4>(name)),
-            256..=Self::LONGEST_NAME => Some(self.found::<64>(name)),
-            _ => None,
+            0..64 => self.found::<[u64; 1]>(name),
+            64..256 => self.found::<[u64; 4]>(name),
+            _ => self.found::<Vec<u64>>(name),
         }
     }
 
-    fn found<const N: usize>(&self, name: &str) -> bool {
-        let mut starts = Positions::<N>::NONE;
+    fn found<W: Words>(&self, name: &str) -> bool {
+        let mut starts = Positions::<W>::none(name);
         match self {
             Self::All(steps) if matches!(steps.first(), Some(Self::Look(Look::Start))) => starts.add(0),
-            Self::All(steps) if let Some(found) = found_around_text::<N>(steps, name) => return found,
+            Self::All(steps) if let Some(found) = found_around_text::<W>(steps, name) => return found,
             _ => (0..=name.len()).filter(|&at| name.is_char_boundary(at)).for_each(|at| starts.add(at)),
         }
-        !self.run::<N, false>(name, starts).is_empty()
+        !self.run::<W, false>(name, starts).is_empty()
     }
 
     /// From positions before this step to those after it, or, with `BACK`, the other way round.
-    fn run<const N: usize, const BACK: bool>(&self, name: &str, from: Positions<N>) -> Positions<N> {
-        let mut to = Positions::NONE;
+    fn run<W: Words, const BACK: bool>(&self, name: &str, from: Positions<W>) -> Positions<W> {
+        let mut to = Positions::none(name);
         match self {
             Self::Text(text) => from.each(|at| {
                 let (before, after) = name.as_bytes().split_at(at);
@@ -181,12 +207,12 @@ impl Step {
                     if to.is_empty() {
                         break;
                     }
-                    to = steps[if BACK { steps.len() - 1 - nth } else { nth }].run::<N, BACK>(name, to);
+                    to = steps[if BACK { steps.len() - 1 - nth } else { nth }].run::<W, BACK>(name, to);
                 }
             }
             Self::Any(branches) => {
                 for branch in branches {
-                    to.absorb(branch.run::<N, BACK>(name, from));
+                    to.absorb(branch.run::<W, BACK>(name, from.clone()));
                 }
             }
             Self::Repeat { step, min, max } if !BACK && let Some(chars) = step.many_times(name, &from, *min, *max) => {
@@ -195,7 +221,7 @@ impl Step {
                 for _ in 0..*min {
                     to = to.step_through(&places);
                 }
-                let mut new = to;
+                let mut new = to.clone();
                 for _ in *min..*max {
                     new = to.absorb(new.step_through(&places));
                     if new.is_empty() {
@@ -206,10 +232,10 @@ impl Step {
             Self::Repeat { step, min, max } => {
                 to = from;
                 for _ in 0..*min {
-                    to = step.run::<N, BACK>(name, to);
+                    to = step.run::<W, BACK>(name, to);
                 }
                 if let (Self::Class(chars), u32::MAX) = (&**step, *max) {
-                    let first = to;
+                    let first = to.clone();
                     first.each(|mut at| {
                         while let Some(next) = chars.pass::<BACK>(name, at).filter(|next| !to.has(*next)) {
                             to.add(next);
@@ -217,9 +243,9 @@ impl Step {
                         }
                     });
                 } else {
-                    let mut new = to;
+                    let mut new = to.clone();
                     for _ in *min..*max {
-                        new = to.absorb(step.run::<N, BACK>(name, new));
+                        new = to.absorb(step.run::<W, BACK>(name, new));
                         if new.is_empty() {
                             break;
                         }
@@ -231,7 +257,7 @@ impl Step {
     }
 
     /// A class that is repeated so that all positions had better go on at once.
-    fn many_times<const N: usize>(&self, name: &str, from: &Positions<N>, min: u32, max: u32) -> Option<&Chars> {
+    fn many_times<W: Words>(&self, name: &str, from: &Positions<W>, min: u32, max: u32) -> Option<&Chars> {
         let many = min > 1 || max != u32::MAX || from.are_many();
         match self {
             Self::Class(chars) if many && name.is_ascii() => Some(chars),
@@ -269,14 +295,14 @@ impl Step {
 
 /// Looks for the longest text among the steps first, and from there in both directions. `None`: there is none, or it
 /// is in the name so often that all positions had better go on together.
-fn found_around_text<const N: usize>(steps: &[Step], name: &str) -> Option<bool> {
+fn found_around_text<W: Words>(steps: &[Step], name: &str) -> Option<bool> {
     const OFTEN: usize = 4;
     let texts = steps.iter().enumerate().filter_map(|(nth, step)| match step {
         Step::Text(text) => Some((nth, text)),
         _ => None,
     });
     let (nth, text) = texts.max_by_key(|(_, text)| text.len())?;
-    let mut places = Positions::<N>::NONE;
+    let mut places = Positions::<W>::none(name);
     let mut count = 0;
     for at in memchr::memchr_iter(*text.first()?, name.as_bytes()) {
         if name.as_bytes()[at..].starts_with(text) {
@@ -290,11 +316,11 @@ fn found_around_text<const N: usize>(steps: &[Step], name: &str) -> Option<bool>
     let mut found = false;
     places.each(|at| {
         let run = |steps: &[Step], from: usize, back: bool| {
-            let mut to = Positions::<N>::NONE;
+            let mut to = Positions::<W>::none(name);
             to.add(from);
             for nth in 0..steps.len() {
                 let step = &steps[if back { steps.len() - 1 - nth } else { nth }];
-                to = if back { step.run::<N, true>(name, to) } else { step.run::<N, false>(name, to) };
+                to = if back { step.run::<W, true>(name, to) } else { step.run::<W, false>(name, to) };
             }
             !to.is_empty()
         };
@@ -303,8 +329,10 @@ fn found_around_text<const N: usize>(steps: &[Step], name: &str) -> Option<bool>
     Some(found)
 }
 
-fn read(hir: &Hir) -> Option<Step> {
-    let each = |hirs: &[Hir]| hirs.iter().map(read).collect::<Option<Vec<_>>>().map(Vec::into_boxed_slice);
+/// `None` when it is nested deeper than that many levels.
+fn read(hir: &Hir, levels: usize) -> Option<Step> {
+    let within = |hir: &Hir| read(hir, levels.checked_sub(1)?);
+    let each = |hirs: &[Hir]| hirs.iter().map(within).collect::<Option<Vec<_>>>().map(Vec::into_boxed_slice);
     Some(match hir.kind() {
         HirKind::Empty => Step::All(Box::default()),
         HirKind::Literal(literal) => Step::Text(literal.0.clone()),
@@ -319,11 +347,11 @@ fn read(hir: &Hir) -> Option<Step> {
         }
         HirKind::Class(Class::Bytes(_)) => return None,
         HirKind::Look(look) => Step::Look(*look),
-        HirKind::Capture(capture) => read(&capture.sub)?,
+        HirKind::Capture(capture) => within(&capture.sub)?,
         HirKind::Concat(hirs) => Step::All(each(hirs)?),
         HirKind::Alternation(hirs) => Step::Any(each(hirs)?),
         HirKind::Repetition(repetition) => Step::Repeat {
-            step: Box::new(read(&repetition.sub)?),
+            step: Box::new(within(&repetition.sub)?),
             min: repetition.min,
             max: repetition.max.unwrap_or(u32::MAX),
         },

@@ -23,11 +23,15 @@ pub(crate) struct Slot<V> {
     pub(crate) next_text: AtomicU32,
     /// For an entry with many keys: its first slot, which says in which generations it is.
     pub(crate) first: u32,
+    /// Whether it is filed under a piece of text.
+    pub(crate) is_filed: bool,
 }
 
 impl<V> Slot<V> {
-    pub(crate) fn new(entry: Entry<V>, first: u32, signature: u64, added: u64) -> Self {
+    pub(crate) fn new(entry: Entry<V>, first: u32, signature: Option<u64>, added: u64) -> Self {
+        let (is_filed, signature) = (signature.is_some(), signature.unwrap_or_default());
         Self {
+            is_filed,
             entry,
             signature,
             added,
@@ -41,6 +45,11 @@ impl<V> Slot<V> {
     pub(crate) fn is_in(&self, generation: u64) -> bool {
         // What is removed by a later generation may be seen or not; both are outside this one.
         self.added <= generation && generation < self.removed.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is in no generation from this one on.
+    pub(crate) fn is_gone_by(&self, generation: u64) -> bool {
+        self.removed.load(Ordering::Relaxed) <= generation
     }
 
     /// Takes the entry out, from this generation on.

@@ -20,7 +20,7 @@ use crate::writer::Writer;
 /// or for leaving behind what was removed.
 ///
 /// What was removed is dropped when that happens, and when the last snapshot
-/// that has it is gone.
+/// that has it is gone; a reader keeps the one it looked into last.
 ///
 /// ```
 /// use trunkline_matcher::{PatternTable, RoutePattern};
@@ -79,7 +79,7 @@ impl<V> PatternTable<V> {
 
     /// A table without entries.
     pub fn with_limits(limits: TableLimits) -> Self {
-        let writer = Writer::new(limits);
+        let mut writer = Writer::new(limits);
         Self { current: ArcSwap::from_pointee(writer.index()), writer: Mutex::new(writer) }
     }
 
@@ -103,10 +103,11 @@ impl<V> PatternTable<V> {
     /// # Errors
     /// Those of `change`.
     pub fn edit<T, E>(&self, change: impl FnOnce(&mut TableEdit<'_, V>) -> Result<T, E>) -> Result<T, E> {
-        let mut editing = Editing(self.writer.lock().unwrap_or_else(PoisonError::into_inner));
-        let answer = change(&mut TableEdit { writer: &mut editing.0 })?;
-        if let Some(index) = editing.0.publish() {
-            self.current.store(Arc::new(index));
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut editing = Editing { writer: Some(writer), current: &self.current };
+        let answer = change(&mut TableEdit { writer: editing.writer() })?;
+        if let Some(index) = editing.writer().publish() {
+            editing.replace(index);
         }
         Ok(answer)
     }
@@ -127,11 +128,31 @@ impl<V> PatternTable<V> {
 }
 
 /// Takes back what was not published, also when the edit panics.
-struct Editing<'t, V>(MutexGuard<'t, Writer<V>>);
+struct Editing<'t, V> {
+    /// Until it is over.
+    writer: Option<MutexGuard<'t, Writer<V>>>,
+    current: &'t ArcSwap<PatternIndex<V>>,
+}
+
+impl<V> Editing<'_, V> {
+    fn writer(&mut self) -> &mut Writer<V> {
+        self.writer.as_deref_mut().expect("the edit is not over")
+    }
+
+    /// Ends the edit with this snapshot. The old one, and with it values that are gone, is dropped when others may
+    /// edit again: what a value does then is not ours to know.
+    fn replace(&mut self, index: PatternIndex<V>) {
+        let old = self.current.swap(Arc::new(index));
+        self.writer = None;
+        drop(old);
+    }
+}
 
 impl<V> Drop for Editing<'_, V> {
     fn drop(&mut self) {
-        self.0.roll_back();
+        if let Some(index) = self.writer.as_deref_mut().and_then(Writer::roll_back) {
+            self.replace(index);
+        }
     }
 }
 
@@ -212,15 +233,16 @@ impl<V> Default for PatternTable<V> {
     }
 }
 
-impl<V: fmt::Debug> fmt::Debug for PatternTable<V> {
+/// Says how many entries there are, not which: a table may have a million.
+impl<V> fmt::Debug for PatternTable<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.snapshot().fmt(f)
+        f.debug_struct("PatternTable").field("len", &self.snapshot().len()).finish_non_exhaustive()
     }
 }
 
-impl<V: fmt::Debug> fmt::Debug for TableEdit<'_, V> {
+impl<V> fmt::Debug for TableEdit<'_, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
+        f.debug_struct("TableEdit").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 

@@ -1,9 +1,9 @@
 //! The table as it is edited.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use rustc_hash::FxHasher;
 
@@ -21,10 +21,20 @@ pub(crate) struct Writer<V> {
     store: Arc<Store<V>>,
     tables: Arc<Tables>,
     groups: Arc<Vec<Arc<Group>>>,
+    /// Entries without text that are asked one by one: those of which there is no group, and those that wait for one.
     loose: Arc<Vec<u32>>,
+    /// Of the loose ones, those that wait until there are enough of their kind.
+    waiting: BTreeMap<Kind, Vec<u32>>,
+    /// Entries without text that are new in the edit.
+    fresh: Vec<u32>,
+    /// Entries without text, and how many of them went since the groups were looked through.
+    unfiled: usize,
+    unfiled_dead: usize,
     sketch: Sketch,
     /// The generation that is published.
     generation: u64,
+    /// The generations that have snapshots, from the oldest on, as far as it was looked.
+    alive: VecDeque<(u64, Weak<()>)>,
     /// The last slot in use.
     slots: u32,
     len: usize,
@@ -36,15 +46,8 @@ pub(crate) struct Writer<V> {
     /// Of the entries in the edit.
     engine_bytes: usize,
     limits: TableLimits,
-    undo: Undo,
-}
-
-/// What brings the published generation back.
-#[derive(Default)]
-struct Undo {
+    /// What the edit did so far.
     changes: Vec<Change>,
-    groups: Option<Arc<Vec<Arc<Group>>>>,
-    loose: Option<Arc<Vec<u32>>>,
 }
 
 enum Change {
@@ -64,8 +67,13 @@ impl<V> Writer<V> {
             tables: Arc::default(),
             groups: Arc::default(),
             loose: Arc::default(),
+            waiting: BTreeMap::new(),
+            fresh: Vec::new(),
+            unfiled: 0,
+            unfiled_dead: 0,
             sketch: Sketch::new(),
             generation: 0,
+            alive: VecDeque::new(),
             slots: 0,
             len: 0,
             dead: 0,
@@ -73,7 +81,7 @@ impl<V> Writer<V> {
             unfit: BTreeSet::new(),
             engine_bytes: 0,
             limits,
-            undo: Undo::default(),
+            changes: Vec::new(),
         }
     }
 
@@ -115,34 +123,36 @@ impl<V> Writer<V> {
         let rank = Rank { weight: Reverse(weight), sequence: self.sequence };
         self.sequence += 1;
         let slot = self.file(Entry::new(pattern, rank, value), self.next_generation());
-        self.added(slot);
-        self.undo.changes.push(Change::Added(slot));
+        self.count_in(slot);
+        self.changes.push(Change::Added(slot));
         Ok(())
     }
 
-    /// Counts a slot in or out.
-    fn added(&mut self, at: u32) {
+    /// Counts an entry in.
+    fn count_in(&mut self, at: u32) {
+        let Some(slot) = self.store.get(at) else { return };
         self.len += 1;
-        self.engine_bytes += self.engine_bytes_of(at);
+        self.unfiled += usize::from(!slot.is_filed);
+        self.engine_bytes += slot.entry.pattern().compiled().engine_bytes();
     }
 
-    fn removed(&mut self, at: u32) {
+    /// Counts an entry out.
+    fn count_out(&mut self, at: u32) {
+        let Some(slot) = self.store.get(at) else { return };
         self.len -= 1;
-        self.dead += 1;
-        self.engine_bytes -= self.engine_bytes_of(at);
-    }
-
-    fn engine_bytes_of(&self, at: u32) -> usize {
-        self.store.get(at).map_or(0, |slot| slot.entry.pattern().compiled().engine_bytes())
+        self.unfiled -= usize::from(!slot.is_filed);
+        self.engine_bytes -= slot.entry.pattern().compiled().engine_bytes();
     }
 
     pub(crate) fn remove(&mut self, text: &str) -> Option<Entry<V>> {
         let generation = self.next_generation();
         let (at, slot) = self.find(text)?;
         slot.remove(generation);
-        let entry = slot.entry.clone();
-        self.removed(at);
-        self.undo.changes.push(Change::Removed(at));
+        let (entry, is_filed) = (slot.entry.clone(), slot.is_filed);
+        self.count_out(at);
+        self.dead += 1;
+        self.unfiled_dead += usize::from(!is_filed);
+        self.changes.push(Change::Removed(at));
         Some(entry)
     }
 
@@ -151,76 +161,110 @@ impl<V> Writer<V> {
         let pattern = entry.pattern().clone();
         let first = self.slots + 1;
         self.sketch.make_room(first as usize);
+        let oldest = self.oldest();
         let keys = grams::choose(&pattern.compiled().required(), &mut self.sketch);
         // More than one slot only for a pattern of many ways.
         for (nth, key) in keys.iter().map(Some).chain(keys.is_empty().then_some(None)).enumerate() {
             self.slots += 1;
             let at = self.slots;
-            let signature = key.map_or(0, |key| key.signature.0);
+            let signature = key.map(|key| key.signature.0);
             // There before anything leads to it.
             let slot = self.store.set(at, Slot::new(entry.clone(), first, signature, generation));
             let tables = Tables::with_room(&mut self.tables, key.map(|key| key.size));
+            // What no snapshot has any more is passed over, or a pattern that comes and goes would make its own chain
+            // ever longer.
+            let store = &self.store;
+            let gone = |at: u32| {
+                let slot = if at == NONE { None } else { store.get(at) };
+                slot.filter(|slot| store.get(slot.first).is_some_and(|first| first.is_gone_by(oldest)))
+            };
             if let Some(key) = key {
-                tables.grams(key.size).push(key.hash, at, |next| slot.next.store(next, Ordering::Relaxed));
+                tables.grams(key.size).push(key.hash, at, |mut next| {
+                    while let Some(gone) = gone(next) {
+                        next = gone.next.load(Ordering::Relaxed);
+                    }
+                    slot.next.store(next, Ordering::Relaxed);
+                });
             }
             if nth == 0 {
-                tables
-                    .texts
-                    .push(hash_text(pattern.as_str()), at, |next| slot.next_text.store(next, Ordering::Relaxed));
+                tables.texts.push(hash_text(pattern.as_str()), at, |mut next| {
+                    while let Some(gone) = gone(next) {
+                        next = gone.next_text.load(Ordering::Relaxed);
+                    }
+                    slot.next_text.store(next, Ordering::Relaxed);
+                });
             }
         }
         if keys.is_empty() {
-            self.keep_lists();
-            Arc::make_mut(&mut self.loose).push(first);
+            self.fresh.push(first);
         }
         first
     }
 
-    fn keep_lists(&mut self) {
-        self.undo.groups.get_or_insert_with(|| self.groups.clone());
-        self.undo.loose.get_or_insert_with(|| self.loose.clone());
+    /// The oldest generation that a snapshot has; the published one has one.
+    fn oldest(&mut self) -> u64 {
+        while self.alive.front().is_some_and(|(_, token)| token.strong_count() == 0) {
+            self.alive.pop_front();
+        }
+        self.alive.front().map_or(self.generation, |(generation, _)| *generation)
     }
 
-    /// Takes back what was not published.
-    pub(crate) fn roll_back(&mut self) {
-        let undo = std::mem::take(&mut self.undo);
-        for change in undo.changes.into_iter().rev() {
+    /// Takes back what was not published. `Some`: what is left of it was cleared away, and the published snapshot is
+    /// to be replaced by this one, which has the same entries.
+    pub(crate) fn roll_back(&mut self) -> Option<PatternIndex<V>> {
+        for change in std::mem::take(&mut self.changes).into_iter().rev() {
             match change {
                 Change::Added(at) => {
-                    self.removed(at);
+                    self.count_out(at);
+                    self.dead += 1;
                     if let Some(slot) = self.store.get(at) {
                         slot.remove(0);
                     }
                 }
                 Change::Removed(at) => {
-                    self.added(at);
+                    self.count_in(at);
                     self.dead -= 1;
                     if let Some(slot) = self.store.get(at) {
+                        self.unfiled_dead -= usize::from(!slot.is_filed);
                         slot.keep();
                     }
                 }
             }
         }
-        if let (Some(groups), Some(loose)) = (undo.groups, undo.loose) {
-            (self.groups, self.loose) = (groups, loose);
-        }
+        self.fresh.clear();
+        self.clear_away().then(|| {
+            self.gather();
+            self.index()
+        })
     }
 
     /// Makes the edit the next generation. `None`: it changed nothing.
     pub(crate) fn publish(&mut self) -> Option<PatternIndex<V>> {
-        if std::mem::take(&mut self.undo).changes.is_empty() {
+        if std::mem::take(&mut self.changes).is_empty() {
             return None;
         }
         self.generation += 1;
-        // An empty table keeps nothing: values may be secrets.
-        if self.dead > self.len + DEAD || self.len == 0 && self.dead > 0 {
-            self.rebuild();
-        }
+        self.clear_away();
         self.gather();
         Some(self.index())
     }
 
-    pub(crate) fn index(&self) -> PatternIndex<V> {
+    /// Rebuilds what is mostly dead. An empty table keeps nothing: values may be secrets.
+    fn clear_away(&mut self) -> bool {
+        let is_due = self.dead > self.len + DEAD || self.len == 0 && self.dead > 0;
+        if is_due {
+            self.rebuild();
+        }
+        is_due
+    }
+
+    pub(crate) fn index(&mut self) -> PatternIndex<V> {
+        let token = Arc::new(());
+        self.alive.push_back((self.generation, Arc::downgrade(&token)));
+        // One that is held for long hides what went behind it; the queue shall not grow for that.
+        if self.alive.len().is_power_of_two() {
+            self.alive.retain(|(_, token)| token.strong_count() > 0);
+        }
         PatternIndex::new(
             self.store.clone(),
             self.tables.clone(),
@@ -230,6 +274,7 @@ impl<V> Writer<V> {
             self.slots,
             self.len,
             self.limits.clone(),
+            token,
         )
     }
 
@@ -237,63 +282,84 @@ impl<V> Writer<V> {
     fn rebuild(&mut self) {
         let (store, last) = (std::mem::replace(&mut self.store, Arc::new(Store::new())), self.slots);
         let generation = self.generation;
-        (self.tables, self.groups, self.loose) = Default::default();
+        (self.tables, self.groups, self.loose, self.waiting) = Default::default();
         self.unfit.clear();
-        (self.sketch, self.slots, self.dead) = (Sketch::new(), 0, 0);
+        self.fresh.clear();
+        (self.sketch, self.slots, self.dead, self.unfiled_dead) = (Sketch::new(), 0, 0, 0);
         for slot in slots(&store, last, generation) {
             self.file(slot.entry.clone(), generation);
         }
-        self.undo = Undo::default();
     }
 
-    /// Makes groups of what is loose: as one adds to a binary number, so that there are few groups, and each
-    /// pattern is built into one a few times at most.
+    /// Makes groups of what is new: as one adds to a binary number, so that there are few groups, and each pattern is
+    /// built into one a few times at most. Without anything new there is nothing to do, unless much went.
     fn gather(&mut self) {
-        let mut loose: BTreeMap<Kind, Vec<u32>> = BTreeMap::new();
-        for &at in self.loose.iter().filter(|&&at| self.is_live(at)) {
-            loose.entry(self.kind(at)).or_default().push(at);
-        }
-        let few = loose.extract_if(.., |kind, members| members.len() < kind.fewest());
-        let mut rest: Vec<u32> = few.flat_map(|(_, members)| members).collect();
-        if loose.is_empty() {
-            if rest.len() < self.loose.len() {
-                self.loose = Arc::new(rest);
-            }
+        let fresh = std::mem::take(&mut self.fresh);
+        let much_went = self.unfiled_dead > self.unfiled + DEAD || self.unfiled == 0 && self.unfiled_dead > 0;
+        if fresh.is_empty() && !much_went {
             return;
         }
-        let live =
-            |group: &Group| -> Vec<u32> { group.members().iter().copied().filter(|&at| self.is_live(at)).collect() };
+        let mut by_kind: BTreeMap<Kind, Vec<u32>> = BTreeMap::new();
         let mut groups = self.groups.to_vec();
-        // What is dead in a group is left behind when it is half of it.
-        groups.retain(|group| {
-            let left = live(group);
-            let stays = left.len() * 2 > group.members().len();
-            if !stays {
-                loose.entry(group.kind()).or_default().extend(left);
+        if much_went {
+            self.unfiled_dead = 0;
+            self.waiting.clear();
+            let left = self.loose.iter().copied().filter(|&at| self.is_live(at)).collect::<Vec<_>>();
+            self.loose = Arc::default();
+            left.into_iter().for_each(|at| by_kind.entry(self.kind(at)).or_default().push(at));
+            // What is dead in a group is left behind when it is half of it.
+            groups.retain(|group| {
+                let left = self.live(group);
+                let stays = left.len() * 2 > group.members().len();
+                if !stays {
+                    by_kind.entry(group.kind()).or_default().extend(left);
+                }
+                stays
+            });
+        }
+        fresh.into_iter().for_each(|at| by_kind.entry(self.kind(at)).or_default().push(at));
+        let (mut loosened, mut caught): (Vec<u32>, Vec<u32>) = Default::default();
+        for (kind, mut members) in by_kind {
+            let waiting = self.waiting.remove(&kind).unwrap_or_default();
+            if kind == Kind::Alone {
+                loosened.extend(members);
+                continue;
             }
-            stays
-        });
-        let mut unfit: Vec<u32> = Vec::new();
-        for (kind, mut fresh) in loose {
+            if waiting.len() + members.len() < kind.fewest() {
+                loosened.extend(&members);
+                members.extend(waiting);
+                self.waiting.insert(kind, members);
+                continue;
+            }
+            caught.extend(&waiting);
+            members.extend(waiting.into_iter().filter(|&at| self.is_live(at)));
             while let Some(last) = groups.iter().rposition(|group| group.kind() == kind)
-                && groups[last].members().len() <= fresh.len().min(kind.most() / 2)
+                && groups[last].members().len() <= members.len().min(kind.most() / 2)
             {
-                fresh.extend(live(&groups.remove(last)));
+                members.extend(self.live(&groups.remove(last)));
             }
-            for members in fresh.chunks(kind.most()) {
+            for members in members.chunks(kind.most()) {
                 let patterns: Vec<_> =
                     members.iter().filter_map(|&at| Some((at, self.store.get(at)?.entry.pattern()))).collect();
                 match Group::of(kind, &patterns, self.limits.get_lazy_dfa_bytes()) {
                     Some(group) => groups.push(Arc::new(group)),
                     None => {
-                        unfit.extend(members);
-                        rest.extend(members);
+                        self.unfit.extend(members);
+                        loosened.extend(members);
                     }
                 }
             }
         }
-        self.unfit.extend(unfit);
-        (self.groups, self.loose) = (Arc::new(groups), Arc::new(rest));
+        self.groups = Arc::new(groups);
+        if !loosened.is_empty() || !caught.is_empty() {
+            let loose = Arc::make_mut(&mut self.loose);
+            loose.retain(|at| !caught.contains(at));
+            loose.extend(loosened);
+        }
+    }
+
+    fn live(&self, group: &Group) -> Vec<u32> {
+        group.members().iter().copied().filter(|&at| self.is_live(at)).collect()
     }
 
     fn kind(&self, at: u32) -> Kind {

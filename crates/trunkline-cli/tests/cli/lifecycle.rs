@@ -147,17 +147,21 @@ fn reload_says_what_else_changed_and_refuses_a_pattern_added_while_the_node_runs
     dir.ok(&["routes", "add", "^three@", "--port", "9"]);
     dir.config("app", "routes:\n  - { match: '^one@', port: 1 }\n  - { match: '^three@', port: 3 }\n");
     let before = dir.json(&["routes", "list"]);
-    let parts = ["app.yaml", "\"^three@\"", "also added while the node runs", "routes remove"];
+    let parts = ["app.yaml", "`^three@`", "also added while the node runs", "routes remove"];
     dir.run(&["reload"]).refused(&parts);
     assert_eq!(dir.json(&["routes", "list"]), before);
     let profile =
         "tls_profiles: { p: { server_name: h } }\nroutes:\n  - { match: '^p@', port: 1, tls: true, tls_profile: p }\n";
     dir.config("app", profile);
-    dir.run(&["reload"]).refused(&["\"^p@\"", "TLS profile p is new; it needs a restart"]);
+    dir.run(&["reload"]).refused(&["`^p@`", "TLS profile p is new; it needs a restart"]);
     assert_eq!(dir.json(&["routes", "list"]), before);
     dir.config("app", "routes:\n  - { match: '^one@', port: 1 }\n  - { match: '^three@', port: 3 }\n");
     dir.ok(&["routes", "remove", "^three@"]);
     dir.ok(&["reload"]);
+    dir.config("app", "routes:\n  - { match: '^one-*', port: 1 }\n  - { match: '^three@', port: 3 }\n");
+    assert!(dir.ok(&["reload"]).stdout.contains("write `^one-.*`"), "what a pattern hardly means is told here too");
+    node.signal(Signal::HUP);
+    node.logs("write `^one-.*`");
     let ports = dir.json(&["routes", "list"]);
     assert_eq!((&ports[0]["port"], &ports[1]["port"]), (&1.into(), &3.into()));
     node.stop();

@@ -22,7 +22,7 @@ fn a_route_that_cannot_be_added_leaves_the_list_as_it_was() {
             assert_eq!((routes(&dir), dir.read(&file)), before);
         };
         refused(&["^db(", "--port", "9"], &["match: ", "^db("]);
-        refused(&["^db@", "--port", "9"], &["\"^db@\" exists", "remove it first"]);
+        refused(&["^db@", "--port", "9"], &["`^db@` exists", "remove it first"]);
         refused(&["^x@", "--port", "0"], &["port: ", "1 to 65535"]);
         refused(&["^x@", "--resolver", "nobody"], &["resolver: ", "set `node.registrar: embedded`"]);
         refused(&["^x@", "--port", "9", "--tls", "true", "--tls-profile", "gone"], &["tls_profile"]);
@@ -164,11 +164,16 @@ fn a_pattern_that_was_hardly_meant_is_told_and_used_as_it_is() {
     let told = dir.json(&["check", &file]);
     assert_eq!(told["warnings"].as_array().unwrap().len(), 1);
 
+    let allowing =
+        dir.config("allows", "  listen: [{ allow: ['ops-*'] }]\npeers: [{ match: 'a@b.c.d', cookie_file: cookie }]\n");
+    let told = dir.ok(&["check", &allowing]).stdout;
+    assert!(told.contains("write `ops-.*`") && told.contains(r"write `a@b\.c\.d`"), "{told}");
+
     let node = dir.node(&file, &[]);
     let added = dir.json(&["routes", "add", "db@eu.example.com", "--port", "9"]);
     let told: Vec<_> = added["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
     assert!(
-        told[0].contains(r"write `db@eu\.example\.com`") && told[1].contains(r"write `^db@eu\.example\.com$`"),
+        told[0].contains("this dot is any character") && told[1].contains(r"write `^db@eu\.example\.com$`"),
         "{told:?}"
     );
     assert!(dir.json(&["routes", "add", "^web@", "--port", "9"]).get("warnings").is_none());

@@ -1,7 +1,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::{InsertError, PatternIndex, PatternTable, Refusal, RoutePattern};
+use crate::grams::Size;
+use crate::store::NONE;
+use crate::{InsertError, PatternClass, PatternIndex, PatternTable, Refusal, RoutePattern};
 
 fn pattern(text: &str) -> RoutePattern {
     RoutePattern::new(text).unwrap()
@@ -134,7 +137,7 @@ fn a_taken_pattern_gives_the_value_back_and_changes_nothing() {
     let taken = table.insert(pattern("a"), 99, 7).unwrap_err();
     assert_eq!(taken.pattern().as_str(), "a");
     assert_eq!(taken.refusal(), Refusal::Taken);
-    assert_eq!(taken.to_string(), "the pattern `a` is taken");
+    assert_eq!(taken.to_string(), "the pattern `a` is taken; remove its entry first, or use another pattern");
     assert_eq!(taken.into_value(), 7);
     let index = table.snapshot();
     let entry = index.get("a").unwrap();
@@ -187,4 +190,124 @@ fn values_need_not_be_clone() {
     table.remove("a");
     assert!(table.snapshot().is_empty());
     assert_eq!(before.iter().len(), 1);
+}
+
+/// A value that is counted while it is anywhere.
+type Counted = std::sync::Arc<()>;
+
+#[test]
+fn edits_that_fail_leave_nothing_behind_however_many_they_are() {
+    let (table, value) = (PatternTable::new(), Counted::default());
+    table.insert(pattern("taken"), 0, value.clone()).unwrap();
+    for nth in 0..2000 {
+        let failed = table.edit(|edit| {
+            edit.insert(pattern(&format!("^node{nth}@host$")), 0, value.clone())?;
+            edit.insert(pattern(&format!("[0-9]{nth}?[a-f]$")), 0, value.clone())?;
+            edit.insert(pattern("taken"), 0, value.clone())
+        });
+        assert!(failed.is_err());
+    }
+    assert!(Counted::strong_count(&value) < 100, "{} are held", Counted::strong_count(&value));
+    assert_eq!(table.snapshot().matches("taken").unwrap().count(), 1);
+    assert_eq!(table.snapshot().stats().count(PatternClass::LiteralFree), 0);
+}
+
+#[test]
+fn a_pattern_that_comes_and_goes_is_found_as_fast_as_ever() {
+    let table = PatternTable::new();
+    for nth in 0..1000 {
+        table.insert(pattern(&format!("^other{nth}@host$")), 0, ()).unwrap();
+    }
+    for _ in 0..900 {
+        table.insert(pattern("^flapping@host$"), 0, ()).unwrap();
+        table.remove("^flapping@host$").unwrap();
+    }
+    // What a look-up walks over are the slots behind one gram, of which the index has no statistics but for what lives.
+    let index = table.snapshot();
+    let chains = Size::ALL.iter().flat_map(|size| index.tables.grams(*size).firsts());
+    let walk = |mut at| {
+        let mut length = 0;
+        while at != NONE {
+            length += 1;
+            at = index.slot(at).next.load(Ordering::Acquire);
+        }
+        length
+    };
+    assert!(chains.map(walk).max().unwrap() < 40, "a chain grew with every time it came");
+}
+
+#[test]
+fn a_snapshot_that_is_held_sees_what_went_and_came_again_since() {
+    let table = PatternTable::new();
+    // So many others that what is dead is not left behind.
+    (0..100).for_each(|nth| table.insert(pattern(&format!("^other{nth}@")), 0, 0).unwrap());
+    table.insert(pattern("^a@h$"), 0, 1).unwrap();
+    let held = table.snapshot();
+    for value in 2..50 {
+        table.remove("^a@h$").unwrap();
+        table.insert(pattern("^a@h$"), 0, value).unwrap();
+    }
+    let value = |index: &PatternIndex<i32>| *index.matches("a@h").unwrap().next().unwrap().value();
+    assert_eq!((value(&held), value(&table.snapshot())), (1, 49));
+    assert_eq!(*held.get("^a@h$").unwrap().value(), 1);
+}
+
+/// Edits its table when it is dropped.
+struct Meddler(std::sync::Weak<PatternTable<Self>>);
+
+impl Drop for Meddler {
+    fn drop(&mut self) {
+        if let Some(table) = self.0.upgrade() {
+            table.remove("nobody");
+        }
+    }
+}
+
+#[test]
+fn a_value_may_edit_the_table_when_it_is_dropped() {
+    let table = std::sync::Arc::new(PatternTable::new());
+    for nth in 0..100 {
+        let value = Meddler(std::sync::Arc::downgrade(&table));
+        table.insert(pattern(&format!("^node{nth}@")), 0, value).map_err(|_| ()).unwrap();
+    }
+    let cleared = table.edit(|edit| {
+        edit.clear();
+        Ok::<_, ()>(())
+    });
+    assert!(cleared.is_ok() && table.snapshot().is_empty());
+}
+
+#[test]
+fn statistics_of_a_snapshot_do_not_change_and_count_what_lives() {
+    let table = PatternTable::new();
+    table.insert(pattern("prod-web.*y"), 0, 0).unwrap();
+    let held = table.snapshot();
+    let before = held.stats();
+    for (nth, text) in ["prod-db.*x", "other-thing", "[0-9][a-f]$", "[0-9]?[g-h]$"].into_iter().enumerate() {
+        table.insert(pattern(text), 0, nth as i32).unwrap();
+    }
+    assert_eq!(held.stats(), before);
+    for text in ["prod-db.*x", "other-thing", "[0-9][a-f]$", "[0-9]?[g-h]$"] {
+        table.remove(text).unwrap();
+    }
+    let after = table.snapshot().stats();
+    assert_eq!(
+        (after.buckets, after.largest_bucket, after.alone),
+        (before.buckets, before.largest_bucket, before.alone)
+    );
+}
+
+#[test]
+fn groups_whose_members_went_are_searched_no_more() {
+    let table = PatternTable::new();
+    for nth in 0..2000 {
+        table.insert(pattern(&format!("^node{nth}@host$")), 0, ()).unwrap();
+    }
+    let free = |nth: usize| format!("[0-9]{{{}}}[a-f]{{{}}}$", 1 + nth % 20, 1 + nth / 20);
+    (0..300).for_each(|nth| table.insert(pattern(&free(nth)), 0, ()).unwrap());
+    let full = table.snapshot().stats();
+    assert!(full.automata + full.anchored_groups > 0);
+    (0..300).for_each(|nth| drop(table.remove(&free(nth)).unwrap()));
+    let empty = table.snapshot().stats();
+    assert_eq!((empty.automata, empty.anchored_groups, empty.alone), (0, 0, 0));
 }

@@ -175,3 +175,31 @@ const ATOMS: &[&str] = &[
 ];
 
 const SHARED_ATOMS: &[&str] = &[".", "^", "$", "[ab]", "[^a]", "[a-z]", r"\A", r"\z", r"\x61", "\\n", "(?i)", "(?m)"];
+
+/// Nested so deep, with a choice at each level.
+fn deep(levels: usize) -> String {
+    let inner = (0..levels).fold("a".to_owned(), |inner, _| format!("(e|{inner}d)?"));
+    format!("[x-z]{inner}[x-z]")
+}
+
+#[test]
+fn deep_patterns_are_searched_in_long_names_on_a_small_stack() {
+    let pattern = RoutePattern::new(&deep(400)).unwrap();
+    let search = move || {
+        for len in [10, 100, 255, 256, 1000, 4096, 65_536] {
+            assert!(!pattern.is_match(&format!("x{}", "d".repeat(len))));
+            assert!(pattern.is_match(&format!("{}xz", "d".repeat(len))), "{len}");
+        }
+    };
+    std::thread::Builder::new().stack_size(512 << 10).spawn(search).unwrap().join().unwrap();
+}
+
+#[test]
+fn long_names_are_searched_as_short_ones_are() {
+    let pattern = RoutePattern::new(r"\pL{1,1000}-?\pL{1,1000}-?\pL{2,1000}\d").unwrap();
+    for (len, name) in [(100, 'a'), (300, 'a'), (4096, 'a'), (5000, 'é')] {
+        let name: String = std::iter::repeat_n(name, len).collect();
+        assert!(!pattern.is_match(&name), "{len}");
+        assert!(pattern.is_match(&format!("{name}7")), "{len}");
+    }
+}
