@@ -317,16 +317,21 @@ pub struct Door {
 impl Door {
     /// Accepts and says nothing.
     pub async fn silent() -> Self {
-        Self::make(None).await
+        Self::make(loopback(), None).await
     }
 
     /// Passes the bytes of every connection on to this address, and back.
     pub async fn to(inside: SocketAddr) -> Self {
-        Self::make(Some(inside)).await
+        Self::make(loopback(), Some(inside)).await
     }
 
-    async fn make(inside: Option<SocketAddr>) -> Self {
-        let socket = TcpListener::bind(loopback()).await.expect("loopback has free ports");
+    /// The same, at this address.
+    pub async fn at(address: SocketAddr, inside: SocketAddr) -> Self {
+        Self::make(address, Some(inside)).await
+    }
+
+    async fn make(address: SocketAddr, inside: Option<SocketAddr>) -> Self {
+        let socket = TcpListener::bind(address).await.expect("the address is free");
         let address = socket.local_addr().expect("it is bound");
         let accepted = Arc::new(AtomicUsize::new(0));
         let (count, open) = watch::channel(0);

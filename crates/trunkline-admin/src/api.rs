@@ -102,6 +102,9 @@ pub struct Peer {
     /// The pattern of the route whose policy it has; absent when none matches the name.
     #[serde(default)]
     pub route: Option<String>,
+    /// Who gave the address it was dialled at; absent when nobody was asked.
+    #[serde(default)]
+    pub resolver: Option<String>,
     /// The peer's software.
     pub software: String,
     /// Messages, calls and answers sent.
@@ -128,6 +131,7 @@ impl From<(LinkInfo, LinkStats)> for Peer {
             tls: info.tls.to_string(),
             log_level: info.log_level.to_string(),
             route: info.route.as_deref().map(Into::into),
+            resolver: info.resolver.as_ref().map(ToString::to_string),
             flags: info.flags.iter().map(|flag| flag.to_string()).collect(),
             software: info.software,
             messages_out: stats.messages_out,
@@ -169,6 +173,12 @@ pub struct Route {
     /// How much is said about its connections; absent for the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
+    /// What becomes of its connections when they go down; absent for the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconnect: Option<String>,
+    /// For how many milliseconds it must have been healthy before connections go back to it; absent when they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failback_ms: Option<u64>,
     /// `never`, when the static routes are the whole answer for its names.
     pub fallback: Option<String>,
 }
@@ -193,6 +203,8 @@ impl Route {
             own_cookie: route.cookie().is_some(),
             flags: FlagsEntry::of(route.flags()),
             log_level: route.log_level().map(|level| level.to_string()),
+            reconnect: route.reconnect().map(|policy| policy.to_string()),
+            failback_ms: route.failback().map(|hold| hold.as_millis() as u64),
             fallback: route.fallback_never().then(|| "never".into()),
         }
     }
@@ -226,6 +238,9 @@ pub struct RemoveRoute {
     #[serde(default)]
     pub save: bool,
 }
+
+/// `POST /v1/routes/drain`
+pub type DrainRoute = RemoveRoute;
 
 /// What came of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -366,6 +381,9 @@ pub struct PingRequest {
     /// How long to wait for the answer once connected, in milliseconds. Default 5000.
     #[serde(default = "five_seconds")]
     pub timeout_ms: u64,
+    /// Dial as if nothing had failed of late.
+    #[serde(default)]
+    pub now: bool,
 }
 
 fn five_seconds() -> u64 {

@@ -1,7 +1,7 @@
 //! The operations themselves, without HTTP: the server calls them for others, the command line on a node of its own.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use trunkline::{
@@ -12,8 +12,8 @@ use trunkline_config::{Config, EditError, Layers, RouteConfig, RouteContext, Rou
 use trunkline_matcher::{RoutePattern, quoted};
 
 use crate::api::{
-    AddRoute, Body, CallReply, Changed, Explanation, Failure, MessageRequest, Peer, PingRequest, Pong, RemoveRoute,
-    Route, Status,
+    AddRoute, Body, CallReply, Changed, DrainRoute, Explanation, Failure, MessageRequest, Peer, PingRequest, Pong,
+    RemoveRoute, Route, Status,
 };
 
 /// Whose move a failure is; becomes the HTTP status.
@@ -231,6 +231,23 @@ impl Operations {
         Ok(Changed::new(format!("route {} removed{saved}", quoted(pattern))))
     }
 
+    /// Removes a route as [`Operations::remove_route`] does and moves the connections over it to the best other way
+    /// there is. Where there is none they stay.
+    ///
+    /// # Errors
+    /// [`OpError`]; nothing changed.
+    pub async fn drain_route(self: &Arc<Self>, request: DrainRoute) -> Result<Changed, OpError> {
+        let pattern = request.pattern.clone();
+        let this = self.clone();
+        let removed = tokio::task::spawn_blocking(move || this.remove_route(&request)).await;
+        let removed = removed.map_err(|error| OpError::new(Kind::Internal, error))??;
+        let drained = self.node.vacate_route(&pattern).await;
+        let moved = drained.moved.len();
+        let kept = drained.kept.iter().map(|(name, error)| format!("; {name} stays where it is: {error}"));
+        let kept: String = kept.collect();
+        Ok(Changed::new(format!("{}; {moved} connections moved{kept}", removed.message)))
+    }
+
     fn save(&self, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), OpError> {
         let Some(source) = &self.source else {
             return Err(OpError::new(Kind::Bad, "this node was not started from a file, so nothing can be saved"));
@@ -342,7 +359,10 @@ impl Operations {
         let (target, deadline) = (name(&request.name)?, wait(request.timeout_ms)?);
         let began = now();
         // Held until the round trip is over, so that both go over one connection.
-        let _connection = self.node.connect(&target).await?;
+        let _connection = match request.now {
+            true => self.node.dial_now(&target).await?,
+            false => self.node.connect(&target).await?,
+        };
         let connect_ms = ms(began);
         let (connection, round_trip) = self.node.ping(&target, deadline).await?;
         let peer = (connection.info(), connection.stats()).into();
@@ -435,6 +455,7 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.handshake", a.handshake != b.handshake),
         ("node.flags", a.flags != b.flags),
         ("node.log_level", a.log_level != b.log_level),
+        ("node.reconnect", a.reconnect != b.reconnect),
         ("node.hidden", a.hidden != b.hidden),
         ("node.timeouts", a.timeouts != b.timeouts),
         ("node.admin", a.admin != b.admin),

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use trunkline_config::{AdminConfig, AdminToken};
 
-use crate::api::{AddRoute, DisconnectRequest, Failure, MessageRequest, PingRequest, RemoveRoute};
+use crate::api::{AddRoute, DisconnectRequest, DrainRoute, Failure, MessageRequest, PingRequest, RemoveRoute};
 use crate::ops::{Kind, OpError, Operations};
 
 /// The largest request: a message of the largest size in base64, and some.
@@ -291,6 +291,10 @@ fn router(operations: Arc<Operations>) -> Router {
             post(async |State(ops): Shared, Body(request): Body<RemoveRoute>| {
                 blocking(ops, move |ops| ops.remove_route(&request)).await
             }),
+        )
+        .route(
+            "/v1/routes/drain",
+            post(async |State(ops): Shared, Body(request): Body<DrainRoute>| answer(ops.drain_route(request).await)),
         )
         .route("/v1/explain", get(async |State(ops): Shared, Name(name): Name| answer(ops.explain(&name))))
         .route(

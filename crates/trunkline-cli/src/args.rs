@@ -67,6 +67,9 @@ pub(crate) enum Command {
         /// How long to wait for the answer once connected.
         #[arg(long, default_value = "5s", value_parser = duration)]
         wait: Duration,
+        /// Dial as if nothing had failed of late.
+        #[arg(long)]
+        now: bool,
     },
     /// Send a message to a service of NAME.
     Send {
@@ -137,6 +140,17 @@ pub(crate) enum RoutesCommand {
         #[arg(long)]
         save: bool,
     },
+    /// Remove a route from a running node and move the connections over it to the best other way; where there is none
+    /// they stay up.
+    Drain {
+        #[command(flatten)]
+        at: Admin,
+        /// The exact text of the pattern.
+        pattern: String,
+        /// Also take it out of the node's configuration file.
+        #[arg(long)]
+        save: bool,
+    },
     /// Remove a route from a running node; live connections stay up.
     Remove {
         #[command(flatten)]
@@ -192,6 +206,12 @@ pub(crate) struct RouteArgs {
     /// What is logged about its connections: off, error, warn, info, debug or trace. Default: as the node does.
     #[arg(long, value_name = "LEVEL")]
     pub(crate) connection_log_level: Option<String>,
+    /// What becomes of its connections when they go down: never, on_demand or keep. Default: as the node does.
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) reconnect: Option<String>,
+    /// Take connections over worse routes back when this one has answered every probe for so long.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) failback: Option<Duration>,
     /// Make the static routes the whole answer for the names this route matches.
     #[arg(long)]
     pub(crate) fallback_never: bool,

@@ -96,7 +96,8 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
         .times(DialTimes { tcp: times.tcp, tls: times.tls, handshake: times.handshake })
         .tls(node.tls)
         .handshake(node.handshake.clone())
-        .log_level(node.log_level.unwrap_or_else(serve::connection_level));
+        .log_level(node.log_level.unwrap_or_else(serve::connection_level))
+        .reconnect(node.reconnect);
     for flag in Flag::ALL {
         builder = builder.flag(*flag, node.flags.has(*flag));
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
-    AddRoute, Body, CallReply, Changed, DisconnectRequest, Explanation, MessageRequest, Patterns, Peer, PingRequest,
-    Pong, RemoveRoute, Route, Status,
+    AddRoute, Body, CallReply, Changed, DisconnectRequest, DrainRoute, Explanation, MessageRequest, Patterns, Peer,
+    PingRequest, Pong, RemoveRoute, Route, Status,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, RouteEntry};
 
@@ -110,6 +110,10 @@ pub(crate) async fn routes(command: RoutesCommand, output: &Output) -> Result<()
             let request = AddRoute { route: entry(*route)?, save };
             changed(client(at)?.post("/v1/routes", &request).await?, output)
         }
+        RoutesCommand::Drain { at, pattern, save } => {
+            let drained = client(at)?.post("/v1/routes/drain", &DrainRoute { pattern, save }).await;
+            changed(drained?, output)
+        }
         RoutesCommand::Remove { at, pattern, save } => {
             changed(client(at)?.post("/v1/routes/remove", &RemoveRoute { pattern, save }).await?, output)
         }
@@ -134,6 +138,8 @@ fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {
         cookie_file,
         cookie_label: args.cookie_label,
         log_level: args.connection_log_level,
+        reconnect: args.reconnect,
+        failback_ms: args.failback.map(|hold| hold.as_millis() as u64),
         fallback: args.fallback_never.then(|| "never".to_owned()),
         ..RouteEntry::new(args.pattern)
     })
@@ -173,11 +179,16 @@ fn routes_text(routes: &[Route]) -> String {
             if route.own_cookie { "its own".into() } else { String::new() },
             route.flags.as_ref().map(flags_text).unwrap_or_default(),
             route.log_level.clone().unwrap_or_default(),
+            route.reconnect.clone().unwrap_or_default(),
+            route.failback_ms.map(|ms| format!("{ms} ms")).unwrap_or_default(),
             route.fallback.clone().unwrap_or_default(),
         ]
     };
     let rows: Vec<_> = routes.iter().map(row).collect();
-    table(&["MATCH", "WEIGHT", "TO", "TLS", "PROFILE", "COOKIE", "FLAGS", "LOG", "FALLBACK"], &rows)
+    table(
+        &["MATCH", "WEIGHT", "TO", "TLS", "PROFILE", "COOKIE", "FLAGS", "LOG", "RECONNECT", "FAILBACK", "FALLBACK"],
+        &rows,
+    )
 }
 
 /// `-priorities` is off, `+priorities` on, `!priorities` required.
@@ -186,9 +197,9 @@ fn flags_text(flags: &FlagsEntry) -> String {
     set.chain(flags.require.iter().map(|flag| format!("!{flag}"))).collect::<Vec<_>>().join(" ")
 }
 
-pub(crate) async fn ping(at: At, name: &str, wait: Duration, output: &Output) -> Result<(), Failed> {
+pub(crate) async fn ping(at: At, name: &str, wait: Duration, now: bool, output: &Output) -> Result<(), Failed> {
     checked(name)?;
-    let request = PingRequest { name: name.into(), timeout_ms: wait.as_millis() as u64 };
+    let request = PingRequest { name: name.into(), timeout_ms: wait.as_millis() as u64, now };
     let ping = async {
         Ok::<Pong, Failed>(match Target::find(at).await? {
             Target::Running(client) => client.post("/v1/ping", &request).await?,

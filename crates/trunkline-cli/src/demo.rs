@@ -241,7 +241,7 @@ async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<
     say(output, &format!("    {answer:?} answered after {took:.1} ms, connecting included"));
 
     step(3, &format!("No static route matches {DB}: app asks the registrar."));
-    let pong: Pong = client.post("/v1/ping", &PingRequest { name: DB.into(), timeout_ms: 5_000 }).await?;
+    let pong: Pong = client.post("/v1/ping", &PingRequest { name: DB.into(), timeout_ms: 5_000, now: false }).await?;
     let (answer, _) = whoami(&client, DB).await?;
     expect(answer.starts_with("the db"), "the db should have answered")?;
     say(

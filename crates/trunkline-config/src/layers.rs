@@ -75,6 +75,7 @@ const PATHS: &[&str] = &[
     "node.listen",
     "node.log_level",
     "node.name",
+    "node.reconnect",
     "node.registrar",
     "node.registrar_listen",
     "node.registrar_listen.host",

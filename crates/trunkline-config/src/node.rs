@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{
-    Address, Cookie, Cookies, Fallback, Flag, Host, LogLevel, NodeName, PeerFlags, ResolverId, Version,
+    Address, Cookie, Cookies, Fallback, Flag, Host, LogLevel, NodeName, PeerFlags, Reconnect, ResolverId, Version,
 };
 
 use crate::error::Problem;
@@ -39,6 +39,8 @@ pub struct NodeConfig {
     pub flags: PeerFlags,
     /// How much is said about connections whose route does not say (`log_level`). Default: as much as is logged at all.
     pub log_level: Option<LogLevel>,
+    /// What becomes of connections that go down when their route does not say. Default: [`Reconnect::OnDemand`].
+    pub reconnect: Reconnect,
     /// Whether the node stays unknown to the registrar. Default: `false`.
     pub hidden: bool,
     /// How long each step of a lookup may take.
@@ -170,7 +172,7 @@ pub enum AdminConfig {
 pub(crate) const EMBEDDED: &str = "embedded";
 pub(crate) const NONE: &str = "none";
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "name",
     "data_dir",
     "cookie_file",
@@ -185,6 +187,7 @@ const KEYS: [&str; 17] = [
     "handshake",
     "flags",
     "log_level",
+    "reconnect",
     "hidden",
     "timeouts",
     "admin",
@@ -242,6 +245,10 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
     };
     let flags = flags(reader, &fields);
     let log_level = log_level(reader, &fields);
+    let reconnect = match fields.has("reconnect") {
+        false => Some(Reconnect::default()),
+        true => fields.parsed(reader, "reconnect", str::parse::<Reconnect>),
+    };
     let hidden = fields.bool(reader, "hidden").unwrap_or(false);
     let timeouts = timeouts(reader, &fields);
     let admin = admin(reader, &fields, data_dir.as_ref());
@@ -257,6 +264,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         handshake: handshake?,
         flags: flags?,
         log_level,
+        reconnect: reconnect?,
         hidden,
         timeouts: timeouts?,
         admin: admin?,

@@ -2,12 +2,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU16;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trunkline_matcher::RoutePattern;
 use trunkline_route::{
     Cookie, DEFAULT_WEIGHT, EndpointOverride, Flag, FlagPolicy, Host, LogLevel, NetworkRoute, NetworkRouteBuilder,
-    ResolverId, TlsProfileId, Version,
+    Reconnect, ResolverId, TlsProfileId, Version,
 };
 
 use crate::error::{FieldProblem, RouteError};
@@ -60,6 +61,13 @@ pub struct RouteEntry {
     /// How much is said about its connections: `off`, `error`, `warn`, `info`, `debug` or `trace`. Default: the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
+    /// What becomes of its connections when they go down: `never`, `on_demand` or `keep`. Default: the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconnect: Option<String>,
+    /// A connection over a worse route goes back to this one when it has answered every probe for so many
+    /// milliseconds. Default: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failback_ms: Option<u64>,
     /// Only `never`: the static routes are the whole answer for names this route matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
@@ -193,6 +201,8 @@ struct Demands {
     fallback_never: bool,
     flags: FlagPolicy,
     log_level: Option<LogLevel>,
+    reconnect: Option<Reconnect>,
+    failback: Option<Duration>,
 }
 
 impl Demands {
@@ -215,6 +225,12 @@ impl Demands {
         }
         if let Some(level) = self.log_level {
             builder = builder.log_level(level);
+        }
+        if let Some(policy) = self.reconnect {
+            builder = builder.reconnect(policy);
+        }
+        if let Some(hold) = self.failback {
+            builder = builder.failback(hold);
         }
         if self.fallback_never {
             builder = builder.fallback_never();
@@ -294,9 +310,19 @@ impl RouteEntry {
             version: check.parsed("handshake", self.handshake.as_deref(), str::parse::<Version>),
             cookie,
             fallback_never: self.fallback.is_some(),
+            reconnect: check.parsed("reconnect", self.reconnect.as_deref(), str::parse::<Reconnect>),
+            failback: self.failback(check),
             log_level: check.parsed("log_level", self.log_level.as_deref(), str::parse::<LogLevel>),
             flags: self.flags.as_ref().map(|flags| flags.policy(check)).unwrap_or_default(),
         }
+    }
+
+    fn failback(&self, check: &mut Check) -> Option<Duration> {
+        let ms = self.failback_ms?;
+        if !(1..=MAX_FAILBACK_MS).contains(&ms) {
+            check.fail("failback_ms", format!("{ms} is not a number from 1 to {MAX_FAILBACK_MS}"));
+        }
+        Some(Duration::from_millis(ms))
     }
 
     fn direct(&self, check: &mut Check) -> Option<NetworkRouteBuilder<trunkline_route::Direct>> {
@@ -355,7 +381,10 @@ impl RouteEntry {
     }
 }
 
-const KEYS: [&str; 16] = [
+/// The longest hold time: a day. More is a typing error, not a wish.
+const MAX_FAILBACK_MS: u64 = 86_400_000;
+
+const KEYS: [&str; 18] = [
     "match",
     "weight",
     "host",
@@ -369,6 +398,8 @@ const KEYS: [&str; 16] = [
     "cookie_label",
     "flags",
     "log_level",
+    "reconnect",
+    "failback_ms",
     "fallback",
     "resolver",
     "override",
@@ -395,6 +426,8 @@ pub(crate) fn read_entry<'t>(reader: &mut Reader<'_>, node: &'t Node, path: &str
         cookie_label: fields.string(reader, "cookie_label"),
         flags: flags(reader, &fields),
         log_level: fields.level(reader, "log_level"),
+        reconnect: fields.string(reader, "reconnect"),
+        failback_ms: fields.int(reader, "failback_ms", 0, i64::MAX).and_then(|ms| u64::try_from(ms).ok()),
         fallback: fields.string(reader, "fallback"),
         resolver: fields.string(reader, "resolver"),
         overrides: match fields.has("override") {

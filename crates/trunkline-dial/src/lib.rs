@@ -3,6 +3,7 @@
 //! - [`RouteTable`]: patterns, weights, routes; edited as a whole, read as snapshots.
 //! - [`plan::Plan`]: one lookup as a pure state machine (`handle` / `poll` / `preview`), time as an argument.
 //! - [`memory::Memory`]: what failed of late; demotes within a stage, never excludes.
+//! - [`keep`]: when a connection that went down is dialled again, and when one goes back to the better route.
 //! - [`pair::Pair`]: the rules by which two nodes that both dial end up with one link.
 //! - [`exec::run`] drives a plan with tokio; [`Registry`] joins callers and keeps the links.
 //!
@@ -11,6 +12,7 @@
 
 mod error;
 pub mod exec;
+pub mod keep;
 pub mod memory;
 pub mod pair;
 pub mod plan;

@@ -270,13 +270,15 @@ impl Plan {
     /// The merge for an answer: its route's, or for discovery the demands of the best matching route.
     fn attempt_for(&self, route: usize, resolver: &ResolverId, endpoint: &Endpoint) -> Option<Attempt> {
         let Lookup { target, candidates, defaults, .. } = &self.lookup;
-        match (candidates.get(route), candidates.first()) {
-            (Some(own), _) => own.route.attempt(target, Some(endpoint), defaults).map(|attempt| by(own, attempt)),
-            (None, Some(best)) => Some(by(best, best.route.attempt_at(target, endpoint, defaults))),
+        let mut attempt = match (candidates.get(route), candidates.first()) {
+            (Some(own), _) => by(own, own.route.attempt(target, Some(endpoint), defaults)?),
+            (None, Some(best)) => by(best, best.route.attempt_at(target, endpoint, defaults)),
             (None, None) => {
-                NetworkRoute::resolved_by(resolver.clone()).build().attempt(target, Some(endpoint), defaults)
+                NetworkRoute::resolved_by(resolver.clone()).build().attempt(target, Some(endpoint), defaults)?
             }
-        }
+        };
+        attempt.policy.resolver = Some(resolver.clone());
+        Some(attempt)
     }
 
     fn looked_up(&mut self, now: Instant, op: OpId, answer: Result<Vec<IpAddr>, AttemptError>) {

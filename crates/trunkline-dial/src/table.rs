@@ -57,6 +57,17 @@ pub struct Candidate {
     pub route: NetworkRoute,
 }
 
+impl Candidate {
+    /// Whether a link with this policy was dialled over this route, not at an address found elsewhere.
+    pub fn carries(&self, route: Option<&str>, resolver: Option<&ResolverId>) -> bool {
+        let asked = match self.route.source() {
+            Source::Direct { .. } => None,
+            Source::Resolve { resolver, .. } => Some(resolver),
+        };
+        route == Some(&*self.pattern) && resolver == asked
+    }
+}
+
 /// The ids routes may name.
 #[derive(Debug, Clone, Default)]
 struct Known {

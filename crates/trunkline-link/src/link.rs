@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
-use trunkline_route::{Cookie, Flag, LogLevel, NodeName, PeerFlags, TlsMode};
+use trunkline_route::{Cookie, Flag, LogLevel, NodeName, PeerFlags, ResolverId, TlsMode};
 
 use crate::handshake::{CloseCode, Incarnation, LinkId};
 use crate::mailbox::lock;
@@ -56,6 +56,8 @@ pub struct LinkInfo {
     pub log_level: LogLevel,
     /// The pattern of the route whose policy it has; `None` when none matches the name.
     pub route: Option<Arc<str>>,
+    /// Who gave the address it was dialled at, if somebody was asked for it.
+    pub resolver: Option<ResolverId>,
     /// The other end's software, in its own words.
     pub software: String,
 }

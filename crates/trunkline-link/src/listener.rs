@@ -37,8 +37,8 @@ const BACKLOG: u32 = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnswerError {
-    /// It lost a race at its own end, and said so.
-    #[error("the caller abandoned the attempt")]
+    /// It lost a race at its own end, or only looked whether this node answers, and said so.
+    #[error("the caller wants no link")]
     Abandoned,
     /// It has no certificate that this listener takes.
     #[error("no acceptable certificate: {0}")]
@@ -263,7 +263,7 @@ impl Listener {
         if let Some(proof) = proof.into_inner() {
             lock(&self.gate).proved(now().into_std(), proof);
         }
-        if offer.params.abandon {
+        if offer.params.abandon || offer.is_probe {
             return Err(AnswerError::Abandoned);
         }
         Ok(Offered { pipe, machine, offer, address, params: native.params(), limits: native.limits, deadline })
@@ -326,6 +326,7 @@ impl Offered {
             flags: agreed,
             log_level: policy.log_level,
             route: policy.route,
+            resolver: policy.resolver,
             software: self.offer.params.software.clone(),
         };
         Ok(Standing { pipe: self.pipe, info, peer: self.offer.params, limits: self.limits })

@@ -177,6 +177,22 @@ impl Native {
         }
     }
 
+    /// Whether a dial of this address would come to a link: goes as far as the peer's proof, proves this end so that
+    /// it does not count as a guess, and leaves.
+    ///
+    /// # Errors
+    /// As [`Native::dial`].
+    pub async fn probe(
+        &self,
+        address: SocketAddr,
+        attempt: &Attempt,
+        tls: &ClientTls,
+        times: DialTimes,
+    ) -> Result<NodeName, DialError> {
+        let dialed = self.dial(address, attempt, Mode::Probe, tls, times).await?;
+        Ok(dialed.verified.name.clone())
+    }
+
     /// Dials one address and goes as far as the peer's proof. Nothing is decided yet: finish or abandon.
     ///
     /// # Errors
@@ -209,7 +225,7 @@ impl Native {
         let exporter = pipe.exporter().map_err(tls_error)?;
         let mut config = InitiatorConfig::new(
             self.name.clone(),
-            (mode == Mode::Node).then(|| attempt.target.clone()),
+            (mode != Mode::Registrar).then(|| attempt.target.clone()),
             attempt.cookie.clone(),
             self.incarnation,
             random_16(),
@@ -369,6 +385,7 @@ impl Dialed {
             flags,
             log_level: self.policy.log_level,
             route: self.policy.route,
+            resolver: self.policy.resolver,
             software: accepted.params.software.clone(),
         };
         Ok(Standing { pipe: self.courtesy.into_pipe(), info, peer: accepted.params, limits: self.limits })

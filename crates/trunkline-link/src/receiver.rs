@@ -396,6 +396,7 @@ mod tests {
                 flags: trunkline_route::PeerFlags::ALL,
                 log_level: trunkline_route::LogLevel::Info,
                 route: None,
+                resolver: None,
                 software: String::new(),
             };
             let shared = Arc::new(Shared::new(info, peer, own));

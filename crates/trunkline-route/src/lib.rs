@@ -34,7 +34,7 @@ pub use endpoint::{Address, Endpoint, EndpointError, EndpointOverride, Host, MAX
 pub use flags::{Disagreement, Flag, FlagPolicy, FlagTerms, PeerFlags, UnknownFlag};
 pub use id::{IdError, ResolverId, TlsProfileId};
 pub use name::{MAX_NAME_LEN, NameError, NodeName};
-pub use policy::{LinkPolicy, LogLevel};
+pub use policy::{LinkPolicy, LogLevel, Reconnect};
 pub use route::{
     Attempt, DEFAULT_WEIGHT, Defaults, Direct, Fallback, NetworkRoute, NetworkRouteBuilder, Origin, Resolved, Source,
     TlsMode,

@@ -2,7 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::{FlagTerms, PeerFlags};
+use crate::{FlagTerms, PeerFlags, ResolverId};
 
 /// How much is said about one connection. The order is from silence to everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +55,48 @@ impl FromStr for LogLevel {
     }
 }
 
+/// What becomes of a connection that went down without being told to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reconnect {
+    /// It stays down until somebody connects again; what would only use it fails.
+    Never,
+    /// Whoever needs it next dials it.
+    #[default]
+    OnDemand,
+    /// It is dialled again at once, and again with growing pauses, until it is up.
+    Keep,
+}
+
+impl Reconnect {
+    const ALL: [Self; 3] = [Self::Never, Self::OnDemand, Self::Keep];
+
+    /// As it is written in a configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::OnDemand => "on_demand",
+            Self::Keep => "keep",
+        }
+    }
+}
+
+impl fmt::Display for Reconnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Reconnect {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|policy| policy.as_str() == text);
+        found.ok_or_else(|| {
+            let shown: String = text.chars().take(80).collect();
+            format!("{shown:?} is no way to reconnect; write never, on_demand or keep")
+        })
+    }
+}
+
 /// What holds for a connection beyond where it leads and how the peer is proven. It belongs to the name: also a link
 /// that comes in has the policy of the best route for its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,11 +107,13 @@ pub struct LinkPolicy {
     pub log_level: LogLevel,
     /// The pattern of the route it comes from; `None` when no route matches the name.
     pub route: Option<Arc<str>>,
+    /// Who gave the address, if somebody was asked for it.
+    pub resolver: Option<ResolverId>,
 }
 
 impl Default for LinkPolicy {
     /// Every flag offered, the level `info`, no route.
     fn default() -> Self {
-        Self { flags: PeerFlags::ALL.into(), log_level: LogLevel::default(), route: None }
+        Self { flags: PeerFlags::ALL.into(), log_level: LogLevel::default(), route: None, resolver: None }
     }
 }

@@ -3,10 +3,11 @@ use std::marker::PhantomData;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{
     Address, Cookie, Endpoint, EndpointError, EndpointOverride, Flag, FlagPolicy, Host, LinkPolicy, LogLevel, NodeName,
-    PeerFlags, ResolverId, TlsProfileId, Version,
+    PeerFlags, Reconnect, ResolverId, TlsProfileId, Version,
 };
 
 /// The weight of a route that names none. Higher is tried earlier.
@@ -110,18 +111,20 @@ pub struct Defaults {
     pub flags: PeerFlags,
     /// How much is said about a connection. Default: [`LogLevel::Info`].
     pub log_level: LogLevel,
+    /// What becomes of a connection that went down. Default: [`Reconnect::OnDemand`].
+    pub reconnect: Reconnect,
 }
 
 impl Defaults {
     /// Defaults with this cookie, no certificate checks, `TLK/1`, every flag and the level `info`.
     pub fn new(cookie: Cookie) -> Self {
         let (version, flags, log_level) = (Version::native(1), PeerFlags::ALL, LogLevel::default());
-        Self { cookie, tls: false, version, flags, log_level }
+        Self { cookie, tls: false, version, flags, log_level, reconnect: Reconnect::default() }
     }
 
     /// What holds for a connection to a name that no route matches.
     pub fn link_policy(&self) -> LinkPolicy {
-        LinkPolicy { flags: self.flags.into(), log_level: self.log_level, route: None }
+        LinkPolicy { flags: self.flags.into(), log_level: self.log_level, ..LinkPolicy::default() }
     }
 }
 
@@ -146,6 +149,8 @@ struct RoutePolicy {
     fallback_never: bool,
     flags: FlagPolicy,
     log_level: Option<LogLevel>,
+    reconnect: Option<Reconnect>,
+    failback: Option<Duration>,
 }
 
 impl NetworkRoute {
@@ -213,6 +218,17 @@ impl NetworkRoute {
     /// How much is said about its connections; `None` leaves it to the node.
     pub fn log_level(&self) -> Option<LogLevel> {
         self.policy.log_level
+    }
+
+    /// What becomes of its connections when they go down; `None` leaves it to the node.
+    pub fn reconnect(&self) -> Option<Reconnect> {
+        self.policy.reconnect
+    }
+
+    /// For how long the route must have answered every probe before a connection that runs over a worse one goes
+    /// back to it; `None`: it never does.
+    pub fn failback(&self) -> Option<Duration> {
+        self.policy.failback
     }
 
     /// What holds for its connections, whoever dials. The pattern is the table's to add.
@@ -297,7 +313,7 @@ impl RoutePolicy {
         LinkPolicy {
             flags: self.flags.terms(defaults.flags),
             log_level: self.log_level.unwrap_or(defaults.log_level),
-            route: None,
+            ..LinkPolicy::default()
         }
     }
 }
@@ -362,6 +378,19 @@ impl<S> NetworkRouteBuilder<S> {
     /// Offer this flag, and have no connection to a peer that does not.
     pub fn require(mut self, flag: Flag) -> Self {
         self.route.policy.flags = self.route.policy.flags.require(flag);
+        self
+    }
+
+    /// What becomes of its connections when they go down. Default: as the node has it.
+    pub fn reconnect(mut self, policy: Reconnect) -> Self {
+        self.route.policy.reconnect = Some(policy);
+        self
+    }
+
+    /// Take a connection that runs over a worse route back, once this one has answered every probe for so long; more
+    /// than 1 ms. Default: a connection stays where it is until it goes down.
+    pub fn failback(mut self, hold: Duration) -> Self {
+        self.route.policy.failback = Some(hold.max(Duration::from_millis(1)));
         self
     }
 

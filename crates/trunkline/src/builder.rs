@@ -8,8 +8,8 @@ use trunkline_link::{DialTimes, NativeLimits};
 use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{Registrar, Resolver};
 use trunkline_route::{
-    Address, Cookie, Cookies, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, ResolverId, TlsProfileId,
-    Version,
+    Address, Cookie, Cookies, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, Reconnect, ResolverId,
+    TlsProfileId, Version,
 };
 
 use crate::certificates::{CHECK, ProfileSource, ServerSource};
@@ -95,6 +95,7 @@ pub struct NodeBuilder {
     pub(crate) version: Version,
     pub(crate) flags: PeerFlags,
     pub(crate) log_level: LogLevel,
+    pub(crate) reconnect: Reconnect,
     pub(crate) hidden: bool,
 }
 
@@ -118,6 +119,7 @@ impl NodeBuilder {
             version: Version::native(1),
             flags: PeerFlags::ALL,
             log_level: LogLevel::default(),
+            reconnect: Reconnect::default(),
             hidden: false,
         }
     }
@@ -250,6 +252,12 @@ impl NodeBuilder {
     /// [`CONNECTION_TARGET`](crate::CONNECTION_TARGET). Default: `info`.
     pub fn log_level(mut self, level: LogLevel) -> Self {
         self.log_level = level;
+        self
+    }
+
+    /// What becomes of connections that go down when their route does not say. Default: whoever needs one next dials it.
+    pub fn reconnect(mut self, policy: Reconnect) -> Self {
+        self.reconnect = policy;
         self
     }
 

@@ -61,6 +61,9 @@ pub enum ConnectError {
     /// The text is no node name.
     #[error(transparent)]
     BadName(#[from] NameError),
+    /// The connection went down, and its route says that it stays down until somebody connects again.
+    #[error("the connection to {0} went down and its route has reconnect: never; connect to it to begin again")]
+    Lapsed(NodeName),
     /// The name is this node's own.
     #[error("{0} is this node itself; it has no connection to itself")]
     Myself(NodeName),

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use tokio::sync::broadcast;
 use trunkline_dial::Record;
 use trunkline_link::{Down, LinkInfo};
@@ -44,6 +46,13 @@ pub enum Event {
         peer: NodeName,
         /// Why.
         reason: Down,
+    },
+    /// A connection over a standby went back to a better route, over a new link that is up.
+    FailedBack {
+        /// To whom.
+        peer: NodeName,
+        /// The pattern of the route.
+        pattern: Arc<str>,
     },
     /// This reader was too slow: so many events are lost to it.
     Missed(u64),

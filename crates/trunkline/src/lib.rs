@@ -41,6 +41,7 @@ mod connection;
 mod error;
 mod events;
 mod inbound;
+mod kept;
 mod node;
 mod ports;
 
@@ -51,7 +52,7 @@ pub use certificates::{
 pub use connection::Connection;
 pub use error::{CallError, ConnectError, SendError, StartError};
 pub use events::{Event, Events};
-pub use node::{Explanation, IntoName, Node, NodeStatus, ShutDownReport};
+pub use node::{Drained, Explanation, IntoName, Node, NodeStatus, ShutDownReport};
 
 pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit};
@@ -66,7 +67,8 @@ pub use trunkline_matcher::{AccessPattern, PatternError};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
     Address, Cookie, Cookies, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Flag, FlagPolicy, Host, LinkPolicy,
-    LogLevel, NameError, NetworkRoute, NodeName, Origin, PeerFlags, ResolverId, Source, TlsMode, TlsProfileId, Version,
+    LogLevel, NameError, NetworkRoute, NodeName, Origin, PeerFlags, Reconnect, ResolverId, Source, TlsMode,
+    TlsProfileId, Version,
 };
 
 /// A name no service can have. A call to it is answered `NoService` by any node that lives: that is a ping.

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use trunkline_dial::exec::{self, Found};
 use trunkline_dial::memory::Memory;
-use trunkline_dial::pair::Retire;
+use trunkline_dial::pair::{LinkId, Retire};
 use trunkline_dial::plan::{Lookup, Plan, Policy, Preview, given};
 use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError, RouteEdit, RouteTable};
 use trunkline_link::handshake::{CloseCode, Mode};
@@ -23,7 +23,7 @@ use trunkline_matcher::PatternIndex;
 use trunkline_registrar::{Lease, Registrar, Registration, Resolver};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{
-    Address, Cookie, Defaults, Endpoint, LinkPolicy, NameError, NetworkRoute, NodeName, ResolverId, TlsMode,
+    Address, Cookie, Defaults, Endpoint, LinkPolicy, NameError, NetworkRoute, NodeName, Reconnect, ResolverId, TlsMode,
     TlsProfileId, Version,
 };
 
@@ -32,6 +32,7 @@ use crate::certificates::{Certificates, Reloaded};
 use crate::connection::Live;
 use crate::events::{CAPACITY, Event, Events};
 use crate::inbound::{Keys, credentials, decide, registrar_credentials};
+use crate::kept::Kept;
 use crate::ports::NodePorts;
 use crate::{CallError, ConnectError, Connection, PING_SERVICE, SendError, StartError};
 
@@ -46,6 +47,21 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// What a caller wants of a connection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Demand {
+    /// Over this route and no other.
+    pub(crate) given: Option<NetworkRoute>,
+    /// Over this one of the static routes and no other.
+    pub(crate) only: Option<Candidate>,
+    /// By another link than this one.
+    pub(crate) not: Option<LinkId>,
+    /// As if nothing had failed of late.
+    pub(crate) afresh: bool,
+    /// At most so long, and no longer than a lookup may take anyway.
+    pub(crate) within: Option<Duration>,
+}
+
 /// What the node's tasks share. It holds no task that holds it, but through [`Handle`], which ends them all.
 pub(crate) struct Inner {
     name: NodeName,
@@ -55,6 +71,7 @@ pub(crate) struct Inner {
     pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
     discovery: Vec<ResolverId>,
     routes: RouteTable,
+    pub(crate) kept: Kept,
     keys: Arc<Keys>,
     defaults: Defaults,
     policy: Policy,
@@ -142,7 +159,7 @@ impl Inner {
     }
 
     /// A link is up. One whose place it takes although that one was dead at the peer went down before.
-    pub(crate) fn up(&self, info: &LinkInfo, old: Option<&(Live, Retire)>) {
+    pub(crate) fn up(self: &Arc<Self>, info: &LinkInfo, old: Option<&(Live, Retire)>) {
         if let Some((old, _)) = old.filter(|(_, retire)| !retire.alive) {
             let (peer, reason) = (old.link.info().peer.clone(), Down::ClosedHere(CloseCode::Superseded));
             log_connection!(old.link.info(), Info, "down", %reason);
@@ -150,6 +167,7 @@ impl Inner {
         }
         log_connection!(info, Info, "up", address = %info.address, role = ?info.role, tls = %info.tls, flags = %info.flags);
         self.emit(Event::Up(info.clone()));
+        self.kept.up(self, info);
     }
 
     pub(crate) fn on_down(self: &Arc<Self>, info: LinkInfo) -> DownHook {
@@ -160,6 +178,7 @@ impl Inner {
             if node.registry.down(peer, info.id) {
                 log_connection!(&info, Info, "down", %reason);
                 node.emit(Event::Down { peer: peer.clone(), reason: reason.clone() });
+                node.kept.down(&node, peer, reason);
             }
             node.elder_down(&info, reason);
         })
@@ -197,33 +216,39 @@ impl Inner {
         done
     }
 
-    fn candidates(&self, name: &NodeName, route: Option<&NetworkRoute>) -> Vec<Candidate> {
-        match route {
-            Some(route) => given(route.clone()),
-            None => self.routes.matching(name),
+    pub(crate) fn candidates(&self, name: &NodeName, demand: &Demand) -> Vec<Candidate> {
+        match (&demand.given, &demand.only) {
+            (Some(route), _) => given(route.clone()),
+            (None, Some(candidate)) => vec![candidate.clone()],
+            (None, None) => self.routes.matching(name),
         }
     }
 
-    fn lookup(&self, name: &NodeName, route: Option<&NetworkRoute>) -> Lookup {
+    pub(crate) fn lookup(&self, name: &NodeName, demand: &Demand) -> Lookup {
         Lookup {
             target: name.clone(),
-            candidates: self.candidates(name, route),
-            discovery: self.discovery.clone(),
+            candidates: self.candidates(name, demand),
+            discovery: if demand.only.is_some() { Vec::new() } else { self.discovery.clone() },
             defaults: Defaults { cookie: self.keys.of(name).current().clone(), ..self.defaults.clone() },
             policy: self.policy,
-            memory: self.memory().clone(),
-            given: route.is_some(),
+            memory: if demand.afresh { Memory::new() } else { self.memory().clone() },
+            given: demand.given.is_some(),
         }
     }
 
     /// Policy belongs to the name: whether a live link is what its routes demand. A link this end dialled came by
     /// one of them, perhaps not the best; one that came in must meet the best.
-    pub(crate) fn satisfies(&self, name: &NodeName, route: Option<&NetworkRoute>, live: &Live) -> bool {
+    pub(crate) fn satisfies(&self, name: &NodeName, demand: &Demand, live: &Live) -> bool {
         let info = live.link.info();
-        if !live.link.is_open() {
+        if !live.link.is_open() || demand.not == Some(info.id) {
             return false;
         }
-        let candidates = self.candidates(name, route);
+        let candidates = self.candidates(name, demand);
+        if let Some(only) = &demand.only
+            && !only.carries(info.route.as_deref(), info.resolver.as_ref())
+        {
+            return false;
+        }
         if candidates.is_empty() {
             let tls = if self.defaults.tls { TlsMode::Verify(None) } else { TlsMode::CookieOnly };
             // No route demands anything of a peer that came in; the listener judged it.
@@ -234,6 +259,21 @@ impl Inner {
             let (_, tls) = candidate.route.demands(&self.defaults);
             self.meets(name, live, candidate.route.cookie(), &tls)
         })
+    }
+
+    /// What becomes of a connection to this name when it goes down.
+    pub(crate) fn reconnect(&self, name: &NodeName) -> Reconnect {
+        let best = self.routes.matching(name).into_iter().next();
+        best.and_then(|best| best.route.reconnect()).unwrap_or(self.defaults.reconnect)
+    }
+
+    /// The routes that a connection over this link is to go back to, best first; each is better than its own.
+    pub(crate) fn better_routes(&self, info: &LinkInfo) -> Vec<Candidate> {
+        let mut candidates = self.routes.matching(&info.peer);
+        let own = candidates.iter().position(|route| route.carries(info.route.as_deref(), info.resolver.as_ref()));
+        candidates.truncate(own.unwrap_or(candidates.len()));
+        candidates.retain(|candidate| candidate.route.failback().is_some());
+        if info.role == Role::Initiator { candidates } else { Vec::new() }
     }
 
     /// Policy belongs to the name: what holds for a link whose peer dialled.
@@ -257,6 +297,41 @@ impl Inner {
             TlsMode::CookieOnly | TlsMode::DangerousSkipVerify(_) => true,
         };
         cookie && verified
+    }
+}
+
+impl Inner {
+    pub(crate) async fn connect(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Live, ConnectError> {
+        if name == self.name {
+            return Err(ConnectError::Myself(name));
+        }
+        if self.is_shutting_down() {
+            return Err(ConnectError::ShuttingDown);
+        }
+        // One budget for all the dials of this call, should adopted links come to nothing.
+        let total = demand.within.unwrap_or(self.policy.total).min(self.policy.total);
+        let deadline = now() + total;
+        let dial = {
+            // The flight must not keep the node alive; its callers do.
+            let (node, name, demand) = (Arc::downgrade(self), name.clone(), demand.clone());
+            move |flight, replace| {
+                let (node, name, demand) = (node.clone(), name.clone(), demand.clone());
+                async move {
+                    let Some(node) = node.upgrade() else { return Ok(Found::Adopt) };
+                    let mut lookup = node.lookup(&name, &demand);
+                    lookup.policy.total = deadline.saturating_duration_since(now());
+                    exec::run(Arc::new(NodePorts { node, flight, replace }), lookup).await
+                }
+            }
+        };
+        let satisfies = |live: &Live| self.satisfies(&name, &demand, live);
+        let route = demand.given.as_ref().or(demand.only.as_ref().map(|candidate| &candidate.route));
+        let connect = self.registry.connect(&name, route, satisfies, dial);
+        // The lookup ends by itself with every attempt on record; this bounds the waits for links of other dials.
+        match tokio::time::timeout_at((deadline + SETTLE).into(), connect).await {
+            Ok(live) => Ok(live?),
+            Err(_) => Err(NoRoute { target: name.clone(), reason: Reason::OutOfTime, attempts: Vec::new() }.into()),
+        }
     }
 }
 
@@ -300,6 +375,15 @@ impl Drop for Handle {
 #[derive(Clone)]
 pub struct Node {
     handle: Arc<Handle>,
+}
+
+/// What became of the connections over a route that was drained.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// They run over another route now.
+    pub moved: Vec<NodeName>,
+    /// There was no other way, and why; they are as they were.
+    pub kept: Vec<(NodeName, ConnectError)>,
 }
 
 /// How a node went down.
@@ -438,6 +522,7 @@ impl Node {
             resolvers,
             discovery,
             routes,
+            kept: Kept::default(),
             keys,
             defaults: Defaults {
                 cookie,
@@ -445,6 +530,7 @@ impl Node {
                 version: builder.version,
                 flags: builder.flags,
                 log_level: builder.log_level,
+                reconnect: builder.reconnect,
             },
             policy: builder.policy,
             times: builder.times,
@@ -521,6 +607,35 @@ impl Node {
         self.inner().routes.remove(pattern)
     }
 
+    /// Takes a route out of use without cutting what runs over it: it is removed, and every connection over it moves to
+    /// the best other way there is, keeping the order of its messages. Where there is none the connection stays.
+    ///
+    /// # Errors
+    /// [`RemoveError::Unknown`]; nothing changed.
+    pub async fn drain_route(&self, pattern: &str) -> Result<Drained, RemoveError> {
+        self.remove_route(pattern)?;
+        Ok(self.vacate_route(pattern).await)
+    }
+
+    /// The second half of [`Node::drain_route`], for a route that was removed already: moves the connections that were
+    /// dialled over it.
+    pub async fn vacate_route(&self, pattern: &str) -> Drained {
+        let inner = self.inner();
+        let mut drained = Drained::default();
+        for (name, live) in inner.registry.links() {
+            let info = live.link.info();
+            if info.role != Role::Initiator || info.route.as_deref() != Some(pattern) {
+                continue;
+            }
+            let demand = Demand { not: Some(info.id), ..Demand::default() };
+            match inner.connect(name.clone(), demand).await {
+                Ok(_) => drained.moved.push(name),
+                Err(error) => drained.kept.push((name, error)),
+            }
+        }
+        drained
+    }
+
     /// Makes many changes to the static routes at once, or none when the closure fails.
     ///
     /// # Errors
@@ -550,12 +665,13 @@ impl Node {
     pub fn explain(&self, name: &NodeName) -> Explanation {
         let inner = self.inner();
         let live = inner.registry.get(name);
-        let plan = Plan::new(inner.lookup(name, None), now());
+        let demand = Demand::default();
+        let plan = Plan::new(inner.lookup(name, &demand), now());
         let steps = plan.preview(now());
         let static_only = !steps.iter().any(|s| matches!(s.origin, trunkline_route::Origin::Discovered { .. }));
         Explanation {
             target: name.clone(),
-            live_satisfies: live.as_ref().is_some_and(|live| inner.satisfies(name, None, live)),
+            live_satisfies: live.as_ref().is_some_and(|live| inner.satisfies(name, &demand, live)),
             live: live.map(|live| live.link.info().clone()),
             steps,
             static_only,
@@ -568,7 +684,23 @@ impl Node {
     /// # Errors
     /// [`ConnectError`], `NoRoute` with every attempt made.
     pub async fn connect(&self, name: impl IntoName) -> Result<Connection, ConnectError> {
-        self.connect_by(name.into_name()?, None).await
+        self.connect_by(name.into_name()?, Demand::default()).await
+    }
+
+    /// As [`Node::connect`], as if nothing had failed of late: what a person does who just mended something.
+    ///
+    /// # Errors
+    /// As [`Node::connect`].
+    pub async fn dial_now(&self, name: impl IntoName) -> Result<Connection, ConnectError> {
+        self.connect_by(name.into_name()?, Demand { afresh: true, ..Demand::default() }).await
+    }
+
+    /// As [`Node::connect`], in a shorter time than a lookup may take.
+    ///
+    /// # Errors
+    /// As [`Node::connect`].
+    pub async fn connect_within(&self, name: impl IntoName, time: Duration) -> Result<Connection, ConnectError> {
+        self.connect_by(name.into_name()?, Demand { within: Some(time), ..Demand::default() }).await
     }
 
     /// As [`Node::connect`], over this route and no other.
@@ -582,39 +714,21 @@ impl Node {
     ) -> Result<Connection, ConnectError> {
         let route = route.into();
         self.inner().routes.check(&route)?;
-        self.connect_by(name.into_name()?, Some(route)).await
+        self.connect_by(name.into_name()?, Demand { given: Some(route), ..Demand::default() }).await
     }
 
-    async fn connect_by(&self, name: NodeName, route: Option<NetworkRoute>) -> Result<Connection, ConnectError> {
-        let inner = self.inner();
-        if name == inner.name {
-            return Err(ConnectError::Myself(name));
+    async fn connect_by(&self, name: NodeName, demand: Demand) -> Result<Connection, ConnectError> {
+        self.inner().kept.forgive(&name);
+        let live = self.inner().connect(name, demand).await?;
+        Ok(Connection { slot: live.slot() })
+    }
+
+    /// The connection that `send` and `call` use: one that is to stay down is not dialled for them.
+    async fn in_use(&self, name: NodeName) -> Result<Connection, ConnectError> {
+        if self.inner().kept.has_lapsed(&name) {
+            return Err(ConnectError::Lapsed(name));
         }
-        if inner.is_shutting_down() {
-            return Err(ConnectError::ShuttingDown);
-        }
-        // One budget for all the dials of this call, should adopted links come to nothing.
-        let deadline = now() + inner.policy.total;
-        let dial = {
-            // The flight must not keep the node alive; its callers do.
-            let (node, name, route) = (Arc::downgrade(inner), name.clone(), route.clone());
-            move |flight, replace| {
-                let (node, name, route) = (node.clone(), name.clone(), route.clone());
-                async move {
-                    let Some(node) = node.upgrade() else { return Ok(Found::Adopt) };
-                    let mut lookup = node.lookup(&name, route.as_ref());
-                    lookup.policy.total = deadline.saturating_duration_since(now());
-                    exec::run(Arc::new(NodePorts { node, flight, replace }), lookup).await
-                }
-            }
-        };
-        let satisfies = |live: &Live| inner.satisfies(&name, route.as_ref(), live);
-        let connect = inner.registry.connect(&name, route.as_ref(), satisfies, dial);
-        // The lookup ends by itself with every attempt on record; this bounds the waits for links of other dials.
-        match tokio::time::timeout_at((deadline + SETTLE).into(), connect).await {
-            Ok(live) => Ok(Connection { slot: live?.slot() }),
-            Err(_) => Err(NoRoute { target: name.clone(), reason: Reason::OutOfTime, attempts: Vec::new() }.into()),
-        }
+        self.connect_by(name, Demand::default()).await
     }
 
     /// The live connection to a name, whoever dialled it.
@@ -645,11 +759,11 @@ impl Node {
     /// [`SendError`]; nothing was sent.
     pub async fn send(&self, name: impl IntoName, service: &str, body: &[u8]) -> Result<(), SendError> {
         let name = name.into_name().map_err(ConnectError::from)?;
-        let connection = self.connect_by(name.clone(), None).await?;
+        let connection = self.in_use(name.clone()).await?;
         match connection.send(service, "", body).await {
             // It went down under our hands and took nothing: once more, over a new one.
             Err(LinkSendError::Down(_) | LinkSendError::Draining) => {
-                Ok(self.connect_by(name, None).await?.send(service, "", body).await?)
+                Ok(self.in_use(name).await?.send(service, "", body).await?)
             }
             result => Ok(result?),
         }
@@ -670,10 +784,10 @@ impl Node {
         let until = now() + deadline;
         let left = || until.saturating_duration_since(now());
         let whole = async {
-            let connection = self.connect_by(name.clone(), None).await?;
+            let connection = self.in_use(name.clone()).await?;
             match connection.call(service, "", body, left()).await {
                 Err(LinkCallError::NotSent(LinkSendError::Down(_) | LinkSendError::Draining)) => {
-                    let connection = self.connect_by(name.clone(), None).await?;
+                    let connection = self.in_use(name.clone()).await?;
                     Ok(connection.call(service, "", body, left()).await?)
                 }
                 result => Ok(result?),

@@ -8,7 +8,7 @@ use trunkline_dial::exec::Ports;
 use trunkline_dial::pair::{FlightId, LinkRef};
 use trunkline_dial::{AttemptError, Held, Record};
 use trunkline_link::handshake::{CloseCode, HandshakeError, Mode, RejectCode};
-use trunkline_link::{Claims, DialError, Hooks, Link, TlsError};
+use trunkline_link::{Claims, ClientTls, DialError, Hooks, Link, TlsError};
 use trunkline_route::{Attempt, Endpoint, Host, NodeName, ResolverId};
 
 use crate::connection::Live;
@@ -31,23 +31,16 @@ impl Ports for NodePorts {
     type Link = Live;
 
     async fn resolve(&self, resolver: ResolverId, target: NodeName) -> Result<Vec<Endpoint>, AttemptError> {
-        let Some(asked) = self.node.resolvers.get(&resolver) else {
-            return Err(AttemptError::Resolve(format!("there is no resolver {resolver}")));
-        };
-        asked.resolve(&target).await.map_err(|error| AttemptError::Resolve(error.to_string()))
+        resolve(&self.node, &resolver, &target).await
     }
 
     async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, AttemptError> {
-        let found = tokio::net::lookup_host((host.as_str(), 0)).await;
-        let found = found.map_err(|error| AttemptError::Dns(format!("{host}: {error}")))?;
-        Ok(found.map(|address| address.ip()).collect())
+        lookup(&host).await
     }
 
     async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, Live), AttemptError> {
         let node = &self.node;
-        let tls = node
-            .client_tls(attempt.tls.profile(), &attempt.tls)
-            .map_err(|e: TlsError| AttemptError::Local(e.to_string()))?;
+        let tls = client_tls(node, &attempt)?;
         let dialed = node.native.dial(socket, &attempt, Mode::Node, &tls, node.times).await;
         let dialed = dialed.map_err(|error| attempt_error(error, node.listens_at(socket)))?;
         let verified = dialed.verified().clone();
@@ -100,11 +93,7 @@ impl Ports for NodePorts {
     }
 
     fn observe(&self, attempt: &Attempt, failure: Option<&AttemptError>) {
-        let mut memory = self.node.memory();
-        match failure {
-            Some(error) => memory.failed(now(), attempt, error),
-            None => memory.succeeded(attempt),
-        }
+        observe(&self.node, attempt, failure);
     }
 
     fn recorded(&self, target: &NodeName, record: &Record) {
@@ -114,6 +103,64 @@ impl Ports for NodePorts {
             tracing::debug!(%target, %record, "attempt failed");
         }
         self.node.emit(Event::AttemptFailed { target: target.clone(), record: record.clone() });
+    }
+}
+
+/// A lookup that only sees whether its candidate answers.
+pub(crate) struct Probe {
+    pub(crate) node: Arc<Inner>,
+}
+
+impl Ports for Probe {
+    type Link = ();
+
+    async fn resolve(&self, resolver: ResolverId, target: NodeName) -> Result<Vec<Endpoint>, AttemptError> {
+        resolve(&self.node, &resolver, &target).await
+    }
+
+    async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, AttemptError> {
+        lookup(&host).await
+    }
+
+    async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, ()), AttemptError> {
+        let node = &self.node;
+        let tls = client_tls(node, &attempt)?;
+        let proven = node.native.probe(socket, &attempt, &tls, node.times).await;
+        Ok((proven.map_err(|error| attempt_error(error, node.listens_at(socket)))?, ()))
+    }
+
+    fn observe(&self, attempt: &Attempt, failure: Option<&AttemptError>) {
+        observe(&self.node, attempt, failure);
+    }
+
+    fn recorded(&self, target: &NodeName, record: &Record) {
+        tracing::debug!(%target, %record, "a probe failed");
+    }
+}
+
+async fn resolve(node: &Inner, resolver: &ResolverId, target: &NodeName) -> Result<Vec<Endpoint>, AttemptError> {
+    let Some(asked) = node.resolvers.get(resolver) else {
+        return Err(AttemptError::Resolve(format!("there is no resolver {resolver}")));
+    };
+    asked.resolve(target).await.map_err(|error| AttemptError::Resolve(error.to_string()))
+}
+
+async fn lookup(host: &Host) -> Result<Vec<IpAddr>, AttemptError> {
+    let found = tokio::net::lookup_host((host.as_str(), 0)).await;
+    let found = found.map_err(|error| AttemptError::Dns(format!("{host}: {error}")))?;
+    Ok(found.map(|address| address.ip()).collect())
+}
+
+fn client_tls(node: &Inner, attempt: &Attempt) -> Result<ClientTls, AttemptError> {
+    let tls = node.client_tls(attempt.tls.profile(), &attempt.tls);
+    tls.map_err(|e: TlsError| AttemptError::Local(e.to_string()))
+}
+
+fn observe(node: &Inner, attempt: &Attempt, failure: Option<&AttemptError>) {
+    let mut memory = node.memory();
+    match failure {
+        Some(error) => memory.failed(now(), attempt, error),
+        None => memory.succeeded(attempt),
     }
 }
 

@@ -6,6 +6,8 @@ mod certificates;
 mod log_level;
 #[path = "../../../examples/resolver_route.rs"]
 mod resolver_route;
+#[path = "../../../examples/standby.rs"]
+mod standby;
 
 #[test]
 fn the_example_of_certificates_runs() {
@@ -20,4 +22,9 @@ fn the_example_of_a_resolver_runs() {
 #[test]
 fn the_example_of_log_levels_runs() {
     log_level::main().unwrap();
+}
+
+#[test]
+fn the_example_of_a_standby_runs() {
+    standby::main().unwrap();
 }

@@ -10,6 +10,7 @@ mod c_resolver;
 mod c_route;
 mod canary;
 mod d_failover;
+mod d_standby;
 mod examples;
 mod f_registrar;
 mod g_cookies;

@@ -244,3 +244,39 @@ fn a_registrar_that_is_none_is_refused_with_the_remedy() {
         .refused(&["node.registrar", "known: embedded, none, lab"]);
     dir.ok(&["check", "--set", "node.registrar=lab", &file]);
 }
+
+#[test]
+fn a_drained_route_gives_its_connections_to_the_next() {
+    let dir = Dir::new();
+    let db = dir.node(&dir.config("db", "  listen: [{ port: 0 }, { port: 0 }]\n"), &["--answer", "who=db"]);
+    let ports: Vec<_> =
+        db.ready["listening"].as_array().unwrap().iter().map(|a| a.as_str().unwrap().to_owned()).collect();
+    let port = |nth: usize| ports[nth].rsplit_once(':').unwrap().1.to_owned();
+    let routes = format!(
+        "routes:\n  - {{ match: '^db@', weight: 200, host: 127.0.0.1, port: {}, reconnect: keep, failback_ms: 60000 }}\n  - {{ \
+         match: '@127', host: 127.0.0.1, port: {} }}\n",
+        port(0),
+        port(1)
+    );
+    let app = dir.node(&dir.config("app", &routes), &[]);
+    let listed = dir.json(&["routes", "list", "--admin", app.admin()]);
+    assert_eq!((&listed[0]["reconnect"], &listed[0]["failback_ms"]), (&"keep".into(), &60000.into()));
+    dir.ok(&["call", "--admin", app.admin(), "db@127.0.0.1", "who", ""]);
+    let at = |app: &crate::world::Running| {
+        dir.json(&["nodes", "--admin", app.admin()])[0]["address"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(at(&app), ports[0]);
+    let said = dir.ok(&["routes", "drain", "--admin", app.admin(), "^db@", "--save"]).stdout;
+    assert!(said.contains("`^db@` removed and taken out of the file; 1 connections moved"), "{said}");
+    assert_eq!(at(&app), ports[1]);
+    assert!(!dir.read("app.yaml").contains("^db@"));
+    dir.run(&["routes", "drain", "--admin", app.admin(), "^db@"]).exits(1);
+    let said = dir.ok(&["routes", "drain", "--admin", app.admin(), "@127"]).stdout;
+    assert!(said.contains("0 connections moved; db@127.0.0.1 stays where it is: no route"), "{said}");
+    dir.ok(&["ping", "--now", "--admin", app.admin(), "db@127.0.0.1"]);
+    let added =
+        ["routes", "add", "--admin", app.admin(), "^x@", "--port", "1", "--reconnect", "never", "--failback", "30s"];
+    dir.ok(&added);
+    dir.run(&["routes", "add", "--admin", app.admin(), "^y@", "--port", "1", "--reconnect", "ever"])
+        .refused(&["reconnect", "write never, on_demand or keep"]);
+}

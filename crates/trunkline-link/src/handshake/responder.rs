@@ -10,7 +10,7 @@ use crate::pake::{Pake, Role, Spake2};
 /// What the listening end brings to a handshake.
 #[derive(Debug, Clone)]
 pub struct ResponderConfig {
-    /// The mode served; any other is rejected.
+    /// The mode served; any other is rejected, but for probes of what serves links.
     pub mode: Mode,
     /// Versions spoken, in descending order.
     pub versions: Vec<u16>,
@@ -75,6 +75,8 @@ pub struct Offer {
     pub link_id: LinkId,
     /// What it told.
     pub params: Params,
+    /// Whether it only wanted to know that this node answers: it gets no link.
+    pub is_probe: bool,
     /// The cookie it proved.
     pub cookie: Cookie,
 }
@@ -88,6 +90,7 @@ pub struct Responder<P = Spake2> {
     exporter: Exporter,
     pake: PhantomData<P>,
     stage: Stage,
+    is_probe: bool,
 }
 
 enum Stage {
@@ -100,7 +103,7 @@ enum Stage {
 impl<P: Pake> Responder<P> {
     /// Begins.
     pub fn new(config: ResponderConfig, exporter: Exporter) -> Self {
-        Self { config, exporter, pake: PhantomData, stage: Stage::AwaitHello1 }
+        Self { config, exporter, pake: PhantomData, stage: Stage::AwaitHello1, is_probe: false }
     }
 
     /// Takes HELLO1 and gives HELLO2, which carries our proof, or a REJECT.
@@ -116,7 +119,9 @@ impl<P: Pake> Responder<P> {
         if hello1.incarnation == self.config.incarnation {
             return reject(RejectCode::Myself, 0, "");
         }
-        if hello1.mode != Some(self.config.mode) {
+        // Who serves links answers probes of them too.
+        self.is_probe = hello1.mode == Some(Mode::Probe) && self.config.mode == Mode::Node;
+        if hello1.mode != Some(self.config.mode) && !self.is_probe {
             return reject(RejectCode::Mode, 0, "this port serves something else");
         }
         let learning = hello1.to.is_empty() && self.config.mode == Mode::Registrar;
@@ -163,7 +168,8 @@ impl<P: Pake> Responder<P> {
             return Err(HandshakeError::WrongCookie);
         }
         let params = Params::decode(bytes)?;
-        let offer = Offer { from, incarnation, version, link_id: keys.link_id(), params, cookie };
+        let offer =
+            Offer { from, incarnation, version, link_id: keys.link_id(), params, is_probe: self.is_probe, cookie };
         self.stage = Stage::Decide { keys, params: bytes.to_vec() };
         Ok(offer)
     }

@@ -28,6 +28,8 @@ pub enum Mode {
     Node,
     /// A session with a registrar, outside the registry of links.
     Registrar,
+    /// Only to see whether a node answers and can prove itself: the caller wants no link.
+    Probe,
 }
 
 impl Mode {
@@ -35,6 +37,7 @@ impl Mode {
         match self {
             Self::Node => 1,
             Self::Registrar => 3,
+            Self::Probe => 4,
         }
     }
 
@@ -42,6 +45,7 @@ impl Mode {
         match byte {
             1 => Some(Self::Node),
             3 => Some(Self::Registrar),
+            4 => Some(Self::Probe),
             _ => None,
         }
     }
