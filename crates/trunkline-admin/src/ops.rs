@@ -456,6 +456,7 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.flags", a.flags != b.flags),
         ("node.log_level", a.log_level != b.log_level),
         ("node.reconnect", a.reconnect != b.reconnect),
+        ("node.race_equal_weights_ms", a.race_equal_weights != b.race_equal_weights),
         ("node.hidden", a.hidden != b.hidden),
         ("node.timeouts", a.timeouts != b.timeouts),
         ("node.admin", a.admin != b.admin),

@@ -87,6 +87,7 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
         dns: times.dns,
         candidate: times.candidate,
         total: times.total,
+        equal_weights: node.race_equal_weights,
         ..Policy::default()
     };
     let mut builder = Node::builder(name)

@@ -75,6 +75,7 @@ const PATHS: &[&str] = &[
     "node.listen",
     "node.log_level",
     "node.name",
+    "node.race_equal_weights_ms",
     "node.reconnect",
     "node.registrar",
     "node.registrar_listen",

@@ -41,6 +41,9 @@ pub struct NodeConfig {
     pub log_level: Option<LogLevel>,
     /// What becomes of connections that go down when their route does not say. Default: [`Reconnect::OnDemand`].
     pub reconnect: Reconnect,
+    /// After so long without success the next static route of the same weight begins beside the one under way
+    /// (`race_equal_weights_ms`). Default: it waits for that one to fail.
+    pub race_equal_weights: Option<Duration>,
     /// Whether the node stays unknown to the registrar. Default: `false`.
     pub hidden: bool,
     /// How long each step of a lookup may take.
@@ -172,7 +175,7 @@ pub enum AdminConfig {
 pub(crate) const EMBEDDED: &str = "embedded";
 pub(crate) const NONE: &str = "none";
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "name",
     "data_dir",
     "cookie_file",
@@ -188,6 +191,7 @@ const KEYS: [&str; 18] = [
     "flags",
     "log_level",
     "reconnect",
+    "race_equal_weights_ms",
     "hidden",
     "timeouts",
     "admin",
@@ -249,6 +253,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         false => Some(Reconnect::default()),
         true => fields.parsed(reader, "reconnect", str::parse::<Reconnect>),
     };
+    let race = fields.int(reader, "race_equal_weights_ms", 1, MAX_TIMEOUT_MS).and_then(|ms| u64::try_from(ms).ok());
     let hidden = fields.bool(reader, "hidden").unwrap_or(false);
     let timeouts = timeouts(reader, &fields);
     let admin = admin(reader, &fields, data_dir.as_ref());
@@ -265,6 +270,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         flags: flags?,
         log_level,
         reconnect: reconnect?,
+        race_equal_weights: race.map(Duration::from_millis),
         hidden,
         timeouts: timeouts?,
         admin: admin?,

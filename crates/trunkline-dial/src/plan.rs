@@ -46,6 +46,23 @@ enum Item {
     },
 }
 
+impl Work {
+    fn route(&self) -> usize {
+        match self {
+            Self::Resolving { route, .. } => *route,
+            Self::LookingUp { what, .. } | Self::Dialing { what, .. } => what.route,
+        }
+    }
+
+    /// Whether the answer to this operation belongs here.
+    fn has(&self, wanted: OpId) -> bool {
+        match self {
+            Self::Resolving { op, .. } | Self::LookingUp { op, .. } => *op == wanted,
+            Self::Dialing { live, .. } => live.iter().any(|dialing| dialing.op == wanted),
+        }
+    }
+}
+
 impl Item {
     fn route(&self) -> usize {
         match self {
@@ -80,7 +97,10 @@ pub struct Plan {
     /// What is remembered as failing: the end of the stage, in the order of the routes.
     late: VecDeque<Item>,
     discovery_left: bool,
-    work: Option<Work>,
+    /// One candidate, or several of one weight that race.
+    works: Vec<Work>,
+    /// When the last candidate began, and its route.
+    last: Option<(Instant, usize)>,
     steps: VecDeque<Step>,
     records: Vec<Record>,
     /// For each record the attempt it is about, if it came to one.
@@ -114,7 +134,8 @@ impl Plan {
             queue: VecDeque::new(),
             late: VecDeque::new(),
             discovery_left,
-            work: None,
+            works: Vec::new(),
+            last: None,
             steps: VecDeque::new(),
             records: Vec::new(),
             attempts: Vec::new(),
@@ -238,7 +259,7 @@ impl Plan {
             Event::Resolved { op, answer } => self.resolved(now, op, answer),
             Event::LookedUp { op, answer } => self.looked_up(now, op, answer),
             Event::Established { op, peer } => self.established(now, op, peer),
-            Event::Failed { op, error } => match &self.work {
+            Event::Failed { op, error } => match self.works.iter().find(|work| work.has(op)) {
                 Some(Work::Resolving { .. }) => self.resolved(now, op, Err(error)),
                 Some(Work::LookingUp { .. }) => self.looked_up(now, op, Err(error)),
                 Some(Work::Dialing { .. }) => self.failed(now, op, error),
@@ -248,10 +269,8 @@ impl Plan {
     }
 
     fn resolved(&mut self, now: Instant, op: OpId, answer: Result<Vec<Endpoint>, AttemptError>) {
-        if !matches!(&self.work, Some(Work::Resolving { op: live, .. }) if *live == op) {
-            return;
-        }
-        let Some(Work::Resolving { origin, resolver, route, began, .. }) = self.work.take() else { return };
+        let is_it = |work: &mut Work| matches!(work, Work::Resolving { .. }) && work.has(op);
+        let Some(Work::Resolving { origin, resolver, route, began, .. }) = self.end_work(is_it) else { return };
         let answer =
             answer.and_then(|found| if found.is_empty() { Err(AttemptError::ResolveEmpty) } else { Ok(found) });
         let endpoints = match answer {
@@ -282,10 +301,8 @@ impl Plan {
     }
 
     fn looked_up(&mut self, now: Instant, op: OpId, answer: Result<Vec<IpAddr>, AttemptError>) {
-        if !matches!(&self.work, Some(Work::LookingUp { op: live, .. }) if *live == op) {
-            return;
-        }
-        let Some(Work::LookingUp { what, began, .. }) = self.work.take() else { return };
+        let is_it = |work: &mut Work| matches!(work, Work::LookingUp { .. }) && work.has(op);
+        let Some(Work::LookingUp { what, began, .. }) = self.end_work(is_it) else { return };
         let ips = answer.map(|ips| interleave(ips, self.lookup.policy.max_answers));
         match ips {
             Ok(ips) if ips.is_empty() => {
@@ -297,12 +314,20 @@ impl Plan {
     }
 
     fn dial(&mut self, now: Instant, what: Try, ips: VecDeque<IpAddr>, began: Instant) {
-        self.work = Some(Work::Dialing { what, began, live: Vec::new(), rest: ips, next: now });
+        self.works.push(Work::Dialing { what, began, live: Vec::new(), rest: ips, next: now });
+    }
+
+    /// Takes out the work that this is true of. The next candidate of its weight need not wait for its turn any more.
+    fn end_work(&mut self, is_it: impl FnMut(&mut Work) -> bool) -> Option<Work> {
+        let ended = self.works.extract_if(.., is_it).next();
+        if let (Some(_), Some((last, _))) = (&ended, &mut self.last) {
+            *last = self.began;
+        }
+        ended
     }
 
     fn established(&mut self, now: Instant, op: OpId, peer: NodeName) {
-        let Some(Work::Dialing { live, .. }) = &self.work else { return };
-        if !live.iter().any(|d| d.op == op) {
+        if !self.works.iter().any(|work| matches!(work, Work::Dialing { .. }) && work.has(op)) {
             return;
         }
         if peer != self.lookup.target {
@@ -313,7 +338,9 @@ impl Plan {
     }
 
     fn failed(&mut self, now: Instant, op: OpId, error: AttemptError) {
-        let Some(Work::Dialing { what, live, rest, next, .. }) = &mut self.work else { return };
+        let Some(Work::Dialing { what, live, rest, next, .. }) = self.works.iter_mut().find(|work| work.has(op)) else {
+            return;
+        };
         let Some(at) = live.iter().position(|d| d.op == op) else { return };
         let dialing = live.remove(at);
         let adopted = error == AttemptError::Adopted;
@@ -325,10 +352,11 @@ impl Plan {
             rest.clear();
         }
         let what = what.clone();
-        if live.is_empty() && rest.is_empty() {
-            self.work = None;
-        }
-        if !adopted {
+        let last = self.last;
+        self.end_work(|work| matches!(work, Work::Dialing { live, rest, .. } if live.is_empty() && rest.is_empty()));
+        if adopted {
+            self.last = last;
+        } else {
             self.attempt_failed(now, &what, Some(dialing.socket), dialing.began, error);
         }
     }
@@ -384,7 +412,7 @@ impl Plan {
     }
 
     fn finish(&mut self, result: Result<OpId, NoRoute>) {
-        self.work = None;
+        self.works.clear();
         self.queue.clear();
         self.late.clear();
         self.discovery_left = false;
@@ -398,36 +426,41 @@ impl Plan {
 
     /// Cancels what is under way but `keep`, without recording it.
     fn cancel_all(&mut self, keep: Option<OpId>) {
-        let ops = match &self.work {
-            Some(Work::Resolving { op, .. } | Work::LookingUp { op, .. }) => vec![*op],
-            Some(Work::Dialing { live, .. }) => live.iter().map(|d| d.op).collect(),
-            None => vec![],
-        };
-        self.steps.extend(ops.into_iter().filter(|op| Some(*op) != keep).map(|op| Step::Cancel { op }));
+        for work in &self.works {
+            self.steps.extend(cancels(work).filter(|step| !matches!(step, Step::Cancel { op } if Some(*op) == keep)));
+        }
     }
 
-    /// Ends what is under way for want of time: cancelled and recorded.
-    fn time_out_work(&mut self, now: Instant) {
-        self.cancel_all(None);
-        match self.work.take() {
-            Some(Work::Resolving { origin, began, .. }) => {
-                let error = AttemptError::ResolveTimeout(self.limit(began, self.lookup.policy.resolve));
-                self.question_failed(now, origin, began, error);
-            }
-            Some(Work::LookingUp { what, began, .. }) => {
-                let error = AttemptError::DnsTimeout(self.limit(began, self.dns_limit()));
-                self.attempt_failed(now, &what, None, began, error);
-            }
-            Some(Work::Dialing { what, began, live, rest, .. }) => {
-                let error = AttemptError::CandidateTimeout(self.limit(began, self.lookup.policy.candidate));
-                if live.is_empty() && !rest.is_empty() {
-                    self.attempt_failed(now, &what, None, began, error.clone());
+    /// Ends what has had its time, or everything when the lookup has: cancelled and recorded.
+    fn time_out(&mut self, now: Instant, everything: bool) {
+        let deadlines: Vec<_> = self.works.iter().map(|work| self.deadline(work)).collect();
+        let mut deadlines = deadlines.into_iter();
+        let over = |_: &mut Work| deadlines.next().is_some_and(|deadline| everything || now >= deadline);
+        let over: Vec<_> = self.works.extract_if(.., over).collect();
+        if let (false, Some((last, _))) = (over.is_empty(), &mut self.last) {
+            *last = self.began;
+        }
+        for work in over {
+            self.steps.extend(cancels(&work));
+            match work {
+                Work::Resolving { origin, began, .. } => {
+                    let error = AttemptError::ResolveTimeout(self.limit(began, self.lookup.policy.resolve));
+                    self.question_failed(now, origin, began, error);
                 }
-                for dialing in live {
-                    self.attempt_failed(now, &what, Some(dialing.socket), dialing.began, error.clone());
+                Work::LookingUp { what, began, .. } => {
+                    let error = AttemptError::DnsTimeout(self.limit(began, self.dns_limit()));
+                    self.attempt_failed(now, &what, None, began, error);
+                }
+                Work::Dialing { what, began, live, rest, .. } => {
+                    let error = AttemptError::CandidateTimeout(self.limit(began, self.lookup.policy.candidate));
+                    if live.is_empty() && !rest.is_empty() {
+                        self.attempt_failed(now, &what, None, began, error.clone());
+                    }
+                    for dialing in live {
+                        self.attempt_failed(now, &what, Some(dialing.socket), dialing.began, error.clone());
+                    }
                 }
             }
-            None => {}
         }
     }
 
@@ -444,12 +477,12 @@ impl Plan {
         later(self.began, self.lookup.policy.total)
     }
 
-    fn work_deadline(&self) -> Option<Instant> {
-        Some(match self.work.as_ref()? {
+    fn deadline(&self, work: &Work) -> Instant {
+        match work {
             Work::Resolving { began, .. } => later(*began, self.lookup.policy.resolve),
             Work::LookingUp { began, .. } => later(*began, self.dns_limit()),
             Work::Dialing { began, .. } => later(*began, self.lookup.policy.candidate),
-        })
+        }
     }
 
     /// The next thing to do.
@@ -462,19 +495,20 @@ impl Plan {
                 return Step::Done(done.clone());
             }
             if now >= self.end() {
-                self.time_out_work(now);
+                self.time_out(now, true);
                 self.finish_failed(Reason::OutOfTime);
                 continue;
             }
-            if self.work_deadline().is_some_and(|deadline| now >= deadline) {
-                self.time_out_work(now);
+            if self.works.iter().any(|work| now >= self.deadline(work)) {
+                self.time_out(now, false);
                 continue;
             }
             if self.start_address(now) {
                 continue;
             }
-            if self.work.is_none() {
-                if !self.start_item(now) {
+            let next_of_equals = self.next_of_equals();
+            if self.works.is_empty() || next_of_equals.is_some_and(|(_, at)| now >= at) {
+                if !self.start_item(now) && self.works.is_empty() {
                     let tried = !self.records.is_empty() || !self.lookup.candidates.is_empty();
                     self.finish_failed(match tried {
                         _ if self.cut => Reason::TooMany,
@@ -484,20 +518,39 @@ impl Plan {
                 }
                 continue;
             }
-            let next = match &self.work {
-                Some(Work::Dialing { rest, next, .. }) if !rest.is_empty() => Some(*next),
+            let next_address = self.works.iter().filter_map(|work| match work {
+                Work::Dialing { rest, next, .. } if !rest.is_empty() => Some(*next),
                 _ => None,
-            };
-            let until = [self.work_deadline(), next].into_iter().flatten().fold(self.end(), Instant::min);
+            });
+            let deadlines = self.works.iter().map(|work| self.deadline(work));
+            let until =
+                deadlines.chain(next_address).chain(next_of_equals.map(|(_, at)| at)).fold(self.end(), Instant::min);
             return Step::Wait { until };
         }
     }
 
-    /// Dials the next address of the host under way when it is its turn.
+    /// Which candidate is to begin beside those under way, and when: the next of the weight of the last whose route is
+    /// not among them. The answers to one route are tried in their order.
+    fn next_of_equals(&self) -> Option<(usize, Instant)> {
+        let (began, last) = self.last?;
+        let pause = self.lookup.policy.equal_weights?;
+        let weight = |route: usize| Some(self.lookup.candidates.get(route)?.weight);
+        let equals = self.queue.iter().map(Item::route).take_while(|&route| weight(route) == weight(last));
+        let idle = |route: usize| self.works.iter().all(|work| work.route() != route);
+        let next = equals.enumerate().find(|&(_, route)| idle(route) && weight(route).is_some())?.0;
+        let allowed = self.dials.max(self.questions) < self.lookup.policy.max_attempts;
+        allowed.then_some((next, later(began, pause)))
+    }
+
+    /// Dials the next address of a host under way when it is its turn.
     fn start_address(&mut self, now: Instant) -> bool {
+        (0..self.works.len()).any(|nth| self.start_address_of(nth, now))
+    }
+
+    fn start_address_of(&mut self, nth: usize, now: Instant) -> bool {
         let Policy { stagger, max_attempts, .. } = self.lookup.policy;
         let op = OpId(self.next_op + 1);
-        let Some(Work::Dialing { what, live, rest, next, .. }) = &mut self.work else { return false };
+        let Some(Work::Dialing { what, live, rest, next, .. }) = self.works.get_mut(nth) else { return false };
         if self.dials >= max_attempts && !rest.is_empty() {
             rest.clear();
             self.cut = true;
@@ -505,7 +558,7 @@ impl Plan {
         if rest.is_empty() {
             let over = live.is_empty();
             if over {
-                self.work = None;
+                self.works.remove(nth);
             }
             return over;
         }
@@ -539,12 +592,19 @@ impl Plan {
 
     /// Begins the next candidate; false when there is none left.
     fn start_item(&mut self, now: Instant) -> bool {
-        while let Some(item) = self.next_item() {
+        let races = !self.works.is_empty();
+        loop {
+            let item = match races {
+                true => self.next_of_equals().and_then(|(nth, _)| self.queue.remove(nth)),
+                false => self.next_item(),
+            };
+            let Some(item) = item else { return false };
             if let Item::Dial(what) = &item
                 && self.is_refused(what)
             {
                 continue;
             }
+            self.last = Some((now, item.route()));
             let max = self.lookup.policy.max_attempts;
             if self.dials >= max || self.questions >= max {
                 self.cut = true;
@@ -556,7 +616,7 @@ impl Plan {
                     self.questions += 1;
                     let target = self.lookup.target.clone();
                     self.steps.push_back(Step::Resolve { op, resolver: resolver.clone(), target });
-                    self.work = Some(Work::Resolving { op, origin, resolver, route, began: now });
+                    self.works.push(Work::Resolving { op, origin, resolver, route, began: now });
                 }
                 Item::Dial(what) => match what.attempt.address.host.ip() {
                     Some(ip) => self.dial(now, what, VecDeque::from([ip]), now),
@@ -564,7 +624,7 @@ impl Plan {
                         let op = self.op();
                         self.questions += 1;
                         self.steps.push_back(Step::Lookup { op, host: what.attempt.address.host.clone() });
-                        self.work = Some(Work::LookingUp { op, what, began: now });
+                        self.works.push(Work::LookingUp { op, what, began: now });
                     }
                 },
                 Item::Void { origin, address, error, .. } => {
@@ -574,7 +634,6 @@ impl Plan {
             }
             return true;
         }
-        false
     }
 
     /// Whether this lookup has already learnt that the candidate is in vain.
@@ -583,6 +642,15 @@ impl Plan {
         self.refused_versions.iter().any(|(route, refused)| *route == what.route && refused == version)
             || self.refused_cookies.iter().any(|(at, refused)| at == address && refused == cookie)
     }
+}
+
+/// What takes back a work's operations.
+fn cancels(work: &Work) -> impl Iterator<Item = Step> {
+    let ops = match work {
+        Work::Resolving { op, .. } | Work::LookingUp { op, .. } => vec![*op],
+        Work::Dialing { live, .. } => live.iter().map(|d| d.op).collect(),
+    };
+    ops.into_iter().map(|op| Step::Cancel { op })
 }
 
 /// A time so far ahead that it never comes stands for one that the clock cannot hold.

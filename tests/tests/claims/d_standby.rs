@@ -195,3 +195,28 @@ async fn d_a_route_that_is_drained_gives_its_connections_to_the_next_and_loses_n
     soon(connection.send("in", "", b"still")).await.unwrap();
     assert_eq!(text(&mut inbox).await, "still");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d_routes_of_one_weight_race_when_told_to_and_the_loser_leaves_no_link_and_no_failure() {
+    let (db, hole) = (start(listener(DB)).await, BlackHole::new().await);
+    // It gets as far as its proof, and then nothing more passes.
+    let slow = Door::to(address(&db)).await;
+    slow.freeze();
+    let pause = Duration::from_millis(50);
+    let policy = trunkline::Policy { equal_weights: Some(pause), ..trunkline::Policy::default() };
+    let app = dialer("app@127.0.0.1")
+        .policy(policy)
+        .route("^db@", route_at(hole.address), 1)
+        .route("^(db)@", route_at(slow.address), 1)
+        .route("db", route_to(&db), 1);
+    let app = start(app).await;
+    let mut events = app.events();
+    let connection = soon(app.connect(DB)).await.unwrap();
+    assert_eq!(connection.info().address, address(&db));
+    assert!(up(&mut events, DB).await.is_empty(), "what lost is no failure");
+    assert!(app.explain(&name(DB)).steps.iter().all(|step| step.remembered.is_none()));
+    slow.thaw();
+    slow.opens(0).await;
+    until(|| db.nodes().len() == 1).await;
+    assert_eq!(db.connection(app.name()).unwrap().info().id, connection.info().id);
+}

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use trunkline_config::{AdminConfig, Config, Layers, RegistrarConfig, example};
-use trunkline_route::{Fallback, Flag, NodeName, PeerFlags, Version};
+use trunkline_route::{Fallback, Flag, NodeName, PeerFlags, Reconnect, Version};
 
 use super::{Dir, SECRET, refused};
 
@@ -65,6 +65,8 @@ fn everything_the_schema_has_is_read() {
   tls: true
   handshake: TLK/2
   flags: { fragmentation: false }
+  race_equal_weights_ms: 250
+  reconnect: keep
   hidden: true
   timeouts: { dns_ms: 7 }
   admin: { listen: "127.0.0.1:4490", token_file: token }
@@ -92,6 +94,7 @@ routes:
     assert!(config.peers[0].pattern.is_match("billing@partner.com"));
     assert_eq!(config.routes[0].weight, -5);
     assert!(config.routes[0].route.insecure_skip_verify() && config.routes[0].route.cookie().is_some());
+    assert_eq!((node.race_equal_weights, node.reconnect), (Some(Duration::from_millis(250)), Reconnect::Keep));
     assert_eq!(node.flags, PeerFlags::ALL.with(Flag::Fragmentation, false));
     let terms = config.routes[0].route.flags().terms(node.flags);
     let fragmentation = PeerFlags::NONE.with(Flag::Fragmentation, true);

@@ -28,6 +28,9 @@ pub struct Policy {
     pub total: Duration,
     /// Between two addresses of one host (RFC 8305). Default 250 ms.
     pub stagger: Duration,
+    /// Between two static routes of one weight, which then race; `None`, the default: the next begins when the one
+    /// before has failed, as routes of different weights always do.
+    pub equal_weights: Option<Duration>,
     /// Dials in all, and questions to resolvers and DNS in all; a table that matches a name a thousand times must
     /// not dial a thousand times. Default 64.
     pub max_attempts: usize,
@@ -45,6 +48,7 @@ impl Default for Policy {
             candidate: secs(8),
             total: secs(15),
             stagger: Duration::from_millis(250),
+            equal_weights: None,
             max_attempts: 64,
             max_answers: 16,
         }

@@ -362,3 +362,52 @@ fn overrides_hold_for_every_answer() {
     assert_eq!(ran.dialled, ["10.0.0.1:9", "10.0.0.2:9"]);
     assert!(ran.attempts.iter().all(|a| a.tls == trunkline_route::TlsMode::Verify(None)));
 }
+
+/// Candidates of these weights, which race when they are equal.
+fn racing(weights: &[i64], routes: impl IntoIterator<Item = NetworkRoute>) -> Lookup {
+    let mut lookup = lookup(routes, &[]);
+    lookup.policy.equal_weights = Some(ms(250));
+    for (candidate, weight) in lookup.candidates.iter_mut().zip(weights) {
+        candidate.weight = *weight;
+    }
+    lookup
+}
+
+#[test]
+fn routes_of_one_weight_race_when_asked_to_and_the_losers_leave_nothing() {
+    let world = World::new().never("10.0.0.1:1").up("10.0.0.2:1", 5).up("10.0.0.3:1", 5);
+    let routes = || [direct("10.0.0.1", 1), direct("10.0.0.2", 1), direct("10.0.0.3", 1)];
+    let ran = world.run(racing(&[7, 7, 7], routes()));
+    assert_eq!((ran.won(), ran.took, ran.cancelled), (Some("10.0.0.2:1"), ms(255), 1));
+    assert_eq!((ran.dialled.len(), ran.records.len()), (2, 0), "what lost is no failure");
+    // Off, or of another weight, the next waits for the end of the one before.
+    let mut off = racing(&[7, 7, 7], routes());
+    off.policy.equal_weights = None;
+    for lookup in [off, racing(&[7, 6, 6], routes())] {
+        assert_eq!(world.run(lookup).took, ms(8005));
+    }
+}
+
+#[test]
+fn in_a_race_a_failure_lets_the_next_begin_at_once() {
+    let world = World::new().down("10.0.0.1:1", 3).never("10.0.0.2:1").down("10.0.0.3:1", 10).up("10.0.0.4:1", 5);
+    let routes = [1, 2, 3, 4].map(|n| direct(&format!("10.0.0.{n}"), 1));
+    let ran = world.run(racing(&[7; 4], routes));
+    assert_eq!(ran.began, [ms(0), ms(3), ms(253), ms(263)]);
+    assert_eq!((ran.won(), ran.took), (Some("10.0.0.4:1"), ms(268)));
+}
+
+#[test]
+fn names_and_resolvers_race_too_and_the_answers_to_one_route_keep_their_order() {
+    let world = World::new()
+        .answers("slow", 1000, &["10.0.0.9:1"])
+        .dns("h", 300, &["10.0.0.1"])
+        .answers("fast", 1, &["10.0.0.2:1", "10.0.0.3:1"])
+        .never("10.0.0.2:1")
+        .up("10.0.0.3:1", 1)
+        .up("10.0.0.1:1", 5);
+    let ran = world.run(racing(&[7; 3], [by("fast"), direct("h", 1), by("slow")]));
+    assert_eq!(ran.asked, ["fast", "dns:h", "slow"]);
+    assert_eq!(ran.won(), Some("10.0.0.1:1"));
+    assert!(!ran.dialled.contains(&"10.0.0.3:1".to_owned()), "{:?}", ran.dialled);
+}
