@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trunkline::{
-    Candidate, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview, Record, Role, Source,
+    Candidate, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview, Record, Role, RouteValue,
+    Source,
 };
 use trunkline_config::{FlagsEntry, RouteEntry};
 use trunkline_matcher::{PatternClass, Stats};
@@ -282,6 +283,20 @@ pub struct Step {
     pub remembered: Option<String>,
     /// For how many more milliseconds that counts against it.
     pub remembered_ms: Option<u64>,
+    /// Each value the attempt would have, and where it comes from.
+    #[serde(default)]
+    pub values: Vec<StepValue>,
+}
+
+/// One value of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepValue {
+    /// What it is, as the configuration calls it.
+    pub what: String,
+    /// The value, for people; never a secret.
+    pub value: String,
+    /// `route`, `override`, `answer` (of the resolver, once it is asked), `name` (the host in it) or `node`.
+    pub from: String,
 }
 
 impl From<&Preview> for Step {
@@ -298,7 +313,14 @@ impl From<&Preview> for Step {
             handshake: preview.attempt.as_ref().map(|attempt| attempt.version.to_string()),
             remembered: preview.remembered.as_ref().map(|(_, error)| error.to_string()),
             remembered_ms: preview.remembered.as_ref().map(|(left, _)| left.as_millis() as u64),
+            values: preview.values.iter().map(StepValue::from).collect(),
         }
+    }
+}
+
+impl From<&RouteValue> for StepValue {
+    fn from(value: &RouteValue) -> Self {
+        Self { what: value.what.into(), value: value.value.clone(), from: value.from.to_string() }
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
     AddRoute, Body, CallReply, Changed, DisconnectRequest, DrainRoute, Explanation, MessageRequest, Patterns, Peer,
-    PingRequest, Pong, RemoveRoute, Route, Status,
+    PingRequest, Pong, RemoveRoute, Route, Status, Step,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, RouteEntry};
 
@@ -92,6 +92,27 @@ pub(crate) fn explain_text(explanation: &Explanation) -> String {
     text += &table(&["", "STAGE", "BY", "CLASS", "WEIGHT", "ADDRESS", "TLS", "FAILED OF LATE"], &rows);
     if explanation.static_only {
         text += "\nNobody else is asked.";
+    }
+    text + &values_text(&explanation.steps)
+}
+
+/// Each step's values, by where they come from.
+fn values_text(steps: &[Step]) -> String {
+    let listed = |step: &Step, of_node: bool| {
+        let own = step.values.iter().filter(|value| (value.from == "node") == of_node);
+        let shown = own.map(|v| match of_node {
+            true => format!("{} {}", v.what, v.value),
+            false => format!("{} {} ({})", v.what, v.value, v.from),
+        });
+        shown.collect::<Vec<_>>().join("; ")
+    };
+    let mut text = String::from("\n\nWhere the values come from:");
+    for (n, step) in steps.iter().enumerate() {
+        text += &format!("\n  {}. {}", n + 1, listed(step, false));
+        let node = listed(step, true);
+        if !node.is_empty() {
+            text += &format!("\n     the node's: {node}");
+        }
     }
     text
 }

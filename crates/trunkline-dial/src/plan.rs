@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use trunkline_route::{
-    Address, Attempt, Cookie, Endpoint, Fallback, NetworkRoute, NodeName, Origin, ResolverId, Source, Version,
+    Address, Attempt, Cookie, Endpoint, Fallback, NetworkRoute, NodeName, Origin, ResolverId, RouteValue, Source,
+    Version,
 };
 
 use crate::table::Candidate;
@@ -215,21 +216,30 @@ impl Plan {
         }
         let line = |item: Item| {
             let weight = self.lookup.candidates.get(item.route()).map(|c| c.weight);
-            match item {
-                Item::Dial(Try { origin, attempt, .. }) => Preview {
-                    origin,
-                    weight,
-                    address: Some(attempt.address.to_string()),
-                    remembered: self.lookup.memory.against(now, &attempt).map(|(for_, error)| (for_, error.clone())),
-                    attempt: Some(*attempt),
-                },
-                Item::Ask { origin, .. } => Preview { origin, weight, address: None, attempt: None, remembered: None },
-                Item::Void { origin, address, .. } => {
-                    Preview { origin, weight, address: Some(address), attempt: None, remembered: None }
-                }
-            }
+            let values = self.values(&item);
+            let (address, attempt, origin) = match item {
+                Item::Dial(Try { origin, attempt, .. }) => (Some(attempt.address.to_string()), Some(*attempt), origin),
+                Item::Ask { origin, .. } => (None, None, origin),
+                Item::Void { origin, address, .. } => (Some(address), None, origin),
+            };
+            let against = attempt.as_ref().and_then(|attempt| self.lookup.memory.against(now, attempt));
+            let remembered = against.map(|(for_, error)| (for_, error.clone()));
+            Preview { origin, weight, address, attempt, remembered, values }
         };
         items.into_iter().map(line).collect()
+    }
+
+    /// What is known of a candidate without asking, and from where.
+    fn values(&self, item: &Item) -> Vec<RouteValue> {
+        let Lookup { target, candidates, defaults, .. } = &self.lookup;
+        match (candidates.get(item.route()), item) {
+            (Some(own), _) => own.route.values(target, defaults),
+            (None, Item::Ask { resolver, .. }) => match candidates.first() {
+                Some(best) => best.route.values_at(resolver, defaults),
+                None => NetworkRoute::resolved_by(resolver.clone()).build().values(target, defaults),
+            },
+            (None, _) => Vec::new(),
+        }
     }
 
     /// Every attempt so far, in the order they ended.

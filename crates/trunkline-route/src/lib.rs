@@ -27,6 +27,7 @@ mod id;
 mod name;
 mod policy;
 mod route;
+mod values;
 mod version;
 
 pub use cookie::{Cookie, CookieError, Cookies, MIN_COOKIE_LEN, STRONG_COOKIE_BITS};
@@ -39,4 +40,5 @@ pub use route::{
     Attempt, DEFAULT_WEIGHT, Defaults, Direct, Fallback, NetworkRoute, NetworkRouteBuilder, Origin, Resolved, Source,
     TlsMode,
 };
+pub use values::{RouteValue, ValueFrom};
 pub use version::{Version, VersionError};

@@ -195,6 +195,11 @@ impl NetworkRoute {
         }
     }
 
+    /// What the route itself says, not its overrides.
+    pub(crate) fn own_tls(&self) -> Option<bool> {
+        self.policy.tls
+    }
+
     /// The TLS profile it names.
     pub fn tls_profile(&self) -> Option<&TlsProfileId> {
         self.policy.tls_profile.as_ref()

@@ -67,8 +67,8 @@ pub use trunkline_matcher::{AccessPattern, PatternError};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
     Address, Cookie, Cookies, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Flag, FlagPolicy, Host, LinkPolicy,
-    LogLevel, NameError, NetworkRoute, NodeName, Origin, PeerFlags, Reconnect, ResolverId, Source, TlsMode,
-    TlsProfileId, Version,
+    LogLevel, NameError, NetworkRoute, NodeName, Origin, PeerFlags, Reconnect, ResolverId, RouteValue, Source, TlsMode,
+    TlsProfileId, ValueFrom, Version,
 };
 
 /// A name no service can have. A call to it is answered `NoService` by any node that lives: that is a ping.

@@ -280,3 +280,28 @@ fn a_drained_route_gives_its_connections_to_the_next() {
     dir.run(&["routes", "add", "--admin", app.admin(), "^y@", "--port", "1", "--reconnect", "ever"])
         .refused(&["reconnect", "write never, on_demand or keep"]);
 }
+
+#[test]
+fn explain_says_where_each_value_comes_from() {
+    let dir = Dir::new();
+    let rest = "registrars:\n  far: { kind: embedded, host: 192.0.2.1 }\nroutes:\n  - { match: '^db@', weight: 200, host: 127.0.0.1, \
+                port: 9, log_level: trace, cookie_file: cookie }\n  - { match: '@', resolver: far, override: { tls: true } }\n";
+    let file = dir.config("app", rest);
+    let steps = &dir.json(&["explain", "--config", &file, "db@127.0.0.1"])["steps"];
+    let from = |step: usize, what: &str| {
+        let values = steps[step]["values"].as_array().unwrap();
+        let value = values.iter().find(|value| value["what"] == what).expect(what);
+        (value["value"].as_str().unwrap().to_owned(), value["from"].as_str().unwrap().to_owned())
+    };
+    let pair = |value: &str, from: &str| (value.to_owned(), from.to_owned());
+    assert_eq!(from(0, "address"), pair("127.0.0.1:9", "route"));
+    assert_eq!(from(0, "log_level"), pair("trace", "route"));
+    assert_eq!(from(0, "cookie"), pair("its own", "route"));
+    assert_eq!(from(0, "handshake"), pair("TLK/1", "node"));
+    assert_eq!(from(1, "address"), pair("where far says", "answer"));
+    assert_eq!(from(1, "tls"), pair("verify", "override"));
+    assert_eq!(from(1, "cookie"), pair("the node's", "node"));
+    let text = dir.ok(&["explain", "--config", &file, "db@127.0.0.1"]).stdout;
+    assert!(text.contains("1. address 127.0.0.1:9 (route); cookie its own (route); log_level trace (route)"), "{text}");
+    assert!(text.contains("tls verify (override)"), "{text}");
+}

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use trunkline_route::{Attempt, Defaults, Endpoint, Fallback, Host, NodeName, Origin, ResolverId};
+use trunkline_route::{Attempt, Defaults, Endpoint, Fallback, Host, NodeName, Origin, ResolverId, RouteValue};
 
 use crate::memory::Memory;
 use crate::table::Candidate;
@@ -165,4 +165,6 @@ pub struct Preview {
     pub attempt: Option<Attempt>,
     /// What is remembered against it, and for how long.
     pub remembered: Option<(Duration, AttemptError)>,
+    /// Each value the attempt would have, and where it comes from.
+    pub values: Vec<RouteValue>,
 }
