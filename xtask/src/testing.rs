@@ -41,14 +41,19 @@ pub(crate) const BENCH_HELP: &str = "\
 Usage: cargo xtask bench [NAME [ARGUMENTS]]
 
 Runs a benchmark with the release profile and hands the arguments on to it; without a name, all of them:
-  link    messages, calls, connects and memory of one link, beside bare TLS
-  flood   honest connects while strangers hold every place before authentication
-  matcher look-ups and edits of a table of patterns, beside other matchers; `matcher 1k c100k` for some data sets
+  link      messages, calls, connects and memory of one link, beside bare TLS
+  failover  a working connection behind a primary that refuses, is silent, or is a black hole
+  flood     honest connects while strangers hold every place before authentication
+  matcher   look-ups and edits of a table of patterns, beside other matchers; `matcher 1k c100k` for some data sets
 ";
 
 /// The benchmarks: name and package.
-const BENCHES: &[(&str, &str)] =
-    &[("link", "trunkline-link"), ("flood", "trunkline-tests"), ("matcher", "trunkline-matcher")];
+const BENCHES: &[(&str, &str)] = &[
+    ("link", "trunkline-link"),
+    ("flood", "trunkline-tests"),
+    ("failover", "trunkline-tests"),
+    ("matcher", "trunkline-matcher"),
+];
 
 /// One step of `test`.
 struct Step {

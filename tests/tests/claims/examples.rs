@@ -2,6 +2,8 @@
 
 #[path = "../../../examples/certificates.rs"]
 mod certificates;
+#[path = "../../../examples/flags.rs"]
+mod flags;
 #[path = "../../../examples/log_level.rs"]
 mod log_level;
 #[path = "../../../examples/resolver_route.rs"]
@@ -27,4 +29,9 @@ fn the_example_of_log_levels_runs() {
 #[test]
 fn the_example_of_a_standby_runs() {
     standby::main().unwrap();
+}
+
+#[test]
+fn the_example_of_flags_runs() {
+    flags::main().unwrap();
 }
