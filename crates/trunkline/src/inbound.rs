@@ -14,7 +14,7 @@ use trunkline_route::{Cookies, Disagreement, NodeName};
 
 use crate::builder::Listen;
 use crate::connection::Live;
-use crate::node::Inner;
+use crate::inner::Inner;
 
 /// How long the old link of a name has to show that it lives, when another life claims the name.
 pub(crate) const CHALLENGE: Duration = Duration::from_secs(1);

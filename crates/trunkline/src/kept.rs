@@ -13,7 +13,7 @@ use trunkline_route::{NodeName, Reconnect};
 
 use crate::ConnectError;
 use crate::events::Event;
-use crate::node::{Demand, Inner, now};
+use crate::inner::{Demand, Inner, now};
 use crate::ports::Probe;
 
 /// Names remembered here; a node has no more links.

@@ -41,6 +41,7 @@ mod connection;
 mod error;
 mod events;
 mod inbound;
+mod inner;
 mod kept;
 mod node;
 mod ports;

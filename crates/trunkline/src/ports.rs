@@ -14,7 +14,7 @@ use trunkline_route::{Attempt, Endpoint, Host, NodeName, ResolverId};
 use crate::connection::Live;
 use crate::events::Event;
 use crate::inbound::CHALLENGE;
-use crate::node::{Inner, now};
+use crate::inner::{Inner, now};
 
 /// How long a replaced link waits for the peer to hear from the new one.
 const UNHEARD: Duration = Duration::from_secs(5);

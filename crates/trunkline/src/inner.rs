@@ -1,0 +1,328 @@
+//! What the tasks and handles of a node share.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+use trunkline_dial::exec::{self, Found};
+use trunkline_dial::memory::Memory;
+use trunkline_dial::pair::{LinkId, Retire};
+use trunkline_dial::plan::{Lookup, Policy, given};
+use trunkline_dial::{Candidate, NoRoute, Reason, Registry, RouteTable};
+use trunkline_link::handshake::CloseCode;
+use trunkline_link::log_connection;
+use trunkline_link::{
+    ClientTls, DialTimes, Directory, Down, DownHook, Hold, Link, LinkInfo, Native, Role, TlsError, TlsProfile,
+};
+use trunkline_registrar::Resolver;
+use trunkline_route::{
+    Cookie, Defaults, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, TlsMode, TlsProfileId,
+};
+
+use crate::ConnectError;
+use crate::certificates::{Certificates, Reloaded};
+use crate::connection::Live;
+use crate::events::Event;
+use crate::inbound::Keys;
+use crate::kept::Kept;
+use crate::ports::NodePorts;
+
+/// What a connect may take beyond its budget to settle whose dial stands.
+const SETTLE: Duration = Duration::from_secs(1);
+
+#[expect(clippy::disallowed_methods, reason = "the node is the shell that brings the time")]
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// What a caller wants of a connection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Demand {
+    /// Over this route and no other.
+    pub(crate) given: Option<NetworkRoute>,
+    /// Over this one of the static routes and no other.
+    pub(crate) only: Option<Candidate>,
+    /// By another link than this one.
+    pub(crate) not: Option<LinkId>,
+    /// As if nothing had failed of late.
+    pub(crate) afresh: bool,
+    /// At most so long, and no longer than a lookup may take anyway.
+    pub(crate) within: Option<Duration>,
+}
+
+/// What the node's tasks share. It holds no task that holds it, but through [`Handle`], which ends them all.
+pub(crate) struct Inner {
+    pub(crate) name: NodeName,
+    pub(crate) native: Arc<Native>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) registry: Arc<Registry<Live>>,
+    pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
+    pub(crate) discovery: Vec<ResolverId>,
+    pub(crate) routes: RouteTable,
+    pub(crate) kept: Kept,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) defaults: Defaults,
+    pub(crate) policy: Policy,
+    pub(crate) times: DialTimes,
+    pub(crate) memory: Mutex<Memory>,
+    pub(crate) profiles: BTreeMap<TlsProfileId, ClientTls>,
+    pub(crate) certificates: Certificates,
+    pub(crate) no_profile: ClientTls,
+    pub(crate) platform: std::sync::OnceLock<ClientTls>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) links: Mutex<JoinSet<()>>,
+    /// Links that gave way to another and still deliver.
+    pub(crate) draining: Mutex<BTreeMap<NodeName, Vec<Link>>>,
+    pub(crate) shutting_down: AtomicBool,
+    /// Nothing may be spawned any more.
+    pub(crate) is_dropped: AtomicBool,
+    pub(crate) own_addresses: Vec<SocketAddr>,
+}
+
+impl Inner {
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Acquire)
+    }
+
+    /// Whether a socket address is one this node listens at.
+    pub(crate) fn listens_at(&self, address: SocketAddr) -> bool {
+        let same =
+            |own: &SocketAddr| own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified());
+        self.own_addresses.iter().any(same)
+    }
+
+    /// Runs the task of a link; it ends with the node.
+    pub(crate) fn spawn(&self, driver: impl Future<Output = ()> + Send + 'static) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_dropped.load(Ordering::Acquire) {
+            return;
+        }
+        while links.try_join_next().is_some() {}
+        links.spawn(driver);
+    }
+
+    /// Holds a new link's messages back until every older link to the peer delivered its last: not only the one it
+    /// replaces, which may itself have been held for another.
+    pub(crate) fn hold_for_elders(&self, peer: &NodeName, replaced: Option<&Live>) -> Option<Hold> {
+        let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        let elders = draining.entry(peer.clone()).or_default();
+        elders.retain(|elder| elder.down().is_none());
+        elders.extend(replaced.map(|old| old.link.clone()).filter(|old| old.down().is_none()));
+        let elders = elders.clone();
+        if elders.is_empty() {
+            draining.remove(peer);
+            return None;
+        }
+        Some(Box::pin(async move {
+            for elder in elders {
+                elder.inbound_done().await;
+            }
+        }))
+    }
+
+    /// A link that gave way has ended: nobody is to wait for it, and what it lost is told.
+    pub(crate) fn elder_down(&self, info: &LinkInfo, reason: &Down) {
+        let (peer, link) = (&info.peer, info.id);
+        let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(elders) = draining.get_mut(peer) else { return };
+        let before = elders.len();
+        elders.retain(|elder| elder.info().id != link);
+        let was_elder = elders.len() < before;
+        if elders.is_empty() {
+            draining.remove(peer);
+        }
+        drop(draining);
+        if was_elder && !reason.is_normal() {
+            log_connection!(info, Warn, "a replaced link broke before it was drained; messages on it may be lost", %reason);
+            self.emit(Event::DrainBroken { peer: peer.clone(), reason: reason.clone() });
+        }
+    }
+
+    /// A link is up. One whose place it takes although that one was dead at the peer went down before.
+    pub(crate) fn up(self: &Arc<Self>, info: &LinkInfo, old: Option<&(Live, Retire)>) {
+        if let Some((old, _)) = old.filter(|(_, retire)| !retire.alive) {
+            let (peer, reason) = (old.link.info().peer.clone(), Down::ClosedHere(CloseCode::Superseded));
+            log_connection!(old.link.info(), Info, "down", %reason);
+            self.emit(Event::Down { peer, reason });
+        }
+        log_connection!(info, Info, "up", address = %info.address, role = ?info.role, tls = %info.tls, flags = %info.flags);
+        self.emit(Event::Up(info.clone()));
+        self.kept.up(self, info);
+    }
+
+    pub(crate) fn on_down(self: &Arc<Self>, info: LinkInfo) -> DownHook {
+        let node = Arc::downgrade(self);
+        Box::new(move |reason| {
+            let Some(node) = node.upgrade() else { return };
+            let peer = &info.peer;
+            if node.registry.down(peer, info.id) {
+                log_connection!(&info, Info, "down", %reason);
+                node.emit(Event::Down { peer: peer.clone(), reason: reason.clone() });
+                node.kept.down(&node, peer, reason);
+            }
+            node.elder_down(&info, reason);
+        })
+    }
+
+    /// The TLS side of a dial. Without a profile only `tls: true` needs the platform's roots; they are read once.
+    pub(crate) fn client_tls(&self, profile: Option<&TlsProfileId>, mode: &TlsMode) -> Result<ClientTls, TlsError> {
+        match (profile.and_then(|id| self.profiles.get(id)), mode) {
+            (Some(tls), _) => Ok(tls.clone()),
+            (None, TlsMode::Verify(_)) => {
+                if let Some(tls) = self.platform.get() {
+                    return Ok(tls.clone());
+                }
+                let tls = ClientTls::new(&TlsProfile::default())?;
+                Ok(self.platform.get_or_init(|| tls).clone())
+            }
+            (None, _) => Ok(self.no_profile.clone()),
+        }
+    }
+
+    pub(crate) fn look_at_certificates(&self, at_once: bool) -> Vec<Reloaded> {
+        let done = self.certificates.look(at_once);
+        for Reloaded { what, error } in done.iter().cloned() {
+            match error {
+                None => {
+                    tracing::info!(what, "certificates reloaded");
+                    self.emit(Event::CertificatesReloaded { what });
+                }
+                Some(error) => {
+                    tracing::warn!(what, %error, "changed certificates cannot be used; those before are kept");
+                    self.emit(Event::CertificatesKept { what, error });
+                }
+            }
+        }
+        done
+    }
+
+    pub(crate) fn candidates(&self, name: &NodeName, demand: &Demand) -> Vec<Candidate> {
+        match (&demand.given, &demand.only) {
+            (Some(route), _) => given(route.clone()),
+            (None, Some(candidate)) => vec![candidate.clone()],
+            (None, None) => self.routes.matching(name),
+        }
+    }
+
+    pub(crate) fn lookup(&self, name: &NodeName, demand: &Demand) -> Lookup {
+        Lookup {
+            target: name.clone(),
+            candidates: self.candidates(name, demand),
+            discovery: if demand.only.is_some() { Vec::new() } else { self.discovery.clone() },
+            defaults: Defaults { cookie: self.keys.of(name).current().clone(), ..self.defaults.clone() },
+            policy: self.policy,
+            memory: if demand.afresh { Memory::new() } else { self.memory().clone() },
+            given: demand.given.is_some(),
+        }
+    }
+
+    /// Policy belongs to the name: whether a live link is what its routes demand. A link this end dialled came by
+    /// one of them, perhaps not the best; one that came in must meet the best.
+    pub(crate) fn satisfies(&self, name: &NodeName, demand: &Demand, live: &Live) -> bool {
+        let info = live.link.info();
+        if !live.link.is_open() || demand.not == Some(info.id) {
+            return false;
+        }
+        let candidates = self.candidates(name, demand);
+        if let Some(only) = &demand.only
+            && !only.carries(info.route.as_deref(), info.resolver.as_ref())
+        {
+            return false;
+        }
+        if candidates.is_empty() {
+            let tls = if self.defaults.tls { TlsMode::Verify(None) } else { TlsMode::CookieOnly };
+            // No route demands anything of a peer that came in; the listener judged it.
+            return info.role == Role::Responder || self.meets(name, live, None, &tls);
+        }
+        let considered = if info.role == Role::Initiator { candidates.len() } else { 1 };
+        candidates.iter().take(considered).any(|candidate| {
+            let (_, tls) = candidate.route.demands(&self.defaults);
+            self.meets(name, live, candidate.route.cookie(), &tls)
+        })
+    }
+
+    /// What becomes of a connection to this name when it goes down.
+    pub(crate) fn reconnect(&self, name: &NodeName) -> Reconnect {
+        let best = self.routes.matching(name).into_iter().next();
+        best.and_then(|best| best.route.reconnect()).unwrap_or(self.defaults.reconnect)
+    }
+
+    /// The routes that a connection over this link is to go back to, best first; each is better than its own.
+    pub(crate) fn better_routes(&self, info: &LinkInfo) -> Vec<Candidate> {
+        let mut candidates = self.routes.matching(&info.peer);
+        let own = candidates.iter().position(|route| route.carries(info.route.as_deref(), info.resolver.as_ref()));
+        candidates.truncate(own.unwrap_or(candidates.len()));
+        candidates.retain(|candidate| candidate.route.failback().is_some());
+        if info.role == Role::Initiator { candidates } else { Vec::new() }
+    }
+
+    /// Policy belongs to the name: what holds for a link whose peer dialled.
+    pub(crate) fn link_policy(&self, name: &NodeName) -> LinkPolicy {
+        match self.routes.matching(name).first() {
+            Some(best) => LinkPolicy { route: Some(best.pattern.clone()), ..best.route.link_policy(&self.defaults) },
+            None => self.defaults.link_policy(),
+        }
+    }
+
+    pub(crate) fn meets(&self, name: &NodeName, live: &Live, cookie: Option<&Cookie>, tls: &TlsMode) -> bool {
+        let info = live.link.info();
+        // While a cookie is replaced, the old and the new one are as good as each other.
+        let valid = |cookie: &Cookie| self.keys.of(name).iter().any(|valid| valid == cookie);
+        let cookie = match cookie {
+            Some(cookie) => info.cookie == *cookie || (valid(cookie) && valid(&info.cookie)),
+            None => info.role == Role::Responder || valid(&info.cookie),
+        };
+        let verified = match tls {
+            TlsMode::Verify(_) => live.tls() == *tls,
+            TlsMode::CookieOnly | TlsMode::DangerousSkipVerify(_) => true,
+        };
+        cookie && verified
+    }
+}
+
+impl Inner {
+    pub(crate) async fn connect(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Live, ConnectError> {
+        if name == self.name {
+            return Err(ConnectError::Myself(name));
+        }
+        if self.is_shutting_down() {
+            return Err(ConnectError::ShuttingDown);
+        }
+        // One budget for all the dials of this call, should adopted links come to nothing.
+        let total = demand.within.unwrap_or(self.policy.total).min(self.policy.total);
+        let deadline = now() + total;
+        let dial = {
+            // The flight must not keep the node alive; its callers do.
+            let (node, name, demand) = (Arc::downgrade(self), name.clone(), demand.clone());
+            move |flight, replace| {
+                let (node, name, demand) = (node.clone(), name.clone(), demand.clone());
+                async move {
+                    let Some(node) = node.upgrade() else { return Ok(Found::Adopt) };
+                    let mut lookup = node.lookup(&name, &demand);
+                    lookup.policy.total = deadline.saturating_duration_since(now());
+                    exec::run(Arc::new(NodePorts { node, flight, replace }), lookup).await
+                }
+            }
+        };
+        let satisfies = |live: &Live| self.satisfies(&name, &demand, live);
+        let route = demand.given.as_ref().or(demand.only.as_ref().map(|candidate| &candidate.route));
+        let connect = self.registry.connect(&name, route, satisfies, dial);
+        // The lookup ends by itself with every attempt on record; this bounds the waits for links of other dials.
+        match tokio::time::timeout_at((deadline + SETTLE).into(), connect).await {
+            Ok(live) => Ok(live?),
+            Err(_) => Err(NoRoute { target: name.clone(), reason: Reason::OutOfTime, attempts: Vec::new() }.into()),
+        }
+    }
+}
