@@ -24,6 +24,7 @@ Only dependencies stated in a manifest count, whatever features turn them on.
 const LEVELS: &[(&str, u8)] = &[
     ("trunkline-matcher", 0),
     ("trunkline-route", 0),
+    ("trunkline-term", 0),
     ("trunkline-link", 1),
     ("trunkline-registrar", 1),
     ("trunkline-config", 2),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trunkline::{
-    Candidate, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview, Record, Role, RouteValue,
-    Source,
+    AtomMapping, Candidate, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview, Record, Role,
+    RouteValue, Source,
 };
 use trunkline_config::{FlagsEntry, RouteEntry};
 use trunkline_matcher::{PatternClass, Stats};
@@ -171,6 +171,9 @@ pub struct Route {
     /// The flags it switches on or off, and those it requires, as in the configuration; absent when it mentions none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<FlagsEntry>,
+    /// What names are called on its connections: this node's, then the other's; absent when none is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub atom_mapping: Option<BTreeMap<String, String>>,
     /// How much is said about its connections; absent for the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
@@ -203,12 +206,17 @@ impl Route {
             handshake: route.version().map(ToString::to_string),
             own_cookie: route.cookie().is_some(),
             flags: FlagsEntry::of(route.flags()),
+            atom_mapping: route.atom_mapping().map(pairs),
             log_level: route.log_level().map(|level| level.to_string()),
             reconnect: route.reconnect().map(|policy| policy.to_string()),
             failback_ms: route.failback().map(|hold| hold.as_millis() as u64),
             fallback: route.fallback_never().then(|| "never".into()),
         }
     }
+}
+
+fn pairs(mapping: &AtomMapping) -> BTreeMap<String, String> {
+    mapping.iter().map(|(local, peer)| (local.to_owned(), peer.to_owned())).collect()
 }
 
 impl From<&Candidate> for Route {

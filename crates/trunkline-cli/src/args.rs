@@ -203,6 +203,9 @@ pub(crate) struct RouteArgs {
     /// Have no connection to a peer that does not offer this flag; may be given several times.
     #[arg(long, value_name = "FLAG")]
     pub(crate) require: Vec<String>,
+    /// Call a name of this node something else on its connections; may be given several times.
+    #[arg(long, value_name = "NAME=OTHER", value_parser = pair)]
+    pub(crate) atom: Vec<(String, String)>,
     /// What is logged about its connections: off, error, warn, info, debug or trace. Default: as the node does.
     #[arg(long, value_name = "LEVEL")]
     pub(crate) connection_log_level: Option<String>,
@@ -319,6 +322,11 @@ fn flag(text: &str) -> Result<(String, bool), String> {
     let (name, on) = text.split_once('=').unwrap_or((text, "true"));
     let on = on.parse().map_err(|_| format!("{on:?} is neither true nor false; write {name}=true or {name}=false"))?;
     Ok((name.to_owned(), on))
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').ok_or_else(|| format!("{text:?} is no pair; write NAME=OTHER"))?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

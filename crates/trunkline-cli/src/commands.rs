@@ -1,5 +1,6 @@
 //! The commands that ask something and print the answer.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
 
@@ -146,7 +147,14 @@ fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {
     let cookie_file = args.cookie_file.map(std::path::absolute).transpose().map_err(Failed::usage)?;
     let cookie_file = cookie_file.map(|path| path.to_string_lossy().into_owned());
     let flags = FlagsEntry { require: args.require, set: args.flag.into_iter().collect() };
+    let mut atoms = BTreeMap::new();
+    for (local, peer) in args.atom {
+        if atoms.insert(local.clone(), peer).is_some() {
+            return Err(Failed::usage(format!("--atom {local}=… is given twice; keep one of the two")));
+        }
+    }
     Ok(RouteEntry {
+        atom_mapping: (!atoms.is_empty()).then_some(atoms),
         flags: (flags != FlagsEntry::default()).then_some(flags),
         weight: Some(args.weight),
         host: args.host,
@@ -199,6 +207,7 @@ fn routes_text(routes: &[Route]) -> String {
             route.tls_profile.clone().unwrap_or_default(),
             if route.own_cookie { "its own".into() } else { String::new() },
             route.flags.as_ref().map(flags_text).unwrap_or_default(),
+            route.atom_mapping.as_ref().map(atoms_text).unwrap_or_default(),
             route.log_level.clone().unwrap_or_default(),
             route.reconnect.clone().unwrap_or_default(),
             route.failback_ms.map(|ms| format!("{ms} ms")).unwrap_or_default(),
@@ -207,9 +216,27 @@ fn routes_text(routes: &[Route]) -> String {
     };
     let rows: Vec<_> = routes.iter().map(row).collect();
     table(
-        &["MATCH", "WEIGHT", "TO", "TLS", "PROFILE", "COOKIE", "FLAGS", "LOG", "RECONNECT", "FAILBACK", "FALLBACK"],
+        &[
+            "MATCH",
+            "WEIGHT",
+            "TO",
+            "TLS",
+            "PROFILE",
+            "COOKIE",
+            "FLAGS",
+            "ATOMS",
+            "LOG",
+            "RECONNECT",
+            "FAILBACK",
+            "FALLBACK",
+        ],
         &rows,
     )
+}
+
+fn atoms_text(names: &BTreeMap<String, String>) -> String {
+    let names: Vec<_> = names.iter().map(|(local, peer)| format!("{local}={peer}")).collect();
+    names.join(" ")
 }
 
 /// `-priorities` is off, `+priorities` on, `!priorities` required.

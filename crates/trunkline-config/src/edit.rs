@@ -15,7 +15,7 @@
 //! # Ok::<(), trunkline_config::EditError>(())
 //! ```
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::ops::Range;
 
 use crate::error::EditError;
@@ -382,6 +382,13 @@ fn render(entry: &RouteEntry) -> Result<String, EditError> {
             braces(&fields)
         }),
     );
+    put(
+        "atom_mapping",
+        entry.atom_mapping.as_ref().map(|names| {
+            let names: Vec<_> = names.iter().map(|(local, peer)| (quoted(local), quoted(peer))).collect();
+            braces(&names)
+        }),
+    );
     put("log_level", entry.log_level.as_deref().map(quoted));
     put("reconnect", entry.reconnect.as_deref().map(scalar));
     put("failback_ms", entry.failback_ms.map(|ms| ms.to_string()));
@@ -404,7 +411,7 @@ fn render(entry: &RouteEntry) -> Result<String, EditError> {
     }
 }
 
-fn braces(fields: &[(&str, String)]) -> String {
+fn braces(fields: &[(impl fmt::Display, String)]) -> String {
     if fields.is_empty() {
         return "{}".to_owned();
     }

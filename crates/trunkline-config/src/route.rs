@@ -7,12 +7,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use trunkline_matcher::RoutePattern;
 use trunkline_route::{
-    Cookie, DEFAULT_WEIGHT, EndpointOverride, Flag, FlagPolicy, Host, LogLevel, NetworkRoute, NetworkRouteBuilder,
-    Reconnect, ResolverId, TlsProfileId, Version,
+    AtomMapping, Cookie, DEFAULT_WEIGHT, EndpointOverride, Flag, FlagPolicy, Host, LogLevel, NetworkRoute,
+    NetworkRouteBuilder, Reconnect, ResolverId, TlsProfileId, Version,
 };
 
 use crate::error::{FieldProblem, RouteError};
-use crate::fields::{Fields, Reader, pattern_message};
+use crate::fields::{Fields, Reader, join, pattern_message};
 use crate::secret::Surroundings;
 use crate::tree::{Node, Value};
 
@@ -58,6 +58,9 @@ pub struct RouteEntry {
     /// What is offered over the connection, flag by flag, and what is required of the peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<FlagsEntry>,
+    /// Names that are called something else on its connections: this node's, then the other's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub atom_mapping: Option<BTreeMap<String, String>>,
     /// How much is said about its connections: `off`, `error`, `warn`, `info`, `debug` or `trace`. Default: the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
@@ -201,6 +204,7 @@ struct Demands {
     fallback_never: bool,
     flags: FlagPolicy,
     log_level: Option<LogLevel>,
+    mapping: Option<AtomMapping>,
     reconnect: Option<Reconnect>,
     failback: Option<Duration>,
 }
@@ -225,6 +229,9 @@ impl Demands {
         }
         if let Some(level) = self.log_level {
             builder = builder.log_level(level);
+        }
+        if let Some(mapping) = self.mapping {
+            builder = builder.atom_mapping(mapping);
         }
         if let Some(policy) = self.reconnect {
             builder = builder.reconnect(policy);
@@ -314,6 +321,7 @@ impl RouteEntry {
             failback: self.failback(check),
             log_level: check.parsed("log_level", self.log_level.as_deref(), str::parse::<LogLevel>),
             flags: self.flags.as_ref().map(|flags| flags.policy(check)).unwrap_or_default(),
+            mapping: self.atom_mapping.as_ref().and_then(|m| check.parsed_with("atom_mapping", AtomMapping::new(m))),
         }
     }
 
@@ -384,7 +392,7 @@ impl RouteEntry {
 /// The longest hold time: a day. More is a typing error, not a wish.
 const MAX_FAILBACK_MS: u64 = 86_400_000;
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "match",
     "weight",
     "host",
@@ -397,6 +405,7 @@ const KEYS: [&str; 18] = [
     "cookie_env",
     "cookie_label",
     "flags",
+    "atom_mapping",
     "log_level",
     "reconnect",
     "failback_ms",
@@ -425,6 +434,7 @@ pub(crate) fn read_entry<'t>(reader: &mut Reader<'_>, node: &'t Node, path: &str
         cookie_env: fields.string(reader, "cookie_env"),
         cookie_label: fields.string(reader, "cookie_label"),
         flags: flags(reader, &fields),
+        atom_mapping: atom_mapping(reader, &fields),
         log_level: fields.level(reader, "log_level"),
         reconnect: fields.string(reader, "reconnect"),
         failback_ms: fields.int(reader, "failback_ms", 0, i64::MAX).and_then(|ms| u64::try_from(ms).ok()),
@@ -469,6 +479,24 @@ fn flags(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<FlagsEntry> {
         }
     }
     Some(FlagsEntry { require, set })
+}
+
+/// The names under `atom_mapping`; whether they are a mapping is checked by whoever makes the route.
+fn atom_mapping(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<BTreeMap<String, String>> {
+    let Value::Map(entries) = &fields.get("atom_mapping")?.value else {
+        return fields.wrong(reader, "atom_mapping", "a mapping of this node's names to the other's");
+    };
+    let mut names = BTreeMap::new();
+    for (key, node) in entries {
+        match &node.value {
+            Value::Text(name) => _ = names.insert(key.text.clone(), name.clone()),
+            _ => {
+                let message = format!("expected a name, found {}; put it in quotes", node.kind());
+                reader.problem(&node.at, join(&fields.path("atom_mapping"), &key.text), message);
+            }
+        }
+    }
+    Some(names)
 }
 
 /// 0 is let through here: [`RouteEntry::to_route`] refuses it with a remedy.

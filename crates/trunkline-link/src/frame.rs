@@ -40,6 +40,8 @@ pub const OPTIONAL: u8 = 0x80;
 
 /// Goes ahead of normal messages.
 pub const FLAG_HIGH: u8 = 0b0001;
+/// The body is a term in Erlang's external format.
+pub const FLAG_TERM: u8 = 0b0100;
 /// The body continues in [`FRAG`] frames and `total` is present.
 pub const FLAG_FRAGMENT: u8 = 0b1000;
 

@@ -45,6 +45,7 @@ mod pipe;
 mod receiver;
 mod stream;
 mod task;
+mod term;
 mod tls;
 
 pub use link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};

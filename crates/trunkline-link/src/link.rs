@@ -11,12 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
-use trunkline_route::{Cookie, Flag, LogLevel, NodeName, PeerFlags, ResolverId, TlsMode};
+use trunkline_route::{AtomMapping, Cookie, Flag, LogLevel, NodeName, PeerFlags, ResolverId, TlsMode};
+use trunkline_term::{Term, TermError};
 
 use crate::handshake::{CloseCode, Incarnation, LinkId};
 use crate::mailbox::lock;
-use crate::mux::{Class, Outbox, Refused, Status, Window};
+use crate::mux::{Class, How, Outbox, Refused, Status, Window};
 use crate::pake::Role;
+use crate::term;
 
 #[expect(clippy::disallowed_methods, reason = "the shells take the time from here")]
 pub(crate) fn now() -> Instant {
@@ -58,6 +60,8 @@ pub struct LinkInfo {
     pub route: Option<Arc<str>>,
     /// Who gave the address it was dialled at, if somebody was asked for it.
     pub resolver: Option<ResolverId>,
+    /// What names are called there.
+    pub mapping: Option<Arc<AtomMapping>>,
     /// The other end's software, in its own words.
     pub software: String,
 }
@@ -133,6 +137,9 @@ impl Down {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
+    /// The term cannot be written.
+    #[error("the term cannot be sent: {0}")]
+    BadTerm(#[from] TermError),
     /// The name is empty or longer than 255 bytes.
     #[error("a service name has 1 to 255 bytes")]
     BadName,
@@ -168,6 +175,12 @@ pub enum CallError {
     /// The service took the call and dropped it unanswered.
     #[error("the service dropped the call without an answer")]
     Dropped,
+    /// The service answered with a term that cannot be read.
+    #[error("the answer cannot be read: {0}")]
+    BadTerm(TermError),
+    /// The service answered with bytes where a term was asked for; here they are.
+    #[error("the service answered with {} bytes that are not marked as a term; call it without one", .0.len())]
+    PlainAnswer(Bytes),
     /// The service refused.
     #[error("the service refused: {0}")]
     Failed(String),
@@ -227,10 +240,16 @@ impl Out {
     }
 }
 
+/// What answers a call.
+pub(crate) struct Answer {
+    pub(crate) body: Bytes,
+    pub(crate) is_term: bool,
+}
+
 #[derive(Default)]
 struct Calls {
     next: u32,
-    pending: HashMap<u32, oneshot::Sender<Result<Bytes, CallError>>>,
+    pending: HashMap<u32, oneshot::Sender<Result<Answer, CallError>>>,
 }
 
 /// What the handles and the task of a link share.
@@ -253,19 +272,17 @@ pub(crate) struct Shared {
     pub(crate) held: AtomicBool,
     /// How many [`Link::probe`]s want to know of every read.
     probes: AtomicUsize,
+    /// An ambiguous name was warned of.
+    warned: AtomicBool,
 }
 
 impl Shared {
     pub(crate) fn new(info: LinkInfo, peer_window: Window, own_window: Window) -> Self {
+        let outbox = Outbox::new(peer_window, info.flags, info.mapping.clone());
         Self {
             own_window,
             behind: AtomicBool::new(false),
-            out: Mutex::new(Out {
-                outbox: Outbox::new(peer_window, info.flags),
-                scheduled: false,
-                closing: None,
-                messages: 0,
-            }),
+            out: Mutex::new(Out { outbox, scheduled: false, closing: None, messages: 0 }),
             wake: Notify::new(),
             credit: Notify::new(),
             calls: Mutex::default(),
@@ -276,6 +293,7 @@ impl Shared {
             counters: Counters::default(),
             held: AtomicBool::new(false),
             probes: AtomicUsize::new(0),
+            warned: AtomicBool::new(false),
             info,
         }
     }
@@ -338,22 +356,30 @@ impl Shared {
         }
     }
 
-    fn try_send(&self, to: &str, from: &str, body: &[u8], high: bool) -> Result<(), SendError> {
+    fn try_send(&self, to: &str, from: &str, body: &[u8], how: How) -> Result<(), SendError> {
         if let Some(down) = self.down.get() {
             return Err(SendError::Down(down.clone()));
         }
         self.with_out(|out| {
-            out.open()?.send(to, from, body, high)?;
+            out.open()?.send(to, from, body, how)?;
             out.messages += 1;
             self.note_behind(out);
             Ok(())
         })
         .map_err(|refused| self.refused(refused, body.len()))?;
-        log_connection!(&self.info, Trace, "sent", to, from, bytes = body.len(), high);
+        log_connection!(&self.info, Trace, "sent", to, from, bytes = body.len(), high = how.high);
+        self.check_names(to, from);
         Ok(())
     }
 
-    fn try_call(self: &Arc<Self>, to: &str, from: &str, body: &[u8], deadline: Duration) -> Result<Pending, SendError> {
+    fn try_call(
+        self: &Arc<Self>,
+        to: &str,
+        from: &str,
+        body: &[u8],
+        deadline: Duration,
+        how: How,
+    ) -> Result<Pending, SendError> {
         if let Some(down) = self.down.get() {
             return Err(SendError::Down(down.clone()));
         }
@@ -372,17 +398,47 @@ impl Shared {
         let pending = Pending { link: self.clone(), id, answer };
         let deadline_ms = deadline.as_millis().min(u32::MAX.into()) as u32;
         self.with_out(|out| {
-            out.open()?.call(id, to, from, deadline_ms, body)?;
+            out.open()?.call(id, to, from, deadline_ms, body, how)?;
             out.messages += 1;
             Ok(())
         })
         .map_err(|refused| self.refused(refused, body.len()))?;
         log_connection!(&self.info, Trace, "called", to, from, bytes = body.len(), call = id);
+        self.check_names(to, from);
         // The link may have gone down between the first look and the insertion.
         if let Some(down) = self.down.get() {
             self.answered(id, Err(CallError::LinkDown(down.clone())));
         }
         Ok(pending)
+    }
+
+    pub(crate) fn encode(&self, term: &Term) -> Result<Vec<u8>, TermError> {
+        let Some(mapping) = &self.info.mapping else { return term::encode(term) };
+        let mut ambiguous = None;
+        let bytes = term::encode_mapped(term, mapping, &mut |atom| ambiguous = Some(atom.to_owned()))?;
+        if let Some(atom) = ambiguous {
+            self.warn_ambiguous(&atom);
+        }
+        Ok(bytes)
+    }
+
+    /// A name that the peer cannot tell from a replaced one is worth one warning.
+    #[inline]
+    fn check_names(&self, to: &str, from: &str) {
+        let Some(mapping) = &self.info.mapping else { return };
+        if let Some(name) = [to, from].into_iter().find(|name| mapping.is_ambiguous(name)) {
+            self.warn_ambiguous(name);
+        }
+    }
+
+    fn warn_ambiguous(&self, name: &str) {
+        if self.warned.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let is = self.info.mapping.as_ref().and_then(|mapping| mapping.from_peer(name)).map_or("", |other| other);
+        let what =
+            "a name goes out as it is, and the peer takes it for another one, which the route calls so; map it too";
+        log_connection!(&self.info, Warn, "{what}", name, other = is);
     }
 
     /// Repeats an attempt whenever credit arrives, until it is anything but refused for want of credit.
@@ -402,25 +458,25 @@ impl Shared {
         }
     }
 
-    pub(crate) fn reply(&self, id: u32, status: Status, body: Bytes) {
+    pub(crate) fn reply(&self, id: u32, status: Status, body: Bytes, how: How) {
         log_connection!(&self.info, Trace, "answered", call = id, ?status, bytes = body.len());
         self.with_out(|out| {
             let limit = out.outbox.max_message();
-            let (status, body) = if body.len() > limit {
+            let (status, body, how) = if body.len() > limit {
                 let text = format!("the answer has {} bytes, over the limit of {limit}", body.len());
-                (Status::Failed, Bytes::from(text))
+                (Status::Failed, Bytes::from(text), How::default())
             } else {
-                (status, body)
+                (status, body, how)
             };
             if self.down.get().is_none() && out.closing.is_none() {
-                out.outbox.reply(id, status, body);
+                out.outbox.reply(id, status, body, how);
                 out.messages += 1;
             }
             self.unanswered.fetch_sub(1, Ordering::AcqRel);
         });
     }
 
-    pub(crate) fn answered(&self, id: u32, answer: Result<Bytes, CallError>) {
+    pub(crate) fn answered(&self, id: u32, answer: Result<Answer, CallError>) {
         let waiting = lock(&self.calls).pending.remove(&id);
         if let Some(waiting) = waiting {
             let _ = waiting.send(answer);
@@ -485,7 +541,7 @@ impl Shared {
 struct Pending {
     link: Arc<Shared>,
     id: u32,
-    answer: oneshot::Receiver<Result<Bytes, CallError>>,
+    answer: oneshot::Receiver<Result<Answer, CallError>>,
 }
 
 impl Drop for Pending {
@@ -532,7 +588,7 @@ impl Link {
     /// # Errors
     /// [`SendError`]; nothing was sent. [`SendError::Full`] when credit is missing.
     pub fn try_send(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
-        self.shared.try_send(to, from, body, false)
+        self.shared.try_send(to, from, body, How::default())
     }
 
     /// Sends a message, waiting for credit when there is none. `Ok` means it is on its way; it arrives, in the
@@ -545,7 +601,7 @@ impl Link {
             // A sender that never runs out of credit would otherwise pile up all of it before a byte is written.
             tokio::task::yield_now().await;
         }
-        self.shared.with_credit(|| self.shared.try_send(to, from, body, false)).await
+        self.shared.with_credit(|| self.shared.try_send(to, from, body, How::default())).await
     }
 
     /// As [`Link::send`], ahead of normal messages. Order is kept among high-priority messages.
@@ -553,7 +609,16 @@ impl Link {
     /// # Errors
     /// As [`Link::send`].
     pub async fn send_high_priority(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
-        self.shared.with_credit(|| self.shared.try_send(to, from, body, true)).await
+        self.shared.with_credit(|| self.shared.try_send(to, from, body, How::HIGH)).await
+    }
+
+    /// As [`Link::send`]; the body is a term, in Erlang's external format, with this connection's atom mapping.
+    ///
+    /// # Errors
+    /// As [`Link::send`], and [`SendError::BadTerm`].
+    pub async fn send_term(&self, to: &str, from: &str, term: &Term) -> Result<(), SendError> {
+        let body = self.shared.encode(term)?;
+        self.shared.with_credit(|| self.shared.try_send(to, from, &body, How::TERM)).await
     }
 
     /// Calls a service and waits for its answer, at most `deadline` in all. Dropping the future forgets the call.
@@ -561,8 +626,32 @@ impl Link {
     /// # Errors
     /// [`CallError`] says whether the service may have seen the call.
     pub async fn call(&self, to: &str, from: &str, body: &[u8], deadline: Duration) -> Result<Bytes, CallError> {
+        Ok(self.call_as(to, from, body, deadline, How::default()).await?.body)
+    }
+
+    /// As [`Link::call`], with terms both ways.
+    ///
+    /// # Errors
+    /// As [`Link::call`], and [`SendError::BadTerm`], [`CallError::BadTerm`], [`CallError::PlainAnswer`].
+    pub async fn call_term(&self, to: &str, from: &str, term: &Term, deadline: Duration) -> Result<Term, CallError> {
+        let body = self.shared.encode(term).map_err(SendError::from)?;
+        let answer = self.call_as(to, from, &body, deadline, How::TERM).await?;
+        if !answer.is_term {
+            return Err(CallError::PlainAnswer(answer.body));
+        }
+        term::decode(&answer.body, self.info().mapping.as_deref()).map_err(CallError::BadTerm)
+    }
+
+    async fn call_as(
+        &self,
+        to: &str,
+        from: &str,
+        body: &[u8],
+        deadline: Duration,
+        how: How,
+    ) -> Result<Answer, CallError> {
         let whole = async {
-            let mut pending = self.shared.with_credit(|| self.shared.try_call(to, from, body, deadline)).await?;
+            let mut pending = self.shared.with_credit(|| self.shared.try_call(to, from, body, deadline, how)).await?;
             match (&mut pending.answer).await {
                 Ok(answer) => answer,
                 Err(_) => Err(CallError::LinkDown(self.down().unwrap_or(Down::ClosedHere(CloseCode::Unspecified)))),

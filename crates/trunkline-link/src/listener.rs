@@ -327,6 +327,7 @@ impl Offered {
             log_level: policy.log_level,
             route: policy.route,
             resolver: policy.resolver,
+            mapping: policy.mapping,
             software: self.offer.params.software.clone(),
         };
         Ok(Standing { pipe: self.pipe, info, peer: self.offer.params, limits: self.limits })

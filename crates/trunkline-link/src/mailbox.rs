@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use trunkline_route::NodeName;
+use trunkline_route::{AtomMapping, NodeName};
+use trunkline_term::{Term, TermError};
 
 use crate::link::Shared;
-use crate::mux::{Status, cost};
+use crate::mux::{How, Status, cost};
+use crate::term;
 
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No critical section of this crate can be left half-way by a panic that callers could notice.
@@ -22,6 +24,8 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Origin {
     pub(crate) node: NodeName,
     pub(crate) name: Arc<str>,
+    /// What names are called there.
+    pub(crate) mapping: Option<Arc<AtomMapping>>,
 }
 
 /// A message or a call, as it comes out of a [`Mailbox`].
@@ -29,16 +33,16 @@ pub struct Message {
     origin: Arc<Origin>,
     body: Bytes,
     call: Option<Replier>,
-    high: bool,
+    how: How,
 }
 
 impl Message {
-    pub(crate) fn new(origin: Arc<Origin>, body: Bytes, high: bool) -> Self {
-        Self { origin, body, call: None, high }
+    pub(crate) fn new(origin: Arc<Origin>, body: Bytes, how: How) -> Self {
+        Self { origin, body, call: None, how }
     }
 
-    pub(crate) fn call(origin: Arc<Origin>, body: Bytes, replier: Replier) -> Self {
-        Self { origin, body, call: Some(replier), high: false }
+    pub(crate) fn call(origin: Arc<Origin>, body: Bytes, replier: Replier, how: How) -> Self {
+        Self { origin, body, call: Some(replier), how }
     }
 
     /// The node it came from, as the link proved it.
@@ -63,7 +67,16 @@ impl Message {
 
     /// Whether it was sent ahead of normal messages.
     pub fn is_high_priority(&self) -> bool {
-        self.high
+        self.how.high
+    }
+
+    /// The term that was sent, with the names this node calls things by; `None` when it was sent as bytes. At most 64
+    /// levels deep and of 262,144 terms.
+    ///
+    /// # Errors
+    /// [`TermError`] when the body is marked as a term and is none.
+    pub fn term(&self) -> Option<Result<Term, TermError>> {
+        self.how.term.then(|| term::decode(&self.body, self.origin.mapping.as_deref()))
     }
 
     /// How long the caller waits, counted from its call; `None` for a message that is no call.
@@ -75,14 +88,22 @@ impl Message {
     /// and leaves when credit arrives.
     pub fn reply(mut self, body: impl Into<Bytes>) {
         if let Some(call) = &mut self.call {
-            call.answer(Status::Ok, body.into());
+            call.answer(Status::Ok, body.into(), How::default());
         }
+    }
+
+    /// As [`Message::reply`], with a term.
+    ///
+    /// # Errors
+    /// [`TermError`] when it cannot be written; the caller sees that as `CallError::Failed`.
+    pub fn reply_term(self, term: &Term) -> Result<(), TermError> {
+        self.call.map_or(Ok(()), |call| call.reply_term(term))
     }
 
     /// Answers a call with a refusal the caller sees as `CallError::Failed`.
     pub fn refuse(mut self, text: &str) {
         if let Some(call) = &mut self.call {
-            call.answer(Status::Failed, Bytes::copy_from_slice(text.as_bytes()));
+            call.answer(Status::Failed, Bytes::copy_from_slice(text.as_bytes()), How::default());
         }
     }
 
@@ -118,19 +139,34 @@ impl Replier {
 
     /// Answers.
     pub fn reply(mut self, body: impl Into<Bytes>) {
-        self.answer(Status::Ok, body.into());
+        self.answer(Status::Ok, body.into(), How::default());
     }
 
-    pub(crate) fn answer(&mut self, status: Status, body: Bytes) {
+    /// Answers with a term.
+    ///
+    /// # Errors
+    /// [`TermError`] when it cannot be written; the caller sees that as `CallError::Failed`.
+    pub fn reply_term(mut self, term: &Term) -> Result<(), TermError> {
+        match self.link.encode(term) {
+            Ok(body) => self.answer(Status::Ok, body.into(), How::TERM),
+            Err(error) => {
+                self.answer(Status::Failed, format!("its answer is no term: {error}").into(), How::default());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn answer(&mut self, status: Status, body: Bytes, how: How) {
         if !std::mem::replace(&mut self.done, true) {
-            self.link.reply(self.id, status, body);
+            self.link.reply(self.id, status, body, how);
         }
     }
 }
 
 impl Drop for Replier {
     fn drop(&mut self) {
-        self.answer(Status::Dropped, Bytes::new());
+        self.answer(Status::Dropped, Bytes::new(), How::default());
     }
 }
 

@@ -386,6 +386,7 @@ impl Dialed {
             log_level: self.policy.log_level,
             route: self.policy.route,
             resolver: self.policy.resolver,
+            mapping: self.policy.mapping,
             software: accepted.params.software.clone(),
         };
         Ok(Standing { pipe: self.courtesy.into_pipe(), info, peer: accepted.params, limits: self.limits })

@@ -9,9 +9,9 @@ use bytes::Bytes;
 
 use crate::frame::{self, Decoder, Flow, Header, ProtocolError};
 use crate::handshake::CloseCode;
-use crate::link::{CallError, Down, Shared, clock_us};
+use crate::link::{Answer, CallError, Down, Shared, clock_us};
 use crate::mailbox::{Batch, Directory, Message, Origin, Queue, Replier, lock};
-use crate::mux::{Class, Inbound, Keeper, Sink, Status, cost};
+use crate::mux::{Class, How, Inbound, Keeper, Sink, Status, cost};
 use crate::task::{FirstFrameHook, Hold};
 
 /// Why reading stopped.
@@ -74,7 +74,8 @@ impl Receiver {
     ) -> Self {
         let mut decoder = Decoder::default();
         decoder.keep(plain);
-        let nobody = Arc::new(Origin { node: shared.info.peer.clone(), name: "".into() });
+        let nobody =
+            Arc::new(Origin { node: shared.info.peer.clone(), name: "".into(), mapping: shared.info.mapping.clone() });
         let window = shared.own_window;
         Self {
             decoder,
@@ -228,7 +229,8 @@ impl Effects {
         }
         let node = &self.shared.info.peer;
         let target = &mut self.targets[usize::from(id)];
-        let make = || Arc::new(Origin { node: node.clone(), name: target.name.clone() });
+        let mapping = &self.shared.info.mapping;
+        let make = || Arc::new(Origin { node: node.clone(), name: target.name.clone(), mapping: mapping.clone() });
         target.origin.get_or_insert_with(make).clone()
     }
 
@@ -264,7 +266,7 @@ impl Effects {
             let (body, call) = message.into_parts();
             batch.taken += cost(body.len());
             if let Some(mut call) = call {
-                call.answer(Status::NoService, Bytes::new());
+                call.answer(Status::NoService, Bytes::new(), How::default());
             }
         }
     }
@@ -279,10 +281,11 @@ impl Effects {
 impl Sink for Effects {
     fn bind(&mut self, id: u16, name: &str) {
         debug_assert_eq!(usize::from(id), self.targets.len());
-        self.targets.push(Target { name: name.into(), queue: None, origin: None });
+        let here = self.shared.info.mapping.as_ref().and_then(|mapping| mapping.from_peer(name)).cloned();
+        self.targets.push(Target { name: here.unwrap_or_else(|| name.into()), queue: None, origin: None });
     }
 
-    fn message(&mut self, to: u16, from: u16, body: &[u8], high: bool) {
+    fn message(&mut self, to: u16, from: u16, body: &[u8], how: How) {
         self.count(Class::Messages, body.len());
         let origin = self.origin(from);
         log_connection!(
@@ -292,13 +295,13 @@ impl Sink for Effects {
             to = &*self.targets[usize::from(to)].name,
             from = &*origin.name,
             bytes = body.len(),
-            high
+            high = how.high
         );
         let body = self.keeper.keep(body);
-        self.push(to, Message::new(origin, body, high));
+        self.push(to, Message::new(origin, body, how));
     }
 
-    fn call(&mut self, id: u32, to: u16, from: u16, deadline_ms: u32, body: &[u8]) {
+    fn call(&mut self, id: u32, to: u16, from: u16, deadline_ms: u32, body: &[u8], how: How) {
         self.count(Class::Messages, body.len());
         self.shared.unanswered.fetch_add(1, Ordering::AcqRel);
         let origin = self.origin(from);
@@ -313,16 +316,16 @@ impl Sink for Effects {
         );
         let replier = Replier::new(self.shared.clone(), id, deadline_ms);
         let body = self.keeper.keep(body);
-        self.push(to, Message::call(origin, body, replier));
+        self.push(to, Message::call(origin, body, replier, how));
     }
 
-    fn reply(&mut self, id: u32, status: Status, body: &[u8]) {
+    fn reply(&mut self, id: u32, status: Status, body: &[u8], how: How) {
         self.count(Class::Replies, body.len());
         log_connection!(&self.shared.info, Trace, "got an answer", call = id, ?status, bytes = body.len());
         self.shared.answered(
             id,
             match status {
-                Status::Ok => Ok(Bytes::copy_from_slice(body)),
+                Status::Ok => Ok(Answer { body: Bytes::copy_from_slice(body), is_term: how.term }),
                 Status::NoService => Err(CallError::NoService),
                 Status::Dropped => Err(CallError::Dropped),
                 Status::Failed => Err(CallError::Failed(String::from_utf8_lossy(body).into_owned())),
@@ -397,6 +400,7 @@ mod tests {
                 log_level: trunkline_route::LogLevel::Info,
                 route: None,
                 resolver: None,
+                mapping: None,
                 software: String::new(),
             };
             let shared = Arc::new(Shared::new(info, peer, own));
@@ -428,7 +432,8 @@ mod tests {
         let mut called = End::new(WINDOW, Window { link: 64_000, ..WINDOW });
         let mut calls = 0;
         for _ in 0..1000 {
-            while calls < 20_000 && caller.0.with_out(|out| out.outbox.call(calls as u32, "nobody", "", 0, b"").is_ok())
+            while calls < 20_000
+                && caller.0.with_out(|out| out.outbox.call(calls as u32, "nobody", "", 0, b"", How::default()).is_ok())
             {
                 calls += 1;
             }

@@ -24,6 +24,7 @@ mod cookie;
 mod endpoint;
 mod flags;
 mod id;
+mod mapping;
 mod name;
 mod policy;
 mod route;
@@ -34,6 +35,7 @@ pub use cookie::{Cookie, CookieError, Cookies, MIN_COOKIE_LEN, STRONG_COOKIE_BIT
 pub use endpoint::{Address, Endpoint, EndpointError, EndpointOverride, Host, MAX_HOST_LEN};
 pub use flags::{Disagreement, Flag, FlagPolicy, FlagTerms, PeerFlags, UnknownFlag};
 pub use id::{IdError, ResolverId, TlsProfileId};
+pub use mapping::{AtomMapping, MappingError};
 pub use name::{MAX_NAME_LEN, NameError, NodeName};
 pub use policy::{LinkPolicy, LogLevel, Reconnect};
 pub use route::{

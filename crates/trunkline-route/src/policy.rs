@@ -2,7 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::{FlagTerms, PeerFlags, ResolverId};
+use crate::{AtomMapping, FlagTerms, PeerFlags, ResolverId};
 
 /// How much is said about one connection. The order is from silence to everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,11 +109,19 @@ pub struct LinkPolicy {
     pub route: Option<Arc<str>>,
     /// Who gave the address, if somebody was asked for it.
     pub resolver: Option<ResolverId>,
+    /// What names are called there.
+    pub mapping: Option<Arc<AtomMapping>>,
 }
 
 impl Default for LinkPolicy {
     /// Every flag offered, the level `info`, no route.
     fn default() -> Self {
-        Self { flags: PeerFlags::ALL.into(), log_level: LogLevel::default(), route: None, resolver: None }
+        Self {
+            flags: PeerFlags::ALL.into(),
+            log_level: LogLevel::default(),
+            route: None,
+            resolver: None,
+            mapping: None,
+        }
     }
 }

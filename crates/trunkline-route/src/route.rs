@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    Address, Cookie, Endpoint, EndpointError, EndpointOverride, Flag, FlagPolicy, Host, LinkPolicy, LogLevel, NodeName,
-    PeerFlags, Reconnect, ResolverId, TlsProfileId, Version,
+    Address, AtomMapping, Cookie, Endpoint, EndpointError, EndpointOverride, Flag, FlagPolicy, Host, LinkPolicy,
+    LogLevel, NodeName, PeerFlags, Reconnect, ResolverId, TlsProfileId, Version,
 };
 
 /// The weight of a route that names none. Higher is tried earlier.
@@ -151,6 +151,7 @@ struct RoutePolicy {
     log_level: Option<LogLevel>,
     reconnect: Option<Reconnect>,
     failback: Option<Duration>,
+    mapping: Option<Arc<AtomMapping>>,
 }
 
 impl NetworkRoute {
@@ -236,6 +237,11 @@ impl NetworkRoute {
         self.policy.failback
     }
 
+    /// What names are called on its connections.
+    pub fn atom_mapping(&self) -> Option<&AtomMapping> {
+        self.policy.mapping.as_deref()
+    }
+
     /// What holds for its connections, whoever dials. The pattern is the table's to add.
     pub fn link_policy(&self, defaults: &Defaults) -> LinkPolicy {
         self.policy.link_policy(defaults)
@@ -318,6 +324,7 @@ impl RoutePolicy {
         LinkPolicy {
             flags: self.flags.terms(defaults.flags),
             log_level: self.log_level.unwrap_or(defaults.log_level),
+            mapping: self.mapping.clone(),
             ..LinkPolicy::default()
         }
     }
@@ -396,6 +403,12 @@ impl<S> NetworkRouteBuilder<S> {
     /// than 1 ms. Default: a connection stays where it is until it goes down.
     pub fn failback(mut self, hold: Duration) -> Self {
         self.route.policy.failback = Some(hold.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// Call names something else on its connections: those of services and senders, and atoms in terms, at any depth.
+    pub fn atom_mapping(mut self, mapping: AtomMapping) -> Self {
+        self.route.policy.mapping = (!mapping.is_empty()).then(|| Arc::new(mapping));
         self
     }
 

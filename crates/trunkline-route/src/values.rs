@@ -113,6 +113,10 @@ impl NetworkRoute {
             value("log_level", policy.log_level, route_or_node(self.log_level().is_some())),
             value("reconnect", reconnect, route_or_node(self.reconnect().is_some())),
         ];
+        values.extend(self.atom_mapping().map(|mapping| {
+            let pairs: Vec<_> = mapping.iter().map(|(local, peer)| format!("{local} → {peer}")).collect();
+            value("atom_mapping", pairs.join(", "), ValueFrom::Route)
+        }));
         values.extend(self.failback().map(|hold| value("failback", format_args!("{hold:?}"), ValueFrom::Route)));
         values
     }

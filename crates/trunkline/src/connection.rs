@@ -10,6 +10,7 @@ use trunkline_dial::pair::LinkId;
 use trunkline_link::handshake::CloseCode;
 use trunkline_link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};
 use trunkline_route::{NodeName, TlsMode};
+use trunkline_term::Term;
 
 /// The place a connection's link has, also while one link takes over from another.
 pub(crate) struct Slot {
@@ -189,10 +190,40 @@ impl Connection {
     /// # Errors
     /// [`CallError`] says whether the service may have seen the call.
     pub async fn call(&self, to: &str, from: &str, body: &[u8], deadline: Duration) -> Result<Bytes, CallError> {
+        self.calling(deadline, |link| async move { link.call(to, from, body, deadline).await }).await
+    }
+
+    /// As [`Connection::send`]; the body is a term, whose atoms this connection's mapping replaces.
+    ///
+    /// # Errors
+    /// As [`Connection::send`], and `BadTerm` when the term is over 64 levels deep or of over 262,144 terms.
+    pub async fn send_term(&self, to: &str, from: &str, term: &Term) -> Result<(), SendError> {
+        loop {
+            let link = self.link();
+            match link.send_term(to, from, term).await {
+                Err(SendError::Draining) => self.settle(&link).await?,
+                result => return result,
+            }
+        }
+    }
+
+    /// As [`Connection::call`], with terms both ways.
+    ///
+    /// # Errors
+    /// As [`Connection::call`], and `BadTerm` and `PlainAnswer` when the answer is no term that can be read.
+    pub async fn call_term(&self, to: &str, from: &str, term: &Term, deadline: Duration) -> Result<Term, CallError> {
+        self.calling(deadline, |link| async move { link.call_term(to, from, term, deadline).await }).await
+    }
+
+    async fn calling<T, F: Future<Output = Result<T, CallError>>>(
+        &self,
+        deadline: Duration,
+        call: impl Fn(Arc<Link>) -> F,
+    ) -> Result<T, CallError> {
         let whole = async {
             loop {
                 let link = self.link();
-                match link.call(to, from, body, deadline).await {
+                match call(link.clone()).await {
                     Err(CallError::NotSent(SendError::Draining)) => self.settle(&link).await?,
                     result => return result,
                 }

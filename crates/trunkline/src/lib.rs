@@ -67,10 +67,12 @@ pub use trunkline_link::{Issued, LabAuthority};
 pub use trunkline_matcher::{AccessPattern, PatternError};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
-    Address, Cookie, Cookies, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Flag, FlagPolicy, Host, LinkPolicy,
-    LogLevel, NameError, NetworkRoute, NodeName, Origin, PeerFlags, Reconnect, ResolverId, RouteValue, Source, TlsMode,
-    TlsProfileId, ValueFrom, Version,
+    Address, AtomMapping, Cookie, Cookies, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Flag, FlagPolicy,
+    Host, LinkPolicy, LogLevel, MappingError, NameError, NetworkRoute, NodeName, Origin, PeerFlags, Reconnect,
+    ResolverId, RouteValue, Source, TlsMode, TlsProfileId, ValueFrom, Version,
 };
+pub use trunkline_term as term;
+pub use trunkline_term::{Term, TermError};
 
 /// A name no service can have. A call to it is answered `NoService` by any node that lives: that is a ping.
 pub const PING_SERVICE: &str = "$ping";

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
-use trunkline::{CONNECTION_TARGET, LogLevel};
+use trunkline::{AtomMapping, CONNECTION_TARGET, LinkCallError, LogLevel, Term};
 use trunkline_tests::support::*;
 
 /// Lines as an operator's subscriber writes them.
@@ -101,4 +101,33 @@ async fn c13_one_connection_traces_while_the_others_stay_quiet() {
 
     let all = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert!(!all.contains("the body of"), "what is sent is nobody's business");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn c12_a_name_that_the_peer_takes_for_another_one_is_warned_of_once() {
+    let lines = Lines::default();
+    let filter = EnvFilter::new(format!("info,{CONNECTION_TARGET}=trace"));
+    let subscriber = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(lines.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let db = start(listener("db@127.0.0.1").log_level(LogLevel::Off)).await;
+    let mapping = AtomMapping::new([("process_manager", "proc_mgr")]).unwrap();
+    let app = start(dialer("app@127.0.0.1").route("^db@", route_to(&db).atom_mapping(mapping), 1)).await;
+    let connection = soon(app.connect("db@127.0.0.1")).await.unwrap();
+    let warnings =
+        || lines.about("db@127.0.0.1").into_iter().filter(|line| line["level"] == "WARN").collect::<Vec<_>>();
+
+    soon(connection.send_term("process_manager", "", &Term::atom("process_manager").unwrap())).await.unwrap();
+    assert_eq!(warnings(), [] as [Value; 0], "what is mapped is clear");
+    for _ in 0..2 {
+        soon(connection.send_term("in", "", &Term::list([Term::atom("proc_mgr").unwrap()]))).await.unwrap();
+        soon(connection.send("proc_mgr", "proc_mgr", b"")).await.unwrap();
+    }
+    let lives = soon(connection.call("nobody", "process_manager", b"", Duration::from_secs(20))).await;
+    assert_eq!(lives, Err(LinkCallError::NoService), "both names went out as one");
+    let warned = warnings();
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert_eq!(
+        (&warned[0]["fields"]["name"], &warned[0]["fields"]["other"]),
+        (&"proc_mgr".into(), &"process_manager".into())
+    );
 }

@@ -1,5 +1,7 @@
 //! What `examples/` shows is run as it stands there.
 
+#[path = "../../../examples/atom_mapping.rs"]
+mod atom_mapping;
 #[path = "../../../examples/certificates.rs"]
 mod certificates;
 #[path = "../../../examples/flags.rs"]
@@ -34,4 +36,9 @@ fn the_example_of_a_standby_runs() {
 #[test]
 fn the_example_of_flags_runs() {
     flags::main().unwrap();
+}
+
+#[test]
+fn the_example_of_an_atom_mapping_runs() {
+    atom_mapping::main().unwrap();
 }

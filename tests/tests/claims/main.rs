@@ -6,6 +6,7 @@ mod b_table;
 mod c_certificates;
 mod c_flags;
 mod c_log;
+mod c_mapping;
 mod c_resolver;
 mod c_route;
 mod canary;

@@ -282,6 +282,32 @@ fn a_drained_route_gives_its_connections_to_the_next() {
 }
 
 #[test]
+fn a_route_calls_names_something_else_and_says_so() {
+    let dir = Dir::new();
+    let db = dir.node(&dir.config("db", "  listen: [{ port: 0 }]\n"), &["--answer", "proc_mgr=db"]);
+    let port = db.ready["listening"][0].as_str().unwrap().rsplit_once(':').unwrap().1.to_owned();
+    let app = dir.node(&dir.config("app", ""), &[]);
+    let add = ["routes", "add", "--admin", app.admin(), "^db@", "--host", "127.0.0.1", "--port", &port, "--save"];
+    dir.run(&[&add[..], &["--atom", "a=x", "--atom", "b=x"]].concat()).refused(&["atom_mapping", "would both become"]);
+    dir.run(&[&add[..], &["--atom", "a=x", "--atom", "a=y"]].concat()).refused(&["--atom a=…", "keep one"]);
+    dir.run(&[&add[..], &["--atom", "a"]].concat()).exits(2);
+    dir.ok(&[&add[..], &["--atom", "process_manager=proc_mgr"]].concat());
+    let said = dir.ok(&["call", "--admin", app.admin(), "db@127.0.0.1", "process_manager", ""]).stdout;
+    assert_eq!(said.trim(), "db");
+    let listed = dir.json(&["routes", "list", "--admin", app.admin()]);
+    assert_eq!(listed[0]["atom_mapping"], serde_json::json!({ "process_manager": "proc_mgr" }));
+    assert!(dir.ok(&["routes", "list", "--admin", app.admin()]).stdout.contains("process_manager=proc_mgr"));
+    assert!(
+        dir.read("app.yaml").contains(r#"atom_mapping: { "process_manager": "proc_mgr" }"#),
+        "{}",
+        dir.read("app.yaml")
+    );
+    dir.ok(&["check", "app.yaml"]);
+    let steps = dir.ok(&["explain", "--admin", app.admin(), "db@127.0.0.1"]).stdout;
+    assert!(steps.contains("process_manager → proc_mgr"), "{steps}");
+}
+
+#[test]
 fn explain_says_where_each_value_comes_from() {
     let dir = Dir::new();
     let rest = "registrars:\n  far: { kind: embedded, host: 192.0.2.1 }\nroutes:\n  - { match: '^db@', weight: 200, host: 127.0.0.1, \

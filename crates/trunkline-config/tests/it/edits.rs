@@ -126,6 +126,7 @@ fn entries() -> impl Strategy<Value = RouteEntry> {
     let flag = || prop::sample::select(Flag::ALL).prop_map(|flag| flag.to_string());
     let flags = (prop::collection::vec(text(), 0..3), prop::collection::btree_map(flag(), any::<bool>(), 0..3))
         .prop_map(|(require, set)| FlagsEntry { require, set });
+    let names = prop::collection::btree_map(text(), text(), 1..3);
     (
         text(),
         any::<Option<i64>>(),
@@ -136,17 +137,21 @@ fn entries() -> impl Strategy<Value = RouteEntry> {
         proptest::option::of(over),
         proptest::option::of(flags),
         proptest::option::of(text()),
+        proptest::option::of(names),
     )
-        .prop_map(|(pattern, weight, host, port, tls, cookie_file, overrides, flags, log_level)| RouteEntry {
-            weight,
-            host,
-            port,
-            tls,
-            cookie_file,
-            overrides,
-            flags,
-            log_level,
-            ..RouteEntry::new(format!("new {pattern}"))
+        .prop_map(|(pattern, weight, host, port, tls, cookie_file, overrides, flags, log_level, atom_mapping)| {
+            RouteEntry {
+                weight,
+                host,
+                port,
+                tls,
+                cookie_file,
+                overrides,
+                flags,
+                log_level,
+                atom_mapping,
+                ..RouteEntry::new(format!("new {pattern}"))
+            }
         })
 }
 

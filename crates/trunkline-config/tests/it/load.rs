@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use trunkline_config::{AdminConfig, Config, Layers, RegistrarConfig, example};
-use trunkline_route::{Fallback, Flag, NodeName, PeerFlags, Reconnect, Version};
+use trunkline_route::{AtomMapping, Fallback, Flag, NodeName, PeerFlags, Reconnect, Version};
 
 use super::{Dir, SECRET, refused};
 
@@ -77,7 +77,8 @@ peers:
   - { match: "billing@partner\\..*", cookie_file: cookie }
 routes:
   - { match: a, port: 1, tls: true, tls_profile: partner, insecure_skip_verify: true, handshake: TLK/1,
-      cookie_file: cookie, weight: -5, fallback: never, flags: { priorities: false, require: [fragmentation] } }
+      cookie_file: cookie, weight: -5, fallback: never, flags: { priorities: false, require: [fragmentation] },
+      atom_mapping: { process_manager: proc_mgr } }
   - { match: b, resolver: embedded, override: { host: h, port: 2, tls: true, handshake: TLK/1 } }
 "#,
         )
@@ -100,6 +101,8 @@ routes:
     let fragmentation = PeerFlags::NONE.with(Flag::Fragmentation, true);
     assert_eq!((terms.offered.has(Flag::Priorities), terms.required), (false, fragmentation));
     assert_eq!(terms.offered, node.flags.with(Flag::Priorities, false).with(Flag::Fragmentation, true));
+    let mapping = AtomMapping::new([("process_manager", "proc_mgr")]).unwrap();
+    assert_eq!(config.routes[0].route.atom_mapping(), Some(&mapping));
     assert_eq!(config.routes[1].route.tls(), Some(true));
     let shown = format!("{config:?}");
     assert!(!shown.contains("canary") && !shown.contains("0123456789abcdef"), "{shown}");
@@ -118,6 +121,21 @@ fn flags_that_are_none_or_contradict_are_refused() {
         refused(dir.with(&format!("routes: [{{ match: a, port: 1, flags: {flags} }}]\n")), parts);
     }
     refused(dir.node("  flags: { prioritys: true }\n"), &["node.flags.prioritys", "did you mean `priorities`?"]);
+}
+
+#[test]
+fn names_that_cannot_be_mapped_are_refused() {
+    let dir = Dir::new();
+    let long = format!("{{ a: {} }}", "x".repeat(256));
+    for (mapping, parts) in [
+        ("{ a: x, b: x }", &["routes[0].atom_mapping", "\"a\" and \"b\" would both become \"x\""][..]),
+        ("{ a: 7 }", &["routes[0].atom_mapping.a", "expected a name", "in quotes"]),
+        ("{ a: '' }", &["routes[0].atom_mapping", "1 to 255 bytes"]),
+        (&long, &["routes[0].atom_mapping", "has 256"]),
+        ("[a]", &["routes[0].atom_mapping", "expected a mapping"]),
+    ] {
+        refused(dir.with(&format!("routes: [{{ match: a, port: 1, atom_mapping: {mapping} }}]\n")), parts);
+    }
 }
 
 #[test]

@@ -7,16 +7,40 @@ use super::{Class, Credit, MAX_NAMES, Status, Window, cost};
 use crate::frame::{self, Flow, Header, ProtocolError};
 use crate::handshake::CloseCode;
 
+/// What the flags of a message say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct How {
+    /// It went ahead of others.
+    pub high: bool,
+    /// Its body is a term.
+    pub term: bool,
+}
+
+impl How {
+    /// Ahead of others.
+    pub const HIGH: Self = Self { high: true, term: false };
+    /// A term.
+    pub const TERM: Self = Self { high: false, term: true };
+
+    pub(super) fn flags(self) -> u8 {
+        (if self.high { frame::FLAG_HIGH } else { 0 }) | (if self.term { frame::FLAG_TERM } else { 0 })
+    }
+
+    fn of(flags: u8) -> Self {
+        Self { high: flags & frame::FLAG_HIGH != 0, term: flags & frame::FLAG_TERM != 0 }
+    }
+}
+
 /// Where decoded frames go. Names are ids that [`Sink::bind`] introduced; 0 is nobody.
 pub trait Sink {
     /// The peer bound an id to a name.
     fn bind(&mut self, id: u16, name: &str);
     /// A message.
-    fn message(&mut self, to: u16, from: u16, body: &[u8], high: bool);
+    fn message(&mut self, to: u16, from: u16, body: &[u8], how: How);
     /// A call, to be answered by its id.
-    fn call(&mut self, id: u32, to: u16, from: u16, deadline_ms: u32, body: &[u8]);
+    fn call(&mut self, id: u32, to: u16, from: u16, deadline_ms: u32, body: &[u8], how: How);
     /// The answer to one of our calls.
-    fn reply(&mut self, id: u32, status: Status, body: &[u8]);
+    fn reply(&mut self, id: u32, status: Status, body: &[u8], how: How);
     /// Credit for a class of the link.
     fn credit(&mut self, class: Class, bytes: u32);
     /// Credit for a mailbox, by the id we bound.
@@ -52,12 +76,13 @@ pub struct Inbound {
 struct Partial {
     total: usize,
     kind: Kind,
+    how: How,
     body: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    Send { to: u16, from: u16, high: bool },
+    Send { to: u16, from: u16 },
     Call { id: u32, to: u16, from: u16, deadline_ms: u32 },
     Reply { id: u32, status: Status },
 }
@@ -111,7 +136,7 @@ impl Inbound {
                 let flags = self.flags(&mut p, self.allowed)?;
                 let from = p.try_get_u16().map_err(|_| CUT)?;
                 let to = u16::try_from(header.id).map_err(|_| ProtocolError("a name id is out of range"))?;
-                self.begin(Kind::Send { to, from, high: flags & frame::FLAG_HIGH != 0 }, flags, p, sink)?;
+                self.begin(Kind::Send { to, from }, flags, p, sink)?;
             }
             frame::CALL => {
                 let flags = self.flags(&mut p, 0)?;
@@ -177,7 +202,7 @@ impl Inbound {
 
     fn flags(&self, p: &mut &[u8], allowed: u8) -> Result<u8, ProtocolError> {
         let flags = p.try_get_u8().map_err(|_| CUT)?;
-        if flags & !(allowed | self.fragments) != 0 {
+        if flags & !(allowed | self.fragments | frame::FLAG_TERM) != 0 {
             return Err(ProtocolError("a flag is set that is reserved or was not agreed on"));
         }
         Ok(flags)
@@ -187,7 +212,7 @@ impl Inbound {
     fn begin(&mut self, kind: Kind, flags: u8, mut p: &[u8], sink: &mut impl Sink) -> Result<(), ProtocolError> {
         if flags & frame::FLAG_FRAGMENT == 0 {
             self.charge(kind, p.len())?;
-            deliver(kind, p, sink);
+            deliver(kind, How::of(flags), p, sink);
             return Ok(());
         }
         let total = p.try_get_u32().map_err(|_| CUT)? as usize;
@@ -195,12 +220,13 @@ impl Inbound {
             return Err(ProtocolError("a fragmented message is not longer than its first piece"));
         }
         self.charge(kind, total)?;
-        let partial = &mut self.partial[lane(kind)];
+        let how = How::of(flags);
+        let partial = &mut self.partial[usize::from(how.high)];
         if partial.is_some() {
             return Err(ProtocolError("a message begins inside another one"));
         }
         // Not `with_capacity(total)`: memory follows the bytes that arrived, not a claim.
-        *partial = Some(Partial { total, kind, body: p.to_vec() });
+        *partial = Some(Partial { total, kind, how, body: p.to_vec() });
         Ok(())
     }
 
@@ -212,7 +238,7 @@ impl Inbound {
             return Err(ProtocolError("fragments do not add up"));
         }
         if partial.body.len() == partial.total {
-            deliver(partial.kind, &partial.body, sink);
+            deliver(partial.kind, partial.how, &partial.body, sink);
         } else {
             *slot = Some(partial);
         }
@@ -245,16 +271,12 @@ impl Inbound {
     }
 }
 
-fn lane(kind: Kind) -> usize {
-    matches!(kind, Kind::Send { high: true, .. }).into()
-}
-
 #[inline]
-fn deliver(kind: Kind, body: &[u8], sink: &mut impl Sink) {
+fn deliver(kind: Kind, how: How, body: &[u8], sink: &mut impl Sink) {
     match kind {
-        Kind::Send { to, from, high } => sink.message(to, from, body, high),
-        Kind::Call { id, to, from, deadline_ms } => sink.call(id, to, from, deadline_ms, body),
-        Kind::Reply { id, status } => sink.reply(id, status, body),
+        Kind::Send { to, from } => sink.message(to, from, body, how),
+        Kind::Call { id, to, from, deadline_ms } => sink.call(id, to, from, deadline_ms, body, how),
+        Kind::Reply { id, status } => sink.reply(id, status, body, how),
     }
 }
 

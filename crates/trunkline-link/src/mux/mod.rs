@@ -11,7 +11,7 @@ mod outbox;
 mod tests;
 
 pub(crate) use inbound::Keeper;
-pub use inbound::{Inbound, Sink};
+pub use inbound::{How, Inbound, Sink};
 pub use outbox::{Outbox, Refused};
 
 /// Names one direction of a link may bind: what bounds the mailboxes, each with a window, that a peer can fill.

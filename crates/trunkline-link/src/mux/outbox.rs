@@ -2,9 +2,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
-use trunkline_route::{Flag, PeerFlags};
+use trunkline_route::{AtomMapping, Flag, PeerFlags};
 
-use super::{Class, Credit, MAX_NAMES, Status, Window, cost};
+use super::{Class, Credit, How, MAX_NAMES, Status, Window, cost};
 use crate::frame::{self, Header, MAX_PIECE};
 
 /// The most bytes of a chunk: two full TLS records, so that none goes out nearly empty. The writer takes chunk by
@@ -52,7 +52,8 @@ pub struct Outbox {
     link_credit: [Credit; 2],
     window: Window,
     flags: PeerFlags,
-    waiting_replies: VecDeque<(u32, Status, Bytes)>,
+    waiting_replies: VecDeque<(u32, Status, Bytes, How)>,
+    mapping: Option<Arc<AtomMapping>>,
     /// What they cost.
     waiting_cost: u64,
     draining: bool,
@@ -77,8 +78,8 @@ impl Lane {
 }
 
 impl Outbox {
-    /// An outbox towards a peer that announced this window, on a link with these flags.
-    pub fn new(mut window: Window, flags: PeerFlags) -> Self {
+    /// An outbox towards a peer that announced this window, on a link with these flags, that calls names what the mapping says.
+    pub fn new(mut window: Window, flags: PeerFlags, mapping: Option<Arc<AtomMapping>>) -> Self {
         if !flags.has(Flag::Fragmentation) {
             window.max_message = window.max_message.min(MAX_PIECE);
         }
@@ -94,6 +95,7 @@ impl Outbox {
             link_credit: [Credit::new(window.link); 2],
             window,
             waiting_replies: VecDeque::new(),
+            mapping,
             waiting_cost: 0,
             draining: false,
             taken: Vec::new(),
@@ -133,13 +135,12 @@ impl Outbox {
     ///
     /// # Errors
     /// [`Refused`] says why; nothing was queued and no credit taken.
-    pub fn send(&mut self, to: &str, from: &str, body: &[u8], high: bool) -> Result<(), Refused> {
-        if high && !self.flags.has(Flag::Priorities) {
+    pub fn send(&mut self, to: &str, from: &str, body: &[u8], how: How) -> Result<(), Refused> {
+        if how.high && !self.flags.has(Flag::Priorities) {
             return Err(Refused::Unsupported(Flag::Priorities));
         }
         let (to, from) = self.admit(to, from, body.len())?;
-        let flags = if high { frame::FLAG_HIGH } else { 0 };
-        self.message(frame::SEND, to.into(), flags, high, body, |out| out.put_u16(from));
+        self.message(frame::SEND, to.into(), how, body, |out| out.put_u16(from));
         Ok(())
     }
 
@@ -147,9 +148,17 @@ impl Outbox {
     ///
     /// # Errors
     /// As [`Outbox::send`].
-    pub fn call(&mut self, id: u32, to: &str, from: &str, deadline_ms: u32, body: &[u8]) -> Result<(), Refused> {
+    pub fn call(
+        &mut self,
+        id: u32,
+        to: &str,
+        from: &str,
+        deadline_ms: u32,
+        body: &[u8],
+        how: How,
+    ) -> Result<(), Refused> {
         let (to, from) = self.admit(to, from, body.len())?;
-        self.message(frame::CALL, id, 0, false, body, |out| {
+        self.message(frame::CALL, id, how, body, |out| {
             out.put_u16(to);
             out.put_u16(from);
             out.put_u32(deadline_ms);
@@ -159,22 +168,22 @@ impl Outbox {
 
     /// Queues an answer; without credit it is kept and queued when credit arrives. Each answers one call that took
     /// credit of its own, and whoever grants that credit stops while [`Outbox::is_backlogged`].
-    pub fn reply(&mut self, id: u32, status: Status, body: Bytes) {
+    pub fn reply(&mut self, id: u32, status: Status, body: Bytes, how: How) {
         self.waiting_cost += cost(body.len());
-        self.waiting_replies.push_back((id, status, body));
+        self.waiting_replies.push_back((id, status, body, how));
         self.flush_replies();
     }
 
     fn flush_replies(&mut self) {
-        while let Some((_, _, body)) = self.waiting_replies.front() {
+        while let Some((_, _, body, _)) = self.waiting_replies.front() {
             let credit = &mut self.link_credit[Class::Replies as usize];
             if !credit.covers(cost(body.len())) {
                 return;
             }
             credit.spend(cost(body.len()));
-            let Some((id, status, body)) = self.waiting_replies.pop_front() else { return };
+            let Some((id, status, body, how)) = self.waiting_replies.pop_front() else { return };
             self.waiting_cost -= cost(body.len());
-            self.message(frame::REPLY, id, 0, false, &body, |out| out.put_u8(status.to_byte()));
+            self.message(frame::REPLY, id, how, &body, |out| out.put_u8(status.to_byte()));
         }
     }
 
@@ -218,15 +227,24 @@ impl Outbox {
         if self.names.len() >= MAX_NAMES {
             return Err(Refused::TooManyNames);
         }
+        let mapping = self.mapping.as_deref();
+        if let Some(&id) = mapping.and_then(|mapping| mapping.same_to_peer(name)).and_then(|same| self.names.get(same))
+        {
+            // No name is bound twice.
+            self.names.insert(name.into(), id);
+            return Ok(id);
+        }
         let id = self.mailbox_credit.len() as u16;
         self.mailbox_credit.push(Credit::new(self.window.mailbox));
         self.names.insert(name.into(), id);
         // Control goes ahead of every message, so the binding is known before it is used.
-        frame::put(&mut self.control, frame::NAME, id.into(), name.as_bytes());
+        let wire = mapping.and_then(|mapping| mapping.to_peer(name));
+        frame::put(&mut self.control, frame::NAME, id.into(), wire.map_or(name, |wire| wire).as_bytes());
         Ok(id)
     }
 
-    fn message(&mut self, kind: u8, id: u32, flags: u8, high: bool, body: &[u8], head: impl FnOnce(&mut Vec<u8>)) {
+    fn message(&mut self, kind: u8, id: u32, how: How, body: &[u8], head: impl FnOnce(&mut Vec<u8>)) {
+        let (high, flags) = (how.high, how.flags());
         let lane = if high { &mut self.high } else { &mut self.normal };
         let (first, rest) = body.split_at(body.len().min(MAX_PIECE));
         let out = lane.tail(MAX_HEAD + first.len(), &mut self.spare);

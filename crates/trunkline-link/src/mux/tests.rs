@@ -17,6 +17,7 @@ struct Seen {
     calls: Vec<(u32, String, Vec<u8>)>,
     replies: Vec<(u32, Status, Vec<u8>)>,
     grants: Vec<(Option<Class>, u32, u32)>,
+    terms: Vec<bool>,
     pongs: usize,
     closed: Option<(CloseCode, String)>,
     gone: bool,
@@ -26,14 +27,17 @@ impl Sink for Seen {
     fn bind(&mut self, id: u16, name: &str) {
         self.names.insert(id, name.into());
     }
-    fn message(&mut self, to: u16, from: u16, body: &[u8], high: bool) {
+    fn message(&mut self, to: u16, from: u16, body: &[u8], How { high, term }: How) {
+        self.terms.push(term);
         let from = self.names.get(&from).cloned().unwrap_or_default();
         self.messages.push((self.names[&to].clone(), from, body.to_vec(), high));
     }
-    fn call(&mut self, id: u32, to: u16, _: u16, _: u32, body: &[u8]) {
+    fn call(&mut self, id: u32, to: u16, _: u16, _: u32, body: &[u8], how: How) {
+        self.terms.push(how.term);
         self.calls.push((id, self.names[&to].clone(), body.to_vec()));
     }
-    fn reply(&mut self, id: u32, status: Status, body: &[u8]) {
+    fn reply(&mut self, id: u32, status: Status, body: &[u8], how: How) {
+        self.terms.push(how.term);
         self.replies.push((id, status, body.to_vec()));
     }
     fn credit(&mut self, class: Class, bytes: u32) {
@@ -64,7 +68,7 @@ struct Wire {
 impl Wire {
     fn new() -> Self {
         Self {
-            out: Outbox::new(WINDOW, PeerFlags::ALL),
+            out: Outbox::new(WINDOW, PeerFlags::ALL, None),
             inbound: Inbound::new(WINDOW, PeerFlags::ALL),
             decoder: Decoder::default(),
             seen: Seen::default(),
@@ -87,9 +91,9 @@ impl Wire {
 fn messages_arrive_with_their_names_and_in_order() {
     let mut wire = Wire::new();
     for n in 0..50u8 {
-        wire.out.send("sink", "source", &[n; 40], false).unwrap();
+        wire.out.send("sink", "source", &[n; 40], How::default()).unwrap();
     }
-    wire.out.send("other", "", b"", false).unwrap();
+    wire.out.send("other", "", b"", How::default()).unwrap();
     wire.pass().unwrap();
     assert_eq!(wire.seen.messages.len(), 51);
     for (n, (to, from, body, _)) in wire.seen.messages.iter().take(50).enumerate() {
@@ -101,8 +105,8 @@ fn messages_arrive_with_their_names_and_in_order() {
 #[test]
 fn high_priority_and_control_overtake_what_is_queued() {
     let mut wire = Wire::new();
-    wire.out.send("a", "", b"normal", false).unwrap();
-    wire.out.send("a", "", b"high", true).unwrap();
+    wire.out.send("a", "", b"normal", How::default()).unwrap();
+    wire.out.send("a", "", b"high", How::HIGH).unwrap();
     wire.out.ping(PONG, &[0; 16]);
     wire.pass().unwrap();
     let bodies: Vec<_> = wire.seen.messages.iter().map(|m| m.2.as_slice()).collect();
@@ -113,7 +117,7 @@ fn high_priority_and_control_overtake_what_is_queued() {
 #[test]
 fn a_control_frame_waits_for_at_most_one_chunk() {
     let mut wire = Wire::new();
-    wire.out.send("a", "", &[7; 60_000], false).unwrap();
+    wire.out.send("a", "", &[7; 60_000], How::default()).unwrap();
     let names = wire.out.take().unwrap();
     let first = wire.out.take().unwrap();
     assert!(names.len() < 64 && first.len() <= 3 * MAX_PIECE);
@@ -126,9 +130,9 @@ fn a_control_frame_waits_for_at_most_one_chunk() {
 fn large_messages_are_cut_and_joined() {
     let mut wire = Wire::new();
     let body: Vec<u8> = (0..60_000u32).map(|n| n as u8).collect();
-    wire.out.send("a", "", &body, false).unwrap();
-    wire.out.call(9, "a", "", 1000, &body[..MAX_PIECE + 1]).unwrap();
-    wire.out.reply(3, Status::Ok, Bytes::from(body[..MAX_PIECE].to_vec()));
+    wire.out.send("a", "", &body, How::default()).unwrap();
+    wire.out.call(9, "a", "", 1000, &body[..MAX_PIECE + 1], How::default()).unwrap();
+    wire.out.reply(3, Status::Ok, Bytes::from(body[..MAX_PIECE].to_vec()), How::default());
     wire.pass().unwrap();
     assert_eq!(wire.seen.messages[0].2, body);
     assert_eq!(wire.seen.calls[0], (9, "a".into(), body[..MAX_PIECE + 1].to_vec()));
@@ -138,7 +142,7 @@ fn large_messages_are_cut_and_joined() {
 #[test]
 fn a_message_over_the_limit_is_refused_before_anything_is_sent() {
     let mut wire = Wire::new();
-    assert_eq!(wire.out.send("a", "", &[0; 60_001], false), Err(Refused::TooLarge { limit: 60_000 }));
+    assert_eq!(wire.out.send("a", "", &[0; 60_001], How::default()), Err(Refused::TooLarge { limit: 60_000 }));
     assert!(wire.out.is_empty());
 }
 
@@ -146,7 +150,7 @@ fn a_message_over_the_limit_is_refused_before_anything_is_sent() {
 fn one_unread_mailbox_stops_its_senders_and_nobody_else() {
     let mut wire = Wire::new();
     let mut sent = 0;
-    while wire.out.send("stuck", "", &[0; 10_000], false).is_ok() {
+    while wire.out.send("stuck", "", &[0; 10_000], How::default()).is_ok() {
         sent += 1;
         wire.pass().unwrap();
         // The link's credit comes back on entry to the mailbox, the mailbox's does not.
@@ -154,29 +158,32 @@ fn one_unread_mailbox_stops_its_senders_and_nobody_else() {
         wire.out.credit(Class::Messages, 10_064);
     }
     assert_eq!(sent, 9);
-    wire.out.send("free", "", &[0; 10_000], false).unwrap();
+    wire.out.send("free", "", &[0; 10_000], How::default()).unwrap();
     wire.out.credit_mailbox(1, 20_000);
     wire.inbound.granted_mailbox(1, 20_000);
-    wire.out.send("stuck", "", &[0; 10_000], false).unwrap();
+    wire.out.send("stuck", "", &[0; 10_000], How::default()).unwrap();
     wire.pass().unwrap();
 }
 
 #[test]
 fn a_quarter_of_the_window_not_granted_back_does_not_stop_the_largest_message() {
     let window = Window { link: 80_000, mailbox: 60_000, max_message: 60_000 };
-    let mut wire =
-        Wire { out: Outbox::new(window, PeerFlags::ALL), inbound: Inbound::new(window, PeerFlags::ALL), ..Wire::new() };
+    let mut wire = Wire {
+        out: Outbox::new(window, PeerFlags::ALL, None),
+        inbound: Inbound::new(window, PeerFlags::ALL),
+        ..Wire::new()
+    };
     // Both ends stay below the quarter at which credit goes back.
-    wire.out.send("a", "", &[0; 14_000], false).unwrap();
-    wire.out.send("a", "", &[0; 60_000], false).unwrap();
-    assert_eq!(wire.out.send("a", "", b"", false), Err(Refused::Full));
+    wire.out.send("a", "", &[0; 14_000], How::default()).unwrap();
+    wire.out.send("a", "", &[0; 60_000], How::default()).unwrap();
+    assert_eq!(wire.out.send("a", "", b"", How::default()), Err(Refused::Full));
     wire.pass().unwrap();
     wire.inbound.granted(Class::Messages, 74_128);
     wire.out.credit(Class::Messages, 74_128);
     wire.inbound.granted_mailbox(1, 74_128);
     wire.out.credit_mailbox(1, 74_128);
-    wire.out.send("a", "", &[0; 50_000], false).unwrap();
-    assert_eq!(wire.out.send("a", "", &[0; 10_000], false), Err(Refused::Full));
+    wire.out.send("a", "", &[0; 50_000], How::default()).unwrap();
+    assert_eq!(wire.out.send("a", "", &[0; 10_000], How::default()), Err(Refused::Full));
     wire.pass().unwrap();
     assert_eq!(wire.seen.messages.len(), 3);
 }
@@ -185,7 +192,7 @@ fn a_quarter_of_the_window_not_granted_back_does_not_stop_the_largest_message() 
 fn answers_without_credit_wait_for_it() {
     let mut wire = Wire::new();
     for id in 0..5 {
-        wire.out.reply(id, Status::Ok, Bytes::from(vec![0; 50_000]));
+        wire.out.reply(id, Status::Ok, Bytes::from(vec![0; 50_000]), How::default());
     }
     wire.pass().unwrap();
     assert_eq!(wire.seen.replies.len(), 3);
@@ -200,7 +207,7 @@ fn answers_without_credit_wait_for_it() {
 fn answers_that_wait_and_bytes_not_written_are_a_backlog() {
     let mut wire = Wire::new();
     for id in 0..5 {
-        wire.out.reply(id, Status::Ok, Bytes::from(vec![0; 50_000]));
+        wire.out.reply(id, Status::Ok, Bytes::from(vec![0; 50_000]), How::default());
     }
     assert!(wire.out.is_backlogged(2 * 50_064 + 150_000) && !wire.out.is_backlogged(400_000));
     wire.pass().unwrap();
@@ -229,10 +236,10 @@ fn a_name_is_bound_once_and_names_are_bounded() {
 #[test]
 fn going_away_comes_behind_everything_and_lets_answers_through() {
     let mut wire = Wire::new();
-    wire.out.send("a", "", b"first", false).unwrap();
+    wire.out.send("a", "", b"first", How::default()).unwrap();
     wire.out.go_away(7, "bye");
-    assert_eq!(wire.out.send("a", "", b"second", false), Err(Refused::Draining));
-    wire.out.reply(1, Status::Ok, Bytes::new());
+    assert_eq!(wire.out.send("a", "", b"second", How::default()), Err(Refused::Draining));
+    wire.out.reply(1, Status::Ok, Bytes::new(), How::default());
     wire.pass().unwrap();
     assert_eq!(wire.seen.messages.len(), 1);
     assert!(wire.seen.gone && wire.seen.replies.len() == 1);
@@ -241,7 +248,7 @@ fn going_away_comes_behind_everything_and_lets_answers_through() {
 #[test]
 fn closing_says_the_last_word() {
     let mut wire = Wire::new();
-    wire.out.send("a", "", b"dropped", false).unwrap();
+    wire.out.send("a", "", b"dropped", How::default()).unwrap();
     wire.out.close(CloseCode::Normal.to_byte(), "done");
     wire.pass().unwrap();
     assert_eq!(wire.seen.closed, Some((CloseCode::Normal, "done".into())));
@@ -299,7 +306,7 @@ proptest! {
         for (action, mailbox, size) in steps {
             match action {
                 0 | 1 => {
-                    if wire.out.send(&format!("m{mailbox}"), "", &vec![0; size], false).is_ok() {
+                    if wire.out.send(&format!("m{mailbox}"), "", &vec![0; size], How::default()).is_ok() {
                         accepted += 1;
                         *unread.entry(mailbox).or_default() += cost(size);
                     }
@@ -334,7 +341,7 @@ proptest! {
             let (to, from) = (format!("t{to}"), format!("f{from}"));
             let n = next.entry((to.clone(), from.clone())).or_default();
             let body = [n.to_be_bytes().as_slice(), &vec![0; size]].concat();
-            if wire.out.send(&to, &from, &body, false).is_ok() {
+            if wire.out.send(&to, &from, &body, How::default()).is_ok() {
                 *n += 1;
             }
         }
@@ -367,27 +374,60 @@ proptest! {
 /// A wire whose ends agreed on less than they could.
 fn without(flag: Flag) -> Wire {
     let flags = PeerFlags::ALL.with(flag, false);
-    Wire { out: Outbox::new(WINDOW, flags), inbound: Inbound::new(WINDOW, flags), ..Wire::new() }
+    Wire { out: Outbox::new(WINDOW, flags, None), inbound: Inbound::new(WINDOW, flags), ..Wire::new() }
 }
 
 #[test]
 fn what_was_not_agreed_on_is_refused_where_it_begins_and_the_rest_goes() {
     let mut wire = without(Flag::Priorities);
-    assert_eq!(wire.out.send("a", "", b"x", true), Err(Refused::Unsupported(Flag::Priorities)));
-    wire.out.send("a", "", &[0; MAX_PIECE + 1], false).unwrap();
+    assert_eq!(wire.out.send("a", "", b"x", How::HIGH), Err(Refused::Unsupported(Flag::Priorities)));
+    wire.out.send("a", "", &[0; MAX_PIECE + 1], How::default()).unwrap();
     wire.pass().unwrap();
     let mut wire = without(Flag::Fragmentation);
-    assert_eq!(wire.out.send("a", "", &[0; MAX_PIECE + 1], false), Err(Refused::TooLarge { limit: MAX_PIECE }));
-    wire.out.send("a", "", &[0; MAX_PIECE], true).unwrap();
+    assert_eq!(
+        wire.out.send("a", "", &[0; MAX_PIECE + 1], How::default()),
+        Err(Refused::TooLarge { limit: MAX_PIECE })
+    );
+    wire.out.send("a", "", &[0; MAX_PIECE], How::HIGH).unwrap();
     wire.pass().unwrap();
 }
 
 #[test]
 fn a_peer_that_uses_what_was_not_agreed_on_breaks_the_protocol() {
     for (flag, len, high) in [(Flag::Priorities, 1, true), (Flag::Fragmentation, MAX_PIECE + 1, false)] {
-        let mut wire = Wire { out: Outbox::new(WINDOW, PeerFlags::ALL), ..without(flag) };
-        wire.out.send("a", "", &vec![0; len], high).unwrap();
+        let mut wire = Wire { out: Outbox::new(WINDOW, PeerFlags::ALL, None), ..without(flag) };
+        wire.out.send("a", "", &vec![0; len], How { high, term: false }).unwrap();
         let error = wire.pass().unwrap_err();
         assert!(error.0.contains("not agreed on"), "{error}");
+    }
+}
+
+#[test]
+fn a_body_is_a_term_or_not_whatever_it_is_part_of_and_however_long() {
+    for len in [3, MAX_PIECE + 1] {
+        let mut wire = Wire::new();
+        let body = vec![7; len];
+        wire.out.send("a", "", &body, How { high: true, term: true }).unwrap();
+        wire.out.send("a", "", &body, How::TERM).unwrap();
+        wire.out.call(1, "a", "", 10, &body, How::TERM).unwrap();
+        wire.out.reply(1, Status::Ok, Bytes::from(body.clone()), How::TERM);
+        wire.out.send("a", "", &body, How::default()).unwrap();
+        wire.pass().unwrap();
+        assert_eq!(wire.seen.terms, [true, true, true, true, false], "{len} bytes");
+    }
+}
+
+#[test]
+fn two_names_that_become_one_are_bound_once_in_either_order() {
+    let mapping = trunkline_route::AtomMapping::new([("a", "x"), ("s", "t"), ("t", "s")]).unwrap();
+    for order in [["a", "x"], ["x", "a"]] {
+        let out = Outbox::new(WINDOW, PeerFlags::ALL, Some(mapping.clone().into()));
+        let mut wire = Wire { out, ..Wire::new() };
+        for to in order.into_iter().chain(["s", "t"]) {
+            wire.out.send(to, "", b"", How::default()).unwrap();
+        }
+        wire.pass().unwrap();
+        let to: Vec<_> = wire.seen.messages.iter().map(|(to, ..)| to.as_str()).collect();
+        assert_eq!((to, wire.seen.names.len()), (vec!["x", "x", "t", "s"], 3));
     }
 }
