@@ -67,6 +67,13 @@ pub fn own_address() -> SocketAddr {
     socket.local_addr().expect("it is bound")
 }
 
+/// Drops a node as a crash would, and waits until its addresses are free for the next.
+pub async fn crash(node: Node) {
+    let addresses = node.listening().to_vec();
+    drop(node);
+    until(|| addresses.iter().all(|address| std::net::TcpListener::bind(address).is_ok())).await;
+}
+
 /// An address where nobody listens, another one each time.
 pub fn nobody() -> SocketAddr {
     SocketAddr::from((own_host(), 1))

@@ -66,6 +66,12 @@ pub type CredentialsFn = dyn Fn(&NodeName, &str) -> Credential + Send + Sync;
 /// One listening socket.
 pub struct Listener {
     socket: TcpListener,
+    answers: Answers,
+}
+
+/// How callers are answered. The socket is not here: its address is free as soon as nobody accepts any more, however
+/// long an answer that is under way takes to end.
+struct Answers {
     mode: Mode,
     tls: ServerTls,
     credentials: Box<CredentialsFn>,
@@ -89,7 +95,7 @@ impl Listener {
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         let gate = Arc::new(Mutex::new(Gate::new(gate)));
-        Ok(Self { socket: socket.listen(BACKLOG)?, mode, tls, credentials, gate })
+        Ok(Self { socket: socket.listen(BACKLOG)?, answers: Answers { mode, tls, credentials, gate } })
     }
 
     /// Where it listens.
@@ -107,7 +113,7 @@ impl Listener {
         F: Fn(Offered) -> D + Send + Sync + 'static,
         D: Future<Output = ()> + Send + 'static,
     {
-        let (listener, decide) = (Arc::new(self), Arc::new(decide));
+        let (socket, answers, decide) = (self.socket, Arc::new(self.answers), Arc::new(decide));
         let mut tasks = JoinSet::new();
         let mut handles = HashMap::<SlotId, AbortHandle>::new();
         loop {
@@ -118,7 +124,7 @@ impl Listener {
                     // It was evicted or it panicked, and cannot say which it was.
                     Err(_) => handles.retain(|_, handle| !handle.is_finished()),
                 },
-                accepted = listener.socket.accept() => {
+                accepted = socket.accept() => {
                     let (tcp, address) = match accepted {
                         Ok(accepted) => accepted,
                         Err(error) => {
@@ -129,12 +135,12 @@ impl Listener {
                         }
                     };
                     let now = now();
-                    let (slot, evicted) = lock(&listener.gate).admit(now.into_std(), address.ip());
+                    let (slot, evicted) = lock(&answers.gate).admit(now.into_std(), address.ip());
                     if let Some(handle) = evicted.and_then(|slot| handles.remove(&slot)) {
                         handle.abort();
                     }
                     let deadline = now + native.limits.answer;
-                    let task = handshake(native.clone(), listener.clone(), tcp, address, slot, deadline, decide.clone());
+                    let task = handshake(native.clone(), answers.clone(), tcp, address, slot, deadline, decide.clone());
                     handles.insert(slot, tasks.spawn(task));
                 }
             }
@@ -144,7 +150,7 @@ impl Listener {
 
 async fn handshake<F, D>(
     native: Arc<Native>,
-    listener: Arc<Listener>,
+    answers: Arc<Answers>,
     tcp: TcpStream,
     address: SocketAddr,
     slot: SlotId,
@@ -155,8 +161,8 @@ where
     F: Fn(Offered) -> D + Send + Sync + 'static,
     D: Future<Output = ()> + Send + 'static,
 {
-    let place = Place { gate: listener.gate.clone(), slot };
-    let answer = Box::pin(listener.answer(&native, tcp, address, slot, deadline));
+    let place = Place { gate: answers.gate.clone(), slot };
+    let answer = Box::pin(answers.answer(&native, tcp, address, slot, deadline));
     let answered = tokio::time::timeout_at(deadline, answer).await.unwrap_or(Err(AnswerError::Timeout));
     // The gate decides between a proof and an eviction that meet: who gave its place back is never aborted.
     if !place.give_back() {
@@ -202,7 +208,7 @@ impl Drop for Place {
     }
 }
 
-impl Listener {
+impl Answers {
     async fn answer(
         &self,
         native: &Native,

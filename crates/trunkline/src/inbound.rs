@@ -142,8 +142,13 @@ fn on_first_frame(node: &Arc<Inner>, from: NodeName, accepted: Arc<Accepted>) ->
     let node = Arc::downgrade(node);
     Box::new(move || {
         let (link, node) = (accepted.link.get()?, node.upgrade()?);
+        let mut hold = None;
         let switched = node.registry.confirmed(&from, link.info().id, |live, old| {
-            live.take_place(old.and_then(|(old, alive)| alive.then_some(old)));
+            let survivor = old.and_then(|(old, alive)| alive.then_some(old));
+            live.take_place(survivor);
+            // In one step with the switch: a link that comes up a moment later must find this one among its elders,
+            // and not the other way round.
+            hold = node.hold_for_elders(&from, survivor);
         });
         accepted.confirmed.notify_one();
         let Some(old) = switched else {
@@ -151,8 +156,6 @@ fn on_first_frame(node: &Arc<Inner>, from: NodeName, accepted: Arc<Accepted>) ->
             return None;
         };
         node.up(link.info(), old.as_ref());
-        let survivor = old.as_ref().filter(|(_, retire)| retire.alive).map(|(live, _)| live);
-        let hold = node.hold_for_elders(&from, survivor);
         if let Some((old, retire)) = old {
             old.retire(retire.alive);
         }

@@ -158,8 +158,8 @@ impl Inner {
             self.emit(Event::Down { peer, reason });
         }
         log_connection!(info, Info, "up", address = %info.address, role = ?info.role, tls = %info.tls, flags = %info.flags);
-        self.emit(Event::Up(info.clone()));
         self.kept.up(self, info);
+        self.emit(Event::Up(info.clone()));
     }
 
     pub(crate) fn on_down(self: &Arc<Self>, info: LinkInfo) -> DownHook {
@@ -169,8 +169,9 @@ impl Inner {
             let peer = &info.peer;
             if node.registry.down(peer, info.id) {
                 log_connection!(&info, Info, "down", %reason);
-                node.emit(Event::Down { peer: peer.clone(), reason: reason.clone() });
+                // Whoever sees the event finds it done.
                 node.kept.down(&node, peer, reason);
+                node.emit(Event::Down { peer: peer.clone(), reason: reason.clone() });
             }
             node.elder_down(&info, reason);
         })

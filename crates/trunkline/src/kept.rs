@@ -30,8 +30,9 @@ struct State {
     backoffs: HashMap<NodeName, Backoff>,
     /// By name, and by the pattern of the better route and its hold time.
     failbacks: HashMap<NodeName, HashMap<Better, Failback>>,
-    /// Names with a task that dials, or probes.
-    dialling: HashSet<NodeName>,
+    /// Names with a task that dials them, and whether they are still down against everybody's will.
+    dialling: HashMap<NodeName, bool>,
+    /// Names with a task that probes.
     probing: HashSet<NodeName>,
 }
 
@@ -53,6 +54,13 @@ fn was_meant(reason: &Down) -> bool {
     matches!(reason, Down::ClosedHere(code) | Down::ClosedByPeer { code, .. } if meant(code))
 }
 
+impl State {
+    /// Tells the task that dials this name, if there is one.
+    fn is_down(&mut self, peer: &NodeName, down: bool) -> bool {
+        self.dialling.get_mut(peer).map(|known| *known = down).is_some()
+    }
+}
+
 impl Kept {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,6 +80,7 @@ impl Kept {
         let routes = node.better_routes(info);
         let mut state = self.lock();
         state.lapsed.remove(&info.peer);
+        state.is_down(&info.peer, false);
         if let Some(backoff) = state.backoffs.get_mut(&info.peer) {
             backoff.up(now());
         }
@@ -93,23 +102,36 @@ impl Kept {
 
     /// The connection to a name went down.
     pub(crate) fn down(&self, node: &Arc<Inner>, peer: &NodeName, reason: &Down) {
-        if was_meant(reason) || node.is_shutting_down() {
-            return;
-        }
         let reconnect = node.reconnect(peer);
         let mut state = self.lock();
+        if was_meant(reason) || node.is_shutting_down() {
+            state.is_down(peer, false);
+            return;
+        }
         match reconnect {
             Reconnect::OnDemand => {}
             Reconnect::Never if state.lapsed.len() < MOST => drop(state.lapsed.insert(peer.clone())),
             Reconnect::Keep if state.backoffs.len() < MOST => {
                 state.backoffs.entry(peer.clone()).or_default();
-                if state.dialling.insert(peer.clone()) {
+                if !state.is_down(peer, true) {
+                    state.dialling.insert(peer.clone(), true);
                     drop(state);
                     node.spawn(dial_again(Arc::downgrade(node), peer.clone()));
                 }
             }
             Reconnect::Never | Reconnect::Keep => {}
         }
+    }
+
+    /// Whether the task that dials this name goes on. One that does not is forgotten in the same step, so that whoever
+    /// finds the name down afterwards begins another.
+    fn is_to_be_dialled(&self, name: &NodeName, wanted: bool) -> bool {
+        let mut state = self.lock();
+        let goes_on = wanted && state.dialling.get(name) == Some(&true);
+        if !goes_on {
+            state.dialling.remove(name);
+        }
+        goes_on
     }
 
     fn pause(&self, name: &NodeName) -> Duration {
@@ -123,16 +145,12 @@ async fn dial_again(node: Weak<Inner>, name: NodeName) {
         let Some(pause) = node.upgrade().map(|node| node.kept.pause(&name)) else { return };
         tokio::time::sleep(pause).await;
         let Some(node) = node.upgrade() else { return };
-        let wanted = node.reconnect(&name) == Reconnect::Keep && node.registry.get(&name).is_none();
+        if !node.kept.is_to_be_dialled(&name, node.reconnect(&name) == Reconnect::Keep) {
+            return;
+        }
         let again =
-            wanted && matches!(node.connect(name.clone(), Demand::default()).await, Err(ConnectError::NoRoute(_)));
-        if !again {
-            // What went down meanwhile found this task and began none.
-            node.kept.lock().dialling.remove(&name);
-            if wanted && node.registry.get(&name).is_none() && !node.is_shutting_down() {
-                node.kept.lock().dialling.insert(name.clone());
-                continue;
-            }
+            matches!(node.connect(name.clone(), Demand::default()).await, Ok(_) | Err(ConnectError::NoRoute(_)));
+        if !node.kept.is_to_be_dialled(&name, again) {
             return;
         }
     }

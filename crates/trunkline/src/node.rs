@@ -66,8 +66,8 @@ impl Drop for Handle {
 
 /// A node: it has a name, reaches other nodes by theirs, and is reached by its own.
 ///
-/// Clones share it. When the last is dropped every task and socket of the node goes at once; to let peers finish,
-/// call [`Node::shut_down`] first.
+/// Clones share it. When the last is dropped every task and socket of the node goes as soon as the runtime gets to it;
+/// to let peers finish, and to find the addresses free afterwards, call [`Node::shut_down`].
 #[derive(Clone)]
 pub struct Node {
     handle: Arc<Handle>,
@@ -421,7 +421,7 @@ impl Node {
 
     /// The connection that `send` and `call` use: one that is to stay down is not dialled for them.
     async fn in_use(&self, name: NodeName) -> Result<Connection, ConnectError> {
-        if self.inner().kept.has_lapsed(&name) {
+        if self.inner().registry.get(&name).is_none() && self.inner().kept.has_lapsed(&name) {
             return Err(ConnectError::Lapsed(name));
         }
         self.connect_by(name, Demand::default()).await

@@ -1,7 +1,7 @@
 //! How much is said about one connection.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,11 +12,22 @@ use trunkline_tests::support::*;
 
 /// Lines as an operator's subscriber writes them.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines {
+    text: Arc<Mutex<Vec<u8>>>,
+    slow: Arc<Mutex<Option<Slow>>>,
+}
+
+/// Words of a line whose writer waits for the other end to be dropped.
+type Slow = ([&'static str; 2], mpsc::Receiver<()>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.text.lock().unwrap().extend_from_slice(bytes);
+        let line = String::from_utf8_lossy(bytes);
+        let slow = self.slow.lock().unwrap().take_if(|(words, _)| words.iter().all(|word| line.contains(word)));
+        if let Some((_, until)) = slow {
+            let _ = until.recv();
+        }
         Ok(bytes.len())
     }
 
@@ -34,9 +45,16 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Lines {
+    /// Whoever says the next line with these words stops there until what this returns is dropped.
+    pub(crate) fn stop_at(&self, words: [&'static str; 2]) -> mpsc::Sender<()> {
+        let (go_on, until) = mpsc::channel();
+        *self.slow.lock().unwrap() = Some((words, until));
+        go_on
+    }
+
     /// What was said about connections to this peer.
-    fn about(&self, peer: &str) -> Vec<Value> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+    pub(crate) fn about(&self, peer: &str) -> Vec<Value> {
+        let text = String::from_utf8(self.text.lock().unwrap().clone()).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["target"] == CONNECTION_TARGET && line["fields"]["peer"] == peer).collect()
     }
@@ -52,21 +70,33 @@ fn has(said: &[String], line: &str) -> bool {
     said.iter().any(|other| other == line)
 }
 
-#[tokio::test(flavor = "current_thread")]
+/// What this process says. There is one subscriber for all threads: with one for a thread, a line that another thread
+/// comes across first counts as wanted by nobody from then on.
+pub(crate) fn lines() -> &'static Lines {
+    static LINES: OnceLock<Lines> = OnceLock::new();
+    LINES.get_or_init(|| {
+        let lines = Lines::default();
+        let filter = EnvFilter::new(format!("info,{CONNECTION_TARGET}=trace"));
+        let subscriber = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(lines.clone()).finish();
+        tracing::subscriber::set_global_default(subscriber).expect("nothing else in this process sets one");
+        // Whoever came between has found nobody.
+        tracing::callsite::rebuild_interest_cache();
+        lines
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c13_one_connection_traces_while_the_others_stay_quiet() {
-    let lines = Lines::default();
-    let filter = EnvFilter::new(format!("info,{CONNECTION_TARGET}=trace"));
-    let subscriber = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(lines.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let lines = lines();
 
     // The ends that are dialled say nothing, but for the one whose own route wants it.
     let peer = |text: &str| listener(text).log_level(LogLevel::Off);
     let (loud, quiet, mute) = (
-        start(peer("loud@h").route("^app@", route_at(nobody()).log_level(LogLevel::Debug), 1)).await,
+        start(peer("loud@h").route("^logged@", route_at(nobody()).log_level(LogLevel::Debug), 1)).await,
         start(peer("quiet@h")).await,
         start(peer("mute@h")).await,
     );
-    let app = dialer("app@127.0.0.1")
+    let app = dialer("logged@127.0.0.1")
         .route("^loud@", route_to(&loud).log_level(LogLevel::Trace), 1)
         .route("^quiet@", route_to(&quiet), 1)
         .route("^mute@", route_to(&mute).log_level(LogLevel::Off), 1);
@@ -82,6 +112,9 @@ async fn c13_one_connection_traces_while_the_others_stay_quiet() {
         soon(connection.closed()).await;
     }
 
+    for peer in ["loud@h", "quiet@h"] {
+        until(|| has(&said(&lines.about(peer)), "INFO down")).await;
+    }
     let about = lines.about("loud@h");
     let trace = said(&about);
     for line in ["INFO up", "TRACE sent", "TRACE called", "TRACE got an answer", "DEBUG going away", "INFO down"] {
@@ -92,29 +125,26 @@ async fn c13_one_connection_traces_while_the_others_stay_quiet() {
     assert!(lines.about("mute@h").is_empty());
 
     // Policy belongs to the name, so the end that was dialled says what its own route wants.
-    until(|| has(&said(&lines.about("app@127.0.0.1")), "INFO down")).await;
-    let about = lines.about("app@127.0.0.1");
-    assert!(about.iter().all(|line| line["fields"]["route"] == "^app@" && line["fields"]["link"] == *links[0]));
+    until(|| has(&said(&lines.about("logged@127.0.0.1")), "INFO down")).await;
+    let about = lines.about("logged@127.0.0.1");
+    assert!(about.iter().all(|line| line["fields"]["route"] == "^logged@" && line["fields"]["link"] == *links[0]));
     let debug = said(&about);
     assert!(has(&debug, "INFO up") && has(&debug, "DEBUG the peer goes away"), "{debug:?}");
     assert!(!debug.iter().any(|line| line.starts_with("TRACE")), "{debug:?}");
 
-    let all = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let all = String::from_utf8(lines.text.lock().unwrap().clone()).unwrap();
     assert!(!all.contains("the body of"), "what is sent is nobody's business");
 }
 
-#[tokio::test(flavor = "current_thread")]
+#[tokio::test(flavor = "multi_thread")]
 async fn c12_a_name_that_the_peer_takes_for_another_one_is_warned_of_once() {
-    let lines = Lines::default();
-    let filter = EnvFilter::new(format!("info,{CONNECTION_TARGET}=trace"));
-    let subscriber = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(lines.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let db = start(listener("db@127.0.0.1").log_level(LogLevel::Off)).await;
+    let lines = lines();
+    let db = start(listener("warned@127.0.0.1").log_level(LogLevel::Off)).await;
     let mapping = AtomMapping::new([("process_manager", "proc_mgr")]).unwrap();
-    let app = start(dialer("app@127.0.0.1").route("^db@", route_to(&db).atom_mapping(mapping), 1)).await;
-    let connection = soon(app.connect("db@127.0.0.1")).await.unwrap();
+    let app = start(dialer("app@127.0.0.1").route("^warned@", route_to(&db).atom_mapping(mapping), 1)).await;
+    let connection = soon(app.connect("warned@127.0.0.1")).await.unwrap();
     let warnings =
-        || lines.about("db@127.0.0.1").into_iter().filter(|line| line["level"] == "WARN").collect::<Vec<_>>();
+        || lines.about("warned@127.0.0.1").into_iter().filter(|line| line["level"] == "WARN").collect::<Vec<_>>();
 
     soon(connection.send_term("process_manager", "", &Term::atom("process_manager").unwrap())).await.unwrap();
     assert_eq!(warnings(), [] as [Value; 0], "what is mapped is clear");

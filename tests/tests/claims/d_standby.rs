@@ -17,7 +17,7 @@ async fn d_a_connection_that_is_kept_is_dialled_again_until_the_peer_is_back() {
     let mut events = app.events();
     soon(app.connect(DB)).await.unwrap();
     up(&mut events, DB).await;
-    drop(db);
+    crash(db).await;
     down(&mut events, DB).await;
     // It is tried while nobody is there, and found when somebody is.
     soon(async { while !matches!(events.next().await, Some(Event::AttemptFailed { .. })) {} }).await;
@@ -46,7 +46,7 @@ async fn d_a_connection_that_is_not_to_come_back_by_itself_fails_those_that_only
     let app = start(dialer("app@127.0.0.1").reconnect(Reconnect::Never).route("^db@", route_at(address), 1)).await;
     let mut events = app.events();
     soon(app.send(DB, "in", b"the first is dialled for")).await.unwrap();
-    drop(db);
+    crash(db).await;
     down(&mut events, DB).await;
     let db = start(dialer(DB).listen(address)).await;
     let lapsed = soon(app.send(DB, "in", b"x")).await;

@@ -25,6 +25,8 @@ fn the_example_of_a_resolver_runs() {
 
 #[test]
 fn the_example_of_log_levels_runs() {
+    // It takes the subscriber that is there.
+    crate::c_log::lines();
     log_level::main().unwrap();
 }
 

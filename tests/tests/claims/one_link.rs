@@ -253,3 +253,31 @@ async fn a_peer_that_restarted_is_let_in_while_the_old_link_still_looks_alive() 
     let seen = db.nodes();
     assert_eq!((seen.len(), seen[0].0.id), (1, new.info().id));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn p15_messages_keep_their_order_although_a_link_is_replaced_before_it_is_known_to_be_up() {
+    // The accepting end stops right after the first link took its place, before it reads what came with it.
+    let lines = crate::c_log::lines();
+    let go_on = lines.stop_at(["\"elder@127.0.0.1\"", "\"message\":\"up\""]);
+    let db = start(listener(DB)).await;
+    let mut inbox = db.register("in").unwrap();
+    let door = Door::to(address(&db)).await;
+    let app = dialer("elder@127.0.0.1").route("^db@", route_at(door.address), 2).route("db", route_to(&db), 1);
+    let app = start(app).await;
+    let connection = soon(app.connect(DB)).await.unwrap();
+    for n in 0..100u64 {
+        soon(connection.send("in", "", &n.to_be_bytes())).await.unwrap();
+    }
+    let ups = || lines.about("elder@127.0.0.1").iter().filter(|line| line["fields"]["message"] == "up").count();
+    until(|| ups() == 1).await;
+    let drained = soon(app.drain_route("^db@")).await.unwrap();
+    assert_eq!(drained.moved, [name(DB)]);
+    for n in 100..200u64 {
+        soon(connection.send("in", "", &n.to_be_bytes())).await.unwrap();
+    }
+    until(|| ups() == 2).await;
+    drop(go_on);
+    for n in 0..200u64 {
+        assert_eq!(soon(inbox.recv()).await.unwrap().body()[..], n.to_be_bytes());
+    }
+}

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use trunkline_link::{Native, NativeLimits, ServerTls};
+use trunkline_link::gate::GateLimits;
+use trunkline_link::handshake::{Credential, Mode};
+use trunkline_link::{CredentialsFn, Listener, Native, NativeLimits, ServerTls};
+use trunkline_route::NodeName;
 
 use crate::world::*;
 
@@ -135,4 +138,34 @@ fn any_bytes_are_survived_by_the_listener() {
         })
         .unwrap();
     runtime.block_on(async { port.link_from(&node()).await });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_free_when_nobody_listens_any_more_whatever_answer_is_under_way() {
+    let (asked, mut is_asked) = tokio::sync::mpsc::unbounded_channel();
+    let (let_answer, answer) = std::sync::mpsc::channel::<()>();
+    let answer = std::sync::Mutex::new(answer);
+    let credentials = move |_: &NodeName, _: &str| {
+        asked.send(()).unwrap();
+        // As long as the test wants: an answer is at work and cannot be cut off.
+        let _ = answer.lock().unwrap().recv();
+        Credential::Cookie(cookie(COOKIE))
+    };
+    let bind = |address: SocketAddr, credentials: Box<CredentialsFn>| {
+        let tls = ServerTls::ephemeral().unwrap();
+        Listener::bind(address, Mode::Node, tls, GateLimits::default(), credentials)
+    };
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), Box::new(credentials)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let native = Native::new(name("b@host"), NativeLimits::default());
+    let mut serving = tokio::task::JoinSet::new();
+    serving.spawn(listener.serve(native.clone(), |_| async {}));
+    let dialling = tokio::spawn(async move { dial(&node(), &attempt(native.name(), address)).await.map(drop) });
+    soon(is_asked.recv()).await.unwrap();
+
+    serving.shutdown().await;
+    let next = bind(address, Box::new(|_, _| Credential::NotAllowed));
+    drop(let_answer);
+    assert!(next.is_ok(), "{:?}", next.err());
+    dialling.abort();
 }
