@@ -1,6 +1,8 @@
-//! A term, its bytes, and the same term under other names.
+//! A term, its bytes, the same term under other names, and as a value of Rust.
 
-use trunkline_term::{Atom, Limits, Term, TermError};
+use std::collections::BTreeMap;
+
+use trunkline_term::{Atom, Limits, Term, TermError, from_term};
 
 fn main() -> Result<(), TermError> {
     let limits = Limits::default();
@@ -15,5 +17,8 @@ fn main() -> Result<(), TermError> {
     let renamed = Term::decode(&bytes, &limits)?
         .replace_atoms(&mut |atom| (atom.as_str() == "process_manager").then(|| other.clone()));
     println!("{renamed:?}");
+
+    let (service, job): (String, BTreeMap<String, serde_json::Value>) = from_term(&renamed)?;
+    println!("{service}: {job:?}");
     Ok(())
 }

@@ -43,6 +43,9 @@ pub enum TermError {
         /// How many.
         bytes: usize,
     },
+    /// A value of Rust has no such term, or a term no such value.
+    #[error("{0}")]
+    Type(String),
     /// It has something that is not taken.
     #[error("{what} is not taken in a term")]
     Unsupported {

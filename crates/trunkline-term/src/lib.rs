@@ -10,6 +10,8 @@
 //! strings), tuples, maps, pids, ports and references. Not taken: functions, and compressed terms, whose size nobody
 //! knows before it is too late.
 //!
+//! [`to_term`] and [`from_term`] turn whatever `serde` knows into terms and back.
+//!
 //! ```
 //! use trunkline_term::{Limits, Term};
 //!
@@ -20,10 +22,12 @@
 //! # Ok::<(), trunkline_term::TermError>(())
 //! ```
 
+mod bridge;
 mod codec;
 mod scan;
 mod term;
 
+pub use bridge::{from_term, to_term};
 pub use codec::TermError;
 pub use num_bigint::BigInt;
 pub use scan::Limits;

@@ -40,7 +40,7 @@ impl fmt::Debug for Atom {
     }
 }
 
-/// A finite floating-point number, in IEEE 754's total order.
+/// A finite floating-point number. The two zeros are equal, as keys of a map too.
 #[derive(Clone, Copy)]
 pub struct Float(f64);
 
@@ -72,13 +72,13 @@ impl PartialOrd for Float {
 
 impl Ord for Float {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.total_cmp(&other.0)
+        (self.0 + 0.0).total_cmp(&(other.0 + 0.0))
     }
 }
 
 impl Hash for Float {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.to_bits().hash(state);
+        (self.0 + 0.0).to_bits().hash(state);
     }
 }
 

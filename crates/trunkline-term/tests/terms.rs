@@ -1,7 +1,10 @@
 //! Terms and their bytes.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
-use trunkline_term::{Atom, BigInt, Float, Limits, Pid, Port, Reference, Term, TermError};
+use serde::{Deserialize, Serialize};
+use trunkline_term::{Atom, BigInt, Float, Limits, Pid, Port, Reference, Term, TermError, from_term, to_term};
 
 fn atoms() -> impl Strategy<Value = Atom> {
     "[a-zé_@.]{0,12}".prop_map(|text| Atom::new(text).unwrap())
@@ -154,4 +157,124 @@ fn what_lies_or_is_not_taken_is_refused_by_name() {
     assert_eq!(decode(&[131, 106, 106]), TermError::Trailing { bytes: 1 });
     assert!(matches!(decode(&[131, 119, 1, 255]), TermError::Invalid(_)), "an atom that is no UTF-8");
     assert_eq!(Atom::new("x".repeat(256)), Err(TermError::Atom { len: 256 }));
+}
+
+#[test]
+fn the_two_zeros_are_one_key() {
+    let zero = |number| Term::Float(Float::new(number).unwrap());
+    let both = Term::map([(zero(0.0), Term::from(1)), (zero(-0.0), Term::from(2))]);
+    let Term::Map(entries) = &both else { unreachable!() };
+    assert_eq!(entries.len(), 1);
+    let limits = Limits::default();
+    assert_eq!(Term::decode(&both.encode(&limits).unwrap(), &limits).unwrap(), both);
+    assert_eq!(std::collections::HashSet::from([zero(0.0), zero(-0.0)]).len(), 1);
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Job {
+    Idle,
+    Run(u64),
+    Copy(String, Option<i32>),
+    Index { tables: Vec<String>, deep: bool },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Marker;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Request {
+    name: String,
+    sign: char,
+    at: (i64, f64),
+    large: u128,
+    small: i128,
+    none: Option<u8>,
+    unit: (),
+    marker: Marker,
+    jobs: Vec<Job>,
+    by_number: BTreeMap<u16, String>,
+    bytes: Vec<u8>,
+}
+
+fn job() -> impl Strategy<Value = Job> {
+    prop_oneof![
+        Just(Job::Idle),
+        any::<u64>().prop_map(Job::Run),
+        any::<(String, Option<i32>)>().prop_map(|(path, mode)| Job::Copy(path, mode)),
+        any::<(Vec<String>, bool)>().prop_map(|(tables, deep)| Job::Index { tables, deep }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_serde_knows_becomes_a_term_and_comes_back(
+        (name, sign, at, large, small, none) in
+            any::<(String, char, (i64, i32), u128, i128, Option<u8>)>(),
+        jobs in prop::collection::vec(job(), 0..4),
+        by_number in any::<BTreeMap<u16, String>>(),
+        bytes in any::<Vec<u8>>(),
+    ) {
+        let at = (at.0, f64::from(at.1) / 7.0);
+        let request = Request { name, sign, at, large, small, none, unit: (), marker: Marker, jobs, by_number, bytes };
+        let term = to_term(&request).unwrap();
+        let over_the_wire = Term::decode(&term.encode(&Limits::default()).unwrap(), &Limits::default()).unwrap();
+        prop_assert_eq!(from_term::<Request>(&over_the_wire).unwrap(), request);
+    }
+}
+
+#[test]
+fn terms_look_as_erlang_writes_them() {
+    let atom = |text: &str| Term::atom(text).unwrap();
+    assert_eq!(
+        to_term(&(true, None::<u8>, "text", -1)).unwrap(),
+        Term::tuple([atom("true"), atom("undefined"), "text".into(), Term::from(-1)])
+    );
+    assert_eq!(to_term(&Job::Idle).unwrap(), atom("Idle"));
+    assert_eq!(to_term(&Job::Run(1)).unwrap(), Term::tuple([atom("Run"), Term::from(1)]));
+    let index = Job::Index { tables: vec![], deep: false };
+    let fields = Term::map([(atom("tables"), Term::list([])), (atom("deep"), atom("false"))]);
+    assert_eq!(to_term(&index).unwrap(), Term::tuple([atom("Index"), fields]));
+    assert_eq!(to_term(&vec![1.5f32]).unwrap(), Term::list([Term::Float(Float::new(1.5).unwrap())]));
+}
+
+#[test]
+fn what_others_write_is_read_where_it_is_clear_and_refused_where_not() {
+    let atom = |text: &str| Term::atom(text).unwrap();
+    // Atoms as text, also those that mean something elsewhere; `nil`; texts as keys; records.
+    assert_eq!(from_term::<Vec<String>>(&Term::list([atom("true"), atom("nil")])).unwrap(), ["true", "nil"]);
+    assert_eq!(from_term::<Option<u8>>(&atom("nil")).unwrap(), None);
+    let by_text = Term::map([("tables".into(), Term::list([])), ("deep".into(), atom("true"))]);
+    let index = Job::Index { tables: vec![], deep: true };
+    assert_eq!(from_term::<Job>(&Term::tuple(["Index".into(), by_text])).unwrap(), index);
+    assert_eq!(
+        from_term::<serde_json::Value>(&Term::map([("a".into(), Term::tuple([atom("b"), atom("undefined")]))]))
+            .unwrap(),
+        serde_json::json!({ "a": ["b", null] })
+    );
+
+    for (term, says) in [
+        (Term::from(300), "expected u8"),
+        (Term::tuple([Term::from(1)]), "expected u8"),
+        (Term::BitString(vec![1], 3), "a bit string has no counterpart"),
+    ] {
+        let refused = from_term::<u8>(&term).unwrap_err();
+        assert!(matches!(&refused, TermError::Type(text) if text.contains(says)), "{refused}");
+    }
+    for job in [
+        atom("Run"),
+        atom("None"),
+        Term::tuple([]),
+        Term::tuple([atom("Run"), 1.into(), 2.into()]),
+        Term::from(1),
+        Term::tuple([atom("Copy"), "a".into()]),
+        Term::tuple([atom("Copy"), "a".into(), atom("undefined"), atom("more")]),
+        Term::tuple([atom("Idle"), 1.into()]),
+    ] {
+        assert!(matches!(from_term::<Job>(&job), Err(TermError::Type(_))), "{job:?}");
+    }
+    let three = Term::tuple([1.into(), 2.into(), 3.into()]);
+    assert!(matches!(from_term::<(u8, u8)>(&three), Err(TermError::Type(_))));
+    assert!(matches!(to_term(&f64::NAN), Err(TermError::Type(text)) if text.contains("no finite number")));
+    let long = std::collections::HashMap::from([("x".repeat(256), 1)]);
+    assert!(to_term(&long).is_ok(), "a text is a binary, however long");
 }
