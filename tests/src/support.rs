@@ -318,6 +318,7 @@ pub struct Door {
     carried: Arc<AtomicUsize>,
     open: watch::Receiver<usize>,
     frozen: watch::Sender<bool>,
+    cuts: watch::Sender<()>,
     task: AbortHandle,
 }
 
@@ -343,21 +344,25 @@ impl Door {
         let accepted = Arc::new(AtomicUsize::new(0));
         let (count, open) = watch::channel(0);
         let frozen = watch::Sender::new(false);
-        let carried = Arc::new(AtomicUsize::new(0));
+        let (carried, cuts) = (Arc::new(AtomicUsize::new(0)), watch::Sender::new(()));
         let (count, freeze, counter, bytes) = (Arc::new(count), frozen.subscribe(), accepted.clone(), carried.clone());
+        let cut = cuts.clone();
         let task = tokio::spawn(async move {
             let mut passing = JoinSet::new();
             while let Ok((outside, _)) = socket.accept().await {
                 counter.fetch_add(1, Ordering::SeqCst);
                 count.send_modify(|open| *open += 1);
-                let (count, freeze, bytes) = (count.clone(), freeze.clone(), bytes.clone());
+                let (count, freeze, bytes, mut cut) = (count.clone(), freeze.clone(), bytes.clone(), cut.subscribe());
                 passing.spawn(async move {
-                    pass(outside, inside, freeze, bytes).await;
+                    tokio::select! {
+                        () = pass(outside, inside, freeze, bytes) => {}
+                        _ = cut.changed() => {}
+                    }
                     count.send_modify(|open| *open -= 1);
                 });
             }
         });
-        Self { address, accepted, carried, open, frozen, task: task.abort_handle() }
+        Self { address, accepted, carried, open, frozen, cuts, task: task.abort_handle() }
     }
 
     /// Connections accepted so far.
@@ -382,6 +387,11 @@ impl Door {
         soon(async move {
             open.wait_for(|open| *open == wanted).await.expect("the door stands");
         })
+    }
+
+    /// Ends every connection through it; what is under way is lost.
+    pub fn cut(&self) {
+        self.cuts.send_replace(());
     }
 
     /// From now on nothing passes, not even the end of a connection.

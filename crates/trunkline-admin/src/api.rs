@@ -453,6 +453,9 @@ pub struct MessageRequest {
     /// that a failed one says what it tried.
     #[serde(default = "twenty_seconds")]
     pub timeout_ms: u64,
+    /// Of a message only: succeed when it is in the service's mailbox, not when it is on its way. Default false.
+    #[serde(default)]
+    pub important: bool,
 }
 
 fn twenty_seconds() -> u64 {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use trunkline::{
-    AddError, CallError, ConnectError, LinkCallError, LinkSendError, Node, NodeName, Reloaded, RemoveError, RouteEdit,
-    SendError,
+    AddError, CallError, ConnectError, ImportantError, LinkCallError, LinkSendError, Node, NodeName, Reloaded,
+    RemoveError, RouteEdit, SendError,
 };
 use trunkline_config::{Config, EditError, Layers, RouteConfig, RouteContext, RouteEntry, edit};
 use trunkline_matcher::{RoutePattern, quoted};
@@ -134,6 +134,11 @@ fn service(text: &str) -> Result<(), OpError> {
         1..=255 => Ok(()),
         len => Err(OpError::new(Kind::Bad, format!("a service name has 1 to 255 bytes, this one has {len}"))),
     }
+}
+
+fn no_service(name: &str, service: &str) -> OpError {
+    let error = format!("{name} has no service {service:?}; `trunkline status` there lists those it has");
+    OpError::new(Kind::Unreachable, error)
 }
 
 fn bytes(body: &Body) -> Result<Vec<u8>, OpError> {
@@ -376,6 +381,18 @@ impl Operations {
     pub async fn send(&self, request: &MessageRequest) -> Result<Changed, OpError> {
         let (target, deadline, body) = (name(&request.name)?, wait(request.timeout_ms)?, bytes(&request.body)?);
         service(&request.service)?;
+        if request.important {
+            self.node.send_important(target, &request.service, body.clone(), deadline).await.map_err(|error| {
+                let (name, service) = (&request.name, &request.service);
+                match error {
+                    ImportantError::NoService => no_service(name, service),
+                    ImportantError::NotSent(error) => error.into(),
+                    error => OpError::new(Kind::Unreachable, format!("{service} at {name}: {error}")),
+                }
+            })?;
+            let (bytes, service, name) = (body.len(), &request.service, &request.name);
+            return Ok(Changed::new(format!("{bytes} bytes are in the mailbox of {service} at {name}")));
+        }
         let sent = tokio::time::timeout(deadline, self.node.send(target, &request.service, &body)).await;
         let late = |_| {
             let error = format!(
@@ -396,14 +413,14 @@ impl Operations {
     pub async fn call(&self, request: &MessageRequest) -> Result<CallReply, OpError> {
         let (target, deadline, body) = (name(&request.name)?, wait(request.timeout_ms)?, bytes(&request.body)?);
         service(&request.service)?;
+        if request.important {
+            return Err(OpError::new(Kind::Bad, "important is for messages; a call is answered or fails"));
+        }
         let began = now();
         let answer = self.node.call(&target, &request.service, &body, deadline).await.map_err(|error| {
             let (name, service) = (&request.name, &request.service);
             match error {
-                CallError::Call(LinkCallError::NoService) => OpError::new(
-                    Kind::Unreachable,
-                    format!("{name} has no service {service:?}; `trunkline status` there lists those it has"),
-                ),
+                CallError::Call(LinkCallError::NoService) => no_service(name, service),
                 CallError::Call(LinkCallError::TimedOut(_)) => OpError::new(
                     Kind::Unreachable,
                     format!(

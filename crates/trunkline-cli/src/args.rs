@@ -77,7 +77,10 @@ pub(crate) enum Command {
         at: At,
         #[command(flatten)]
         message: MessageArgs,
-        /// How long it may take until the message is on its way, connecting included.
+        /// Wait until it is in the service's mailbox, over as many connections as it takes, or say why it is not.
+        #[arg(long)]
+        important: bool,
+        /// How long it may take until the message is on its way, or in the mailbox, connecting included.
         #[arg(long, default_value = "20s", value_parser = duration)]
         wait: Duration,
     },

@@ -269,7 +269,7 @@ pub(crate) async fn ping(at: At, name: &str, wait: Duration, now: bool, output: 
     Ok(())
 }
 
-fn message(args: MessageArgs, wait: Duration) -> Result<MessageRequest, Failed> {
+fn message(args: MessageArgs, wait: Duration, important: bool) -> Result<MessageRequest, Failed> {
     checked(&args.name)?;
     let payload = if args.payload == "-" {
         let mut bytes = Vec::new();
@@ -280,11 +280,17 @@ fn message(args: MessageArgs, wait: Duration) -> Result<MessageRequest, Failed> 
         args.payload.into_bytes()
     };
     let (body, timeout_ms) = (Body::new(&payload), wait.as_millis() as u64);
-    Ok(MessageRequest { name: args.name, service: args.service, body, timeout_ms })
+    Ok(MessageRequest { name: args.name, service: args.service, body, timeout_ms, important })
 }
 
-pub(crate) async fn send(at: At, args: MessageArgs, wait: Duration, output: &Output) -> Result<(), Failed> {
-    let request = message(args, wait)?;
+pub(crate) async fn send(
+    at: At,
+    args: MessageArgs,
+    wait: Duration,
+    important: bool,
+    output: &Output,
+) -> Result<(), Failed> {
+    let request = message(args, wait, important)?;
     let sent = async {
         Ok::<Changed, Failed>(match Target::find(at).await? {
             Target::Running(client) => client.post("/v1/send", &request).await?,
@@ -305,7 +311,7 @@ pub(crate) async fn send(at: At, args: MessageArgs, wait: Duration, output: &Out
 }
 
 pub(crate) async fn call(at: At, args: MessageArgs, wait: Duration, output: &Output) -> Result<(), Failed> {
-    let request = message(args, wait)?;
+    let request = message(args, wait, false)?;
     let call = async {
         Ok::<CallReply, Failed>(match Target::find(at).await? {
             Target::Running(client) => client.post("/v1/call", &request).await?,

@@ -165,6 +165,7 @@ async fn whoami(client: &AdminClient, name: &str) -> Result<(String, f64), Faile
         service: "whoami".into(),
         body: Body::Text(String::new()),
         timeout_ms: 10_000,
+        important: false,
     };
     let reply: CallReply = client.post("/v1/call", &request).await?;
     match reply.body {

@@ -25,9 +25,15 @@ pub const CREDIT: u8 = 0x03;
 pub const GOAWAY: u8 = 0x04;
 /// The end: code `u8`, text.
 pub const CLOSE: u8 = 0x05;
+/// Outcomes of important messages: for each its number `u64` and the outcome `u8` (0 taken, 1 no such service).
+pub const OUTCOMES: u8 = 0x06;
+/// As [`OUTCOMES`]: all that the receiver keeps. Once, at the beginning of a link.
+pub const REPORT: u8 = 0x07;
+/// Every important message below this number `u64` is settled for its sender.
+pub const RELEASE: u8 = 0x08;
 /// Binds the id (1 to 65,535) to the name in the payload, for this direction of this link.
 pub const NAME: u8 = 0x09;
-/// A message to the name of the id: flags `u8`, from `u16`, [total `u32`], body.
+/// A message to the name of the id: flags `u8`, from `u16`, [number `u64`], [total `u32`], body.
 pub const SEND: u8 = 0x10;
 /// A call with the id: flags `u8`, to `u16`, from `u16`, deadline `u32` ms, [total `u32`], body.
 pub const CALL: u8 = 0x11;
@@ -40,6 +46,8 @@ pub const OPTIONAL: u8 = 0x80;
 
 /// Goes ahead of normal messages.
 pub const FLAG_HIGH: u8 = 0b0001;
+/// The message is important and `number` is present.
+pub const FLAG_IMPORTANT: u8 = 0b0010;
 /// The body is a term in Erlang's external format.
 pub const FLAG_TERM: u8 = 0b0100;
 /// The body continues in [`FRAG`] frames and `total` is present.

@@ -31,10 +31,12 @@
 #[macro_use]
 mod log;
 
+mod account;
 mod courtesy;
 pub mod frame;
 pub mod gate;
 pub mod handshake;
+pub mod important;
 mod link;
 mod listener;
 mod mailbox;
@@ -48,6 +50,7 @@ mod task;
 mod term;
 mod tls;
 
+pub use account::Sent;
 pub use link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};
 pub use listener::{AnswerError, CredentialsFn, Listener, Offered};
 pub use log::CONNECTION_TARGET;

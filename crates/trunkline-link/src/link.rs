@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use trunkline_route::{AtomMapping, Cookie, Flag, LogLevel, NodeName, PeerFlags, ResolverId, TlsMode};
 use trunkline_term::{Term, TermError};
 
+use crate::account::{Account, Sent};
 use crate::handshake::{CloseCode, Incarnation, LinkId};
 use crate::mailbox::lock;
 use crate::mux::{Class, How, Outbox, Refused, Status, Window};
@@ -274,11 +276,16 @@ pub(crate) struct Shared {
     probes: AtomicUsize,
     /// An ambiguous name was warned of.
     warned: AtomicBool,
+    /// Where important messages are accounted for, if both ends agreed on them.
+    pub(crate) account: Option<Arc<Account>>,
 }
 
 impl Shared {
-    pub(crate) fn new(info: LinkInfo, peer_window: Window, own_window: Window) -> Self {
-        let outbox = Outbox::new(peer_window, info.flags, info.mapping.clone());
+    pub(crate) fn new(info: LinkInfo, peer_window: Window, own_window: Window, account: Option<Arc<Account>>) -> Self {
+        let mut outbox = Outbox::new(peer_window, info.flags, info.mapping.clone());
+        if let Some(account) = &account {
+            outbox.outcomes(true, &lock(&account.incoming).outcomes());
+        }
         Self {
             own_window,
             behind: AtomicBool::new(false),
@@ -294,6 +301,7 @@ impl Shared {
             held: AtomicBool::new(false),
             probes: AtomicUsize::new(0),
             warned: AtomicBool::new(false),
+            account,
             info,
         }
     }
@@ -372,6 +380,22 @@ impl Shared {
         Ok(())
     }
 
+    /// Queues an important message by its number.
+    pub(crate) fn try_important(&self, seq: u64, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
+        if let Some(down) = self.down.get() {
+            return Err(SendError::Down(down.clone()));
+        }
+        self.with_out(|out| {
+            out.open()?.send_important(seq, to, from, body)?;
+            out.messages += 1;
+            Ok(())
+        })
+        .map_err(|refused| self.refused(refused, body.len()))?;
+        log_connection!(&self.info, Trace, "sent", to, from, bytes = body.len(), important = seq);
+        self.check_names(to, from);
+        Ok(())
+    }
+
     fn try_call(
         self: &Arc<Self>,
         to: &str,
@@ -441,6 +465,17 @@ impl Shared {
         log_connection!(&self.info, Warn, "{what}", name, other = is);
     }
 
+    /// Why nothing new is taken, unless it is for want of credit.
+    pub(crate) fn going(&self) -> Option<SendError> {
+        let draining = lock(&self.out).open().map_or(true, |outbox| outbox.is_draining());
+        self.down().map(SendError::Down).or(draining.then_some(SendError::Draining))
+    }
+
+    /// Credit comes, or the link turns.
+    pub(crate) fn credit_comes(&self) -> Notified<'_> {
+        self.credit.notified()
+    }
+
     /// Repeats an attempt whenever credit arrives, until it is anything but refused for want of credit.
     async fn with_credit<T>(&self, mut attempt: impl FnMut() -> Result<T, SendError>) -> Result<T, SendError> {
         loop {
@@ -494,11 +529,18 @@ impl Shared {
 
     pub(crate) fn credit(&self, class: Class, bytes: u32) {
         self.with_out(|out| out.outbox.credit(class, bytes));
-        self.credit.notify_waiters();
+        self.credited();
     }
 
     pub(crate) fn credit_mailbox(&self, id: u32, bytes: u32) {
         self.with_out(|out| out.outbox.credit_mailbox(id, bytes));
+        self.credited();
+    }
+
+    fn credited(&self) {
+        if let Some(account) = &self.account {
+            account.send_again(self);
+        }
         self.credit.notify_waiters();
     }
 
@@ -610,6 +652,19 @@ impl Link {
     /// As [`Link::send`].
     pub async fn send_high_priority(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
         self.shared.with_credit(|| self.shared.try_send(to, from, body, How::HIGH)).await
+    }
+
+    /// Sends a message whose outcome is told, when it is its turn: at most 1,024 are under way to one life of a peer.
+    /// `Ok` means it is on its way; the outcome comes by [`Sent`], also over a later link to the same life of the peer.
+    /// Order is kept among the important messages of a pair of names.
+    ///
+    /// # Errors
+    /// [`SendError`], never `Full`; nothing was sent. `Unsupported` when the two ends did not agree on it.
+    pub async fn send_important(&self, to: &str, from: &str, body: impl Into<Bytes>) -> Result<Sent, SendError> {
+        let Some(account) = &self.shared.account else {
+            return Err(SendError::Unsupported(Flag::ImportantDelivery));
+        };
+        account.send(&self.shared, to, from, &body.into()).await
     }
 
     /// As [`Link::send`]; the body is a term, in Erlang's external format, with this connection's atom mapping.

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use trunkline_route::{AtomMapping, NodeName};
 use trunkline_term::{Term, TermError};
 
+use crate::account::Accounts;
 use crate::link::Shared;
 use crate::mux::{How, Status, cost};
 use crate::term;
@@ -248,6 +249,7 @@ impl Queue {
 #[derive(Default)]
 pub struct Directory {
     queues: RwLock<HashMap<Arc<str>, Arc<Queue>>>,
+    pub(crate) accounts: Accounts,
 }
 
 /// A mailbox of that name exists.

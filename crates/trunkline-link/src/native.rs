@@ -422,7 +422,8 @@ impl Standing {
         };
         let keep_alive =
             KeepAlive { idle: idle(self.limits.keep_alive.idle, self.peer.dead_after_ms), ..self.limits.keep_alive };
-        let shared = Arc::new(Shared::new(self.info, peer, self.limits.window));
+        let account = directory.accounts.of(&self.info);
+        let shared = Arc::new(Shared::new(self.info, peer, self.limits.window, account));
         let task = Task::new(self.pipe.stream, &self.pipe.plain, shared.clone(), directory, keep_alive, hooks);
         (Link { shared }, Box::new(task).run())
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::frame::{self, Decoder, Flow, Header, ProtocolError};
 use crate::handshake::CloseCode;
+use crate::important::{Arrival, Outcome};
 use crate::link::{Answer, CallError, Down, Shared, clock_us};
 use crate::mailbox::{Batch, Directory, Message, Origin, Queue, Replier, lock};
 use crate::mux::{Class, How, Inbound, Keeper, Sink, Status, cost};
@@ -88,6 +89,9 @@ impl Receiver {
                 targets: vec![Target { name: "".into(), queue: None, origin: None }],
                 nobody,
                 batch: None,
+                seqs: Vec::new(),
+                outcomes: Vec::new(),
+                broken: None,
                 keeper: Keeper::default(),
                 batch_len: 1,
                 used: [0; 2],
@@ -136,6 +140,13 @@ impl Receiver {
         let effects = &mut self.effects;
         effects.flush();
         effects.keeper.rest();
+        if !effects.outcomes.is_empty() {
+            let outcomes = std::mem::take(&mut effects.outcomes);
+            effects.shared.with_out(|out| out.outbox.outcomes(false, &outcomes));
+        }
+        if let Some(broken) = effects.broken.take() {
+            return Err(Broken::from(broken).into());
+        }
         let shared = &effects.shared;
         let messages = std::mem::take(&mut effects.messages);
         shared.counters.messages_in.fetch_add(messages, Ordering::Relaxed);
@@ -208,6 +219,11 @@ struct Effects {
     targets: Vec<Target>,
     nobody: Arc<Origin>,
     batch: Option<Batch>,
+    /// The numbers of the messages in an important batch; a batch is important as a whole or not at all.
+    seqs: Vec<u64>,
+    /// Outcomes to be told after this read.
+    outcomes: Vec<(u64, Outcome)>,
+    broken: Option<ProtocolError>,
     keeper: Keeper,
     /// How long the last batch was: the next one will be about as long.
     batch_len: usize,
@@ -235,9 +251,10 @@ impl Effects {
     }
 
     #[inline]
-    fn push(&mut self, to: u16, message: Message) {
+    fn push(&mut self, to: u16, message: Message, seq: Option<u64>) {
+        let is_important = !self.seqs.is_empty();
         match &mut self.batch {
-            Some(batch) if batch.mailbox_id == to => batch.messages.push_back(message),
+            Some(batch) if batch.mailbox_id == to && is_important == seq.is_some() => batch.messages.push_back(message),
             _ => {
                 self.flush();
                 let mut messages = VecDeque::with_capacity(self.batch_len);
@@ -245,22 +262,63 @@ impl Effects {
                 self.batch = Some(Batch { messages, source: self.shared.clone(), mailbox_id: to, taken: 0 });
             }
         }
+        self.seqs.extend(seq);
     }
 
     /// Hands the batch to its mailbox; what nobody takes is counted, and calls in it are answered.
     fn flush(&mut self) {
         let Some(batch) = self.batch.take() else { return };
         self.batch_len = batch.messages.len();
+        if self.seqs.is_empty() {
+            self.deliver(batch);
+        } else {
+            self.deliver_once(batch);
+        }
+    }
+
+    /// Hands over what was not handed over before, and notes the outcomes.
+    fn deliver_once(&mut self, mut batch: Batch) {
+        let seqs = std::mem::take(&mut self.seqs);
+        let Some(account) = self.shared.account.clone() else { return };
+        // Held until the outcomes are noted: another link may bring the same message.
+        let mut incoming = lock(&account.incoming);
+        let (mut fresh, messages) = (Vec::new(), std::mem::take(&mut batch.messages));
+        for (seq, message) in seqs.into_iter().zip(messages) {
+            match incoming.arrived(seq) {
+                Ok(Arrival::New) => {
+                    incoming.record(seq, Outcome::Taken);
+                    fresh.push(seq);
+                    batch.messages.push_back(message);
+                    continue;
+                }
+                Ok(Arrival::Known(outcome)) => self.outcomes.push((seq, outcome)),
+                Ok(Arrival::Settled) => {}
+                Err(broken) => self.broken = Some(broken),
+            }
+            batch.taken += cost(message.body().len());
+        }
+        if fresh.is_empty() {
+            return;
+        }
+        let outcome = if self.deliver(batch) { Outcome::Taken } else { Outcome::NoService };
+        for seq in fresh {
+            incoming.record(seq, outcome);
+            self.outcomes.push((seq, outcome));
+        }
+    }
+
+    /// Says whether somebody took it.
+    fn deliver(&mut self, batch: Batch) -> bool {
         let target = &mut self.targets[usize::from(batch.mailbox_id)];
         let give = |queue: &Option<Arc<Queue>>, batch| match queue {
             Some(queue) => queue.push(batch).err(),
             None => Some(batch),
         };
-        let Some(batch) = give(&target.queue, batch) else { return };
+        let Some(batch) = give(&target.queue, batch) else { return true };
         // Unknown, or known to be gone: another mailbox may have taken the name.
         target.queue = self.directory.find(&target.name);
         let refused = give(&target.queue, batch);
-        let Some(mut batch) = refused else { return };
+        let Some(mut batch) = refused else { return true };
         for message in batch.messages.drain(..) {
             self.shared.counters.undeliverable.fetch_add(1, Ordering::Relaxed);
             let (body, call) = message.into_parts();
@@ -269,6 +327,7 @@ impl Effects {
                 call.answer(Status::NoService, Bytes::new(), How::default());
             }
         }
+        false
     }
 
     #[inline]
@@ -285,7 +344,7 @@ impl Sink for Effects {
         self.targets.push(Target { name: here.unwrap_or_else(|| name.into()), queue: None, origin: None });
     }
 
-    fn message(&mut self, to: u16, from: u16, body: &[u8], how: How) {
+    fn message(&mut self, to: u16, from: u16, seq: Option<u64>, body: &[u8], how: How) {
         self.count(Class::Messages, body.len());
         let origin = self.origin(from);
         log_connection!(
@@ -298,7 +357,22 @@ impl Sink for Effects {
             high = how.high
         );
         let body = self.keeper.keep(body);
-        self.push(to, Message::new(origin, body, how));
+        self.push(to, Message::new(origin, body, how), seq);
+    }
+
+    fn outcomes(&mut self, is_report: bool, outcomes: &[(u64, Outcome)]) {
+        let Some(account) = &self.shared.account else { return };
+        if is_report {
+            account.reported(&self.shared, outcomes);
+        } else {
+            account.settled(&self.shared, outcomes);
+        }
+    }
+
+    fn release(&mut self, floor: u64) {
+        if let Some(account) = &self.shared.account {
+            lock(&account.incoming).released(floor);
+        }
     }
 
     fn call(&mut self, id: u32, to: u16, from: u16, deadline_ms: u32, body: &[u8], how: How) {
@@ -316,7 +390,7 @@ impl Sink for Effects {
         );
         let replier = Replier::new(self.shared.clone(), id, deadline_ms);
         let body = self.keeper.keep(body);
-        self.push(to, Message::call(origin, body, replier, how));
+        self.push(to, Message::call(origin, body, replier, how), None);
     }
 
     fn reply(&mut self, id: u32, status: Status, body: &[u8], how: How) {
@@ -403,7 +477,7 @@ mod tests {
                 mapping: None,
                 software: String::new(),
             };
-            let shared = Arc::new(Shared::new(info, peer, own));
+            let shared = Arc::new(Shared::new(info, peer, own, None));
             Self(shared.clone(), Receiver::new(&[], shared, Arc::new(Directory::default()), None, None))
         }
 

@@ -30,6 +30,8 @@ flags! {
     Priorities = 0, "priorities";
     /// A message may be longer than one frame; without it the largest has about 16 KB.
     Fragmentation = 1, "fragmentation";
+    /// A message may be sent so that its sender learns whether it is in the mailbox, across reconnects.
+    ImportantDelivery = 2, "important_delivery";
 }
 
 impl fmt::Display for Flag {

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use trunkline_dial::Held;
 use trunkline_dial::pair::LinkId;
 use trunkline_link::handshake::CloseCode;
-use trunkline_link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};
+use trunkline_link::{CallError, Down, Link, LinkInfo, LinkStats, SendError, Sent};
 use trunkline_route::{NodeName, TlsMode};
 use trunkline_term::Term;
 
@@ -179,6 +179,22 @@ impl Connection {
         loop {
             let link = self.link();
             match link.send_high_priority(to, from, body).await {
+                Err(SendError::Draining) => self.settle(&link).await?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Sends a message whose outcome is told; see [`Node::send_important`](crate::Node::send_important), which also
+    /// dials again. `Ok` means it is on its way.
+    ///
+    /// # Errors
+    /// As [`Connection::send`], and `Unsupported`.
+    pub async fn send_important(&self, to: &str, from: &str, body: impl Into<Bytes>) -> Result<Sent, SendError> {
+        let body = body.into();
+        loop {
+            let link = self.link();
+            match link.send_important(to, from, body.clone()).await {
                 Err(SendError::Draining) => self.settle(&link).await?,
                 result => return result,
             }

@@ -40,6 +40,7 @@ mod certificates;
 mod connection;
 mod error;
 mod events;
+mod important;
 mod inbound;
 mod inner;
 mod kept;
@@ -53,14 +54,15 @@ pub use certificates::{
 pub use connection::Connection;
 pub use error::{CallError, ConnectError, SendError, StartError};
 pub use events::{Event, Events};
+pub use important::{ImportantError, WhyUnknown};
 pub use node::{Drained, Explanation, IntoName, Node, NodeStatus, ShutDownReport};
 
 pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit};
 pub use trunkline_link::{
     CONNECTION_TARGET, CallError as LinkCallError, DialTimes, Down, Identity, KeepAlive, LinkInfo, LinkStats, Mailbox,
-    Message, NativeLimits, RegisterError, Replier, Role, SendError as LinkSendError, ServerProfile, TlsError,
-    TlsProfile, gate::GateLimits, random_16,
+    Message, NativeLimits, RegisterError, Replier, Role, SendError as LinkSendError, Sent, ServerProfile, TlsError,
+    TlsProfile, gate::GateLimits, important::Outcome, random_16,
 };
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use trunkline_link::{Issued, LabAuthority};

@@ -420,7 +420,7 @@ impl Node {
     }
 
     /// The connection that `send` and `call` use: one that is to stay down is not dialled for them.
-    async fn in_use(&self, name: NodeName) -> Result<Connection, ConnectError> {
+    pub(crate) async fn in_use(&self, name: NodeName) -> Result<Connection, ConnectError> {
         if self.inner().registry.get(&name).is_none() && self.inner().kept.has_lapsed(&name) {
             return Err(ConnectError::Lapsed(name));
         }

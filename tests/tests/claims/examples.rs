@@ -6,6 +6,8 @@ mod atom_mapping;
 mod certificates;
 #[path = "../../../examples/flags.rs"]
 mod flags;
+#[path = "../../../examples/important.rs"]
+mod important;
 #[path = "../../../examples/log_level.rs"]
 mod log_level;
 #[path = "../../../examples/resolver_route.rs"]
@@ -43,4 +45,9 @@ fn the_example_of_flags_runs() {
 #[test]
 fn the_example_of_an_atom_mapping_runs() {
     atom_mapping::main().unwrap();
+}
+
+#[test]
+fn the_example_of_important_delivery_runs() {
+    important::main().unwrap();
 }

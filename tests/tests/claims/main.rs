@@ -5,6 +5,7 @@ mod a_order;
 mod b_table;
 mod c_certificates;
 mod c_flags;
+mod c_important;
 mod c_log;
 mod c_mapping;
 mod c_resolver;

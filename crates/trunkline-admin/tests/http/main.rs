@@ -87,7 +87,7 @@ async fn peer(world: &World) -> (Node, Mailbox) {
 
 fn request(timeout_ms: u64) -> MessageRequest {
     let body = Body::Text("hello".into());
-    MessageRequest { name: "peer@127.0.0.1".into(), service: "work".into(), body, timeout_ms }
+    MessageRequest { name: "peer@127.0.0.1".into(), service: "work".into(), body, timeout_ms, important: false }
 }
 
 #[tokio::test]

@@ -43,6 +43,17 @@ fn a_sent_message_arrives_although_its_sender_ends() {
         dir.ok(&["send", "--config", "client.yaml", "peer@127.0.0.1", "work", payload]);
         assert_eq!(peer.received().body(), payload);
     }
+    let kept = dir.ok(&["send", "--config", "client.yaml", "--important", "peer@127.0.0.1", "work", &big]).stdout;
+    assert!(kept.contains("100000 bytes are in the mailbox of work"), "{kept}");
+    assert_eq!(peer.received().body(), &big);
+    let refused = |service: &str| {
+        let ran = dir.run(&["send", "--config", "client.yaml", "--important", "peer@127.0.0.1", service, "x"]);
+        ran.exits(1).stderr
+    };
+    assert!(refused("none").contains("peer@127.0.0.1 has no service \"none\""));
+    let config = dir.read("client.yaml").replace("host:", "flags: { important_delivery: false }, host:");
+    dir.file("client.yaml", &config, 0o600);
+    assert!(refused("work").contains("important_delivery is not agreed on"));
 }
 
 #[test]

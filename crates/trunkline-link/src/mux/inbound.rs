@@ -6,6 +6,7 @@ use trunkline_route::{Flag, PeerFlags};
 use super::{Class, Credit, MAX_NAMES, Status, Window, cost};
 use crate::frame::{self, Flow, Header, ProtocolError};
 use crate::handshake::CloseCode;
+use crate::important::Outcome;
 
 /// What the flags of a message say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -14,20 +15,26 @@ pub struct How {
     pub high: bool,
     /// Its body is a term.
     pub term: bool,
+    /// Its outcome is told to its sender.
+    pub important: bool,
 }
 
 impl How {
     /// Ahead of others.
-    pub const HIGH: Self = Self { high: true, term: false };
+    pub const HIGH: Self = Self { high: true, term: false, important: false };
     /// A term.
-    pub const TERM: Self = Self { high: false, term: true };
+    pub const TERM: Self = Self { high: false, term: true, important: false };
+    /// Its outcome is told.
+    pub(super) const IMPORTANT: Self = Self { high: false, term: false, important: true };
 
     pub(super) fn flags(self) -> u8 {
-        (if self.high { frame::FLAG_HIGH } else { 0 }) | (if self.term { frame::FLAG_TERM } else { 0 })
+        let bit = |on, bit| if on { bit } else { 0 };
+        bit(self.high, frame::FLAG_HIGH) | bit(self.term, frame::FLAG_TERM) | bit(self.important, frame::FLAG_IMPORTANT)
     }
 
     fn of(flags: u8) -> Self {
-        Self { high: flags & frame::FLAG_HIGH != 0, term: flags & frame::FLAG_TERM != 0 }
+        let has = |bit| flags & bit != 0;
+        Self { high: has(frame::FLAG_HIGH), term: has(frame::FLAG_TERM), important: has(frame::FLAG_IMPORTANT) }
     }
 }
 
@@ -35,8 +42,12 @@ impl How {
 pub trait Sink {
     /// The peer bound an id to a name.
     fn bind(&mut self, id: u16, name: &str);
-    /// A message.
-    fn message(&mut self, to: u16, from: u16, body: &[u8], how: How);
+    /// A message; an important one has a number.
+    fn message(&mut self, to: u16, from: u16, seq: Option<u64>, body: &[u8], how: How);
+    /// Outcomes of our important messages; as a report, all that the peer keeps.
+    fn outcomes(&mut self, is_report: bool, outcomes: &[(u64, Outcome)]);
+    /// The peer's important messages below this number are settled for it.
+    fn release(&mut self, floor: u64);
     /// A call, to be answered by its id.
     fn call(&mut self, id: u32, to: u16, from: u16, deadline_ms: u32, body: &[u8], how: How);
     /// The answer to one of our calls.
@@ -62,6 +73,8 @@ pub struct Inbound {
     /// Flag bits that SEND may have, and whether a message may be in pieces.
     allowed: u8,
     fragments: u8,
+    important: bool,
+    reported: bool,
     /// Bound ids, and the credit the peer still has with each.
     mailboxes: Vec<Credit>,
     /// Bound names: each once, for a second id would come with a second window.
@@ -82,7 +95,7 @@ struct Partial {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    Send { to: u16, from: u16 },
+    Send { to: u16, from: u16, seq: Option<u64> },
     Call { id: u32, to: u16, from: u16, deadline_ms: u32 },
     Reply { id: u32, status: Status },
 }
@@ -94,7 +107,10 @@ impl Inbound {
     pub fn new(window: Window, flags: PeerFlags) -> Self {
         Self {
             window,
-            allowed: if flags.has(Flag::Priorities) { frame::FLAG_HIGH } else { 0 },
+            allowed: (if flags.has(Flag::Priorities) { frame::FLAG_HIGH } else { 0 })
+                | (if flags.has(Flag::ImportantDelivery) { frame::FLAG_IMPORTANT } else { 0 }),
+            important: flags.has(Flag::ImportantDelivery),
+            reported: false,
             fragments: if flags.has(Flag::Fragmentation) { frame::FLAG_FRAGMENT } else { 0 },
             mailboxes: vec![Credit::new(0)],
             names: HashSet::new(),
@@ -128,7 +144,18 @@ impl Inbound {
     /// [`ProtocolError`] names the broken rule; the link must close.
     pub fn frame(&mut self, header: Header, payload: &[u8], sink: &mut impl Sink) -> Result<Flow, ProtocolError> {
         let mut p = payload;
-        if header.id != 0 && matches!(header.kind, frame::PING | frame::PONG | frame::GOAWAY | frame::CLOSE) {
+        if header.id != 0
+            && matches!(
+                header.kind,
+                frame::PING
+                    | frame::PONG
+                    | frame::GOAWAY
+                    | frame::CLOSE
+                    | frame::OUTCOMES
+                    | frame::REPORT
+                    | frame::RELEASE
+            )
+        {
             return Err(ProtocolError("a frame of the link carries an id"));
         }
         match header.kind {
@@ -136,7 +163,9 @@ impl Inbound {
                 let flags = self.flags(&mut p, self.allowed)?;
                 let from = p.try_get_u16().map_err(|_| CUT)?;
                 let to = u16::try_from(header.id).map_err(|_| ProtocolError("a name id is out of range"))?;
-                self.begin(Kind::Send { to, from }, flags, p, sink)?;
+                let seq =
+                    if flags & frame::FLAG_IMPORTANT == 0 { None } else { Some(p.try_get_u64().map_err(|_| CUT)?) };
+                self.begin(Kind::Send { to, from, seq }, flags, p, sink)?;
             }
             frame::CALL => {
                 let flags = self.flags(&mut p, 0)?;
@@ -148,6 +177,23 @@ impl Inbound {
                 let flags = self.flags(&mut p, 0)?;
                 let status = Status::from_byte(p.try_get_u8().map_err(|_| CUT)?);
                 self.begin(Kind::Reply { id: header.id, status }, flags, p, sink)?;
+            }
+            kind @ (frame::OUTCOMES | frame::REPORT) if self.important => {
+                let is_report = kind == frame::REPORT;
+                if is_report && std::mem::replace(&mut self.reported, true) {
+                    return Err(ProtocolError("a link has two reports"));
+                }
+                if !p.len().is_multiple_of(9) {
+                    return Err(CUT);
+                }
+                let outcomes: Result<Vec<_>, _> = p
+                    .chunks_exact(9)
+                    .map(|mut entry| Ok((entry.get_u64(), Outcome::from_byte(entry.get_u8())?)))
+                    .collect();
+                sink.outcomes(is_report, &outcomes?);
+            }
+            frame::RELEASE if self.important => {
+                sink.release(u64::from_be_bytes(p.try_into().map_err(|_| CUT)?));
             }
             frame::FRAG => self.fragment(header.id, p, sink)?,
             frame::NAME => {
@@ -274,7 +320,7 @@ impl Inbound {
 #[inline]
 fn deliver(kind: Kind, how: How, body: &[u8], sink: &mut impl Sink) {
     match kind {
-        Kind::Send { to, from } => sink.message(to, from, body, how),
+        Kind::Send { to, from, seq } => sink.message(to, from, seq, body, how),
         Kind::Call { id, to, from, deadline_ms } => sink.call(id, to, from, deadline_ms, body, how),
         Kind::Reply { id, status } => sink.reply(id, status, body, how),
     }

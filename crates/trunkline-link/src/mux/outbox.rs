@@ -6,6 +6,7 @@ use trunkline_route::{AtomMapping, Flag, PeerFlags};
 
 use super::{Class, Credit, How, MAX_NAMES, Status, Window, cost};
 use crate::frame::{self, Header, MAX_PIECE};
+use crate::important::Outcome;
 
 /// The most bytes of a chunk: two full TLS records, so that none goes out nearly empty. The writer takes chunk by
 /// chunk, so this is what a control frame waits for.
@@ -142,6 +143,38 @@ impl Outbox {
         let (to, from) = self.admit(to, from, body.len())?;
         self.message(frame::SEND, to.into(), how, body, |out| out.put_u16(from));
         Ok(())
+    }
+
+    /// Queues an important message by its number.
+    ///
+    /// # Errors
+    /// As [`Outbox::send`].
+    pub fn send_important(&mut self, seq: u64, to: &str, from: &str, body: &[u8]) -> Result<(), Refused> {
+        if !self.flags.has(Flag::ImportantDelivery) {
+            return Err(Refused::Unsupported(Flag::ImportantDelivery));
+        }
+        let (to, from) = self.admit(to, from, body.len())?;
+        self.message(frame::SEND, to.into(), How::IMPORTANT, body, |out| {
+            out.put_u16(from);
+            out.put_u64(seq);
+        });
+        Ok(())
+    }
+
+    /// Tells the outcomes of important messages that arrived; as a report, all that are kept.
+    pub fn outcomes(&mut self, is_report: bool, outcomes: &[(u64, Outcome)]) {
+        let kind = if is_report { frame::REPORT } else { frame::OUTCOMES };
+        let mut payload = Vec::with_capacity(outcomes.len() * 9);
+        for (seq, outcome) in outcomes {
+            payload.put_u64(*seq);
+            payload.put_u8(outcome.to_byte());
+        }
+        frame::put(&mut self.control, kind, 0, &payload);
+    }
+
+    /// Tells that every important message below this number is settled.
+    pub fn release(&mut self, floor: u64) {
+        frame::put(&mut self.control, frame::RELEASE, 0, &floor.to_be_bytes());
     }
 
     /// Queues a call. The caller chooses an id that no call of this link has.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::frame::{Decoder, FRAG, Header, MAX_PIECE, PING, PONG};
 use crate::handshake::CloseCode;
+use crate::important::Outcome;
 
 const WINDOW: Window = Window { link: 200_000, mailbox: 100_000, max_message: 60_000 };
 
@@ -18,6 +19,9 @@ struct Seen {
     replies: Vec<(u32, Status, Vec<u8>)>,
     grants: Vec<(Option<Class>, u32, u32)>,
     terms: Vec<bool>,
+    seqs: Vec<u64>,
+    outcomes: Vec<(bool, Vec<(u64, Outcome)>)>,
+    released: u64,
     pongs: usize,
     closed: Option<(CloseCode, String)>,
     gone: bool,
@@ -27,7 +31,8 @@ impl Sink for Seen {
     fn bind(&mut self, id: u16, name: &str) {
         self.names.insert(id, name.into());
     }
-    fn message(&mut self, to: u16, from: u16, body: &[u8], How { high, term }: How) {
+    fn message(&mut self, to: u16, from: u16, seq: Option<u64>, body: &[u8], How { high, term, .. }: How) {
+        self.seqs.extend(seq);
         self.terms.push(term);
         let from = self.names.get(&from).cloned().unwrap_or_default();
         self.messages.push((self.names[&to].clone(), from, body.to_vec(), high));
@@ -39,6 +44,12 @@ impl Sink for Seen {
     fn reply(&mut self, id: u32, status: Status, body: &[u8], how: How) {
         self.terms.push(how.term);
         self.replies.push((id, status, body.to_vec()));
+    }
+    fn outcomes(&mut self, is_report: bool, outcomes: &[(u64, Outcome)]) {
+        self.outcomes.push((is_report, outcomes.to_vec()));
+    }
+    fn release(&mut self, floor: u64) {
+        self.released = floor;
     }
     fn credit(&mut self, class: Class, bytes: u32) {
         self.grants.push((Some(class), 0, bytes));
@@ -100,6 +111,39 @@ fn messages_arrive_with_their_names_and_in_order() {
         assert_eq!((to.as_str(), from.as_str(), body.as_slice()), ("sink", "source", [n as u8; 40].as_slice()));
     }
     assert_eq!(wire.seen.messages[50], ("other".into(), String::new(), vec![], false));
+}
+
+#[test]
+fn important_messages_have_numbers_and_outcomes_if_that_was_agreed_on() {
+    let mut wire = Wire::new();
+    let outcomes = [(7, Outcome::Taken), (u64::MAX, Outcome::NoService)];
+    wire.out.outcomes(true, &outcomes[..1]);
+    wire.out.outcomes(false, &outcomes);
+    wire.out.release(9);
+    wire.out.send_important(8, "a", "me", b"short").unwrap();
+    wire.out.send_important(9, "a", "", &vec![1; 50_000]).unwrap();
+    wire.pass().unwrap();
+    assert_eq!(wire.seen.outcomes, [(true, outcomes[..1].to_vec()), (false, outcomes.to_vec())]);
+    assert_eq!((&wire.seen.seqs[..], wire.seen.released), (&[8, 9][..], 9));
+    assert_eq!(wire.seen.messages[1].2.len(), 50_000);
+    wire.out.outcomes(true, &[]);
+    assert_eq!(wire.pass().unwrap_err().0, "a link has two reports");
+
+    let flags = PeerFlags::ALL.with(Flag::ImportantDelivery, false);
+    let mut out = Outbox::new(WINDOW, flags, None);
+    let refused = out.send_important(0, "a", "", b"").unwrap_err();
+    assert_eq!(refused, Refused::Unsupported(Flag::ImportantDelivery));
+    for kind in [crate::frame::OUTCOMES, crate::frame::REPORT, crate::frame::RELEASE] {
+        let header = |len| Header { len, kind, id: 0 };
+        let refused = |flags, payload: &[u8]| {
+            Inbound::new(WINDOW, flags).frame(header(payload.len()), payload, &mut Seen::default()).unwrap_err().0
+        };
+        assert_eq!(refused(flags, &[0; 9]), "an unknown frame type");
+        assert_eq!(refused(PeerFlags::ALL, &[0; 7]), "a frame is cut short");
+        if kind != crate::frame::RELEASE {
+            assert_eq!(refused(PeerFlags::ALL, &[9; 9]), "an unknown outcome");
+        }
+    }
 }
 
 #[test]
@@ -396,7 +440,7 @@ fn what_was_not_agreed_on_is_refused_where_it_begins_and_the_rest_goes() {
 fn a_peer_that_uses_what_was_not_agreed_on_breaks_the_protocol() {
     for (flag, len, high) in [(Flag::Priorities, 1, true), (Flag::Fragmentation, MAX_PIECE + 1, false)] {
         let mut wire = Wire { out: Outbox::new(WINDOW, PeerFlags::ALL, None), ..without(flag) };
-        wire.out.send("a", "", &vec![0; len], How { high, term: false }).unwrap();
+        wire.out.send("a", "", &vec![0; len], How { high, ..How::default() }).unwrap();
         let error = wire.pass().unwrap_err();
         assert!(error.0.contains("not agreed on"), "{error}");
     }
@@ -407,7 +451,7 @@ fn a_body_is_a_term_or_not_whatever_it_is_part_of_and_however_long() {
     for len in [3, MAX_PIECE + 1] {
         let mut wire = Wire::new();
         let body = vec![7; len];
-        wire.out.send("a", "", &body, How { high: true, term: true }).unwrap();
+        wire.out.send("a", "", &body, How { high: true, ..How::TERM }).unwrap();
         wire.out.send("a", "", &body, How::TERM).unwrap();
         wire.out.call(1, "a", "", 10, &body, How::TERM).unwrap();
         wire.out.reply(1, Status::Ok, Bytes::from(body.clone()), How::TERM);

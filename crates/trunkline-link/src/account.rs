@@ -1,0 +1,201 @@
+//! Important delivery between this node and one life of a peer, over whichever link there is.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
+use trunkline_route::{Flag, NodeName};
+
+use crate::handshake::Incarnation;
+use crate::important::{Incoming, Outcome, Outgoing};
+use crate::link::{SendError, Shared};
+use crate::mailbox::lock;
+
+/// Peers that are remembered; a node has no more links.
+const MOST: usize = 65_536;
+
+/// A message until its outcome is known.
+struct Parcel {
+    to: Box<str>,
+    from: Box<str>,
+    body: Bytes,
+    done: oneshot::Sender<Outcome>,
+}
+
+/// What is known of one life of a peer.
+pub(crate) struct Account {
+    incarnation: Incarnation,
+    pub(crate) incoming: Mutex<Incoming>,
+    outgoing: Mutex<Outgoing<Parcel>>,
+    /// Something is to go again; looked at whenever credit comes.
+    unsent: AtomicBool,
+    /// A message that had to wait may go now.
+    changed: Notify,
+}
+
+impl Account {
+    fn new(incarnation: Incarnation) -> Self {
+        Self {
+            incarnation,
+            incoming: Mutex::default(),
+            outgoing: Mutex::default(),
+            unsent: AtomicBool::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The report this link begins with.
+    pub(crate) fn reported(&self, shared: &Shared, outcomes: &[(u64, Outcome)]) {
+        let mut outgoing = lock(&self.outgoing);
+        let settled = outgoing.reported(shared.info.epoch, outcomes);
+        self.unsent.store(outgoing.has_unsent(), Ordering::Relaxed);
+        shared.with_out(|out| out.outbox.release(outgoing.floor()));
+        drop(outgoing);
+        for (parcel, outcome) in settled {
+            let _ = parcel.done.send(outcome);
+        }
+        self.send_again(shared);
+        self.changed.notify_waiters();
+    }
+
+    /// Outcomes arrived.
+    pub(crate) fn settled(&self, shared: &Shared, outcomes: &[(u64, Outcome)]) {
+        let mut outgoing = lock(&self.outgoing);
+        let before = outgoing.floor();
+        let settled: Vec<_> = outcomes.iter().map(|(seq, outcome)| (outgoing.settled(*seq), *outcome)).collect();
+        // Queued under the lock: whoever sends because of it comes behind it.
+        if outgoing.floor() > before {
+            shared.with_out(|out| out.outbox.release(outgoing.floor()));
+        }
+        drop(outgoing);
+        for (parcel, outcome) in settled {
+            parcel.map(|parcel| parcel.done.send(outcome));
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// What was in flight on another link goes again, as far as credit goes.
+    pub(crate) fn send_again(&self, shared: &Shared) {
+        if !self.unsent.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut outgoing = lock(&self.outgoing);
+        while let Some((seq, parcel)) = outgoing.next_unsent(shared.info.epoch) {
+            match shared.try_important(seq, &parcel.to, &parcel.from, &parcel.body) {
+                Ok(()) => outgoing.resent(seq),
+                Err(SendError::Full | SendError::Draining | SendError::Down(_)) => return,
+                // This link cannot take it at all: whether an older one did is not known.
+                Err(_) => drop(outgoing.settled(seq)),
+            }
+        }
+        self.unsent.store(outgoing.has_unsent(), Ordering::Relaxed);
+        drop(outgoing);
+        self.changed.notify_waiters();
+    }
+
+    /// Queues a message if it may go now; [`SendError::Full`] also when others go first.
+    fn try_send(self: &Arc<Self>, shared: &Shared, to: &str, from: &str, body: &Bytes) -> Result<Sent, SendError> {
+        let mut outgoing = lock(&self.outgoing);
+        let Some(seq) = outgoing.may_send(shared.info.epoch) else {
+            return Err(shared.going().unwrap_or(SendError::Full));
+        };
+        shared.try_important(seq, to, from, body)?;
+        let (done, outcome) = oneshot::channel();
+        outgoing.sent(Parcel { to: to.into(), from: from.into(), body: body.clone(), done });
+        Ok(Sent { account: Arc::downgrade(self), seq, outcome })
+    }
+
+    /// As [`Account::try_send`], waiting for its turn.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        shared: &Shared,
+        to: &str,
+        from: &str,
+        body: &Bytes,
+    ) -> Result<Sent, SendError> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let credit = shared.credit_comes();
+            tokio::pin!(credit);
+            credit.as_mut().enable();
+            match self.try_send(shared, to, from, body) {
+                Err(SendError::Full) => {}
+                result => return result,
+            }
+            tokio::select! {
+                () = changed => {}
+                () = credit => {}
+            }
+        }
+    }
+}
+
+/// An important message that was sent. Its outcome comes over this link or a later one. Dropped, nobody waits for it: it
+/// is not sent again.
+#[derive(Debug)]
+pub struct Sent {
+    account: Weak<Account>,
+    seq: u64,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").finish_non_exhaustive()
+    }
+}
+
+impl Sent {
+    /// Waits for the outcome; `None` when it cannot be known any more, since the peer began a new life. Links that
+    /// break are waited out, for as long as the caller likes. Dropping the future loses nothing.
+    pub async fn outcome(&mut self) -> Option<Outcome> {
+        (&mut self.outcome).await.ok()
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if let Some(account) = self.account.upgrade() {
+            lock(&account.outgoing).abandoned(self.seq);
+            account.changed.notify_waiters();
+        }
+    }
+}
+
+/// The accounts of a node, by peer.
+#[derive(Default)]
+pub(crate) struct Accounts(Mutex<HashMap<NodeName, Arc<Account>>>);
+
+impl Accounts {
+    /// The account with this life of the peer, if both ends agreed on the flag and there is room for one.
+    pub(crate) fn of(&self, info: &crate::LinkInfo) -> Option<Arc<Account>> {
+        if !info.flags.has(Flag::ImportantDelivery) {
+            return None;
+        }
+        let mut accounts = lock(&self.0);
+        if accounts.len() >= MOST && !accounts.contains_key(&info.peer) {
+            // Without a link, and nothing kept: nothing is lost with it.
+            accounts.retain(|_, account| {
+                Arc::strong_count(account) > 1
+                    || !lock(&account.outgoing).is_idle()
+                    || !lock(&account.incoming).outcomes().is_empty()
+            });
+        }
+        let room = accounts.len() < MOST;
+        match accounts.entry(info.peer.clone()) {
+            Entry::Occupied(mut known) => {
+                if known.get().incarnation != info.incarnation {
+                    let former = known.insert(Arc::new(Account::new(info.incarnation)));
+                    lock(&former.outgoing).forsake();
+                }
+                Some(known.get().clone())
+            }
+            Entry::Vacant(free) => room.then(|| free.insert(Arc::new(Account::new(info.incarnation))).clone()),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Important delivery: a message of it is in the receiver's mailbox exactly once when its sender is told so, also when
+//! links break and come back, for one life of each end.
+//!
+//! [`Outgoing`] and [`Incoming`] are the two ends without I/O or clock. The sender numbers its messages and keeps each
+//! until its outcome is known; the receiver keeps each outcome until the sender says that it knows it. A new link begins
+//! with a report of the outcomes kept: what is not in it is sent again, and what had arrived after all is recognised by
+//! its number. `docs/WIRE.md`, "Important delivery", has the frames.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::frame::ProtocolError;
+
+/// Messages to one life of a peer whose outcome is not known yet; one more waits.
+///
+/// It bounds what a receiver keeps (9 bytes each), and what a sender has to repeat. With 64, one round trip of waiting
+/// for every 64 messages would be what the rate is made of.
+pub const MAX_IN_FLIGHT: u64 = 1024;
+
+/// What became of an important message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in the mailbox.
+    Taken,
+    /// There was no such service: it is not there, and will not be.
+    NoService,
+}
+
+impl Outcome {
+    pub(crate) fn to_byte(self) -> u8 {
+        self as u8
+    }
+
+    pub(crate) fn from_byte(byte: u8) -> Result<Self, ProtocolError> {
+        match byte {
+            0 => Ok(Self::Taken),
+            1 => Ok(Self::NoService),
+            _ => Err(ProtocolError("an unknown outcome")),
+        }
+    }
+}
+
+/// What an arriving message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// To be delivered, and its outcome recorded.
+    New,
+    /// It was here before; its sender wants to know this.
+    Known(Outcome),
+    /// It was here before, and its sender knows.
+    Settled,
+}
+
+/// The receiving end, for one life of a peer.
+#[derive(Debug, Default)]
+pub struct Incoming {
+    floor: u64,
+    outcomes: BTreeMap<u64, Outcome>,
+}
+
+impl Incoming {
+    /// A message arrived.
+    ///
+    /// # Errors
+    /// [`ProtocolError`] when the peer has more in flight than it may.
+    pub fn arrived(&self, seq: u64) -> Result<Arrival, ProtocolError> {
+        if seq < self.floor {
+            return Ok(Arrival::Settled);
+        }
+        if seq - self.floor >= MAX_IN_FLIGHT {
+            return Err(ProtocolError("too many important messages are in flight"));
+        }
+        Ok(self.outcomes.get(&seq).map_or(Arrival::New, |outcome| Arrival::Known(*outcome)))
+    }
+
+    /// Keeps the outcome of a message that was new.
+    pub fn record(&mut self, seq: u64, outcome: Outcome) {
+        self.outcomes.insert(seq, outcome);
+    }
+
+    /// The sender knows every outcome below this number, or wants to know none.
+    pub fn released(&mut self, floor: u64) {
+        if floor > self.floor {
+            self.floor = floor;
+            self.outcomes = self.outcomes.split_off(&floor);
+        }
+    }
+
+    /// What is kept, by number.
+    pub fn outcomes(&self) -> Vec<(u64, Outcome)> {
+        self.outcomes.iter().map(|(seq, outcome)| (*seq, *outcome)).collect()
+    }
+}
+
+/// The sending end, for one life of a peer. `P` is what it takes to send a message again and to tell its sender.
+#[derive(Debug)]
+pub struct Outgoing<P> {
+    next: u64,
+    /// `None`: nobody waits for it any more.
+    in_flight: BTreeMap<u64, Option<P>>,
+    /// Those of them that the present link has not taken yet.
+    unsent: BTreeSet<u64>,
+    /// The epoch of the newest link whose report came.
+    link: Option<u64>,
+}
+
+impl<P> Default for Outgoing<P> {
+    fn default() -> Self {
+        Self { next: 0, in_flight: BTreeMap::new(), unsent: BTreeSet::new(), link: None }
+    }
+}
+
+impl<P> Outgoing<P> {
+    /// Everything below this number is settled.
+    pub fn floor(&self) -> u64 {
+        self.in_flight.first_key_value().map_or(self.next, |(seq, _)| *seq)
+    }
+
+    /// The number of a new message on the link of this epoch, if it may go now: the peer has reported, what must go
+    /// again has gone, and not too many are in flight. Once it is queued, call [`Outgoing::sent`].
+    pub fn may_send(&self, link: u64) -> Option<u64> {
+        let free = self.next - self.floor() < MAX_IN_FLIGHT;
+        (self.link == Some(link) && self.unsent.is_empty() && free).then_some(self.next)
+    }
+
+    /// The message that [`Outgoing::may_send`] numbered is queued.
+    pub fn sent(&mut self, parcel: P) {
+        self.in_flight.insert(self.next, Some(parcel));
+        self.next += 1;
+    }
+
+    /// An outcome arrived: what waited for it.
+    pub fn settled(&mut self, seq: u64) -> Option<P> {
+        self.unsent.remove(&seq);
+        self.in_flight.remove(&seq).flatten()
+    }
+
+    /// Nobody waits for this message any more: it is not sent again.
+    pub fn abandoned(&mut self, seq: u64) {
+        if let Some(parcel) = self.in_flight.get_mut(&seq) {
+            *parcel = None;
+        }
+        if self.unsent.remove(&seq) {
+            self.in_flight.remove(&seq);
+        }
+    }
+
+    /// The report that a link begins with: gives what it settles. Everything else in flight is to go again, in order
+    /// ([`Outgoing::next_unsent`]). A report of an older link says nothing.
+    pub fn reported(&mut self, link: u64, outcomes: &[(u64, Outcome)]) -> Vec<(P, Outcome)> {
+        if self.link.is_some_and(|newest| link <= newest) {
+            return Vec::new();
+        }
+        self.link = Some(link);
+        let settled = outcomes.iter().filter_map(|(seq, outcome)| Some((self.settled(*seq)?, *outcome))).collect();
+        self.in_flight.retain(|_, parcel| parcel.is_some());
+        self.unsent = self.in_flight.keys().copied().collect();
+        settled
+    }
+
+    /// What the link of this epoch is to take next of what was in flight before it.
+    pub fn next_unsent(&self, link: u64) -> Option<(u64, &P)> {
+        let seq = *self.unsent.first().filter(|_| self.link == Some(link))?;
+        Some((seq, self.in_flight.get(&seq)?.as_ref()?))
+    }
+
+    /// It took it.
+    pub fn resent(&mut self, seq: u64) {
+        self.unsent.remove(&seq);
+    }
+
+    /// Whether something is to go again.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Ends with the peer's life: nobody will know.
+    pub fn forsake(&mut self) {
+        self.in_flight.clear();
+        self.unsent.clear();
+    }
+
+    /// Whether nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;
