@@ -477,8 +477,10 @@ mod tests {
                 mapping: None,
                 software: String::new(),
             };
-            let shared = Arc::new(Shared::new(info, peer, own, None));
-            Self(shared.clone(), Receiver::new(&[], shared, Arc::new(Directory::default()), None, None))
+            let directory = Arc::new(Directory::default());
+            let account = directory.accounts.of(&info);
+            let shared = Arc::new(Shared::new(info, peer, own, account));
+            Self(shared.clone(), Receiver::new(&[], shared, directory, None, None))
         }
 
         /// Writes everything to the other end, as the task does.
@@ -524,6 +526,29 @@ mod tests {
         // One window of answers goes out; one and a message may wait, and what was granted before that showed.
         let bound = (2 * WINDOW.link + WINDOW.max_message as u64 + WINDOW.link) / cost(0);
         assert!(calls as u64 <= bound, "{calls} calls, {bound} allowed");
+    }
+
+    #[test]
+    fn p14_outcomes_are_kept_as_they_were_told_until_they_are_released() {
+        let (mut sender, mut receiver) = (End::new(WINDOW, WINDOW), End::new(WINDOW, WINDOW));
+        let mailbox = receiver.1.effects.directory.register("in").unwrap();
+        for (seq, to) in [(0, "in"), (1, "none"), (2, "in")] {
+            sender.0.with_out(|out| out.outbox.send_important(seq, to, "", b"x")).unwrap();
+        }
+        drop(sender.0.with_out(|out| out.outbox.send_important(0, "in", "", b"again")));
+        sender.write(&mut receiver);
+        let kept = || lock(&receiver.0.account.as_ref().unwrap().incoming).outcomes();
+        assert_eq!(kept(), [(0, Outcome::Taken), (1, Outcome::NoService), (2, Outcome::Taken)]);
+        let mut mailbox = mailbox;
+        assert!(mailbox.try_recv().is_some() && mailbox.try_recv().is_some() && mailbox.try_recv().is_none());
+        sender.0.with_out(|out| out.outbox.release(2));
+        sender.write(&mut receiver);
+        assert_eq!(lock(&receiver.0.account.as_ref().unwrap().incoming).outcomes(), [(2, Outcome::Taken)]);
+        // One that is further ahead than may be.
+        sender.0.with_out(|out| out.outbox.send_important(2000, "in", "", b"x")).unwrap();
+        let chunk = lock(&sender.0.out).outbox.take().unwrap();
+        receiver.1.take(&chunk).unwrap();
+        assert!(matches!(receiver.1.settle(), Err(Down::ProtocolError(_))));
     }
 
     #[test]

@@ -125,13 +125,32 @@ async fn p14_what_nobody_knows_is_said_to_be_unknown() {
     soon(app.send_important(DB, "in", "after", PATIENCE)).await.unwrap();
     assert_eq!(text(&mut mailbox).await, "after");
 
-    // The peer restarts before it has said a word.
+    // The next connection cannot say.
+    door.freeze();
+    let sending = tokio::spawn({
+        let app = app.clone();
+        async move { app.send_important(DB, "in", "then the route was changed", PATIENCE).await }
+    });
+    let sent = |n| app.connection(&name(DB)).is_some_and(|link| link.stats().messages_out == n);
+    until(|| sent(4)).await;
+    app.remove_route("^db@").unwrap();
+    app.add_route("^db@", route_at(door.address).flag(Flag::ImportantDelivery, false), 1).unwrap();
+    door.cut();
+    door.thaw();
+    assert_eq!(soon(sending).await.unwrap(), Err(ImportantError::Unknown(WhyUnknown::NotAgreed)));
+    app.remove_route("^db@").unwrap();
+    app.add_route("^db@", route_at(door.address), 1).unwrap();
+    door.cut();
+    until(|| app.connection(&name(DB)).is_none()).await;
+
+    // The peer restarts before it has said a word. Somebody still has the former connection.
+    let _former = soon(app.connect(DB)).await.unwrap();
     door.freeze();
     let sending = tokio::spawn({
         let app = app.clone();
         async move { app.send_important(DB, "in", "to the former life", PATIENCE).await }
     });
-    until(|| app.connection(&name(DB)).is_some_and(|link| link.stats().messages_out == 4)).await;
+    until(|| sent(1)).await;
     drop(mailbox);
     crash(db).await;
     let db = start(dialer(DB).listen(at)).await;
