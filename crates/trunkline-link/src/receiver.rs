@@ -535,7 +535,7 @@ mod tests {
         for (seq, to) in [(0, "in"), (1, "none"), (2, "in")] {
             sender.0.with_out(|out| out.outbox.send_important(seq, to, "", b"x")).unwrap();
         }
-        drop(sender.0.with_out(|out| out.outbox.send_important(0, "in", "", b"again")));
+        sender.0.with_out(|out| out.outbox.send_important(0, "in", "", b"again")).unwrap();
         sender.write(&mut receiver);
         let kept = || lock(&receiver.0.account.as_ref().unwrap().incoming).outcomes();
         assert_eq!(kept(), [(0, Outcome::Taken), (1, Outcome::NoService), (2, Outcome::Taken)]);
