@@ -26,6 +26,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("trunkline-route", 0),
     ("trunkline-term", 0),
     ("trunkline-link", 1),
+    ("trunkline-process", 1),
     ("trunkline-registrar", 1),
     ("trunkline-config", 2),
     ("trunkline-dial", 2),

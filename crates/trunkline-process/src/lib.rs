@@ -1,0 +1,30 @@
+//! Processes in the small: pids, links and monitors across nodes, without I/O, clock or async runtime.
+//!
+//! [`Ties`] is one node's book of its processes: who is linked to whom and who watches whom. Whoever runs processes tells
+//! it what happens (one began, one ended, a peer asks or says something, a peer is gone) and carries out the [`Effect`]s
+//! it answers. [`Request`] and [`Notice`] are what nodes tell each other, as terms; `docs/WIRE.md` has their shapes.
+//!
+//! - A **link** is mutual: when one of the two ends, for whatever reason, the other is told, once.
+//! - A **monitor** is one-sided: who watches is told when the process ends, at once if there is none, once.
+//! - When the connection to a node goes down, its processes count as gone ([`Exit::NodeDown`]), whether they are or not.
+//!
+//! ```
+//! use trunkline_process::{Effect, Exit, Ties};
+//!
+//! let mut ties = Ties::new("app@lab".parse()?, 7);
+//! let worker = ties.begin();
+//! let (watch, _) = ties.watch(&worker);
+//! let told = ties.end(worker.number, &Exit::Failed("out of disk".into()));
+//! assert_eq!(told, [Effect::Down { watch, exit: Exit::Failed("out of disk".into()) }]);
+//! # Ok::<(), trunkline_route::NameError>(())
+//! ```
+
+mod exit;
+mod pid;
+mod ties;
+mod wire;
+
+pub use exit::Exit;
+pub use pid::{BadPid, Pid};
+pub use ties::{Effect, NoProcess, Ties};
+pub use wire::{BadMessage, Notice, Refusal, Request, Unwilling, answer, answered};

@@ -1,0 +1,245 @@
+//! Who is tied to whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trunkline_route::NodeName;
+
+use crate::{Exit, Pid};
+
+/// What is to be done about what happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell a process of this node that one it is linked to ended.
+    Exit {
+        /// The process to tell.
+        to: u64,
+        /// The one that ended.
+        from: Pid,
+        /// Why.
+        exit: Exit,
+    },
+    /// Tell who watches from this node.
+    Down {
+        /// By which watch.
+        watch: u64,
+        /// Why.
+        exit: Exit,
+    },
+    /// Tell the node of a linked process.
+    ExitThere {
+        /// The process to tell.
+        to: Pid,
+        /// Ours that ended.
+        from: u64,
+        /// Why.
+        exit: Exit,
+    },
+    /// Tell a node that watches.
+    DownThere {
+        /// The node.
+        node: NodeName,
+        /// By which watch of its.
+        watch: u64,
+        /// Why.
+        exit: Exit,
+    },
+}
+
+/// There is no such process here, or not any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there is no such process")]
+pub struct NoProcess;
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Watcher {
+    Here(u64),
+    There(NodeName, u64),
+}
+
+#[derive(Debug, Default)]
+struct Tied {
+    links: BTreeSet<Pid>,
+    watchers: BTreeSet<Watcher>,
+}
+
+/// The processes of one life of a node, and what they are tied to.
+#[derive(Debug)]
+pub struct Ties {
+    node: NodeName,
+    creation: u32,
+    last: u64,
+    last_watch: u64,
+    live: BTreeMap<u64, Tied>,
+    /// What this node watches.
+    watches: BTreeMap<u64, Pid>,
+}
+
+impl Ties {
+    /// The book of a node's life.
+    pub fn new(node: NodeName, creation: u32) -> Self {
+        Self { node, creation, last: 0, last_watch: 0, live: BTreeMap::new(), watches: BTreeMap::new() }
+    }
+
+    /// A process begins.
+    pub fn begin(&mut self) -> Pid {
+        self.last += 1;
+        self.live.insert(self.last, Tied::default());
+        self.pid(self.last)
+    }
+
+    fn pid(&self, number: u64) -> Pid {
+        Pid { node: self.node.clone(), number, creation: self.creation }
+    }
+
+    /// Whether it is of this life of this node.
+    pub fn is_own(&self, pid: &Pid) -> bool {
+        pid.node == self.node && pid.creation == self.creation
+    }
+
+    /// The processes that live, in the order they began.
+    pub fn live(&self) -> Vec<Pid> {
+        self.live.keys().map(|number| self.pid(*number)).collect()
+    }
+
+    /// What a peer means by a number and a life of this node.
+    ///
+    /// # Errors
+    /// [`NoProcess`].
+    pub fn own(&self, number: u64, creation: u32) -> Result<u64, NoProcess> {
+        (creation == self.creation && self.live.contains_key(&number)).then_some(number).ok_or(NoProcess)
+    }
+
+    /// A process ended.
+    pub fn end(&mut self, number: u64, exit: &Exit) -> Vec<Effect> {
+        let Some(tied) = self.live.remove(&number) else { return Vec::new() };
+        let (from, mut effects) = (self.pid(number), Vec::new());
+        for other in tied.links {
+            let exit = exit.clone();
+            if !self.is_own(&other) {
+                effects.push(Effect::ExitThere { to: other, from: number, exit });
+            } else if self.live.get_mut(&other.number).is_some_and(|tied| tied.links.remove(&from)) {
+                effects.push(Effect::Exit { to: other.number, from: from.clone(), exit });
+            }
+        }
+        for watcher in tied.watchers {
+            let exit = exit.clone();
+            match watcher {
+                Watcher::Here(watch) if self.watches.remove(&watch).is_some() => {
+                    effects.push(Effect::Down { watch, exit });
+                }
+                Watcher::Here(_) => {}
+                Watcher::There(node, watch) => effects.push(Effect::DownThere { node, watch, exit }),
+            }
+        }
+        effects
+    }
+
+    /// A process of this node is linked to another. One of another node is to be asked as well; if that fails, take it
+    /// back by [`Ties::unlink`].
+    ///
+    /// # Errors
+    /// [`NoProcess`]: one of the two is none; nothing changed.
+    pub fn link(&mut self, number: u64, other: &Pid) -> Result<(), NoProcess> {
+        let pid = self.pid(number);
+        if pid == *other {
+            return Ok(());
+        }
+        if !self.live.contains_key(&number) {
+            return Err(NoProcess);
+        }
+        if self.is_own(other) {
+            self.live.get_mut(&other.number).ok_or(NoProcess)?.links.insert(pid);
+        }
+        self.live.get_mut(&number).ok_or(NoProcess)?.links.insert(other.clone());
+        Ok(())
+    }
+
+    /// The link is no more. Says whether there was one.
+    pub fn unlink(&mut self, number: u64, other: &Pid) -> bool {
+        let pid = self.pid(number);
+        if self.is_own(other)
+            && let Some(tied) = self.live.get_mut(&other.number)
+        {
+            tied.links.remove(&pid);
+        }
+        self.live.get_mut(&number).is_some_and(|tied| tied.links.remove(other))
+    }
+
+    /// A process of a peer, linked to one of ours, ended.
+    pub fn exit_there(&mut self, from: Pid, number: u64, exit: Exit) -> Option<Effect> {
+        let linked = self.live.get_mut(&number).is_some_and(|tied| tied.links.remove(&from));
+        linked.then_some(Effect::Exit { to: number, from, exit })
+    }
+
+    /// This node watches a process: gives the watch. One of another node is to be asked as well. One of this node that
+    /// is none is down at once.
+    pub fn watch(&mut self, target: &Pid) -> (u64, Option<Effect>) {
+        self.last_watch += 1;
+        let watch = self.last_watch;
+        if self.is_own(target) {
+            let Some(tied) = self.live.get_mut(&target.number) else {
+                return (watch, Some(Effect::Down { watch, exit: Exit::NoProcess }));
+            };
+            tied.watchers.insert(Watcher::Here(watch));
+        }
+        self.watches.insert(watch, target.clone());
+        (watch, None)
+    }
+
+    /// It does not any more: gives what it watched.
+    pub fn unwatch(&mut self, watch: u64) -> Option<Pid> {
+        let target = self.watches.remove(&watch)?;
+        if self.is_own(&target)
+            && let Some(tied) = self.live.get_mut(&target.number)
+        {
+            tied.watchers.remove(&Watcher::Here(watch));
+        }
+        Some(target)
+    }
+
+    /// A peer watches a process of this node.
+    ///
+    /// # Errors
+    /// [`NoProcess`].
+    pub fn watched_by(&mut self, node: NodeName, watch: u64, number: u64) -> Result<(), NoProcess> {
+        self.live.get_mut(&number).ok_or(NoProcess)?.watchers.insert(Watcher::There(node, watch));
+        Ok(())
+    }
+
+    /// It does not any more.
+    pub fn unwatched_by(&mut self, node: &NodeName, watch: u64, number: u64) {
+        if let Some(tied) = self.live.get_mut(&number) {
+            tied.watchers.remove(&Watcher::There(node.clone(), watch));
+        }
+    }
+
+    /// A peer says that what this node watches there is gone.
+    pub fn down_there(&mut self, node: &NodeName, watch: u64, exit: Exit) -> Option<Effect> {
+        self.watches.get(&watch).filter(|target| target.node == *node)?;
+        self.watches.remove(&watch);
+        Some(Effect::Down { watch, exit })
+    }
+
+    /// The connection to a peer is down: whatever is tied to it is told, and it watches nothing any more.
+    pub fn node_down(&mut self, node: &NodeName, reason: &str) -> Vec<Effect> {
+        let (mut effects, exit) = (Vec::new(), Exit::NodeDown(reason.into()));
+        for (number, tied) in &mut self.live {
+            tied.watchers.retain(|watcher| !matches!(watcher, Watcher::There(other, _) if other == node));
+            let (gone, stay) = std::mem::take(&mut tied.links).into_iter().partition(|other| other.node == *node);
+            tied.links = stay;
+            let gone: BTreeSet<Pid> = gone;
+            effects.extend(gone.into_iter().map(|from| Effect::Exit { to: *number, from, exit: exit.clone() }));
+        }
+        self.watches.retain(|watch, target| {
+            if target.node != *node {
+                return true;
+            }
+            effects.push(Effect::Down { watch: *watch, exit: exit.clone() });
+            false
+        });
+        effects
+    }
+}
+
+#[cfg(test)]
+mod tests;
