@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use trunkline_route::{AtomMapping, NodeName};
+use trunkline_route::{AtomMapping, NodeName, PeerFlags};
 use trunkline_term::{Term, TermError};
 
 use crate::account::Accounts;
@@ -27,6 +27,8 @@ pub(crate) struct Origin {
     pub(crate) name: Arc<str>,
     /// What names are called there.
     pub(crate) mapping: Option<Arc<AtomMapping>>,
+    /// What its connection agreed on.
+    pub(crate) flags: PeerFlags,
 }
 
 /// A message or a call, as it comes out of a [`Mailbox`].
@@ -54,6 +56,11 @@ impl Message {
     /// The name the sender gave itself there; may be empty.
     pub fn sender(&self) -> &str {
         &self.origin.name
+    }
+
+    /// What both ends of the connection it came over agreed on.
+    pub fn flags(&self) -> PeerFlags {
+        self.origin.flags
     }
 
     /// What was sent.
@@ -286,7 +293,7 @@ impl Directory {
         let (name, queue): (Arc<str>, _) =
             (name.into(), Arc::new(Queue { state: Mutex::default(), arrived: Notify::new() }));
         queues.insert(name.clone(), queue.clone());
-        Ok(Mailbox { name, queue, directory: Arc::downgrade(self), ready: VecDeque::new() })
+        Ok(Mailbox { name, alias: None, queue, directory: Arc::downgrade(self), ready: VecDeque::new() })
     }
 
     /// The registered names, sorted.
@@ -319,6 +326,7 @@ impl fmt::Debug for Directory {
 /// The receiving end of a service. Bounded by credit: what is not read stops its senders.
 pub struct Mailbox {
     name: Arc<str>,
+    alias: Option<Arc<str>>,
     queue: Arc<Queue>,
     directory: Weak<Directory>,
     ready: VecDeque<Batch>,
@@ -328,6 +336,26 @@ impl Mailbox {
     /// The name it is registered under.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Gives it another name besides its own, until it is dropped. It has at most one.
+    ///
+    /// # Errors
+    /// [`RegisterError`]; nothing changed.
+    pub fn also(&mut self, name: &str) -> Result<(), RegisterError> {
+        let taken = || RegisterError::Taken { name: name.into() };
+        if name.is_empty() || name.len() > 255 {
+            return Err(RegisterError::BadName { len: name.len() });
+        }
+        let directory = self.directory.upgrade().ok_or_else(taken)?;
+        let mut queues = directory.queues.write().unwrap_or_else(PoisonError::into_inner);
+        if self.alias.is_some() || queues.contains_key(name) {
+            return Err(taken());
+        }
+        let name: Arc<str> = name.into();
+        queues.insert(name.clone(), self.queue.clone());
+        self.alias = Some(name);
+        Ok(())
     }
 
     /// The next message; `None` once the node was shut down. Dropping the future loses nothing.
@@ -388,8 +416,10 @@ impl Drop for Mailbox {
     fn drop(&mut self) {
         if let Some(directory) = self.directory.upgrade() {
             let mut queues = directory.queues.write().unwrap_or_else(PoisonError::into_inner);
-            if queues.get(&self.name).is_some_and(|queue| Arc::ptr_eq(queue, &self.queue)) {
-                queues.remove(&self.name);
+            for name in [Some(&self.name), self.alias.as_ref()].into_iter().flatten() {
+                if queues.get(name).is_some_and(|queue| Arc::ptr_eq(queue, &self.queue)) {
+                    queues.remove(name);
+                }
             }
         }
         self.queue.close();

@@ -75,8 +75,12 @@ impl Receiver {
     ) -> Self {
         let mut decoder = Decoder::default();
         decoder.keep(plain);
-        let nobody =
-            Arc::new(Origin { node: shared.info.peer.clone(), name: "".into(), mapping: shared.info.mapping.clone() });
+        let nobody = Arc::new(Origin {
+            node: shared.info.peer.clone(),
+            name: "".into(),
+            mapping: shared.info.mapping.clone(),
+            flags: shared.info.flags,
+        });
         let window = shared.own_window;
         Self {
             decoder,
@@ -246,7 +250,9 @@ impl Effects {
         let node = &self.shared.info.peer;
         let target = &mut self.targets[usize::from(id)];
         let mapping = &self.shared.info.mapping;
-        let make = || Arc::new(Origin { node: node.clone(), name: target.name.clone(), mapping: mapping.clone() });
+        let flags = self.shared.info.flags;
+        let make =
+            || Arc::new(Origin { node: node.clone(), name: target.name.clone(), mapping: mapping.clone(), flags });
         target.origin.get_or_insert_with(make).clone()
     }
 

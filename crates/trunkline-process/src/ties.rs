@@ -91,6 +91,11 @@ impl Ties {
         Pid { node: self.node.clone(), number, creation: self.creation }
     }
 
+    /// This life of the node.
+    pub fn creation(&self) -> u32 {
+        self.creation
+    }
+
     /// Whether it is of this life of this node.
     pub fn is_own(&self, pid: &Pid) -> bool {
         pid.node == self.node && pid.creation == self.creation
@@ -107,6 +112,11 @@ impl Ties {
     /// [`NoProcess`].
     pub fn own(&self, number: u64, creation: u32) -> Result<u64, NoProcess> {
         (creation == self.creation && self.live.contains_key(&number)).then_some(number).ok_or(NoProcess)
+    }
+
+    /// How many links and watchers a process has.
+    pub fn count(&self, number: u64) -> usize {
+        self.live.get(&number).map_or(0, |tied| tied.links.len() + tied.watchers.len())
     }
 
     /// A process ended.

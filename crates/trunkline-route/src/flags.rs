@@ -32,6 +32,10 @@ flags! {
     Fragmentation = 1, "fragmentation";
     /// A message may be sent so that its sender learns whether it is in the mailbox, across reconnects.
     ImportantDelivery = 2, "important_delivery";
+    /// A peer may begin processes at this node that it offers.
+    RemoteSpawn = 3, "remote_spawn";
+    /// A peer may start applications of this node that it offers.
+    RemoteApplicationStart = 4, "remote_application_start";
 }
 
 impl fmt::Display for Flag {

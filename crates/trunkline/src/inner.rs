@@ -30,6 +30,7 @@ use crate::events::Event;
 use crate::inbound::Keys;
 use crate::kept::Kept;
 use crate::ports::NodePorts;
+use crate::processes::Processes;
 
 /// What a connect may take beyond its budget to settle whose dial stands.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -64,6 +65,7 @@ pub(crate) struct Inner {
     pub(crate) discovery: Vec<ResolverId>,
     pub(crate) routes: RouteTable,
     pub(crate) kept: Kept,
+    pub(crate) processes: Arc<Processes>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) defaults: Defaults,
     pub(crate) policy: Policy,
@@ -155,6 +157,7 @@ impl Inner {
         if let Some((old, _)) = old.filter(|(_, retire)| !retire.alive) {
             let (peer, reason) = (old.link.info().peer.clone(), Down::ClosedHere(CloseCode::Superseded));
             log_connection!(old.link.info(), Info, "down", %reason);
+            self.processes.node_down(self, &peer, &reason);
             self.emit(Event::Down { peer, reason });
         }
         log_connection!(info, Info, "up", address = %info.address, role = ?info.role, tls = %info.tls, flags = %info.flags);
@@ -171,6 +174,7 @@ impl Inner {
                 log_connection!(&info, Info, "down", %reason);
                 // Whoever sees the event finds it done.
                 node.kept.down(&node, peer, reason);
+                node.processes.node_down(&node, peer, reason);
                 node.emit(Event::Down { peer: peer.clone(), reason: reason.clone() });
             }
             node.elder_down(&info, reason);

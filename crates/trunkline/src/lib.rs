@@ -46,6 +46,7 @@ mod inner;
 mod kept;
 mod node;
 mod ports;
+mod processes;
 
 pub use builder::{Listen, NodeBuilder};
 pub use certificates::{
@@ -56,6 +57,7 @@ pub use error::{CallError, ConnectError, SendError, StartError};
 pub use events::{Event, Events};
 pub use important::{ImportantError, WhyUnknown};
 pub use node::{Drained, Explanation, IntoName, Node, NodeStatus, ShutDownReport};
+pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, TieError};
 
 pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit};
@@ -67,6 +69,7 @@ pub use trunkline_link::{
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use trunkline_link::{Issued, LabAuthority};
 pub use trunkline_matcher::{AccessPattern, PatternError};
+pub use trunkline_process::{Exit, NoProcess, Pid};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
     Address, AtomMapping, Cookie, Cookies, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Flag, FlagPolicy,

@@ -26,6 +26,7 @@ use crate::events::{CAPACITY, Events};
 use crate::inbound::{Keys, credentials, decide, registrar_credentials};
 use crate::inner::{Demand, Inner, now};
 use crate::kept::Kept;
+use crate::processes::{self, Processes};
 use crate::{CallError, ConnectError, Connection, PING_SERVICE, SendError, StartError};
 
 /// The id of the embedded registrar in routes.
@@ -47,8 +48,8 @@ impl<T: TryInto<NodeName, Error: Into<NameError>>> IntoName for T {
 }
 
 /// The last handle of a node ends everything that runs for it.
-struct Handle {
-    inner: Arc<Inner>,
+pub(crate) struct Handle {
+    pub(crate) inner: Arc<Inner>,
     listeners: Mutex<JoinSet<()>>,
     listening: Vec<SocketAddr>,
     lease: Mutex<Option<Box<dyn Lease>>>,
@@ -60,6 +61,7 @@ impl Drop for Handle {
         self.inner.shutting_down.store(true, Ordering::Release);
         self.inner.is_dropped.store(true, Ordering::Release);
         self.inner.links.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.inner.processes.stop_all();
         self.inner.directory.close();
     }
 }
@@ -70,7 +72,7 @@ impl Drop for Handle {
 /// to let peers finish, and to find the addresses free afterwards, call [`Node::shut_down`].
 #[derive(Clone)]
 pub struct Node {
-    handle: Arc<Handle>,
+    pub(crate) handle: Arc<Handle>,
 }
 
 /// What became of the connections over a route that was drained.
@@ -219,6 +221,7 @@ impl Node {
             discovery,
             routes,
             kept: Kept::default(),
+            processes: Processes::new(builder.name.clone(), &native),
             keys,
             defaults: Defaults {
                 cookie,
@@ -261,6 +264,8 @@ impl Node {
         }
         let handle = Handle { inner, listeners: Mutex::new(listeners), listening, lease: Mutex::default(), embedded };
         let node = Self { handle: Arc::new(handle) };
+        let serving = processes::serve(Arc::downgrade(&node.handle), node.inner());
+        node.inner().spawn(serving.expect("nobody else has a service of that name"));
         if let Some((_, registrar)) = registrar.filter(|_| !builder.hidden && !endpoints.is_empty()) {
             let lease = registrar.register(Registration { name: builder.name, endpoints }).await?;
             *node.lease() = Some(lease);
@@ -268,7 +273,7 @@ impl Node {
         Ok(node)
     }
 
-    fn inner(&self) -> &Arc<Inner> {
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.handle.inner
     }
 
@@ -526,7 +531,13 @@ impl Node {
         NodeStatus {
             name: inner.name.clone(),
             listening: self.handle.listening.clone(),
-            services: inner.directory.names().iter().map(ToString::to_string).collect(),
+            services: inner
+                .directory
+                .names()
+                .iter()
+                .filter(|name| !name.starts_with('$'))
+                .map(ToString::to_string)
+                .collect(),
             connections: inner.registry.links().len(),
             routes: inner.routes.snapshot().len(),
             registered: self.lease().as_ref().map(|lease| lease.is_held()),
@@ -560,6 +571,7 @@ impl Node {
         let _ = tokio::time::timeout(grace, all).await;
         let unfinished = links.iter().filter(|link| link.down().is_none());
         let cut = unfinished.inspect(|link| link.close(CloseCode::GoingAway)).count();
+        inner.processes.stop_all();
         inner.directory.close();
         let mut tasks = std::mem::take(&mut *inner.links.lock().unwrap_or_else(PoisonError::into_inner));
         // The last words are on their way; a peer that does not take them is not waited for.

@@ -145,12 +145,13 @@ async fn p14_what_nobody_knows_is_said_to_be_unknown() {
 
     // The peer restarts before it has said a word. Somebody still has the former connection.
     let _former = soon(app.connect(DB)).await.unwrap();
+    soon(app.send_important(DB, "in", "read", PATIENCE)).await.unwrap();
     door.freeze();
     let sending = tokio::spawn({
         let app = app.clone();
         async move { app.send_important(DB, "in", "to the former life", PATIENCE).await }
     });
-    until(|| sent(1)).await;
+    until(|| sent(2)).await;
     drop(mailbox);
     crash(db).await;
     let db = start(dialer(DB).listen(at)).await;

@@ -8,6 +8,7 @@ mod c_flags;
 mod c_important;
 mod c_log;
 mod c_mapping;
+mod c_processes;
 mod c_resolver;
 mod c_route;
 mod canary;

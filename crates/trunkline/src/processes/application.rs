@@ -1,0 +1,232 @@
+//! Applications: named, ordered sets of processes, started and stopped as one.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use trunkline_link::RegisterError;
+use trunkline_matcher::AccessPattern;
+use trunkline_process::{Exit, Pid, Refusal, Request, Unwilling};
+use trunkline_term::Term;
+
+use super::{Factory, Offer, Process, SpawnError, State, boxed, word};
+use crate::{CallError, ConnectError, IntoName, Node};
+
+/// Why an application was not started or stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplicationError {
+    /// The peer was not reached, or did not answer; it may have started it.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The peer could not do it, in its own words.
+    #[error("the peer could not start it: {0}")]
+    Failed(String),
+    /// The name is no atom of 1 to 255 bytes.
+    #[error(transparent)]
+    Name(#[from] RegisterError),
+    /// The connection, or the peer's node, does not allow it.
+    #[error("not allowed: {0}")]
+    NotAllowed(String),
+    /// It does not run.
+    #[error("the application {0:?} does not run")]
+    NotRunning(String),
+    /// One of its processes did not begin; those before it were stopped again.
+    #[error("the process {service:?} of the application {application:?} did not begin: {cause}")]
+    Process {
+        /// The application.
+        application: String,
+        /// The process.
+        service: String,
+        /// Why.
+        cause: SpawnError,
+    },
+    /// It runs already.
+    #[error("the application {0:?} runs already")]
+    Running(String),
+    /// There is none of that name.
+    #[error("there is no application named {0:?}")]
+    Unknown(String),
+}
+
+/// A set of processes that are started in order, each under the name of a service, and stopped in the reverse one. When
+/// one of them fails, panics or is stopped, the others are stopped as well.
+#[derive(Clone, Default)]
+pub struct Application {
+    processes: Vec<(String, Term, Factory)>,
+}
+
+impl Application {
+    /// One without processes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With one more process, to be begun after those before it.
+    #[must_use]
+    pub fn process<F, R>(mut self, service: &str, arguments: Term, factory: F) -> Self
+    where
+        F: Fn(Process, Term) -> R + Send + Sync + 'static,
+        R: Future<Output: Into<Exit>> + Send + 'static,
+    {
+        self.processes.push((service.into(), arguments, boxed(factory)));
+        self
+    }
+}
+
+impl std::fmt::Debug for Application {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.processes.iter().map(|(service, ..)| service)).finish()
+    }
+}
+
+/// An application of this node.
+pub(super) struct Offered {
+    offer: Offer<Application>,
+    /// In the order they began.
+    pub(super) running: Vec<Pid>,
+    /// More processes are to begin.
+    starting: bool,
+    /// Why it stops, once one of its processes did not end well.
+    failed: Option<Exit>,
+}
+
+impl Offered {
+    fn runs(&self) -> bool {
+        self.starting || !self.running.is_empty()
+    }
+}
+
+/// A process of an application ended: gives what is to be stopped.
+pub(super) fn ended(state: &mut State, name: &str, number: u64, exit: &Exit) -> Vec<AbortHandle> {
+    let Some(offered) = state.applications.get_mut(name) else { return Vec::new() };
+    offered.running.retain(|pid| pid.number != number);
+    if *exit == Exit::Normal {
+        return Vec::new();
+    }
+    offered.failed.get_or_insert_with(|| exit.clone());
+    let stop = offered.running.clone();
+    aborts(state, &stop)
+}
+
+/// In the reverse order of their beginning.
+fn aborts(state: &State, pids: &[Pid]) -> Vec<AbortHandle> {
+    pids.iter().rev().filter_map(|pid| state.live.get(&pid.number)?.abort.clone()).collect()
+}
+
+impl Node {
+    /// Makes an application known. Peers whose whole name matches one of these may start it, by
+    /// [`Node::start_application_on`], over connections that agreed on the flag `remote_application_start`.
+    ///
+    /// # Errors
+    /// [`RegisterError`] when the name is taken, or no atom of 1 to 255 bytes.
+    pub fn enable_application(
+        &self,
+        name: &str,
+        allow: Vec<AccessPattern>,
+        application: Application,
+    ) -> Result<(), RegisterError> {
+        word(name)?;
+        let mut state = self.inner().processes.lock();
+        if state.applications.contains_key(name) {
+            return Err(RegisterError::Taken { name: name.into() });
+        }
+        let offer = Offer { what: application, allow };
+        state.applications.insert(name.into(), Offered { offer, running: Vec::new(), starting: false, failed: None });
+        Ok(())
+    }
+
+    /// The applications of this node, and the processes of those that run.
+    pub fn applications(&self) -> Vec<(String, Vec<Pid>)> {
+        let state = self.inner().processes.lock();
+        state.applications.iter().map(|(name, offered)| (name.clone(), offered.running.clone())).collect()
+    }
+
+    /// Starts an application: all of its processes, or none.
+    ///
+    /// # Errors
+    /// [`ApplicationError`]; it does not run because of this call.
+    pub fn start_application(&self, name: &str) -> Result<(), ApplicationError> {
+        let (node, processes) = (self.inner(), &self.inner().processes);
+        let application = {
+            let mut state = processes.lock();
+            let offered = state.applications.get_mut(name).ok_or_else(|| ApplicationError::Unknown(name.into()))?;
+            if offered.runs() {
+                return Err(ApplicationError::Running(name.into()));
+            }
+            (offered.starting, offered.failed) = (true, None);
+            offered.offer.what.clone()
+        };
+        let mut refused = None;
+        for (service, arguments, factory) in application.processes {
+            let run = |process| factory(process, arguments);
+            let begun = processes.begin(Arc::downgrade(&self.handle), node, Some(&service), Some(name), run);
+            let failed = processes.lock().applications.get(name).and_then(|offered| offered.failed.clone());
+            let failed = failed.map(|exit| SpawnError::Failed(exit.to_string()));
+            refused = begun.err().or(failed).map(|cause| (service, cause));
+            if refused.is_some() {
+                break;
+            }
+        }
+        let mut state = processes.lock();
+        let Some(offered) = state.applications.get_mut(name) else { return Ok(()) };
+        offered.starting = false;
+        let Some((service, cause)) = refused else { return Ok(()) };
+        let stop = offered.running.clone();
+        let stop = aborts(&state, &stop);
+        drop(state);
+        stop.iter().for_each(AbortHandle::abort);
+        Err(ApplicationError::Process { application: name.into(), service, cause })
+    }
+
+    /// Stops an application where each of its processes waits next.
+    ///
+    /// # Errors
+    /// [`ApplicationError::Unknown`], [`ApplicationError::NotRunning`].
+    pub fn stop_application(&self, name: &str) -> Result<(), ApplicationError> {
+        let state = self.inner().processes.lock();
+        let offered = state.applications.get(name).ok_or_else(|| ApplicationError::Unknown(name.into()))?;
+        if offered.running.is_empty() {
+            return Err(ApplicationError::NotRunning(name.into()));
+        }
+        let stop = aborts(&state, &offered.running);
+        drop(state);
+        stop.iter().for_each(AbortHandle::abort);
+        Ok(())
+    }
+
+    /// Connects if need be and starts an application of a peer that offers it by [`Node::enable_application`].
+    ///
+    /// # Errors
+    /// [`ApplicationError`].
+    pub async fn start_application_on(
+        &self,
+        peer: impl IntoName,
+        name: &str,
+        deadline: Duration,
+    ) -> Result<(), ApplicationError> {
+        let peer = peer.into_name().map_err(|error| CallError::from(ConnectError::from(error)))?;
+        let answer = self.ask(&peer, &Request::StartApplication(word(name)?), deadline).await?;
+        answer.map(drop).map_err(|Unwilling { refusal, text }| match refusal {
+            Refusal::NotAllowed => ApplicationError::NotAllowed(text),
+            Refusal::Unknown => ApplicationError::Unknown(name.into()),
+            _ => ApplicationError::Failed(text),
+        })
+    }
+
+    /// What a peer asks for.
+    pub(super) fn start_for(&self, peer: &trunkline_route::NodeName, name: &str) -> Result<(), Unwilling> {
+        let allowed = {
+            let state = self.inner().processes.lock();
+            state.applications.get(name).map(|offered| offered.offer.allows(peer))
+        };
+        match allowed {
+            None => Err(super::remote::unknown("application", name)),
+            Some(false) => Err(super::remote::not_allowed(format!("{peer} may not start the application {name:?}"))),
+            Some(true) => self
+                .start_application(name)
+                .map_err(|error| Unwilling { refusal: Refusal::Failed, text: error.to_string() }),
+        }
+    }
+}

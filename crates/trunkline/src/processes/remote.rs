@@ -1,0 +1,186 @@
+//! What nodes ask and tell each other about processes, over the service `$process`.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use trunkline_link::{CallError as LinkCallError, Mailbox, Message, RegisterError};
+use trunkline_process::{Notice, Pid, Refusal, Request, Unwilling, answer, answered};
+use trunkline_route::{Flag, NodeName};
+use trunkline_term::Term;
+
+use super::{SpawnError, TieError};
+use crate::inner::Inner;
+use crate::node::Handle;
+use crate::{CallError, Connection, Node};
+
+/// Where nodes talk about processes.
+const SERVICE: &str = "$process";
+/// Links and watchers a process of this node has before peers can add no more.
+const MAX_TIES: usize = 65_536;
+
+pub(super) fn not_allowed(text: String) -> Unwilling {
+    Unwilling { refusal: Refusal::NotAllowed, text }
+}
+
+pub(super) fn unknown(what: &str, name: &str) -> Unwilling {
+    Unwilling { refusal: Refusal::Unknown, text: format!("there is no {what} named {name:?}") }
+}
+
+fn not_agreed(flag: Flag) -> Unwilling {
+    not_allowed(format!("{flag} is not agreed on with this peer; switch the flag on at both ends"))
+}
+
+pub(super) fn spawn_error(name: &str, Unwilling { refusal, text }: Unwilling) -> SpawnError {
+    match refusal {
+        Refusal::NotAllowed => SpawnError::NotAllowed(text),
+        Refusal::Unknown => SpawnError::Unknown(name.into()),
+        _ => SpawnError::Failed(text),
+    }
+}
+
+pub(super) fn tie_error(Unwilling { refusal, text }: Unwilling) -> TieError {
+    match refusal {
+        Refusal::NoProcess => trunkline_process::NoProcess.into(),
+        _ => TieError::Refused(text),
+    }
+}
+
+/// What a request takes the two ends to have agreed on.
+fn flag(request: &Request) -> Option<Flag> {
+    match request {
+        Request::Spawn(..) => Some(Flag::RemoteSpawn),
+        Request::StartApplication(_) => Some(Flag::RemoteApplicationStart),
+        Request::Link(..) | Request::Monitor(..) => None,
+    }
+}
+
+impl Node {
+    /// Connects if need be and asks a peer.
+    pub(super) async fn ask(
+        &self,
+        peer: &NodeName,
+        request: &Request,
+        deadline: Duration,
+    ) -> Result<Result<Option<(u64, u32)>, Unwilling>, CallError> {
+        let whole = async {
+            let connection = self.in_use(peer.clone()).await?;
+            if let Some(flag) = flag(request).filter(|flag| !connection.info().flags.has(*flag)) {
+                return Ok(Err(not_agreed(flag)));
+            }
+            let term = connection.call_term(SERVICE, "", &Term::from(request), deadline).await?;
+            answered(&term).map_err(|error| LinkCallError::Failed(error.to_string()).into())
+        };
+        tokio::time::timeout(deadline, whole).await.unwrap_or(Err(LinkCallError::TimedOut(deadline).into()))
+    }
+
+    /// What a peer asks for.
+    fn do_for(&self, message: &Message, request: Request) -> Result<Option<Pid>, Unwilling> {
+        let (peer, node) = (message.node(), self.inner());
+        if let Some(flag) = flag(&request).filter(|flag| !message.flags().has(*flag)) {
+            return Err(not_agreed(flag));
+        }
+        match request {
+            Request::Spawn(name, arguments) => {
+                let name = name.as_str();
+                let factory = {
+                    let state = node.processes.lock();
+                    let offer = state.factories.get(name).ok_or_else(|| unknown("factory", name))?;
+                    if !offer.allows(peer) {
+                        return Err(not_allowed(format!("{peer} may not begin processes named {name:?}")));
+                    }
+                    offer.what.clone()
+                };
+                let run = |process| factory(process, arguments);
+                let begun = node.processes.begin(Arc::downgrade(&self.handle), node, None, None, run);
+                begun.map(Some).map_err(|error| Unwilling { refusal: Refusal::Failed, text: error.to_string() })
+            }
+            Request::StartApplication(name) => self.start_for(peer, name.as_str()).map(|()| None),
+            Request::Link((number, creation), (own, life)) => {
+                let mut state = node.processes.lock();
+                let own = state.ties.own(own, life)?;
+                room(state.ties.count(own))?;
+                state.ties.link(own, &Pid { node: peer.clone(), number, creation })?;
+                Ok(None)
+            }
+            Request::Monitor(watch, (own, life)) => {
+                let mut state = node.processes.lock();
+                let own = state.ties.own(own, life)?;
+                room(state.ties.count(own))?;
+                state.ties.watched_by(peer.clone(), watch, own)?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn room(ties: usize) -> Result<(), Unwilling> {
+    if ties < MAX_TIES {
+        return Ok(());
+    }
+    Err(Unwilling { refusal: Refusal::Failed, text: format!("the process has {MAX_TIES} links and watchers already") })
+}
+
+/// Tells a peer something, if there is a connection; else it knows already that everything here is gone.
+pub(super) fn tell(node: &Arc<Inner>, peer: &NodeName, notice: &Notice) {
+    let Some(live) = node.registry.get(peer) else { return };
+    let (connection, term) = (Connection { slot: live.slot() }, Term::from(notice));
+    node.spawn(async move {
+        // What cannot be sent any more, the peer learns from the connection's end.
+        let _ = connection.send_term(SERVICE, "", &term).await;
+    });
+}
+
+/// Does what a peer says.
+fn heed(node: &Arc<Inner>, peer: &NodeName, notice: Notice) {
+    let mut state = node.processes.lock();
+    let theirs = |(number, creation)| Pid { node: peer.clone(), number, creation };
+    let effect = match notice {
+        Notice::Unlink(other, (own, life)) => {
+            if let Ok(own) = state.ties.own(own, life) {
+                state.ties.unlink(own, &theirs(other));
+            }
+            None
+        }
+        Notice::Demonitor(watch, (own, life)) => {
+            if let Ok(own) = state.ties.own(own, life) {
+                state.ties.unwatched_by(peer, watch, own);
+            }
+            None
+        }
+        Notice::Exit(other, (own, life), exit) => {
+            state.ties.own(own, life).ok().and_then(|own| state.ties.exit_there(theirs(other), own, exit))
+        }
+        Notice::Down(watch, exit) => state.ties.down_there(peer, watch, exit),
+    };
+    drop(state);
+    node.processes.carry_out(node, Vec::from_iter(effect));
+}
+
+/// Answers what peers ask and takes what they tell, until the node ends.
+pub(crate) fn serve(
+    handle: Weak<Handle>,
+    node: &Arc<Inner>,
+) -> Result<impl Future<Output = ()> + Send + 'static, RegisterError> {
+    let mut mailbox: Mailbox = node.directory.register(SERVICE)?;
+    Ok(async move {
+        while let Some(message) = mailbox.recv().await {
+            let Some(node) = handle.upgrade().map(|handle| Node { handle }) else { return };
+            let term = match message.term() {
+                Some(Ok(term)) => term,
+                Some(Err(_)) | None => {
+                    message.refuse("it is no term");
+                    continue;
+                }
+            };
+            if let Ok(notice) = Notice::try_from(&term) {
+                heed(node.inner(), message.node(), notice);
+            } else if let Ok(request) = Request::try_from(&term) {
+                let done = node.do_for(&message, request);
+                // The peer does not wait any more, if this cannot be said.
+                let _ = message.reply_term(&answer(&done));
+            } else {
+                message.refuse("it says nothing about processes that is known here");
+            }
+        }
+    })
+}
