@@ -1,6 +1,7 @@
 //! What goes over the operations API: the same types at both ends.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trunkline::{
@@ -21,6 +22,12 @@ pub struct Status {
     pub listening: Vec<String>,
     /// Registered services.
     pub services: Vec<String>,
+    /// Live processes, by pid.
+    pub processes: Vec<String>,
+    /// What peers may have run here.
+    pub spawn: Vec<String>,
+    /// Its applications.
+    pub applications: Vec<RunningApplication>,
     /// Live connections.
     pub connections: usize,
     /// Static routes.
@@ -67,6 +74,16 @@ impl From<NodeStatus> for Status {
             version: env!("CARGO_PKG_VERSION").into(),
             listening: status.listening.iter().map(ToString::to_string).collect(),
             services: status.services,
+            processes: status.processes.iter().map(ToString::to_string).collect(),
+            spawn: status.spawns,
+            applications: status
+                .applications
+                .into_iter()
+                .map(|(name, pids)| RunningApplication {
+                    name,
+                    processes: pids.iter().map(ToString::to_string).collect(),
+                })
+                .collect(),
             connections: status.connections,
             routes: status.routes,
             registered: status.registered,
@@ -460,6 +477,80 @@ pub struct MessageRequest {
 
 fn twenty_seconds() -> u64 {
     20_000
+}
+
+/// `POST /v1/spawn`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpawnRequest {
+    /// At whom.
+    pub name: String,
+    /// What it is called there.
+    pub program: String,
+    /// What it is given.
+    #[serde(default)]
+    pub input: String,
+    /// Whether to wait until it ended, however long. Default false.
+    #[serde(default)]
+    pub until_end: bool,
+    /// How long it may take until it runs, connecting included, in milliseconds. Default 20000.
+    #[serde(default = "twenty_seconds")]
+    pub timeout_ms: u64,
+}
+
+impl SpawnRequest {
+    /// A request.
+    pub fn of(name: String, program: String, input: String, until_end: bool, wait: Duration) -> Self {
+        Self { name, program, input, until_end, timeout_ms: wait.as_millis() as u64 }
+    }
+}
+
+/// A process that began at a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spawned {
+    /// Its pid.
+    pub pid: String,
+    /// How it ended, if that was waited for.
+    pub exit: Option<String>,
+    /// Whether it ended well.
+    pub ended_well: bool,
+}
+
+/// `POST /v1/applications/start`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplicationRequest {
+    /// At whom; may be the node itself.
+    pub name: String,
+    /// Which.
+    pub application: String,
+    /// How long it may take, connecting included, in milliseconds. Default 20000.
+    #[serde(default = "twenty_seconds")]
+    pub timeout_ms: u64,
+}
+
+impl ApplicationRequest {
+    /// A request.
+    pub fn of(name: String, application: String, wait: Duration) -> Self {
+        Self { name, application, timeout_ms: wait.as_millis() as u64 }
+    }
+}
+
+/// `POST /v1/applications/stop`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopApplication {
+    /// Which one of the node itself.
+    pub application: String,
+}
+
+/// An application of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningApplication {
+    /// Its name.
+    pub name: String,
+    /// The pids of its processes; none when it does not run.
+    pub processes: Vec<String>,
 }
 
 /// The answer to a call.

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use trunkline::{
-    AddError, CallError, ConnectError, ImportantError, LinkCallError, LinkSendError, Node, NodeName, Reloaded,
-    RemoveError, RouteEdit, SendError,
+    AddError, ApplicationError, CallError, ConnectError, Exit, ImportantError, LinkCallError, LinkSendError, Node,
+    NodeName, Reloaded, RemoveError, RouteEdit, SendError, SpawnError, Term,
 };
 use trunkline_config::{Config, EditError, Layers, RouteConfig, RouteContext, RouteEntry, edit};
 use trunkline_matcher::{RoutePattern, quoted};
 
 use crate::api::{
-    AddRoute, Body, CallReply, Changed, DrainRoute, Explanation, Failure, MessageRequest, Peer, PingRequest, Pong,
-    RemoveRoute, Route, Status,
+    AddRoute, ApplicationRequest, Body, CallReply, Changed, DrainRoute, Explanation, Failure, MessageRequest, Peer,
+    PingRequest, Pong, RemoveRoute, Route, SpawnRequest, Spawned, Status,
 };
 
 /// Whose move a failure is; becomes the HTTP status.
@@ -134,6 +134,17 @@ fn service(text: &str) -> Result<(), OpError> {
         1..=255 => Ok(()),
         len => Err(OpError::new(Kind::Bad, format!("a service name has 1 to 255 bytes, this one has {len}"))),
     }
+}
+
+fn application_error(error: ApplicationError) -> OpError {
+    let kind = match error {
+        ApplicationError::Name(_) => Kind::Bad,
+        ApplicationError::Running(_) | ApplicationError::NotRunning(_) => Kind::Conflict,
+        ApplicationError::Unknown(_) => Kind::Missing,
+        ApplicationError::Process { .. } => Kind::Internal,
+        _ => Kind::Unreachable,
+    };
+    OpError::new(kind, error.to_string())
 }
 
 fn no_service(name: &str, service: &str) -> OpError {
@@ -434,6 +445,54 @@ impl Operations {
         Ok(CallReply { body: Body::new(&answer), took_ms: ms(began) })
     }
 
+    /// Connects if need be and begins a process.
+    ///
+    /// # Errors
+    /// [`OpError`].
+    pub async fn spawn(&self, request: &SpawnRequest) -> Result<Spawned, OpError> {
+        let (target, deadline) = (name(&request.name)?, wait(request.timeout_ms)?);
+        let input = Term::from(request.input.as_str());
+        let failed = |error: SpawnError| {
+            let kind = match error {
+                SpawnError::Service(_) => Kind::Bad,
+                _ => Kind::Unreachable,
+            };
+            OpError::new(kind, format!("{} at {}: {error}", request.program, request.name))
+        };
+        if !request.until_end {
+            let pid = self.node.spawn_on(target, &request.program, &input, deadline).await.map_err(failed)?;
+            return Ok(Spawned { pid: pid.to_string(), exit: None, ended_well: false });
+        }
+        let monitor = self.node.spawn_monitor(target, &request.program, &input, deadline).await.map_err(failed)?;
+        let pid = monitor.pid().to_string();
+        let exit = monitor.down().await;
+        Ok(Spawned { pid, exit: Some(exit.to_string()), ended_well: exit == Exit::Normal })
+    }
+
+    /// Connects if need be and starts an application, or starts one of this node.
+    ///
+    /// # Errors
+    /// [`OpError`].
+    pub async fn start_application(&self, request: &ApplicationRequest) -> Result<Changed, OpError> {
+        let (target, deadline) = (name(&request.name)?, wait(request.timeout_ms)?);
+        let application = &request.application;
+        let started = match target == *self.node.name() {
+            true => self.node.start_application(application),
+            false => self.node.start_application_on(target, application, deadline).await,
+        };
+        started.map_err(application_error)?;
+        Ok(Changed::new(format!("{application} runs at {}", request.name)))
+    }
+
+    /// Stops an application of this node.
+    ///
+    /// # Errors
+    /// [`OpError`]; nothing changed.
+    pub fn stop_application(&self, name: &str) -> Result<Changed, OpError> {
+        self.node.stop_application(name).map_err(application_error)?;
+        Ok(Changed::new(format!("{name} is being stopped")))
+    }
+
     /// Ends a connection in order.
     ///
     /// # Errors
@@ -480,6 +539,8 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
         ("registrars", old.registrars != new.registrars),
         ("tls_profiles", old.tls_profiles != new.tls_profiles),
         ("peers", old.peers != new.peers),
+        ("spawn", old.spawn != new.spawn),
+        ("applications", old.applications != new.applications),
     ];
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

@@ -23,7 +23,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use trunkline_config::{AdminConfig, AdminToken};
 
-use crate::api::{AddRoute, DisconnectRequest, DrainRoute, Failure, MessageRequest, PingRequest, RemoveRoute};
+use crate::api::{
+    AddRoute, ApplicationRequest, DisconnectRequest, DrainRoute, Failure, MessageRequest, PingRequest, RemoveRoute,
+    SpawnRequest, StopApplication,
+};
 use crate::ops::{Kind, OpError, Operations};
 
 /// The largest request: a message of the largest size in base64, and some.
@@ -308,6 +311,22 @@ fn router(operations: Arc<Operations>) -> Router {
         .route(
             "/v1/call",
             post(async |State(ops): Shared, Body(request): Body<MessageRequest>| answer(ops.call(&request).await)),
+        )
+        .route(
+            "/v1/spawn",
+            post(async |State(ops): Shared, Body(request): Body<SpawnRequest>| answer(ops.spawn(&request).await)),
+        )
+        .route(
+            "/v1/applications/start",
+            post(async |State(ops): Shared, Body(request): Body<ApplicationRequest>| {
+                answer(ops.start_application(&request).await)
+            }),
+        )
+        .route(
+            "/v1/applications/stop",
+            post(async |State(ops): Shared, Body(request): Body<StopApplication>| {
+                answer(ops.stop_application(&request.application))
+            }),
         )
         .route(
             "/v1/disconnect",

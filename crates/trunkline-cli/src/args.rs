@@ -94,6 +94,44 @@ pub(crate) enum Command {
         #[arg(long, default_value = "20s", value_parser = duration)]
         wait: Duration,
     },
+    /// Have NAME run a program that it offers (`spawn:` in its configuration), and print the pid.
+    Spawn {
+        #[command(flatten)]
+        at: At,
+        /// The node's name, name@host.
+        name: String,
+        /// What the program is called there.
+        program: String,
+        /// The program's standard input.
+        #[arg(default_value = "")]
+        input: String,
+        /// Wait until it ended, however long; succeed when it ended well.
+        #[arg(long)]
+        until_end: bool,
+        /// How long it may take until it runs, connecting included.
+        #[arg(long, default_value = "20s", value_parser = duration)]
+        wait: Duration,
+    },
+    /// Have NAME start an application that it offers (`applications:` in its configuration). Over a running node its own
+    /// name will do as well.
+    StartApplication {
+        #[command(flatten)]
+        at: At,
+        /// The node's name, name@host.
+        name: String,
+        /// The application.
+        application: String,
+        /// How long it may take, connecting included.
+        #[arg(long, default_value = "20s", value_parser = duration)]
+        wait: Duration,
+    },
+    /// Stop an application of a running node.
+    StopApplication {
+        #[command(flatten)]
+        at: Admin,
+        /// The application.
+        application: String,
+    },
     /// List the live connections of a running node.
     Nodes {
         #[command(flatten)]

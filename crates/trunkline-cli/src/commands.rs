@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
-    AddRoute, Body, CallReply, Changed, DisconnectRequest, DrainRoute, Explanation, MessageRequest, Patterns, Peer,
-    PingRequest, Pong, RemoveRoute, Route, Status, Step,
+    AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, DrainRoute, Explanation, MessageRequest,
+    Patterns, Peer, PingRequest, Pong, RemoveRoute, Route, RunningApplication, SpawnRequest, Spawned, Status, Step,
+    StopApplication,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, RouteEntry};
 
@@ -333,6 +334,49 @@ pub(crate) async fn call(at: At, args: MessageArgs, wait: Duration, output: &Out
     output.bytes(&reply.body.bytes().map_err(Failed::because)?)
 }
 
+pub(crate) async fn spawn(at: At, request: SpawnRequest, output: &Output) -> Result<(), Failed> {
+    checked(&request.name)?;
+    let spawn = async {
+        Ok::<Spawned, Failed>(match Target::find(at).await? {
+            Target::Running(client) => client.post("/v1/spawn", &request).await?,
+            Target::ShortLived(operations) => {
+                let spawned = operations.spawn(&request).await;
+                leave(operations).await;
+                spawned?
+            }
+        })
+    };
+    let spawned = output.waiting(&format!("running {} at {}", request.program, request.name), spawn).await?;
+    output.print(&spawned, |spawned| match &spawned.exit {
+        Some(exit) => format!("{}: {exit}", spawned.pid),
+        None => spawned.pid.clone(),
+    });
+    match spawned.exit.filter(|_| !spawned.ended_well) {
+        Some(exit) => Err(Failed::because(format!("{} at {}: {exit}", request.program, request.name))),
+        None => Ok(()),
+    }
+}
+
+pub(crate) async fn start_application(at: At, request: ApplicationRequest, output: &Output) -> Result<(), Failed> {
+    checked(&request.name)?;
+    let start = async {
+        Ok::<Changed, Failed>(match Target::find(at).await? {
+            Target::Running(client) => client.post("/v1/applications/start", &request).await?,
+            Target::ShortLived(operations) => {
+                let started = operations.start_application(&request).await;
+                leave(operations).await;
+                started?
+            }
+        })
+    };
+    changed(output.waiting(&format!("starting {} at {}", request.application, request.name), start).await?, output)
+}
+
+pub(crate) async fn stop_application(at: Admin, application: &str, output: &Output) -> Result<(), Failed> {
+    let request = StopApplication { application: application.into() };
+    changed(client(at)?.post("/v1/applications/stop", &request).await?, output)
+}
+
 pub(crate) async fn nodes(at: Admin, output: &Output) -> Result<(), Failed> {
     let peers: Vec<Peer> = client(at)?.get("/v1/nodes").await?;
     output.print(&peers, |peers| {
@@ -368,6 +412,11 @@ fn patterns_text(patterns: &Patterns) -> String {
     }
 }
 
+fn running(application: &RunningApplication) -> String {
+    let state = if application.processes.is_empty() { " (stopped)" } else { "" };
+    format!("{}{state}", application.name)
+}
+
 pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
     let status: Status = client(at)?.get("/v1/status").await?;
     output.print(&status, |status| {
@@ -381,6 +430,9 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             ("version", status.version.clone()),
             ("listening", list(&status.listening)),
             ("services", list(&status.services)),
+            ("processes", list(&status.processes)),
+            ("peers may run", list(&status.spawn)),
+            ("applications", list(&status.applications.iter().map(running).collect::<Vec<_>>())),
             ("connections", status.connections.to_string()),
             ("routes", status.routes.to_string()),
             ("registered", registered.into()),

@@ -6,12 +6,14 @@ mod certs;
 mod commands;
 mod demo;
 mod output;
+mod program;
 mod serve;
 mod target;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use trunkline_admin::api::{ApplicationRequest, SpawnRequest};
 
 use args::{Cli, Command};
 use output::Failed;
@@ -64,6 +66,13 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         Command::Ping { at, name, wait, now } => commands::ping(at, &name, wait, now, output).await,
         Command::Send { at, message, important, wait } => commands::send(at, message, wait, important, output).await,
         Command::Call { at, message, wait } => commands::call(at, message, wait, output).await,
+        Command::Spawn { at, name, program, input, until_end, wait } => {
+            commands::spawn(at, SpawnRequest::of(name, program, input, until_end, wait), output).await
+        }
+        Command::StartApplication { at, name, application, wait } => {
+            commands::start_application(at, ApplicationRequest::of(name, application, wait), output).await
+        }
+        Command::StopApplication { at, application } => commands::stop_application(at, &application, output).await,
         Command::Nodes { at } => commands::nodes(at, output).await,
         Command::Status { at } => commands::status(at, output).await,
         Command::Disconnect { at, name } => commands::disconnect(at, &name, output).await,

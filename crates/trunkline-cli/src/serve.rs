@@ -14,6 +14,7 @@ use trunkline_config::Layers;
 use crate::args::{LogArgs, LogFormat, NodeArgs};
 use crate::boot;
 use crate::output::{Failed, Output};
+use crate::program;
 
 /// How much is said about connections whose route and node do not say; set once, with the rest of logging.
 static CONNECTIONS: OnceLock<LogLevel> = OnceLock::new();
@@ -78,6 +79,7 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
     let place = AdminListener::bind(&config.node.admin).await;
     let place = place.map_err(|e| Failed::usage(format!("node.admin: {e}")).within(&args.config))?;
     let node = boot::start(&args.config, &config).await?;
+    program::offer(&node, &config).map_err(|error| error.within(&args.config))?;
     for answer in &args.answer {
         let (service, text) = match answer.split_once('=') {
             Some((service, text)) => (service, Some(text.to_owned())),

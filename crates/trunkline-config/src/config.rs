@@ -11,6 +11,7 @@ use crate::layers::{self, Layers};
 use crate::node::{self, CertificateFiles, NodeConfig, RegistrarConfig};
 use crate::route::{RouteContext, read_entry};
 use crate::secret::Surroundings;
+use crate::spawn::{self, ApplicationConfig, SpawnConfig};
 use crate::tree::{self, At, Node, Origin, Value};
 
 /// The largest configuration file: a hundred thousand routes of 150 bytes fit.
@@ -32,6 +33,10 @@ pub struct Config {
     pub peers: Vec<PeerConfig>,
     /// The static routes, in the order of the file.
     pub routes: Vec<RouteConfig>,
+    /// Programs that peers may have run here, by name.
+    pub spawn: BTreeMap<String, SpawnConfig>,
+    /// Sets of programs that are started and stopped as one, by name.
+    pub applications: BTreeMap<String, ApplicationConfig>,
     warnings: Vec<String>,
 }
 
@@ -141,7 +146,8 @@ fn read_file(path: &Path) -> std::io::Result<String> {
 }
 
 fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
-    let fields = Fields::open(reader, root, "", &["node", "registrars", "tls_profiles", "peers", "routes"])?;
+    let known = ["node", "registrars", "tls_profiles", "peers", "routes", "spawn", "applications"];
+    let fields = Fields::open(reader, root, "", &known)?;
     let (registrars, known) =
         declared(reader, &fields, "registrars", "registrars", |text| ResolverId::new(text), registrar);
     let node = match fields.get("node") {
@@ -158,7 +164,9 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     // Without a node there is a problem already; a route shall not be blamed for it.
     let own = node.as_ref().is_none_or(|node| node.registrar == RegistrarConfig::Embedded);
     let routes = routes(reader, &fields, &profiles, &resolvers(own, known));
-    Some(Config { node: node?, registrars, tls_profiles, peers, routes, warnings: Vec::new() })
+    let (spawn, applications) = spawn::read(reader, &fields);
+    let (node, warnings) = (node?, Vec::new());
+    Some(Config { node, registrars, tls_profiles, peers, routes, spawn, applications, warnings })
 }
 
 /// The ids that a route's `resolver` may have.
@@ -168,7 +176,7 @@ fn resolvers(embedded: bool, declared: impl IntoIterator<Item = ResolverId>) -> 
 }
 
 /// A section of named things, and the ids declared: who names a broken one is not blamed for it.
-fn declared<I: Ord + Clone, T>(
+pub(crate) fn declared<I: Ord + Clone, T>(
     reader: &mut Reader<'_>,
     fields: &Fields<'_>,
     section: &str,

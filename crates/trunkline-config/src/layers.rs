@@ -91,6 +91,8 @@ const PATHS: &[&str] = &[
     "node.timeouts.total_ms",
     "node.tls",
     "peers",
+    "spawn",
+    "applications",
     "registrars",
     "routes",
     "tls_profiles",

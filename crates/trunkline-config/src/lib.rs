@@ -42,6 +42,7 @@ mod node;
 mod route;
 mod save;
 mod secret;
+mod spawn;
 mod tree;
 
 pub use config::{Config, PeerConfig, ResolverConfig, RouteConfig, TlsProfileConfig};
@@ -53,6 +54,7 @@ pub use node::{
 };
 pub use route::{FlagsEntry, OverrideEntry, RouteContext, RouteEntry};
 pub use secret::AdminToken;
+pub use spawn::{ApplicationConfig, SpawnConfig};
 
 /// A documented sample configuration. It loads once the file `secrets/cookie` beside it exists.
 pub fn example() -> &'static str {

@@ -196,6 +196,13 @@ impl Ties {
         (watch, None)
     }
 
+    /// What a watch is for became known: a process of the same peer, which began watched.
+    pub fn retarget(&mut self, watch: u64, target: Pid) {
+        if let Some(known) = self.watches.get_mut(&watch) {
+            *known = target;
+        }
+    }
+
     /// It does not any more: gives what it watched.
     pub fn unwatch(&mut self, watch: u64) -> Option<Pid> {
         let target = self.watches.remove(&watch)?;

@@ -7,8 +7,9 @@ use crate::{Exit, NoProcess, Pid};
 /// A call to a peer about processes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// Begin a process: `{spawn, Factory, Arguments}`, answered by `{ok, Number, Creation}`.
-    Spawn(Atom, Term),
+    /// Begin a process, and tell the watch, if one is given, when it ended: `{spawn, Factory, Arguments}` or
+    /// `{spawn, Factory, Arguments, Watch}`, answered by `{ok, Number, Creation}`.
+    Spawn(Atom, Term, Option<u64>),
     /// Start an application: `{start_application, Name}`, answered by `ok`.
     StartApplication(Atom),
     /// Link ours to yours: `{link, Number, Creation, YourNumber, YourCreation}`, answered by `ok`.
@@ -139,7 +140,10 @@ fn get_exit(term: &Term) -> Result<Exit, BadMessage> {
 impl From<&Request> for Term {
     fn from(request: &Request) -> Self {
         match request {
-            Request::Spawn(factory, arguments) => tuple("spawn", [Self::Atom(factory.clone()), arguments.clone()]),
+            Request::Spawn(factory, arguments, watch) => {
+                let what = [Self::Atom(factory.clone()), arguments.clone()];
+                tuple("spawn", what.into_iter().chain(watch.map(number)))
+            }
             Request::StartApplication(name) => tuple("start_application", [Self::Atom(name.clone())]),
             Request::Link(own, peers) => tuple("link", who(*own).into_iter().chain(who(*peers))),
             Request::Monitor(watch, peers) => tuple("monitor", [number(*watch)].into_iter().chain(who(*peers))),
@@ -151,7 +155,10 @@ impl TryFrom<&Term> for Request {
     type Error = BadMessage;
     fn try_from(term: &Term) -> Result<Self, BadMessage> {
         match parts(term)? {
-            ("spawn", [Term::Atom(factory), arguments]) => Ok(Self::Spawn(factory.clone(), arguments.clone())),
+            ("spawn", [Term::Atom(factory), arguments]) => Ok(Self::Spawn(factory.clone(), arguments.clone(), None)),
+            ("spawn", [Term::Atom(factory), arguments, watch]) => {
+                Ok(Self::Spawn(factory.clone(), arguments.clone(), Some(get(watch)?)))
+            }
             ("start_application", [Term::Atom(name)]) => Ok(Self::StartApplication(name.clone())),
             ("link", [a, b, c, d]) => Ok(Self::Link(get_who(a, b)?, get_who(c, d)?)),
             ("monitor", [watch, a, b]) => Ok(Self::Monitor(get(watch)?, get_who(a, b)?)),

@@ -16,6 +16,7 @@ use trunkline_link::{
     SendError as LinkSendError, ServerTls, TlsProfile,
 };
 use trunkline_matcher::PatternIndex;
+use trunkline_process::Pid;
 use trunkline_registrar::{Lease, Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{Address, Defaults, Endpoint, NameError, NetworkRoute, NodeName, ResolverId, Version};
@@ -117,6 +118,12 @@ pub struct NodeStatus {
     pub listening: Vec<SocketAddr>,
     /// Registered services, sorted.
     pub services: Vec<String>,
+    /// Live processes, in the order they began.
+    pub processes: Vec<Pid>,
+    /// What peers may begin here, by name.
+    pub spawns: Vec<String>,
+    /// Its applications, and the processes of those that run.
+    pub applications: Vec<(String, Vec<Pid>)>,
     /// Live connections.
     pub connections: usize,
     /// Static routes.
@@ -538,6 +545,9 @@ impl Node {
                 .filter(|name| !name.starts_with('$'))
                 .map(ToString::to_string)
                 .collect(),
+            processes: self.processes(),
+            spawns: self.spawns(),
+            applications: self.applications(),
             connections: inner.registry.links().len(),
             routes: inner.routes.snapshot().len(),
             registered: self.lease().as_ref().map(|lease| lease.is_held()),

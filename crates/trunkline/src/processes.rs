@@ -243,6 +243,7 @@ impl Processes {
         node: &Arc<Inner>,
         service: Option<&str>,
         application: Option<&str>,
+        watcher: Option<(NodeName, u64)>,
         run: impl FnOnce(Process) -> Running,
     ) -> Result<Pid, SpawnError> {
         let (process, pid) = {
@@ -262,6 +263,9 @@ impl Processes {
                     return Err(error.into());
                 }
             };
+            if let Some((peer, watch)) = watcher {
+                state.ties.watched_by(peer, watch, pid.number).expect("it began just now");
+            }
             let (sender, exits) = mpsc::unbounded_channel();
             let live = Live { exits: sender, abort: None, application: application.map(Into::into) };
             state.live.insert(pid.number, live);
@@ -384,7 +388,7 @@ impl Node {
         R: Future<Output: Into<Exit>> + Send + 'static,
     {
         let node = self.inner();
-        node.processes.begin(Arc::downgrade(&self.handle), node, None, None, |process| {
+        node.processes.begin(Arc::downgrade(&self.handle), node, None, None, None, |process| {
             let running = run(process);
             Box::pin(async move { running.await.into() })
         })
@@ -448,7 +452,38 @@ impl Node {
         deadline: Duration,
     ) -> Result<Pid, SpawnError> {
         let peer = peer.into_name().map_err(|error| CallError::from(crate::ConnectError::from(error)))?;
-        let request = Request::Spawn(word(name)?, arguments.clone());
+        self.spawn_there(peer, Request::Spawn(word(name)?, arguments.clone(), None), name, deadline).await
+    }
+
+    /// As [`Node::spawn_on`], and watches the process from its beginning on: however soon it ends, [`Monitor::down`] tells
+    /// how.
+    ///
+    /// # Errors
+    /// As [`Node::spawn_on`].
+    pub async fn spawn_monitor(
+        &self,
+        peer: impl crate::IntoName,
+        name: &str,
+        arguments: &Term,
+        deadline: Duration,
+    ) -> Result<Monitor, SpawnError> {
+        let peer = peer.into_name().map_err(|error| CallError::from(crate::ConnectError::from(error)))?;
+        let name_word = word(name)?;
+        // Who it is, the answer says; it may be overtaken by the news of its end.
+        let mut monitor = self.watch(&Pid { node: peer.clone(), number: 0, creation: 0 }).0;
+        let request = Request::Spawn(name_word, arguments.clone(), Some(monitor.watch));
+        monitor.pid = self.spawn_there(peer, request, name, deadline).await?;
+        self.inner().processes.lock().ties.retarget(monitor.watch, monitor.pid.clone());
+        Ok(monitor)
+    }
+
+    async fn spawn_there(
+        &self,
+        peer: NodeName,
+        request: Request,
+        name: &str,
+        deadline: Duration,
+    ) -> Result<Pid, SpawnError> {
         match self.ask(&peer, &request, deadline).await? {
             Ok(Some((number, creation))) => Ok(Pid { node: peer, number, creation }),
             Ok(None) => Err(SpawnError::Failed("it did not say which".into())),
@@ -456,19 +491,21 @@ impl Node {
         }
     }
 
+    fn watch(&self, pid: &Pid) -> (Monitor, Option<Effect>) {
+        let (sender, exit) = oneshot::channel();
+        let mut state = self.inner().processes.lock();
+        let (watch, down) = state.ties.watch(pid);
+        state.watches.insert(watch, sender);
+        (Monitor { pid: pid.clone(), watch, exit, node: Arc::downgrade(self.inner()) }, down)
+    }
+
     /// Watches a process, of this node or another, without being tied to it. Connects if need be; a node that cannot be
     /// reached counts as down.
     pub async fn monitor(&self, pid: &Pid) -> Monitor {
-        let (sender, exit) = oneshot::channel();
         let node = self.inner();
-        let (watch, down, own) = {
-            let mut state = node.processes.lock();
-            let (watch, down) = state.ties.watch(pid);
-            // Before anybody is asked: the answer may be overtaken by what it watches for.
-            state.watches.insert(watch, sender);
-            (watch, down, state.ties.is_own(pid))
-        };
-        let monitor = Monitor { pid: pid.clone(), watch, exit, node: Arc::downgrade(node) };
+        // Before anybody is asked: the answer may be overtaken by what it watches for.
+        let (monitor, down) = self.watch(pid);
+        let (watch, own) = (monitor.watch, node.processes.lock().ties.is_own(pid));
         let mut effects = Vec::from_iter(down);
         if !own {
             let request = Request::Monitor(watch, (pid.number, pid.creation));

@@ -160,7 +160,14 @@ async fn c10_applications_start_and_stop_as_one_where_the_connection_allows_it()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_and_monitors_tell_across_nodes_how_a_process_ended() {
-    let (_db, _door, app) = pair().await;
+    let (db, _door, app) = pair().await;
+    // However soon it ends.
+    db.enable_spawn("brief", all(), |_, _| async { Err::<(), _>("at once") }).unwrap();
+    for _ in 0..50 {
+        let monitor = soon(app.spawn_monitor(DB, "brief", &Term::from(0), PATIENCE)).await.unwrap();
+        assert_eq!(monitor.pid().node.as_str(), DB);
+        assert_eq!(soon(monitor.down()).await, Exit::Failed("at once".into()));
+    }
     for (told, exit) in [("end", Exit::Normal), ("fail", Exit::Failed("as told".into())), ("panic", Exit::Panicked)] {
         let pid = worker(&app).await;
         let (own, mut hears) = attentive(&app, &pid).await;

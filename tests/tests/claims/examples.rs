@@ -10,6 +10,8 @@ mod flags;
 mod important;
 #[path = "../../../examples/log_level.rs"]
 mod log_level;
+#[path = "../../../examples/processes.rs"]
+mod processes;
 #[path = "../../../examples/resolver_route.rs"]
 mod resolver_route;
 #[path = "../../../examples/standby.rs"]
@@ -50,4 +52,9 @@ fn the_example_of_an_atom_mapping_runs() {
 #[test]
 fn the_example_of_important_delivery_runs() {
     important::main().unwrap();
+}
+
+#[test]
+fn the_example_of_processes_runs() {
+    processes::main().unwrap();
 }

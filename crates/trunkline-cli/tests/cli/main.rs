@@ -8,6 +8,7 @@ mod lifecycle;
 mod logs;
 mod peer;
 mod printing;
+mod programs;
 mod routes;
 mod short_lived;
 mod world;

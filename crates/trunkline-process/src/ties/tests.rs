@@ -203,6 +203,14 @@ fn what_is_no_longer_watched_is_not_told_of() {
     assert_eq!(ties.end(one.number, &Exit::Normal), []);
     assert_eq!(ties.end(one.number, &Exit::Normal), [], "it ended before");
 
+    // What begins watched is known by its pid when it began.
+    let (early, _) = ties.watch(&Pid { node: name("b@h"), number: 0, creation: 0 });
+    let began = Pid { node: name("b@h"), number: 4, creation: 1 };
+    ties.retarget(early, began.clone());
+    assert_eq!(ties.unwatch(early), Some(began));
+    ties.retarget(early, one.clone());
+    assert_eq!(ties.unwatch(early), None);
+
     // A peer speaks only for itself.
     let other = Pid { node: peer, number: 1, creation: 1 };
     let (watch, _) = ties.watch(&other);
@@ -214,7 +222,8 @@ fn what_is_no_longer_watched_is_not_told_of() {
 fn what_is_said_of_processes_is_read_as_it_was_meant() {
     let atom = |text: &str| Atom::new(text).unwrap();
     for request in [
-        Request::Spawn(atom("worker"), Term::tuple([1.into(), "x".into()])),
+        Request::Spawn(atom("worker"), Term::tuple([1.into(), "x".into()]), None),
+        Request::Spawn(atom("worker"), 0.into(), Some(u64::MAX)),
         Request::StartApplication(atom("shop")),
         Request::Link((u64::MAX, u32::MAX), (1, 0)),
         Request::Monitor(5, (1 << 40, 9)),

@@ -161,7 +161,7 @@ impl Node {
         let mut refused = None;
         for (service, arguments, factory) in application.processes {
             let run = |process| factory(process, arguments);
-            let begun = processes.begin(Arc::downgrade(&self.handle), node, Some(&service), Some(name), run);
+            let begun = processes.begin(Arc::downgrade(&self.handle), node, Some(&service), Some(name), None, run);
             let failed = processes.lock().applications.get(name).and_then(|offered| offered.failed.clone());
             let failed = failed.map(|exit| SpawnError::Failed(exit.to_string()));
             refused = begun.err().or(failed).map(|cause| (service, cause));

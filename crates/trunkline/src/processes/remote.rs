@@ -80,7 +80,7 @@ impl Node {
             return Err(not_agreed(flag));
         }
         match request {
-            Request::Spawn(name, arguments) => {
+            Request::Spawn(name, arguments, watch) => {
                 let name = name.as_str();
                 let factory = {
                     let state = node.processes.lock();
@@ -91,7 +91,8 @@ impl Node {
                     offer.what.clone()
                 };
                 let run = |process| factory(process, arguments);
-                let begun = node.processes.begin(Arc::downgrade(&self.handle), node, None, None, run);
+                let watcher = watch.map(|watch| (peer.clone(), watch));
+                let begun = node.processes.begin(Arc::downgrade(&self.handle), node, None, None, watcher, run);
                 begun.map(Some).map_err(|error| Unwilling { refusal: Refusal::Failed, text: error.to_string() })
             }
             Request::StartApplication(name) => self.start_for(peer, name.as_str()).map(|()| None),
