@@ -411,6 +411,18 @@ impl Node {
         self.inner().processes.live()
     }
 
+    /// How many links and watchers a process of this node has.
+    ///
+    /// # Errors
+    /// [`NoProcess`]: there is none, or not on this node.
+    pub fn ties(&self, pid: &Pid) -> Result<usize, NoProcess> {
+        let state = self.inner().processes.lock();
+        if !state.ties.is_own(pid) {
+            return Err(NoProcess);
+        }
+        Ok(state.ties.count(state.ties.own(pid.number, pid.creation)?))
+    }
+
     /// Lets peers whose whole name matches one of these begin processes here, by [`Node::spawn_on`], over connections
     /// that agreed on the flag `remote_spawn`. The factory gets the peer's arguments.
     ///

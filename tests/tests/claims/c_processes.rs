@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use trunkline::{
-    AccessPattern, Application, ApplicationError, AtomMapping, Exit, Flag, Node, Pid, Process, Signal, SpawnError,
-    Term, TieError,
+    AccessPattern, Application, ApplicationError, AtomMapping, Exit, Flag, NoProcess, Node, Pid, Process, Signal,
+    SpawnError, Term, TieError,
 };
 use trunkline_tests::support::*;
 
@@ -181,6 +181,30 @@ async fn links_and_monitors_tell_across_nodes_how_a_process_ended() {
         app.stop(&own).unwrap();
         until(|| app.processes().is_empty()).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_untied_is_forgotten_at_both_ends() {
+    let (db, _door, app) = pair().await;
+    let pid = worker(&app).await;
+    let (untie, untied) = oneshot::channel::<()>();
+    let (linked, is_linked) = oneshot::channel();
+    let other = pid.clone();
+    app.spawn(move |mut process| async move {
+        linked.send(process.link(&other).await).unwrap();
+        untied.await.unwrap();
+        process.unlink(&other);
+        while process.recv().await.is_some() {}
+    })
+    .unwrap();
+    assert_eq!(soon(is_linked).await.unwrap(), Ok(()));
+    let monitor = soon(app.monitor(&pid)).await;
+    assert_eq!((db.ties(&pid), app.ties(&app.processes()[0])), (Ok(2), Ok(1)));
+    drop(monitor);
+    until(|| db.ties(&pid) == Ok(1)).await;
+    untie.send(()).unwrap();
+    until(|| db.ties(&pid) == Ok(0)).await;
+    assert_eq!((app.ties(&app.processes()[0]), app.ties(&pid)), (Ok(0), Err(NoProcess)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -200,6 +200,8 @@ fn what_is_no_longer_watched_is_not_told_of() {
     assert_eq!((ties.unwatch(watch), ties.unwatch(watch)), (Some(one.clone()), None));
     ties.watched_by(peer.clone(), 3, one.number).unwrap();
     ties.unwatched_by(&peer, 3, one.number);
+    ties.watched_by(peer.clone(), 4, one.number).unwrap();
+    assert_eq!((ties.count(one.number), ties.node_down(&peer, "cut").len(), ties.count(one.number)), (1, 0, 0));
     assert_eq!(ties.end(one.number, &Exit::Normal), []);
     assert_eq!(ties.end(one.number, &Exit::Normal), [], "it ended before");
 
