@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt;
-use trunkline::{AccessPattern, Application, Exit, Node, Process, Signal, Term};
+use trunkline::{AccessPattern, Application, Exit, Node, Process, Term};
 use trunkline_config::Config;
 
 use crate::output::Failed;
@@ -32,8 +32,7 @@ fn program(command: Vec<String>) -> impl Fn(Process, Term) -> BoxedRun + Send + 
 
 type BoxedRun = std::pin::Pin<Box<dyn Future<Output = Exit> + Send>>;
 
-/// Runs until the program ends. It is killed when the process is stopped, a process it is linked to ends, or the node
-/// leaves. What it prints goes to standard error.
+/// Runs until the program ends. It is killed when the process is stopped or the node leaves. What it prints goes to standard error.
 async fn run(mut process: Process, command: Vec<String>, input: Term) -> Exit {
     let Some(input) = input.as_text().map(str::to_owned) else {
         return Exit::Failed("a program is given a text".into());
@@ -59,11 +58,15 @@ async fn run(mut process: Process, command: Vec<String>, input: Term) -> Exit {
                 let _ = stdin.write_all(input.as_bytes()).await;
             }
         };
-        tokio::join!(feed, child.wait()).1
+        tokio::select! {
+            biased;
+            status = child.wait() => status,
+            () = async { feed.await; std::future::pending().await } => unreachable!("it waits for ever"),
+        }
     };
     let told = async {
-        // Messages mean nothing to a program.
-        while let Some(Signal::Message(_)) = process.recv().await {}
+        // Nothing that is said means anything to a program: whoever may talk to this node could link itself to it.
+        while process.recv().await.is_some() {}
     };
     let status = tokio::select! {
         status = ended => status,

@@ -11,7 +11,7 @@ use trunkline_route::{Flag, NodeName};
 
 use crate::handshake::Incarnation;
 use crate::important::{Incoming, Outcome, Outgoing};
-use crate::link::{SendError, Shared};
+use crate::link::{SendError, Shared, clock_us};
 use crate::mailbox::lock;
 
 /// Peers that are remembered; a node has no more links.
@@ -34,6 +34,8 @@ pub(crate) struct Account {
     unsent: AtomicBool,
     /// A message that had to wait may go now.
     changed: Notify,
+    /// The link that is to take what goes again.
+    present: Mutex<Weak<Shared>>,
 }
 
 impl Account {
@@ -41,18 +43,21 @@ impl Account {
         Self {
             incarnation,
             incoming: Mutex::default(),
-            outgoing: Mutex::default(),
+            // Above every number that was used for this life of the peer and forgotten: nobody sends 256 in a microsecond.
+            outgoing: Mutex::new(Outgoing::starting_at(clock_us() << 8)),
             unsent: AtomicBool::new(false),
             changed: Notify::new(),
+            present: Mutex::default(),
         }
     }
 
     /// The report this link begins with.
-    pub(crate) fn reported(&self, shared: &Shared, outcomes: &[(u64, Outcome)]) {
+    pub(crate) fn reported(&self, shared: &Arc<Shared>, outcomes: &[(u64, Outcome)]) {
         let mut outgoing = lock(&self.outgoing);
         let settled = outgoing.reported(shared.info.epoch, outcomes);
         self.unsent.store(outgoing.has_unsent(), Ordering::Relaxed);
-        shared.with_out(|out| out.outbox.release(outgoing.floor()));
+        release(&mut outgoing, shared);
+        *lock(&self.present) = Arc::downgrade(shared);
         drop(outgoing);
         for (parcel, outcome) in settled {
             let _ = parcel.done.send(outcome);
@@ -64,11 +69,10 @@ impl Account {
     /// Outcomes arrived.
     pub(crate) fn settled(&self, shared: &Shared, outcomes: &[(u64, Outcome)]) {
         let mut outgoing = lock(&self.outgoing);
-        let before = outgoing.floor();
         let settled: Vec<_> = outcomes.iter().map(|(seq, outcome)| (outgoing.settled(*seq), *outcome)).collect();
-        // Queued under the lock: whoever sends because of it comes behind it.
-        if outgoing.floor() > before {
-            shared.with_out(|out| out.outbox.release(outgoing.floor()));
+        // An elder link still brings outcomes; the floor goes over the present one.
+        if outgoing.is_present(shared.info.epoch) {
+            release(&mut outgoing, shared);
         }
         drop(outgoing);
         for (parcel, outcome) in settled {
@@ -83,6 +87,9 @@ impl Account {
             return;
         }
         let mut outgoing = lock(&self.outgoing);
+        if outgoing.is_present(shared.info.epoch) {
+            release(&mut outgoing, shared);
+        }
         while let Some((seq, parcel)) = outgoing.next_unsent(shared.info.epoch) {
             match shared.try_important(seq, &parcel.to, &parcel.from, &parcel.body) {
                 Ok(()) => outgoing.resent(seq),
@@ -98,10 +105,12 @@ impl Account {
 
     /// Queues a message if it may go now; [`SendError::Full`] also when others go first.
     fn try_send(self: &Arc<Self>, shared: &Shared, to: &str, from: &str, body: &Bytes) -> Result<Sent, SendError> {
+        self.send_again(shared);
         let mut outgoing = lock(&self.outgoing);
         let Some(seq) = outgoing.may_send(shared.info.epoch) else {
             return Err(shared.going().unwrap_or(SendError::Full));
         };
+        release(&mut outgoing, shared);
         shared.try_important(seq, to, from, body)?;
         let (done, outcome) = oneshot::channel();
         outgoing.sent(Parcel { to: to.into(), from: from.into(), body: body.clone(), done });
@@ -135,6 +144,14 @@ impl Account {
     }
 }
 
+/// Tells the present link the floor, if it does not know. Under the lock of what is outgoing: whoever sends because of it
+/// comes behind it.
+fn release(outgoing: &mut Outgoing<Parcel>, shared: &Shared) {
+    if let Some(floor) = outgoing.to_release() {
+        shared.with_out(|out| out.outbox.release(floor));
+    }
+}
+
 /// An important message that was sent. Its outcome comes over this link or a later one. Dropped, nobody waits for it: it
 /// is not sent again.
 #[derive(Debug)]
@@ -151,7 +168,8 @@ impl std::fmt::Debug for Account {
 }
 
 impl Sent {
-    /// Waits for the outcome; `None` when it cannot be known any more, since the peer began a new life. Links that
+    /// Waits for the outcome; `None` when it cannot be known any more, since the peer began a new life, or takes no message
+    /// like it over its new link. Links that
     /// break are waited out, for as long as the caller likes. Dropping the future loses nothing.
     pub async fn outcome(&mut self) -> Option<Outcome> {
         (&mut self.outcome).await.ok()
@@ -162,6 +180,11 @@ impl Drop for Sent {
     fn drop(&mut self) {
         if let Some(account) = self.account.upgrade() {
             lock(&account.outgoing).abandoned(self.seq);
+            // Others may have waited behind it.
+            let present = lock(&account.present).upgrade();
+            if let Some(shared) = present {
+                account.send_again(&shared);
+            }
             account.changed.notify_waiters();
         }
     }

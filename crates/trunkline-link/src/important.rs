@@ -101,15 +101,35 @@ pub struct Outgoing<P> {
     unsent: BTreeSet<u64>,
     /// The epoch of the newest link whose report came.
     link: Option<u64>,
+    /// The floor that this link was told.
+    told: u64,
+    /// The peer's life is over.
+    forsaken: bool,
 }
 
 impl<P> Default for Outgoing<P> {
     fn default() -> Self {
-        Self { next: 0, in_flight: BTreeMap::new(), unsent: BTreeSet::new(), link: None }
+        Self::starting_at(0)
     }
 }
 
 impl<P> Outgoing<P> {
+    /// One whose first message has this number. Who forgets what it sent to a life of a peer, and sends to it again, must
+    /// start above every number it used.
+    pub fn starting_at(next: u64) -> Self {
+        let (in_flight, unsent) = (BTreeMap::new(), BTreeSet::new());
+        Self { next, in_flight, unsent, link: None, told: 0, forsaken: false }
+    }
+
+    /// The floor, if the present link was not told it yet. It must go out before a message that counts on it.
+    pub fn to_release(&mut self) -> Option<u64> {
+        let floor = self.floor();
+        (self.told != floor).then(|| {
+            self.told = floor;
+            floor
+        })
+    }
+
     /// Everything below this number is settled.
     pub fn floor(&self) -> u64 {
         self.in_flight.first_key_value().map_or(self.next, |(seq, _)| *seq)
@@ -119,7 +139,8 @@ impl<P> Outgoing<P> {
     /// again has gone, and not too many are in flight. Once it is queued, call [`Outgoing::sent`].
     pub fn may_send(&self, link: u64) -> Option<u64> {
         let free = self.next - self.floor() < MAX_IN_FLIGHT;
-        (self.link == Some(link) && self.unsent.is_empty() && free).then_some(self.next)
+        let may = self.link == Some(link) && self.unsent.is_empty() && free && !self.forsaken;
+        may.then_some(self.next)
     }
 
     /// The message that [`Outgoing::may_send`] numbered is queued.
@@ -150,7 +171,7 @@ impl<P> Outgoing<P> {
         if self.link.is_some_and(|newest| link <= newest) {
             return Vec::new();
         }
-        self.link = Some(link);
+        (self.link, self.told) = (Some(link), 0);
         let settled = outcomes.iter().filter_map(|(seq, outcome)| Some((self.settled(*seq)?, *outcome))).collect();
         self.in_flight.retain(|_, parcel| parcel.is_some());
         self.unsent = self.in_flight.keys().copied().collect();
@@ -168,6 +189,11 @@ impl<P> Outgoing<P> {
         self.unsent.remove(&seq);
     }
 
+    /// Whether this is the newest link whose report came.
+    pub fn is_present(&self, link: u64) -> bool {
+        self.link == Some(link)
+    }
+
     /// Whether something is to go again.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
@@ -177,6 +203,7 @@ impl<P> Outgoing<P> {
     pub fn forsake(&mut self) {
         self.in_flight.clear();
         self.unsent.clear();
+        self.forsaken = true;
     }
 
     /// Whether nothing is in flight.

@@ -558,6 +558,31 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_reads_no_outcomes_gets_no_credit_for_more_important_messages() {
+        // It goes by what it was granted, and need not read that.
+        let boundless = Window { link: 1 << 40, mailbox: 1 << 40, ..WINDOW };
+        let (sender, mut receiver) = (End::new(WINDOW, boundless), End::new(WINDOW, WINDOW));
+        let mut sent = 0;
+        // To ever more names, each with a window of its own, and all with the same number.
+        'all: for name in 0..400 {
+            for _ in 0..WINDOW.mailbox / cost(0) / 2 {
+                let name = format!("none{name}");
+                sender.0.with_out(|out| out.outbox.send_important(0, &name, "", b"")).unwrap();
+                while let Some(chunk) = { lock(&sender.0.out).outbox.take() } {
+                    if receiver.1.take(&chunk).is_err() {
+                        break 'all;
+                    }
+                    receiver.1.settle().unwrap();
+                }
+                sent += 1;
+            }
+        }
+        // 9 bytes and a header for each, in one window of answers and a message, and what was granted before that showed.
+        let bound = (WINDOW.link + WINDOW.max_message as u64) / 9 + WINDOW.link / cost(0);
+        assert!(sent <= bound, "{sent} were taken, {bound} allowed");
+    }
+
+    #[test]
     fn a_peer_that_reads_answers_calls_on() {
         assert_eq!(flood(WINDOW), 20_000);
     }

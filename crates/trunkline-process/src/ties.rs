@@ -154,7 +154,7 @@ impl Ties {
         if pid == *other {
             return Ok(());
         }
-        if !self.live.contains_key(&number) {
+        if !self.live.contains_key(&number) || (other.node == self.node && !self.is_own(other)) {
             return Err(NoProcess);
         }
         if self.is_own(other) {
@@ -186,8 +186,9 @@ impl Ties {
     pub fn watch(&mut self, target: &Pid) -> (u64, Option<Effect>) {
         self.last_watch += 1;
         let watch = self.last_watch;
-        if self.is_own(target) {
-            let Some(tied) = self.live.get_mut(&target.number) else {
+        if target.node == self.node {
+            let live = if target.creation == self.creation { self.live.get_mut(&target.number) } else { None };
+            let Some(tied) = live else {
                 return (watch, Some(Effect::Down { watch, exit: Exit::NoProcess }));
             };
             tied.watchers.insert(Watcher::Here(watch));

@@ -4,6 +4,9 @@ use trunkline_term::{Atom, BigInt, Term};
 
 use crate::{Exit, NoProcess, Pid};
 
+/// The most characters of a peer's words that are kept.
+const MAX_TEXT: usize = 1024;
+
 /// A call to a peer about processes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
@@ -125,7 +128,7 @@ fn exit_term(exit: &Exit) -> Term {
 }
 
 fn get_exit(term: &Term) -> Result<Exit, BadMessage> {
-    let text = |term: &Term| term.as_text().map(str::to_owned).ok_or(BadMessage);
+    let text = |term: &Term| Ok(term.as_text().ok_or(BadMessage)?.chars().take(MAX_TEXT).collect());
     match parts(term)? {
         ("normal", []) => Ok(Exit::Normal),
         ("panicked", []) => Ok(Exit::Panicked),

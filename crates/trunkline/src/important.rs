@@ -38,8 +38,8 @@ pub enum WhyUnknown {
     /// The deadline passed before the outcome came.
     #[error("no word of it within {0:?}")]
     Late(Duration),
-    /// The peer's node began a new life.
-    #[error("the peer restarted before it said so")]
+    /// The peer's node began a new life, or takes no message like it over the next connection.
+    #[error("the peer restarted, or changed what it takes, before it said so")]
     NewLife,
     /// The connection went down, and no other one can say.
     #[error("the connection went down before the peer said so, and: {0}")]

@@ -125,9 +125,9 @@ impl Kept {
 
     /// Whether the task that dials this name goes on. One that does not is forgotten in the same step, so that whoever
     /// finds the name down afterwards begins another.
-    fn is_to_be_dialled(&self, name: &NodeName, wanted: bool) -> bool {
+    fn is_to_be_dialled(&self, name: &NodeName, wanted: bool, is_down: impl Fn() -> bool) -> bool {
         let mut state = self.lock();
-        let goes_on = wanted && state.dialling.get(name) == Some(&true);
+        let goes_on = wanted && state.dialling.get(name) == Some(&true) && is_down();
         if !goes_on {
             state.dialling.remove(name);
         }
@@ -145,12 +145,14 @@ async fn dial_again(node: Weak<Inner>, name: NodeName) {
         let Some(pause) = node.upgrade().map(|node| node.kept.pause(&name)) else { return };
         tokio::time::sleep(pause).await;
         let Some(node) = node.upgrade() else { return };
-        if !node.kept.is_to_be_dialled(&name, node.reconnect(&name) == Reconnect::Keep) {
+        if !node.kept.is_to_be_dialled(&name, node.reconnect(&name) == Reconnect::Keep, || true) {
             return;
         }
         let again =
             matches!(node.connect(name.clone(), Demand::default()).await, Ok(_) | Err(ConnectError::NoRoute(_)));
-        if !node.kept.is_to_be_dialled(&name, again) {
+        // A link that is up needs no more of this, however late the news of the one before it came.
+        let is_down = || node.registry.get(&name).is_none();
+        if !node.kept.is_to_be_dialled(&name, again, is_down) {
             return;
         }
     }

@@ -7,6 +7,7 @@ mod remote;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -89,7 +90,7 @@ pub enum Signal {
 pub struct Process {
     pid: Pid,
     mailbox: Mailbox,
-    exits: mpsc::UnboundedReceiver<(Pid, Exit)>,
+    exits: mpsc::Receiver<(Pid, Exit)>,
     node: Weak<Handle>,
 }
 
@@ -173,7 +174,7 @@ impl fmt::Debug for Monitor {
 
 /// A process that runs.
 struct Live {
-    exits: mpsc::UnboundedSender<(Pid, Exit)>,
+    exits: mpsc::Sender<(Pid, Exit)>,
     /// Known a moment after it began.
     abort: Option<AbortHandle>,
     application: Option<String>,
@@ -266,7 +267,7 @@ impl Processes {
             if let Some((peer, watch)) = watcher {
                 state.ties.watched_by(peer, watch, pid.number).expect("it began just now");
             }
-            let (sender, exits) = mpsc::unbounded_channel();
+            let (sender, exits) = mpsc::channel(remote::MAX_TIES);
             let live = Live { exits: sender, abort: None, application: application.map(Into::into) };
             state.live.insert(pid.number, live);
             if let Some(offered) = application.and_then(|name| state.applications.get_mut(name)) {
@@ -275,7 +276,9 @@ impl Processes {
             (Process { pid: pid.clone(), mailbox, exits, node: handle }, pid)
         };
         let ending = Ending { node: Arc::downgrade(node), number: pid.number, exit: Exit::Killed };
-        let running = run(process);
+        // What a factory does before its first await may depend on what a peer gave it.
+        let running = catch_unwind(AssertUnwindSafe(|| run(process)));
+        let running = running.unwrap_or_else(|_| Box::pin(async { Exit::Panicked }));
         // Not under the lock: a runtime that shuts down drops the task at once, and that takes the lock.
         let task = tokio::spawn(async move {
             // Dropped after what runs, whether that ends, panics or is stopped.
@@ -306,7 +309,8 @@ impl Processes {
             match effect {
                 Effect::Exit { to, from, exit } => {
                     if let Some(live) = self.lock().live.get(&to) {
-                        let _ = live.exits.send((from, exit));
+                        // Of a process that never listens, no more are kept than it may have links.
+                        let _ = live.exits.try_send((from, exit));
                     }
                 }
                 Effect::Down { watch, exit } => {
@@ -517,7 +521,7 @@ impl Node {
         let node = self.inner();
         // Before anybody is asked: the answer may be overtaken by what it watches for.
         let (monitor, down) = self.watch(pid);
-        let (watch, own) = (monitor.watch, node.processes.lock().ties.is_own(pid));
+        let (watch, own) = (monitor.watch, pid.node == node.name);
         let mut effects = Vec::from_iter(down);
         if !own {
             let request = Request::Monitor(watch, (pid.number, pid.creation));
@@ -565,7 +569,8 @@ impl Node {
     /// Connects if need be and sends a message to a process of another node; see [`Connection::send`](crate::Connection::send).
     ///
     /// # Errors
-    /// [`SendError`](crate::SendError); nothing was sent. Nobody says whether the process lives.
+    /// [`SendError`](crate::SendError); nothing was sent. Nobody says whether the process lives. A link carries at most
+    /// 16,384 names, of services and of processes: with more of them than that, call a service that passes on.
     pub async fn send_to(&self, pid: &Pid, body: &[u8]) -> Result<(), crate::SendError> {
         self.send(&pid.node, &pid.mailbox(), body).await
     }

@@ -117,7 +117,7 @@ async fn p14_what_nobody_knows_is_said_to_be_unknown() {
 
     // The deadline passes without a word; when the word comes, nobody waits, and it is delivered once or not at all.
     door.freeze();
-    let short = Duration::from_millis(100);
+    let short = Duration::from_millis(500);
     let late = soon(app.send_important(DB, "in", "late", short)).await;
     assert_eq!(late, Err(ImportantError::Unknown(WhyUnknown::Late(short))));
     door.thaw();

@@ -20,7 +20,8 @@ fn all() -> Vec<AccessPattern> {
 
 /// Ends as it is told, by a message.
 async fn obedient(mut process: Process) -> Result<(), String> {
-    while let Some(Signal::Message(message)) = process.recv().await {
+    while let Some(signal) = process.recv().await {
+        let Signal::Message(message) = signal else { continue };
         match String::from_utf8_lossy(message.body()).as_ref() {
             "end" => return Ok(()),
             "fail" => return Err("as told".into()),
@@ -168,6 +169,10 @@ async fn links_and_monitors_tell_across_nodes_how_a_process_ended() {
         assert_eq!(monitor.pid().node.as_str(), DB);
         assert_eq!(soon(monitor.down()).await, Exit::Failed("at once".into()));
     }
+    // Also when it panics before it has begun, and the service goes on.
+    db.enable_spawn("rash", all(), |_, _| -> std::future::Ready<()> { panic!("at once") }).unwrap();
+    let monitor = soon(app.spawn_monitor(DB, "rash", &Term::from(0), PATIENCE)).await.unwrap();
+    assert_eq!(soon(monitor.down()).await, Exit::Panicked);
     for (told, exit) in [("end", Exit::Normal), ("fail", Exit::Failed("as told".into())), ("panic", Exit::Panicked)] {
         let pid = worker(&app).await;
         let (own, mut hears) = attentive(&app, &pid).await;
@@ -202,9 +207,27 @@ async fn what_is_untied_is_forgotten_at_both_ends() {
     assert_eq!((db.ties(&pid), app.ties(&app.processes()[0])), (Ok(2), Ok(1)));
     drop(monitor);
     until(|| db.ties(&pid) == Ok(1)).await;
+    // What is said first arrives first.
+    let own = app.processes()[0].clone();
+    let (again, is_again) = oneshot::channel();
+    let other = pid.clone();
+    app.spawn(move |process| async move {
+        for _ in 0..50 {
+            process.link(&other).await.unwrap();
+            process.unlink(&other);
+        }
+        process.link(&other).await.unwrap();
+        again.send(()).unwrap();
+        std::future::pending::<()>().await;
+    })
+    .unwrap();
+    soon(is_again).await.unwrap();
+    assert_eq!(db.ties(&pid), Ok(2));
+    app.stop(&app.processes()[1]).unwrap();
+    until(|| db.ties(&pid) == Ok(1)).await;
     untie.send(()).unwrap();
     until(|| db.ties(&pid) == Ok(0)).await;
-    assert_eq!((app.ties(&app.processes()[0]), app.ties(&pid)), (Ok(0), Err(NoProcess)));
+    assert_eq!((app.ties(&own), app.ties(&pid)), (Ok(0), Err(NoProcess)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

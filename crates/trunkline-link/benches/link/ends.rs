@@ -15,7 +15,7 @@ use trunkline_route::{Address, Attempt, Cookie, LinkPolicy, NodeName, TlsMode, V
 
 const COOKIE: &str = "the cookie of the measurement";
 const LONG: Duration = Duration::from_secs(60);
-const LINKS: usize = 2000;
+const LINKS: usize = 10_000;
 const CALLS: usize = 30_000;
 const CONNECTS: usize = 1000;
 
@@ -214,6 +214,9 @@ async fn dial(case: &str, address: SocketAddr) {
         }
         "one-way-32" => one_way(&dialer, 32, 20_000_000).await,
         "one-way-1024" => one_way(&dialer, 1024, 4_000_000).await,
+        other if other.starts_with("many") => many(&dialer, other, 4_000_000).await,
+        other if other.starts_with("important") => important(&dialer, other, 1_000_000).await,
+        other if other.starts_with("calls") => calls(&dialer, other, 40_000).await,
         other => panic!("no case {other}"),
     }
 }
@@ -237,12 +240,87 @@ async fn one_way(dialer: &Dialer, size: usize, messages: usize) {
     tell("messages", messages);
 }
 
+/// The size and the callers in the name of a case, `kind-size-callers`.
+fn sizes(case: &str) -> (usize, usize) {
+    let mut numbers = case.split('-').skip(1).map(|n| n.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// Has every caller do its part at the same time, and tells how long all of it took.
+async fn together<F>(dialer: &Dialer, callers: usize, messages: usize, part: impl Fn(Link, usize) -> F)
+where
+    F: Future<Output = Vec<Duration>> + Send + 'static,
+{
+    let link = start(dialer.connect().await, &dialer.directory);
+    link.call("m", "", b"begin", LONG).await.unwrap();
+    let begin = Instant::now();
+    let mut parts = tokio::task::JoinSet::new();
+    for _ in 0..callers {
+        parts.spawn(part(link.clone(), messages / callers));
+    }
+    let mut times: Vec<Duration> = parts.join_all().await.into_iter().flatten().collect();
+    link.call("m", "", b"end", LONG).await.unwrap();
+    tell("wall_s", begin.elapsed().as_secs_f64());
+    tell("messages", messages);
+    times.sort();
+    tell("median_us", times.get(times.len() / 2).map_or(0.0, |median| median.as_nanos() as f64 / 1e3));
+}
+
+async fn many(dialer: &Dialer, case: &str, messages: usize) {
+    let (size, callers) = sizes(case);
+    together(dialer, callers, messages, move |link, messages| async move {
+        push(&link, &vec![7; size], messages).await;
+        Vec::new()
+    })
+    .await;
+}
+
+/// Each outcome is waited for; as many are under way as may be.
+async fn important(dialer: &Dialer, case: &str, messages: usize) {
+    let (size, callers) = sizes(case);
+    together(dialer, callers, messages, move |link, messages| async move {
+        let body = bytes::Bytes::from(vec![7; size]);
+        let mut sent = std::collections::VecDeque::new();
+        for _ in 0..messages {
+            if sent.len() >= 1000 / callers {
+                let mut first: trunkline_link::Sent = sent.pop_front().unwrap();
+                assert_eq!(first.outcome().await, Some(trunkline_link::important::Outcome::Taken));
+            }
+            sent.push_back(link.send_important("m", "sender", body.clone()).await.unwrap());
+        }
+        for mut last in sent {
+            last.outcome().await.unwrap();
+        }
+        Vec::new()
+    })
+    .await;
+}
+
+async fn calls(dialer: &Dialer, case: &str, messages: usize) {
+    let (size, callers) = sizes(case);
+    together(dialer, callers, messages, move |link, messages| async move {
+        let body = vec![7; size];
+        let mut times = Vec::with_capacity(messages);
+        for _ in 0..messages {
+            let before = Instant::now();
+            link.call("m", "", &body, LONG).await.unwrap();
+            times.push(before.elapsed());
+        }
+        times
+    })
+    .await;
+}
+
 async fn memory(dialer: &Dialer) {
     let mut links = vec![start(dialer.connect().await, &dialer.directory)];
     links[0].call("m", "", b"warm", LONG).await.unwrap();
     tell("before_kib", rss_kib());
     while links.len() < LINKS {
-        links.push(start(dialer.connect().await, &dialer.directory));
+        // Each link is another node's: ten thousand names on this side.
+        let native = Native::new(name(&format!("a{}@bench", links.len())), limits());
+        let (tls, attempt, directory) = (dialer.tls.clone(), dialer.attempt.clone(), dialer.directory.clone());
+        let other = Dialer { native, tls, attempt, address: dialer.address, directory };
+        links.push(start(other.connect().await, &other.directory));
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     tell("idle_kib", rss_kib());

@@ -8,6 +8,7 @@
 
 mod bare;
 mod ends;
+mod erlang;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -79,13 +80,53 @@ fn row(what: &str, value: String, compared: String, goal: &str) {
     println!("{what:<44} {value:>22} {compared:>30}   {goal}");
 }
 
+fn least(runs: impl IntoIterator<Item = Numbers>) -> Numbers {
+    runs.into_iter().min_by(|x, y| x["wall_s"].total_cmp(&y["wall_s"])).unwrap()
+}
+
+/// Messages, important messages and calls beside Erlang's, in turn, each the best of three.
+fn beside_erlang(erlang: Option<&erlang::Erlang>, bytes: usize, size: &str, callers: usize) {
+    let rate = |n: &Numbers| n["messages"] / n["wall_s"];
+    let who = if callers == 1 { "1 caller".into() } else { format!("{callers} callers") };
+    let own = |kind: &str, cores| least((0..3).map(|_| case(&format!("{kind}-{bytes}-{callers}"), cores).0));
+    let their = |kind: &str, each, cores: &str| {
+        erlang.map(|erlang| least((0..3).map(|_| erlang.case(kind, bytes, callers, each, cores))))
+    };
+    let against = |own: &Numbers, their: &Option<Numbers>| match their {
+        Some(their) => format!("erl {:.2} M: {:.2} x", rate(their) / 1e6, rate(own) / rate(their)),
+        None => "no erl".into(),
+    };
+    let goal = |goal: &str| if bytes == 32 { goal.to_owned() } else { String::new() };
+    let (pair, one) = (["0", "1"], ["1", "1"]);
+    let their_messages = their("one_way", 2_000_000 / callers, "0,1");
+    for (kind, what, limit) in [("many", "one way", ">= 10 x"), ("important", "important", ">= 1 x")] {
+        let own = own(kind, pair);
+        let value = format!("{:.2} M/s", rate(&own) / 1e6);
+        row(&format!("{what}, {size}, {who}"), value, against(&own, &their_messages), &goal(limit));
+    }
+    let (own, their) = (own("calls", one), their("call", 20_000 / callers, "1"));
+    let against = their.map_or("no erl".into(), |their| {
+        format!("erl {:.1} us: {:.2} x its rate", their["median_us"], rate(&own) / rate(&their))
+    });
+    row(&format!("call, {size}, {who}, one core"), format!("{:.1} us", own["median_us"]), against, "");
+}
+
 fn table() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let chosen = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     let control = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
     println!("two processes, each a current-thread runtime on a core; TLS 1.3 AES-128-GCM; {}", control.trim());
     row("measure", "value".into(), "compared".into(), "goal");
-    for (name, size, goal) in [("one-way-32", "32 B", 10.0), ("one-way-1024", "1 KiB", 2.0)] {
+    let erlang = erlang::Erlang::find();
+    if erlang.is_none() {
+        println!("Erlang is not installed, so nothing is compared with it: apt-get install erlang-base");
+    }
+    for (name, bytes, size, goal) in [("one-way-32", 32, "32 B", 10.0), ("one-way-1024", 1024, "1 KiB", 2.0)] {
+        for (suffix, callers) in [("", 1), ("-16", 16)] {
+            if chosen(&format!("erlang-{bytes}{suffix}")) {
+                beside_erlang(erlang.as_ref(), bytes, size, callers);
+            }
+        }
         if chosen(name) {
             // The best of three: whatever else runs here takes from both ends.
             let runs = (0..3).map(|_| case(name, ["0", "1"]));

@@ -59,6 +59,7 @@ impl World {
     fn send(&mut self) {
         let Some(wire) = self.wires.last_mut() else { return };
         let Some(seq) = self.outgoing.may_send(wire.epoch) else { return };
+        wire.there.extend(self.outgoing.to_release().map(Frame::Release));
         wire.there.push_back(Frame::Message(seq, self.sent));
         self.outgoing.sent(self.sent);
         self.seqs.insert(self.sent, seq);
@@ -98,18 +99,15 @@ impl World {
                 for (message, outcome) in self.outgoing.reported(wire.epoch, &outcomes) {
                     assert_eq!(self.told.insert(message, outcome), None, "told twice");
                 }
-                wire.there.push_back(Frame::Release(self.outgoing.floor()));
+                wire.there.extend(self.outgoing.to_release().map(Frame::Release));
             }
             Some(Frame::Outcomes(outcomes)) => {
-                let before = self.outgoing.floor();
                 for (seq, outcome) in outcomes {
                     if let Some(message) = self.outgoing.settled(seq) {
                         assert_eq!(self.told.insert(message, outcome), None, "told twice");
                     }
                 }
-                if self.outgoing.floor() > before {
-                    wire.there.push_back(Frame::Release(self.outgoing.floor()));
-                }
+                wire.there.extend(self.outgoing.to_release().map(Frame::Release));
             }
             _ => {}
         }
@@ -118,6 +116,7 @@ impl World {
     /// There is credit for one of the messages that go again.
     fn again(&mut self) {
         let Some(wire) = self.wires.last_mut() else { return };
+        wire.there.extend(self.outgoing.to_release().map(Frame::Release));
         if let Some((seq, message)) = self.outgoing.next_unsent(wire.epoch) {
             wire.there.push_back(Frame::Message(seq, *message));
             self.outgoing.resent(seq);
@@ -202,6 +201,30 @@ proptest! {
     fn p14_what_a_dead_link_brings_late_is_not_delivered_twice(ops in prop::collection::vec(late(), 0..200)) {
         run(&ops);
     }
+}
+
+#[test]
+fn what_was_given_up_is_released_before_a_message_that_counts_on_it() {
+    let mut outgoing = Outgoing::starting_at(1 << 40);
+    outgoing.reported(1, &[]);
+    assert_eq!((outgoing.to_release(), outgoing.to_release()), (Some(1 << 40), None));
+    for n in 0..MAX_IN_FLIGHT {
+        assert_eq!(outgoing.may_send(1), Some((1 << 40) + n));
+        outgoing.sent(n);
+    }
+    assert_eq!(outgoing.may_send(1), None);
+    outgoing.reported(2, &[]);
+    assert_eq!(outgoing.to_release(), Some(1 << 40));
+    // Nobody waits for the first any more, which the new link never took.
+    outgoing.abandoned(1 << 40);
+    while let Some((seq, _)) = outgoing.next_unsent(2) {
+        outgoing.resent(seq);
+    }
+    assert_eq!(outgoing.may_send(2), Some((1 << 40) + MAX_IN_FLIGHT));
+    assert_eq!(outgoing.to_release(), Some((1 << 40) + 1));
+
+    outgoing.forsake();
+    assert!(outgoing.is_idle() && outgoing.may_send(2).is_none());
 }
 
 #[test]

@@ -362,7 +362,8 @@ impl Outbox {
     /// Whether more than `bound` bytes wait to be read by the peer: answers without credit, and what is not written.
     pub fn is_backlogged(&self, bound: u64) -> bool {
         let chunks = (self.high.chunks.len() + self.normal.chunks.len()) as u64;
-        self.waiting_cost.saturating_add(chunks * CHUNK as u64) > bound
+        let waiting = self.waiting_cost.saturating_add(self.control.len() as u64);
+        waiting.saturating_add(chunks * CHUNK as u64) > bound
     }
 
     /// Whether new messages are refused.

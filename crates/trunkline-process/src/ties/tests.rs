@@ -213,6 +213,12 @@ fn what_is_no_longer_watched_is_not_told_of() {
     ties.retarget(early, one.clone());
     assert_eq!(ties.unwatch(early), None);
 
+    // One of a former life is none.
+    let mut ties = Ties::new(name("a@h"), 7);
+    let (own, former) = (ties.begin(), Pid { node: name("a@h"), number: 1, creation: 6 });
+    assert!(matches!(ties.watch(&former), (_, Some(Effect::Down { exit: Exit::NoProcess, .. }))));
+    assert_eq!((ties.link(own.number, &former), ties.count(own.number)), (Err(NoProcess), 0));
+
     // A peer speaks only for itself.
     let other = Pid { node: peer, number: 1, creation: 1 };
     let (watch, _) = ties.watch(&other);

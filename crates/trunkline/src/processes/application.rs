@@ -50,7 +50,7 @@ pub enum ApplicationError {
     Unknown(String),
 }
 
-/// A set of processes that are started in order, each under the name of a service, and stopped in the reverse one. When
+/// A set of processes that are started in order, each under the name of a service, and told to stop in the reverse one. When
 /// one of them fails, panics or is stopped, the others are stopped as well.
 #[derive(Clone, Default)]
 pub struct Application {

@@ -1,6 +1,7 @@
 //! What nodes ask and tell each other about processes, over the service `$process`.
 
 use std::sync::{Arc, Weak};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use trunkline_link::{CallError as LinkCallError, Mailbox, Message, RegisterError};
@@ -16,7 +17,7 @@ use crate::{CallError, Connection, Node};
 /// Where nodes talk about processes.
 const SERVICE: &str = "$process";
 /// Links and watchers a process of this node has before peers can add no more.
-const MAX_TIES: usize = 65_536;
+pub(super) const MAX_TIES: usize = 65_536;
 
 pub(super) fn not_allowed(text: String) -> Unwilling {
     Unwilling { refusal: Refusal::NotAllowed, text }
@@ -79,6 +80,10 @@ impl Node {
         if let Some(flag) = flag(&request).filter(|flag| !message.flags().has(*flag)) {
             return Err(not_agreed(flag));
         }
+        // What the peer's last connection asked for has ended with it.
+        if node.registry.get(peer).is_none() {
+            return Err(Unwilling { refusal: Refusal::Failed, text: "the connection is down".into() });
+        }
         match request {
             Request::Spawn(name, arguments, watch) => {
                 let name = name.as_str();
@@ -125,10 +130,14 @@ fn room(ties: usize) -> Result<(), Unwilling> {
 pub(super) fn tell(node: &Arc<Inner>, peer: &NodeName, notice: &Notice) {
     let Some(live) = node.registry.get(peer) else { return };
     let (connection, term) = (Connection { slot: live.slot() }, Term::from(notice));
-    node.spawn(async move {
+    let mut telling = Box::pin(async move {
         // What cannot be sent any more, the peer learns from the connection's end.
         let _ = connection.send_term(SERVICE, "", &term).await;
     });
+    // At once, if there is credit: what is said afterwards must not come before it.
+    if telling.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        node.spawn(telling);
+    }
 }
 
 /// Does what a peer says.

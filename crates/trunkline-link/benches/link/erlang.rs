@@ -1,0 +1,62 @@
+//! The same work by two Erlang nodes.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::Numbers;
+
+/// Compiled once, into a directory that goes with this.
+pub(crate) struct Erlang {
+    directory: PathBuf,
+    port_mapper: Child,
+}
+
+/// The port mapper of these nodes alone.
+const PORT_MAPPER: (&str, &str) = ("ERL_EPMD_PORT", "24369");
+
+impl Erlang {
+    /// `None` when Erlang is not installed.
+    pub(crate) fn find() -> Option<Self> {
+        let directory = std::env::temp_dir().join(format!("trunkline-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("trunkline_bench.erl"), include_str!("trunkline_bench.erl")).unwrap();
+        let compiled =
+            Command::new("erlc").arg("-o").arg(&directory).arg(directory.join("trunkline_bench.erl")).status();
+        if !compiled.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let port_mapper = Command::new("epmd").env(PORT_MAPPER.0, PORT_MAPPER.1).spawn().ok()?;
+        Some(Self { directory, port_mapper })
+    }
+
+    /// On these cores, with a scheduler for each, and as fast as it gets: with its own default of 1 MiB, instead of 32, of
+    /// messages that wait for the socket it sends a third.
+    fn node(&self, name: &str, cores: &str) -> Command {
+        let mut command = Command::new("taskset");
+        let schedulers = cores.split(',').count().to_string();
+        command.args(["-c", cores, "erl", "-noinput", "+S", &schedulers, "+zdbbl", "32768", "-name", name]);
+        command.args(["-setcookie", "bench", "-pa"]).arg(&self.directory).env(PORT_MAPPER.0, PORT_MAPPER.1);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+
+    /// Runs both nodes on these cores.
+    pub(crate) fn case(&self, case: &str, size: usize, callers: usize, each: usize, cores: &str) -> Numbers {
+        let mut receiver = self.node("b@127.0.0.1", cores).args(["-s", "trunkline_bench", "serve"]).spawn().unwrap();
+        BufReader::new(receiver.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        let (size, callers, each) = (size.to_string(), callers.to_string(), each.to_string());
+        let work = ["-s", "trunkline_bench", "dial", case, "b@127.0.0.1", &size, &callers, &each];
+        let sent = self.node("a@127.0.0.1", cores).args(work).output().unwrap();
+        let _ = receiver.wait();
+        crate::numbers(&String::from_utf8_lossy(&sent.stdout))
+    }
+}
+
+impl Drop for Erlang {
+    fn drop(&mut self) {
+        let _ = self.port_mapper.kill();
+        let _ = self.port_mapper.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
