@@ -41,7 +41,7 @@ pub(crate) const BENCH_HELP: &str = "\
 Usage: cargo xtask bench [NAME [ARGUMENTS]]
 
 Runs a benchmark with the release profile and hands the arguments on to it; without a name, all of them:
-  link      messages, calls, connects and memory of one link, beside bare TLS
+  link      messages, calls, connects and memory of one link, beside bare TLS and Erlang (when erl is there)
   failover  a working connection behind a primary that refuses, is silent, or is a black hole
   flood     honest connects while strangers hold every place before authentication
   matcher   look-ups and edits of a table of patterns, beside other matchers; `matcher 1k c100k` for some data sets
