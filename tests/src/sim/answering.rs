@@ -195,6 +195,7 @@ impl<R: Rules> World<R> {
         let end = LinkEnd {
             peer: from,
             id: link,
+            epoch,
             grade: 0,
             provisional: true,
             draining: false,
@@ -204,6 +205,7 @@ impl<R: Rules> World<R> {
         };
         self.node(host).links.insert(conn, end);
         self.send(host, conn, Packet::Body(body));
+        self.report(host, conn);
         self.timer(host, PROVISIONAL, Timer::Provisional(conn));
     }
 

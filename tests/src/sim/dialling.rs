@@ -406,6 +406,7 @@ impl<R: Rules> World<R> {
         let end = LinkEnd {
             peer: peer.clone(),
             id: link.id,
+            epoch,
             grade: u8::from(attempt.tls != TlsMode::CookieOnly),
             provisional: false,
             draining: false,
@@ -423,6 +424,7 @@ impl<R: Rules> World<R> {
         }
         self.went_up(host, link);
         self.send(host, conn, Packet::Frame(Frame::Ping));
+        self.report(host, conn);
         if let Some(old) = old.filter(|_| replaces) {
             self.ledger.replaced.insert(old);
         }

@@ -7,7 +7,7 @@ use trunkline_dial::pair::{FlightId, Incarnation, LinkRef, OnAccept, OnOffer};
 use trunkline_route::NodeName;
 
 use super::answering::agree;
-use super::ledger::Ledger;
+use super::ledger::{Kept, Ledger};
 use super::model::{Move, Ruling, Situation};
 use super::net::ConnId;
 use super::node::{Life, Node, Try};
@@ -114,6 +114,40 @@ pub fn invariant_d_nothing_lost_in_silence<R: Rules>(world: &World<R>) -> Result
             || (!world.ledger.replaced.contains(&sent.conn) && world.ledger.errors.contains(&(sent.from, sent.conn)))
             || world.net.conn(sent.conn).cut.is_some();
         otherwise(excused, "(d) no message is lost without an error", || format!("{sent:?}"))?;
+    }
+    Ok(())
+}
+
+/// (j) An important message is delivered once at most, and its sender is told only of one that was.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_j_once(from: Life, to: Life, number: u64, kept: Kept) -> Result<(), Violation> {
+    let holds = kept.arrived == 1 || (kept.arrived == 0 && !kept.told);
+    otherwise(holds, "(j) important messages arrive once", || format!("{from:?} to {to:?}: {number}, {kept:?}"))
+}
+
+/// (j) No sender exceeds what may be in flight.
+///
+/// # Errors
+/// Always: it did.
+pub fn invariant_j_never(number: u64) -> Result<(), Violation> {
+    otherwise(false, "(j) no more important messages are in flight than may be", || format!("{number}"))
+}
+
+/// (j) At rest every important message between two lives with a link is settled.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_j_all_settled<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+    for (host, node) in world.hosts.iter().enumerate().filter_map(|(at, host)| Some((at, host.node.as_ref()?))) {
+        for conn in node.entries.values().filter_map(|entry| entry.link) {
+            let peer = world.peer_life(host, conn);
+            let idle = node.accounts.get(&peer).is_none_or(|account| account.outgoing.is_idle());
+            otherwise(idle || !world.is_healthy(conn), "(j) important messages are settled", || {
+                format!("host {host} to {peer:?} over {conn}")
+            })?;
+        }
     }
     Ok(())
 }

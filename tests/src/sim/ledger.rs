@@ -22,11 +22,22 @@ pub struct Sent {
     pub arrived: u32,
 }
 
+/// An important message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// How often it arrived.
+    pub arrived: u32,
+    /// Whether its sender was told that it had.
+    pub told: bool,
+}
+
 /// The books of a history.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Every message sent, by sender, receiver and number.
     pub messages: BTreeMap<(Life, Life, u64), Sent>,
+    /// Every important message sent, by sender, receiver and number.
+    pub important: BTreeMap<(Life, Life, u64), Kept>,
     /// The last number delivered, by sender and receiver.
     pub last: BTreeMap<(Life, Life), u64>,
     /// Ends that learnt that their link broke off.

@@ -1,11 +1,13 @@
 //! Links that stand: the first frame, messages, the drain of a replaced link, the end.
 
 use trunkline_dial::pair::{LinkRef, Retire};
+use trunkline_link::important::{Arrival, Outcome};
 use trunkline_route::NodeName;
 
 use super::invariants;
+use super::ledger::Kept;
 use super::net::{ConnId, Frame, Packet, SEC, Side};
-use super::node::{Life, LinkEnd};
+use super::node::{Account, Life, LinkEnd};
 use super::rules::Rules;
 use super::world::{Timer, World};
 
@@ -110,6 +112,9 @@ impl<R: Rules> World<R> {
                 self.hold(invariants::invariant_d_once_and_in_order(from, to, number, before, times));
                 self.counts.note("messages delivered");
             }
+            Frame::Important(seq, number) => self.important(host, conn, seq, number),
+            Frame::Outcomes(is_report, outcomes) => self.outcomes(host, conn, is_report, &outcomes),
+            Frame::Release(floor) => self.account(host, conn).incoming.released(floor),
             Frame::GoAway => {
                 let Some(end) = self.node(host).links.get_mut(&conn) else { return };
                 end.peer_gone = true;
@@ -122,7 +127,88 @@ impl<R: Rules> World<R> {
         }
     }
 
-    fn peer_life(&self, host: usize, conn: ConnId) -> Life {
+    fn account(&mut self, host: usize, conn: ConnId) -> &mut Account {
+        let peer = self.peer_life(host, conn);
+        self.node(host).accounts.entry(peer).or_default()
+    }
+
+    /// A link begins by what is known of the peer's important messages.
+    pub(super) fn report(&mut self, host: usize, conn: ConnId) {
+        let outcomes = self.account(host, conn).incoming.outcomes();
+        self.send(host, conn, Packet::Frame(Frame::Outcomes(true, outcomes)));
+    }
+
+    fn important(&mut self, host: usize, conn: ConnId, seq: u64, number: u64) {
+        let (from, to) = (self.peer_life(host, conn), self.life(host));
+        let arrived = self.account(host, conn).incoming.arrived(seq);
+        self.say(|| format!("host {host}: important {number} as {seq} over {conn}: {arrived:?}"));
+        let outcome = match arrived {
+            Ok(Arrival::New) => {
+                self.account(host, conn).incoming.record(seq, Outcome::Taken);
+                let kept = self.ledger.important.entry((from, to, number)).or_default();
+                kept.arrived += 1;
+                self.counts.note("important messages delivered");
+                Outcome::Taken
+            }
+            Ok(Arrival::Known(outcome)) => {
+                self.counts.note("important messages that came again");
+                outcome
+            }
+            Ok(Arrival::Settled) => return,
+            Err(_) => return self.hold(invariants::invariant_j_never(number)),
+        };
+        let kept = self.ledger.important[&(from, to, number)];
+        self.hold(invariants::invariant_j_once(from, to, number, kept));
+        self.send(host, conn, Packet::Frame(Frame::Outcomes(false, vec![(seq, outcome)])));
+    }
+
+    fn outcomes(&mut self, host: usize, conn: ConnId, is_report: bool, outcomes: &[(u64, Outcome)]) {
+        let Some(epoch) = self.node(host).links.get(&conn).map(|end| end.epoch) else { return };
+        let (own, peer) = (self.life(host), self.peer_life(host, conn));
+        let outgoing = &mut self.account(host, conn).outgoing;
+        let told: Vec<u64> = match is_report {
+            true => outgoing.reported(epoch, outcomes).into_iter().map(|(number, _)| number).collect(),
+            false => outcomes.iter().filter_map(|(seq, _)| outgoing.settled(*seq)).collect(),
+        };
+        let mut frames = Vec::new();
+        if outgoing.is_present(epoch) {
+            frames.extend(outgoing.to_release().map(Frame::Release));
+            while let Some((seq, number)) = outgoing.next_unsent(epoch) {
+                frames.push(Frame::Important(seq, *number));
+                outgoing.resent(seq);
+            }
+        }
+        for number in told {
+            let kept = self.ledger.important.entry((own, peer, number)).or_default();
+            kept.told = true;
+            let kept = *kept;
+            self.hold(invariants::invariant_j_once(own, peer, number, kept));
+            self.counts.note("important messages confirmed");
+        }
+        for frame in frames {
+            if matches!(frame, Frame::Important(..)) {
+                self.counts.note("important messages sent again");
+            }
+            self.send(host, conn, Packet::Frame(frame));
+        }
+    }
+
+    fn send_important(&mut self, host: usize, conn: ConnId, number: u64) {
+        let Some(end) = self.node(host).links.get(&conn).filter(|end| !end.draining) else { return };
+        let epoch = end.epoch;
+        let (own, peer) = (self.life(host), self.peer_life(host, conn));
+        let outgoing = &mut self.account(host, conn).outgoing;
+        let Some(seq) = outgoing.may_send(epoch) else { return };
+        let release = outgoing.to_release();
+        outgoing.sent(number);
+        self.ledger.important.insert((own, peer, number), Kept::default());
+        self.counts.note("important messages sent");
+        for frame in release.map(Frame::Release).into_iter().chain([Frame::Important(seq, number)]) {
+            self.send(host, conn, Packet::Frame(frame));
+        }
+    }
+
+    pub(super) fn peer_life(&self, host: usize, conn: ConnId) -> Life {
         let conn = self.net.conn(conn);
         conn.end(conn.side_of(self.life(host)).other()).who
     }
@@ -212,6 +298,7 @@ impl<R: Rules> World<R> {
         self.say(|| format!("host {host} sends message {number} over {conn}"));
         self.counts.note("messages sent");
         self.send(host, conn, Packet::Frame(Frame::Data(number)));
+        self.send_important(host, conn, number);
     }
 
     /// Whether a link answers: both ends listen to it and nothing stands or stood in between of late.

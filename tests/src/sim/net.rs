@@ -1,6 +1,7 @@
 //! The network: connections that carry whole messages in order, break, half-break, and stall.
 
 use std::collections::BTreeMap;
+use trunkline_link::important::Outcome;
 
 use super::node::Life;
 use super::rng::Rng;
@@ -37,7 +38,7 @@ impl Side {
 }
 
 /// What goes over a link that stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// The initiator is up.
     Ping,
@@ -47,6 +48,12 @@ pub enum Frame {
     Alive(ConnId),
     /// A numbered message.
     Data(u64),
+    /// An important message: its number for the peer, and ours.
+    Important(u64, u64),
+    /// Outcomes of important messages; as a report, all that are kept.
+    Outcomes(bool, Vec<(u64, Outcome)>),
+    /// Every important message below this number is settled.
+    Release(u64),
     /// Nothing new comes after this.
     GoAway,
 }

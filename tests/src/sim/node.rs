@@ -6,6 +6,7 @@ use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::{Claims, FlightId, Incarnation, LinkId};
 use trunkline_dial::plan::{OpId, Plan};
 use trunkline_link::handshake::{Initiator, Responder, Verified};
+use trunkline_link::important::{Incoming, Outgoing};
 use trunkline_route::{Attempt, NodeName};
 
 use super::model::{OrderModel, Shadow};
@@ -32,12 +33,23 @@ pub struct Node<R> {
     pub answers: BTreeMap<ConnId, Answer>,
     /// Links that stand at this end: provisional, up, and draining ones.
     pub links: BTreeMap<ConnId, LinkEnd>,
+    /// Important messages, by the peer's life.
+    pub accounts: BTreeMap<Life, Account>,
     /// What failed of late.
     pub memory: Memory,
     /// Its life's bits.
     pub incarnation: Incarnation,
     /// The next flight's name.
     pub next_flight: FlightId,
+}
+
+/// Important messages to and from one life of a peer.
+#[derive(Default)]
+pub struct Account {
+    /// What came.
+    pub incoming: Incoming,
+    /// What went, by our number.
+    pub outgoing: Outgoing<u64>,
 }
 
 /// What a node knows of one peer; mirrors the entry of the registry.
@@ -152,6 +164,8 @@ pub struct LinkEnd {
     pub peer: NodeName,
     /// The link.
     pub id: LinkId,
+    /// The how-many-eth of the two lives it is.
+    pub epoch: u64,
     /// The demands it satisfies.
     pub grade: u8,
     /// It was accepted here and waits for its first frame.

@@ -232,6 +232,7 @@ impl<R: Rules> World<R> {
             script::last_words(self);
             events = self.drain(events);
             self.check(invariants::invariant_d_nothing_lost_in_silence);
+            self.check(invariants::invariant_j_all_settled);
             self.count_losses();
         }
         events

@@ -1,4 +1,4 @@
-//! Ten thousand histories of nodes that dial each other over a network that breaks, and the invariants of one link
+//! Twenty thousand histories of nodes that dial each other over a network that breaks, and the invariants of one link
 //! per pair. See `trunkline_tests::sim`.
 
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use trunkline_dial::pair::Pair;
 use trunkline_tests::sim::rules::Rules;
 use trunkline_tests::sim::{Config, Counts, Fault, model, run, wrong};
 
-const HISTORIES: u64 = 10_000;
+const HISTORIES: u64 = 20_000;
 /// Lines of the trace that a failure shows.
 const TAIL: usize = 60;
 
@@ -148,7 +148,7 @@ fn cutting_a_replaced_link_short_is_seen() {
 #[test]
 fn a_hold_that_forgets_older_links_is_seen() {
     let config = Config { hold_for_direct_only: true, ..Config::default() };
-    let violation = run::<Pair>(34_285, config, false).violation.expect("seed 34285 overtakes a held message");
+    let violation = run::<Pair>(177_540, config, false).violation.expect("seed 177540 overtakes a held message");
     assert!(violation.invariant.starts_with("(d)"), "{violation}");
 }
 
