@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+mod keeper;
+
+pub use keeper::{Better, Keeper, better_routes};
+
 /// How long to wait between dials of a connection that is kept up: full jitter over a bound that doubles.
 ///
 /// Full jitter, a wait drawn evenly from zero to the bound, spreads nodes that lost their peer at the same moment
@@ -106,6 +110,11 @@ impl Failback {
     /// The connection went back.
     pub fn moved(&mut self, now: Instant) {
         self.moved = Some(now);
+        self.settled();
+    }
+
+    /// The connection is not on a standby any more, however that came.
+    pub fn settled(&mut self) {
         self.healthy_since = None;
     }
 }

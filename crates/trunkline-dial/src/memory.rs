@@ -149,18 +149,10 @@ fn evict<K: Clone + Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, until: imp
     }
 }
 
-/// The wait before the next try after `failures` in a row: full jitter within `[0, min(cap, base · 2ⁿ)]`.
-///
-/// `random` is uniform over `0.0..1.0`.
-pub fn back_off(base: Duration, cap: Duration, failures: u32, random: f64) -> Duration {
-    Term { base, cap }.after(failures.max(1)).mul_f64(random.clamp(0.0, 1.0))
-}
-
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "the tests need one instant to start from")]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
     use trunkline_route::{Defaults, NetworkRoute};
 
     fn attempt(port: u16, cookie: &str) -> Attempt {
@@ -239,14 +231,5 @@ mod tests {
             memory.failed(now, &attempt(1, &n.to_string()), &AttemptError::WrongCookie);
         }
         assert_eq!(memory.addresses[&attempt(1, "x").address].len(), PER_ADDRESS);
-    }
-
-    proptest! {
-        #[test]
-        fn p31_back_off_stays_within_its_bounds(base in 1u64..1000, cap in 1u64..60_000, n in 0u32..200, r in 0.0f64..1.0) {
-            let (base, cap) = (Duration::from_millis(base), Duration::from_millis(cap));
-            let wait = back_off(base, cap, n, r);
-            prop_assert!(wait <= cap.min(base.saturating_mul(1 << n.saturating_sub(1).min(20))));
-        }
     }
 }

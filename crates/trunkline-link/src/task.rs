@@ -20,6 +20,10 @@ const WRITE_AHEAD: usize = 64 * 1024;
 /// How long the end of a closed link is awaited, so that the last word is not cut off by a reset.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// An end that reads nothing, as a [`Hold`] makes it, says so often that it lives: its peer may be asked by a caller of
+/// its name whether it does, and has a second to find out.
+const HELD_PING: Duration = Duration::from_millis(400);
+
 /// How a link keeps watch over its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepAlive {
@@ -298,8 +302,17 @@ impl Task {
         result.map_err(|broken| Broken::from(broken).into())
     }
 
+    fn held_pace(&self) -> Duration {
+        self.keep_alive.idle.min(HELD_PING)
+    }
+
     fn next_timer(&self) -> Instant {
-        let watch = self.heard + if self.pinged { self.keep_alive.dead } else { self.keep_alive.idle };
+        let watch = self.heard
+            + match self.pinged {
+                _ if self.receiver.is_held() => self.held_pace(),
+                true => self.keep_alive.dead,
+                false => self.keep_alive.idle,
+            };
         [self.hold_until, self.drain_until].into_iter().flatten().fold(watch, Instant::min)
     }
 
@@ -317,7 +330,7 @@ impl Task {
         }
         if self.receiver.is_held() {
             // Nothing is read, so nothing is known of the peer; it shall still hear from us.
-            if now >= self.heard + self.keep_alive.idle {
+            if now >= self.heard + self.held_pace() {
                 self.heard = now;
                 self.shared.ping();
             }

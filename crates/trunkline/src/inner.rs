@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use trunkline_dial::exec::{self, Found};
+use trunkline_dial::keep;
 use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::{LinkId, Retire};
 use trunkline_dial::plan::{Lookup, Policy, given};
@@ -266,11 +267,10 @@ impl Inner {
 
     /// The routes that a connection over this link is to go back to, best first; each is better than its own.
     pub(crate) fn better_routes(&self, info: &LinkInfo) -> Vec<Candidate> {
-        let mut candidates = self.routes.matching(&info.peer);
-        let own = candidates.iter().position(|route| route.carries(info.route.as_deref(), info.resolver.as_ref()));
-        candidates.truncate(own.unwrap_or(candidates.len()));
-        candidates.retain(|candidate| candidate.route.failback().is_some());
-        if info.role == Role::Initiator { candidates } else { Vec::new() }
+        if info.role == Role::Responder {
+            return Vec::new();
+        }
+        keep::better_routes(self.routes.matching(&info.peer), info.route.as_deref(), info.resolver.as_ref())
     }
 
     /// Policy belongs to the name: what holds for a link whose peer dialled.

@@ -6,7 +6,6 @@ use trunkline_dial::pair::{Claims, LinkId, OnOffer, Pair};
 use trunkline_link::handshake::{CloseCode, Credential, Hello, Params, Responder, ResponderConfig};
 use trunkline_route::NodeName;
 
-use super::faults::Fault;
 use super::invariants;
 use super::model::{self, Ruling, Shadow, Situation};
 use super::net::{ConnId, Frame, MS, Packet, SEC, Side};
@@ -36,7 +35,7 @@ impl<R: Rules> World<R> {
         let name = self.hosts[who.host].name.clone();
         let config = ResponderConfig::new(name, self.node(who.host).incarnation, nonce);
         let machine = Responder::new(config, script::exporter(conn));
-        self.node(who.host).answers.insert(conn, Answer { machine, proven: None, challenging: None });
+        self.node(who.host).answers.insert(conn, Answer { machine, proven: None, awaiting: None, challenging: None });
         self.timer(who.host, HANDSHAKE, Timer::Answer(conn));
         // TCP's answer and TLS.
         self.after(2 * delay, Event::Connected(conn));
@@ -58,8 +57,8 @@ impl<R: Rules> World<R> {
             return;
         }
         match answer.machine.finish(body) {
-            Ok(offer) if offer.params.abandon => {
-                self.counts.note("abandoned");
+            Ok(offer) if offer.params.abandon || offer.is_probe => {
+                self.counts.note(if offer.is_probe { "probes answered" } else { "abandoned" });
                 self.answer_over(host, conn);
             }
             Ok(offer) => {
@@ -83,6 +82,14 @@ impl<R: Rules> World<R> {
         let finish_sent = self.node(host).tries.values().any(|t| t.peer == from && t.finish.is_some());
         let config = self.config;
         let entry = self.entry(host, &from);
+        if let Some(unheard) = entry.rules.pair().awaits_first_frame(claims) {
+            self.counts.note("offers that wait for a first frame");
+            self.say(|| format!("host {host}: {conn} by {from} waits for a first frame"));
+            if let Some(answer) = self.node(host).answers.get_mut(&conn) {
+                answer.awaiting = Some(unheard);
+            }
+            return self.timer(host, PROVISIONAL, Timer::Unsettled(conn));
+        }
         let before = entry.rules.up();
         let situation = Situation {
             up: before,
@@ -117,7 +124,11 @@ impl<R: Rules> World<R> {
             OnOffer::Challenge(_) => match self.entry(host, &from).link {
                 Some(old) => {
                     self.counts.note("challenges");
-                    let id = self.node(host).links[&old].id;
+                    let (id, held) = (self.node(host).links[&old].id, !self.node(host).links[&old].hold.is_empty());
+                    if held {
+                        // Nothing is read, so nothing is known against it.
+                        return self.decide(host, conn, Some((id, true)));
+                    }
                     if let Some(answer) = self.node(host).answers.get_mut(&conn) {
                         answer.challenging = Some((old, id));
                     }
@@ -169,7 +180,7 @@ impl<R: Rules> World<R> {
         if let Some(mut answer) = self.node(host).answers.remove(&conn) {
             let body = answer.machine.close(code, "");
             self.send(host, conn, Packet::Body(body));
-            self.hang_up(host, conn);
+            self.hang_up(host, conn, false);
         }
     }
 
@@ -197,7 +208,10 @@ impl<R: Rules> World<R> {
             id: link,
             epoch,
             grade: 0,
+            came_by: None,
+            since: self.now,
             provisional: true,
+            heir: None,
             draining: false,
             peer_gone: false,
             hold: BTreeSet::new(),
@@ -207,6 +221,28 @@ impl<R: Rules> World<R> {
         self.send(host, conn, Packet::Body(body));
         self.report(host, conn);
         self.timer(host, PROVISIONAL, Timer::Provisional(conn));
+    }
+
+    /// A link that callers may wait for went up or down.
+    pub(super) fn wake_callers(&mut self, host: usize) {
+        let waiting = self.node(host).answers.iter().filter(|(_, answer)| answer.awaiting.is_some());
+        for conn in waiting.map(|(conn, _)| *conn).collect::<Vec<_>>() {
+            self.timer(host, 0, Timer::Settled(conn));
+        }
+    }
+
+    pub(super) fn settled(&mut self, host: usize, conn: ConnId) {
+        if let Some(answer) = self.node(host).answers.get_mut(&conn)
+            && answer.awaiting.take().is_some()
+        {
+            self.decide(host, conn, None);
+        }
+    }
+
+    pub(super) fn unsettled(&mut self, host: usize, conn: ConnId) {
+        if self.node(host).answers.get(&conn).is_some_and(|answer| answer.awaiting.is_some()) {
+            self.refuse(host, conn, CloseCode::LostTie);
+        }
     }
 
     /// The probed link answered this caller's challenge, or will not.
@@ -226,7 +262,7 @@ impl<R: Rules> World<R> {
 
     pub(super) fn answer_over(&mut self, host: usize, conn: ConnId) {
         if self.node(host).answers.remove(&conn).is_some() {
-            self.hang_up(host, conn);
+            self.hang_up(host, conn, false);
         }
     }
 
@@ -234,13 +270,6 @@ impl<R: Rules> World<R> {
         if self.node(host).links.get(&conn).is_some_and(|end| end.provisional) {
             self.counts.note("provisional links timed out");
             self.close_link(host, conn);
-        }
-    }
-
-    /// Notes what an attempt's way through the network was.
-    pub(super) fn note_path(&mut self, fault: Option<Fault>) {
-        if let Some(fault) = fault {
-            self.counts.fault(fault);
         }
     }
 }

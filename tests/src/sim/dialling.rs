@@ -4,20 +4,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::{LinkRef, MayFinish, OnAccept};
 use trunkline_dial::plan::{Event as PlanEvent, Lookup, OpId, Plan, Policy, Step};
-use trunkline_dial::{AttemptError, Candidate, Reason};
-use trunkline_link::handshake::{CloseCode, HandshakeError, Initiator, InitiatorConfig, Params};
+use trunkline_dial::{AttemptError, Reason};
+use trunkline_link::handshake::{CloseCode, HandshakeError, Initiator, InitiatorConfig, Mode, Params};
 use trunkline_route::{Attempt, NodeName, ResolverId, TlsMode};
 
 use super::faults::Fault;
 use super::invariants;
-use super::model::{Move, OrderModel, Planned};
-use super::net::{ConnId, Frame, MS, Packet, SEC};
-use super::node::{Flight, LinkEnd, Looking, Stage, Try};
+use super::model::{MemoryModel, Move, OrderModel, Planned};
+use super::net::{ConnId, Frame, MS, Outage, Packet, SEC};
+use super::node::{Flight, LinkEnd, Looking, Stage, Try, Want};
 use super::rules::Rules;
 use super::script::{self, Place};
-use super::world::{BUDGET, Caller, Event, Timer, World, at, micros};
+use super::world::{BUDGET, Caller, Event, Purpose, Timer, World, at, micros};
 
 const TCP: u64 = 3 * SEC;
 const HANDSHAKE: u64 = 5 * SEC;
@@ -27,35 +28,38 @@ const MAX_DIALS: u32 = 3;
 type Flown = Result<ConnId, Reason>;
 
 impl<R: Rules> World<R> {
-    /// A program asks for a connection.
-    pub(super) fn connect(&mut self, host: usize, peer: &NodeName, grade: u8) {
+    /// Somebody wants a connection.
+    pub(super) fn connect(&mut self, host: usize, peer: &NodeName, want: Want, purpose: Purpose) {
         if self.hosts[host].node.is_none() {
             return;
         }
         let who = self.life(host);
         let caller = self.callers.len();
-        self.callers.push(Caller { who, peer: peer.clone(), grade, began: self.now, loops: 0, answer: None });
+        if matches!(purpose, Purpose::Program(_)) {
+            self.node(host).keeper.forgive(peer);
+        }
+        self.say(|| format!("host {host}: caller {caller} wants {peer}, grade {}, for {purpose:?}", want.grade));
+        self.callers.push(Caller { who, peer: peer.clone(), want, purpose, began: self.now, loops: 0, answer: None });
         self.timer(host, BUDGET, Timer::Caller(caller));
-        self.say(|| format!("host {host}: caller {caller} wants {peer}, grade {grade}"));
         self.join(caller);
     }
 
-    fn satisfies(&mut self, host: usize, conn: ConnId, grade: u8) -> bool {
-        self.node(host).links.get(&conn).is_some_and(|end| end.grade >= grade)
+    fn satisfies(&mut self, host: usize, conn: ConnId, want: &Want) -> bool {
+        self.node(host).links.get(&conn).is_some_and(|end| end.satisfies(want))
     }
 
     fn join(&mut self, id: usize) {
-        let Caller { who, peer, grade, loops, .. } = self.callers[id].clone();
+        let Caller { who, peer, want, loops, .. } = self.callers[id].clone();
         let host = who.host;
         if loops >= MAX_DIALS {
             return self.answer(id, Err("dials came to nothing".into()));
         }
         self.callers[id].loops += 1;
         let link = self.entry(host, &peer).link;
-        if let Some(link) = link.filter(|link| self.satisfies(host, *link, grade)) {
+        if let Some(link) = link.filter(|link| self.satisfies(host, *link, &want)) {
             return self.answer(id, Ok(link));
         }
-        if link.is_some() && !self.calm {
+        if link.is_some() && want.only.is_none() && !self.calm {
             self.counts.fault(Fault::Replace);
         }
         let unsatisfying = link.map(|link| self.node(host).links[&link].id);
@@ -70,16 +74,27 @@ impl<R: Rules> World<R> {
         node.next_flight += 1;
         entry.rules.dial_begins(flight_id);
         entry.dialling = Some(flight_id);
-        let stage = self.look(host, &peer, grade);
-        let flight = Flight { id: flight_id, grade, callers: BTreeSet::from([id]), unsatisfying, dials: 1, stage };
+        let stage = Stage::Looking(self.look(host, &peer, &want));
+        let flight = Flight { id: flight_id, want, callers: BTreeSet::from([id]), unsatisfying, dials: 1, stage };
         self.entry(host, &peer).flight = Some(flight);
         self.poll_plan(host, &peer, flight_id);
     }
 
     fn answer(&mut self, id: usize, answer: Result<ConnId, String>) {
         let now = self.now;
+        if self.callers[id].answer.is_some() {
+            return;
+        }
         self.say(|| format!("caller {id} gets {answer:?}"));
-        self.callers[id].answer.get_or_insert((now, answer));
+        let ok = answer.is_ok();
+        self.callers[id].answer = Some((now, answer));
+        let Caller { who, peer, purpose, .. } = self.callers[id].clone();
+        match purpose {
+            Purpose::Program(_) if !ok => {}
+            Purpose::Program(count) => (0..count).for_each(|_| self.send_message(who.host, &peer)),
+            Purpose::Keep => self.dialled_again(who.host, &peer),
+            Purpose::GoBack(better) => self.went_back(who.host, &peer, &better, ok),
+        }
     }
 
     /// A caller goes away; the last one ends its flight.
@@ -120,44 +135,86 @@ impl<R: Rules> World<R> {
     }
 
     fn flown(&mut self, host: usize, peer: &NodeName, flight: u64, flown: Flown) {
+        if self.is_probe(host, peer, flight) {
+            self.drop_tries(host, peer, flight);
+            return self.probed(host, peer, flown.is_ok());
+        }
         let Some(flight) = self.land(host, peer, flight) else { return };
         for id in flight.callers {
-            let grade = self.callers[id].grade;
+            let want = self.callers[id].want.clone();
             match flown {
-                Ok(conn) if self.satisfies(host, conn, grade) => self.answer(id, Ok(conn)),
-                Err(reason) if flight.grade == grade => self.answer(id, Err(reason.to_string())),
+                Ok(conn) if self.satisfies(host, conn, &want) => self.answer(id, Ok(conn)),
+                Err(reason) if flight.want == want => self.answer(id, Err(reason.to_string())),
                 _ => self.join(id),
             }
         }
     }
 
-    fn look(&mut self, host: usize, peer: &NodeName, grade: u8) -> Stage {
-        let routes = self.hosts[host].routes.get(peer).cloned().unwrap_or_default();
-        let mut candidates: Vec<Candidate> = routes.iter().map(|route| route.candidate(grade)).collect();
-        let defaults = script::defaults(grade);
+    /// Begins a lookup.
+    pub(super) fn look(&mut self, host: usize, peer: &NodeName, want: &Want) -> Box<Looking> {
+        let candidates = match &want.only {
+            Some(only) => vec![only.clone()],
+            None => self.hosts[host].routes.get(peer).map(|specs| specs.candidates(want.grade)).unwrap_or_default(),
+        };
+        let defaults = script::defaults(want.grade);
         let now = at(self.now);
-        let memory = self.node(host).memory.clone();
-        let planned = candidates.iter().filter_map(|candidate| {
-            let attempt = candidate.route.attempt(peer, None, &defaults)?;
-            Some(planned(&attempt, candidate.weight, memory.against(now, &attempt).is_some()))
-        });
-        let order = OrderModel::new(planned.collect());
-        // As the route table ranks them.
-        candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.weight));
+        let memory = if want.afresh { Memory::new() } else { self.node(host).memory.clone() };
+        let remembered = if want.afresh { MemoryModel::default() } else { self.node(host).remembered.clone() };
+        let mut plans = Vec::new();
+        for candidate in &candidates {
+            let Some(attempt) = candidate.route.attempt(peer, None, &defaults) else { continue };
+            let held = self.remembers(&memory, &remembered, &attempt);
+            plans.push(planned(&attempt, candidate.weight, held));
+        }
+        let order = if want.only.is_some() { OrderModel::only(plans) } else { OrderModel::new(plans) };
+        let discovery = if want.only.is_some() { vec![] } else { vec![ResolverId::new("sim").expect("a legal id")] };
         let lookup = Lookup {
             target: peer.clone(),
-            candidates,
-            discovery: vec![ResolverId::new("sim").expect("a legal id")],
+            candidates: script::ranked(candidates),
+            discovery,
             defaults,
             policy: Policy::default(),
             memory: memory.clone(),
             given: false,
         };
         let (plan, conns, attempts) = (Plan::new(lookup, now), BTreeMap::new(), BTreeMap::new());
-        Stage::Looking(Box::new(Looking { plan, conns, attempts, order, memory }))
+        Box::new(Looking { plan, conns, attempts, order, memory, remembered })
+    }
+
+    /// Whether something is remembered against an attempt, which is for the model to say too.
+    fn remembers(&mut self, memory: &Memory, model: &MemoryModel, attempt: &Attempt) -> bool {
+        let held = memory.against(at(self.now), attempt).is_some();
+        let result = invariants::invariant_memory_matches_the_model(held, model.holds(self.now, attempt), attempt);
+        self.hold(result);
+        if held {
+            self.counts.note("candidates demoted");
+        }
+        held
+    }
+
+    fn failed(&mut self, host: usize, attempt: &Attempt, error: &AttemptError) {
+        let now = self.now;
+        let node = self.node(host);
+        node.memory.failed(at(now), attempt, error);
+        node.remembered.failed(now, attempt, error);
+    }
+
+    fn succeeded(&mut self, host: usize, attempt: &Attempt) {
+        let node = self.node(host);
+        node.memory.succeeded(attempt);
+        node.remembered.succeeded(attempt);
+    }
+
+    fn is_probe(&mut self, host: usize, peer: &NodeName, flight: u64) -> bool {
+        let probes = self.node(host).probes.get(peer);
+        probes.and_then(|probes| probes.flight.as_ref()).is_some_and(|(probe, _)| *probe == flight)
     }
 
     fn looking(&mut self, host: usize, peer: &NodeName, flight: u64) -> Option<&mut Looking> {
+        if self.is_probe(host, peer, flight) {
+            let (_, looking) = self.node(host).probes.get_mut(peer)?.flight.as_mut()?;
+            return Some(looking);
+        }
         let flight = self.entry(host, peer).flight.as_mut().filter(|live| live.id == flight)?;
         match &mut flight.stage {
             Stage::Looking(looking) => Some(looking),
@@ -168,7 +225,7 @@ impl<R: Rules> World<R> {
     pub(super) fn poll_plan(&mut self, host: usize, peer: &NodeName, flight: u64) {
         loop {
             let now = at(self.now);
-            let dial = (flight, self.entry(host, peer).flight.as_ref().map_or(0, |live| live.dials));
+            let dial = (flight, self.dials(host, peer, flight));
             let Some(looking) = self.looking(host, peer, flight) else { return };
             let step = looking.plan.poll(now);
             let seen = match &step {
@@ -232,31 +289,33 @@ impl<R: Rules> World<R> {
         }
         let endpoints = script::resolve(self, peer);
         let now = at(self.now);
-        let Some((routes, grade)) = self.hosts[host].routes.get(peer).cloned().zip(self.grade(host, peer)) else {
-            return;
-        };
+        let Some(grade) = self.entry(host, peer).flight.as_ref().map(|flight| flight.want.grade) else { return };
+        let best = self.hosts[host].routes.get(peer).and_then(|specs| specs.ranked(grade).into_iter().next());
         let Some(looking) = self.looking(host, peer, flight) else { return };
-        let best = routes.iter().enumerate().max_by_key(|(at, route)| (route.weight, std::cmp::Reverse(*at)));
-        let memory = &looking.memory;
-        let answers = endpoints.iter().map(|endpoint| {
-            let attempt = match best {
-                Some((_, best)) => best.candidate(grade).route.attempt_at(peer, endpoint, &script::defaults(grade)),
+        let (memory, remembered) = (looking.memory.clone(), looking.remembered.clone());
+        let mut answers = Vec::new();
+        for endpoint in &endpoints {
+            let attempt = match &best {
+                Some(best) => best.route.attempt_at(peer, endpoint, &script::defaults(grade)),
                 None => script::bare_attempt(peer, endpoint, grade),
             };
-            planned(&attempt, 0, memory.against(now, &attempt).is_some())
-        });
-        let answers = answers.collect();
+            let held = self.remembers(&memory, &remembered, &attempt);
+            answers.push(planned(&attempt, 0, held));
+        }
+        let Some(looking) = self.looking(host, peer, flight) else { return };
         looking.order.resolved(answers);
         looking.plan.handle(now, PlanEvent::Resolved { op, answer: Ok(endpoints) });
         self.poll_plan(host, peer, flight);
     }
 
-    fn is_dial(&mut self, host: usize, peer: &NodeName, (flight, dial): (u64, u32)) -> bool {
-        self.entry(host, peer).flight.as_ref().is_some_and(|live| live.id == flight && live.dials == dial)
+    /// The how-many-eth lookup of this flight it is; a probe has one.
+    fn dials(&mut self, host: usize, peer: &NodeName, flight: u64) -> u32 {
+        let live = self.entry(host, peer).flight.as_ref().filter(|live| live.id == flight);
+        live.map_or(0, |live| live.dials)
     }
 
-    fn grade(&mut self, host: usize, peer: &NodeName) -> Option<u8> {
-        self.entry(host, peer).flight.as_ref().map(|flight| flight.grade)
+    fn is_dial(&mut self, host: usize, peer: &NodeName, (flight, dial): (u64, u32)) -> bool {
+        self.looking(host, peer, flight).is_some() && self.dials(host, peer, flight) == dial
     }
 
     pub(super) fn looked_up(&mut self, host: usize, peer: &NodeName, dial: (u64, u32), op: OpId, name: &str) {
@@ -274,12 +333,19 @@ impl<R: Rules> World<R> {
 
     fn try_out(&mut self, host: usize, peer: &NodeName, flight: u64, op: OpId, attempt: Attempt, socket: SocketAddr) {
         let who = self.life(host);
-        let place = script::place(socket.ip());
-        let (target, slow) = match place {
-            Place::Host { host, slow } if host < self.hosts.len() => (self.life(host), u64::from(slow) * self.slow),
-            _ => (who, 0),
+        let mut place = script::place(socket.ip());
+        let (target, path, slow) = match place {
+            Place::Host(path) if path.host < self.hosts.len() => {
+                (self.life(path.host), Some(path), u64::from(path.slow) * self.slow)
+            }
+            _ => (who, None, 0),
         };
-        let conn = self.net.open(who, target, slow);
+        match path.and_then(|path| self.net.outage(self.now, path)) {
+            Some(Outage::Refuses) => place = Place::Closed,
+            Some(Outage::Silent) => place = Place::Silent,
+            None => {}
+        }
+        let conn = self.net.open(who, target, path, slow);
         self.say(|| format!("host {host} dials {peer} at {socket} as {conn}"));
         if let Some(looking) = self.looking(host, peer, flight) {
             looking.conns.insert(op, conn);
@@ -288,13 +354,14 @@ impl<R: Rules> World<R> {
         let fault = match place {
             Place::Closed => Some(Fault::PortClosed),
             Place::Silent => Some(Fault::SilentAddress),
-            Place::Host { slow: true, .. } => Some(Fault::TwoPaths),
-            Place::Host { .. } => None,
+            Place::Host(path) => path.slow.then_some(Fault::TwoPaths),
         };
-        self.note_path(fault);
+        if let Some(fault) = fault.filter(|_| !self.calm) {
+            self.counts.fault(fault);
+        }
         let delay = self.rng.between(MS, 40 * MS) + slow;
         match place {
-            Place::Host { .. } => self.after(delay, Event::Arrive(conn)),
+            Place::Host(_) => self.after(delay, Event::Arrive(conn)),
             Place::Closed => self.after(delay, Event::Refused(conn)),
             Place::Silent => {}
         }
@@ -309,6 +376,7 @@ impl<R: Rules> World<R> {
             finish: None,
             replaces: false,
             doomed: false,
+            is_probe: self.is_probe(host, peer, flight),
         };
         self.node(host).tries.insert(conn, dial);
     }
@@ -319,7 +387,10 @@ impl<R: Rules> World<R> {
         let incarnation = self.node(host).incarnation;
         let Some(dial) = self.node(host).tries.get_mut(&conn) else { return };
         let cookie = dial.attempt.cookie.clone();
-        let config = InitiatorConfig::new(from, Some(dial.peer.clone()), cookie, incarnation, nonce);
+        let mut config = InitiatorConfig::new(from, Some(dial.peer.clone()), cookie, incarnation, nonce);
+        if dial.is_probe {
+            config.mode = Mode::Probe;
+        }
         let (machine, hello1) = Initiator::new(config, script::exporter(conn));
         dial.machine = Some(machine);
         self.send(host, conn, Packet::Body(hello1));
@@ -339,6 +410,9 @@ impl<R: Rules> World<R> {
         match machine.hello2(body) {
             Ok(verified) => {
                 let (peer, flight) = (dial.peer.clone(), dial.flight);
+                if dial.is_probe {
+                    return self.answered_probe(host, conn);
+                }
                 dial.verified = Some(verified.clone());
                 let entry = self.entry(host, &peer);
                 let replace =
@@ -408,28 +482,31 @@ impl<R: Rules> World<R> {
             id: link.id,
             epoch,
             grade: u8::from(attempt.tls != TlsMode::CookieOnly),
+            came_by: Some((attempt.policy.route.clone(), attempt.policy.resolver.clone())),
+            since: self.now,
             provisional: false,
+            heir: None,
             draining: false,
             peer_gone: false,
             hold: BTreeSet::new(),
             held: Vec::new(),
         };
         self.node(host).links.insert(conn, end);
-        self.node(host).memory.succeeded(&attempt);
+        self.succeeded(host, &attempt);
         let entry = self.entry(host, &peer);
         entry.shadow.saw(link.incarnation, epoch);
         let old = entry.link.replace(conn);
         if retire.is_some_and(|retire| !retire.alive) && old.is_some_and(|old| self.is_healthy(old)) {
             self.counts.note("a live name displaced by the end that dials");
         }
-        self.went_up(host, link);
+        self.went_up(host, conn, link);
         self.send(host, conn, Packet::Frame(Frame::Ping));
         self.report(host, conn);
         if let Some(old) = old.filter(|_| replaces) {
-            self.ledger.replaced.insert(old);
+            self.ledger.replaced.insert(old, conn);
         }
         if let Some((old, retire)) = old.zip(retire) {
-            self.retire(host, conn, old, retire);
+            self.retire(host, conn, old, retire, false);
         }
         self.hold_for_elders(host, conn);
         let now = at(self.now);
@@ -440,10 +517,25 @@ impl<R: Rules> World<R> {
         self.changed(host, &peer);
     }
 
+    /// The peer has proven itself; that was all.
+    fn answered_probe(&mut self, host: usize, conn: ConnId) {
+        let Some(dial) = self.node(host).tries.get_mut(&conn) else { return };
+        if let Some(Ok(body)) = dial.machine.as_mut().map(Initiator::abandon) {
+            self.send(host, conn, Packet::Body(body));
+        }
+        let Some(Try { peer, flight, op, attempt, .. }) = self.end_try(host, conn) else { return };
+        self.succeeded(host, &attempt);
+        let now = at(self.now);
+        if let Some(looking) = self.looking(host, &peer, flight) {
+            looking.plan.handle(now, PlanEvent::Established { op, peer: peer.clone() });
+        }
+        self.poll_plan(host, &peer, flight);
+    }
+
     /// An attempt is dropped with its connection, its FINISH is taken back.
     fn end_try(&mut self, host: usize, conn: ConnId) -> Option<Try> {
         let dial = self.node(host).tries.remove(&conn)?;
-        self.hang_up(host, conn);
+        self.hang_up(host, conn, false);
         if let Some(link) = dial.finish {
             self.entry(host, &dial.peer).rules.finish_failed(dial.flight, link);
         }
@@ -473,7 +565,7 @@ impl<R: Rules> World<R> {
         }
         let now = at(self.now);
         if error != AttemptError::Adopted {
-            self.node(host).memory.failed(now, &attempt, &error);
+            self.failed(host, &attempt, &error);
         }
         let Some(looking) = self.looking(host, &peer, flight) else { return };
         if error == AttemptError::WrongCookie {
@@ -540,10 +632,10 @@ impl<R: Rules> World<R> {
             return self.flown(host, peer, flight, Err(Reason::OutOfTime));
         }
         live.dials += 1;
-        let grade = live.grade;
+        let want = live.want.clone();
         entry.rules.dial_begins(flight);
         entry.dialling = Some(flight);
-        let stage = self.look(host, peer, grade);
+        let stage = Stage::Looking(self.look(host, peer, &want));
         if let Some(live) = &mut self.entry(host, peer).flight {
             live.stage = stage;
         }
@@ -552,6 +644,7 @@ impl<R: Rules> World<R> {
 
     /// The links to a peer changed: a flight that waits for one looks again.
     pub(super) fn changed(&mut self, host: usize, peer: &NodeName) {
+        self.wake_callers(host);
         let node = self.node(host);
         let Some(entry) = node.entries.get_mut(peer) else { return };
         let provisional = entry.rules.provisional().is_some();

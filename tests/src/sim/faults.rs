@@ -13,6 +13,8 @@ pub enum Fault {
     DialsCross,
     /// A caller goes away before it has its answer.
     CallerDropped,
+    /// A program ends a connection on purpose.
+    Disconnected,
     /// A connection breaks before a FINISH arrives.
     FinishLost,
     /// The first frame of a new link is lost with its connection.
@@ -21,10 +23,18 @@ pub enum Fault {
     HalfDeadDialler,
     /// A link breaks; the end that was dialled learns of it only after the dead-after time.
     HalfDeadListener,
+    /// A node stays away for long.
+    LongAbsence,
     /// Two nodes hear nothing of each other for longer than the dead-after time.
     PartitionLong,
     /// Two nodes hear nothing of each other for a while; nothing is lost.
     PartitionShort,
+    /// One path to a host closes for a while; connections by it break at once.
+    PathCloses,
+    /// One path to a host goes, comes back and goes, faster than a hold time.
+    PathFlaps,
+    /// One path to a host swallows everything for a while; who talks by it learns late.
+    PathSilent,
     /// A dial meets a closed port.
     PortClosed,
     /// A link is to be replaced by one that satisfies other demands.
@@ -49,17 +59,22 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 25] = [
         Self::AcceptLost,
         Self::CutKnown,
         Self::DialsCross,
         Self::CallerDropped,
+        Self::Disconnected,
         Self::FinishLost,
         Self::FirstFrameLost,
         Self::HalfDeadDialler,
         Self::HalfDeadListener,
+        Self::LongAbsence,
         Self::PartitionLong,
         Self::PartitionShort,
+        Self::PathCloses,
+        Self::PathFlaps,
+        Self::PathSilent,
         Self::PortClosed,
         Self::Replace,
         Self::ResolverFails,
@@ -88,6 +103,12 @@ impl Counts {
     /// One more fault.
     pub fn fault(&mut self, fault: Fault) {
         *self.faults.entry(fault).or_default() += 1;
+    }
+
+    /// Faults that befell the world. That a host has two paths, or a twin, is how the world is.
+    pub fn befell(&self) -> u64 {
+        let is_state = |fault: &Fault| matches!(fault, Fault::TwoPaths | Fault::TwinName);
+        self.faults.iter().filter(|(fault, _)| !is_state(fault)).map(|(_, n)| n).sum()
     }
 
     /// One more of something.

@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use trunkline_dial::keep::Better;
 use trunkline_dial::pair::{FlightId, Incarnation, LinkRef, OnAccept, OnOffer};
-use trunkline_route::NodeName;
+use trunkline_route::{Attempt, NodeName, Reconnect};
 
 use super::answering::agree;
 use super::ledger::{Kept, Ledger};
 use super::model::{Move, Ruling, Situation};
-use super::net::ConnId;
+use super::net::{ConnId, Micros, SEC};
 use super::node::{Life, Node, Try};
 use super::rules::Rules;
-use super::world::{BUDGET, TICK, World};
+use super::world::{BUDGET, MIN_FAULTS, TICK, World};
+
+/// What a round of probes and the dial after it may take beside the hold time.
+const PROBE_ROUND: Micros = 30 * SEC;
 
 /// Something did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,16 +108,19 @@ pub fn invariant_d_once_and_in_order(
 }
 
 /// (d) A message that did not arrive left an error at its sender, unless one of the two lives is over or the network
-/// broke under a link both ends had finished with. A link that was replaced while it worked loses nothing at all.
+/// broke under a link both ends had finished with. A link that was replaced while it worked loses nothing at all, unless
+/// the one that took its place broke before it was drained.
 ///
 /// # Errors
 /// The violation.
 pub fn invariant_d_nothing_lost_in_silence<R: Rules>(world: &World<R>) -> Result<(), Violation> {
     for sent in world.ledger.messages.values().filter(|sent| sent.arrived == 0) {
+        let is_cut = |conn| world.net.conn(conn).cut.is_some();
+        let replaced = world.ledger.replaced.get(&sent.conn).is_some_and(|new| !is_cut(*new));
         let excused = !world.lives(sent.from)
             || !world.lives(sent.to)
-            || (!world.ledger.replaced.contains(&sent.conn) && world.ledger.errors.contains(&(sent.from, sent.conn)))
-            || world.net.conn(sent.conn).cut.is_some();
+            || (!replaced && world.ledger.errors.contains(&(sent.from, sent.conn)))
+            || is_cut(sent.conn);
         otherwise(excused, "(d) no message is lost without an error", || format!("{sent:?}"))?;
     }
     Ok(())
@@ -150,6 +158,82 @@ pub fn invariant_j_all_settled<R: Rules>(world: &World<R>) -> Result<(), Violati
         }
     }
     Ok(())
+}
+
+/// (k) Every connection that is kept, because it was up and nobody ended it on purpose, is up again.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_k_kept_connections_are_up<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+    for (who, peer) in world.ledger.kept.iter().filter(|(who, _)| world.lives(*who)) {
+        let host = &world.hosts[who.host];
+        let link = host.node.as_ref().and_then(|node| node.entries.get(peer)?.link);
+        let is_kept = host.routes.get(peer).is_some_and(|specs| specs.reconnect == Reconnect::Keep);
+        otherwise(!is_kept || link.is_some(), "(k) kept connections come up again", || format!("{who:?} to {peer}"))?;
+    }
+    Ok(())
+}
+
+/// (l) A connection over a standby has gone back to the best route that works, or is still in its hold time.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_l_nobody_stays_on_a_standby<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+    for (at, host) in world.hosts.iter().enumerate() {
+        let Some(node) = &host.node else { continue };
+        for end in node.links.values() {
+            let Some((route, resolver)) = &end.came_by else { continue };
+            let better = world.better_routes(at, &end.peer, route.as_deref(), resolver.as_ref());
+            for candidate in better.iter().filter(|candidate| world.works(&end.peer, candidate)) {
+                let hold =
+                    node.keeper.failback(&end.peer, &Better::of(candidate)).map(|f| f.hold().as_micros() as Micros);
+                let key = (world.life(at), end.peer.clone(), candidate.pattern.clone());
+                // Long absences and partitions end within a minute of the last fault.
+                let unseen = || end.since.max(world.calmed + 60 * SEC);
+                let since = world.ledger.healthy.get(&key).copied().unwrap_or_else(unseen);
+                let holds = hold.is_some_and(|hold| since + hold + PROBE_ROUND > world.froze);
+                otherwise(holds, "(l) nobody stays on a standby", || {
+                    format!("{key:?} since {since}, hold {hold:?}, frozen at {}", world.froze)
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// (m) A connection goes back only to a route whose every probe was answered for the hold time.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_m_only_to_what_held(
+    since: Option<Micros>,
+    now: Micros,
+    hold: Micros,
+    key: &(Life, NodeName, Arc<str>),
+) -> Result<(), Violation> {
+    let holds = since.is_some_and(|since| now >= since + hold);
+    otherwise(holds, "(m) a connection goes back only after the hold time", || {
+        format!("{key:?}: healthy since {since:?}, now {now}, hold {hold}")
+    })
+}
+
+/// What a node remembers against an attempt is what the model does.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_memory_matches_the_model(held: bool, expected: bool, attempt: &Attempt) -> Result<(), Violation> {
+    otherwise(held == expected, "what is remembered equals the model's", || {
+        format!("{} at {}: {held}, expected {expected}", attempt.target, attempt.address)
+    })
+}
+
+/// The history was one of trouble.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_enough_befell<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+    let befell = world.counts.befell();
+    otherwise(befell >= MIN_FAULTS, "every history suffers enough", || format!("{befell} faults"))
 }
 
 /// (e) Every caller has its answer within its budget and one tick.

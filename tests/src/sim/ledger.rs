@@ -1,10 +1,12 @@
 //! What was sent, what arrived, and which ends learnt that a link went down.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use trunkline_dial::pair::Incarnation;
+use trunkline_route::NodeName;
 
-use super::net::ConnId;
+use super::net::{ConnId, Micros};
 use super::node::Life;
 
 /// A message under way or delivered.
@@ -42,8 +44,12 @@ pub struct Ledger {
     pub last: BTreeMap<(Life, Life), u64>,
     /// Ends that learnt that their link broke off.
     pub errors: BTreeSet<(Life, ConnId)>,
-    /// Connections of links that gave way while they worked.
-    pub replaced: BTreeSet<ConnId>,
+    /// Connections of links that gave way while they worked, and the one that took their place.
+    pub replaced: BTreeMap<ConnId, ConnId>,
+    /// Names a life keeps connections to, because they were up and nobody ended them on purpose.
+    pub kept: BTreeSet<(Life, NodeName)>,
+    /// Since when every probe of a better route was answered, by its pattern, while the connection was on a standby.
+    pub healthy: BTreeMap<(Life, NodeName, Arc<str>), Micros>,
     /// The newest epoch up, by the end's life and its peer's.
     pub epochs: BTreeMap<(Incarnation, Incarnation), u64>,
     /// Which link had which epoch of a pair of lives, lesser bits first.

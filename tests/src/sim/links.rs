@@ -7,17 +7,33 @@ use trunkline_route::NodeName;
 use super::invariants;
 use super::ledger::Kept;
 use super::net::{ConnId, Frame, Packet, SEC, Side};
-use super::node::{Account, Life, LinkEnd};
+use super::node::{Account, Life, LinkEnd, Want};
 use super::rules::Rules;
-use super::world::{Timer, World};
+use super::world::{Purpose, Timer, World};
 
 const DRAIN: u64 = 10 * SEC;
+const UNHEARD: u64 = 5 * SEC;
+
+/// How a link goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Both ends said that nothing more comes.
+    Clean,
+    /// A program of one end wanted it.
+    Meant,
+    /// Anything else.
+    Broken,
+}
 
 impl<R: Rules> World<R> {
     pub(super) fn link_packet(&mut self, host: usize, conn: ConnId, packet: Packet) {
         let Some(end) = self.node(host).links.get_mut(&conn) else { return };
         if !end.hold.is_empty() {
-            end.held.push(packet);
+            match packet {
+                // It says that it lives all the time, asked or not.
+                Packet::Frame(Frame::Probe(of)) => self.send(host, conn, Packet::Frame(Frame::Alive(of))),
+                packet => end.held.push(packet),
+            }
             return;
         }
         let provisional = end.provisional;
@@ -28,7 +44,7 @@ impl<R: Rules> World<R> {
                 }
                 self.frame(host, conn, frame);
             }
-            Packet::End => self.link_down(host, conn, false),
+            Packet::End { meant } => self.link_down(host, conn, if meant { Ending::Meant } else { Ending::Broken }),
             Packet::Body(_) => {}
         }
     }
@@ -49,10 +65,10 @@ impl<R: Rules> World<R> {
         let up = entry.rules.up();
         self.say(|| format!("host {host}: {conn} to {peer} confirmed, {retire:?}"));
         if let Some(up) = up {
-            self.went_up(host, up);
+            self.went_up(host, conn, up);
         }
         if let Some((old, retire)) = old.zip(retire) {
-            self.retire(host, conn, old, retire);
+            self.retire(host, conn, old, retire, true);
         }
         self.hold_for_elders(host, conn);
         self.changed(host, &peer);
@@ -60,28 +76,37 @@ impl<R: Rules> World<R> {
     }
 
     /// The books of a link that is up now.
-    pub(super) fn went_up(&mut self, host: usize, up: LinkRef) {
+    pub(super) fn went_up(&mut self, host: usize, conn: ConnId, up: LinkRef) {
         let own = self.node(host).incarnation;
         let result = invariants::invariant_g_epochs_increase(&mut self.ledger, own, &up);
         self.hold(result);
         self.counts.note("links up");
+        self.keep_up(host, conn);
     }
 
-    /// A link gave way to a new one.
-    pub(super) fn retire(&mut self, host: usize, new: ConnId, old: ConnId, retire: Retire) {
+    /// A link gave way to a new one. The end that was dialled ends it at once; the other one when the peer heard from
+    /// the new one, or it would see its only link drain.
+    pub(super) fn retire(&mut self, host: usize, new: ConnId, old: ConnId, retire: Retire, at_once: bool) {
         if !retire.alive {
             self.close_link(host, old);
             return;
         }
         self.counts.note("links replaced");
+        if let Some(end) = self.node(host).links.get_mut(&old) {
+            end.heir = Some(new);
+        }
         self.hold_back(host, new, |conn, _| conn == old);
-        self.go_away(host, old);
+        if at_once {
+            self.go_away(host, old);
+        } else {
+            self.timer(host, UNHEARD, Timer::Unheard(old));
+        }
     }
 
     /// The new link waits for what older links to the same life still have to give.
     pub(super) fn hold_for_elders(&mut self, host: usize, new: ConnId) {
         if !self.config.hold_for_direct_only {
-            self.hold_back(host, new, |_, end| end.draining);
+            self.hold_back(host, new, |_, end| end.draining || end.heir.is_some());
         }
     }
 
@@ -121,7 +146,7 @@ impl<R: Rules> World<R> {
                 self.go_away(host, conn);
                 self.release_holders(host, conn);
                 if self.node(host).links.contains_key(&conn) {
-                    self.link_down(host, conn, true);
+                    self.link_down(host, conn, Ending::Clean);
                 }
             }
         }
@@ -225,7 +250,12 @@ impl<R: Rules> World<R> {
 
     /// Closes at once.
     pub(super) fn close_link(&mut self, host: usize, conn: ConnId) {
-        self.link_down(host, conn, false);
+        self.link_down(host, conn, Ending::Broken);
+    }
+
+    /// A program ends the connection.
+    pub(super) fn disconnect(&mut self, host: usize, conn: ConnId) {
+        self.link_down(host, conn, Ending::Meant);
     }
 
     /// Everything of the old link was taken, or it takes too long: goes on with what came meanwhile.
@@ -253,18 +283,18 @@ impl<R: Rules> World<R> {
         }
     }
 
-    /// A link is down at this end. `clean`: both ends said that nothing more comes.
-    pub(super) fn link_down(&mut self, host: usize, conn: ConnId, clean: bool) {
+    /// A link is down at this end.
+    pub(super) fn link_down(&mut self, host: usize, conn: ConnId, ending: Ending) {
         let Some(end) = self.node(host).links.remove(&conn) else { return };
-        self.say(|| format!("host {host}: link {conn} to {} is down, clean {clean}", end.peer));
-        self.hang_up(host, conn);
-        if !clean {
+        self.say(|| format!("host {host}: link {conn} to {} is down, {ending:?}", end.peer));
+        self.hang_up(host, conn, ending == Ending::Meant);
+        if ending != Ending::Clean {
             let who = self.life(host);
             self.ledger.broke(who, conn);
         }
         let entry = self.entry(host, &end.peer);
         entry.rules.down(end.id);
-        entry.link = entry.link.filter(|link| *link != conn);
+        let was_live = entry.link.take_if(|link| *link == conn).is_some();
         entry.provisional = entry.provisional.filter(|link| *link != conn);
         let probing: Vec<_> = self
             .node(host)
@@ -276,14 +306,37 @@ impl<R: Rules> World<R> {
         for caller in probing {
             self.challenged(host, conn, caller, false);
         }
+        let orphans = self.node(host).links.iter().filter(|(_, end)| end.heir == Some(conn));
+        for orphan in orphans.map(|(conn, _)| *conn).collect::<Vec<_>>() {
+            self.go_away(host, orphan);
+        }
+        if was_live {
+            self.keep_down(host, &end.peer, ending);
+        }
         self.changed(host, &end.peer);
     }
 
-    /// A program sends a message; an error is its own answer.
-    pub(super) fn send_message(&mut self, host: usize, peer: &NodeName) {
-        if self.hosts[host].node.is_none() {
+    /// A program sends messages: over the link there is, else over one that is dialled for them, unless the connection
+    /// is to stay down.
+    pub(super) fn send_messages(&mut self, host: usize, peer: &NodeName, count: u64) {
+        if self.hosts[host].node.is_none() || *peer == self.hosts[host].name {
             return;
         }
+        if self.entry(host, peer).link.is_none() {
+            if self.node(host).keeper.has_lapsed(peer) {
+                self.counts.note("sends to a lapsed name");
+            } else {
+                self.connect(host, peer, Want::default(), Purpose::Program(count));
+            }
+            return;
+        }
+        for _ in 0..count {
+            self.send_message(host, peer);
+        }
+    }
+
+    /// A message over the link there is; an error is the program's own answer.
+    pub(super) fn send_message(&mut self, host: usize, peer: &NodeName) {
         let entry = self.entry(host, peer);
         let Some(conn) = entry.link else { return };
         entry.sent += 1;
@@ -306,10 +359,10 @@ impl<R: Rules> World<R> {
         let c = self.net.conn(conn);
         let (a, b) = (c.end(Side::Dialler), c.end(Side::Listener));
         let calm = self.net.last_partition(a.who.host, b.who.host).is_none_or(|end| end + 3 * SEC < self.now);
-        let held = |life: Life| {
+        let stands = |life: Life| {
             let node = self.hosts[life.host].node.as_ref();
-            node.and_then(|node| node.links.get(&conn)).is_none_or(|end| !end.hold.is_empty())
+            node.is_some_and(|node| node.links.contains_key(&conn))
         };
-        c.cut.is_none() && a.open && b.open && calm && !held(a.who) && !held(b.who)
+        c.cut.is_none() && a.open && b.open && calm && stands(a.who) && stands(b.who)
     }
 }

@@ -4,7 +4,7 @@
 //! - [`world`]: the clock, the queue of events, a history from a seed to its end.
 //! - [`script`]: what the programs of a history do and what befalls them; [`faults`] names and counts it.
 //! - [`net`]: connections; [`node`]: what a life of a node holds.
-//! - [`dialling`], [`answering`], [`links`]: the glue that the registry and the node are in production.
+//! - [`dialling`], [`answering`], [`links`], [`recovering`]: the glue that the registry and the node are in production.
 //! - [`model`]: the reference models; [`ledger`]: the books; [`invariants`]: what must hold.
 //! - [`rules`] and [`wrong`]: rules with a mistake, to show that the invariants bite.
 
@@ -18,6 +18,7 @@ pub mod model;
 pub mod net;
 pub mod node;
 mod pake;
+pub mod recovering;
 pub mod rng;
 pub mod rules;
 pub mod script;

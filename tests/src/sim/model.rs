@@ -3,7 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use trunkline_dial::AttemptError;
 use trunkline_dial::pair::{Claims, Incarnation, LinkId, LinkRef};
+use trunkline_route::Attempt;
+
+use super::net::{MS, Micros, SEC};
 
 /// What the model remembers of a peer: its newest life and the newest epoch seen with it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -177,6 +181,11 @@ impl OrderModel {
         Self { todo: demoted(candidates), ..Self::default() }
     }
 
+    /// For one candidate and no discovery.
+    pub fn only(candidates: Vec<Planned>) -> Self {
+        Self { asked: true, ..Self::new(candidates) }
+    }
+
     /// The resolver answered, with equal weights.
     pub fn resolved(&mut self, answers: Vec<Planned>) {
         self.awaiting = false;
@@ -230,5 +239,62 @@ impl OrderModel {
         }
         self.awaiting = true;
         Some(Move::Resolve)
+    }
+}
+
+/// What failed of late, by the table of failures in `docs/ROUTING.md`: an address, a cookie at an address, or a name at
+/// an address, each for a time that doubles up to a bound.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryModel(BTreeMap<(String, Against), (u32, Micros)>);
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Against {
+    Everything,
+    Cookie(Vec<u8>),
+    Name(String),
+}
+
+impl Against {
+    fn all(attempt: &Attempt) -> [Self; 3] {
+        let (cookie, name) = (attempt.cookie.expose().to_vec(), attempt.target.to_string());
+        [Self::Everything, Self::Cookie(cookie), Self::Name(name)]
+    }
+}
+
+impl MemoryModel {
+    /// An attempt failed.
+    pub fn failed(&mut self, now: Micros, attempt: &Attempt, error: &AttemptError) {
+        let [everything, cookie, name] = Against::all(attempt);
+        let (against, first, most) = match error {
+            AttemptError::Tcp(_) => (everything, 100 * MS, 30 * SEC),
+            AttemptError::TcpTimeout(_) => (everything, 3 * SEC, 30 * SEC),
+            AttemptError::Handshake(_) | AttemptError::HandshakeTimeout(_) | AttemptError::Rejected(_) => {
+                (everything, 2 * SEC, 2 * SEC)
+            }
+            AttemptError::WrongCookie => (cookie, 5 * SEC, 60 * SEC),
+            AttemptError::WrongName { .. } | AttemptError::NameInUse(_) => (name, 10 * SEC, 10 * SEC),
+            _ => return,
+        };
+        let known = self.0.entry((attempt.address.to_string(), against)).or_default();
+        if now >= known.1 + 60 * SEC {
+            known.0 = 0;
+        }
+        known.0 += 1;
+        let term = (0..known.0 - 1).fold(first, |term, _| (term * 2).min(most));
+        known.1 = now + term;
+    }
+
+    /// An attempt succeeded.
+    pub fn succeeded(&mut self, attempt: &Attempt) {
+        for against in Against::all(attempt) {
+            self.0.remove(&(attempt.address.to_string(), against));
+        }
+    }
+
+    /// Whether something is held against an attempt.
+    pub fn holds(&self, now: Micros, attempt: &Attempt) -> bool {
+        let address = attempt.address.to_string();
+        let mut all = Against::all(attempt).into_iter();
+        all.any(|against| self.0.get(&(address.clone(), against)).is_some_and(|(_, until)| *until > now))
     }
 }

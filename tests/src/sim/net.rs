@@ -66,7 +66,10 @@ pub enum Packet {
     /// Of the link.
     Frame(Frame),
     /// The end of the stream; every link ends with it, in order.
-    End,
+    End {
+        /// A program wanted it.
+        meant: bool,
+    },
 }
 
 /// One end.
@@ -80,12 +83,32 @@ pub struct End {
     last: Micros,
 }
 
+/// A way to a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Path {
+    /// Where to.
+    pub host: usize,
+    /// By its second address.
+    pub slow: bool,
+}
+
+/// What a dial by a path that is down meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outage {
+    /// It is refused.
+    Refuses,
+    /// Nothing comes back.
+    Silent,
+}
+
 /// A connection between two lives.
 #[derive(Debug, Clone)]
 pub struct Conn {
     ends: [End; 2],
     /// When it broke.
     pub cut: Option<Micros>,
+    /// The way it takes.
+    pub path: Option<Path>,
     slow: Micros,
 }
 
@@ -111,6 +134,8 @@ pub struct Net {
     conns: Vec<Conn>,
     /// By pair of hosts, lesser first: until when nothing passes.
     partitions: BTreeMap<(usize, usize), Micros>,
+    /// Paths that are down, and until when.
+    outages: BTreeMap<Path, (Micros, Outage)>,
 }
 
 impl Net {
@@ -130,9 +155,9 @@ impl Net {
     }
 
     /// A new one. `slow` is added to every delay.
-    pub fn open(&mut self, dialler: Life, listener: Life, slow: Micros) -> ConnId {
+    pub fn open(&mut self, dialler: Life, listener: Life, path: Option<Path>, slow: Micros) -> ConnId {
         let end = |who| End { who, open: true, last: 0 };
-        self.conns.push(Conn { ends: [end(dialler), end(listener)], cut: None, slow });
+        self.conns.push(Conn { ends: [end(dialler), end(listener)], cut: None, path, slow });
         self.conns.len() - 1
     }
 
@@ -180,6 +205,23 @@ impl Net {
     /// When the last partition between two hosts ended or ends.
     pub fn last_partition(&self, a: usize, b: usize) -> Option<Micros> {
         self.partitions.get(&(a.min(b), a.max(b))).copied()
+    }
+
+    /// A path is down until then.
+    pub fn take_down(&mut self, path: Path, until: Micros, outage: Outage) {
+        self.outages.insert(path, (until, outage));
+    }
+
+    /// Whether and how a path is down.
+    pub fn outage(&self, now: Micros, path: Path) -> Option<Outage> {
+        self.outages.get(&path).filter(|(until, _)| *until > now).map(|(_, outage)| *outage)
+    }
+
+    /// Whole connections that take this path.
+    pub fn by_path(&self, path: Path) -> Vec<ConnId> {
+        (0..self.conns.len())
+            .filter(|conn| self.conns[*conn].path == Some(path) && self.conns[*conn].cut.is_none())
+            .collect()
     }
 
     /// Connections with an open end of this life.

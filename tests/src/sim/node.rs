@@ -1,16 +1,19 @@
 //! What one life of a node holds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use trunkline_dial::Candidate;
+use trunkline_dial::keep::Keeper;
 use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::{Claims, FlightId, Incarnation, LinkId};
 use trunkline_dial::plan::{OpId, Plan};
 use trunkline_link::handshake::{Initiator, Responder, Verified};
 use trunkline_link::important::{Incoming, Outgoing};
-use trunkline_route::{Attempt, NodeName};
+use trunkline_route::{Attempt, NodeName, ResolverId};
 
-use super::model::{OrderModel, Shadow};
-use super::net::{ConnId, Packet};
+use super::model::{MemoryModel, OrderModel, Shadow};
+use super::net::{ConnId, Micros, Packet};
 use super::pake::FakePake;
 
 /// One life of the node of a host.
@@ -37,6 +40,12 @@ pub struct Node<R> {
     pub accounts: BTreeMap<Life, Account>,
     /// What failed of late.
     pub memory: Memory,
+    /// The same, as the reference model sees it.
+    pub remembered: MemoryModel,
+    /// What it does for its connections unasked.
+    pub keeper: Keeper,
+    /// Probes of better routes under way, by peer.
+    pub probes: BTreeMap<NodeName, Probes>,
     /// Its life's bits.
     pub incarnation: Incarnation,
     /// The next flight's name.
@@ -71,12 +80,33 @@ pub struct Entry<R> {
     pub sent: u64,
 }
 
+/// What is wanted of a link.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Want {
+    /// The demands it must satisfy.
+    pub grade: u8,
+    /// Over this route and no other.
+    pub only: Option<Candidate>,
+    /// As if nothing had failed of late.
+    pub afresh: bool,
+}
+
+/// The better routes of a peer that are probed one after the other.
+pub struct Probes {
+    /// The one that is probed, or dialled.
+    pub now: Candidate,
+    /// The others.
+    pub left: Vec<Candidate>,
+    /// The probe under way, if one is.
+    pub flight: Option<(FlightId, Box<Looking>)>,
+}
+
 /// A dial for one or more callers.
 pub struct Flight {
     /// Its name.
     pub id: FlightId,
-    /// The demands it dials with.
-    pub grade: u8,
+    /// What it is to bring.
+    pub want: Want,
     /// Who waits for it.
     pub callers: BTreeSet<usize>,
     /// The live link at the start, which did not satisfy.
@@ -110,6 +140,8 @@ pub struct Looking {
     pub order: OrderModel,
     /// What was remembered when it began; a lookup does not learn from its own failures.
     pub memory: Memory,
+    /// The same, as the reference model sees it.
+    pub remembered: MemoryModel,
 }
 
 /// An attempt under way.
@@ -132,6 +164,8 @@ pub struct Try {
     pub replaces: bool,
     /// Its flight has no callers any more.
     pub doomed: bool,
+    /// It only wants to know whether the peer answers.
+    pub is_probe: bool,
 }
 
 /// A caller in the handshake.
@@ -140,6 +174,8 @@ pub struct Answer {
     pub machine: Responder<FakePake>,
     /// Who, once proven.
     pub proven: Option<Proven>,
+    /// The accepted link it speaks of and that was not heard from yet.
+    pub awaiting: Option<LinkId>,
     /// The link that is being probed for it.
     pub challenging: Option<(ConnId, LinkId)>,
 }
@@ -168,8 +204,14 @@ pub struct LinkEnd {
     pub epoch: u64,
     /// The demands it satisfies.
     pub grade: u8,
+    /// How this end dialled it: the pattern of the route, and who gave the address.
+    pub came_by: Option<(Option<Arc<str>>, Option<ResolverId>)>,
+    /// Since when it stands.
+    pub since: Micros,
     /// It was accepted here and waits for its first frame.
     pub provisional: bool,
+    /// The link that took its place: later ones wait for what this one still has to give.
+    pub heir: Option<ConnId>,
     /// GOAWAY was sent.
     pub draining: bool,
     /// GOAWAY came.
@@ -178,4 +220,14 @@ pub struct LinkEnd {
     pub hold: BTreeSet<ConnId>,
     /// What came meanwhile.
     pub held: Vec<Packet>,
+}
+
+impl LinkEnd {
+    /// Whether it is what is wanted.
+    pub fn satisfies(&self, want: &Want) -> bool {
+        let by = |only: &Candidate| {
+            self.came_by.as_ref().is_some_and(|(route, resolver)| only.carries(route.as_deref(), resolver.as_ref()))
+        };
+        self.grade >= want.grade && want.only.as_ref().is_none_or(by)
+    }
 }

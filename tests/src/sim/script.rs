@@ -1,20 +1,24 @@
 //! Histories: what programs do and what befalls the world, drawn from the seed.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use trunkline_dial::Candidate;
 use trunkline_link::handshake::Exporter;
-use trunkline_route::{Attempt, Cookie, Defaults, Endpoint, NetworkRoute, NodeName, ResolverId};
+use trunkline_route::{Attempt, Cookie, Defaults, Endpoint, NetworkRoute, NodeName, Reconnect, ResolverId};
 
 use super::faults::Fault;
-use super::net::{ConnId, MS, SEC};
+use super::net::{ConnId, MS, Outage, Path, SEC};
+use super::node::Want;
 use super::rules::Rules;
-use super::world::{Event, Host, World};
+use super::world::{Caller, Event, Host, MIN_FAULTS, Purpose, World};
 
 /// Every listener's port.
 pub const PORT: u16 = 4370;
-/// The script ends here.
+/// The script ends no earlier; it goes on until enough has happened.
 const SCRIPT: u64 = 14 * SEC;
+/// What recovers by itself has so long for it.
+const SETTLE: u64 = 200 * SEC;
 
 /// What happens next.
 #[derive(Debug, Clone)]
@@ -25,8 +29,8 @@ pub enum Action {
         host: usize,
         /// The host whose name is dialled.
         peer: usize,
-        /// With which demands.
-        grade: u8,
+        /// What is wanted.
+        want: Want,
     },
     /// Both dial each other.
     Cross(usize, usize),
@@ -47,7 +51,27 @@ pub enum Action {
         host: usize,
         /// Its peers learn at once.
         known: bool,
+        /// It starts anew so much later.
+        back: u64,
     },
+    /// A program ends its connection.
+    Disconnect {
+        /// Where.
+        host: usize,
+        /// The host whose name it is.
+        peer: usize,
+    },
+    /// One path to a host is down for so long.
+    TakeDown {
+        /// Which.
+        path: Path,
+        /// How.
+        fault: Fault,
+        /// In microseconds.
+        lasts: u64,
+    },
+    /// One path to a host goes and comes back so often.
+    Flap(Path, u32),
     /// A connection breaks.
     Cut(Fault),
     /// Nothing passes between two hosts for so long.
@@ -59,8 +83,12 @@ pub enum Action {
         /// In microseconds.
         lasts: u64,
     },
+    /// The next thing happens, or the faults end.
+    Draw,
     /// The faults end.
     Calm,
+    /// Nothing is done unasked any more.
+    Freeze,
 }
 
 /// A static route of a table.
@@ -72,27 +100,51 @@ pub struct RouteSpec {
     pub address: String,
     /// With the cookie the listeners hold.
     pub right_cookie: bool,
+    /// Connections over worse ones go back to it once it held for so long.
+    pub failback: Option<u64>,
 }
 
-impl RouteSpec {
-    /// As the table gives it; a dial of a higher grade demands TLS.
-    pub fn candidate(&self, grade: u8) -> Candidate {
-        let route = NetworkRoute::direct(&self.address, PORT).expect("a legal address");
-        let route = route.cookie(cookie(self.right_cookie)).tls(grade > 0).insecure_skip_verify(grade > 0);
-        Candidate { pattern: "^sim".into(), weight: self.weight, route: route.build() }
+/// The static routes for a name.
+#[derive(Debug, Clone, Default)]
+pub struct RouteSpecs {
+    /// In the order they were added.
+    pub routes: Vec<RouteSpec>,
+    /// What becomes of the connection when it goes down.
+    pub reconnect: Reconnect,
+}
+
+impl RouteSpecs {
+    /// In the order they were added; a dial of a higher grade demands TLS.
+    pub fn candidates(&self, grade: u8) -> Vec<Candidate> {
+        let candidate = |(at, spec): (usize, &RouteSpec)| {
+            let route = NetworkRoute::direct(&spec.address, PORT).expect("a legal address");
+            let route = route.cookie(cookie(spec.right_cookie)).tls(grade > 0).insecure_skip_verify(grade > 0);
+            let route = match spec.failback {
+                Some(hold) => route.failback(Duration::from_micros(hold)),
+                None => route,
+            };
+            Candidate { pattern: format!("^sim{at}").into(), weight: spec.weight, route: route.build() }
+        };
+        self.routes.iter().enumerate().map(candidate).collect()
     }
+
+    /// Best first.
+    pub fn ranked(&self, grade: u8) -> Vec<Candidate> {
+        ranked(self.candidates(grade))
+    }
+}
+
+/// As the route table ranks them.
+pub fn ranked(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+    candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.weight));
+    candidates
 }
 
 /// What an address leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// A host.
-    Host {
-        /// Which.
-        host: usize,
-        /// By its second address.
-        slow: bool,
-    },
+    Host(Path),
     /// A closed port.
     Closed,
     /// Nothing comes back.
@@ -104,8 +156,8 @@ pub fn place(ip: IpAddr) -> Place {
     let IpAddr::V4(ip) = ip else { return Place::Silent };
     match ip.octets() {
         [127, 0, 0, 200] => Place::Closed,
-        [127, 0, 0, host @ 10..100] => Place::Host { host: usize::from(host - 10), slow: false },
-        [127, 0, 1, host @ 10..100] => Place::Host { host: usize::from(host - 10), slow: true },
+        [127, 0, 0, host @ 10..100] => Place::Host(Path { host: usize::from(host - 10), slow: false }),
+        [127, 0, 1, host @ 10..100] => Place::Host(Path { host: usize::from(host - 10), slow: true }),
         _ => Place::Silent,
     }
 }
@@ -170,21 +222,12 @@ pub fn prepare<R: Rules>(world: &mut World<R>) {
         world.at_time(0, Event::Start(host));
         for peer in 0..count {
             let routes = draw_routes(world, host, peer);
+            let reconnect = [Reconnect::OnDemand, Reconnect::Keep, Reconnect::Never][world.rng.index(3)];
             let name = world.hosts[peer].name.clone();
-            world.hosts[host].routes.entry(name).or_insert(routes);
+            world.hosts[host].routes.entry(name).or_insert(RouteSpecs { routes, reconnect });
         }
     }
-    for _ in 0..world.rng.between(8, 15) {
-        let action = draw(world, count);
-        let time = world.rng.between(MS, SCRIPT);
-        world.at_time(time, Event::Act(action.clone()));
-        if world.rng.percent(30) {
-            // Trouble comes in company.
-            let (more, soon) = (draw(world, count), world.rng.below(300 * MS));
-            world.at_time(time + soon, Event::Act(more));
-        }
-    }
-    world.at_time(SCRIPT + SEC, Event::Act(Action::Calm));
+    world.at_time(MS, Event::Act(Action::Draw));
 }
 
 fn draw_routes<R: Rules>(world: &mut World<R>, host: usize, peer: usize) -> Vec<RouteSpec> {
@@ -205,11 +248,13 @@ fn draw_routes<R: Rules>(world: &mut World<R>, host: usize, peer: usize) -> Vec<
                 ip(0, peer).to_string()
             }
             4 | 5 => format!("two-{peer}.sim"),
+            6 | 7 => ip(1, peer).to_string(),
             _ => ip(0, peer).to_string(),
         };
         let silent = address == "127.0.0.201";
         if !(silent && routes.iter().any(|r: &RouteSpec| r.address == address)) {
-            routes.push(RouteSpec { weight, address, right_cookie });
+            let failback = world.rng.percent(30).then(|| world.rng.between(3 * SEC, 6 * SEC));
+            routes.push(RouteSpec { weight, address, right_cookie, failback });
         }
     }
     // Discovery dials with the demands of the best route; a table that can never work tells nothing.
@@ -218,7 +263,8 @@ fn draw_routes<R: Rules>(world: &mut World<R>, host: usize, peer: usize) -> Vec<
             routes[best].weight = -1;
         }
         if !routes.iter().any(|route| route.right_cookie) {
-            routes.push(RouteSpec { weight: 5, address: ip(0, peer).to_string(), right_cookie: true });
+            let address = ip(0, peer).to_string();
+            routes.push(RouteSpec { weight: 5, address, right_cookie: true, failback: None });
         }
         let best = (0..routes.len()).min_by_key(|at| (std::cmp::Reverse(routes[*at].weight), *at));
         if let Some(best) = best.filter(|best| !routes[*best].right_cookie) {
@@ -232,40 +278,63 @@ fn draw<R: Rules>(world: &mut World<R>, count: usize) -> Action {
     let rng = &mut world.rng;
     let host = rng.index(count);
     let peer = (host + 1 + rng.index(count - 1)) % count;
+    let want = |grade, afresh| Want { grade, only: None, afresh };
+    let path = Path { host: peer, slow: rng.percent(50) };
     match rng.below(100) {
-        0..22 => Action::Connect { host, peer, grade: 0 },
-        22..36 => Action::Connect { host, peer, grade: 1 },
-        36..52 => Action::Cross(host, peer),
-        52..74 => Action::Send { host, peer, count: rng.between(1, 5) },
-        74..78 => Action::DropCaller,
-        78..84 => Action::Restart { host, known: rng.percent(50) },
-        84..94 => Action::Cut([Fault::CutKnown, Fault::HalfDeadDialler, Fault::HalfDeadListener][rng.index(3)]),
-        94..97 => Action::Part { a: host, b: peer, lasts: rng.between(200 * MS, 3 * SEC) },
+        0..15 => Action::Connect { host, peer, want: want(0, rng.percent(10)) },
+        15..25 => Action::Connect { host, peer, want: want(1, rng.percent(10)) },
+        25..38 => Action::Cross(host, peer),
+        38..58 => Action::Send { host, peer, count: rng.between(1, 5) },
+        58..61 => Action::DropCaller,
+        61..66 => Action::Restart { host, known: rng.percent(50), back: rng.between(MS, 400 * MS) },
+        66..68 => Action::Restart { host, known: rng.percent(50), back: rng.between(5 * SEC, 25 * SEC) },
+        68..71 => Action::Disconnect { host, peer },
+        71..83 => Action::Cut([Fault::CutKnown, Fault::HalfDeadDialler, Fault::HalfDeadListener][rng.index(3)]),
+        83..87 => Action::TakeDown { path, fault: Fault::PathCloses, lasts: rng.between(SEC, 8 * SEC) },
+        87..90 => Action::TakeDown { path, fault: Fault::PathSilent, lasts: rng.between(SEC, 8 * SEC) },
+        90..92 => Action::Flap(path, rng.between(2, 5) as u32),
+        92..97 => Action::Part { a: host, b: peer, lasts: rng.between(200 * MS, 3 * SEC) },
         _ => Action::Part { a: host, b: peer, lasts: rng.between(16 * SEC, 18 * SEC) },
+    }
+}
+
+/// What happens next, and what with it: trouble comes in company.
+fn draw_on<R: Rules>(world: &mut World<R>) {
+    let count = world.hosts.len();
+    let action = draw(world, count);
+    act(world, action);
+    if world.rng.percent(30) {
+        let (more, soon) = (draw(world, count), world.rng.below(300 * MS));
+        world.after(soon, Event::Act(more));
+    }
+    if world.now < SCRIPT || world.counts.befell() < MIN_FAULTS {
+        let pause = world.rng.between(MS, 1_500 * MS);
+        world.after(pause, Event::Act(Action::Draw));
+    } else {
+        world.after(SEC, Event::Act(Action::Calm));
     }
 }
 
 /// Carries an action out.
 pub fn act<R: Rules>(world: &mut World<R>, action: Action) {
     match action {
-        Action::Connect { host, peer, grade } => connect(world, host, peer, grade),
+        Action::Connect { host, peer, want } => connect(world, host, peer, want),
         Action::Cross(a, b) => {
             if world.hosts[a].name != world.hosts[b].name {
                 if !world.calm {
                     world.counts.fault(Fault::DialsCross);
                 }
-                connect(world, a, b, 0);
-                connect(world, b, a, 0);
+                connect(world, a, b, Want::default());
+                connect(world, b, a, Want::default());
             }
         }
         Action::Send { host, peer, count } => {
             let name = world.hosts[peer].name.clone();
-            for _ in 0..count {
-                world.send_message(host, &name);
-            }
+            world.send_messages(host, &name, count);
         }
         Action::DropCaller => {
-            let waiting: Vec<_> = (0..world.callers.len()).filter(|id| world.callers[*id].answer.is_none()).collect();
+            let waits = |caller: &Caller| caller.answer.is_none() && matches!(caller.purpose, Purpose::Program(_));
+            let waiting: Vec<_> = (0..world.callers.len()).filter(|id| waits(&world.callers[*id])).collect();
             if let Some(id) = (!waiting.is_empty()).then(|| waiting[world.rng.index(waiting.len())]) {
                 world.counts.fault(Fault::CallerDropped);
                 world.say(|| format!("caller {id} goes away"));
@@ -274,22 +343,62 @@ pub fn act<R: Rules>(world: &mut World<R>, action: Action) {
                 world.callers[id].answer = Some((now, Err("went away".into())));
             }
         }
-        Action::Restart { host, known } => {
+        Action::Restart { host, known, back } => {
             if world.hosts[host].node.is_some() {
-                world.counts.fault(if known { Fault::RestartKnown } else { Fault::RestartSilent });
-                world.restart(host, known);
+                world.counts.fault(match known {
+                    _ if back > SEC => Fault::LongAbsence,
+                    true => Fault::RestartKnown,
+                    false => Fault::RestartSilent,
+                });
+                world.restart(host, known, back);
+            }
+        }
+        Action::Disconnect { host, peer } => {
+            let name = world.hosts[peer].name.clone();
+            let link = world.hosts[host].node.as_ref().and_then(|node| node.entries.get(&name)?.link);
+            if let Some(link) = link {
+                world.counts.fault(Fault::Disconnected);
+                world.disconnect(host, link);
+            }
+        }
+        Action::TakeDown { path, fault, lasts } => {
+            world.counts.fault(fault);
+            take_down(world, path, fault == Fault::PathSilent, lasts);
+        }
+        Action::Flap(path, times) => {
+            for time in 0..u64::from(times) {
+                let lasts = world.rng.between(500 * MS, SEC);
+                let action = Action::TakeDown { path, fault: Fault::PathFlaps, lasts };
+                world.after(time * 2 * SEC, Event::Act(action));
             }
         }
         Action::Cut(fault) => cut(world, fault),
         Action::Part { a, b, lasts } => part(world, a, b, lasts),
+        Action::Draw => draw_on(world),
         Action::Calm => {
             world.calm = true;
+            world.calmed = world.now;
             world.say(|| "calm".into());
+            world.after(SETTLE, Event::Act(Action::Freeze));
+        }
+        Action::Freeze => {
+            world.frozen = true;
+            world.froze = world.now;
+            world.say(|| "nothing unasked any more".into());
         }
     }
 }
 
-fn connect<R: Rules>(world: &mut World<R>, host: usize, peer: usize, grade: u8) {
+fn take_down<R: Rules>(world: &mut World<R>, path: Path, is_silent: bool, lasts: u64) {
+    let until = world.now + lasts;
+    world.say(|| format!("{path:?} is down, silent {is_silent}"));
+    world.net.take_down(path, until, if is_silent { Outage::Silent } else { Outage::Refuses });
+    for conn in world.net.by_path(path) {
+        world.cut(conn, [is_silent; 2]);
+    }
+}
+
+fn connect<R: Rules>(world: &mut World<R>, host: usize, peer: usize, want: Want) {
     let name = world.hosts[peer].name.clone();
     if name == world.hosts[host].name {
         return;
@@ -297,7 +406,7 @@ fn connect<R: Rules>(world: &mut World<R>, host: usize, peer: usize, grade: u8) 
     if world.twins && !world.calm && peer != 1 {
         world.counts.fault(Fault::TwinName);
     }
-    world.connect(host, &name, grade);
+    world.connect(host, &name, want, Purpose::Program(0));
 }
 
 fn cut<R: Rules>(world: &mut World<R>, fault: Fault) {
@@ -341,7 +450,7 @@ pub fn probe<R: Rules>(world: &mut World<R>) {
         for peer in 0..world.hosts.len() {
             if host != peer {
                 let soon = world.rng.below(40 * MS);
-                world.after(soon, Event::Act(Action::Connect { host, peer, grade: 0 }));
+                world.after(soon, Event::Act(Action::Connect { host, peer, want: Want::default() }));
             }
         }
     }

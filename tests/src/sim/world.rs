@@ -4,20 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use trunkline_dial::keep::Better;
 use trunkline_dial::plan::OpId;
 use trunkline_route::NodeName;
 
 use super::faults::{Counts, Fault};
 use super::invariants::{self, Violation};
 use super::ledger::Ledger;
+use super::links::Ending;
 use super::net::{ConnId, DEAD_AFTER, Frame, MS, Micros, Net, Packet, SEC, Side};
-use super::node::{Entry, Life, Node};
+use super::node::{Entry, Life, Node, Want};
 use super::rng::Rng;
 use super::rules::Rules;
-use super::script::{self, Action, RouteSpec};
+use super::script::{self, Action, RouteSpecs};
 
 /// More events than any history of this length needs; beyond it something goes round in circles.
-const MAX_EVENTS: usize = 20_000;
+const MAX_EVENTS: usize = 200_000;
+/// What every history suffers at least.
+pub const MIN_FAULTS: u64 = 50;
 /// How long a caller waits.
 pub const BUDGET: Micros = 20 * SEC;
 /// What a caller's answer may be late.
@@ -83,6 +87,12 @@ pub enum Timer {
     Handshake(ConnId),
     /// No handshake in time, at the listener.
     Answer(ConnId),
+    /// The link this caller speaks of is up or down by now.
+    Settled(ConnId),
+    /// It is neither, after so long.
+    Unsettled(ConnId),
+    /// The replaced link's peer did not hear of the new one in time.
+    Unheard(ConnId),
     /// This link did not answer in time for the caller of this connection.
     Challenge(ConnId, ConnId),
     /// No first frame in time.
@@ -99,6 +109,10 @@ pub enum Timer {
     Caller(usize),
     /// A flight without callers is dropped.
     Abort(NodeName, u64),
+    /// A kept connection is dialled again.
+    Redial(NodeName),
+    /// The routes better than a connection's are probed.
+    Probe(NodeName),
 }
 
 /// A machine with a name, on which lives of a node follow each other.
@@ -110,10 +124,21 @@ pub struct Host<R> {
     /// The node, if it is up.
     pub node: Option<Node<R>>,
     /// What its table holds, by target.
-    pub routes: BTreeMap<NodeName, Vec<RouteSpec>>,
+    pub routes: BTreeMap<NodeName, RouteSpecs>,
 }
 
-/// A program that wants a connection.
+/// What a connection is wanted for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// A program that will send so many messages.
+    Program(u64),
+    /// It went down and is kept.
+    Keep,
+    /// It goes back to this route.
+    GoBack(Better),
+}
+
+/// Somebody who wants a connection.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// Whose program.
@@ -121,7 +146,9 @@ pub struct Caller {
     /// To whom.
     pub peer: NodeName,
     /// What it demands of the link.
-    pub grade: u8,
+    pub want: Want,
+    /// What for.
+    pub purpose: Purpose,
     /// When it asked.
     pub began: Micros,
     /// How often it joined or started a dial.
@@ -163,6 +190,12 @@ pub struct World<R> {
     pub counts: Counts,
     /// No more faults.
     pub calm: bool,
+    /// When that began.
+    pub calmed: Micros,
+    /// Nothing is done unasked any more, so that the world comes to rest.
+    pub frozen: bool,
+    /// When that began.
+    pub froze: Micros,
     /// Two hosts have one name.
     pub twins: bool,
     /// The second addresses of hosts are this much slower.
@@ -205,6 +238,9 @@ impl<R: Rules> World<R> {
             callers: Vec::new(),
             counts: Counts::default(),
             calm: false,
+            calmed: 0,
+            frozen: false,
+            froze: 0,
             twins: false,
             slow: 0,
             calm_since: Micros::MAX,
@@ -221,6 +257,11 @@ impl<R: Rules> World<R> {
         let mut events = self.drain(0);
         if self.violation.is_none() {
             self.at_rest();
+            if !self.twins {
+                self.check(invariants::invariant_k_kept_connections_are_up);
+                self.check(invariants::invariant_l_nobody_stays_on_a_standby);
+            }
+            self.check(invariants::invariant_enough_befell);
             script::probe(self);
             events = self.drain(events);
         }
@@ -243,7 +284,7 @@ impl<R: Rules> World<R> {
         for sent in lost {
             let what = match (self.ledger.errors.contains(&(sent.from, sent.conn)), self.lives(sent.from)) {
                 (_, false) => "messages lost with their sender",
-                (true, true) if self.ledger.replaced.contains(&sent.conn) => {
+                (true, true) if self.ledger.replaced.contains_key(&sent.conn) => {
                     "messages lost on a replaced link that broke"
                 }
                 (true, true) => "messages lost with an error",
@@ -401,14 +442,20 @@ impl<R: Rules> World<R> {
             Timer::Tcp(conn) => self.tcp_timeout(host, conn),
             Timer::Handshake(conn) => self.handshake_timeout(host, conn),
             Timer::Answer(conn) => self.answer_timeout(host, conn),
+            Timer::Settled(conn) => self.settled(host, conn),
+            Timer::Unsettled(conn) => self.unsettled(host, conn),
+            Timer::Unheard(conn) => self.go_away(host, conn),
             Timer::Challenge(probed, conn) => self.challenged(host, probed, conn, false),
             Timer::Provisional(conn) => self.provisional_timeout(host, conn),
             Timer::Hold(conn) => self.release(host, conn),
-            Timer::Drain(conn) => self.link_down(host, conn, false),
+            Timer::Drain(conn) => self.link_down(host, conn, Ending::Broken),
             Timer::Adopt(peer, flight, dial) => self.adopt_timeout(host, &peer, flight, dial),
             Timer::Overtaken(peer, flight) => self.overtaken(host, &peer, flight),
             Timer::Abort(peer, flight) => self.abort(host, &peer, flight),
             Timer::Caller(caller) => self.caller_timeout(caller),
+            Timer::Redial(_) | Timer::Probe(_) if self.frozen => {}
+            Timer::Redial(peer) => self.dial_again(host, &peer),
+            Timer::Probe(peer) => self.begin_probes(host, &peer),
         }
     }
 
@@ -420,7 +467,7 @@ impl<R: Rules> World<R> {
         match (packet, to) {
             (Packet::Body(body), Side::Dialler) => self.body_to_dialler(host, conn, &body),
             (Packet::Body(body), Side::Listener) => self.body_to_listener(host, conn, &body),
-            (Packet::End, _) => self.ended(host, conn),
+            (Packet::End { .. }, _) => self.ended(host, conn),
             (Packet::Frame(_), _) => {}
         }
     }
@@ -428,7 +475,7 @@ impl<R: Rules> World<R> {
     /// An end finds its connection at an end.
     fn ended(&mut self, host: usize, conn: ConnId) {
         if self.node(host).links.contains_key(&conn) {
-            self.link_down(host, conn, false);
+            self.link_down(host, conn, Ending::Broken);
         } else if self.node(host).tries.contains_key(&conn) {
             self.try_lost(host, conn);
         } else {
@@ -460,12 +507,12 @@ impl<R: Rules> World<R> {
     }
 
     /// Closes this host's end, after what was sent.
-    pub fn hang_up(&mut self, host: usize, conn: ConnId) {
+    pub fn hang_up(&mut self, host: usize, conn: ConnId, meant: bool) {
         let side = self.net.conn(conn).side_of(self.life(host));
         if self.net.conn(conn).end(side).open {
             self.net.close(conn, side);
             if let Some(time) = self.net.arrival(self.now, conn, side.other(), &mut self.rng) {
-                self.at_time(time, Event::Deliver { conn, to: side.other(), packet: Packet::End });
+                self.at_time(time, Event::Deliver { conn, to: side.other(), packet: Packet::End { meant } });
             }
         }
     }
@@ -481,8 +528,8 @@ impl<R: Rules> World<R> {
         }
     }
 
-    /// Ends the life of a host; its peers learn at once or late. It starts anew a little later.
-    pub fn restart(&mut self, host: usize, known: bool) {
+    /// Ends the life of a host; its peers learn at once or late. It starts anew so much later.
+    pub fn restart(&mut self, host: usize, known: bool, delay: Micros) {
         if self.hosts[host].node.is_none() {
             return;
         }
@@ -490,7 +537,7 @@ impl<R: Rules> World<R> {
         let who = self.life(host);
         for (conn, side) in self.net.open_of(who) {
             if known {
-                self.hang_up(host, conn);
+                self.hang_up(host, conn, false);
             } else {
                 self.net.close(conn, side);
                 if self.net.cut(self.now, conn) {
@@ -502,7 +549,6 @@ impl<R: Rules> World<R> {
         for caller in self.callers.iter_mut().filter(|c| c.who == who && c.answer.is_none()) {
             caller.answer = Some((self.now, Err("its node died".into())));
         }
-        let delay = self.rng.between(MS, 400 * MS);
         self.after(delay, Event::Start(host));
     }
 }

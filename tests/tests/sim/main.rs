@@ -115,9 +115,15 @@ fn refusing_both_of_two_crossing_dials_is_seen() {
     bites::<wrong::BothLose>(NO_TABLE);
 }
 
+/// What it takes to see some mistakes comes together rarely; these seeds are kept for them.
+fn bites_at<R: Rules>(seed: u64, config: Config, invariant: &str) {
+    let violation = run::<R>(seed, config, false).violation;
+    assert!(violation.as_ref().is_some_and(|v| v.invariant.starts_with(invariant)), "seed {seed}: {violation:?}");
+}
+
 #[test]
 fn going_up_without_the_flight_is_seen() {
-    assert!(bites::<wrong::UpOnAnyAccept>(NO_TABLE).starts_with("(i)"));
+    bites_at::<wrong::UpOnAnyAccept>(10_535, NO_TABLE, "(i)");
 }
 
 #[test]
@@ -148,8 +154,7 @@ fn cutting_a_replaced_link_short_is_seen() {
 #[test]
 fn a_hold_that_forgets_older_links_is_seen() {
     let config = Config { hold_for_direct_only: true, ..Config::default() };
-    let violation = run::<Pair>(177_540, config, false).violation.expect("seed 177540 overtakes a held message");
-    assert!(violation.invariant.starts_with("(d)"), "{violation}");
+    bites_at::<Pair>(2935, config, "(d)");
 }
 
 #[test]

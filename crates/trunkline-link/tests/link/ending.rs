@@ -193,6 +193,8 @@ async fn a_probe_of_a_silent_peer_fails_and_one_of_a_held_link_does_not() {
     let of_b = Hooks { hold: Some(Box::pin(std::future::pending())), ..Hooks::default() };
     let (a, b) = pair_with(NativeLimits::default(), NativeLimits::default(), Hooks::default(), of_b).await;
     assert!(soon(b.link.probe(ms(100))).await);
+    // It reads no ping, but says of itself that it lives, well before a keep-alive is due.
+    assert!(soon(a.link.probe(ms(3000))).await);
     b.link.close(CloseCode::Normal);
     soon(b.link.closed()).await;
     assert!(!soon(b.link.probe(ms(100))).await);

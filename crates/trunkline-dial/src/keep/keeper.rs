@@ -1,0 +1,260 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use trunkline_route::{NodeName, Reconnect, ResolverId};
+
+use super::{Backoff, Failback};
+use crate::Candidate;
+
+/// Names remembered; a node has no more links.
+const MOST: usize = 65_536;
+
+/// A route that connections over a worse one go back to: its pattern and its hold time. One whose hold time was changed
+/// is another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Better {
+    pattern: Arc<str>,
+    hold: Duration,
+}
+
+impl Better {
+    /// What a candidate is to a connection over a worse one; without a hold time it is gone back to at once.
+    pub fn of(candidate: &Candidate) -> Self {
+        Self { pattern: candidate.pattern.clone(), hold: candidate.route.failback().unwrap_or_default() }
+    }
+}
+
+/// The routes that a connection over this one is to go back to, best first: those before it that have a hold time.
+///
+/// `candidates` are the name's, best first; `route` and `resolver` tell how the connection came, as
+/// [`Candidate::carries`] takes them. One over no route of the table goes back to any.
+pub fn better_routes(
+    mut candidates: Vec<Candidate>,
+    route: Option<&str>,
+    resolver: Option<&ResolverId>,
+) -> Vec<Candidate> {
+    let own = candidates.iter().position(|candidate| candidate.carries(route, resolver));
+    candidates.truncate(own.unwrap_or(candidates.len()));
+    candidates.retain(|candidate| candidate.route.failback().is_some());
+    candidates
+}
+
+/// What a node does for its connections unasked: which it dials again, which it moves to a better route, and when.
+///
+/// It decides; whoever holds it keeps one task per name that dials and one per name that probes, and begins one when
+/// [`Keeper::down`] or [`Keeper::up`] say so.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    /// They went down and are to stay so until somebody connects.
+    lapsed: HashSet<NodeName>,
+    backoffs: HashMap<NodeName, Backoff>,
+    failbacks: HashMap<NodeName, HashMap<Better, Failback>>,
+    /// Names with a task that dials them, and whether they are still down against everybody's will.
+    dialling: HashMap<NodeName, bool>,
+    /// Names with a task that probes.
+    probing: HashSet<NodeName>,
+}
+
+impl Keeper {
+    /// Of a node without connections.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the connection to this name went down and is to stay so until somebody connects.
+    pub fn has_lapsed(&self, name: &NodeName) -> bool {
+        self.lapsed.contains(name)
+    }
+
+    /// Somebody connects: whatever was, is over.
+    pub fn forgive(&mut self, name: &NodeName) {
+        self.lapsed.remove(name);
+    }
+
+    /// Tells the task that dials this name, if there is one.
+    fn is_down(&mut self, peer: &NodeName, down: bool) -> bool {
+        self.dialling.get_mut(peer).map(|known| *known = down).is_some()
+    }
+
+    /// A connection is up, over a route worse than these. True: begin a task that probes them.
+    pub fn up(&mut self, now: Instant, peer: &NodeName, better: &[Better]) -> bool {
+        self.lapsed.remove(peer);
+        self.is_down(peer, false);
+        if let Some(backoff) = self.backoffs.get_mut(peer) {
+            backoff.up(now);
+        }
+        if better.is_empty() {
+            // A probe that is under way still must not take it back to where it is.
+            self.failbacks.get_mut(peer).into_iter().flat_map(HashMap::values_mut).for_each(Failback::settled);
+            return false;
+        }
+        if self.failbacks.len() >= MOST && !self.failbacks.contains_key(peer) {
+            return false;
+        }
+        let known = self.failbacks.entry(peer.clone()).or_default();
+        // Routes that were changed or removed are forgotten.
+        known.retain(|known, _| better.contains(known));
+        for route in better {
+            known.entry(route.clone()).or_insert_with(|| Failback::new(route.hold)).fell_back(now);
+        }
+        self.begin_probing(peer)
+    }
+
+    /// A connection went down; `meant` when one of its ends wanted that. True: begin a task that dials it.
+    pub fn down(&mut self, peer: &NodeName, reconnect: Reconnect, meant: bool) -> bool {
+        if meant {
+            self.is_down(peer, false);
+            return false;
+        }
+        match reconnect {
+            Reconnect::Never if self.lapsed.len() < MOST => {
+                self.lapsed.insert(peer.clone());
+                false
+            }
+            Reconnect::Keep if self.backoffs.len() < MOST || self.backoffs.contains_key(peer) => {
+                self.backoffs.entry(peer.clone()).or_default();
+                !self.is_down(peer, true) && self.dialling.insert(peer.clone(), true).is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// How long the task that dials a name waits before it dials. `random` is drawn evenly from 0 to 1.
+    pub fn pause(&mut self, now: Instant, name: &NodeName, random: f64) -> Duration {
+        self.backoffs.entry(name.clone()).or_default().next(now, random)
+    }
+
+    /// Whether the task that dials this name goes on: somebody wants it to, the name is still down against everybody's
+    /// will, and `is_down`. One that does not is forgotten in the same step, so that whoever finds the name down
+    /// afterwards begins another.
+    pub fn goes_on(&mut self, name: &NodeName, wanted: bool, is_down: impl FnOnce() -> bool) -> bool {
+        let goes_on = wanted && self.dialling.get(name) == Some(&true) && is_down();
+        if !goes_on {
+            self.dialling.remove(name);
+        }
+        goes_on
+    }
+
+    /// How long the task that probes waits before it probes: the shortest pause of the routes to go back to, with a
+    /// quarter of jitter. Nodes that fell back together shall not come back together.
+    pub fn probe_pause(&self, name: &NodeName, random: f64) -> Duration {
+        let shortest = self.failbacks.get(name).and_then(|known| known.values().map(Failback::pause).min());
+        shortest.unwrap_or_default().mul_f64(0.875 + random.clamp(0.0, 1.0) / 4.0)
+    }
+
+    /// What is known of a better route of this name.
+    pub fn failback(&self, name: &NodeName, better: &Better) -> Option<&Failback> {
+        self.failbacks.get(name)?.get(better)
+    }
+
+    fn failback_mut(&mut self, name: &NodeName, better: &Better) -> Option<&mut Failback> {
+        self.failbacks.get_mut(name)?.get_mut(better)
+    }
+
+    /// A better route was probed. True: the connection is to go back to it now.
+    pub fn probed(&mut self, now: Instant, name: &NodeName, better: &Better, healthy: bool) -> bool {
+        self.failback_mut(name, better).is_some_and(|failback| failback.probed(now, healthy))
+    }
+
+    /// The connection went back to this route.
+    pub fn moved(&mut self, now: Instant, name: &NodeName, better: &Better) {
+        if let Some(failback) = self.failback_mut(name, better) {
+            failback.moved(now);
+        }
+    }
+
+    /// Whether nobody probes this name's better routes yet; now somebody does.
+    fn begin_probing(&mut self, name: &NodeName) -> bool {
+        self.probing.insert(name.clone())
+    }
+
+    /// The task that probes found nothing to go back to and ends, unless `has_better` by now: what fell back meanwhile
+    /// found this task and began none. True: it goes on.
+    pub fn goes_on_probing(&mut self, name: &NodeName, has_better: impl FnOnce() -> bool) -> bool {
+        self.probing.remove(name);
+        has_better() && self.begin_probing(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "some moment to count from")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn peer() -> NodeName {
+        "b@keep".parse().expect("a legal name")
+    }
+
+    fn better(pattern: &str) -> Better {
+        Better { pattern: pattern.into(), hold: Duration::from_secs(8) }
+    }
+
+    #[test]
+    fn a_kept_name_has_one_task_that_dials_until_it_is_up_or_was_ended_on_purpose() {
+        let mut keeper = Keeper::new();
+        assert!(keeper.down(&peer(), Reconnect::Keep, false));
+        assert!(!keeper.down(&peer(), Reconnect::Keep, false), "its task is there");
+        assert!(keeper.goes_on(&peer(), true, || true));
+        assert!(!keeper.up(start(), &peer(), &[]), "there is nothing to probe");
+        assert!(!keeper.goes_on(&peer(), true, || true), "it is up");
+        assert!(keeper.down(&peer(), Reconnect::Keep, false), "a task that ended is begun again");
+        assert!(!keeper.down(&peer(), Reconnect::Keep, true));
+        assert!(!keeper.goes_on(&peer(), true, || true), "it was ended on purpose meanwhile");
+        assert!(!keeper.down(&peer(), Reconnect::OnDemand, false));
+    }
+
+    #[test]
+    fn a_name_not_to_be_dialled_again_lapses_until_somebody_connects() {
+        let mut keeper = Keeper::new();
+        assert!(!keeper.down(&peer(), Reconnect::Never, true));
+        assert!(!keeper.has_lapsed(&peer()), "it was ended on purpose");
+        assert!(!keeper.down(&peer(), Reconnect::Never, false));
+        assert!(keeper.has_lapsed(&peer()));
+        keeper.forgive(&peer());
+        assert!(!keeper.has_lapsed(&peer()));
+    }
+
+    #[test]
+    fn a_name_on_a_standby_has_one_task_that_probes_what_its_table_still_holds() {
+        let (mut keeper, mut now) = (Keeper::new(), start());
+        assert!(keeper.up(now, &peer(), &[better("one"), better("two")]));
+        assert!(!keeper.probed(now, &peer(), &better("one"), true), "not before the hold time");
+        assert!(!keeper.up(now, &peer(), &[better("two")]), "its task is there");
+        now += Duration::from_secs(8);
+        assert!(!keeper.probed(now, &peer(), &better("one"), true), "the route was removed");
+        assert!(!keeper.probed(now, &peer(), &better("two"), true), "the time counts from the first probe");
+        now += Duration::from_secs(8);
+        assert!(keeper.probed(now, &peer(), &better("two"), true));
+        keeper.moved(now, &peer(), &better("two"));
+        assert!(keeper.goes_on_probing(&peer(), || true), "it fell back again");
+        assert!(!keeper.goes_on_probing(&peer(), || false));
+        assert!(keeper.up(now, &peer(), &[better("two")]), "the task had ended");
+        let hold = keeper.failback(&peer(), &better("two")).map(Failback::hold);
+        assert_eq!(hold, Some(Duration::from_secs(16)), "it did not last");
+    }
+
+    #[test]
+    fn a_probe_that_ends_after_the_connection_left_the_standby_moves_nothing() {
+        let (mut keeper, now) = (Keeper::new(), start());
+        keeper.up(now, &peer(), &[better("one")]);
+        keeper.probed(now, &peer(), &better("one"), true);
+        keeper.up(now, &peer(), &[]);
+        assert!(!keeper.probed(now + Duration::from_secs(8), &peer(), &better("one"), true));
+    }
+
+    #[test]
+    fn probes_come_at_a_quarter_of_the_shortest_hold_time_give_or_take() {
+        let mut keeper = Keeper::new();
+        assert_eq!(keeper.probe_pause(&peer(), 0.5), Duration::ZERO, "nothing is known of it");
+        let longer = Better { hold: Duration::from_secs(80), ..better("one") };
+        keeper.up(start(), &peer(), &[longer, better("two")]);
+        for (random, pause) in [(0.0, 1750), (0.5, 2000), (1.0, 2250)] {
+            assert_eq!(keeper.probe_pause(&peer(), random), Duration::from_millis(pause));
+        }
+    }
+}
