@@ -19,7 +19,8 @@ pub const MAX_PIECE: usize = 16 * 1024 - 32;
 pub const PING: u8 = 0x01;
 /// Echoes a [`PING`]'s 16 bytes.
 pub const PONG: u8 = 0x02;
-/// Grants bytes: class `u8` (0 messages, 1 replies, 2 one mailbox), bytes `u32`; the id names the mailbox of class 2.
+/// Grants bytes: class `u8` (0 messages, 1 replies, 2 one mailbox, 3 one stream), bytes `u32`; the id names the mailbox
+/// or the stream.
 pub const CREDIT: u8 = 0x03;
 /// The sender opens nothing new: code `u8`, last stream id `u32`, text.
 pub const GOAWAY: u8 = 0x04;
@@ -41,6 +42,19 @@ pub const CALL: u8 = 0x11;
 pub const REPLY: u8 = 0x12;
 /// The next piece of the message begun on the lane of the id (0 normal, 1 high).
 pub const FRAG: u8 = 0x1f;
+/// Opens the stream of the id, odd from who dialled the link and even from the other end: kind `u8`, deadline `u32` ms,
+/// credit `u32` for the answering direction, what it is for.
+pub const OPEN: u8 = 0x20;
+/// The stream is open: credit `u32` for the asking direction.
+pub const OPEN_OK: u8 = 0x21;
+/// It is not: code `u8`, the name of the node that refused, text.
+pub const OPEN_ERR: u8 = 0x22;
+/// Bytes of a stream.
+pub const DATA: u8 = 0x23;
+/// No more bytes come in this direction.
+pub const FIN: u8 = 0x24;
+/// The stream is over in both directions: code `u8`.
+pub const RESET: u8 = 0x25;
 /// Types from here on may be skipped by who does not know them.
 pub const OPTIONAL: u8 = 0x80;
 
@@ -98,11 +112,18 @@ pub fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&text.as_bytes()[..end]);
 }
 
-/// Reads a text written by [`put_text`]; control characters become U+FFFD, since it may be logged.
+/// Reads a text written by [`put_text`], with which the bytes end.
 pub fn get_text(mut bytes: &[u8]) -> Result<String, ProtocolError> {
+    let text = take_text(&mut bytes)?;
+    if bytes.is_empty() { Ok(text) } else { Err(ProtocolError("a text is cut short")) }
+}
+
+/// Reads a text written by [`put_text`]; control characters become U+FFFD, since it may be logged.
+pub fn take_text(bytes: &mut &[u8]) -> Result<String, ProtocolError> {
     const CUT: ProtocolError = ProtocolError("a text is cut short");
     let len = usize::from(bytes.try_get_u8().map_err(|_| CUT)?);
-    let text = bytes.get(..len).filter(|_| bytes.len() == len).ok_or(CUT)?;
+    let (text, rest) = bytes.split_at_checked(len).ok_or(CUT)?;
+    *bytes = rest;
     let text = std::str::from_utf8(text).map_err(|_| ProtocolError("a text is not UTF-8"))?;
     Ok(text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect())
 }

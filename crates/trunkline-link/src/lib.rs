@@ -20,6 +20,8 @@
 //! - Messages of one pair of names arrive in the order sent, or the link goes down and says why ([`Down`]).
 //! - A mailbox that nobody reads stops its own senders and nobody else. Without credit [`Link::send`] waits and
 //!   [`Link::try_send`] says [`SendError::Full`].
+//! - A stream of bytes ([`Link::open`]) has credit of its own, so that one nobody reads stops nothing else; all streams and
+//!   the messages take turns.
 //! - A call ends with an answer or a [`CallError`] that says whether the service may have seen it.
 //! - [`Link::go_away`] loses nothing; [`Link::close`] does not wait. A stream that ends without a close is a lost
 //!   connection, never a normal end.
@@ -46,6 +48,7 @@ mod pake;
 mod pipe;
 mod receiver;
 mod stream;
+mod streams;
 mod task;
 mod term;
 mod tls;
@@ -57,6 +60,10 @@ pub use log::CONNECTION_TARGET;
 pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
 pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, Standing, random_16};
 pub use pake::{Pake, Role, Spake2};
+pub use streams::{
+    ALL_WINDOWS, Acceptor, ByteStream, FIRST_WINDOW, Incoming, MAX_STREAMS, MAX_WINDOW, OpenError, SMALL_WINDOW,
+    StreamCode, StreamKind,
+};
 pub use task::{DownHook, FirstFrameHook, Hold, Hooks, KeepAlive};
 pub use tls::{ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]

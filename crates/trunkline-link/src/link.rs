@@ -20,6 +20,7 @@ use crate::handshake::{CloseCode, Incarnation, LinkId};
 use crate::mailbox::lock;
 use crate::mux::{Class, How, Outbox, Refused, Status, Window};
 use crate::pake::Role;
+use crate::streams::{self, ByteStream, OpenError, StreamKind, Streams};
 use crate::term;
 
 #[expect(clippy::disallowed_methods, reason = "the shells take the time from here")]
@@ -215,6 +216,8 @@ pub struct LinkStats {
     pub undeliverable: u64,
     /// The last round trip in microseconds; 0 before the first.
     pub round_trip_us: u64,
+    /// Streams that are open.
+    pub streams: u64,
 }
 
 #[derive(Default)]
@@ -276,6 +279,9 @@ pub(crate) struct Shared {
     probes: AtomicUsize,
     /// An ambiguous name was warned of.
     warned: AtomicBool,
+    pub(crate) streams: Streams,
+    /// Why the link goes away, if it does.
+    pub(crate) going: OnceLock<CloseCode>,
     /// Where important messages are accounted for, if both ends agreed on them.
     pub(crate) account: Option<Arc<Account>>,
 }
@@ -301,6 +307,8 @@ impl Shared {
             held: AtomicBool::new(false),
             probes: AtomicUsize::new(0),
             warned: AtomicBool::new(false),
+            streams: Streams::new(info.role),
+            going: OnceLock::new(),
             account,
             info,
         }
@@ -335,6 +343,7 @@ impl Shared {
 
     pub(crate) fn go_away(&self, code: CloseCode) {
         log_connection!(&self.info, Debug, "going away", %code);
+        let _ = self.going.set(code);
         self.turn(|out| out.outbox.go_away(code.to_byte(), ""));
     }
 
@@ -544,6 +553,13 @@ impl Shared {
         self.credit.notify_waiters();
     }
 
+    /// A stream may have been what a link that goes away waits for.
+    pub(crate) fn stream_ended(&self) {
+        if self.going.get().is_some() {
+            self.wake.notify_one();
+        }
+    }
+
     pub(crate) fn down(&self) -> Option<Down> {
         self.down.get().cloned()
     }
@@ -555,6 +571,9 @@ impl Shared {
         for waiting in pending.into_values() {
             let _ = waiting.send(Err(CallError::LinkDown(down.clone())));
         }
+        self.streams.end(&down);
+        // Who waits to write looks again, and finds that.
+        lock(&self.out).outbox.end_streams();
         self.credit.notify_waiters();
         self.state.notify_waiters();
     }
@@ -761,7 +780,16 @@ impl Link {
             bytes_in: get(&c.bytes_in),
             undeliverable: get(&c.undeliverable),
             round_trip_us: get(&c.round_trip_us),
+            streams: self.shared.streams.count() as u64,
         }
+    }
+
+    /// Opens a stream: `data`, at most 1,024 bytes, says what for; of a service, its name.
+    ///
+    /// # Errors
+    /// [`OpenError`]: refused by the peer or on the way, not answered within the `deadline`, or not asked for at all.
+    pub async fn open(&self, kind: StreamKind, data: &[u8], deadline: Duration) -> Result<ByteStream, OpenError> {
+        streams::open(&self.shared, kind, data, deadline).await
     }
 
     /// Whether two handles are of one link.

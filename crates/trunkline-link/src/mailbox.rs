@@ -13,6 +13,7 @@ use trunkline_term::{Term, TermError};
 use crate::account::Accounts;
 use crate::link::Shared;
 use crate::mux::{How, Status, cost};
+use crate::streams::{Acceptor, Reception};
 use crate::term;
 
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -257,6 +258,7 @@ impl Queue {
 pub struct Directory {
     queues: RwLock<HashMap<Arc<str>, Arc<Queue>>>,
     pub(crate) accounts: Accounts,
+    pub(crate) reception: Reception,
 }
 
 /// A mailbox of that name exists.
@@ -304,8 +306,14 @@ impl Directory {
         names
     }
 
-    /// Ends every mailbox: each gives what it holds, then `None`.
+    /// What becomes of the streams that peers want: until this is set, and with `None`, they are refused.
+    pub fn accept_streams(&self, acceptor: Option<Arc<Acceptor>>) {
+        self.reception.set(acceptor);
+    }
+
+    /// Ends every mailbox: each gives what it holds, then `None`. No more streams are accepted.
     pub fn close(&self) {
+        self.reception.set(None);
         let queues = std::mem::take(&mut *self.queues.write().unwrap_or_else(PoisonError::into_inner));
         for queue in queues.values() {
             queue.close();

@@ -12,7 +12,7 @@ use crate::handshake::CloseCode;
 use crate::important::{Arrival, Outcome};
 use crate::link::{Answer, CallError, Down, Shared, clock_us};
 use crate::mailbox::{Batch, Directory, Message, Origin, Queue, Replier, lock};
-use crate::mux::{Class, How, Inbound, Keeper, Sink, Status, cost};
+use crate::mux::{Class, How, Inbound, Keeper, Sink, Status, StreamEvent, cost};
 use crate::task::{FirstFrameHook, Hold};
 
 /// Why reading stopped.
@@ -86,7 +86,7 @@ impl Receiver {
             decoder,
             backlog: window.link.saturating_add(window.max_message as u64),
             withheld: false,
-            inbound: Inbound::new(shared.own_window, shared.info.flags),
+            inbound: Inbound::new(shared.own_window, shared.info.flags, shared.info.role),
             effects: Effects {
                 shared,
                 directory,
@@ -421,6 +421,12 @@ impl Sink for Effects {
     fn credit_mailbox(&mut self, id: u32, bytes: u32) {
         self.credited = true;
         self.shared.credit_mailbox(id, bytes);
+    }
+
+    fn stream(&mut self, id: u32, event: StreamEvent<'_>) -> Result<(), ProtocolError> {
+        self.credited = true;
+        let shared = self.shared.clone();
+        shared.streams.handle(&shared, &self.directory.reception, id, event)
     }
 
     fn ping(&mut self, payload: [u8; 16]) {

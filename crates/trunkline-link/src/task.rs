@@ -196,12 +196,12 @@ impl Task {
             let written = out.outbox.is_empty() && !self.blocked;
             let answered = shared.unanswered.load(Ordering::Acquire) == 0;
             drop(out);
-            let idle = written && answered && !shared.calls_pending();
+            let idle = written && answered && shared.streams.is_empty() && !shared.calls_pending();
             if let Some(code) = self.receiver.peer_gone().filter(|_| idle) {
                 return Err(Down::ClosedHere(code));
             }
             let until = *self.drain_until.get_or_insert_with(|| now() + self.keep_alive.drain);
-            if now() >= until {
+            if now() >= until && !self.stays() {
                 return Err(Down::ClosedHere(if written { CloseCode::GoingAway } else { CloseCode::Timeout }));
             }
         }
@@ -302,6 +302,11 @@ impl Task {
         result.map_err(|broken| Broken::from(broken).into())
     }
 
+    /// Whether a link that goes away has no end set: one that gave way to another stays for its streams, which cannot move.
+    fn stays(&self) -> bool {
+        self.shared.going.get() == Some(&CloseCode::Superseded) && !self.shared.streams.is_empty()
+    }
+
     fn held_pace(&self) -> Duration {
         self.keep_alive.idle.min(HELD_PING)
     }
@@ -313,7 +318,8 @@ impl Task {
                 true => self.keep_alive.dead,
                 false => self.keep_alive.idle,
             };
-        [self.hold_until, self.drain_until].into_iter().flatten().fold(watch, Instant::min)
+        let drain_until = self.drain_until.filter(|_| !self.stays());
+        [self.hold_until, drain_until].into_iter().flatten().fold(watch, Instant::min)
     }
 
     fn on_timer(&mut self) -> Result<(), Down> {

@@ -3,10 +3,11 @@ use std::collections::HashSet;
 use bytes::{Buf, Bytes, BytesMut};
 use trunkline_route::{Flag, PeerFlags};
 
-use super::{Class, Credit, MAX_NAMES, Status, Window, cost};
+use super::{Class, Credit, MAX_NAMES, Status, Window, cost, first_stream};
 use crate::frame::{self, Flow, Header, ProtocolError};
 use crate::handshake::CloseCode;
 use crate::important::Outcome;
+use crate::pake::Role;
 
 /// What the flags of a message say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +39,47 @@ impl How {
     }
 }
 
+/// What happens to a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamEvent<'a> {
+    /// The peer wants one.
+    Open {
+        /// What kind.
+        kind: u8,
+        /// For how long the peer waits.
+        deadline_ms: u32,
+        /// What this end may send.
+        credit: u32,
+        /// What for.
+        data: &'a [u8],
+    },
+    /// The one that this end wanted is open.
+    Opened {
+        /// What this end may send.
+        credit: u32,
+    },
+    /// The one that this end wanted is refused.
+    Refused {
+        /// Why.
+        code: u8,
+        /// By whom.
+        hop: String,
+        /// In words.
+        text: String,
+    },
+    /// Bytes arrived.
+    Data(&'a [u8]),
+    /// No more will.
+    Fin,
+    /// It is over in both directions.
+    Reset {
+        /// Why.
+        code: u8,
+    },
+    /// This end may send so much more.
+    Credit(u32),
+}
+
 /// Where decoded frames go. Names are ids that [`Sink::bind`] introduced; 0 is nobody.
 pub trait Sink {
     /// The peer bound an id to a name.
@@ -56,6 +98,11 @@ pub trait Sink {
     fn credit(&mut self, class: Class, bytes: u32);
     /// Credit for a mailbox, by the id we bound.
     fn credit_mailbox(&mut self, id: u32, bytes: u32);
+    /// Something happens to a stream. An own one may be over, or never have been; one of the peer may be over.
+    ///
+    /// # Errors
+    /// [`ProtocolError`] when that breaks a rule.
+    fn stream(&mut self, id: u32, event: StreamEvent<'_>) -> Result<(), ProtocolError>;
     /// To be echoed.
     fn ping(&mut self, payload: [u8; 16]);
     /// An echo.
@@ -81,6 +128,9 @@ pub struct Inbound {
     names: HashSet<Box<str>>,
     link: [Credit; 2],
     partial: [Option<Partial>; 2],
+    /// What the ids of the peer's streams are modulo 2, and the last one it used.
+    parity: u32,
+    last_stream: u32,
     gone_away: bool,
     closed: bool,
 }
@@ -103,8 +153,8 @@ enum Kind {
 const CUT: ProtocolError = ProtocolError("a frame is cut short");
 
 impl Inbound {
-    /// A reader that announced this window, on a link with these flags.
-    pub fn new(window: Window, flags: PeerFlags) -> Self {
+    /// A reader that announced this window, on a link with these flags, at this end.
+    pub fn new(window: Window, flags: PeerFlags, role: Role) -> Self {
         Self {
             window,
             allowed: (if flags.has(Flag::Priorities) { frame::FLAG_HIGH } else { 0 })
@@ -116,6 +166,8 @@ impl Inbound {
             names: HashSet::new(),
             link: [Credit::new(window.link); 2],
             partial: [None, None],
+            parity: first_stream(role.other()) % 2,
+            last_stream: 0,
             gone_away: false,
             closed: false,
         }
@@ -221,9 +273,38 @@ impl Inbound {
                 match Class::from_byte(class) {
                     Some(class) => sink.credit(class, bytes),
                     None if class == Class::MAILBOX_BYTE => sink.credit_mailbox(header.id, bytes),
+                    None if class == Class::STREAM_BYTE => {
+                        self.stream(header.id, false, StreamEvent::Credit(bytes), sink)?;
+                    }
                     None => return Err(ProtocolError("credit of an unknown class")),
                 }
             }
+            frame::OPEN => {
+                let kind = p.try_get_u8().map_err(|_| CUT)?;
+                let (deadline_ms, credit) = (p.try_get_u32().map_err(|_| CUT)?, p.try_get_u32().map_err(|_| CUT)?);
+                if header.id % 2 != self.parity || header.id <= self.last_stream {
+                    return Err(ProtocolError("a stream is opened out of order"));
+                }
+                self.last_stream = header.id;
+                sink.stream(header.id, StreamEvent::Open { kind, deadline_ms, credit, data: p })?;
+            }
+            frame::OPEN_OK => {
+                let credit = u32::from_be_bytes(p.try_into().map_err(|_| CUT)?);
+                self.stream(header.id, true, StreamEvent::Opened { credit }, sink)?;
+            }
+            frame::OPEN_ERR => {
+                let code = p.try_get_u8().map_err(|_| CUT)?;
+                let (hop, text) = (frame::take_text(&mut p)?, frame::get_text(p)?);
+                self.stream(header.id, true, StreamEvent::Refused { code, hop, text }, sink)?;
+            }
+            frame::DATA if !p.is_empty() => self.stream(header.id, false, StreamEvent::Data(p), sink)?,
+            frame::DATA => return Err(ProtocolError("a stream carries an empty frame")),
+            frame::FIN if p.is_empty() => self.stream(header.id, false, StreamEvent::Fin, sink)?,
+            frame::RESET => {
+                let [code] = p.try_into().map_err(|_| CUT)?;
+                self.stream(header.id, false, StreamEvent::Reset { code }, sink)?;
+            }
+            frame::FIN => return Err(ProtocolError("the end of a stream is followed by more")),
             frame::PING => sink.ping(p.try_into().map_err(|_| CUT)?),
             frame::PONG => sink.pong(p.try_into().map_err(|_| CUT)?),
             frame::GOAWAY => {
@@ -244,6 +325,21 @@ impl Inbound {
             _ => return Err(ProtocolError("an unknown frame type")),
         }
         Ok(Flow::Continue(()))
+    }
+
+    /// Something about a stream that was opened; an answer can only be about one that this end wanted.
+    fn stream(
+        &mut self,
+        id: u32,
+        is_answer: bool,
+        event: StreamEvent<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<(), ProtocolError> {
+        let is_peers = id % 2 == self.parity;
+        if is_peers && (is_answer || id > self.last_stream) || id == 0 {
+            return Err(ProtocolError("a stream was never opened"));
+        }
+        sink.stream(id, event)
     }
 
     fn flags(&self, p: &mut &[u8], allowed: u8) -> Result<u8, ProtocolError> {

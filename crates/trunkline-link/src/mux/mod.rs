@@ -4,15 +4,20 @@
 //! mailbox. A message takes the whole of its credit, of the link and of its mailbox, before its first byte is
 //! queued. Link credit comes back when the message entered the mailbox, mailbox credit when the program took it
 //! out: a mailbox nobody reads stops its own senders and nobody else.
+//!
+//! Streams of bytes have credit each, and take turns with messages, a chunk of 32 KiB at a time.
 
 mod inbound;
 mod outbox;
+mod streams;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use inbound::Keeper;
-pub use inbound::{How, Inbound, Sink};
+pub use inbound::{How, Inbound, Sink, StreamEvent};
 pub use outbox::{Outbox, Refused};
+
+use crate::pake::Role;
 
 /// Names one direction of a link may bind: what bounds the mailboxes, each with a window, that a peer can fill.
 const MAX_NAMES: usize = 16_384;
@@ -28,6 +33,7 @@ pub enum Class {
 
 impl Class {
     pub(crate) const MAILBOX_BYTE: u8 = 2;
+    pub(crate) const STREAM_BYTE: u8 = 3;
 
     pub(crate) fn to_byte(self) -> u8 {
         self as u8
@@ -39,6 +45,14 @@ impl Class {
             1 => Some(Self::Replies),
             _ => None,
         }
+    }
+}
+
+/// The id of the first stream that an end opens; each later one is 2 more.
+pub(crate) fn first_stream(role: Role) -> u32 {
+    match role {
+        Role::Initiator => 1,
+        Role::Responder => 2,
     }
 }
 

@@ -1,9 +1,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::task::Waker;
 
 use bytes::{BufMut, Bytes};
 use trunkline_route::{AtomMapping, Flag, PeerFlags};
 
+use super::streams::Lanes;
 use super::{Class, Credit, How, MAX_NAMES, Status, Window, cost};
 use crate::frame::{self, Header, MAX_PIECE};
 use crate::important::Outcome;
@@ -44,6 +46,9 @@ pub struct Outbox {
     control: Vec<u8>,
     high: Lane,
     normal: Lane,
+    streams: Lanes,
+    /// Turns of streams until messages have theirs.
+    turns: usize,
     /// Written chunks, to be filled again; an idle link has none.
     spare: Vec<Vec<u8>>,
     names: HashMap<Arc<str>, u16>,
@@ -89,6 +94,8 @@ impl Outbox {
             control: Vec::new(),
             high: Lane::default(),
             normal: Lane::default(),
+            streams: Lanes::default(),
+            turns: 0,
             spare: Vec::new(),
             names: HashMap::new(),
             last_names: [None, None],
@@ -335,6 +342,91 @@ impl Outbox {
         }
     }
 
+    /// Asks for a stream. Its bytes go once it is open.
+    ///
+    /// # Errors
+    /// [`Refused::Draining`].
+    pub fn open_stream(
+        &mut self,
+        id: u32,
+        kind: u8,
+        deadline_ms: u32,
+        credit: u32,
+        data: &[u8],
+    ) -> Result<(), Refused> {
+        if self.draining {
+            return Err(Refused::Draining);
+        }
+        Header { len: 9 + data.len(), kind: frame::OPEN, id }.put(&mut self.control);
+        self.control.put_u8(kind);
+        self.control.put_u32(deadline_ms);
+        self.control.put_u32(credit);
+        self.control.extend_from_slice(data);
+        self.streams.open(id, 0);
+        Ok(())
+    }
+
+    /// The peer's stream is open: `theirs` is what it may send, `ours` what this end may.
+    pub fn accept_stream(&mut self, id: u32, theirs: u32, ours: u32) {
+        frame::put(&mut self.control, frame::OPEN_OK, id, &theirs.to_be_bytes());
+        self.streams.open(id, ours);
+    }
+
+    /// The peer's stream is refused, by this node or by one further on.
+    pub fn refuse_stream(&mut self, id: u32, code: u8, hop: &str, text: &str) {
+        let mut payload = vec![code];
+        frame::put_text(&mut payload, hop);
+        frame::put_text(&mut payload, text);
+        frame::put(&mut self.control, frame::OPEN_ERR, id, &payload);
+    }
+
+    /// Queues as much of a stream's bytes as there is credit and room for; `None` when it is not open for writing. Who
+    /// gets 0 is woken when it is worth another try.
+    pub fn write_stream(&mut self, id: u32, bytes: &[u8], writer: &Waker) -> Option<usize> {
+        self.streams.write(id, bytes, writer)
+    }
+
+    /// Nothing comes after what was queued of a stream.
+    pub fn finish_stream(&mut self, id: u32) {
+        self.streams.finish(id);
+    }
+
+    /// A stream is over: what is queued of it is dropped.
+    pub fn reset_stream(&mut self, id: u32, code: u8) {
+        self.streams.close(id);
+        frame::put(&mut self.control, frame::RESET, id, &[code]);
+    }
+
+    /// A finished stream is over for reading too, which the peer learns behind what is queued.
+    pub fn abandon_stream(&mut self, id: u32, code: u8) {
+        self.streams.abandon(id, code);
+    }
+
+    /// The peer said that a stream is over.
+    pub fn drop_stream(&mut self, id: u32) {
+        self.streams.close(id);
+    }
+
+    /// All of them are: nothing more is written.
+    pub fn end_streams(&mut self) {
+        self.streams.clear();
+    }
+
+    /// The peer granted credit for a stream.
+    pub fn credit_stream(&mut self, id: u32, bytes: u32) {
+        self.streams.credit(id, bytes);
+    }
+
+    /// Grants the peer credit of one stream.
+    pub fn grant_stream(&mut self, id: u32, bytes: u32) {
+        self.put_credit(Class::STREAM_BYTE, id, bytes);
+    }
+
+    /// Whether more answers wait than a peer that reads leaves waiting.
+    pub fn is_flooded(&self) -> bool {
+        self.control.len() > MAX_CONTROL
+    }
+
     /// Opens nothing new from here on, and says so behind everything queued. Answers still go. Idempotent.
     pub fn go_away(&mut self, code: u8, text: &str) {
         if self.draining {
@@ -352,6 +444,7 @@ impl Outbox {
         self.draining = true;
         self.high = Lane::default();
         self.normal = Lane::default();
+        self.streams.clear();
         self.waiting_replies.clear();
         self.waiting_cost = 0;
         let mut payload = vec![code];
@@ -376,30 +469,39 @@ impl Outbox {
         !self.has_ready() && self.waiting_replies.is_empty()
     }
 
-    /// Whether messages, calls or answers are ready to be written.
+    /// Whether messages, calls, answers or bytes of streams are ready to be written.
     pub fn has_messages(&self) -> bool {
-        !self.high.chunks.is_empty() || !self.normal.chunks.is_empty()
+        !self.high.chunks.is_empty() || !self.normal.chunks.is_empty() || self.streams.has_ready()
     }
 
     /// Whether [`Outbox::take`] would give something.
     pub fn has_ready(&self) -> bool {
-        !self.control.is_empty()
-            || !self.due.is_empty()
-            || !self.high.chunks.is_empty()
-            || !self.normal.chunks.is_empty()
+        !self.control.is_empty() || !self.due.is_empty() || self.has_messages()
     }
 
-    /// The next bytes to write, whole frames: control, then high, then normal. Give the buffer back by
+    /// The next bytes to write, whole frames: control, then high, then normal messages and every stream in turn. Give the buffer back by
     /// [`Outbox::recycle`] while more is to come.
     pub fn take(&mut self) -> Option<Vec<u8>> {
         if !self.control.is_empty() {
             return Some(std::mem::take(&mut self.control));
         }
-        let chunk = self.high.chunks.pop_front().or_else(|| self.normal.chunks.pop_front());
+        let chunk = self.high.chunks.pop_front().or_else(|| self.take_turn());
         if chunk.is_none() {
             self.spare = Vec::new();
         }
         chunk
+    }
+
+    /// Each stream that has something has one turn between two of the messages.
+    fn take_turn(&mut self) -> Option<Vec<u8>> {
+        if self.turns > 0 || self.normal.chunks.is_empty() {
+            self.turns = self.turns.saturating_sub(1);
+            if let Some(chunk) = self.streams.take() {
+                return Some(chunk);
+            }
+        }
+        self.turns = self.streams.turns();
+        self.normal.chunks.pop_front()
     }
 
     /// Takes a written buffer back for the next chunk, while more is to come.
@@ -423,6 +525,7 @@ impl Outbox {
     pub fn shrink(&mut self) {
         self.control.shrink_to_fit();
         self.due.shrink_to_fit();
+        self.streams.shrink();
         if self.normal.chunks.is_empty() {
             self.normal.chunks = VecDeque::new();
         }

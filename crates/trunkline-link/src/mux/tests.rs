@@ -8,11 +8,12 @@ use super::*;
 use crate::frame::{Decoder, FRAG, Header, MAX_PIECE, PING, PONG};
 use crate::handshake::CloseCode;
 use crate::important::Outcome;
+use crate::pake::Role;
 
 const WINDOW: Window = Window { link: 200_000, mailbox: 100_000, max_message: 60_000 };
 
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     names: HashMap<u16, String>,
     messages: Vec<(String, String, Vec<u8>, bool)>,
     calls: Vec<(u32, String, Vec<u8>)>,
@@ -23,6 +24,10 @@ struct Seen {
     outcomes: Vec<(bool, Vec<(u64, Outcome)>)>,
     released: u64,
     pongs: usize,
+    pub(super) streams: Vec<(u32, String)>,
+    pub(super) bytes: HashMap<u32, Vec<u8>>,
+    /// Who carried bytes, frame by frame; 0 is a message.
+    pub(super) order: Vec<u32>,
     closed: Option<(CloseCode, String)>,
     gone: bool,
 }
@@ -33,6 +38,7 @@ impl Sink for Seen {
     }
     fn message(&mut self, to: u16, from: u16, seq: Option<u64>, body: &[u8], How { high, term, .. }: How) {
         self.seqs.extend(seq);
+        self.order.push(0);
         self.terms.push(term);
         let from = self.names.get(&from).cloned().unwrap_or_default();
         self.messages.push((self.names[&to].clone(), from, body.to_vec(), high));
@@ -57,6 +63,14 @@ impl Sink for Seen {
     fn credit_mailbox(&mut self, id: u32, bytes: u32) {
         self.grants.push((None, id, bytes));
     }
+    fn stream(&mut self, id: u32, event: StreamEvent<'_>) -> Result<(), crate::frame::ProtocolError> {
+        self.streams.push((id, format!("{event:?}")));
+        if let StreamEvent::Data(bytes) = event {
+            self.order.push(id);
+            self.bytes.entry(id).or_default().extend_from_slice(bytes);
+        }
+        Ok(())
+    }
     fn ping(&mut self, _: [u8; 16]) {}
     fn pong(&mut self, _: [u8; 16]) {
         self.pongs += 1;
@@ -69,24 +83,24 @@ impl Sink for Seen {
     }
 }
 
-struct Wire {
-    out: Outbox,
-    inbound: Inbound,
-    decoder: Decoder,
-    seen: Seen,
+pub(super) struct Wire {
+    pub(super) out: Outbox,
+    pub(super) inbound: Inbound,
+    pub(super) decoder: Decoder,
+    pub(super) seen: Seen,
 }
 
 impl Wire {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             out: Outbox::new(WINDOW, PeerFlags::ALL, None),
-            inbound: Inbound::new(WINDOW, PeerFlags::ALL),
+            inbound: Inbound::new(WINDOW, PeerFlags::ALL, Role::Responder),
             decoder: Decoder::default(),
             seen: Seen::default(),
         }
     }
 
-    fn pass(&mut self) -> Result<(), crate::frame::ProtocolError> {
+    pub(super) fn pass(&mut self) -> Result<(), crate::frame::ProtocolError> {
         while let Some(chunk) = self.out.take() {
             let flow = self.decoder.feed(&chunk, |h, p| self.inbound.frame(h, p, &mut self.seen))?;
             self.out.recycle(chunk);
@@ -136,7 +150,10 @@ fn important_messages_have_numbers_and_outcomes_if_that_was_agreed_on() {
     for kind in [crate::frame::OUTCOMES, crate::frame::REPORT, crate::frame::RELEASE] {
         let header = |len| Header { len, kind, id: 0 };
         let refused = |flags, payload: &[u8]| {
-            Inbound::new(WINDOW, flags).frame(header(payload.len()), payload, &mut Seen::default()).unwrap_err().0
+            Inbound::new(WINDOW, flags, Role::Responder)
+                .frame(header(payload.len()), payload, &mut Seen::default())
+                .unwrap_err()
+                .0
         };
         assert_eq!(refused(flags, &[0; 9]), "an unknown frame type");
         assert_eq!(refused(PeerFlags::ALL, &[0; 7]), "a frame is cut short");
@@ -214,7 +231,7 @@ fn a_quarter_of_the_window_not_granted_back_does_not_stop_the_largest_message() 
     let window = Window { link: 80_000, mailbox: 60_000, max_message: 60_000 };
     let mut wire = Wire {
         out: Outbox::new(window, PeerFlags::ALL, None),
-        inbound: Inbound::new(window, PeerFlags::ALL),
+        inbound: Inbound::new(window, PeerFlags::ALL, Role::Responder),
         ..Wire::new()
     };
     // Both ends stay below the quarter at which credit goes back.
@@ -267,12 +284,12 @@ fn a_name_is_bound_once_and_names_are_bounded() {
         let header = Header { len: name.len(), kind: crate::frame::NAME, id: id as u32 };
         inbound.frame(header, name.as_bytes(), &mut Seen::default()).map(|_| ())
     };
-    let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL);
+    let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL, Role::Responder);
     for id in 1..=MAX_NAMES {
         bind(&mut inbound, id, &format!("n{id}")).unwrap();
     }
     assert_eq!(bind(&mut inbound, MAX_NAMES + 1, "more").unwrap_err().0, "too many names are bound");
-    let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL);
+    let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL, Role::Responder);
     bind(&mut inbound, 1, "x").unwrap();
     assert_eq!(bind(&mut inbound, 2, "x").unwrap_err().0, "a name is bound twice");
 }
@@ -302,7 +319,7 @@ fn closing_says_the_last_word() {
 #[test]
 fn broken_rules_are_named() {
     let check = |frames: &[(u8, u32, &[u8])], expected: &str| {
-        let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL);
+        let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL, Role::Responder);
         let (mut result, mut seen) = (Ok(()), Seen::default());
         for (kind, id, payload) in frames {
             let header = Header { len: payload.len(), kind: *kind, id: *id };
@@ -336,7 +353,7 @@ fn broken_rules_are_named() {
     check(&[(NAME, 1, b"x"), (SEND, 1, &[8, 0, 0, 0, 0, 0, 3, 7]), (FRAG, 0, b"12345")], "fragments do not add up");
     let big = [vec![0, 0, 0], vec![7; 40_000]].concat();
     check(&[(NAME, 1, b"x"), (SEND, 1, &big), (SEND, 1, &big), (SEND, 1, &big)], "credit is overdrawn");
-    let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL);
+    let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL, Role::Responder);
     assert!(inbound.frame(Header { len: 0, kind: 0x99, id: 5 }, b"", &mut Seen::default()).is_ok());
 }
 
@@ -404,7 +421,7 @@ proptest! {
     fn frames_of_any_content_are_survived(
         frames in proptest::collection::vec((any::<u8>(), 0u32..4, proptest::collection::vec(any::<u8>(), 0..60)), 0..40),
     ) {
-        let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL);
+        let mut inbound = Inbound::new(WINDOW, PeerFlags::ALL, Role::Responder);
         let mut seen = Seen::default();
         for (kind, id, payload) in frames {
             let kind = if kind < 128 { kind % (FRAG + 1) } else { kind };
@@ -418,7 +435,7 @@ proptest! {
 /// A wire whose ends agreed on less than they could.
 fn without(flag: Flag) -> Wire {
     let flags = PeerFlags::ALL.with(flag, false);
-    Wire { out: Outbox::new(WINDOW, flags, None), inbound: Inbound::new(WINDOW, flags), ..Wire::new() }
+    Wire { out: Outbox::new(WINDOW, flags, None), inbound: Inbound::new(WINDOW, flags, Role::Responder), ..Wire::new() }
 }
 
 #[test]

@@ -4,4 +4,5 @@ mod dialing;
 mod ending;
 mod flood;
 mod messages;
+mod streams;
 mod world;

@@ -1,0 +1,759 @@
+//! Streams of bytes on a link, as their users hold them.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+use trunkline_route::NodeName;
+
+use crate::frame::ProtocolError;
+use crate::link::{Down, Shared, clock_us};
+use crate::mailbox::lock;
+use crate::mux::{StreamEvent, first_stream};
+use crate::pake::Role;
+
+/// Streams of a link that one end may have opened at a time.
+pub const MAX_STREAMS: usize = 4_096;
+/// What a peer may send of a stream before the program read it, at first.
+pub const FIRST_WINDOW: u32 = 256 * 1024;
+/// The most that window grows to, while the program reads as fast as the peer sends.
+pub const MAX_WINDOW: u32 = 4 * 1024 * 1024;
+/// The window of a stream that is opened while the streams of the link may hold more than half of [`ALL_WINDOWS`].
+pub const SMALL_WINDOW: u32 = 16 * 1024;
+/// Windows do not grow beyond this in all.
+pub const ALL_WINDOWS: u64 = 64 * 1024 * 1024;
+/// Pieces up to here share an allocation with the one before, so that small ones do not cost more than they hold.
+const SMALL_PIECE: usize = 4 * 1024;
+/// The most bytes of such an allocation.
+const SHARED_PIECE: usize = 32 * 1024;
+/// The round trip of a link that has not measured one yet, in microseconds.
+const UNMEASURED: u64 = 1_000;
+
+/// What a stream is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StreamKind {
+    /// A service of the node; its name is what the stream is opened with.
+    Service,
+    /// Anything a program makes of it.
+    User,
+    /// A kind this version does not know.
+    Unknown(u8),
+}
+
+impl StreamKind {
+    fn to_byte(self) -> u8 {
+        match self {
+            Self::Service => 1,
+            Self::User => 3,
+            Self::Unknown(byte) => byte,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Self {
+        match byte {
+            1 => Self::Service,
+            3 => Self::User,
+            byte => Self::Unknown(byte),
+        }
+    }
+}
+
+/// Why a stream is refused, or ends before both ends are done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamCode {
+    /// An end wants no more of it.
+    #[error("cancelled")]
+    Cancelled,
+    /// There is no service of that name.
+    #[error("no such service")]
+    NoService,
+    /// The service is not for this peer.
+    #[error("not allowed")]
+    NotAllowed,
+    /// Too many streams, or too little of something else.
+    #[error("overloaded")]
+    Overloaded,
+    /// What serves the service could not be reached.
+    #[error("the service is unreachable")]
+    Unreachable,
+    /// It took too long.
+    #[error("out of time")]
+    TimedOut,
+    /// The link opens nothing new.
+    #[error("going away")]
+    GoingAway,
+    /// The other end of what the stream leads to broke off.
+    #[error("broken off")]
+    Broken,
+    /// A code this version does not know.
+    #[error("code {0}")]
+    Unknown(u8),
+}
+
+impl StreamCode {
+    const KNOWN: [Self; 8] = [
+        Self::Cancelled,
+        Self::NoService,
+        Self::NotAllowed,
+        Self::Overloaded,
+        Self::Unreachable,
+        Self::TimedOut,
+        Self::GoingAway,
+        Self::Broken,
+    ];
+
+    fn to_byte(self) -> u8 {
+        match self {
+            Self::Unknown(byte) => byte,
+            known => Self::KNOWN.iter().position(|code| *code == known).unwrap_or_default() as u8,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Self {
+        Self::KNOWN.get(usize::from(byte)).copied().unwrap_or(Self::Unknown(byte))
+    }
+}
+
+/// Why there is no stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A node refused it.
+    #[error("{hop} refused: {code}{}", if text.is_empty() { String::new() } else { format!(" ({text})") })]
+    Refused {
+        /// Which node.
+        hop: String,
+        /// Why.
+        code: StreamCode,
+        /// In its words.
+        text: String,
+    },
+    /// What it is for is said in more than 1,024 bytes.
+    #[error("what the stream is for takes {len} bytes; it may take 1024")]
+    TooLong {
+        /// How many.
+        len: usize,
+    },
+    /// This end has opened as many as it may.
+    #[error("4096 streams are open on this link; close some, or wait")]
+    TooMany,
+    /// No answer came in time.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// One of the ends is going away; connect again to get another link.
+    #[error("the link is draining and opens nothing new; connect again")]
+    Draining,
+    /// The link is down.
+    #[error("the link is down: {0}")]
+    Down(Down),
+}
+
+/// Called for each stream a peer wants; it is refused when the given [`Incoming`] is dropped. It runs in the link's task
+/// and must not wait.
+pub type Acceptor = dyn Fn(Incoming) + Send + Sync;
+
+/// What a node does with streams its peers want.
+#[derive(Default)]
+pub(crate) struct Reception(RwLock<Option<Arc<Acceptor>>>);
+
+impl Reception {
+    pub(crate) fn set(&self, acceptor: Option<Arc<Acceptor>>) {
+        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = acceptor;
+    }
+
+    fn get(&self) -> Option<Arc<Acceptor>> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+/// The streams of a link.
+pub(crate) struct Streams {
+    open: Mutex<HashMap<u32, Arc<State>>>,
+    next: AtomicU32,
+    /// What peers may send before it is read, in all.
+    windows: AtomicU64,
+}
+
+impl Streams {
+    pub(crate) fn new(role: Role) -> Self {
+        Self { open: Mutex::default(), next: AtomicU32::new(first_stream(role)), windows: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.open).is_empty()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.open).len()
+    }
+
+    fn get(&self, id: u32) -> Option<Arc<State>> {
+        lock(&self.open).get(&id).cloned()
+    }
+
+    /// A window for a new stream.
+    fn window(&self) -> u32 {
+        let all = self.windows.load(Ordering::Relaxed);
+        let window = if all > ALL_WINDOWS / 2 { SMALL_WINDOW } else { FIRST_WINDOW };
+        self.windows.fetch_add(window.into(), Ordering::Relaxed);
+        window
+    }
+
+    /// The link is down.
+    pub(crate) fn end(&self, down: &Down) {
+        let open = std::mem::take(&mut *lock(&self.open));
+        for state in open.into_values() {
+            state.fail(End::Down(down.clone()));
+        }
+    }
+
+    /// Something came for a stream.
+    pub(crate) fn handle(
+        &self,
+        link: &Arc<Shared>,
+        reception: &Reception,
+        id: u32,
+        event: StreamEvent<'_>,
+    ) -> Result<(), ProtocolError> {
+        if let StreamEvent::Open { kind, deadline_ms, credit, data } = event {
+            return self.wanted(link, reception, id, (kind, deadline_ms, credit), data);
+        }
+        let Some(state) = self.get(id) else {
+            let is_own = id % 2 == first_stream(link.info.role) % 2;
+            if is_own && id >= self.next.load(Ordering::Relaxed) {
+                return Err(ProtocolError("a stream was never opened"));
+            }
+            return Ok(());
+        };
+        match event {
+            StreamEvent::Data(bytes) => state.arrived(bytes),
+            StreamEvent::Fin => {
+                state.finished()?;
+                self.tidy(&state);
+                Ok(())
+            }
+            StreamEvent::Credit(bytes) => {
+                link.with_out(|out| out.outbox.credit_stream(id, bytes));
+                Ok(())
+            }
+            StreamEvent::Reset { code } => {
+                self.remove(&state);
+                link.with_out(|out| out.outbox.drop_stream(id));
+                state.fail(End::Reset(StreamCode::from_byte(code)));
+                Ok(())
+            }
+            StreamEvent::Opened { credit } => {
+                let Some(opening) = lock(&state.read).opening.take() else {
+                    return Err(ProtocolError("a stream is opened twice"));
+                };
+                link.with_out(|out| out.outbox.credit_stream(id, credit));
+                let _ = opening.send(Ok(()));
+                Ok(())
+            }
+            StreamEvent::Refused { code, hop, text } => {
+                let Some(opening) = lock(&state.read).opening.take() else {
+                    return Err(ProtocolError("a stream is refused that is open"));
+                };
+                self.remove(&state);
+                link.with_out(|out| out.outbox.drop_stream(id));
+                let code = StreamCode::from_byte(code);
+                let hop = if hop.is_empty() { link.info.peer.to_string() } else { hop };
+                state.fail(End::Reset(code));
+                let _ = opening.send(Err(OpenError::Refused { hop, code, text }));
+                Ok(())
+            }
+            StreamEvent::Open { .. } => Ok(()),
+        }
+    }
+
+    fn wanted(
+        &self,
+        link: &Arc<Shared>,
+        reception: &Reception,
+        id: u32,
+        (kind, deadline_ms, credit): (u8, u32, u32),
+        data: &[u8],
+    ) -> Result<(), ProtocolError> {
+        let (flooded, draining) = link.with_out(|out| (out.outbox.is_flooded(), out.outbox.is_draining()));
+        if flooded {
+            return Err(ProtocolError("streams are opened and their answers not read"));
+        }
+        let incoming = Incoming {
+            link: Some(link.clone()),
+            id,
+            kind: StreamKind::from_byte(kind),
+            data: Bytes::copy_from_slice(data),
+            deadline: Duration::from_millis(deadline_ms.into()),
+            credit,
+        };
+        let theirs = |id: &&u32| **id % 2 != first_stream(link.info.role) % 2;
+        if draining {
+            incoming.refuse(StreamCode::GoingAway, "");
+        } else if lock(&self.open).keys().filter(theirs).count() >= MAX_STREAMS {
+            incoming.refuse(StreamCode::Overloaded, "4096 streams are open on this link");
+        } else if let Some(acceptor) = reception.get() {
+            acceptor(incoming);
+        }
+        Ok(())
+    }
+
+    fn insert(&self, state: Arc<State>) {
+        lock(&self.open).insert(state.id, state);
+    }
+
+    fn remove(&self, state: &State) {
+        if lock(&self.open).remove(&state.id).is_some() {
+            self.windows.fetch_sub(lock(&state.read).window.into(), Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets a stream that both ends are done with.
+    fn tidy(&self, state: &State) {
+        let read = lock(&state.read);
+        let done = read.finished && read.written;
+        drop(read);
+        if done {
+            self.remove(state);
+        }
+    }
+}
+
+/// How a stream ended before its time.
+#[derive(Debug, Clone)]
+enum End {
+    Reset(StreamCode),
+    Down(Down),
+}
+
+impl From<End> for io::Error {
+    fn from(end: End) -> Self {
+        match end {
+            End::Reset(code) => Self::new(io::ErrorKind::ConnectionReset, code),
+            End::Down(down) => Self::new(io::ErrorKind::ConnectionAborted, down),
+        }
+    }
+}
+
+/// What the link and the holder of a stream share.
+struct State {
+    id: u32,
+    read: Mutex<Reading>,
+}
+
+struct Reading {
+    pieces: VecDeque<BytesMut>,
+    /// What the peer may still send.
+    allowed: u64,
+    window: u32,
+    /// What was read since credit went back last, and when that was.
+    taken: u32,
+    granted_us: u64,
+    /// The peer finished.
+    finished: bool,
+    /// This end did.
+    written: bool,
+    end: Option<End>,
+    reader: Option<Waker>,
+    opening: Option<oneshot::Sender<Result<(), OpenError>>>,
+}
+
+impl State {
+    fn new(id: u32, window: u32, opening: Option<oneshot::Sender<Result<(), OpenError>>>) -> Arc<Self> {
+        let read = Reading {
+            pieces: VecDeque::new(),
+            allowed: window.into(),
+            window,
+            taken: 0,
+            granted_us: clock_us(),
+            finished: false,
+            written: false,
+            end: None,
+            reader: None,
+            opening,
+        };
+        Arc::new(Self { id, read: Mutex::new(read) })
+    }
+
+    fn arrived(&self, bytes: &[u8]) -> Result<(), ProtocolError> {
+        let mut read = lock(&self.read);
+        if read.finished || read.opening.is_some() {
+            return Err(ProtocolError("bytes come on a stream that is not open"));
+        }
+        let len = bytes.len() as u64;
+        read.allowed = read.allowed.checked_sub(len).ok_or(ProtocolError("a stream's credit is overdrawn"))?;
+        match read.pieces.back_mut() {
+            Some(last) if bytes.len() <= SMALL_PIECE && last.len() + bytes.len() <= SHARED_PIECE => {
+                last.extend_from_slice(bytes);
+            }
+            _ => read.pieces.push_back(bytes.into()),
+        }
+        wake(read.reader.take());
+        Ok(())
+    }
+
+    fn finished(&self) -> Result<(), ProtocolError> {
+        let mut read = lock(&self.read);
+        if std::mem::replace(&mut read.finished, true) || read.opening.is_some() {
+            return Err(ProtocolError("a stream ends twice, or before it is open"));
+        }
+        wake(read.reader.take());
+        Ok(())
+    }
+
+    fn fail(&self, end: End) {
+        let mut read = lock(&self.read);
+        if let (End::Down(down), Some(opening)) = (&end, read.opening.take()) {
+            let _ = opening.send(Err(OpenError::Down(down.clone())));
+        }
+        read.end.get_or_insert(end);
+        wake(read.reader.take());
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// A stream that a peer wants. Dropped, it is refused as cancelled.
+pub struct Incoming {
+    link: Option<Arc<Shared>>,
+    id: u32,
+    kind: StreamKind,
+    data: Bytes,
+    deadline: Duration,
+    credit: u32,
+}
+
+impl Incoming {
+    /// Who wants it.
+    pub fn peer(&self) -> &NodeName {
+        &self.link().info.peer
+    }
+
+    /// What kind it is.
+    pub fn kind(&self) -> StreamKind {
+        self.kind
+    }
+
+    /// What it is for; at most a frame of bytes.
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// For how long the peer waits for the answer.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    fn link(&self) -> &Arc<Shared> {
+        self.link.as_ref().expect("it is taken only by what consumes it")
+    }
+
+    /// Opens it.
+    pub fn accept(mut self) -> ByteStream {
+        let link = self.link.take().expect("nothing took it before");
+        let window = link.streams.window();
+        let state = State::new(self.id, window, None);
+        link.streams.insert(state.clone());
+        link.with_out(|out| {
+            if out.closing.is_none() {
+                out.outbox.accept_stream(self.id, window, self.credit);
+            }
+        });
+        ByteStream::new(link, state)
+    }
+
+    /// Says why not.
+    pub fn refuse(self, code: StreamCode, text: &str) {
+        self.refuse_for("", code, text);
+    }
+
+    /// Says who refused it further on, and why.
+    pub fn refuse_for(mut self, hop: &str, code: StreamCode, text: &str) {
+        self.answer(hop, code, text);
+    }
+
+    fn answer(&mut self, hop: &str, code: StreamCode, text: &str) {
+        let Some(link) = self.link.take() else { return };
+        link.with_out(|out| {
+            if out.closing.is_none() {
+                out.outbox.refuse_stream(self.id, code.to_byte(), hop, text);
+            }
+        });
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.answer("", StreamCode::Cancelled, "");
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").field("kind", &self.kind).field("data", &self.data).finish_non_exhaustive()
+    }
+}
+
+/// Asks the peer of a link for a stream.
+pub(crate) async fn open(
+    link: &Arc<Shared>,
+    kind: StreamKind,
+    data: &[u8],
+    deadline: Duration,
+) -> Result<ByteStream, OpenError> {
+    const MAX_DATA: usize = 1024;
+    if data.len() > MAX_DATA {
+        return Err(OpenError::TooLong { len: data.len() });
+    }
+    let (opening, answer) = oneshot::channel();
+    let stream = {
+        // One at a time, so that ids leave in order.
+        let mut open = lock(&link.streams.open);
+        if let Some(down) = link.down() {
+            return Err(OpenError::Down(down));
+        }
+        let own = |id: &&u32| **id % 2 == first_stream(link.info.role) % 2;
+        let next = link.streams.next.load(Ordering::Relaxed);
+        if open.keys().filter(own).count() >= MAX_STREAMS || next >= u32::MAX - 2 {
+            return Err(OpenError::TooMany);
+        }
+        let window = link.streams.window();
+        let deadline_ms = deadline.as_millis().min(u32::MAX.into()) as u32;
+        let state = State::new(next, window, Some(opening));
+        let opened = link.with_out(|out| match out.closing {
+            Some(_) => Err(()),
+            None => out.outbox.open_stream(next, kind.to_byte(), deadline_ms, window, data).map_err(drop),
+        });
+        if opened.is_err() {
+            link.streams.windows.fetch_sub(window.into(), Ordering::Relaxed);
+            return Err(OpenError::Draining);
+        }
+        link.streams.next.store(next + 2, Ordering::Relaxed);
+        open.insert(next, state.clone());
+        ByteStream::new(link.clone(), state)
+    };
+    // The link may have gone down between the first look and the insertion.
+    if let Some(down) = link.down() {
+        link.streams.end(&down);
+    }
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(Ok(Ok(()))) => Ok(stream),
+        Ok(Ok(Err(refused))) => Err(refused),
+        Ok(Err(_)) => Err(OpenError::Draining),
+        Err(_) => Err(OpenError::TimedOut(deadline)),
+    }
+}
+
+/// A stream of bytes to a peer and back, on a link that carries other things too.
+///
+/// What is written is flushed by itself. [`AsyncWrite::poll_shutdown`] ends this direction and leaves the other one
+/// open. Dropped before both ends are done with it, it is reset: what was written and not sent yet is lost, unless this
+/// direction was shut down.
+pub struct ByteStream {
+    link: Arc<Shared>,
+    state: Arc<State>,
+}
+
+impl ByteStream {
+    fn new(link: Arc<Shared>, state: Arc<State>) -> Self {
+        // Windows grow by what a round trip takes.
+        if link.counters.round_trip_us.load(Ordering::Relaxed) == 0 {
+            link.ping();
+        }
+        Self { link, state }
+    }
+
+    /// The node at the other end of the link.
+    pub fn peer(&self) -> &NodeName {
+        &self.link.info.peer
+    }
+
+    /// The next bytes as they arrived, without copying them: at most `most`, which is at least 1; `None` at the end.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::ConnectionReset`] when the other end reset the stream, [`io::ErrorKind::ConnectionAborted`] when the
+    /// link went down, both after what had arrived before.
+    pub async fn read_chunk(&mut self, most: usize) -> io::Result<Option<Bytes>> {
+        std::future::poll_fn(|cx| self.poll_chunk(cx, most)).await
+    }
+
+    /// As [`ByteStream::read_chunk`].
+    ///
+    /// # Errors
+    /// As [`ByteStream::read_chunk`].
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Option<Bytes>>> {
+        self.poll_with(cx, |piece| {
+            let len = piece.len().min(most.max(1));
+            (len, if len == piece.len() { std::mem::take(piece) } else { piece.split_to(len) }.freeze())
+        })
+    }
+
+    /// Takes something, and says how much it was, from what arrived; `None` at the end.
+    fn poll_with<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&mut BytesMut) -> (usize, T),
+    ) -> Poll<io::Result<Option<T>>> {
+        let mut read = lock(&self.state.read);
+        let Some(piece) = read.pieces.front_mut() else {
+            return match &read.end {
+                _ if read.finished => Poll::Ready(Ok(None)),
+                Some(end) => Poll::Ready(Err(end.clone().into())),
+                None => {
+                    read.reader = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            };
+        };
+        let (len, taken) = take(piece);
+        if piece.is_empty() {
+            read.pieces.pop_front();
+        }
+        self.credit(&mut read, len);
+        Poll::Ready(Ok(Some(taken)))
+    }
+
+    /// Gives credit back at half a window, and a larger window to a peer that used the half within a round trip.
+    fn credit(&self, read: &mut Reading, len: usize) {
+        read.taken += len as u32;
+        if read.taken < read.window / 2 || read.finished || read.end.is_some() {
+            return;
+        }
+        let (now, rtt) = (clock_us(), self.link.counters.round_trip_us.load(Ordering::Relaxed));
+        let elapsed = now.saturating_sub(std::mem::replace(&mut read.granted_us, now));
+        let mut grant = std::mem::take(&mut read.taken);
+        if elapsed <= if rtt == 0 { UNMEASURED } else { rtt } && read.window < MAX_WINDOW {
+            let more = (MAX_WINDOW - read.window).min(read.window);
+            let all = self.link.streams.windows.fetch_add(more.into(), Ordering::Relaxed);
+            if all + u64::from(more) <= ALL_WINDOWS {
+                read.window += more;
+                grant += more;
+            } else {
+                self.link.streams.windows.fetch_sub(more.into(), Ordering::Relaxed);
+            }
+        }
+        read.allowed += u64::from(grant);
+        let id = self.state.id;
+        self.link.with_out(|out| out.outbox.grant_stream(id, grant));
+    }
+
+    /// Ends it at once, in both directions, and says why.
+    pub fn reset(self, code: StreamCode) {
+        self.end(code);
+    }
+
+    fn end(&self, code: StreamCode) {
+        let id = self.state.id;
+        let mut read = lock(&self.state.read);
+        let (over, written) = (read.end.is_some() || (read.finished && read.written), read.written);
+        read.end.get_or_insert(End::Reset(code));
+        read.opening = None;
+        drop(read);
+        self.link.streams.remove(&self.state);
+        if !over {
+            self.link.with_out(|out| {
+                if out.closing.is_some() {
+                } else if written {
+                    out.outbox.abandon_stream(id, code.to_byte());
+                } else {
+                    out.outbox.reset_stream(id, code.to_byte());
+                }
+            });
+        }
+        self.link.stream_ended();
+    }
+}
+
+impl Drop for ByteStream {
+    fn drop(&mut self) {
+        self.end(StreamCode::Cancelled);
+    }
+}
+
+impl fmt::Debug for ByteStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByteStream").field("peer", self.peer()).field("id", &self.state.id).finish()
+    }
+}
+
+impl AsyncRead for ByteStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let mut first = true;
+        loop {
+            let room = buf.remaining();
+            let taken = self.poll_with(cx, |piece| {
+                let len = piece.len().min(room);
+                buf.put_slice(&piece[..len]);
+                piece.advance(len);
+                (len, ())
+            });
+            match taken {
+                Poll::Ready(Ok(Some(_))) if buf.remaining() > 0 => first = false,
+                // What was copied already comes first.
+                Poll::Pending | Poll::Ready(Err(_)) if !first => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(result) => return Poll::Ready(result.map(drop)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for ByteStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let read = lock(&self.state.read);
+        if let Some(end) = &read.end {
+            return Poll::Ready(Err(end.clone().into()));
+        }
+        let written = read.written;
+        drop(read);
+        if written {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let id = self.state.id;
+        let taken = self.link.with_out(|out| out.outbox.write_stream(id, buf, cx.waker()));
+        match taken {
+            Some(0) if !buf.is_empty() => Poll::Pending,
+            Some(taken) => Poll::Ready(Ok(taken)),
+            // It ended a moment ago.
+            None => Poll::Ready(Err(lock(&self.state.read).end.clone().map_or_else(gone, Into::into))),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut read = lock(&self.state.read);
+        if let Some(end) = &read.end {
+            return Poll::Ready(Err(end.clone().into()));
+        }
+        read.written = true;
+        drop(read);
+        let id = self.state.id;
+        self.link.with_out(|out| out.outbox.finish_stream(id));
+        self.link.streams.tidy(&self.state);
+        self.link.stream_ended();
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
+}
