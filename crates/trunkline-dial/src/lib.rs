@@ -20,5 +20,5 @@ mod registry;
 mod table;
 
 pub use error::{AttemptError, Next, NoRoute, Reason, Record};
-pub use registry::{Flown, Held, Registry, Ticket, Verdict};
+pub use registry::{Aim, Flown, Held, Registry, Ticket, Verdict};
 pub use table::{AddError, Candidate, RemoveError, RouteEdit, RouteTable};

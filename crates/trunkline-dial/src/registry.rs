@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
 use trunkline_route::{NetworkRoute, NodeName};
@@ -92,10 +93,30 @@ impl<L: Held> Entry<L> {
     }
 }
 
+/// What a dial may use. A caller shares the outcome of one that may use what it may itself; by another it can only gain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aim {
+    /// This route and no other.
+    pub route: Option<NetworkRoute>,
+    /// So much time.
+    pub time: Duration,
+}
+
+impl Aim {
+    /// Any route, for so long.
+    pub fn within(time: Duration) -> Self {
+        Self { route: None, time }
+    }
+
+    /// Whether a failure of this dial is one of a caller with that aim too.
+    fn covers(&self, other: &Self) -> bool {
+        self.route == other.route && self.time >= other.time
+    }
+}
+
 struct Flight<L> {
     id: FlightId,
-    /// The route given with the call that started it, if one was.
-    given: Option<NetworkRoute>,
+    aim: Aim,
     result: watch::Receiver<Option<Outcome<L>>>,
     callers: Weak<Caller>,
     /// An inbound link makes the dial needless; its callers get that link.
@@ -231,8 +252,8 @@ impl<L: Held> Registry<L> {
     }
 
     /// The live link to a name if it satisfies the caller, else the outcome of a dial: the one under way, or a new
-    /// one. `given` tells dials with different routes apart. Dropping one caller drops only it; dropping the last
-    /// cancels the dial.
+    /// one. A caller waits for a dial with another `aim` too, and begins one of its own when that one fails. Dropping
+    /// one caller drops only it; dropping the last cancels the dial.
     ///
     /// A link that the dial made is taken as it is: the dial was made under the caller's demands, whichever of the
     /// routes it went by. A link that came by another way must satisfy. `satisfies` is called under the registry's
@@ -246,7 +267,7 @@ impl<L: Held> Registry<L> {
     pub async fn connect<F, D>(
         self: &Arc<Self>,
         name: &NodeName,
-        given: Option<&NetworkRoute>,
+        aim: &Aim,
         satisfies: impl Fn(&L) -> bool,
         dial: D,
     ) -> Result<L, NoRoute>
@@ -266,9 +287,9 @@ impl<L: Held> Registry<L> {
                 }
                 let live = entry.flight.as_ref().and_then(|f| Some((f, f.callers.upgrade()?)));
                 match live {
-                    Some((flight, callers)) => (flight.result.clone(), callers, flight.given.as_ref() == given, None),
+                    Some((flight, callers)) => (flight.result.clone(), callers, flight.aim.covers(aim), None),
                     None => {
-                        let (result, callers, take_off) = self.take_off(name, given.cloned(), entry);
+                        let (result, callers, take_off) = self.take_off(name, aim.clone(), entry);
                         (result, callers, true, Some(take_off))
                     }
                 }
@@ -279,7 +300,7 @@ impl<L: Held> Registry<L> {
             }
             let ended = result.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
             drop(callers);
-            // Another route's dial is waited for, however often, and is none of this caller's.
+            // A dial with another aim is waited for, however often, and is none of this caller's.
             flights += u32::from(same);
             match ended {
                 Some(Outcome::Dialled(link)) if same || satisfies(&link) => return Ok(link),
@@ -294,7 +315,7 @@ impl<L: Held> Registry<L> {
     fn take_off(
         self: &Arc<Self>,
         name: &NodeName,
-        given: Option<NetworkRoute>,
+        aim: Aim,
         entry: &mut Entry<L>,
     ) -> (watch::Receiver<Option<Outcome<L>>>, Arc<Caller>, flight::TakeOff<L>) {
         let id = self.next_flight.fetch_add(1, Ordering::Relaxed);
@@ -302,7 +323,7 @@ impl<L: Held> Registry<L> {
         let (caller, gone) = oneshot::channel();
         let callers = Arc::new(caller);
         let flight =
-            Flight { id, given, result: result.clone(), callers: Arc::downgrade(&callers), overtaken: Arc::default() };
+            Flight { id, aim, result: result.clone(), callers: Arc::downgrade(&callers), overtaken: Arc::default() };
         let take_off = flight::TakeOff {
             landing: Landing::new(self.clone(), name.clone(), id, sender),
             previous: entry.flight.replace(flight).map(|previous| previous.result),

@@ -48,8 +48,9 @@ pub type Hold = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Called when the first frame is there, before anything of it is done; the future it gives comes first.
 pub type FirstFrameHook = Box<dyn FnOnce() -> Option<Hold> + Send>;
-/// Called when the link is down.
-pub type DownHook = Box<dyn FnOnce(&Down) + Send>;
+/// Called when the link is down: how that came, and why the link was going away before, if it was. The two may differ, when
+/// it broke or the time ran out before it was drained.
+pub type DownHook = Box<dyn FnOnce(&Down, Option<CloseCode>) + Send>;
 
 /// What the owner of a link wants to be told, each at most once.
 #[derive(Default)]
@@ -394,7 +395,7 @@ impl DownGuard {
         if !std::mem::replace(&mut self.told, true) {
             self.shared.set_down(down.clone());
             if let Some(on_down) = self.on_down.take() {
-                on_down(down);
+                on_down(down, self.shared.going.get().copied());
             }
         }
     }

@@ -13,7 +13,7 @@ use trunkline_dial::keep;
 use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::{LinkId, Retire};
 use trunkline_dial::plan::{Lookup, Policy, given};
-use trunkline_dial::{Candidate, NoRoute, Reason, Registry, RouteTable};
+use trunkline_dial::{Aim, Candidate, NoRoute, Reason, Registry, RouteTable};
 use trunkline_link::handshake::CloseCode;
 use trunkline_link::log_connection;
 use trunkline_link::{
@@ -168,13 +168,13 @@ impl Inner {
 
     pub(crate) fn on_down(self: &Arc<Self>, info: LinkInfo) -> DownHook {
         let node = Arc::downgrade(self);
-        Box::new(move |reason| {
+        Box::new(move |reason, going| {
             let Some(node) = node.upgrade() else { return };
             let peer = &info.peer;
             if node.registry.down(peer, info.id) {
                 log_connection!(&info, Info, "down", %reason);
                 // Whoever sees the event finds it done.
-                node.kept.down(&node, peer, reason);
+                node.kept.down(&node, &info, reason, going);
                 node.processes.node_down(&node, peer, reason);
                 node.emit(Event::Down { peer: peer.clone(), reason: reason.clone() });
             }
@@ -259,10 +259,21 @@ impl Inner {
         })
     }
 
-    /// What becomes of a connection to this name when it goes down.
-    pub(crate) fn reconnect(&self, name: &NodeName) -> Reconnect {
-        let best = self.routes.matching(name).into_iter().next();
-        best.and_then(|best| best.route.reconnect()).unwrap_or(self.defaults.reconnect)
+    /// What becomes of a connection to this name when it goes down. What the node has for all is for those it can dial:
+    /// that it `was_dialled`, or has a route for.
+    pub(crate) fn reconnect(&self, name: &NodeName, was_dialled: bool) -> Reconnect {
+        match self.routes.matching(name).first() {
+            Some(best) => best.route.reconnect().unwrap_or(self.defaults.reconnect),
+            None if was_dialled => self.defaults.reconnect,
+            None => Reconnect::OnDemand,
+        }
+    }
+
+    /// The table of routes was edited: connections may have better ones to go back to.
+    pub(crate) fn routes_changed(self: &Arc<Self>) {
+        for (_, live) in self.registry.links() {
+            self.kept.watch(self, live.link.info());
+        }
     }
 
     /// The routes that a connection over this link is to go back to, best first; each is better than its own.
@@ -270,7 +281,8 @@ impl Inner {
         if info.role == Role::Responder {
             return Vec::new();
         }
-        keep::better_routes(self.routes.matching(&info.peer), info.route.as_deref(), info.resolver.as_ref())
+        let races = self.policy.equal_weights.is_some();
+        keep::better_routes(self.routes.matching(&info.peer), info.route.as_deref(), info.resolver.as_ref(), races)
     }
 
     /// Policy belongs to the name: what holds for a link whose peer dialled.
@@ -322,8 +334,9 @@ impl Inner {
             }
         };
         let satisfies = |live: &Live| self.satisfies(&name, &demand, live);
-        let route = demand.given.as_ref().or(demand.only.as_ref().map(|candidate| &candidate.route));
-        let connect = self.registry.connect(&name, route, satisfies, dial);
+        let route = demand.given.clone().or(demand.only.as_ref().map(|candidate| candidate.route.clone()));
+        let aim = Aim { route, time: total };
+        let connect = self.registry.connect(&name, &aim, satisfies, dial);
         // The lookup ends by itself with every attempt on record; this bounds the waits for links of other dials.
         match tokio::time::timeout_at((deadline + SETTLE).into(), connect).await {
             Ok(live) => Ok(live?),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use trunkline_dial::exec;
 use trunkline_dial::keep::{Better, Keeper};
 use trunkline_link::handshake::CloseCode;
-use trunkline_link::{Down, LinkInfo, log_connection, random_16};
+use trunkline_link::{Down, LinkInfo, Role, log_connection, random_16};
 use trunkline_route::{NodeName, Reconnect};
 
 use crate::ConnectError;
@@ -24,10 +24,13 @@ fn random() -> f64 {
     f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX)
 }
 
-/// Whether one of the two ends wanted the connection gone.
-fn was_meant(reason: &Down) -> bool {
-    let meant = |code: &CloseCode| *code == CloseCode::Disconnected;
-    matches!(reason, Down::ClosedHere(code) | Down::ClosedByPeer { code, .. } if meant(code))
+/// Whether one of the two ends wanted the connection gone, whatever ended it at last.
+fn was_meant(reason: &Down, going: Option<CloseCode>) -> bool {
+    let code = match reason {
+        Down::ClosedHere(code) | Down::ClosedByPeer { code, .. } => Some(*code),
+        _ => None,
+    };
+    [code, going].contains(&Some(CloseCode::Disconnected))
 }
 
 impl Kept {
@@ -52,24 +55,38 @@ impl Kept {
         }
     }
 
-    /// The connection to a name went down.
-    pub(crate) fn down(&self, node: &Arc<Inner>, peer: &NodeName, reason: &Down) {
-        let meant = was_meant(reason) || node.is_shutting_down();
-        let reconnect = node.reconnect(peer);
-        let begins = self.lock().down(peer, reconnect, meant);
+    /// There may be better routes than this link's by now.
+    pub(crate) fn watch(&self, node: &Arc<Inner>, info: &LinkInfo) {
+        let better: Vec<_> = node.better_routes(info).iter().map(Better::of).collect();
+        let begins = self.lock().watch(&info.peer, &better);
         if begins {
-            node.spawn(dial_again(Arc::downgrade(node), peer.clone()));
+            node.spawn(go_back(Arc::downgrade(node), info.peer.clone()));
+        }
+    }
+
+    /// The connection to a name went down.
+    pub(crate) fn down(&self, node: &Arc<Inner>, info: &LinkInfo, reason: &Down, going: Option<CloseCode>) {
+        let peer = &info.peer;
+        let meant = was_meant(reason, going) || node.is_shutting_down();
+        let was_dialled = info.role == Role::Initiator;
+        let reconnect = node.reconnect(peer, was_dialled);
+        let mut keeper = self.lock();
+        // The news may be late: another link is up, or will tell of itself behind this.
+        let begins = node.registry.get(peer).is_none() && keeper.down(peer, reconnect, meant);
+        drop(keeper);
+        if begins {
+            node.spawn(dial_again(Arc::downgrade(node), peer.clone(), was_dialled));
         }
     }
 }
 
 /// Dials a connection that is kept up, until it is up or nobody wants it kept any more.
-async fn dial_again(node: Weak<Inner>, name: NodeName) {
+async fn dial_again(node: Weak<Inner>, name: NodeName, was_dialled: bool) {
     loop {
         let Some(pause) = node.upgrade().map(|node| node.kept.lock().pause(now(), &name, random())) else { return };
         tokio::time::sleep(pause).await;
         let Some(node) = node.upgrade() else { return };
-        if !node.kept.lock().goes_on(&name, node.reconnect(&name) == Reconnect::Keep, || true) {
+        if !node.kept.lock().goes_on(&name, node.reconnect(&name, was_dialled) == Reconnect::Keep, || true) {
             return;
         }
         let again =
@@ -100,13 +117,19 @@ impl Inner {
     /// Whether there is still something to go back to.
     async fn probe_better_routes(self: &Arc<Self>, name: &NodeName) -> bool {
         let Some(live) = self.registry.get(name) else { return false };
-        for candidate in self.better_routes(live.link.info()) {
+        let candidates = self.better_routes(live.link.info());
+        self.kept.lock().watch(name, &candidates.iter().map(Better::of).collect::<Vec<_>>());
+        for candidate in candidates {
             let better = Better::of(&candidate);
             let demand = Demand { only: Some(candidate.clone()), afresh: true, ..Demand::default() };
             let lookup = self.lookup(name, &demand);
             let healthy = exec::run(Arc::new(Probe { node: self.clone() }), lookup).await.is_ok();
             if !self.kept.lock().probed(now(), name, &better, healthy) {
                 continue;
+            }
+            // One that went down meanwhile, or is about to, is not brought back by this.
+            if self.registry.get(name).is_none_or(|now| !now.link.same(&live.link) || !now.link.is_open()) {
+                break;
             }
             match self.connect(name.clone(), demand).await {
                 Ok(live) => {

@@ -303,7 +303,13 @@ impl Node {
     /// # Errors
     /// [`AddError`]; nothing changed.
     pub fn add_route(&self, pattern: &str, route: impl Into<NetworkRoute>, weight: i64) -> Result<(), AddError> {
-        self.inner().routes.add(pattern, route, weight)
+        let route = route.into();
+        let may_be_better = route.failback().is_some();
+        self.inner().routes.add(pattern, route, weight)?;
+        if may_be_better {
+            self.inner().routes_changed();
+        }
+        Ok(())
     }
 
     /// Removes the route with exactly this pattern. A live connection stays up; the next attempt does not see the
@@ -349,7 +355,9 @@ impl Node {
     /// # Errors
     /// The closure's.
     pub fn edit_routes<T, E>(&self, change: impl FnOnce(&mut RouteEdit<'_>) -> Result<T, E>) -> Result<T, E> {
-        self.inner().routes.edit(change)
+        let changed = self.inner().routes.edit(change)?;
+        self.inner().routes_changed();
+        Ok(changed)
     }
 
     /// The static routes as they stand, in order.

@@ -202,6 +202,8 @@ fn attempt_error(error: DialError, own_address: bool) -> AttemptError {
         DialError::Tcp(error) => AttemptError::Tcp(error.to_string()),
         DialError::TcpTimeout(after) => AttemptError::TcpTimeout(after),
         DialError::TlsTimeout(after) => AttemptError::TlsTimeout(after),
+        // The name may be of this address alone.
+        DialError::TlsConfig(error @ TlsError::ServerName(_)) => AttemptError::Tls(error.to_string()),
         DialError::TlsConfig(error) => AttemptError::Local(error.to_string()),
         error => AttemptError::Tls(error.to_string()),
     }

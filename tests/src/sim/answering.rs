@@ -180,7 +180,7 @@ impl<R: Rules> World<R> {
         if let Some(mut answer) = self.node(host).answers.remove(&conn) {
             let body = answer.machine.close(code, "");
             self.send(host, conn, Packet::Body(body));
-            self.hang_up(host, conn, false);
+            self.hang_up(host, conn);
         }
     }
 
@@ -214,6 +214,7 @@ impl<R: Rules> World<R> {
             heir: None,
             draining: false,
             peer_gone: false,
+            meant: false,
             hold: BTreeSet::new(),
             held: Vec::new(),
         };
@@ -262,7 +263,7 @@ impl<R: Rules> World<R> {
 
     pub(super) fn answer_over(&mut self, host: usize, conn: ConnId) {
         if self.node(host).answers.remove(&conn).is_some() {
-            self.hang_up(host, conn, false);
+            self.hang_up(host, conn);
         }
     }
 

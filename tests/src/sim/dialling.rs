@@ -37,7 +37,10 @@ impl<R: Rules> World<R> {
         let caller = self.callers.len();
         if matches!(purpose, Purpose::Program(_)) {
             self.node(host).keeper.forgive(peer);
+            self.ledger.ended.remove(&(who, peer.clone()));
         }
+        let result = invariants::invariant_n_what_ended_stays_down(&self.ledger, who, peer, &purpose);
+        self.hold(result);
         self.say(|| format!("host {host}: caller {caller} wants {peer}, grade {}, for {purpose:?}", want.grade));
         self.callers.push(Caller { who, peer: peer.clone(), want, purpose, began: self.now, loops: 0, answer: None });
         self.timer(host, BUDGET, Timer::Caller(caller));
@@ -488,6 +491,7 @@ impl<R: Rules> World<R> {
             heir: None,
             draining: false,
             peer_gone: false,
+            meant: false,
             hold: BTreeSet::new(),
             held: Vec::new(),
         };
@@ -535,7 +539,7 @@ impl<R: Rules> World<R> {
     /// An attempt is dropped with its connection, its FINISH is taken back.
     fn end_try(&mut self, host: usize, conn: ConnId) -> Option<Try> {
         let dial = self.node(host).tries.remove(&conn)?;
-        self.hang_up(host, conn, false);
+        self.hang_up(host, conn);
         if let Some(link) = dial.finish {
             self.entry(host, &dial.peer).rules.finish_failed(dial.flight, link);
         }

@@ -14,7 +14,7 @@ use super::model::{Move, Ruling, Situation};
 use super::net::{ConnId, Micros, SEC};
 use super::node::{Life, Node, Try};
 use super::rules::Rules;
-use super::world::{BUDGET, MIN_FAULTS, TICK, World};
+use super::world::{BUDGET, MIN_FAULTS, Purpose, TICK, World};
 
 /// What a round of probes and the dial after it may take beside the hold time.
 const PROBE_ROUND: Micros = 30 * SEC;
@@ -215,6 +215,20 @@ pub fn invariant_m_only_to_what_held(
     otherwise(holds, "(m) a connection goes back only after the hold time", || {
         format!("{key:?}: healthy since {since:?}, now {now}, hold {hold}")
     })
+}
+
+/// (n) What was ended on purpose, or lapsed, is dialled only for a program.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_n_what_ended_stays_down(
+    ledger: &Ledger,
+    who: Life,
+    peer: &NodeName,
+    purpose: &Purpose,
+) -> Result<(), Violation> {
+    let holds = matches!(purpose, Purpose::Program(_)) || !ledger.ended.contains(&(who, peer.clone()));
+    otherwise(holds, "(n) what was ended stays down", || format!("{who:?} dials {peer} for {purpose:?}"))
 }
 
 /// What a node remembers against an attempt is what the model does.

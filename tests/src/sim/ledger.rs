@@ -48,6 +48,8 @@ pub struct Ledger {
     pub replaced: BTreeMap<ConnId, ConnId>,
     /// Names a life keeps connections to, because they were up and nobody ended them on purpose.
     pub kept: BTreeSet<(Life, NodeName)>,
+    /// Names whose connection was ended on purpose, or lapsed, and that no program asked for since.
+    pub ended: BTreeSet<(Life, NodeName)>,
     /// Since when every probe of a better route was answered, by its pattern, while the connection was on a standby.
     pub healthy: BTreeMap<(Life, NodeName, Arc<str>), Micros>,
     /// The newest epoch up, by the end's life and its peer's.

@@ -19,8 +19,6 @@ const UNHEARD: u64 = 5 * SEC;
 pub enum Ending {
     /// Both ends said that nothing more comes.
     Clean,
-    /// A program of one end wanted it.
-    Meant,
     /// Anything else.
     Broken,
 }
@@ -44,7 +42,7 @@ impl<R: Rules> World<R> {
                 }
                 self.frame(host, conn, frame);
             }
-            Packet::End { meant } => self.link_down(host, conn, if meant { Ending::Meant } else { Ending::Broken }),
+            Packet::End => self.link_down(host, conn, Ending::Broken),
             Packet::Body(_) => {}
         }
     }
@@ -140,9 +138,10 @@ impl<R: Rules> World<R> {
             Frame::Important(seq, number) => self.important(host, conn, seq, number),
             Frame::Outcomes(is_report, outcomes) => self.outcomes(host, conn, is_report, &outcomes),
             Frame::Release(floor) => self.account(host, conn).incoming.released(floor),
-            Frame::GoAway => {
+            Frame::GoAway { meant } => {
                 let Some(end) = self.node(host).links.get_mut(&conn) else { return };
                 end.peer_gone = true;
+                end.meant |= meant;
                 self.go_away(host, conn);
                 self.release_holders(host, conn);
                 if self.node(host).links.contains_key(&conn) {
@@ -244,7 +243,8 @@ impl<R: Rules> World<R> {
         if std::mem::replace(&mut end.draining, true) {
             return;
         }
-        self.send(host, conn, Packet::Frame(Frame::GoAway));
+        let meant = end.meant;
+        self.send(host, conn, Packet::Frame(Frame::GoAway { meant }));
         self.timer(host, DRAIN, Timer::Drain(conn));
     }
 
@@ -253,9 +253,12 @@ impl<R: Rules> World<R> {
         self.link_down(host, conn, Ending::Broken);
     }
 
-    /// A program ends the connection.
+    /// A program ends the connection: it is drained first.
     pub(super) fn disconnect(&mut self, host: usize, conn: ConnId) {
-        self.link_down(host, conn, Ending::Meant);
+        if let Some(end) = self.node(host).links.get_mut(&conn) {
+            end.meant |= !end.draining;
+            self.go_away(host, conn);
+        }
     }
 
     /// Everything of the old link was taken, or it takes too long: goes on with what came meanwhile.
@@ -287,7 +290,7 @@ impl<R: Rules> World<R> {
     pub(super) fn link_down(&mut self, host: usize, conn: ConnId, ending: Ending) {
         let Some(end) = self.node(host).links.remove(&conn) else { return };
         self.say(|| format!("host {host}: link {conn} to {} is down, {ending:?}", end.peer));
-        self.hang_up(host, conn, ending == Ending::Meant);
+        self.hang_up(host, conn);
         if ending != Ending::Clean {
             let who = self.life(host);
             self.ledger.broke(who, conn);
@@ -311,7 +314,7 @@ impl<R: Rules> World<R> {
             self.go_away(host, orphan);
         }
         if was_live {
-            self.keep_down(host, &end.peer, ending);
+            self.keep_down(host, &end.peer, end.meant);
         }
         self.changed(host, &end.peer);
     }

@@ -55,7 +55,10 @@ pub enum Frame {
     /// Every important message below this number is settled.
     Release(u64),
     /// Nothing new comes after this.
-    GoAway,
+    GoAway {
+        /// A program wants it so.
+        meant: bool,
+    },
 }
 
 /// One message of a connection.
@@ -66,10 +69,7 @@ pub enum Packet {
     /// Of the link.
     Frame(Frame),
     /// The end of the stream; every link ends with it, in order.
-    End {
-        /// A program wanted it.
-        meant: bool,
-    },
+    End,
 }
 
 /// One end.

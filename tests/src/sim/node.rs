@@ -93,6 +93,8 @@ pub struct Want {
 
 /// The better routes of a peer that are probed one after the other.
 pub struct Probes {
+    /// The link over the standby.
+    pub of: Option<ConnId>,
     /// The one that is probed, or dialled.
     pub now: Candidate,
     /// The others.
@@ -216,6 +218,8 @@ pub struct LinkEnd {
     pub draining: bool,
     /// GOAWAY came.
     pub peer_gone: bool,
+    /// A program of one of the ends wants it gone.
+    pub meant: bool,
     /// Nothing is taken before everything of these links was.
     pub hold: BTreeSet<ConnId>,
     /// What came meanwhile.
@@ -228,6 +232,6 @@ impl LinkEnd {
         let by = |only: &Candidate| {
             self.came_by.as_ref().is_some_and(|(route, resolver)| only.carries(route.as_deref(), resolver.as_ref()))
         };
-        self.grade >= want.grade && want.only.as_ref().is_none_or(by)
+        !self.draining && self.grade >= want.grade && want.only.as_ref().is_none_or(by)
     }
 }

@@ -6,7 +6,6 @@ use trunkline_dial::keep::{Better, better_routes};
 use trunkline_route::{NodeName, Reconnect, ResolverId, Source};
 
 use super::invariants;
-use super::links::Ending;
 use super::net::{ConnId, Micros};
 use super::node::{Probes, Want};
 use super::rules::Rules;
@@ -32,7 +31,7 @@ impl<R: Rules> World<R> {
         resolver: Option<&ResolverId>,
     ) -> Vec<Candidate> {
         let candidates = self.hosts[host].routes.get(peer).map(|specs| specs.ranked(0)).unwrap_or_default();
-        better_routes(candidates, route, resolver)
+        better_routes(candidates, route, resolver, false)
     }
 
     fn better_now(&mut self, host: usize, peer: &NodeName) -> Vec<Candidate> {
@@ -58,6 +57,7 @@ impl<R: Rules> World<R> {
         let who = self.life(host);
         let Some(end) = self.node(host).links.get(&conn) else { return };
         let peer = end.peer.clone();
+        self.ledger.ended.remove(&(who, peer.clone()));
         let better: Vec<_> = self.better_now(host, &peer).iter().map(Better::of).collect();
         self.ledger.kept.insert((who, peer.clone()));
         self.ledger.healthy.retain(|(life, name, _), _| *life != who || *name != peer);
@@ -69,13 +69,14 @@ impl<R: Rules> World<R> {
     }
 
     /// A connection went down.
-    pub(super) fn keep_down(&mut self, host: usize, peer: &NodeName, ending: Ending) {
-        let meant = ending == Ending::Meant;
+    pub(super) fn keep_down(&mut self, host: usize, peer: &NodeName, meant: bool) {
+        let (who, reconnect) = (self.life(host), self.reconnect(host, peer));
         if meant {
-            let who = self.life(host);
             self.ledger.kept.remove(&(who, peer.clone()));
         }
-        let reconnect = self.reconnect(host, peer);
+        if meant || reconnect == Reconnect::Never {
+            self.ledger.ended.insert((who, peer.clone()));
+        }
         if self.node(host).keeper.down(peer, reconnect, meant) {
             self.redial_later(host, peer);
         }
@@ -113,10 +114,16 @@ impl<R: Rules> World<R> {
     /// The pause before a round of probes is over.
     pub(super) fn begin_probes(&mut self, host: usize, peer: &NodeName) {
         let better = self.better_now(host, peer);
+        let keys: Vec<_> = better.iter().map(Better::of).collect();
+        self.node(host).keeper.watch(peer, &keys);
         self.probe_next(host, peer, better);
     }
 
     fn probe_next(&mut self, host: usize, peer: &NodeName, mut left: Vec<Candidate>) {
+        let of = match self.node(host).probes.get(peer) {
+            Some(round) => round.of,
+            None => self.entry(host, peer).link,
+        };
         if left.is_empty() {
             return self.probes_done(host, peer);
         }
@@ -126,7 +133,7 @@ impl<R: Rules> World<R> {
         let node = self.node(host);
         let flight = node.next_flight;
         node.next_flight += 1;
-        node.probes.insert(peer.clone(), Probes { now, left, flight: Some((flight, looking)) });
+        node.probes.insert(peer.clone(), Probes { of, now, left, flight: Some((flight, looking)) });
         self.poll_plan(host, peer, flight);
     }
 
@@ -142,12 +149,14 @@ impl<R: Rules> World<R> {
     pub(super) fn probed(&mut self, host: usize, peer: &NodeName, healthy: bool) {
         let Some(probes) = self.node(host).probes.get_mut(peer) else { return };
         probes.flight = None;
-        let (candidate, left) = (probes.now.clone(), probes.left.clone());
+        let (candidate, left, of) = (probes.now.clone(), probes.left.clone(), probes.of);
         let better = Better::of(&candidate);
         let now = at(self.now);
         self.counts.note(if healthy { "probes that succeeded" } else { "probes that failed" });
         let key = (self.life(host), peer.clone(), candidate.pattern.clone());
         let is_due = self.node(host).keeper.probed(now, peer, &better, healthy);
+        let link = self.entry(host, peer).link;
+        let is_open = link.is_some_and(|conn| self.node(host).links.get(&conn).is_some_and(|end| !end.draining));
         if healthy {
             let now = self.now;
             self.ledger.healthy.entry(key.clone()).or_insert(now);
@@ -156,6 +165,9 @@ impl<R: Rules> World<R> {
         }
         if !is_due {
             return self.probe_next(host, peer, left);
+        }
+        if !is_open || link != of {
+            return self.probes_done(host, peer);
         }
         let hold = candidate.route.failback().unwrap_or_default().as_micros() as Micros;
         let since = self.ledger.healthy.get(&key).copied();

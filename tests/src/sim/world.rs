@@ -467,7 +467,7 @@ impl<R: Rules> World<R> {
         match (packet, to) {
             (Packet::Body(body), Side::Dialler) => self.body_to_dialler(host, conn, &body),
             (Packet::Body(body), Side::Listener) => self.body_to_listener(host, conn, &body),
-            (Packet::End { .. }, _) => self.ended(host, conn),
+            (Packet::End, _) => self.ended(host, conn),
             (Packet::Frame(_), _) => {}
         }
     }
@@ -507,12 +507,12 @@ impl<R: Rules> World<R> {
     }
 
     /// Closes this host's end, after what was sent.
-    pub fn hang_up(&mut self, host: usize, conn: ConnId, meant: bool) {
+    pub fn hang_up(&mut self, host: usize, conn: ConnId) {
         let side = self.net.conn(conn).side_of(self.life(host));
         if self.net.conn(conn).end(side).open {
             self.net.close(conn, side);
             if let Some(time) = self.net.arrival(self.now, conn, side.other(), &mut self.rng) {
-                self.at_time(time, Event::Deliver { conn, to: side.other(), packet: Packet::End { meant } });
+                self.at_time(time, Event::Deliver { conn, to: side.other(), packet: Packet::End });
             }
         }
     }
@@ -537,7 +537,7 @@ impl<R: Rules> World<R> {
         let who = self.life(host);
         for (conn, side) in self.net.open_of(who) {
             if known {
-                self.hang_up(host, conn, false);
+                self.hang_up(host, conn);
             } else {
                 self.net.close(conn, side);
                 if self.net.cut(self.now, conn) {

@@ -7,8 +7,15 @@ use trunkline_route::{NodeName, Reconnect, ResolverId};
 use super::{Backoff, Failback};
 use crate::Candidate;
 
-/// Names remembered; a node has no more links.
+/// Names remembered; a node has no more links. Where there are more, what is known of those that nothing is done for is
+/// forgotten, and no more of them lapse.
 const MOST: usize = 65_536;
+
+fn make_room<T>(map: &mut HashMap<NodeName, T>, name: &NodeName, in_use: impl Fn(&NodeName) -> bool) {
+    if map.len() >= MOST && !map.contains_key(name) {
+        map.retain(|known, _| in_use(known));
+    }
+}
 
 /// A route that connections over a worse one go back to: its pattern and its hold time. One whose hold time was changed
 /// is another.
@@ -19,13 +26,14 @@ pub struct Better {
 }
 
 impl Better {
-    /// What a candidate is to a connection over a worse one; without a hold time it is gone back to at once.
+    /// What a candidate is to a connection over a worse one. One without a hold time is none of [`better_routes`].
     pub fn of(candidate: &Candidate) -> Self {
         Self { pattern: candidate.pattern.clone(), hold: candidate.route.failback().unwrap_or_default() }
     }
 }
 
-/// The routes that a connection over this one is to go back to, best first: those before it that have a hold time.
+/// The routes that a connection over this one is to go back to, best first: those before it that have a hold time, and a
+/// higher weight where equal ones race.
 ///
 /// `candidates` are the name's, best first; `route` and `resolver` tell how the connection came, as
 /// [`Candidate::carries`] takes them. One over no route of the table goes back to any.
@@ -33,9 +41,13 @@ pub fn better_routes(
     mut candidates: Vec<Candidate>,
     route: Option<&str>,
     resolver: Option<&ResolverId>,
+    equals_race: bool,
 ) -> Vec<Candidate> {
-    let own = candidates.iter().position(|candidate| candidate.carries(route, resolver));
-    candidates.truncate(own.unwrap_or(candidates.len()));
+    if let Some(own) = candidates.iter().position(|candidate| candidate.carries(route, resolver)) {
+        let weight = candidates[own].weight;
+        candidates.truncate(own);
+        candidates.retain(|candidate| !equals_race || candidate.weight > weight);
+    }
     candidates.retain(|candidate| candidate.route.failback().is_some());
     candidates
 }
@@ -86,37 +98,58 @@ impl Keeper {
         }
         if better.is_empty() {
             // A probe that is under way still must not take it back to where it is.
-            self.failbacks.get_mut(peer).into_iter().flat_map(HashMap::values_mut).for_each(Failback::settled);
+            self.settle(peer);
             return false;
         }
-        if self.failbacks.len() >= MOST && !self.failbacks.contains_key(peer) {
-            return false;
-        }
-        let known = self.failbacks.entry(peer.clone()).or_default();
-        // Routes that were changed or removed are forgotten.
-        known.retain(|known, _| better.contains(known));
-        for route in better {
-            known.entry(route.clone()).or_insert_with(|| Failback::new(route.hold)).fell_back(now);
+        for failback in self.know(peer, better).values_mut() {
+            failback.fell_back(now);
         }
         self.begin_probing(peer)
     }
 
+    /// A connection that is up runs over a route worse than these by now: the table was edited, or is to be looked at
+    /// again. True: begin a task that probes them.
+    pub fn watch(&mut self, peer: &NodeName, better: &[Better]) -> bool {
+        if better.is_empty() {
+            return false;
+        }
+        self.know(peer, better);
+        self.begin_probing(peer)
+    }
+
+    /// What is known of these routes of a name; others, which were changed or removed, are forgotten.
+    fn know(&mut self, peer: &NodeName, better: &[Better]) -> &mut HashMap<Better, Failback> {
+        make_room(&mut self.failbacks, peer, |name| self.probing.contains(name));
+        let known = self.failbacks.entry(peer.clone()).or_default();
+        known.retain(|known, _| better.contains(known));
+        for route in better {
+            known.entry(route.clone()).or_insert_with(|| Failback::new(route.hold));
+        }
+        known
+    }
+
     /// A connection went down; `meant` when one of its ends wanted that. True: begin a task that dials it.
     pub fn down(&mut self, peer: &NodeName, reconnect: Reconnect, meant: bool) -> bool {
+        // A probe that is under way still must not bring it back.
+        self.settle(peer);
         if meant {
+            self.backoffs.remove(peer);
             self.is_down(peer, false);
             return false;
         }
         match reconnect {
-            Reconnect::Never if self.lapsed.len() < MOST => {
-                self.lapsed.insert(peer.clone());
+            Reconnect::OnDemand => false,
+            Reconnect::Never => {
+                if self.lapsed.len() < MOST {
+                    self.lapsed.insert(peer.clone());
+                }
                 false
             }
-            Reconnect::Keep if self.backoffs.len() < MOST || self.backoffs.contains_key(peer) => {
+            Reconnect::Keep => {
+                make_room(&mut self.backoffs, peer, |name| self.dialling.contains_key(name));
                 self.backoffs.entry(peer.clone()).or_default();
                 !self.is_down(peer, true) && self.dialling.insert(peer.clone(), true).is_none()
             }
-            _ => false,
         }
     }
 
@@ -162,6 +195,10 @@ impl Keeper {
         if let Some(failback) = self.failback_mut(name, better) {
             failback.moved(now);
         }
+    }
+
+    fn settle(&mut self, name: &NodeName) {
+        self.failbacks.get_mut(name).into_iter().flat_map(HashMap::values_mut).for_each(Failback::settled);
     }
 
     /// Whether nobody probes this name's better routes yet; now somebody does.
@@ -245,6 +282,63 @@ mod tests {
         keeper.probed(now, &peer(), &better("one"), true);
         keeper.up(now, &peer(), &[]);
         assert!(!keeper.probed(now + Duration::from_secs(8), &peer(), &better("one"), true));
+    }
+
+    #[test]
+    fn a_probe_that_ends_after_the_connection_was_ended_brings_it_not_back() {
+        let (mut keeper, now) = (Keeper::new(), start());
+        keeper.up(now, &peer(), &[better("one")]);
+        keeper.probed(now, &peer(), &better("one"), true);
+        keeper.down(&peer(), Reconnect::Never, false);
+        assert!(!keeper.probed(now + Duration::from_secs(8), &peer(), &better("one"), true));
+    }
+
+    #[test]
+    fn a_better_route_may_come_or_change_while_the_connection_is_up() {
+        let (mut keeper, mut now) = (Keeper::new(), start());
+        assert!(!keeper.up(now, &peer(), &[]));
+        assert!(keeper.watch(&peer(), &[better("one")]));
+        keeper.probed(now, &peer(), &better("one"), true);
+        let shorter = Better { hold: Duration::from_secs(2), ..better("one") };
+        assert!(!keeper.watch(&peer(), std::slice::from_ref(&shorter)), "its task is there");
+        assert!(!keeper.probed(now, &peer(), &shorter, true));
+        now += Duration::from_secs(2);
+        assert!(keeper.probed(now, &peer(), &shorter, true));
+        assert_eq!(keeper.failback(&peer(), &better("one")), None);
+    }
+
+    #[test]
+    fn names_that_nothing_is_done_for_are_forgotten_when_there_are_too_many() {
+        let mut keeper = Keeper::new();
+        let name = |n: usize| -> NodeName { format!("n{n}@keep").parse().expect("a legal name") };
+        for n in 0..MOST {
+            keeper.watch(&name(n), &[better("one")]);
+            keeper.down(&name(n), Reconnect::Keep, false);
+        }
+        keeper.goes_on_probing(&name(1), || false);
+        keeper.goes_on(&name(1), false, || true);
+        keeper.down(&peer(), Reconnect::Keep, false);
+        keeper.watch(&peer(), &[better("one")]);
+        assert_eq!((keeper.failbacks.len(), keeper.backoffs.len()), (MOST, MOST));
+        assert!(keeper.failback(&name(0), &better("one")).is_some());
+        assert!(keeper.failback(&name(1), &better("one")).is_none() && !keeper.backoffs.contains_key(&name(1)));
+    }
+
+    #[test]
+    fn an_equal_that_raced_is_not_better() {
+        let candidate = |pattern: &str, weight| Candidate {
+            pattern: pattern.into(),
+            weight,
+            route: trunkline_route::NetworkRoute::direct("127.0.0.1", 1)
+                .expect("legal")
+                .failback(Duration::from_secs(8))
+                .build(),
+        };
+        let all = || vec![candidate("best", 2), candidate("first", 1), candidate("second", 1)];
+        let patterns = |better: Vec<Candidate>| better.into_iter().map(|c| c.pattern.to_string()).collect::<Vec<_>>();
+        assert_eq!(patterns(better_routes(all(), Some("second"), None, false)), ["best", "first"]);
+        assert_eq!(patterns(better_routes(all(), Some("second"), None, true)), ["best"]);
+        assert_eq!(patterns(better_routes(all(), Some("gone"), None, true)), ["best", "first", "second"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::*;
 
 const PEER: Incarnation = [2; 16];
+const BUDGET: Duration = Duration::from_secs(15);
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -121,7 +122,7 @@ impl Dials {
         let (registry, name, dials) = (registry.clone(), name.clone(), self.clone());
         tokio::spawn(async move {
             let dial = move |flight, replace| dials.dial(flight, replace);
-            registry.connect(&name, given.as_ref(), satisfies, dial).await
+            registry.connect(&name, &Aim { route: given, time: BUDGET }, satisfies, dial).await
         })
     }
 
@@ -214,6 +215,30 @@ async fn p27_a_caller_that_goes_hurts_nobody_and_the_last_one_ends_the_dial() {
     let next = dials.connect(&registry, &name);
     let _ = begun.recv().await.expect("the next caller starts anew").end.send(Err(failed(&name)));
     assert_eq!(next.await.unwrap(), Err(failed(&name)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_more_time_does_not_fail_with_a_dial_that_had_less() {
+    let (registry, name, (dials, mut begun)) = (registry(), lesser(), Dials::new());
+    let within = |time| {
+        let (registry, name, dials) = (registry.clone(), name.clone(), dials.clone());
+        tokio::spawn(async move {
+            let dial = move |flight, replace| dials.dial(flight, replace);
+            registry.connect(&name, &Aim::within(time), |_| true, dial).await
+        })
+    };
+    let hurried = within(ms(100));
+    let first = begun.recv().await.unwrap();
+    let (patient, as_hurried) = (within(BUDGET), within(ms(100)));
+    settle().await;
+    let out_of_time = NoRoute { target: name.clone(), reason: Reason::OutOfTime, attempts: Vec::new() };
+    assert!(first.end.send(Err(out_of_time.clone())).is_ok());
+    assert_eq!(hurried.await.unwrap(), Err(out_of_time.clone()));
+    assert_eq!(as_hurried.await.unwrap(), Err(out_of_time));
+    let second = begun.recv().await.unwrap();
+    let up = registry.bring_up(&name, second.flight, 1, second.replace).unwrap();
+    assert!(second.end.send(Ok(Found::Link(up))).is_ok());
+    assert_eq!(patient.await.unwrap(), Ok(link(1)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -468,7 +493,7 @@ async fn entries_do_not_grow_with_names_that_cannot_be_reached() {
         let name: NodeName = format!("n{n}@h").parse().unwrap();
         let target = name.clone();
         let dial = move |_, _| std::future::ready(Err(failed(&target)));
-        registry.connect(&name, None, |_| true, dial).await.unwrap_err();
+        registry.connect(&name, &Aim::within(BUDGET), |_| true, dial).await.unwrap_err();
     }
     assert_eq!(registry.len(), 0);
 }
@@ -506,7 +531,8 @@ fn a_runtime_that_shuts_down_does_not_lock_up() {
     assert!(caller.is_finished());
     assert_eq!((dials.under_way(), registry.len()), (0, 0));
     let _entered = handle.enter();
-    let mut late = Box::pin(registry.connect(&name, None, |_| true, |_, _| std::future::pending()));
+    let aim = Aim::within(BUDGET);
+    let mut late = Box::pin(registry.connect(&name, &aim, |_| true, |_, _| std::future::pending()));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(late.as_mut().poll(&mut context).is_ready());
     drop(late);

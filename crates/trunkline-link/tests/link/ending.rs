@@ -15,7 +15,7 @@ const WHILE: Duration = Duration::from_secs(20);
 
 fn counting(count: &Arc<AtomicUsize>) -> Hooks {
     let count = count.clone();
-    Hooks { on_down: Some(Box::new(move |_| _ = count.fetch_add(1, Ordering::SeqCst))), ..Hooks::default() }
+    Hooks { on_down: Some(Box::new(move |_, _| _ = count.fetch_add(1, Ordering::SeqCst))), ..Hooks::default() }
 }
 
 #[tokio::test]
