@@ -53,8 +53,10 @@ impl Live {
         if let Some(old) = old {
             let (slot, own) = (old.slot(), &self.link.info().tls);
             slot.switch(self.link.clone());
-            // Only the two ends know the id of the link that is replaced: who names it is who was verified on it.
-            let tls = if matches!(own, TlsMode::CookieOnly) { old.tls() } else { own.clone() };
+            // Only the two ends know the id of the link that is replaced: who names it is who was verified on it. Another
+            // life of the name is somebody else.
+            let is_same = old.link.info().incarnation == self.link.info().incarnation;
+            let tls = if is_same && matches!(own, TlsMode::CookieOnly) { old.tls() } else { own.clone() };
             let _ = self.place.set(Place { slot, tls });
         }
     }

@@ -135,6 +135,12 @@ impl Inner {
         }))
     }
 
+    /// A link that was left for one to another node is drained.
+    pub(crate) fn drains(&self, peer: &NodeName, left: &Live) {
+        let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        draining.entry(peer.clone()).or_default().push(left.link.clone());
+    }
+
     /// A link that gave way has ended: nobody is to wait for it, and what it lost is told.
     pub(crate) fn elder_down(&self, info: &LinkInfo, reason: &Down) {
         let (peer, link) = (&info.peer, info.id);
@@ -323,13 +329,14 @@ impl Inner {
         let dial = {
             // The flight must not keep the node alive; its callers do.
             let (node, name, demand) = (Arc::downgrade(self), name.clone(), demand.clone());
+            let leaves = demand.only.is_some() || demand.not.is_some();
             move |flight, replace| {
                 let (node, name, demand) = (node.clone(), name.clone(), demand.clone());
                 async move {
                     let Some(node) = node.upgrade() else { return Ok(Found::Adopt) };
                     let mut lookup = node.lookup(&name, &demand);
                     lookup.policy.total = deadline.saturating_duration_since(now());
-                    exec::run(Arc::new(NodePorts { node, flight, replace }), lookup).await
+                    exec::run(Arc::new(NodePorts { node, flight, replace, leaves }), lookup).await
                 }
             }
         };

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use tokio::sync::Notify;
 use trunkline_dial::exec;
 use trunkline_dial::keep::{Better, Keeper};
 use trunkline_link::handshake::CloseCode;
@@ -16,7 +17,11 @@ use crate::ports::Probe;
 
 /// What a node does for its connections unasked.
 #[derive(Default)]
-pub(crate) struct Kept(Mutex<Keeper>);
+pub(crate) struct Kept {
+    keeper: Mutex<Keeper>,
+    /// The table was edited: probes may be due sooner.
+    changed: Arc<Notify>,
+}
 
 /// Evenly from 0 to 1.
 fn random() -> f64 {
@@ -35,7 +40,7 @@ fn was_meant(reason: &Down, going: Option<CloseCode>) -> bool {
 
 impl Kept {
     fn lock(&self) -> MutexGuard<'_, Keeper> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn has_lapsed(&self, name: &NodeName) -> bool {
@@ -59,6 +64,7 @@ impl Kept {
     pub(crate) fn watch(&self, node: &Arc<Inner>, info: &LinkInfo) {
         let better: Vec<_> = node.better_routes(info).iter().map(Better::of).collect();
         let begins = self.lock().watch(&info.peer, &better);
+        self.changed.notify_waiters();
         if begins {
             node.spawn(go_back(Arc::downgrade(node), info.peer.clone()));
         }
@@ -101,9 +107,19 @@ async fn dial_again(node: Weak<Inner>, name: NodeName, was_dialled: bool) {
 
 /// Probes the better routes of a connection over a standby, and moves it when one of them has held.
 async fn go_back(node: Weak<Inner>, name: NodeName) {
+    let Some(changed) = node.upgrade().map(|node| node.kept.changed.clone()) else { return };
     loop {
-        let Some(pause) = node.upgrade().map(|node| node.kept.lock().probe_pause(&name, random())) else { return };
-        tokio::time::sleep(pause).await;
+        let since = tokio::time::Instant::now();
+        loop {
+            let notified = changed.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            let Some(pause) = node.upgrade().map(|node| node.kept.lock().probe_pause(&name, random())) else { return };
+            tokio::select! {
+                () = tokio::time::sleep_until(since + pause) => break,
+                () = notified => {}
+            }
+        }
         let Some(node) = node.upgrade() else { return };
         if !node.probe_better_routes(&name).await
             && !node.kept.lock().goes_on_probing(&name, || node.has_better_route(&name))

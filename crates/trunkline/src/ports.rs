@@ -25,6 +25,8 @@ pub(crate) struct NodePorts {
     pub(crate) flight: FlightId,
     /// A live link is up that does not satisfy the route.
     pub(crate) replace: bool,
+    /// The connection is to leave where it is, and the other node of its name with it, if the route leads to another one.
+    pub(crate) leaves: bool,
 }
 
 impl Ports for NodePorts {
@@ -46,6 +48,7 @@ impl Ports for NodePorts {
         let verified = dialed.verified().clone();
         let namesake = node.registry.get(&verified.name);
         if let Some(live) = namesake.filter(|live| live.link.info().incarnation != verified.incarnation)
+            && !self.leaves
             && live.link.probe(CHALLENGE).await
         {
             return Err(AttemptError::NameInUse("this node is connected to it".into()));
@@ -64,9 +67,10 @@ impl Ports for NodePorts {
         let Some(old) = node.registry.accepted(&info.peer, self.flight, link) else {
             return Err(AttemptError::Adopted);
         };
-        let survivor = old.as_ref().filter(|(_, retire)| retire.alive).map(|(live, _)| live.clone());
+        let survivor = old.as_ref().filter(|(_, retire)| retire.alive).map(|(live, _)| live);
+        let left = old.as_ref().filter(|(_, retire)| self.leaves && !retire.alive).map(|(live, _)| live);
         let hooks = Hooks {
-            hold: node.hold_for_elders(&info.peer, survivor.as_ref()),
+            hold: node.hold_for_elders(&info.peer, survivor),
             on_down: Some(node.on_down(info.clone())),
             on_first_frame: None,
         };
@@ -74,7 +78,7 @@ impl Ports for NodePorts {
         // The responder's end is provisional until it hears from us.
         link.ping();
         let live = Live::new(link);
-        live.take_place(survivor.as_ref());
+        live.take_place(survivor.or(left));
         if !node.registry.install(&info.peer, live.clone()) {
             // An inbound link came up in between: who holds the connection is to use that one.
             if let Some(current) = node.registry.get(&info.peer) {
@@ -84,10 +88,14 @@ impl Ports for NodePorts {
         }
         node.up(&info, old.as_ref());
         node.spawn(driver);
-        match old {
-            Some((old, retire)) if retire.alive => node.spawn(retire_after(old, live.link.clone())),
-            Some((old, _)) => old.retire(false),
-            None => {}
+        if let Some(left) = left {
+            node.drains(&info.peer, left);
+            left.retire(true);
+        } else if let Some((old, retire)) = old {
+            match retire.alive {
+                true => node.spawn(retire_after(old, live.link.clone())),
+                false => old.retire(false),
+            }
         }
         Ok((info.peer, live))
     }

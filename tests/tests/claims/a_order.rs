@@ -161,3 +161,34 @@ async fn a8_a_discovered_address_is_dialled_under_the_certificate_demands_of_the
     let connection = soon(app.connect(DB)).await.unwrap();
     assert_eq!(connection.info().address, address(&certified));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a8_c6_a_found_address_is_dialled_under_the_flags_mapping_and_log_level_of_the_route() {
+    let db = start(listener(DB)).await;
+    let mut echo = db.register("echo").unwrap();
+    let asked = Discovery::of(DB, &[nobody(), address(&db)]);
+    let mapping = || trunkline::AtomMapping::new([("local", "echo")]).unwrap();
+    let flag = trunkline::Flag::RemoteSpawn;
+    for route in [
+        trunkline::NetworkRoute::from(
+            route_at(nobody()).flag(flag, false).atom_mapping(mapping()).log_level(trunkline::LogLevel::Error),
+        ),
+        trunkline::NetworkRoute::resolved_by(resolver_id("own"))
+            .flag(flag, false)
+            .atom_mapping(mapping())
+            .log_level(trunkline::LogLevel::Error)
+            .build(),
+    ] {
+        let app = asking("app@127.0.0.1", &asked).resolver(resolver_id("own"), asked.clone());
+        let app = start(app.route("^db@", route, 10)).await;
+        let connection = soon(app.connect(DB)).await.unwrap();
+        let info = connection.info();
+        assert_eq!((info.address, info.flags.has(flag)), (address(&db), false));
+        assert_eq!(info.log_level, trunkline::LogLevel::Error);
+        soon(connection.send("local", "", b"mapped")).await.unwrap();
+        assert_eq!(text(&mut echo).await, "mapped");
+        let refused = soon(app.spawn_on(DB, "anything", &trunkline::Term::from(0), PATIENCE)).await;
+        assert!(refused.is_err_and(|error| error.to_string().contains("remote_spawn")));
+        soon(app.shut_down(PATIENCE)).await;
+    }
+}

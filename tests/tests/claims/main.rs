@@ -13,6 +13,7 @@ mod c_resolver;
 mod c_route;
 mod canary;
 mod d_failover;
+mod d_recovery;
 mod d_standby;
 mod examples;
 mod f_registrar;
