@@ -155,14 +155,23 @@ pub fn authority() -> LabAuthority {
     LabAuthority::new(today(), 30).expect("a provider is compiled in")
 }
 
+/// The time of the calendar.
 #[expect(clippy::disallowed_methods, reason = "certificates are checked against the clock")]
-fn today() -> SystemTime {
+pub fn today() -> SystemTime {
     SystemTime::now()
 }
 
 /// A certificate for 127.0.0.1, issued to this node so many days ago for thirty.
 pub fn issued(authority: &LabAuthority, node: &str, days_ago: u64) -> Issued {
-    let from = today() - Duration::from_secs(days_ago * 24 * 3600);
+    issued_at(authority, node, today() - Duration::from_secs(days_ago * 24 * 3600))
+}
+
+/// As [`issued`], so much later than now.
+pub fn issued_in(authority: &LabAuthority, node: &str, time: Duration) -> Issued {
+    issued_at(authority, node, today() + time)
+}
+
+fn issued_at(authority: &LabAuthority, node: &str, from: SystemTime) -> Issued {
     let host = Host::new("127.0.0.1").expect("it is a host");
     authority.issue(&name(node), &[host], from, 30).expect("the authority is good")
 }

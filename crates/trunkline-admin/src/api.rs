@@ -276,12 +276,15 @@ pub struct Changed {
     /// What a pattern says that its author hardly meant; left out when there is nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What could not be taken up, and stays as it was; left out when there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<String>,
 }
 
 impl Changed {
-    /// A change without warnings.
+    /// A change without warnings, and whole.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), warnings: Vec::new() }
+        Self { message: message.into(), warnings: Vec::new(), kept: Vec::new() }
     }
 }
 
@@ -398,9 +401,15 @@ impl Body {
     /// Bytes in the form that suits them.
     pub fn new(bytes: &[u8]) -> Self {
         use base64::Engine;
+        // Text that JSON writes with many escapes is longer so than in base64.
+        let escapes = |byte: &u8| match byte {
+            b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 1,
+            0..0x20 => 5,
+            _ => 0,
+        };
         match std::str::from_utf8(bytes) {
-            Ok(text) => Self::Text(text.into()),
-            Err(_) => Self::Base64(base64::engine::general_purpose::STANDARD.encode(bytes)),
+            Ok(text) if bytes.iter().map(escapes).sum::<usize>() <= bytes.len() / 3 => Self::Text(text.into()),
+            _ => Self::Base64(base64::engine::general_purpose::STANDARD.encode(bytes)),
         }
     }
 
@@ -631,6 +640,11 @@ mod tests {
             assert_eq!(received.bytes().unwrap(), bytes, "{sent}");
         }
         assert_eq!(serde_json::to_string(&Body::new(b"hi")).unwrap(), r#"{"text":"hi"}"#);
+        // Whatever it is, it takes little more than base64 would.
+        for byte in [0, b'"', b'\n', b'x'] {
+            let sent = serde_json::to_string(&Body::new(&[byte; 30_000])).unwrap();
+            assert!(sent.len() < 40_100, "{byte}: {}", sent.len());
+        }
     }
 
     #[test]

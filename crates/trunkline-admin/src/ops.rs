@@ -50,7 +50,7 @@ impl From<ConnectError> for OpError {
     fn from(error: ConnectError) -> Self {
         match &error {
             ConnectError::NoRoute(no_route) => Self { kind: Kind::Unreachable, failure: no_route.into() },
-            ConnectError::ShuttingDown => Self::new(Kind::Unreachable, error),
+            ConnectError::ShuttingDown | ConnectError::Lapsed(_) => Self::new(Kind::Unreachable, error),
             _ => Self::new(Kind::Bad, error),
         }
     }
@@ -213,15 +213,20 @@ impl Operations {
         if request.save {
             from_file.push(pattern);
         }
-        Ok(Changed { message, warnings })
+        Ok(Changed { warnings, ..Changed::new(message) })
     }
 
     fn read_entry(&self, entry: &RouteEntry) -> Result<(RoutePattern, i64, trunkline::NetworkRoute), OpError> {
         let environment = self.source.as_ref().map(|s| s.layers.environment.as_slice()).unwrap_or_default();
         let resolvers = self.started.resolvers();
         let profiles: Vec<_> = self.started.tls_profiles.keys().cloned().collect();
-        let context =
-            RouteContext { base_dir: &self.base_dir, environment, resolvers: &resolvers, profiles: &profiles };
+        let context = RouteContext {
+            base_dir: &self.base_dir,
+            environment,
+            resolvers: &resolvers,
+            profiles: &profiles,
+            tls: self.started.node.tls,
+        };
         entry.to_route(&context).map_err(|e| OpError::new(Kind::Bad, e))
     }
 
@@ -340,13 +345,14 @@ impl Operations {
         if !waiting.is_empty() {
             message += &format!("; changed too, and needing a restart: {}", waiting.join(", "));
         }
+        let mut kept = Vec::new();
         for Reloaded { what, error } in &certificates {
             match error {
                 None => message += &format!("; new certificates of {what}"),
-                Some(error) => message += &format!("; {what} keeps its certificates: {error}"),
+                Some(error) => kept.push(format!("{what} keeps its certificates: {error}")),
             }
         }
-        Ok(Changed { message, warnings: config.warnings().to_vec() })
+        Ok(Changed { message, warnings: config.warnings().to_vec(), kept })
     }
 
     /// What a connect to the name would try.

@@ -180,7 +180,10 @@ fn changed(changed: Changed, output: &Output) -> Result<(), Failed> {
         let warnings: String = changed.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
         format!("{}{warnings}", changed.message)
     });
-    Ok(())
+    match changed.kept.is_empty() {
+        true => Ok(()),
+        false => Err(Failed::because(changed.kept.join("\n"))),
+    }
 }
 
 fn routes_text(routes: &[Route]) -> String {

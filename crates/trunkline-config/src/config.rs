@@ -163,7 +163,8 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     let peers = peers(reader, &fields);
     // Without a node there is a problem already; a route shall not be blamed for it.
     let own = node.as_ref().is_none_or(|node| node.registrar == RegistrarConfig::Embedded);
-    let routes = routes(reader, &fields, &profiles, &resolvers(own, known));
+    let tls = node.as_ref().is_none_or(|node| node.tls);
+    let routes = routes(reader, &fields, &profiles, &resolvers(own, known), tls);
     let (spawn, applications) = spawn::read(reader, &fields);
     let (node, warnings) = (node?, Vec::new());
     Some(Config { node, registrars, tls_profiles, peers, routes, spawn, applications, warnings })
@@ -306,6 +307,7 @@ fn routes(
     fields: &Fields<'_>,
     profiles: &[TlsProfileId],
     resolvers: &[ResolverId],
+    tls: bool,
 ) -> Vec<RouteConfig> {
     let mut routes = Vec::new();
     let mut seen = BTreeMap::new();
@@ -316,7 +318,7 @@ fn routes(
         let Some((entry, fields)) = read_entry(reader, item, &path) else { continue };
         twice(reader, &mut seen, &entry.pattern, &fields.at("match"), &path);
         let Surroundings { base_dir, environment } = reader.around;
-        let context = RouteContext { base_dir, environment, resolvers, profiles };
+        let context = RouteContext { base_dir, environment, resolvers, profiles, tls };
         match entry.to_route(&context) {
             Ok((pattern, weight, route)) => {
                 if let Some(cookie) = route.cookie() {

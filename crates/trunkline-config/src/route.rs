@@ -152,6 +152,8 @@ pub struct RouteContext<'a> {
     pub resolvers: &'a [ResolverId],
     /// The TLS profiles there are.
     pub profiles: &'a [TlsProfileId],
+    /// Whether the node demands certificates where a route says nothing of it.
+    pub tls: bool,
 }
 
 impl fmt::Debug for RouteContext<'_> {
@@ -292,6 +294,16 @@ impl RouteEntry {
                 format!("unknown TLS profile `{id}`; known: {known}; add it under `tls_profiles:`"),
             );
         }
+        // What a resolver answers may demand one; an address that is given does not.
+        if self.resolver.is_none() && !self.tls.unwrap_or(context.tls) {
+            let idle = [
+                ("tls_profile", self.tls_profile.is_some()),
+                ("insecure_skip_verify", self.insecure_skip_verify == Some(true)),
+            ];
+            for (key, _) in idle.into_iter().filter(|(_, given)| *given) {
+                check.fail(key, "it is about certificates, and the route demands none; add `tls: true`, or remove it");
+            }
+        }
         let around = Surroundings { base_dir: context.base_dir, environment: context.environment };
         let cookie = around.cookie(self.cookie_file.as_deref(), self.cookie_env.as_deref()).unwrap_or_else(|error| {
             check.fail(&error.0, error.1);
@@ -327,8 +339,8 @@ impl RouteEntry {
 
     fn failback(&self, check: &mut Check) -> Option<Duration> {
         let ms = self.failback_ms?;
-        if !(1..=MAX_FAILBACK_MS).contains(&ms) {
-            check.fail("failback_ms", format!("{ms} is not a number from 1 to {MAX_FAILBACK_MS}"));
+        if !(MIN_FAILBACK_MS..=MAX_FAILBACK_MS).contains(&ms) {
+            check.fail("failback_ms", format!("{ms} is not a number from {MIN_FAILBACK_MS} to {MAX_FAILBACK_MS}"));
         }
         Some(Duration::from_millis(ms))
     }
@@ -389,6 +401,8 @@ impl RouteEntry {
     }
 }
 
+/// The shortest hold time: each takes four handshakes.
+const MIN_FAILBACK_MS: u64 = 100;
 /// The longest hold time: a day. More is a typing error, not a wish.
 const MAX_FAILBACK_MS: u64 = 86_400_000;
 

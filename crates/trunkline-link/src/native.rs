@@ -289,7 +289,7 @@ fn not_trunkline() -> DialError {
 fn ended(error: PipeError) -> DialError {
     match error {
         PipeError::Tls(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => DialError::Tls(
-            "the listener demands a certificate; name one in a TLS profile and the profile in the route".into(),
+            "the listener demands a certificate; name one in a TLS profile, and the profile in the route, with `tls: true`".into(),
         ),
         PipeError::Tls(rustls::Error::AlertReceived(alert)) => {
             DialError::Tls(format!("the listener refused this node's certificate: {alert:?}"))

@@ -399,10 +399,10 @@ impl<S> NetworkRouteBuilder<S> {
         self
     }
 
-    /// Take a connection that runs over a worse route back, once this one has answered every probe for so long; more
-    /// than 1 ms. Default: a connection stays where it is until it goes down.
+    /// Take a connection that runs over a worse route back, once this one has answered every probe for so long; at
+    /// least 100 ms, for each hold time takes four handshakes. Default: a connection stays where it is until it goes down.
     pub fn failback(mut self, hold: Duration) -> Self {
-        self.route.policy.failback = Some(hold.max(Duration::from_millis(1)));
+        self.route.policy.failback = Some(hold.max(Duration::from_millis(100)));
         self
     }
 

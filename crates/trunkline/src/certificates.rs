@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use trunkline_link::{ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};
 use zeroize::Zeroizing;
@@ -120,6 +120,29 @@ pub enum CertificateError {
     Given(#[from] TlsError),
 }
 
+impl CertificateError {
+    /// Whether it is all right but for its time, which is to come.
+    fn is_early(&self) -> bool {
+        matches!(self, Self::Unusable { cause: TlsError::NotYetValid { .. }, .. })
+    }
+}
+
+/// So long before a certificate in use expires, its node says so.
+pub const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expiry {
+    Soon,
+    Over,
+}
+
+/// A certificate in use that expires soon, or has.
+pub(crate) struct Expiring {
+    pub(crate) what: String,
+    pub(crate) expires: SystemTime,
+    pub(crate) is_over: bool,
+}
+
 /// What became of files that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
@@ -151,6 +174,20 @@ impl IdentityFiles {
     }
 }
 
+fn paths<'a>(roots: Option<&'a PathBuf>, identity: Option<&'a IdentityFiles>) -> Vec<&'a Path> {
+    let identity = identity.into_iter().flat_map(|files| [files.certificate.as_path(), &files.key]);
+    roots.into_iter().map(PathBuf::as_path).chain(identity).collect()
+}
+
+/// Tells contents apart; what cannot be read has one too.
+fn fingerprint(files: &[&Path]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        read(file).ok().as_deref().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
 /// The file a fault of the whole is about.
 fn blame(roots: Option<&PathBuf>, identity: Option<&IdentityFiles>, cause: TlsError) -> CertificateError {
     match (roots, identity, &cause) {
@@ -176,6 +213,10 @@ impl ProfileFiles {
         Ok(profile)
     }
 
+    fn paths(&self) -> Vec<&Path> {
+        paths(self.roots.as_ref(), self.identity.as_ref())
+    }
+
     fn blame(&self, cause: TlsError) -> CertificateError {
         blame(self.roots.as_ref(), self.identity.as_ref(), cause)
     }
@@ -188,6 +229,10 @@ impl ServerFiles {
             profile = profile.client_roots_pem(&read(roots)?).map_err(unusable(roots))?;
         }
         Ok(profile.client_certificate_optional(self.client_certificate_optional))
+    }
+
+    fn paths(&self) -> Vec<&Path> {
+        paths(self.client_roots.as_ref(), Some(&self.identity))
     }
 
     fn blame(&self, cause: TlsError) -> CertificateError {
@@ -238,22 +283,20 @@ enum Follower {
 }
 
 impl Follower {
-    fn files(&self) -> Vec<&Path> {
-        let (roots, identity) = match self {
-            Self::Profile(files, _) => (&files.roots, files.identity.as_ref()),
-            Self::Server(files, _) => (&files.client_roots, Some(&files.identity)),
-        };
-        let identity = identity.into_iter().flat_map(|files| [files.certificate.as_path(), &files.key]);
-        roots.iter().map(PathBuf::as_path).chain(identity).collect()
+    fn fingerprint(&self) -> u64 {
+        fingerprint(&match self {
+            Self::Profile(files, _) => files.paths(),
+            Self::Server(files, _) => files.paths(),
+        })
     }
 
-    /// Tells contents apart; what cannot be read has one too.
-    fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        for file in self.files() {
-            read(file).ok().as_deref().hash(&mut hasher);
-        }
-        hasher.finish()
+    /// When the certificate this end shows expires.
+    fn expires(&self) -> Option<SystemTime> {
+        let identity = match self {
+            Self::Profile(files, _) => files.identity.as_ref(),
+            Self::Server(files, _) => Some(&files.identity),
+        };
+        identity?.read().ok()?.expires()
     }
 
     fn reload(&self) -> Result<(), CertificateError> {
@@ -271,8 +314,13 @@ struct Watched {
     /// The contents last taken up, or refused.
     judged: u64,
     refused: bool,
+    /// They were refused because their time has not come.
+    early: bool,
     /// The contents seen at the last look.
     seen: u64,
+    /// When what is in use expires, and how much of that was told.
+    expires: Option<SystemTime>,
+    told: Option<Expiry>,
 }
 
 /// Every certificate of a node that follows its files.
@@ -280,25 +328,27 @@ struct Watched {
 pub(crate) struct Certificates(Mutex<Vec<Watched>>);
 
 impl Certificates {
-    fn watch(&self, what: String, follower: Follower) {
-        let judged = follower.fingerprint();
-        let watched = Watched { what, follower, judged, refused: false, seen: judged };
+    fn watch(&self, what: String, follower: Follower, judged: u64) {
+        let expires = follower.expires();
+        let watched =
+            Watched { what, follower, judged, refused: false, early: false, seen: judged, expires, told: None };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
     }
 
     pub(crate) fn client(&self, what: String, source: &ProfileSource) -> Result<ClientTls, CertificateError> {
+        let ProfileSource::Files(files) = source else { return source.ready() };
+        // What is written from now on is taken up later.
+        let judged = fingerprint(&files.paths());
         let tls = source.ready()?;
-        if let ProfileSource::Files(files) = source {
-            self.watch(what, Follower::Profile(files.clone(), tls.clone()));
-        }
+        self.watch(what, Follower::Profile(files.clone(), tls.clone()), judged);
         Ok(tls)
     }
 
     pub(crate) fn server(&self, what: String, source: &ServerSource) -> Result<ServerTls, CertificateError> {
+        let ServerSource::Files(files) = source else { return source.ready() };
+        let judged = fingerprint(&files.paths());
         let tls = source.ready()?;
-        if let ServerSource::Files(files) = source {
-            self.watch(what, Follower::Server(files.clone(), tls.clone()));
-        }
+        self.watch(what, Follower::Server(files.clone(), tls.clone()), judged);
         Ok(tls)
     }
 
@@ -307,20 +357,44 @@ impl Certificates {
     }
 
     /// Takes up what changed. Unless told to do so `at_once`, it waits until two looks in a row see the same: a
-    /// certificate and its key are not written in one moment.
+    /// certificate and its key are not written in one moment. One whose time has not come is tried again at every look.
     pub(crate) fn look(&self, at_once: bool) -> Vec<Reloaded> {
         let mut done = Vec::new();
         for watched in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             let now = watched.follower.fingerprint();
             let settled = std::mem::replace(&mut watched.seen, now) == now;
             let changed = now != watched.judged && (settled || at_once);
-            if changed || (at_once && watched.refused) {
+            let asked = changed || (at_once && watched.refused);
+            if asked || watched.early {
                 watched.judged = now;
                 let error = watched.follower.reload().err();
                 watched.refused = error.is_some();
-                done.push(Reloaded { what: watched.what.clone(), error });
+                watched.early = error.as_ref().is_some_and(CertificateError::is_early);
+                if error.is_none() {
+                    (watched.expires, watched.told) = (watched.follower.expires(), None);
+                }
+                if asked || !watched.early {
+                    done.push(Reloaded { what: watched.what.clone(), error });
+                }
             }
         }
         done
+    }
+
+    /// Those in use that expire soon, or have, each told once.
+    pub(crate) fn expiring(&self, now: SystemTime) -> Vec<Expiring> {
+        let mut found = Vec::new();
+        for watched in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            let Some(expires) = watched.expires else { continue };
+            let expiry = match expires.duration_since(now) {
+                Ok(left) if left > EXPIRES_SOON => continue,
+                Ok(left) if left > Duration::ZERO => Expiry::Soon,
+                _ => Expiry::Over,
+            };
+            if watched.told.replace(expiry) != Some(expiry) {
+                found.push(Expiring { what: watched.what.clone(), expires, is_over: expiry == Expiry::Over });
+            }
+        }
+        found
     }
 }

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::broadcast;
 use trunkline_dial::Record;
@@ -20,6 +21,14 @@ pub enum Event {
         target: NodeName,
         /// How it went.
         record: Record,
+    },
+    /// The certificate in use expires within [`EXPIRES_SOON`](crate::EXPIRES_SOON), or has expired, which is told once each. Put
+    /// a newer one into its files.
+    CertificateExpires {
+        /// Whose: `profile ID` or `listener ADDRESS`.
+        what: String,
+        /// When.
+        expires: SystemTime,
     },
     /// Certificate files changed and cannot be used; those before still are.
     CertificatesKept {

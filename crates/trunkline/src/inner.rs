@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
@@ -25,7 +25,7 @@ use trunkline_route::{
 };
 
 use crate::ConnectError;
-use crate::certificates::{Certificates, Reloaded};
+use crate::certificates::{Certificates, Expiring, Reloaded};
 use crate::connection::Live;
 use crate::events::Event;
 use crate::inbound::Keys;
@@ -39,6 +39,11 @@ const SETTLE: Duration = Duration::from_secs(1);
 #[expect(clippy::disallowed_methods, reason = "the node is the shell that brings the time")]
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates are for a time of the calendar")]
+fn today() -> SystemTime {
+    SystemTime::now()
 }
 
 /// What a caller wants of a connection.
@@ -216,6 +221,15 @@ impl Inner {
                     self.emit(Event::CertificatesKept { what, error });
                 }
             }
+        }
+        let today = today();
+        for Expiring { what, expires, is_over } in self.certificates.expiring(today) {
+            let days = expires.duration_since(today).unwrap_or_default().as_secs() / 86_400;
+            match is_over {
+                false => tracing::warn!(what, days, "the certificate expires soon; put a newer one into its files"),
+                true => tracing::error!(what, "the certificate has expired; put a newer one into its files"),
+            }
+            self.emit(Event::CertificateExpires { what, expires });
         }
         done
     }

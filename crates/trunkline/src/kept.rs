@@ -109,14 +109,14 @@ async fn dial_again(node: Weak<Inner>, name: NodeName, was_dialled: bool) {
 async fn go_back(node: Weak<Inner>, name: NodeName) {
     let Some(changed) = node.upgrade().map(|node| node.kept.changed.clone()) else { return };
     loop {
-        let since = tokio::time::Instant::now();
+        let since = now();
         loop {
             let notified = changed.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
             let Some(pause) = node.upgrade().map(|node| node.kept.lock().probe_pause(&name, random())) else { return };
             tokio::select! {
-                () = tokio::time::sleep_until(since + pause) => break,
+                () = tokio::time::sleep_until((since + pause).into()) => break,
                 () = notified => {}
             }
         }

@@ -50,7 +50,7 @@ mod processes;
 
 pub use builder::{Listen, NodeBuilder};
 pub use certificates::{
-    CertificateError, IdentityFiles, ProfileFiles, ProfileSource, Reloaded, ServerFiles, ServerSource,
+    CertificateError, EXPIRES_SOON, IdentityFiles, ProfileFiles, ProfileSource, Reloaded, ServerFiles, ServerSource,
 };
 pub use connection::Connection;
 pub use error::{CallError, ConnectError, SendError, StartError};

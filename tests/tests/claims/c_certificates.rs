@@ -200,3 +200,55 @@ async fn c8_a_node_with_a_certificate_that_cannot_be_used_does_not_start_and_nam
     files.write("db.key", "no key");
     refused(&files.at("db.key"), "no private key found").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c8_a_certificate_whose_time_is_to_come_is_taken_up_when_it_does() {
+    let (authority, files) = (authority(), Files::new());
+    files.show(&issued(&authority, DB, 0));
+    let db = files.db().await;
+    let mut events = db.events();
+    // A certificate is good from an hour before it is issued.
+    files.show(&issued_in(&authority, DB, Duration::from_secs(3602)));
+    let early = |error: &CertificateError| {
+        matches!(error, CertificateError::Unusable { cause: TlsError::NotYetValid { .. }, .. })
+    };
+    kept(&mut events, files.at("db.pem"), early).await;
+    assert_eq!(reloaded(&mut events).await, format!("listener {}", loopback()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c8_a_certificate_that_expires_soon_is_told_of_once() {
+    let (authority, files) = (authority(), Files::new());
+    files.show(&issued(&authority, DB, 29));
+    let db = files.db().await;
+    let mut events = db.events();
+    let told = soon(async {
+        loop {
+            if let Event::CertificateExpires { what, expires } = events.next().await.expect("the node lives") {
+                return (what, expires);
+            }
+        }
+    })
+    .await;
+    assert_eq!(told.0, format!("listener {}", loopback()));
+    let left = told.1.duration_since(today()).unwrap();
+    assert!(left < Duration::from_secs(2 * 24 * 3600), "{left:?}");
+    // Many looks later a better one comes, of which there is nothing to tell.
+    let mut looks = 0;
+    until(|| {
+        looks += 1;
+        looks > 10
+    })
+    .await;
+    files.show(&issued(&authority, DB, 0));
+    soon(async {
+        loop {
+            match events.next().await.expect("the node lives") {
+                Event::CertificatesReloaded { .. } => return,
+                Event::CertificateExpires { .. } => panic!("it is told again"),
+                _ => {}
+            }
+        }
+    })
+    .await;
+}

@@ -33,7 +33,7 @@ async fn c10_flags_are_per_route_and_both_ends_agree_on_what_both_offer() {
     soon(to_db.send("in", "", &long)).await.unwrap();
     assert_eq!(text(&mut at_db).await.len(), long.len());
     let refused = soon(to_web.send("in", "", &long)).await;
-    assert!(matches!(refused, Err(LinkSendError::TooLarge { len: 100_000, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(LinkSendError::Unsupported(trunkline::Flag::Fragmentation))), "{refused:?}");
     assert!(to_db.is_up() && to_web.is_up(), "what is refused costs no connection");
 }
 

@@ -107,7 +107,7 @@ fn an_entry_reads_the_same_from_json_and_gives_a_route() {
     let read: RouteEntry = serde_json::from_str(json).unwrap();
     assert_eq!(serde_json::to_string(&read).unwrap(), json);
     assert!(serde_json::from_str::<RouteEntry>(r#"{"match":"a","prot":1}"#).is_err());
-    let context = RouteContext { base_dir: dir.path(), environment: &[], resolvers: &[], profiles: &[] };
+    let context = RouteContext { base_dir: dir.path(), environment: &[], resolvers: &[], profiles: &[], tls: false };
     let (pattern, weight, route) = read.to_route(&context).unwrap();
     assert_eq!((pattern.as_str(), weight), ("^a@", 5));
     assert_eq!(route, NetworkRoute::direct("h", 1).unwrap().tls(true).fallback_never().build());

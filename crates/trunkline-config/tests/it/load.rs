@@ -227,6 +227,21 @@ fn without_a_registrar_no_route_can_ask_it() {
 }
 
 #[test]
+fn what_is_about_certificates_needs_a_route_that_demands_one() {
+    let text = |text: &str| format!("tls_profiles: {{ p: {{}} }}\nroutes: [{{ match: a, {text} }}]\n");
+    let route = |route: &str| Dir::new().with(&text(route));
+    for tls in ["", "tls: false, "] {
+        refused(route(&format!("port: 1, {tls}tls_profile: p")), &["routes[0].tls_profile", "add `tls: true`"]);
+        let lax = format!("port: 1, {tls}insecure_skip_verify: true");
+        refused(route(&lax), &["routes[0].insecure_skip_verify", "add `tls: true`"]);
+    }
+    for fine in ["port: 1, tls: true, tls_profile: p", "resolver: embedded, tls_profile: p"] {
+        route(fine).unwrap();
+    }
+    Dir::new().node(&format!("  tls: true\n{}", text("port: 1, tls_profile: p"))).unwrap();
+}
+
+#[test]
 fn an_unknown_tls_profile_names_the_known_ones() {
     let text = "tls_profiles: { partner: {} }\nroutes: [{ match: a, port: 1, tls_profile: partnr }]\n";
     refused(Dir::new().with(text), &["routes[0].tls_profile", "unknown TLS profile `partnr`; known: partner"]);

@@ -233,7 +233,11 @@ impl Outbox {
             return Err(Refused::Draining);
         }
         if len > self.window.max_message {
-            return Err(Refused::TooLarge { limit: self.window.max_message });
+            // The peer might take it, in pieces.
+            return Err(match self.flags.has(Flag::Fragmentation) {
+                true => Refused::TooLarge { limit: self.window.max_message },
+                false => Refused::Unsupported(Flag::Fragmentation),
+            });
         }
         let cost = cost(len);
         let link = self.link_credit[Class::Messages as usize];

@@ -447,7 +447,7 @@ fn what_was_not_agreed_on_is_refused_where_it_begins_and_the_rest_goes() {
     let mut wire = without(Flag::Fragmentation);
     assert_eq!(
         wire.out.send("a", "", &[0; MAX_PIECE + 1], How::default()),
-        Err(Refused::TooLarge { limit: MAX_PIECE })
+        Err(Refused::Unsupported(Flag::Fragmentation))
     );
     wire.out.send("a", "", &[0; MAX_PIECE], How::HIGH).unwrap();
     wire.pass().unwrap();

@@ -1,6 +1,7 @@
 //! Certificates and keys from PEM texts, and whether they can be used today.
 
 use std::fmt;
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -24,6 +25,15 @@ impl Identity {
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsError> {
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::Pem { what: "private key" })?;
         Ok(Self { chain: certificates(certificate)?, key })
+    }
+
+    /// When the first certificate of the chain expires; `None` when none does before the year 10000, or without a
+    /// provider of cryptography.
+    pub fn expires(&self) -> Option<SystemTime> {
+        const FAR: u64 = 253_402_300_799;
+        let (provider, far) = (super::provider().ok()?, UnixTime::since_unix_epoch(Duration::from_secs(FAR)));
+        let ends = self.chain.iter().filter_map(|certificate| expiry(certificate, &provider, far));
+        ends.min().map(|end| SystemTime::UNIX_EPOCH + Duration::from_secs(end.as_secs()))
     }
 
     /// Whether the key belongs to the certificate, and the certificate to this day.
@@ -63,14 +73,30 @@ pub(super) fn in_its_time(
     provider: &CryptoProvider,
     now: UnixTime,
 ) -> Result<(), TlsError> {
+    match fault_at(certificate, provider, now)? {
+        Some(webpki::Error::CertExpired { not_after, .. }) => Err(TlsError::Expired { on: day(not_after) }),
+        Some(webpki::Error::CertNotValidYet { not_before, .. }) => Err(TlsError::NotYetValid { from: day(not_before) }),
+        _ => Ok(()),
+    }
+}
+
+/// What webpki has against a certificate at a time.
+fn fault_at(
+    certificate: &CertificateDer<'_>,
+    provider: &CryptoProvider,
+    time: UnixTime,
+) -> Result<Option<webpki::Error>, TlsError> {
     let broken = |error: webpki::Error| TlsError::Certificate(error.to_string());
     let certificate = webpki::EndEntityCert::try_from(certificate).map_err(broken)?;
     let algorithms = provider.signature_verification_algorithms.all;
     let usage = webpki::KeyUsage::server_auth();
-    match certificate.verify_for_usage(algorithms, &[], &[], now, usage, None, None).err() {
-        Some(webpki::Error::CertExpired { not_after, .. }) => Err(TlsError::Expired { on: day(not_after) }),
-        Some(webpki::Error::CertNotValidYet { not_before, .. }) => Err(TlsError::NotYetValid { from: day(not_before) }),
-        _ => Ok(()),
+    Ok(certificate.verify_for_usage(algorithms, &[], &[], time, usage, None, None).err())
+}
+
+fn expiry(certificate: &CertificateDer<'_>, provider: &CryptoProvider, far: UnixTime) -> Option<UnixTime> {
+    match fault_at(certificate, provider, far) {
+        Ok(Some(webpki::Error::CertExpired { not_after, .. })) => Some(not_after),
+        _ => None,
     }
 }
 
