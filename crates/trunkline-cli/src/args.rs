@@ -77,7 +77,8 @@ pub(crate) enum Command {
         at: At,
         #[command(flatten)]
         message: MessageArgs,
-        /// Wait until it is in the service's mailbox, over as many connections as it takes, or say why it is not.
+        /// Wait until it is in the service's mailbox, over as many connections as it takes once it was sent, or say why
+        /// it is not. A peer that cannot be reached in the first place is told at once.
         #[arg(long)]
         important: bool,
         /// How long it may take until the message is on its way, or in the mailbox, connecting included.

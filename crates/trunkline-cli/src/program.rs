@@ -47,7 +47,10 @@ async fn run(mut process: Process, command: Vec<String>, input: Term) -> Exit {
         .spawn();
     let mut child = match child {
         Ok(child) => child,
-        Err(error) => return Exit::Failed(format!("{program} cannot be run: {error}")),
+        Err(error) => {
+            tracing::warn!(pid = %process.pid(), program, %error, "cannot be run");
+            return Exit::Failed(format!("{program} cannot be run: {error}"));
+        }
     };
     tracing::info!(pid = %process.pid(), program, "began");
     let stdin = child.stdin.take();
@@ -70,7 +73,10 @@ async fn run(mut process: Process, command: Vec<String>, input: Term) -> Exit {
     };
     let status = tokio::select! {
         status = ended => status,
-        () = told => return Exit::Killed,
+        () = told => {
+            tracing::info!(pid = %process.pid(), program, "stopped");
+            return Exit::Killed;
+        }
     };
     let exit = match status {
         Ok(status) if status.success() => Exit::Normal,

@@ -392,6 +392,9 @@ impl RouteEntry {
                     none if none.is_empty() => {
                         "there is none; set `node.registrar: embedded`, or name one under `registrars:`".into()
                     }
+                    known if resolver == "embedded" => {
+                        format!("it is there with `node.registrar: embedded`; known: {known}")
+                    }
                     known => format!("known: {known}"),
                 };
                 check.fail("resolver", format!("unknown resolver `{shown}`; {remedy}"));

@@ -10,12 +10,21 @@ use crate::handshake::{EXPORTER_LABEL, MAX_BODY};
 use crate::stream::Stream;
 use crate::tls::ALPN;
 
+/// Bytes the kernel takes before it sent them. What it took can no longer be overtaken: with its usual megabytes, control
+/// frames would wait behind them.
+#[cfg(target_os = "linux")]
+const NOT_SENT: u32 = 128 * 1024;
+
 /// Sets what every socket of a link wants.
 pub(crate) fn prepare(tcp: &TcpStream, dead: Duration) {
     // Each is an improvement the link does without where the platform refuses it.
     let _ = tcp.set_nodelay(true);
     #[cfg(target_os = "linux")]
-    let _ = socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(dead));
+    {
+        let socket = socket2::SockRef::from(tcp);
+        let _ = socket.set_tcp_user_timeout(Some(dead));
+        let _ = socket.set_tcp_notsent_lowat(NOT_SENT);
+    }
     #[cfg(not(target_os = "linux"))]
     let _ = dead;
 }

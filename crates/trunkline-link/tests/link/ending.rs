@@ -440,3 +440,21 @@ async fn p16_after_the_end_every_task_and_socket_is_gone() {
     drop(standing);
     assert_eq!(own_sockets(port.address.port()), 1, "a link that was never started");
 }
+
+#[tokio::test]
+async fn p12_what_waits_in_the_socket_before_a_control_frame_is_bounded() {
+    let of_b = Hooks { hold: Some(Box::pin(std::future::pending())), ..Hooks::default() };
+    let (a, b) = pair_with(NativeLimits::default(), NativeLimits::default(), Hooks::default(), of_b).await;
+    let _mailbox = b.mailbox("m");
+    while a.link.try_send("m", "", &[0; 60_000]).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    // Until the socket takes no more for a while.
+    let mut out = 0;
+    while out == 0 || a.link.stats().bytes_out != out {
+        out = a.link.stats().bytes_out;
+        tokio::time::sleep(ms(100)).await;
+    }
+    // What waits unsent in the kernel and in TLS, and what the peer's end took before it was read.
+    assert!(out < 1024 * 1024, "{out} bytes");
+}
