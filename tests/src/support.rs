@@ -324,11 +324,18 @@ pub struct Door {
     /// Where it listens.
     pub address: SocketAddr,
     accepted: Arc<AtomicUsize>,
-    carried: Arc<AtomicUsize>,
+    carried: Arc<Carried>,
     open: watch::Receiver<usize>,
-    frozen: watch::Sender<bool>,
     cuts: watch::Sender<()>,
     task: AbortHandle,
+}
+
+/// What a door has passed on, and whether it does.
+struct Carried {
+    bytes: AtomicUsize,
+    /// Pieces until it freezes.
+    left: AtomicUsize,
+    frozen: watch::Sender<bool>,
 }
 
 impl Door {
@@ -352,26 +359,27 @@ impl Door {
         let address = socket.local_addr().expect("it is bound");
         let accepted = Arc::new(AtomicUsize::new(0));
         let (count, open) = watch::channel(0);
-        let frozen = watch::Sender::new(false);
-        let (carried, cuts) = (Arc::new(AtomicUsize::new(0)), watch::Sender::new(()));
-        let (count, freeze, counter, bytes) = (Arc::new(count), frozen.subscribe(), accepted.clone(), carried.clone());
+        let (bytes, left) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
+        let carried = Arc::new(Carried { bytes, left, frozen: watch::Sender::new(false) });
+        let (count, counter, shared, cuts) =
+            (Arc::new(count), accepted.clone(), carried.clone(), watch::Sender::new(()));
         let cut = cuts.clone();
         let task = tokio::spawn(async move {
             let mut passing = JoinSet::new();
             while let Ok((outside, _)) = socket.accept().await {
                 counter.fetch_add(1, Ordering::SeqCst);
                 count.send_modify(|open| *open += 1);
-                let (count, freeze, bytes, mut cut) = (count.clone(), freeze.clone(), bytes.clone(), cut.subscribe());
+                let (count, shared, mut cut) = (count.clone(), shared.clone(), cut.subscribe());
                 passing.spawn(async move {
                     tokio::select! {
-                        () = pass(outside, inside, freeze, bytes) => {}
+                        () = pass(outside, inside, &shared) => {}
                         _ = cut.changed() => {}
                     }
                     count.send_modify(|open| *open -= 1);
                 });
             }
         });
-        Self { address, accepted, carried, open, frozen, cuts, task: task.abort_handle() }
+        Self { address, accepted, carried, open, cuts, task: task.abort_handle() }
     }
 
     /// Connections accepted so far.
@@ -381,7 +389,7 @@ impl Door {
 
     /// Bytes passed on so far, both ways together.
     pub fn carried(&self) -> usize {
-        self.carried.load(Ordering::SeqCst)
+        self.carried.bytes.load(Ordering::SeqCst)
     }
 
     /// Connections open at this moment.
@@ -405,12 +413,18 @@ impl Door {
 
     /// From now on nothing passes, not even the end of a connection.
     pub fn freeze(&self) {
-        self.frozen.send_replace(true);
+        self.carried.frozen.send_replace(true);
+    }
+
+    /// As [`Door::freeze`], once so many pieces passed, both ways together. A piece is what one read gave; of a dial the
+    /// second completes TLS for who dialled.
+    pub fn freeze_after(&self, pieces: usize) {
+        self.carried.left.store(pieces, Ordering::SeqCst);
     }
 
     /// Lets everything pass that was held up.
     pub fn thaw(&self) {
-        self.frozen.send_replace(false);
+        self.carried.frozen.send_replace(false);
     }
 }
 
@@ -420,12 +434,7 @@ impl Drop for Door {
     }
 }
 
-async fn pass(
-    outside: TcpStream,
-    inside: Option<SocketAddr>,
-    frozen: watch::Receiver<bool>,
-    carried: Arc<AtomicUsize>,
-) {
+async fn pass(outside: TcpStream, inside: Option<SocketAddr>, carried: &Carried) {
     let (mut from_outside, to_outside) = outside.into_split();
     let Some(inside) = inside else {
         let _ = tokio::io::copy(&mut from_outside, &mut tokio::io::sink()).await;
@@ -433,16 +442,11 @@ async fn pass(
     };
     let Ok(inside) = TcpStream::connect(inside).await else { return };
     let (from_inside, to_inside) = inside.into_split();
-    let there = carry(from_outside, to_inside, frozen.clone(), &carried);
-    tokio::join!(there, carry(from_inside, to_outside, frozen, &carried));
+    tokio::join!(carry(from_outside, to_inside, carried), carry(from_inside, to_outside, carried));
 }
 
-async fn carry(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut frozen: watch::Receiver<bool>,
-    carried: &AtomicUsize,
-) {
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, carried: &Carried) {
+    let mut frozen = carried.frozen.subscribe();
     let mut bytes = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut bytes).await.unwrap_or(0);
@@ -450,7 +454,10 @@ async fn carry(
         {
             return;
         }
-        carried.fetch_add(read, Ordering::SeqCst);
+        carried.bytes.fetch_add(read, Ordering::SeqCst);
+        if carried.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            carried.frozen.send_replace(true);
+        }
     }
 }
 

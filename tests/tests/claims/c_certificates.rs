@@ -186,10 +186,15 @@ async fn c8_what_cannot_be_used_does_not_take_the_place_of_what_can() {
 async fn c8_a_node_with_a_certificate_that_cannot_be_used_does_not_start_and_names_the_file() {
     let (authority, files) = (authority(), Files::new());
     let refused = async |path: &Path, says: &str| {
-        let built = dialer(DB).listen(Listen::at(loopback()).tls(files.server())).start().await;
-        let Err(StartError::Tls { cause, .. }) = built else { panic!("it started") };
-        assert!(cause.to_string().starts_with(&path.display().to_string()), "{cause}");
-        assert!(cause.to_string().contains(says), "{cause}");
+        let profile = ProfileFiles { identity: Some(files.server().identity), ..ProfileFiles::default() };
+        for node in [
+            dialer(DB).listen(Listen::at(loopback()).tls(files.server())),
+            dialer(DB).tls_profile(profile_id("own"), profile),
+        ] {
+            let Err(StartError::Tls { cause, .. }) = node.start().await else { panic!("it started") };
+            assert!(cause.to_string().starts_with(&path.display().to_string()), "{cause}");
+            assert!(cause.to_string().contains(says), "{cause}");
+        }
     };
     refused(&files.at("db.pem"), "cannot be read").await;
     files.show(&issued(&authority, DB, 40));

@@ -199,9 +199,9 @@ async fn d_a_route_that_is_drained_gives_its_connections_to_the_next_and_loses_n
 #[tokio::test(flavor = "multi_thread")]
 async fn d_routes_of_one_weight_race_when_told_to_and_the_loser_leaves_no_link_and_no_failure() {
     let (db, hole) = (start(listener(DB)).await, BlackHole::new().await);
-    // It gets as far as its proof, and then nothing more passes.
+    // It gets through TLS, and then nothing more passes.
     let slow = Door::to(address(&db)).await;
-    slow.freeze();
+    slow.freeze_after(2);
     let pause = Duration::from_millis(50);
     let policy = trunkline::Policy { equal_weights: Some(pause), ..trunkline::Policy::default() };
     let app = dialer("app@127.0.0.1")
