@@ -27,7 +27,9 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
 
     // Nobody is asked where else it might be when it does not answer there.
     db.shut_down(std::time::Duration::from_secs(1)).await;
-    app.connection(&"db@lab".parse()?).map(|connection| connection.disconnect());
+    if let Some(connection) = app.connection(&"db@lab".parse()?) {
+        connection.disconnect();
+    }
     match app.connect("db@lab").await {
         Err(ConnectError::NoRoute(no_route)) => println!("{no_route}"),
         other => return Err(format!("it should have failed: {other:?}").into()),
