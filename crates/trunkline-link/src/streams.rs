@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
-use trunkline_route::NodeName;
+use trunkline_route::{AtomMapping, NodeName};
 
 use crate::frame::ProtocolError;
 use crate::link::{Down, Shared, clock_us};
@@ -440,6 +440,11 @@ impl Incoming {
     /// Who wants it.
     pub fn peer(&self) -> &NodeName {
         &self.link().info.peer
+    }
+
+    /// What names are called on its link.
+    pub fn mapping(&self) -> Option<&Arc<AtomMapping>> {
+        self.link().info.mapping.as_ref()
     }
 
     /// What kind it is.

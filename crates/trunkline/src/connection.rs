@@ -103,7 +103,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn link(&self) -> Arc<Link> {
+    pub(crate) fn link(&self) -> Arc<Link> {
         self.slot.current.load_full()
     }
 

@@ -24,7 +24,6 @@ use trunkline_route::{
     Cookie, Defaults, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, TlsMode, TlsProfileId,
 };
 
-use crate::ConnectError;
 use crate::certificates::{Certificates, Expiring, Reloaded};
 use crate::connection::Live;
 use crate::events::Event;
@@ -32,6 +31,8 @@ use crate::inbound::Keys;
 use crate::kept::Kept;
 use crate::ports::NodePorts;
 use crate::processes::Processes;
+use crate::services::Services;
+use crate::{ConnectError, Connection};
 
 /// What a connect may take beyond its budget to settle whose dial stands.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -71,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) discovery: Vec<ResolverId>,
     pub(crate) routes: RouteTable,
     pub(crate) kept: Kept,
+    pub(crate) services: Services,
     pub(crate) processes: Arc<Processes>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) defaults: Defaults,
@@ -330,6 +332,25 @@ impl Inner {
 }
 
 impl Inner {
+    /// A connection for somebody who asked for it.
+    pub(crate) async fn connect_by(
+        self: &Arc<Self>,
+        name: NodeName,
+        demand: Demand,
+    ) -> Result<Connection, ConnectError> {
+        self.kept.forgive(&name);
+        let live = self.connect(name, demand).await?;
+        Ok(Connection { slot: live.slot() })
+    }
+
+    /// The connection for somebody who only uses it: one that is to stay down is not dialled for that.
+    pub(crate) async fn in_use(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Connection, ConnectError> {
+        if self.registry.get(&name).is_none() && self.kept.has_lapsed(&name) {
+            return Err(ConnectError::Lapsed(name));
+        }
+        self.connect_by(name, demand).await
+    }
+
     pub(crate) async fn connect(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Live, ConnectError> {
         if name == self.name {
             return Err(ConnectError::Myself(name));

@@ -47,6 +47,7 @@ mod kept;
 mod node;
 mod ports;
 mod processes;
+mod services;
 
 pub use builder::{Listen, NodeBuilder};
 pub use certificates::{
@@ -59,12 +60,18 @@ pub use important::{ImportantError, WhyUnknown};
 pub use node::{Drained, Explanation, IntoName, Node, NodeStatus, ShutDownReport};
 pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, TieError};
 
+pub use services::{
+    Forward, ForwardError, ForwardPlace, PlaceError, ServiceError, ServiceStatus, SocketPlace, StreamError, Streams,
+    TrafficStats,
+};
+
 pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit};
 pub use trunkline_link::{
-    CONNECTION_TARGET, CallError as LinkCallError, DialTimes, Down, Identity, KeepAlive, LinkInfo, LinkStats, Mailbox,
-    Message, NativeLimits, RegisterError, Replier, Role, SendError as LinkSendError, Sent, ServerProfile, TlsError,
-    TlsProfile, gate::GateLimits, important::Outcome, random_16,
+    ByteStream, CONNECTION_TARGET, CallError as LinkCallError, DialTimes, Down, Identity, Incoming, KeepAlive,
+    LinkInfo, LinkStats, Mailbox, Message, NativeLimits, OpenError, RegisterError, Replier, Role,
+    SendError as LinkSendError, Sent, ServerProfile, StreamCode, StreamKind, TlsError, TlsProfile, gate::GateLimits,
+    important::Outcome, random_16,
 };
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use trunkline_link::{Issued, LabAuthority};

@@ -28,6 +28,7 @@ use crate::inbound::{Keys, credentials, decide, registrar_credentials};
 use crate::inner::{Demand, Inner, now};
 use crate::kept::Kept;
 use crate::processes::{self, Processes};
+use crate::services::{self, Services};
 use crate::{CallError, ConnectError, Connection, PING_SERVICE, SendError, StartError};
 
 /// The id of the embedded registrar in routes.
@@ -228,6 +229,7 @@ impl Node {
             discovery,
             routes,
             kept: Kept::default(),
+            services: Services::default(),
             processes: Processes::new(builder.name.clone(), &native),
             keys,
             defaults: Defaults {
@@ -252,6 +254,7 @@ impl Node {
             is_dropped: AtomicBool::new(false),
             own_addresses: sockets.iter().map(|(_, address)| *address).collect(),
         });
+        services::receive(&inner, &inner.directory);
         let (mut listeners, mut listening, mut endpoints) = (JoinSet::new(), Vec::new(), Vec::new());
         for (listen, (socket, address)) in builder.listen.iter().zip(sockets) {
             listening.push(address);
@@ -434,17 +437,12 @@ impl Node {
     }
 
     async fn connect_by(&self, name: NodeName, demand: Demand) -> Result<Connection, ConnectError> {
-        self.inner().kept.forgive(&name);
-        let live = self.inner().connect(name, demand).await?;
-        Ok(Connection { slot: live.slot() })
+        self.inner().connect_by(name, demand).await
     }
 
     /// The connection that `send` and `call` use: one that is to stay down is not dialled for them.
     pub(crate) async fn in_use(&self, name: NodeName) -> Result<Connection, ConnectError> {
-        if self.inner().registry.get(&name).is_none() && self.inner().kept.has_lapsed(&name) {
-            return Err(ConnectError::Lapsed(name));
-        }
-        self.connect_by(name, Demand::default()).await
+        self.inner().in_use(name, Demand::default()).await
     }
 
     /// The live connection to a name, whoever dialled it.

@@ -20,5 +20,6 @@ mod f_registrar;
 mod g_cookies;
 mod one_link;
 mod p_close;
+mod services;
 mod strangers;
 mod trust;

@@ -1,0 +1,257 @@
+//! Streams of bytes: services a node has for its peers, and ways to those of others.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use trunkline_link::{ByteStream, Directory, Incoming, OpenError, StreamCode, StreamKind};
+use trunkline_matcher::AccessPattern;
+use trunkline_route::NodeName;
+
+use crate::inner::{Demand, Inner};
+use crate::{ConnectError, Connection, IntoName, Node};
+
+mod forward;
+mod splice;
+
+pub use forward::{Forward, ForwardError, ForwardPlace};
+pub use splice::{PlaceError, SocketPlace, TrafficStats};
+
+use splice::{Traffic, splice};
+
+/// How long a connection to what serves may take, if the peer waits so long.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Streams of a [`Streams`] that may wait to be taken.
+const WAITING: usize = 256;
+
+/// Why a service is not offered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// Not 1 to 255 bytes.
+    #[error("a service name has 1 to 255 bytes, this one has {len}")]
+    BadName {
+        /// How many bytes it has.
+        len: usize,
+    },
+    /// There is one of that name.
+    #[error("a stream service named {0:?} is offered already; withdraw it first, or choose another name")]
+    Taken(String),
+}
+
+/// Why there is no stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It was refused, or not answered in time.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// What becomes of the streams of a service.
+enum Target {
+    Place(SocketPlace),
+    Program(mpsc::Sender<Incoming>),
+}
+
+struct Service {
+    allow: Vec<AccessPattern>,
+    target: Target,
+    traffic: Traffic,
+}
+
+/// The stream services of a node.
+#[derive(Default)]
+pub(crate) struct Services(RwLock<BTreeMap<String, Arc<Service>>>);
+
+impl Services {
+    fn offer(&self, name: &str, service: Service) -> Result<(), ServiceError> {
+        if name.is_empty() || name.len() > 255 {
+            return Err(ServiceError::BadName { len: name.len() });
+        }
+        match self.0.write().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()) {
+            Entry::Vacant(free) => drop(free.insert(Arc::new(service))),
+            Entry::Occupied(_) => return Err(ServiceError::Taken(name.to_owned())),
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Option<Arc<Service>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+}
+
+/// A stream service, as a node says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its streams go; `None` to this program.
+    pub place: Option<SocketPlace>,
+    /// Numbers.
+    pub traffic: TrafficStats,
+}
+
+/// The streams that peers open to a service of this program. Dropped, it takes no more.
+#[derive(Debug)]
+pub struct Streams(mpsc::Receiver<Incoming>);
+
+impl Streams {
+    /// The next one: accept it, or say why not. `None` when the service was withdrawn.
+    pub async fn next(&mut self) -> Option<Incoming> {
+        self.0.recv().await
+    }
+}
+
+/// Sees to the streams that peers want of a node.
+pub(crate) fn receive(node: &Arc<Inner>, directory: &Directory) {
+    // The links must not keep the node alive.
+    let node: Weak<Inner> = Arc::downgrade(node);
+    directory.accept_streams(Some(Arc::new(move |incoming| {
+        if let Some(node) = node.upgrade() {
+            dispatch(&node, incoming);
+        }
+    })));
+}
+
+fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
+    if incoming.kind() != StreamKind::Service {
+        return incoming.refuse(StreamCode::NoService, "streams of this kind lead nowhere here");
+    }
+    let name = std::str::from_utf8(incoming.data()).unwrap_or_default();
+    let name = incoming.mapping().and_then(|mapping| mapping.from_peer(name)).map_or(name, |here| here).to_owned();
+    let Some(service) = node.services.get(&name) else {
+        let text = format!("there is no stream service {name:?}; `services:` or Node::serve makes one");
+        return incoming.refuse(StreamCode::NoService, &text);
+    };
+    if !service.allow.iter().any(|pattern| pattern.is_match(incoming.peer().as_str())) {
+        tracing::warn!(peer = %incoming.peer(), service = name, "a stream was refused: the service does not allow this node");
+        service.traffic.refuses();
+        return incoming.refuse(StreamCode::NotAllowed, "the service does not allow this node");
+    }
+    match &service.target {
+        Target::Place(_) => node.spawn(serve(service, name, incoming)),
+        Target::Program(streams) => {
+            if let Err(error) = streams.try_send(incoming) {
+                service.traffic.refuses();
+                match error {
+                    mpsc::error::TrySendError::Full(incoming) => {
+                        incoming.refuse(StreamCode::Overloaded, "too many streams wait to be taken");
+                    }
+                    mpsc::error::TrySendError::Closed(incoming) => {
+                        incoming.refuse(StreamCode::NoService, "the program takes no more streams");
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn serve(service: Arc<Service>, name: String, incoming: Incoming) {
+    let Target::Place(place) = &service.target else { return };
+    let within = CONNECT.min(incoming.deadline());
+    let refused = match tokio::time::timeout(within, place.connect()).await {
+        Ok(Ok(socket)) => return splice(socket, incoming.accept(), &service.traffic).await,
+        Ok(Err(error)) => (StreamCode::Unreachable, error.to_string()),
+        Err(_) => (StreamCode::TimedOut, format!("no connection within {within:?}")),
+    };
+    let (code, why) = refused;
+    service.traffic.refuses();
+    tracing::warn!(peer = %incoming.peer(), service = name, %place, why, "what serves a stream cannot be reached");
+    // Where it is, is nobody else's business.
+    incoming.refuse(code, &why);
+}
+
+impl Node {
+    /// Serves streams of this name: each is connected to the place. `allow` must match the whole name of the peer;
+    /// nobody is allowed by an empty list.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing changed.
+    pub fn serve(&self, service: &str, place: SocketPlace, allow: Vec<AccessPattern>) -> Result<(), ServiceError> {
+        let target = Target::Place(place);
+        self.inner().services.offer(service, Service { allow, target, traffic: Traffic::default() })
+    }
+
+    /// Serves streams of this name by this program.
+    ///
+    /// # Errors
+    /// As [`Node::serve`].
+    pub fn accept(&self, service: &str, allow: Vec<AccessPattern>) -> Result<Streams, ServiceError> {
+        let (sender, streams) = mpsc::channel(WAITING);
+        let target = Target::Program(sender);
+        self.inner().services.offer(service, Service { allow, target, traffic: Traffic::default() })?;
+        Ok(Streams(streams))
+    }
+
+    /// Offers a stream service no more; streams that are open stay. Says whether there was one.
+    pub fn withdraw(&self, service: &str) -> bool {
+        self.inner().services.0.write().unwrap_or_else(PoisonError::into_inner).remove(service).is_some()
+    }
+
+    /// The stream services, by name.
+    pub fn services(&self) -> Vec<ServiceStatus> {
+        let services = self.inner().services.0.read().unwrap_or_else(PoisonError::into_inner);
+        let status = |(name, service): (&String, &Arc<Service>)| ServiceStatus {
+            name: name.clone(),
+            place: match &service.target {
+                Target::Place(place) => Some(place.clone()),
+                Target::Program(_) => None,
+            },
+            traffic: service.traffic.stats(),
+        };
+        services.iter().map(status).collect()
+    }
+
+    /// Connects if need be and opens a stream to a service of the peer, within the `deadline` (connecting included).
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub async fn open(
+        &self,
+        name: impl IntoName,
+        service: &str,
+        deadline: Duration,
+    ) -> Result<ByteStream, StreamError> {
+        let name = name.into_name().map_err(ConnectError::from)?;
+        self.inner().open(name, service, deadline).await
+    }
+}
+
+impl Inner {
+    async fn open(
+        self: &Arc<Self>,
+        name: NodeName,
+        service: &str,
+        deadline: Duration,
+    ) -> Result<ByteStream, StreamError> {
+        let until = tokio::time::Instant::from_std(crate::inner::now()) + deadline;
+        loop {
+            let demand = Demand { within: Some(deadline), ..Demand::default() };
+            let connection = self.in_use(name.clone(), demand).await?;
+            let left = until.saturating_duration_since(tokio::time::Instant::from_std(crate::inner::now()));
+            match connection.open(service, left).await {
+                // It gave way, or went down under our hands, and opened nothing.
+                Err(OpenError::Draining | OpenError::Down(_)) if !left.is_zero() => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Opens a stream to a service of the peer.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(&self, service: &str, deadline: Duration) -> Result<ByteStream, OpenError> {
+        let link = self.link();
+        let there = link.info().mapping.as_ref().and_then(|mapping| mapping.to_peer(service)).cloned();
+        link.open(StreamKind::Service, there.as_deref().unwrap_or(service).as_bytes(), deadline).await
+    }
+}

@@ -1,0 +1,166 @@
+//! Local sockets that lead to services of other nodes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::{JoinHandle, JoinSet};
+use trunkline_route::NodeName;
+
+use super::splice::{Door, PlaceError, Socket, Traffic, TrafficStats, splice};
+use crate::inner::Inner;
+use crate::{IntoName, NameError, Node};
+
+/// How long a connection waits for its stream.
+const OPEN: Duration = Duration::from_secs(15);
+/// After a failure to accept, which mostly is for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a forwarder listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ForwardPlace {
+    /// An address; port 0 is any free one.
+    Tcp(SocketAddr),
+    /// A socket in the file system, which must not be there yet.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for ForwardPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl std::str::FromStr for ForwardPlace {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        match text.strip_prefix("unix:") {
+            Some(path) if !path.is_empty() => Ok(Self::Unix(path.into())),
+            _ => text.parse().map(Self::Tcp).map_err(|_| PlaceError::new(text)),
+        }
+    }
+}
+
+/// Why nothing is forwarded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// The text is no node name.
+    #[error(transparent)]
+    BadName(#[from] NameError),
+    /// The local socket cannot be had.
+    #[error("cannot listen at {place}: {cause}")]
+    Listen {
+        /// Where.
+        place: ForwardPlace,
+        /// Why.
+        cause: std::io::Error,
+    },
+}
+
+/// A local socket that leads to a service of another node. Dropped, it is closed, and the connections over it end.
+#[derive(Debug)]
+pub struct Forward {
+    place: ForwardPlace,
+    peer: NodeName,
+    service: Arc<str>,
+    traffic: Arc<Traffic>,
+    task: JoinHandle<()>,
+}
+
+impl Forward {
+    /// Where it listens.
+    pub fn place(&self) -> &ForwardPlace {
+        &self.place
+    }
+
+    /// Whose service it leads to.
+    pub fn peer(&self) -> &NodeName {
+        &self.peer
+    }
+
+    /// Which service it leads to.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// Numbers.
+    pub fn traffic(&self) -> TrafficStats {
+        self.traffic.stats()
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Node {
+    /// Listens at a place of this machine and leads each connection to a service of the peer: a stream each, over the one
+    /// connection to it, which is made when the first one comes. A connection whose stream is refused is reset.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub async fn forward(
+        &self,
+        place: ForwardPlace,
+        peer: impl IntoName,
+        service: &str,
+    ) -> Result<Forward, ForwardError> {
+        let peer = peer.into_name()?;
+        let listen = |cause| ForwardError::Listen { place: place.clone(), cause };
+        let (door, bound) = match &place {
+            ForwardPlace::Tcp(address) => {
+                let listener = TcpListener::bind(address).await.map_err(listen)?;
+                let bound = listener.local_addr().map_err(listen)?;
+                (Door::Tcp(listener), ForwardPlace::Tcp(bound))
+            }
+            ForwardPlace::Unix(path) => {
+                (Door::Unix(UnixListener::bind(path).map_err(listen)?, path.clone()), place.clone())
+            }
+        };
+        let (service, traffic): (Arc<str>, _) = (service.into(), Arc::new(Traffic::default()));
+        let node = Arc::downgrade(self.inner());
+        let task = tokio::spawn(accept(node, door, peer.clone(), service.clone(), traffic.clone()));
+        Ok(Forward { place: bound, peer, service, traffic, task })
+    }
+}
+
+async fn accept(node: Weak<Inner>, door: Door, peer: NodeName, service: Arc<str>, traffic: Arc<Traffic>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = door.accept().await;
+        while connections.try_join_next().is_some() {}
+        let Some(node) = node.upgrade() else { return };
+        match accepted {
+            Ok(socket) => {
+                connections.spawn(lead(node, socket, peer.clone(), service.clone(), traffic.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection to be forwarded was not accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn lead(node: Arc<Inner>, socket: Socket, peer: NodeName, service: Arc<str>, traffic: Arc<Traffic>) {
+    let stream = node.open(peer.clone(), &service, OPEN).await;
+    // The bytes do not keep the node alive.
+    drop(node);
+    match stream {
+        Ok(stream) => splice(socket, stream, &traffic).await,
+        Err(error) => {
+            traffic.refuses();
+            tracing::warn!(%peer, service = &*service, %error, "a connection could not be forwarded");
+            socket.abort();
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The bytes of a socket and a stream, passed on both ways.
+
+use std::cell::RefCell;
+use std::io;
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use trunkline_link::{ByteStream, StreamCode};
+use trunkline_route::Address;
+
+use crate::inner::now;
+
+/// What is read from a socket at a time. It is shared by all connections of a thread, so that an idle one holds none.
+const READ: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A place on this machine or in its network where bytes come from or go to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SocketPlace {
+    /// A host and a port.
+    Tcp(Address),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for SocketPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A text that is no place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither HOST:PORT nor unix:PATH")]
+pub struct PlaceError(String);
+
+impl PlaceError {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.chars().take(120).collect())
+    }
+}
+
+impl std::str::FromStr for SocketPlace {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err(PlaceError::new(text)),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| PlaceError::new(text)),
+        }
+    }
+}
+
+impl SocketPlace {
+    /// Connects to it.
+    pub(super) async fn connect(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(address) => {
+                let tcp = TcpStream::connect((address.host.as_str(), address.port.get())).await?;
+                let _ = tcp.set_nodelay(true);
+                Ok(Socket::Tcp(tcp))
+            }
+            Self::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
+        }
+    }
+}
+
+/// A listening socket. A socket in the file system is removed with it.
+pub(super) enum Door {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Door {
+    pub(super) async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => {
+                let (tcp, _) = listener.accept().await?;
+                let _ = tcp.set_nodelay(true);
+                Ok(Socket::Tcp(tcp))
+            }
+            Self::Unix(listener, _) => Ok(Socket::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A connected socket.
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Closes it so that the other end sees more than an end of data.
+    pub(super) fn abort(self) {
+        if let Self::Tcp(tcp) = self {
+            let _ = tcp.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => pin!(tcp).poll_read(cx, buf),
+            Self::Unix(unix) => pin!(unix).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => pin!(tcp).poll_write(cx, buf),
+            Self::Unix(unix) => pin!(unix).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => pin!(tcp).poll_shutdown(cx),
+            Self::Unix(unix) => pin!(unix).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Numbers of the streams of one service or forwarder.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    open: AtomicU64,
+    all: AtomicU64,
+    refused: AtomicU64,
+    /// Bytes from the link, and to it.
+    received: AtomicU64,
+    sent: AtomicU64,
+    /// When bytes moved last, in microseconds since the node's clock began; 0: never.
+    moved: AtomicU64,
+}
+
+/// Numbers of the streams of a service or a forwarder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TrafficStats {
+    /// Open now.
+    pub open: u64,
+    /// Opened since there are numbers, the open ones included.
+    pub all: u64,
+    /// Refused, or not to be had.
+    pub refused: u64,
+    /// Bytes that came from peers.
+    pub received: u64,
+    /// Bytes that went to peers.
+    pub sent: u64,
+    /// For how long no bytes moved; `None` before the first.
+    pub idle: Option<Duration>,
+}
+
+fn clock() -> u64 {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    let start = *START.get_or_init(now);
+    now().saturating_duration_since(start).as_micros() as u64 + 1
+}
+
+impl Traffic {
+    pub(super) fn stats(&self) -> TrafficStats {
+        let get = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let moved = get(&self.moved);
+        TrafficStats {
+            open: get(&self.open),
+            all: get(&self.all),
+            refused: get(&self.refused),
+            received: get(&self.received),
+            sent: get(&self.sent),
+            idle: (moved > 0).then(|| Duration::from_micros(clock().saturating_sub(moved))),
+        }
+    }
+
+    /// A stream was refused, or not to be had.
+    pub(super) fn refuses(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn moves(&self, direction: &AtomicU64, bytes: usize) {
+        direction.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.moved.store(clock(), Ordering::Relaxed);
+    }
+}
+
+/// Counts a stream for as long as it is open.
+struct Open<'a>(&'a Traffic);
+
+impl<'a> Open<'a> {
+    fn new(traffic: &'a Traffic) -> Self {
+        traffic.open.fetch_add(1, Ordering::Relaxed);
+        traffic.all.fetch_add(1, Ordering::Relaxed);
+        Self(traffic)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+enum Failed {
+    Socket,
+    Stream,
+}
+
+/// Passes bytes on until both directions ended, each by itself, or one of the two broke off, which the other learns.
+pub(super) async fn splice(mut socket: Socket, mut stream: ByteStream, traffic: &Traffic) {
+    let _open = Open::new(traffic);
+    let (mut there, mut back) = (There::default(), Back::default());
+    let ended = std::future::poll_fn(|cx| {
+        let one = there.poll(cx, &mut socket, &mut stream, traffic)?;
+        let other = back.poll(cx, &mut socket, &mut stream, traffic)?;
+        if one.is_ready() && other.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    });
+    match ended.await {
+        Ok(()) => {}
+        Err(Failed::Socket) => stream.reset(StreamCode::Broken),
+        Err(Failed::Stream) => socket.abort(),
+    }
+}
+
+/// From the socket into the stream.
+#[derive(Default)]
+struct There {
+    /// What was read and not taken yet.
+    rest: Bytes,
+    ended: bool,
+    done: bool,
+}
+
+impl There {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket,
+        stream: &mut ByteStream,
+        traffic: &Traffic,
+    ) -> Poll<Result<(), Failed>> {
+        while !self.done {
+            if !self.rest.is_empty() {
+                let taken = ready!(Pin::new(&mut *stream).poll_write(cx, &self.rest)).map_err(|_| Failed::Stream)?;
+                traffic.moves(&traffic.sent, taken);
+                self.rest.advance(taken);
+                continue;
+            }
+            if self.ended {
+                ready!(Pin::new(&mut *stream).poll_shutdown(cx)).map_err(|_| Failed::Stream)?;
+                self.done = true;
+                continue;
+            }
+            self.rest = Bytes::new();
+            ready!(SCRATCH.with_borrow_mut(|scratch| self.read(cx, scratch, socket, stream, traffic)))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once and writes what the stream takes at once; only the rest is kept.
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Vec<u8>,
+        socket: &mut Socket,
+        stream: &mut ByteStream,
+        traffic: &Traffic,
+    ) -> Poll<Result<(), Failed>> {
+        scratch.resize(READ, 0);
+        let mut read = ReadBuf::new(scratch);
+        ready!(Pin::new(socket).poll_read(cx, &mut read)).map_err(|_| Failed::Socket)?;
+        let mut bytes = read.filled();
+        self.ended = bytes.is_empty();
+        while !bytes.is_empty() {
+            match Pin::new(&mut *stream).poll_write(cx, bytes) {
+                Poll::Ready(Ok(taken)) => {
+                    traffic.moves(&traffic.sent, taken);
+                    bytes = &bytes[taken..];
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Failed::Stream)),
+                Poll::Pending => {
+                    self.rest = Bytes::copy_from_slice(bytes);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// From the stream into the socket.
+#[derive(Default)]
+struct Back {
+    chunk: Bytes,
+    ended: bool,
+    done: bool,
+}
+
+impl Back {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket,
+        stream: &mut ByteStream,
+        traffic: &Traffic,
+    ) -> Poll<Result<(), Failed>> {
+        while !self.done {
+            if !self.chunk.is_empty() {
+                let taken = ready!(Pin::new(&mut *socket).poll_write(cx, &self.chunk)).map_err(|_| Failed::Socket)?;
+                traffic.moves(&traffic.received, taken);
+                self.chunk.advance(taken);
+            } else if self.ended {
+                ready!(Pin::new(&mut *socket).poll_shutdown(cx)).map_err(|_| Failed::Socket)?;
+                self.done = true;
+            } else {
+                match ready!(stream.poll_chunk(cx, READ)).map_err(|_| Failed::Stream)? {
+                    Some(chunk) => self.chunk = chunk,
+                    None => (self.chunk, self.ended) = (Bytes::new(), true),
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_read_as_they_are_written() {
+        for text in ["127.0.0.1:5432", "db.example.com:1", "unix:/run/db.sock", "[::1]:80"] {
+            assert_eq!(text.parse::<SocketPlace>().unwrap().to_string(), text);
+        }
+        for bad in ["", "5432", "unix:", "host:0", "host:70000", "a b:1"] {
+            let error = bad.parse::<SocketPlace>().unwrap_err().to_string();
+            assert!(error.contains("neither HOST:PORT nor unix:PATH"), "{error}");
+        }
+    }
+}
