@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trunkline::{
-    AtomMapping, Candidate, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview, Record, Role,
-    RouteValue, Source,
+    AtomMapping, Candidate, Forward, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview, Record,
+    Role, RouteValue, Source, TrafficStats,
 };
 use trunkline_config::{FlagsEntry, RouteEntry};
 use trunkline_matcher::{PatternClass, Stats};
@@ -28,6 +28,12 @@ pub struct Status {
     pub spawn: Vec<String>,
     /// Its applications.
     pub applications: Vec<RunningApplication>,
+    /// The services that peers may open streams to.
+    #[serde(default)]
+    pub stream_services: Vec<StreamService>,
+    /// The sockets of this machine that lead to services of other nodes.
+    #[serde(default)]
+    pub forwards: Vec<Forwarding>,
     /// Live connections.
     pub connections: usize,
     /// Static routes.
@@ -40,6 +46,87 @@ pub struct Status {
     pub registrar_queries: u64,
     /// The patterns of the static routes.
     pub patterns: Patterns,
+}
+
+/// Numbers of the streams of a service or a forwarder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamNumbers {
+    /// Open now.
+    pub open: u64,
+    /// Opened so far, the open ones included.
+    pub all: u64,
+    /// Refused, or not to be had.
+    pub refused: u64,
+    /// Bytes that came from peers.
+    pub received: u64,
+    /// Bytes that went to peers.
+    pub sent: u64,
+    /// For how long no bytes moved, in milliseconds; absent before the first.
+    pub idle_ms: Option<u64>,
+}
+
+impl From<TrafficStats> for StreamNumbers {
+    fn from(stats: TrafficStats) -> Self {
+        let TrafficStats { open, all, refused, received, sent, idle } = stats;
+        Self { open, all, refused, received, sent, idle_ms: idle.map(|idle| idle.as_millis() as u64) }
+    }
+}
+
+/// A service that peers may open streams to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamService {
+    /// Its name.
+    pub name: String,
+    /// Where its streams go; absent when a program takes them.
+    pub place: Option<String>,
+    /// Numbers.
+    #[serde(flatten)]
+    pub numbers: StreamNumbers,
+}
+
+/// `POST /v1/forwards`: a socket of the node's machine that leads to a service of another node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardRequest {
+    /// `IP:PORT` (port 0: any free one) or `unix:PATH`.
+    pub listen: String,
+    /// Whose service.
+    pub name: String,
+    /// Which service.
+    pub service: String,
+}
+
+/// `POST /v1/forwards/remove`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndForward {
+    /// Where it listens.
+    pub listen: String,
+}
+
+/// A socket of the node's machine that leads to a service of another node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forwarding {
+    /// Where it listens.
+    pub listen: String,
+    /// Whose service.
+    pub name: String,
+    /// Which service.
+    pub service: String,
+    /// Numbers.
+    #[serde(flatten)]
+    pub numbers: StreamNumbers,
+}
+
+impl From<&Forward> for Forwarding {
+    fn from(forward: &Forward) -> Self {
+        Self {
+            listen: forward.place().to_string(),
+            name: forward.peer().to_string(),
+            service: forward.service().to_owned(),
+            numbers: forward.traffic().into(),
+        }
+    }
 }
 
 /// What is in the table of static routes.
@@ -84,6 +171,8 @@ impl From<NodeStatus> for Status {
                     processes: pids.iter().map(ToString::to_string).collect(),
                 })
                 .collect(),
+            stream_services: Vec::new(),
+            forwards: Vec::new(),
             connections: status.connections,
             routes: status.routes,
             registered: status.registered,

@@ -1,19 +1,21 @@
 //! The operations themselves, without HTTP: the server calls them for others, the command line on a node of its own.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use trunkline::{
-    AddError, ApplicationError, CallError, ConnectError, Exit, ImportantError, LinkCallError, LinkSendError, Node,
-    NodeName, Reloaded, RemoveError, RouteEdit, SendError, SpawnError, Term,
+    AddError, ApplicationError, CallError, ConnectError, Exit, Forward, ImportantError, LinkCallError, LinkSendError,
+    LocalPlace, Node, NodeName, Reloaded, RemoveError, RouteEdit, SendError, ServiceStatus, SpawnError, Term,
 };
 use trunkline_config::{Config, EditError, Layers, RouteConfig, RouteContext, RouteEntry, edit};
 use trunkline_matcher::{RoutePattern, quoted};
 
 use crate::api::{
-    AddRoute, ApplicationRequest, Body, CallReply, Changed, DrainRoute, Explanation, Failure, MessageRequest, Peer,
-    PingRequest, Pong, RemoveRoute, Route, SpawnRequest, Spawned, Status,
+    AddRoute, ApplicationRequest, Body, CallReply, Changed, DrainRoute, EndForward, Explanation, Failure,
+    ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, RemoveRoute, Route, SpawnRequest, Spawned,
+    Status, StreamService,
 };
 
 /// Whose move a failure is; becomes the HTTP status.
@@ -102,6 +104,8 @@ pub struct Operations {
     from_file: Mutex<Vec<String>>,
     base_dir: PathBuf,
     started: Config,
+    /// By where they listen.
+    forwards: Mutex<BTreeMap<LocalPlace, Forward>>,
 }
 
 /// The longest a request may wait: a day.
@@ -161,7 +165,8 @@ impl Operations {
     pub fn new(node: Node, config: &Config, source: Option<Source>) -> Self {
         let from_file = config.routes.iter().map(|route| route.pattern.as_str().to_owned()).collect();
         let base_dir = source.as_ref().and_then(|s| s.path.parent()).map(PathBuf::from).unwrap_or_default();
-        Self { node, source, from_file: Mutex::new(from_file), base_dir, started: config.clone() }
+        let started = config.clone();
+        Self { node, source, from_file: Mutex::new(from_file), base_dir, started, forwards: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<String>> {
@@ -181,7 +186,14 @@ impl Operations {
     /// What the node says of itself.
     pub fn status(&self) -> Status {
         let patterns = (&self.node.routes().stats()).into();
-        Status { patterns, ..self.node.status().into() }
+        let service = |service: ServiceStatus| StreamService {
+            name: service.name,
+            place: service.place.map(|place| place.to_string()),
+            numbers: service.traffic.into(),
+        };
+        let stream_services = self.node.services().into_iter().map(service).collect();
+        let forwards = self.forwards().values().map(Forwarding::from).collect();
+        Status { patterns, stream_services, forwards, ..self.node.status().into() }
     }
 
     /// Its live connections.
@@ -499,6 +511,39 @@ impl Operations {
         Ok(Changed::new(format!("{name} is being stopped")))
     }
 
+    fn forwards(&self) -> MutexGuard<'_, BTreeMap<LocalPlace, Forward>> {
+        self.forwards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Listens at a place of this machine and leads its connections to a service of a node. Connects to nobody yet.
+    ///
+    /// # Errors
+    /// [`OpError`]; nothing changed.
+    pub async fn forward(&self, request: &ForwardRequest) -> Result<Forwarding, OpError> {
+        let target = name(&request.name)?;
+        service(&request.service)?;
+        let listen: LocalPlace = request.listen.parse().map_err(|e| OpError::new(Kind::Bad, format!("listen: {e}")))?;
+        let forward = self.node.forward(listen.within(&self.base_dir), target, &request.service).await;
+        let forward = forward.map_err(|error| OpError::new(Kind::Conflict, error))?;
+        let told = Forwarding::from(&forward);
+        self.forwards().insert(forward.place().clone(), forward);
+        Ok(told)
+    }
+
+    /// Ends what [`Operations::forward`] began, and the connections over it.
+    ///
+    /// # Errors
+    /// [`OpError`] when nothing is forwarded from there.
+    pub fn end_forward(&self, request: &EndForward) -> Result<Changed, OpError> {
+        let listen: LocalPlace = request.listen.parse().map_err(|e| OpError::new(Kind::Bad, format!("listen: {e}")))?;
+        let listen = listen.within(&self.base_dir);
+        let Some(ended) = self.forwards().remove(&listen) else {
+            let error = format!("nothing is forwarded from {listen}; `trunkline status` lists what is");
+            return Err(OpError::new(Kind::Missing, error));
+        };
+        Ok(Changed::new(format!("{listen} leads to {} at {} no more", ended.service(), ended.peer())))
+    }
+
     /// Ends a connection in order.
     ///
     /// # Errors
@@ -528,6 +573,8 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
     let keys = [
         ("node.name", a.name != b.name),
         ("node.data_dir", a.data_dir != b.data_dir),
+        ("services", old.services != new.services),
+        ("forwards", old.forwards != new.forwards),
         ("the node's cookie", a.cookie != b.cookie),
         ("node.listen", a.listen != b.listen),
         ("node.registrar", a.registrar != b.registrar),

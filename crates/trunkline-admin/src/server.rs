@@ -24,8 +24,8 @@ use tokio::task::JoinHandle;
 use trunkline_config::{AdminConfig, AdminToken};
 
 use crate::api::{
-    AddRoute, ApplicationRequest, DisconnectRequest, DrainRoute, Failure, MessageRequest, PingRequest, RemoveRoute,
-    SpawnRequest, StopApplication,
+    AddRoute, ApplicationRequest, DisconnectRequest, DrainRoute, EndForward, Failure, ForwardRequest, MessageRequest,
+    PingRequest, RemoveRoute, SpawnRequest, StopApplication,
 };
 use crate::ops::{Kind, OpError, Operations};
 
@@ -327,6 +327,14 @@ fn router(operations: Arc<Operations>) -> Router {
             post(async |State(ops): Shared, Body(request): Body<StopApplication>| {
                 answer(ops.stop_application(&request.application))
             }),
+        )
+        .route(
+            "/v1/forwards",
+            post(async |State(ops): Shared, Body(request): Body<ForwardRequest>| answer(ops.forward(&request).await)),
+        )
+        .route(
+            "/v1/forwards/remove",
+            post(async |State(ops): Shared, Body(request): Body<EndForward>| answer(ops.end_forward(&request))),
         )
         .route(
             "/v1/disconnect",

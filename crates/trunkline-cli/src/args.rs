@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use trunkline::LocalPlace;
 
 /// Reach any node by its name.
 ///
@@ -94,6 +95,28 @@ pub(crate) enum Command {
         /// How long to wait for the answer, connecting included.
         #[arg(long, default_value = "20s", value_parser = duration)]
         wait: Duration,
+    },
+    /// Listen at LOCAL and lead each connection to a stream service of NAME (`services:` in its configuration), until this
+    /// command ends.
+    Forward {
+        #[command(flatten)]
+        at: At,
+        /// IP:PORT of this machine, with port 0 for any free one, or unix:PATH.
+        local: LocalPlace,
+        /// The node's name, name@host.
+        name: String,
+        /// The service.
+        service: String,
+        /// Leave it to the running node, which goes on until `end-forward`.
+        #[arg(long, conflicts_with = "config")]
+        background: bool,
+    },
+    /// End what `forward --background` or `forwards:` of the configuration began at LOCAL.
+    EndForward {
+        #[command(flatten)]
+        at: Admin,
+        /// Where it listens, as `status` shows it.
+        local: LocalPlace,
     },
     /// Have NAME run a program that it offers (`spawn:` in its configuration), and print the pid.
     Spawn {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
-    AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, DrainRoute, Explanation, MessageRequest,
-    Patterns, Peer, PingRequest, Pong, RemoveRoute, Route, RunningApplication, SpawnRequest, Spawned, Status, Step,
-    StopApplication,
+    AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, DrainRoute, Explanation, Forwarding,
+    MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveRoute, Route, RunningApplication, SpawnRequest, Spawned,
+    Status, Step, StopApplication, StreamNumbers, StreamService,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, RouteEntry};
 
@@ -40,7 +40,7 @@ pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
 }
 
 /// A malformed name is wrong usage, whoever would be asked.
-fn checked(name: &str) -> Result<(), Failed> {
+pub(crate) fn checked(name: &str) -> Result<(), Failed> {
     NodeName::new(name).map(drop).map_err(Failed::usage)
 }
 
@@ -175,7 +175,7 @@ fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {
     })
 }
 
-fn changed(changed: Changed, output: &Output) -> Result<(), Failed> {
+pub(crate) fn changed(changed: Changed, output: &Output) -> Result<(), Failed> {
     output.print(&changed, |changed| {
         let warnings: String = changed.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
         format!("{}{warnings}", changed.message)
@@ -436,6 +436,8 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             ("processes", list(&status.processes)),
             ("peers may run", list(&status.spawn)),
             ("applications", list(&status.applications.iter().map(running).collect::<Vec<_>>())),
+            ("stream services", list(&status.stream_services.iter().map(stream_service).collect::<Vec<_>>())),
+            ("forwards", list(&status.forwards.iter().map(forwarding).collect::<Vec<_>>())),
             ("connections", status.connections.to_string()),
             ("routes", status.routes.to_string()),
             ("registered", registered.into()),
@@ -449,6 +451,21 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
         table(&["NODE", &status.name], &rows)
     });
     Ok(())
+}
+
+fn stream_service(service: &StreamService) -> String {
+    let place = service.place.as_deref().unwrap_or("this program");
+    format!("{} to {place} ({})", service.name, numbers(&service.numbers))
+}
+
+fn forwarding(forward: &Forwarding) -> String {
+    format!("{} to {} at {} ({})", forward.listen, forward.service, forward.name, numbers(&forward.numbers))
+}
+
+fn numbers(numbers: &StreamNumbers) -> String {
+    let StreamNumbers { open, all, refused, received, sent, idle_ms } = numbers;
+    let idle = idle_ms.map(|ms| format!(", idle for {:.1} s", ms as f64 / 1e3)).unwrap_or_default();
+    format!("{open} of {all} streams open, {refused} refused, {received} bytes received, {sent} sent{idle}")
 }
 
 pub(crate) async fn disconnect(at: Admin, name: &str, output: &Output) -> Result<(), Failed> {

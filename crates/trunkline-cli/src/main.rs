@@ -5,6 +5,7 @@ mod boot;
 mod certs;
 mod commands;
 mod demo;
+mod forward;
 mod output;
 mod program;
 mod serve;
@@ -72,6 +73,10 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         Command::StartApplication { at, name, application, wait } => {
             commands::start_application(at, ApplicationRequest::of(name, application, wait), output).await
         }
+        Command::Forward { at, local, name, service, background } => {
+            forward::forward(at, forward::request(local, name, service), background, output).await
+        }
+        Command::EndForward { at, local } => forward::end(at, local, output).await,
         Command::StopApplication { at, application } => commands::stop_application(at, &application, output).await,
         Command::Nodes { at } => commands::nodes(at, output).await,
         Command::Status { at } => commands::status(at, output).await,

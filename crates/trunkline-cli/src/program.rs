@@ -1,4 +1,4 @@
-//! Programs as processes.
+//! What a node has for its peers: programs as processes, and services.
 
 use std::process::Stdio;
 
@@ -22,6 +22,10 @@ pub(crate) fn offer(node: &Node, config: &Config) -> Result<(), Failed> {
         }
         let enabled = node.enable_application(name, allow(&application.allow), set);
         enabled.map_err(|error| Failed::usage(format!("applications.{name}: {error}")))?;
+    }
+    for (name, service) in &config.services {
+        let served = node.serve(name, service.connect.clone(), allow(&service.allow));
+        served.map_err(|error| Failed::usage(format!("services.{name}: {error}")))?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use trunkline::{CONNECTION_TARGET, LogLevel, Mailbox};
+use trunkline_admin::api::ForwardRequest;
 use trunkline_admin::{AdminAddress, AdminListener, Operations, Source};
 use trunkline_config::Layers;
 
@@ -88,8 +89,14 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
         let mailbox = node.register(service).map_err(|e| Failed::usage(format!("--answer: {e}")))?;
         tokio::spawn(answer_all(mailbox, text));
     }
-    let source = Source { path: args.config, layers };
+    let source = Source { path: args.config.clone(), layers };
     let operations = Arc::new(Operations::new(node.clone(), &config, Some(source)));
+    for forward in &config.forwards {
+        let (listen, name) = (forward.listen.to_string(), forward.name.to_string());
+        let request = ForwardRequest { listen, name, service: forward.service.clone() };
+        let forwarded = operations.forward(&request).await;
+        forwarded.map_err(|e| Failed::usage(format!("forwards: {}", e.failure.error)).within(&args.config))?;
+    }
     let admin = place.map(|place| place.serve(operations.clone()));
     let ready = Ready {
         name: node.name().to_string(),
@@ -129,14 +136,14 @@ fn shown(address: &AdminAddress) -> String {
 }
 
 /// What a node is told from outside; listened to before anybody learns that it is up.
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
 impl Signals {
-    fn listen() -> Result<Self, Failed> {
+    pub(crate) fn listen() -> Result<Self, Failed> {
         let listen = |kind| signal(kind).map_err(|e| Failed::because(format!("signals cannot be received: {e}")));
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
@@ -145,7 +152,7 @@ impl Signals {
         })
     }
 
-    async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -11,6 +11,7 @@ use crate::layers::{self, Layers};
 use crate::node::{self, CertificateFiles, NodeConfig, RegistrarConfig};
 use crate::route::{RouteContext, read_entry};
 use crate::secret::Surroundings;
+use crate::services::{self, ForwardConfig, ServiceConfig};
 use crate::spawn::{self, ApplicationConfig, SpawnConfig};
 use crate::tree::{self, At, Node, Origin, Value};
 
@@ -35,6 +36,10 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// Programs that peers may have run here, by name.
     pub spawn: BTreeMap<String, SpawnConfig>,
+    /// Streams that peers may open, by the name of the service.
+    pub services: BTreeMap<String, ServiceConfig>,
+    /// Local sockets that lead to services of other nodes.
+    pub forwards: Vec<ForwardConfig>,
     /// Sets of programs that are started and stopped as one, by name.
     pub applications: BTreeMap<String, ApplicationConfig>,
     warnings: Vec<String>,
@@ -146,7 +151,8 @@ fn read_file(path: &Path) -> std::io::Result<String> {
 }
 
 fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
-    let known = ["node", "registrars", "tls_profiles", "peers", "routes", "spawn", "applications"];
+    let known =
+        ["node", "registrars", "tls_profiles", "peers", "routes", "spawn", "applications", "services", "forwards"];
     let fields = Fields::open(reader, root, "", &known)?;
     let (registrars, known) =
         declared(reader, &fields, "registrars", "registrars", |text| ResolverId::new(text), registrar);
@@ -166,8 +172,9 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     let tls = node.as_ref().is_none_or(|node| node.tls);
     let routes = routes(reader, &fields, &profiles, &resolvers(own, known), tls);
     let (spawn, applications) = spawn::read(reader, &fields);
+    let (services, forwards) = (services::services(reader, &fields), services::forwards(reader, &fields));
     let (node, warnings) = (node?, Vec::new());
-    Some(Config { node, registrars, tls_profiles, peers, routes, spawn, applications, warnings })
+    Some(Config { node, registrars, tls_profiles, peers, routes, spawn, applications, services, forwards, warnings })
 }
 
 /// The ids that a route's `resolver` may have.

@@ -42,6 +42,7 @@ mod node;
 mod route;
 mod save;
 mod secret;
+mod services;
 mod spawn;
 mod tree;
 
@@ -54,6 +55,7 @@ pub use node::{
 };
 pub use route::{FlagsEntry, OverrideEntry, RouteContext, RouteEntry};
 pub use secret::AdminToken;
+pub use services::{ForwardConfig, ServiceConfig};
 pub use spawn::{ApplicationConfig, SpawnConfig};
 
 /// A documented sample configuration. It loads once the file `secrets/cookie` beside it exists.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use trunkline_matcher::AccessPattern;
-use trunkline_route::ResolverId;
+use trunkline_route::{IdError, ResolverId};
 
 use crate::config::declared;
 use crate::fields::{Fields, Reader};
@@ -30,9 +30,12 @@ pub struct ApplicationConfig {
 
 type Sections = (BTreeMap<String, SpawnConfig>, BTreeMap<String, ApplicationConfig>);
 
+/// The rules of an id: what can be written without quotes, in a shell too.
+pub(crate) fn id(text: &str) -> Result<String, IdError> {
+    ResolverId::new(text).map(|id| id.to_string())
+}
+
 pub(crate) fn read(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Sections {
-    // The rules of an id: what can be written without quotes, in a shell too.
-    let id = |text: &str| ResolverId::new(text).map(|id| id.to_string());
     let (spawn, _) = declared(reader, fields, "spawn", "programs", id, program);
     let (applications, _) = declared(reader, fields, "applications", "applications", id, application);
     (spawn, applications)
@@ -109,7 +112,7 @@ fn command(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<String>> 
     Some(words)
 }
 
-fn allow(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<AccessPattern>> {
+pub(crate) fn allow(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<AccessPattern>> {
     let Some(items) = fields.list(reader, "allow") else {
         if !fields.has("allow") {
             let message = "it needs `allow`: the patterns of the peers' names, each matched whole; [] for nobody";

@@ -26,6 +26,7 @@ mod flags;
 mod id;
 mod mapping;
 mod name;
+mod place;
 mod policy;
 mod route;
 mod values;
@@ -37,6 +38,7 @@ pub use flags::{Disagreement, Flag, FlagPolicy, FlagTerms, PeerFlags, UnknownFla
 pub use id::{IdError, ResolverId, TlsProfileId};
 pub use mapping::{AtomMapping, MappingError};
 pub use name::{MAX_NAME_LEN, NameError, NodeName};
+pub use place::{LocalPlace, PlaceError, SocketPlace};
 pub use policy::{LinkPolicy, LogLevel, Reconnect};
 pub use route::{
     Attempt, DEFAULT_WEIGHT, Defaults, Direct, Fallback, NetworkRoute, NetworkRouteBuilder, Origin, Resolved, Source,

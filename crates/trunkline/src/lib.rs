@@ -60,10 +60,7 @@ pub use important::{ImportantError, WhyUnknown};
 pub use node::{Drained, Explanation, IntoName, Node, NodeStatus, ShutDownReport};
 pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, TieError};
 
-pub use services::{
-    Forward, ForwardError, ForwardPlace, PlaceError, ServiceError, ServiceStatus, SocketPlace, StreamError, Streams,
-    TrafficStats,
-};
+pub use services::{Forward, ForwardError, ServiceError, ServiceStatus, StreamError, Streams, TrafficStats};
 
 pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit};
@@ -80,8 +77,8 @@ pub use trunkline_process::{Exit, NoProcess, Pid};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
     Address, AtomMapping, Cookie, Cookies, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Flag, FlagPolicy,
-    Host, LinkPolicy, LogLevel, MappingError, NameError, NetworkRoute, NodeName, Origin, PeerFlags, Reconnect,
-    ResolverId, RouteValue, Source, TlsMode, TlsProfileId, ValueFrom, Version,
+    Host, LinkPolicy, LocalPlace, LogLevel, MappingError, NameError, NetworkRoute, NodeName, Origin, PeerFlags,
+    PlaceError, Reconnect, ResolverId, RouteValue, SocketPlace, Source, TlsMode, TlsProfileId, ValueFrom, Version,
 };
 pub use trunkline_term as term;
 pub use trunkline_term::{Term, TermError};

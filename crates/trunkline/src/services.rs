@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use trunkline_link::{ByteStream, Directory, Incoming, OpenError, StreamCode, StreamKind};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::NodeName;
+use trunkline_route::{NodeName, SocketPlace};
 
 use crate::inner::{Demand, Inner};
 use crate::{ConnectError, Connection, IntoName, Node};
@@ -16,10 +16,10 @@ use crate::{ConnectError, Connection, IntoName, Node};
 mod forward;
 mod splice;
 
-pub use forward::{Forward, ForwardError, ForwardPlace};
-pub use splice::{PlaceError, SocketPlace, TrafficStats};
+pub use forward::{Forward, ForwardError};
+pub use splice::TrafficStats;
 
-use splice::{Traffic, splice};
+use splice::{Traffic, connect, splice};
 
 /// How long a connection to what serves may take, if the peer waits so long.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -155,7 +155,7 @@ fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
 async fn serve(service: Arc<Service>, name: String, incoming: Incoming) {
     let Target::Place(place) = &service.target else { return };
     let within = CONNECT.min(incoming.deadline());
-    let refused = match tokio::time::timeout(within, place.connect()).await {
+    let refused = match tokio::time::timeout(within, connect(place)).await {
         Ok(Ok(socket)) => return splice(socket, incoming.accept(), &service.traffic).await,
         Ok(Err(error)) => (StreamCode::Unreachable, error.to_string()),
         Err(_) => (StreamCode::TimedOut, format!("no connection within {within:?}")),

@@ -18,6 +18,8 @@ mod log_level;
 mod processes;
 #[path = "../../../examples/resolver_route.rs"]
 mod resolver_route;
+#[path = "../../../examples/services.rs"]
+mod services;
 #[path = "../../../examples/skip_verify.rs"]
 mod skip_verify;
 #[path = "../../../examples/standby.rs"]
@@ -78,6 +80,11 @@ fn the_example_of_a_lax_and_a_strict_route_runs() {
 #[test]
 fn the_example_of_a_cookie_rotation_runs() {
     cookie_rotation::main().unwrap();
+}
+
+#[test]
+fn the_example_of_services_runs() {
+    services::main().unwrap();
 }
 
 /// A directory with every file that the documents name.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use trunkline::{
-    AccessPattern, Address, ForwardPlace, Node, OpenError, ServiceError, SocketPlace, StreamCode, StreamError,
+    AccessPattern, Address, LocalPlace, Node, OpenError, ServiceError, SocketPlace, StreamCode, StreamError,
 };
 use trunkline_tests::support::*;
 
@@ -63,12 +63,12 @@ async fn asks(mut socket: impl AsyncReadExt + AsyncWriteExt + Unpin, question: &
 async fn a_service_of_a_peer_is_reached_by_a_stream_or_by_a_local_socket() {
     let (db, app) = nodes().await;
     db.serve("backwards", place(backwards().await), anybody()).unwrap();
-    let forward = app.forward(ForwardPlace::Tcp(loopback()), DB, "backwards").await.unwrap();
-    let ForwardPlace::Tcp(at) = *forward.place() else { panic!("it is an address") };
+    let forward = app.forward(LocalPlace::Tcp(loopback()), DB, "backwards").await.unwrap();
+    let LocalPlace::Tcp(at) = *forward.place() else { panic!("it is an address") };
     assert!(app.nodes().is_empty(), "the first connection is what it connects for");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
-    let by_path = app.forward(ForwardPlace::Unix(path.clone()), DB, "backwards").await.unwrap();
+    let by_path = app.forward(LocalPlace::Unix(path.clone()), DB, "backwards").await.unwrap();
     for len in [0, 1, 100_000, 3_000_000] {
         let question = bytes(len);
         let expected: Vec<u8> = question.iter().rev().copied().collect();
@@ -124,13 +124,13 @@ async fn a_stream_that_cannot_be_had_says_who_refused_it_and_why() {
     assert!(app.connection(&name(DB)).unwrap().is_up(), "what is refused costs no connection");
 
     // Who comes by a local socket sees a reset, not an end.
-    let forward = app.forward(ForwardPlace::Tcp(loopback()), DB, "others").await.unwrap();
-    let ForwardPlace::Tcp(at) = *forward.place() else { panic!("it is an address") };
+    let forward = app.forward(LocalPlace::Tcp(loopback()), DB, "others").await.unwrap();
+    let LocalPlace::Tcp(at) = *forward.place() else { panic!("it is an address") };
     // The reset may come as soon as the connection stands.
     let error = async { asks(TcpStream::connect(at).await?, b"x").await }.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     until(|| forward.traffic().refused == 1).await;
-    assert!(app.forward(ForwardPlace::Tcp(at), DB, "others").await.unwrap_err().to_string().contains("cannot listen"));
+    assert!(app.forward(LocalPlace::Tcp(at), DB, "others").await.unwrap_err().to_string().contains("cannot listen"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,8 +171,8 @@ async fn what_breaks_off_on_one_side_is_reset_on_the_other() {
     assert_eq!((error.kind(), error.to_string()), (ErrorKind::ConnectionReset, "broken off".into()));
 
     // The client resets, through a forwarder.
-    let forward = app.forward(ForwardPlace::Tcp(loopback()), DB, "tcp").await.unwrap();
-    let ForwardPlace::Tcp(at) = *forward.place() else { panic!("it is an address") };
+    let forward = app.forward(LocalPlace::Tcp(loopback()), DB, "tcp").await.unwrap();
+    let LocalPlace::Tcp(at) = *forward.place() else { panic!("it is an address") };
     let (client, served) = tokio::join!(TcpStream::connect(at), tcp.accept());
     let (client, mut served) = (client.unwrap(), served.unwrap().0);
     client.set_zero_linger().unwrap();
@@ -202,8 +202,8 @@ async fn a_thousand_short_connections_and_a_stopped_one_share_one_link() {
     let (opened, served) = tokio::join!(app.open(DB, "stopped", PATIENCE), stopped.accept());
     let (mut writer, _unread) = (opened.unwrap(), served.unwrap());
     tokio::spawn(async move { while writer.write_all(&[0; 60_000]).await.is_ok() {} });
-    let forward = app.forward(ForwardPlace::Tcp(loopback()), DB, "backwards").await.unwrap();
-    let ForwardPlace::Tcp(at) = *forward.place() else { panic!("it is an address") };
+    let forward = app.forward(LocalPlace::Tcp(loopback()), DB, "backwards").await.unwrap();
+    let LocalPlace::Tcp(at) = *forward.place() else { panic!("it is an address") };
     let mut all = tokio::task::JoinSet::new();
     for n in 0..1000usize {
         if n >= 50 {

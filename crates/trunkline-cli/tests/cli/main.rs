@@ -4,6 +4,7 @@ mod admin_tcp;
 mod bad_input;
 mod certs;
 mod demo;
+mod forward;
 mod lifecycle;
 mod logs;
 mod peer;

@@ -416,3 +416,37 @@ fn thirty_thousand_routes_load_and_a_byte_order_mark_is_ignored() {
     text.push_str("node: { name: a@h, cookie_file: cookie }\n");
     assert_eq!(Dir::new().parse(&text).unwrap().routes.len(), 30_000);
 }
+
+#[test]
+fn services_and_forwards_are_read_and_what_is_wrong_with_them_is_named() {
+    let dir = Dir::new();
+    let text = "services:\n  postgres: { connect: db.internal:5432, allow: [\"app@.*\"] }\n  local: { connect: unix:run/s, \
+                allow: [] }\nforwards:\n  - { listen: 127.0.0.1:0, name: db@lab, service: postgres }\n  - { listen: \
+                unix:pg.sock, name: db@lab, service: postgres }\n";
+    let config = dir.with(text).unwrap();
+    assert_eq!(config.services["postgres"].connect.to_string(), "db.internal:5432");
+    assert_eq!(config.services["local"].connect.to_string(), format!("unix:{}", dir.path().join("run/s").display()));
+    assert!(config.services["postgres"].allow[0].is_match("app@lab") && config.services["local"].allow.is_empty());
+    assert_eq!(config.forwards[0].listen.to_string(), "127.0.0.1:0");
+    assert_eq!(config.forwards[1].listen.to_string(), format!("unix:{}", dir.path().join("pg.sock").display()));
+    assert_eq!((config.forwards[1].name.as_str(), config.forwards[1].service.as_str()), ("db@lab", "postgres"));
+
+    let service = |text: &str| Dir::new().with(&format!("services: {{ s: {{ {text} }} }}\n"));
+    refused(service("allow: []"), &["app.yaml:2", "services.s.connect", "HOST:PORT or unix:PATH"]);
+    refused(service("connect: 5432, allow: []"), &["services.s.connect", "expected text"]);
+    refused(service("connect: \"localhost\", allow: []"), &["services.s.connect", "neither HOST:PORT nor unix:PATH"]);
+    refused(service("connect: \"h:1\""), &["services.s", "needs `allow`"]);
+    refused(service("connect: \"h:1\", allow: [\"(\"]"), &["services.s.allow[0]"]);
+    refused(service("connect: \"h:1\", allow: [], tls: true"), &["services.s.tls", "unknown key"]);
+    refused(Dir::new().with("services: [a]\n"), &["services", "a mapping of names to services"]);
+    let forward = |text: &str| Dir::new().with(&format!("forwards: [{{ {text} }}]\n"));
+    refused(forward("name: a@b, service: s"), &["forwards[0].listen", "IP:PORT or unix:PATH"]);
+    refused(forward("listen: \"localhost:1\", name: a@b, service: s"), &["forwards[0].listen", "neither IP:PORT"]);
+    refused(forward("listen: \"127.0.0.1:1\", service: s"), &["forwards[0].name", "the node it leads to"]);
+    refused(forward("listen: \"127.0.0.1:1\", name: a@b"), &["forwards[0].service"]);
+    refused(forward("listen: \"127.0.0.1:1\", name: \"a b\", service: s"), &["forwards[0].name"]);
+    refused(forward("listen: \"127.0.0.1:1\", name: a@b, service: \"\""), &["forwards[0].service", "1 to 255 bytes"]);
+    let twice = "forwards: [{ listen: \"127.0.0.1:1\", name: a@b, service: s }, { listen: \"127.0.0.1:1\", name: c@d, \
+                 service: s }]\n";
+    refused(Dir::new().with(twice), &["forwards[1].listen", "127.0.0.1:1 stands twice"]);
+}

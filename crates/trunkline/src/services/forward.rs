@@ -1,15 +1,13 @@
 //! Local sockets that lead to services of other nodes.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{JoinHandle, JoinSet};
-use trunkline_route::NodeName;
+use trunkline_route::{LocalPlace, NodeName};
 
-use super::splice::{Door, PlaceError, Socket, Traffic, TrafficStats, splice};
+use super::splice::{Door, Socket, Traffic, TrafficStats, splice};
 use crate::inner::Inner;
 use crate::{IntoName, NameError, Node};
 
@@ -17,35 +15,6 @@ use crate::{IntoName, NameError, Node};
 const OPEN: Duration = Duration::from_secs(15);
 /// After a failure to accept, which mostly is for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// Where a forwarder listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ForwardPlace {
-    /// An address; port 0 is any free one.
-    Tcp(SocketAddr),
-    /// A socket in the file system, which must not be there yet.
-    Unix(PathBuf),
-}
-
-impl std::fmt::Display for ForwardPlace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl std::str::FromStr for ForwardPlace {
-    type Err = PlaceError;
-
-    fn from_str(text: &str) -> Result<Self, PlaceError> {
-        match text.strip_prefix("unix:") {
-            Some(path) if !path.is_empty() => Ok(Self::Unix(path.into())),
-            _ => text.parse().map(Self::Tcp).map_err(|_| PlaceError::new(text)),
-        }
-    }
-}
 
 /// Why nothing is forwarded.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +27,7 @@ pub enum ForwardError {
     #[error("cannot listen at {place}: {cause}")]
     Listen {
         /// Where.
-        place: ForwardPlace,
+        place: LocalPlace,
         /// Why.
         cause: std::io::Error,
     },
@@ -67,7 +36,7 @@ pub enum ForwardError {
 /// A local socket that leads to a service of another node. Dropped, it is closed, and the connections over it end.
 #[derive(Debug)]
 pub struct Forward {
-    place: ForwardPlace,
+    place: LocalPlace,
     peer: NodeName,
     service: Arc<str>,
     traffic: Arc<Traffic>,
@@ -76,7 +45,7 @@ pub struct Forward {
 
 impl Forward {
     /// Where it listens.
-    pub fn place(&self) -> &ForwardPlace {
+    pub fn place(&self) -> &LocalPlace {
         &self.place
     }
 
@@ -110,19 +79,19 @@ impl Node {
     /// [`ForwardError`].
     pub async fn forward(
         &self,
-        place: ForwardPlace,
+        place: LocalPlace,
         peer: impl IntoName,
         service: &str,
     ) -> Result<Forward, ForwardError> {
         let peer = peer.into_name()?;
         let listen = |cause| ForwardError::Listen { place: place.clone(), cause };
         let (door, bound) = match &place {
-            ForwardPlace::Tcp(address) => {
+            LocalPlace::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(listen)?;
                 let bound = listener.local_addr().map_err(listen)?;
-                (Door::Tcp(listener), ForwardPlace::Tcp(bound))
+                (Door::Tcp(listener), LocalPlace::Tcp(bound))
             }
-            ForwardPlace::Unix(path) => {
+            LocalPlace::Unix(path) => {
                 (Door::Unix(UnixListener::bind(path).map_err(listen)?, path.clone()), place.clone())
             }
         };

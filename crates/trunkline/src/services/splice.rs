@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use trunkline_link::{ByteStream, StreamCode};
-use trunkline_route::Address;
+use trunkline_route::SocketPlace;
 
 use crate::inner::now;
 
@@ -23,58 +23,15 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A place on this machine or in its network where bytes come from or go to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum SocketPlace {
-    /// A host and a port.
-    Tcp(Address),
-    /// A socket in the file system.
-    Unix(PathBuf),
-}
-
-impl std::fmt::Display for SocketPlace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+/// Connects to a place.
+pub(super) async fn connect(place: &SocketPlace) -> io::Result<Socket> {
+    match place {
+        SocketPlace::Tcp(address) => {
+            let tcp = TcpStream::connect((address.host.as_str(), address.port.get())).await?;
+            let _ = tcp.set_nodelay(true);
+            Ok(Socket::Tcp(tcp))
         }
-    }
-}
-
-/// A text that is no place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither HOST:PORT nor unix:PATH")]
-pub struct PlaceError(String);
-
-impl PlaceError {
-    pub(super) fn new(text: &str) -> Self {
-        Self(text.chars().take(120).collect())
-    }
-}
-
-impl std::str::FromStr for SocketPlace {
-    type Err = PlaceError;
-
-    fn from_str(text: &str) -> Result<Self, PlaceError> {
-        match text.strip_prefix("unix:") {
-            Some("") => Err(PlaceError::new(text)),
-            Some(path) => Ok(Self::Unix(path.into())),
-            None => text.parse().map(Self::Tcp).map_err(|_| PlaceError::new(text)),
-        }
-    }
-}
-
-impl SocketPlace {
-    /// Connects to it.
-    pub(super) async fn connect(&self) -> io::Result<Socket> {
-        match self {
-            Self::Tcp(address) => {
-                let tcp = TcpStream::connect((address.host.as_str(), address.port.get())).await?;
-                let _ = tcp.set_nodelay(true);
-                Ok(Socket::Tcp(tcp))
-            }
-            Self::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
-        }
+        SocketPlace::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
     }
 }
 
@@ -346,21 +303,5 @@ impl Back {
             }
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_read_as_they_are_written() {
-        for text in ["127.0.0.1:5432", "db.example.com:1", "unix:/run/db.sock", "[::1]:80"] {
-            assert_eq!(text.parse::<SocketPlace>().unwrap().to_string(), text);
-        }
-        for bad in ["", "5432", "unix:", "host:0", "host:70000", "a b:1"] {
-            let error = bad.parse::<SocketPlace>().unwrap_err().to_string();
-            assert!(error.contains("neither HOST:PORT nor unix:PATH"), "{error}");
-        }
     }
 }

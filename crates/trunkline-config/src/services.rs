@@ -1,0 +1,88 @@
+//! The sections `services:` and `forwards:`: streams of bytes for peers, and to them.
+
+use std::collections::BTreeMap;
+
+use trunkline_matcher::AccessPattern;
+use trunkline_route::{LocalPlace, NodeName, SocketPlace};
+
+use crate::config::declared;
+use crate::fields::{Fields, Reader};
+use crate::spawn::{allow, id};
+use crate::tree::Node;
+
+/// Streams of a name that peers may open, each connected to a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Where; a path is relative to the file.
+    pub connect: SocketPlace,
+    /// The names of those peers, each matched whole.
+    pub allow: Vec<AccessPattern>,
+}
+
+/// A local socket that leads to a service of another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardConfig {
+    /// Where it listens; a path is relative to the file.
+    pub listen: LocalPlace,
+    /// Whose service.
+    pub name: NodeName,
+    /// Which service.
+    pub service: String,
+}
+
+pub(crate) fn services(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap<String, ServiceConfig> {
+    declared(reader, fields, "services", "services", id, service).0
+}
+
+fn service(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ServiceConfig> {
+    let fields = Fields::open(reader, node, path, &["connect", "allow"])?;
+    let allow = allow(reader, &fields);
+    let remedy = "a service needs `connect`: HOST:PORT or unix:PATH, where its streams go";
+    let connect = parsed::<SocketPlace>(reader, &fields, "connect", remedy)?;
+    Some(ServiceConfig { connect: connect.within(reader.around.base_dir), allow: allow? })
+}
+
+pub(crate) fn forwards(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<ForwardConfig> {
+    let mut forwards: Vec<ForwardConfig> = Vec::new();
+    let items = if fields.has("forwards") { fields.list(reader, "forwards") } else { None };
+    for (i, item) in items.unwrap_or_default().iter().enumerate() {
+        let path = format!("forwards[{i}]");
+        let Some(fields) = Fields::open(reader, item, &path, &["listen", "name", "service"]) else { continue };
+        let remedy = "a forward needs `listen`: IP:PORT or unix:PATH of this machine";
+        let listen = parsed::<LocalPlace>(reader, &fields, "listen", remedy);
+        let name = parsed::<NodeName>(reader, &fields, "name", "a forward needs a `name`: the node it leads to");
+        let service = parsed::<String>(reader, &fields, "service", "a forward needs a `service` of that node");
+        if service.as_ref().is_some_and(|service| service.is_empty() || service.len() > 255) {
+            reader.problem(&fields.at("service"), fields.path("service"), "a service name has 1 to 255 bytes");
+        }
+        let (Some(listen), Some(name), Some(service)) = (listen, name, service) else { continue };
+        let listen = listen.within(reader.around.base_dir);
+        let any_port = matches!(listen, LocalPlace::Tcp(address) if address.port() == 0);
+        if !any_port && forwards.iter().any(|other| other.listen == listen) {
+            reader.problem(&fields.at("listen"), fields.path("listen"), format!("{listen} stands twice"));
+        }
+        forwards.push(ForwardConfig { listen, name, service });
+    }
+    forwards
+}
+
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    key: &str,
+    remedy: &str,
+) -> Option<T> {
+    let Some((text, at)) = fields.text(reader, key) else {
+        if !fields.has(key) {
+            reader.problem(&fields.at, fields.path(key), remedy);
+        }
+        return None;
+    };
+    match text.parse() {
+        Ok(value) => Some(value),
+        Err(error) => {
+            reader.problem(&at, fields.path(key), error.to_string());
+            None
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Where bytes come from and go to on this machine and around it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::Address;
+
+/// A text that is no place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is neither {what} nor unix:PATH")]
+pub struct PlaceError {
+    text: String,
+    what: &'static str,
+}
+
+impl PlaceError {
+    fn new(text: &str, what: &'static str) -> Self {
+        Self { text: text.chars().take(120).collect(), what }
+    }
+}
+
+/// The path in `unix:PATH`.
+fn path(text: &str) -> Option<PathBuf> {
+    text.strip_prefix("unix:").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// What can be connected to: `HOST:PORT` or `unix:PATH`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SocketPlace {
+    /// A host and a port.
+    Tcp(Address),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl SocketPlace {
+    /// The same, a relative path being relative to this directory.
+    #[must_use]
+    pub fn within(self, dir: &Path) -> Self {
+        match self {
+            Self::Unix(path) => Self::Unix(dir.join(path)),
+            tcp => tcp,
+        }
+    }
+}
+
+impl fmt::Display for SocketPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for SocketPlace {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        match path(text) {
+            Some(path) => Ok(Self::Unix(path)),
+            None => text.parse().map(Self::Tcp).map_err(|_| PlaceError::new(text, "HOST:PORT")),
+        }
+    }
+}
+
+/// Where this machine can listen: `IP:PORT`, with port 0 for any free one, or `unix:PATH`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LocalPlace {
+    /// An address.
+    Tcp(SocketAddr),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl LocalPlace {
+    /// The same, a relative path being relative to this directory.
+    #[must_use]
+    pub fn within(self, dir: &Path) -> Self {
+        match self {
+            Self::Unix(path) => Self::Unix(dir.join(path)),
+            tcp => tcp,
+        }
+    }
+}
+
+impl fmt::Display for LocalPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for LocalPlace {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        match path(text) {
+            Some(path) => Ok(Self::Unix(path)),
+            None => text.parse().map(Self::Tcp).map_err(|_| PlaceError::new(text, "IP:PORT")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_read_as_they_are_written() {
+        for text in ["127.0.0.1:5432", "db.example.com:1", "unix:/run/db.sock", "[::1]:80"] {
+            assert_eq!(text.parse::<SocketPlace>().unwrap().to_string(), text);
+        }
+        for text in ["127.0.0.1:0", "unix:db.sock", "[::]:80"] {
+            assert_eq!(text.parse::<LocalPlace>().unwrap().to_string(), text);
+        }
+        let within = |text: &str| text.parse::<LocalPlace>().unwrap().within(Path::new("/etc/t")).to_string();
+        assert_eq!(
+            ["unix:db.sock", "unix:/run/db.sock", "127.0.0.1:1"].map(within),
+            ["unix:/etc/t/db.sock", "unix:/run/db.sock", "127.0.0.1:1"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_place_is_refused_with_the_forms_there_are() {
+        for bad in ["", "5432", "unix:", "host:0", "host:70000", "a b:1"] {
+            let error = bad.parse::<SocketPlace>().unwrap_err().to_string();
+            assert_eq!(error, format!("{bad:?} is neither HOST:PORT nor unix:PATH"));
+        }
+        let error = "localhost:80".parse::<LocalPlace>().unwrap_err().to_string();
+        assert_eq!(error, "\"localhost:80\" is neither IP:PORT nor unix:PATH");
+    }
+}
