@@ -84,6 +84,7 @@ mod tests {
     use super::*;
     use crate::handshake::{HandshakeError, InitiatorConfig, Mode};
     use crate::native::{DialError, DialTimes, Native, NativeLimits};
+    use crate::stream::Carrier;
     use crate::tls::{ClientTls, ServerTls, TlsProfile};
 
     fn under_way(farewells: &Farewells) -> usize {
@@ -100,7 +101,10 @@ mod tests {
         let cookie = Cookie::new("a cookie both ends hold").unwrap();
         let config = InitiatorConfig::new("a@h".parse().unwrap(), None, cookie, [0; 16], [0; 16]);
         let (machine, _) = <Initiator>::new(config, [0; 32]);
-        (Courtesy::new(Pipe::new(tcp.unwrap(), tls.into(), 64), machine, farewells.clone()), peer.unwrap().0)
+        (
+            Courtesy::new(Pipe::new(Carrier::Tcp(tcp.unwrap()), tls.into(), 64), machine, farewells.clone()),
+            peer.unwrap().0,
+        )
     }
 
     #[tokio::test]
@@ -126,7 +130,7 @@ mod tests {
             let server = tokio::spawn(async move {
                 let tcp = listener.accept().await.unwrap().0;
                 let tls = ServerTls::ephemeral().unwrap().connection().unwrap();
-                let mut pipe = Pipe::new(tcp, tls.into(), 64 * 1024);
+                let mut pipe = Pipe::new(Carrier::Tcp(tcp), tls.into(), 64 * 1024);
                 pipe.handshake(None).await.unwrap();
                 pipe.message().await.unwrap();
                 match answer {

@@ -55,7 +55,7 @@ mod tls;
 
 pub use account::Sent;
 pub use link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};
-pub use listener::{AnswerError, CredentialsFn, Listener, Offered};
+pub use listener::{AnswerError, CredentialsFn, Inside, Listener, Offered};
 pub use log::CONNECTION_TARGET;
 pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
 pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, Standing, random_16};

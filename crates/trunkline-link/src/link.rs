@@ -49,8 +49,10 @@ pub struct LinkInfo {
     pub role: Role,
     /// The handshake version, `TLK/n`.
     pub version: u16,
-    /// The other end's socket address.
+    /// The other end's socket address; of a link through other nodes, that of the first of them.
     pub address: SocketAddr,
+    /// That first node, if the link goes through others.
+    pub via: Option<NodeName>,
     /// How this end checked the other's certificate.
     pub tls: TlsMode,
     /// The cookie both ends proved.

@@ -22,6 +22,8 @@ use crate::mailbox::lock;
 use crate::native::{DialError, Native, NativeLimits, Standing, random_16};
 use crate::pake::Role;
 use crate::pipe::{Pipe, PipeError, prepare};
+use crate::stream::Carrier;
+use crate::streams::ByteStream;
 use crate::tls::ServerTls;
 
 /// The most bytes a stranger may send before it is authenticated, TLS included.
@@ -148,6 +150,40 @@ impl Listener {
     }
 }
 
+/// How a node answers those who come to it through others, on streams.
+pub struct Inside {
+    answers: Answers,
+}
+
+impl Inside {
+    /// Its places and failures before authentication are counted by the address of the last node in between.
+    pub fn new(tls: ServerTls, gate: GateLimits, credentials: Box<CredentialsFn>) -> Self {
+        let gate = Arc::new(Mutex::new(Gate::new(gate)));
+        Self { answers: Answers { mode: Mode::Inner, tls, credentials, gate } }
+    }
+
+    /// Goes as far as the caller's proof; it then waits for a verdict.
+    ///
+    /// # Errors
+    /// [`AnswerError`]; the stream is reset.
+    pub async fn answer(&self, native: &Native, stream: ByteStream) -> Result<Offered, AnswerError> {
+        let deadline = now() + native.limits.answer;
+        let way = (stream.link_info().address, Some(stream.peer().clone()));
+        // Whoever is pushed out ends by its own deadline.
+        let (slot, _) = lock(&self.answers.gate).admit(now().into_std(), way.0.ip());
+        let place = Place { gate: self.answers.gate.clone(), slot };
+        let answer = Box::pin(self.answers.answer(native, Carrier::Stream(stream), way, slot, deadline));
+        let answered = tokio::time::timeout_at(deadline, answer).await.unwrap_or(Err(AnswerError::Timeout));
+        if place.give_back() { answered } else { Err(AnswerError::Timeout) }
+    }
+}
+
+impl fmt::Debug for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inside").finish_non_exhaustive()
+    }
+}
+
 async fn handshake<F, D>(
     native: Arc<Native>,
     answers: Arc<Answers>,
@@ -162,7 +198,8 @@ where
     D: Future<Output = ()> + Send + 'static,
 {
     let place = Place { gate: answers.gate.clone(), slot };
-    let answer = Box::pin(answers.answer(&native, tcp, address, slot, deadline));
+    prepare(&tcp, native.limits.keep_alive.dead);
+    let answer = Box::pin(answers.answer(&native, Carrier::Tcp(tcp), (address, None), slot, deadline));
     let answered = tokio::time::timeout_at(deadline, answer).await.unwrap_or(Err(AnswerError::Timeout));
     // The gate decides between a proof and an eviction that meet: who gave its place back is never aborted.
     if !place.give_back() {
@@ -212,15 +249,14 @@ impl Answers {
     async fn answer(
         &self,
         native: &Native,
-        tcp: TcpStream,
-        address: SocketAddr,
+        carrier: Carrier,
+        (address, via): (SocketAddr, Option<NodeName>),
         slot: SlotId,
         deadline: Instant,
     ) -> Result<Offered, AnswerError> {
-        prepare(&tcp, native.limits.keep_alive.dead);
         let connection = self.tls.connection().map_err(|_| AnswerError::Tls)?;
         let limit = MAX_UNAUTHENTICATED + if self.tls.asks_for_certificates() { MAX_CERTIFICATES } else { 0 };
-        let mut pipe = Pipe::new(tcp, connection.into(), limit);
+        let mut pipe = Pipe::new(carrier, connection.into(), limit);
         if let Err(error) = pipe.handshake(Some(&native.permits)).await {
             return Err(match error {
                 PipeError::Tls(error) if is_about_a_certificate(&error) => {
@@ -272,7 +308,7 @@ impl Answers {
         if offer.params.abandon || offer.is_probe {
             return Err(AnswerError::Abandoned);
         }
-        Ok(Offered { pipe, machine, offer, address, params: native.params(), limits: native.limits, deadline })
+        Ok(Offered { pipe, machine, offer, address, via, params: native.params(), limits: native.limits, deadline })
     }
 }
 
@@ -282,6 +318,7 @@ pub struct Offered {
     machine: Responder,
     offer: Offer,
     address: SocketAddr,
+    via: Option<NodeName>,
     params: Params,
     limits: NativeLimits,
     deadline: Instant,
@@ -327,6 +364,7 @@ impl Offered {
             role: Role::Responder,
             version: self.offer.version,
             address: self.address,
+            via: self.via,
             tls: TlsMode::CookieOnly,
             cookie: self.offer.cookie,
             flags: agreed,

@@ -23,6 +23,8 @@ use crate::mailbox::Directory;
 use crate::mux::Window;
 use crate::pake::Role;
 use crate::pipe::{Pipe, PipeError, prepare};
+use crate::stream::Carrier;
+use crate::streams::ByteStream;
 use crate::task::{Hooks, KeepAlive, Task};
 use crate::tls::{ClientTls, TlsError};
 
@@ -213,8 +215,39 @@ impl Native {
             .map_err(|_| DialError::TcpTimeout(times.tcp))?
             .map_err(DialError::Tcp)?;
         prepare(&tcp, self.limits.keep_alive.dead);
+        self.prove(Carrier::Tcp(tcp), (address, None), versions, attempt, mode, tls, times).await
+    }
+
+    /// As [`Native::dial`], inside a stream that leads to the peer by way of the node at its other end. What is proven is
+    /// proven of the peer; the node in between sees only what it passes on.
+    ///
+    /// # Errors
+    /// As [`Native::dial`]; the stream is reset.
+    pub async fn dial_through(
+        &self,
+        stream: ByteStream,
+        attempt: &Attempt,
+        tls: &ClientTls,
+        times: DialTimes,
+    ) -> Result<Dialed, DialError> {
+        let versions = versions(attempt)?;
+        let way = (stream.link_info().address, Some(stream.peer().clone()));
+        self.prove(Carrier::Stream(stream), way, versions, attempt, Mode::Inner, tls, times).await
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the two ways to dial have this in common")]
+    async fn prove(
+        &self,
+        carrier: Carrier,
+        (address, via): (SocketAddr, Option<NodeName>),
+        versions: Vec<u16>,
+        attempt: &Attempt,
+        mode: Mode,
+        tls: &ClientTls,
+        times: DialTimes,
+    ) -> Result<Dialed, DialError> {
         let connection = tls.connection(&attempt.tls, &attempt.address.host)?;
-        let mut pipe = Pipe::new(tcp, connection.into(), MAX_FROM_LISTENER);
+        let mut pipe = Pipe::new(carrier, connection.into(), MAX_FROM_LISTENER);
         tokio::time::timeout(times.tls, pipe.handshake(None))
             .await
             .map_err(|_| DialError::TlsTimeout(times.tls))?
@@ -255,6 +288,7 @@ impl Native {
             courtesy,
             verified,
             address,
+            via,
             tls: attempt.tls.clone(),
             cookie: attempt.cookie.clone(),
             policy: attempt.policy.clone(),
@@ -317,6 +351,7 @@ pub struct Dialed {
     courtesy: Courtesy,
     verified: Verified,
     address: SocketAddr,
+    via: Option<NodeName>,
     tls: TlsMode,
     cookie: Cookie,
     policy: LinkPolicy,
@@ -380,6 +415,7 @@ impl Dialed {
             role: Role::Initiator,
             version: self.verified.version,
             address: self.address,
+            via: self.via,
             tls: self.tls,
             cookie: self.cookie,
             flags,

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use crate::handshake::{EXPORTER_LABEL, MAX_BODY};
-use crate::stream::Stream;
+use crate::stream::{Carrier, Stream};
 use crate::tls::ALPN;
 
 /// Bytes the kernel takes before it sent them. What it took can no longer be overtaken: with its usual megabytes, control
@@ -58,13 +58,13 @@ impl From<rustls::Error> for PipeError {
 }
 
 impl Pipe {
-    pub(crate) fn new(tcp: TcpStream, tls: rustls::Connection, limit: usize) -> Self {
-        Self { stream: Stream { tcp, tls }, plain: Vec::new(), read: 0, limit }
+    pub(crate) fn new(carrier: Carrier, tls: rustls::Connection, limit: usize) -> Self {
+        Self { stream: Stream { carrier, tls }, plain: Vec::new(), read: 0, limit }
     }
 
     async fn flush(&mut self) -> Result<(), PipeError> {
         while !self.stream.write_ready()?.0 {
-            self.stream.tcp.writable().await?;
+            self.stream.carrier.writable().await?;
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ impl Pipe {
     /// Reads once; the cryptography it leads to runs under a permit.
     async fn read(&mut self, permits: Option<&Semaphore>) -> Result<(), PipeError> {
         loop {
-            self.stream.tcp.readable().await?;
+            self.stream.carrier.readable().await?;
             let _permit = match permits {
                 Some(permits) => permits.acquire().await.ok(),
                 None => None,
@@ -149,7 +149,7 @@ impl Pipe {
     pub(crate) async fn end(&mut self) {
         self.stream.tls.send_close_notify();
         let _ = self.flush().await;
-        let _ = tokio::io::AsyncWriteExt::shutdown(&mut self.stream.tcp).await;
+        let _ = self.stream.carrier.shutdown().await;
         while self.read(None).await.is_ok() {
             self.plain.clear();
         }

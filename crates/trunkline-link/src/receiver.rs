@@ -474,6 +474,7 @@ mod tests {
         fn new(own: Window, peer: Window) -> Self {
             let info = LinkInfo {
                 peer: "a@h".parse().unwrap(),
+                via: None,
                 incarnation: [0; 16],
                 id: [0; 16],
                 epoch: 1,

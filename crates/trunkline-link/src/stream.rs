@@ -1,9 +1,12 @@
-//! A socket and its TLS.
+//! What carries a link, a socket or a stream of another link, and its TLS.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, IoSlice, Read, Write};
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+
+use crate::streams::ByteStream;
 
 /// Bytes read from the socket at once, into a buffer of the thread: an idle link owns none.
 pub(crate) const READ: usize = 64 * 1024;
@@ -12,9 +15,49 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
 }
 
-/// A socket and its TLS, without buffers of our own.
+/// What carries the bytes of a link.
+pub(crate) enum Carrier {
+    Tcp(TcpStream),
+    /// A stream of another link: this one runs inside it.
+    Stream(ByteStream),
+}
+
+impl Carrier {
+    /// Waits until a read is worth a try.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.readable().await,
+            Self::Stream(stream) => stream.readable().await,
+        }
+    }
+
+    /// Waits until a write is worth a try.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.writable().await,
+            Self::Stream(stream) => stream.writable().await,
+        }
+    }
+
+    fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_read(bytes),
+            Self::Stream(stream) => stream.try_read(bytes),
+        }
+    }
+
+    /// Says that nothing more is written.
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.shutdown().await,
+            Self::Stream(stream) => stream.shutdown().await,
+        }
+    }
+}
+
+/// A carrier and its TLS, without buffers of our own.
 pub(crate) struct Stream {
-    pub(crate) tcp: TcpStream,
+    pub(crate) carrier: Carrier,
     pub(crate) tls: rustls::Connection,
 }
 
@@ -30,15 +73,23 @@ impl Read for Nothing {
     }
 }
 
-struct Writer<'a>(&'a TcpStream);
+struct Writer<'a>(&'a Carrier);
 
 impl Write for Writer<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
+        match self.0 {
+            Carrier::Tcp(tcp) => tcp.try_write(bytes),
+            Carrier::Stream(stream) => stream.try_write(bytes),
+        }
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(slices)
+        match self.0 {
+            Carrier::Tcp(tcp) => tcp.try_write_vectored(slices),
+            Carrier::Stream(stream) => {
+                stream.try_write(slices.iter().find(|slice| !slice.is_empty()).map_or(&[], |slice| slice))
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -51,7 +102,7 @@ impl Stream {
     pub(crate) fn write_ready(&mut self) -> io::Result<(bool, usize)> {
         let mut written = 0;
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Writer(&self.tcp)) {
+            match self.tls.write_tls(&mut Writer(&self.carrier)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => written += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok((false, written)),
@@ -70,7 +121,7 @@ impl Stream {
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Option<usize>, E> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let n = match self.tcp.try_read(&mut scratch[..limit.min(READ)]) {
+            let n = match self.carrier.try_read(&mut scratch[..limit.min(READ)]) {
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(e) => return Err(e.into()),
@@ -112,8 +163,8 @@ impl Stream {
     /// Reads to the end and keeps nothing.
     pub(crate) async fn discard(&mut self) -> io::Result<()> {
         loop {
-            self.tcp.readable().await?;
-            match SCRATCH.with_borrow_mut(|scratch| self.tcp.try_read(scratch)) {
+            self.carrier.readable().await?;
+            match SCRATCH.with_borrow_mut(|scratch| self.carrier.try_read(scratch)) {
                 Ok(0) => return Ok(()),
                 Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
                 _ => {}

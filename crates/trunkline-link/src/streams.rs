@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use trunkline_route::{AtomMapping, NodeName};
 
 use crate::frame::ProtocolError;
-use crate::link::{Down, Shared, clock_us};
+use crate::link::{Down, LinkInfo, Shared, clock_us};
 use crate::mailbox::lock;
 use crate::mux::{StreamEvent, first_stream};
 use crate::pake::Role;
@@ -43,6 +43,8 @@ const UNMEASURED: u64 = 1_000;
 pub enum StreamKind {
     /// A service of the node; its name is what the stream is opened with.
     Service,
+    /// A link to a node further on, by way of this one.
+    Proxied,
     /// Anything a program makes of it.
     User,
     /// A kind this version does not know.
@@ -53,6 +55,7 @@ impl StreamKind {
     fn to_byte(self) -> u8 {
         match self {
             Self::Service => 1,
+            Self::Proxied => 2,
             Self::User => 3,
             Self::Unknown(byte) => byte,
         }
@@ -61,6 +64,7 @@ impl StreamKind {
     fn from_byte(byte: u8) -> Self {
         match byte {
             1 => Self::Service,
+            2 => Self::Proxied,
             3 => Self::User,
             byte => Self::Unknown(byte),
         }
@@ -462,6 +466,11 @@ impl Incoming {
         self.deadline
     }
 
+    /// What was established with who wants it.
+    pub fn link_info(&self) -> &LinkInfo {
+        &self.link().info
+    }
+
     fn link(&self) -> &Arc<Shared> {
         self.link.as_ref().expect("it is taken only by what consumes it")
     }
@@ -586,6 +595,11 @@ impl ByteStream {
         &self.link.info.peer
     }
 
+    /// What was established with the node at the other end of the link.
+    pub fn link_info(&self) -> &LinkInfo {
+        &self.link.info
+    }
+
     /// The next bytes as they arrived, without copying them: at most `most`, which is at least 1; `None` at the end.
     ///
     /// # Errors
@@ -606,9 +620,83 @@ impl ByteStream {
         })
     }
 
+    /// Waits until [`ByteStream::try_read`] is worth a try.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| {
+            let mut read = lock(&self.state.read);
+            if !read.pieces.is_empty() || read.finished || read.end.is_some() {
+                return Poll::Ready(());
+            }
+            read.reader = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Reads what is there; [`io::ErrorKind::WouldBlock`] when nothing is.
+    pub(crate) fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut all = 0;
+        while all < bytes.len() {
+            let taken = self.poll_with(&mut Context::from_waker(Waker::noop()), |piece| {
+                let len = piece.len().min(bytes.len() - all);
+                piece.copy_to_slice(&mut bytes[all..all + len]);
+                (len, len)
+            });
+            match taken {
+                Poll::Ready(Ok(Some(len))) => all += len,
+                // What was copied already comes first.
+                _ if all > 0 => break,
+                Poll::Ready(Ok(None)) => return Ok(0),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Waits until [`ByteStream::try_write`] is worth a try.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        let id = self.state.id;
+        std::future::poll_fn(|cx| {
+            let ended = lock(&self.state.read).end.is_some();
+            let room = lock(&self.link.out).outbox.poll_stream(id, cx.waker());
+            if ended || room.is_none_or(|room| room > 0) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Writes what goes at once; [`io::ErrorKind::WouldBlock`] when nothing does.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.poll_write_from(Waker::noop(), bytes) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn poll_write_from(&self, writer: &Waker, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let read = lock(&self.state.read);
+        if let Some(end) = &read.end {
+            return Poll::Ready(Err(end.clone().into()));
+        }
+        let written = read.written;
+        drop(read);
+        if written {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let id = self.state.id;
+        match self.link.with_out(|out| out.outbox.write_stream(id, bytes, writer)) {
+            Some(0) if !bytes.is_empty() => Poll::Pending,
+            Some(taken) => Poll::Ready(Ok(taken)),
+            // It ended a moment ago.
+            None => Poll::Ready(Err(lock(&self.state.read).end.clone().map_or_else(gone, Into::into))),
+        }
+    }
+
     /// Takes something, and says how much it was, from what arrived; `None` at the end.
     fn poll_with<T>(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
         take: impl FnOnce(&mut BytesMut) -> (usize, T),
     ) -> Poll<io::Result<Option<T>>> {
@@ -695,7 +783,7 @@ impl fmt::Debug for ByteStream {
 }
 
 impl AsyncRead for ByteStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -721,23 +809,7 @@ impl AsyncRead for ByteStream {
 
 impl AsyncWrite for ByteStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let read = lock(&self.state.read);
-        if let Some(end) = &read.end {
-            return Poll::Ready(Err(end.clone().into()));
-        }
-        let written = read.written;
-        drop(read);
-        if written {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let id = self.state.id;
-        let taken = self.link.with_out(|out| out.outbox.write_stream(id, buf, cx.waker()));
-        match taken {
-            Some(0) if !buf.is_empty() => Poll::Pending,
-            Some(taken) => Poll::Ready(Ok(taken)),
-            // It ended a moment ago.
-            None => Poll::Ready(Err(lock(&self.state.read).end.clone().map_or_else(gone, Into::into))),
-        }
+        self.poll_write_from(cx.waker(), buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -150,13 +150,13 @@ impl Task {
             }
             tokio::select! {
                 biased;
-                ready = self.stream.tcp.readable(), if !held => {
+                ready = self.stream.carrier.readable(), if !held => {
                     if let Err(down) = ready.map_err(lost).and_then(|()| self.read(false)) {
                         return down;
                     }
                 }
                 () = tokio::task::yield_now(), if more => {}
-                ready = self.stream.tcp.writable(), if self.blocked => {
+                ready = self.stream.carrier.writable(), if self.blocked => {
                     if let Err(e) = ready {
                         return lost(e);
                     }
@@ -364,14 +364,14 @@ impl Task {
         if let Some((code, text)) = word {
             lock(&self.shared.out).outbox.close(code.to_byte(), text);
             while self.write()? || self.blocked {
-                self.stream.tcp.writable().await?;
+                self.stream.carrier.writable().await?;
             }
         }
         self.stream.tls.send_close_notify();
         while !self.flush()? {
-            self.stream.tcp.writable().await?;
+            self.stream.carrier.writable().await?;
         }
-        tokio::io::AsyncWriteExt::shutdown(&mut self.stream.tcp).await?;
+        self.stream.carrier.shutdown().await?;
         if word.is_some() {
             self.stream.discard().await?;
         }

@@ -26,6 +26,8 @@ const MAX_RETRY_AFTER_MS: u16 = 2000;
 pub enum Mode {
     /// A link between two nodes.
     Node,
+    /// A link inside a stream, through other nodes.
+    Inner,
     /// A session with a registrar, outside the registry of links.
     Registrar,
     /// Only to see whether a node answers and can prove itself: the caller wants no link.
@@ -36,6 +38,7 @@ impl Mode {
     fn to_byte(self) -> u8 {
         match self {
             Self::Node => 1,
+            Self::Inner => 2,
             Self::Registrar => 3,
             Self::Probe => 4,
         }
@@ -44,6 +47,7 @@ impl Mode {
     fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::Node),
+            2 => Some(Self::Inner),
             3 => Some(Self::Registrar),
             4 => Some(Self::Probe),
             _ => None,

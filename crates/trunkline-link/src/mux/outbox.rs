@@ -390,6 +390,11 @@ impl Outbox {
         self.streams.write(id, bytes, writer)
     }
 
+    /// How much [`Outbox::write_stream`] would take; who is told 0 is woken when it is more.
+    pub fn poll_stream(&mut self, id: u32, writer: &Waker) -> Option<usize> {
+        self.streams.poll(id, writer)
+    }
+
     /// Nothing comes after what was queued of a stream.
     pub fn finish_stream(&mut self, id: u32) {
         self.streams.finish(id);

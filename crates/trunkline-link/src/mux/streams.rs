@@ -84,18 +84,26 @@ impl Lanes {
         self.lanes.insert(id, Lane { credit: credit.into(), ..Lane::default() });
     }
 
+    /// For how much there is credit and room; `None` when the stream is not open for writing. Who gets 0 is woken when it
+    /// is worth another try.
+    pub(super) fn poll(&mut self, id: u32, writer: &Waker) -> Option<usize> {
+        let lane = self.lanes.get_mut(&id).filter(|lane| !lane.finished)?;
+        let room = MAX_QUEUED.saturating_sub(lane.queued).min(usize::try_from(lane.credit).unwrap_or(usize::MAX));
+        if room == 0 {
+            lane.writer = Some(writer.clone());
+        }
+        Some(room)
+    }
+
     /// Takes as much as there is credit and room for; `None` when the stream is not open for writing. Who gets 0 is
     /// woken when it is worth another try.
     pub(super) fn write(&mut self, id: u32, bytes: &[u8], writer: &Waker) -> Option<usize> {
-        let lane = self.lanes.get_mut(&id).filter(|lane| !lane.finished)?;
-        let room = MAX_QUEUED.saturating_sub(lane.queued).min(usize::try_from(lane.credit).unwrap_or(usize::MAX));
-        let taken = bytes.len().min(room);
-        if taken == 0 {
-            if !bytes.is_empty() {
-                lane.writer = Some(writer.clone());
-            }
-            return Some(0);
+        if bytes.is_empty() {
+            return self.lanes.get(&id).filter(|lane| !lane.finished).map(|_| 0);
         }
+        let taken = bytes.len().min(self.poll(id, writer)?);
+        let lane = self.lanes.get_mut(&id).filter(|_| taken > 0);
+        let Some(lane) = lane else { return Some(0) };
         let was_idle = lane.chunks.is_empty();
         lane.write(id, &bytes[..taken]);
         if was_idle {

@@ -3,6 +3,7 @@
 mod dialing;
 mod ending;
 mod flood;
+mod inner;
 mod messages;
 mod streams;
 mod world;
