@@ -30,6 +30,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("trunkline-registrar", 1),
     ("trunkline-config", 2),
     ("trunkline-dial", 2),
+    ("trunkline-proxy", 2),
     ("trunkline-registrar-embedded", 2),
     ("trunkline", 3),
     ("trunkline-admin", 4),

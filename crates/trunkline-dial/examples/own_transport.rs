@@ -80,6 +80,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         candidates: routes.matching(&target),
         target: target.clone(),
         discovery: vec![],
+        proxies: Vec::new(),
         defaults: Defaults::new(Cookie::new("not used over plain TCP")?),
         policy: Policy::default(),
         memory: Memory::new(),

@@ -38,6 +38,9 @@ pub enum AttemptError {
     /// The attempt panicked; a bug.
     #[error("the attempt failed unexpectedly; this is a bug")]
     Panicked,
+    /// The gateway, or one behind it, did not lead on.
+    #[error("{0}")]
+    Relay(String),
     /// The listener refused without proof.
     #[error("{0}")]
     Rejected(String),
@@ -92,7 +95,7 @@ pub enum Next {
 
 impl AttemptError {
     /// The stage in which it happened: `resolve`, `dns`, `tcp`, `tls`, `handshake`, `name`, `version`,
-    /// `flags`, `local`.
+    /// `flags`, `relay`, `local`.
     pub fn stage(&self) -> &'static str {
         match self {
             Self::Resolve(_) | Self::ResolveEmpty | Self::ResolveTimeout(_) => "resolve",
@@ -103,6 +106,7 @@ impl AttemptError {
             Self::Version(_) => "version",
             Self::Flags(_) => "flags",
             Self::Local(_) | Self::Panicked => "local",
+            Self::Relay(_) => "relay",
             Self::Handshake(_)
             | Self::HandshakeTimeout(_)
             | Self::Rejected(_)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::task::{AbortHandle, Id, JoinSet};
-use trunkline_route::{Attempt, Endpoint, Host, NodeName, ResolverId};
+use trunkline_route::{Attempt, Endpoint, Host, NodeName, ProxyRoute, ResolverId};
 
 use crate::plan::{Event, Lookup, OpId, Plan, Step};
 use crate::{AttemptError, NoRoute, Reason, Record};
@@ -33,6 +33,17 @@ pub trait Ports: Send + Sync + 'static {
         attempt: Attempt,
         socket: SocketAddr,
     ) -> impl Future<Output = Result<(NodeName, Self::Link), AttemptError>> + Send;
+
+    /// Reaches the gateway of the route, has it lead on, and gives the proven final node's name and its link. Only lookups
+    /// with proxy routes ask for it; a transport without gateways need not have it.
+    fn relay(
+        &self,
+        route: ProxyRoute,
+        _: Attempt,
+    ) -> impl Future<Output = Result<(NodeName, Self::Link), AttemptError>> + Send {
+        let error = format!("{} cannot be gone through: this transport has no gateways", route.gateway());
+        async { Err(AttemptError::Relay(error)) }
+    }
 
     /// An attempt ended: with `None` it succeeded. A loser of a stagger is not told of. For memory.
     fn observe(&self, attempt: &Attempt, failure: Option<&AttemptError>);
@@ -135,6 +146,10 @@ pub async fn run<P: Ports>(ports: Arc<P>, lookup: Lookup) -> Result<Found<P::Lin
             Step::Connect { op, attempt, socket, .. } => {
                 flying.dials.insert(op, (*attempt).clone());
                 flying.start(op, async move { Outcome::Connected(ports.connect(*attempt, socket).await) });
+            }
+            Step::Relay { op, route, attempt, .. } => {
+                flying.dials.insert(op, (*attempt).clone());
+                flying.start(op, async move { Outcome::Connected(ports.relay(*route, *attempt).await) });
             }
             Step::Cancel { op } => flying.cancel(op),
             Step::Wait { until } => {

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use trunkline_route::{
-    Address, Attempt, Cookie, Endpoint, Fallback, NetworkRoute, NodeName, Origin, ResolverId, RouteValue, Source,
-    Version,
+    Address, Attempt, Cookie, Endpoint, Fallback, NetworkRoute, NodeName, Origin, ProxyRoute, ResolverId, RouteValue,
+    Source, Version,
 };
 
-use crate::table::Candidate;
+use crate::table::{Candidate, ProxyCandidate};
 use crate::{AttemptError, Next, NoRoute, Reason, Record};
 
 mod step;
@@ -38,6 +38,8 @@ enum Item {
         resolver: ResolverId,
         route: usize,
     },
+    /// A way through a gateway.
+    Relay(Hop),
     /// A route that gives no address for this name; it fails when its turn comes.
     Void {
         origin: Origin,
@@ -47,18 +49,27 @@ enum Item {
     },
 }
 
+/// One way through a gateway.
+#[derive(Debug, Clone)]
+struct Hop {
+    origin: Origin,
+    proxy: Box<ProxyRoute>,
+    attempt: Box<Attempt>,
+}
+
 impl Work {
     fn route(&self) -> usize {
         match self {
             Self::Resolving { route, .. } => *route,
             Self::LookingUp { what, .. } | Self::Dialing { what, .. } => what.route,
+            Self::Relaying { .. } => NO_ROUTE,
         }
     }
 
     /// Whether the answer to this operation belongs here.
     fn has(&self, wanted: OpId) -> bool {
         match self {
-            Self::Resolving { op, .. } | Self::LookingUp { op, .. } => *op == wanted,
+            Self::Resolving { op, .. } | Self::LookingUp { op, .. } | Self::Relaying { op, .. } => *op == wanted,
             Self::Dialing { live, .. } => live.iter().any(|dialing| dialing.op == wanted),
         }
     }
@@ -68,11 +79,12 @@ impl Item {
     fn route(&self) -> usize {
         match self {
             Self::Dial(Try { route, .. }) | Self::Ask { route, .. } | Self::Void { route, .. } => *route,
+            Self::Relay(_) => NO_ROUTE,
         }
     }
 }
 
-/// Discovery is no route of the table.
+/// Discovery is no route of the table, and proxy routes have one of their own.
 const NO_ROUTE: usize = usize::MAX;
 
 #[derive(Debug)]
@@ -87,6 +99,7 @@ enum Work {
     Resolving { op: OpId, origin: Origin, resolver: ResolverId, route: usize, began: Instant },
     LookingUp { op: OpId, what: Try, began: Instant },
     Dialing { what: Try, began: Instant, live: Vec<Dialing>, rest: VecDeque<IpAddr>, next: Instant },
+    Relaying { op: OpId, hop: Hop, began: Instant },
 }
 
 /// A lookup under way.
@@ -98,6 +111,7 @@ pub struct Plan {
     /// What is remembered as failing: the end of the stage, in the order of the routes.
     late: VecDeque<Item>,
     discovery_left: bool,
+    proxies_left: bool,
     /// One candidate, or several of one weight that race.
     works: Vec<Work>,
     /// When the last candidate began, and its route.
@@ -130,11 +144,13 @@ impl Plan {
             Fallback::OnMiss => lookup.candidates.is_empty(),
             Fallback::OnFailure => true,
         } && !lookup.discovery.is_empty();
+        let proxies_left = fallback != Fallback::Never && !lookup.proxies.is_empty();
         let mut plan = Self {
             began: now,
             queue: VecDeque::new(),
             late: VecDeque::new(),
             discovery_left,
+            proxies_left,
             works: Vec::new(),
             last: None,
             steps: VecDeque::new(),
@@ -187,7 +203,7 @@ impl Plan {
     fn put_first(&mut self, now: Instant, items: Vec<Item>) {
         let failing = |item: &Item| match item {
             Item::Dial(what) => self.lookup.memory.against(now, &what.attempt).is_some(),
-            Item::Ask { .. } | Item::Void { .. } => false,
+            Item::Ask { .. } | Item::Void { .. } | Item::Relay(_) => false,
         };
         let (last, first): (Vec<_>, Vec<_>) = items.into_iter().partition(failing);
         for item in first.into_iter().rev() {
@@ -208,11 +224,33 @@ impl Plan {
         self.lookup.discovery.iter().map(ask).collect()
     }
 
+    fn proxy_items(&self) -> VecDeque<Item> {
+        let Lookup { target, proxies, defaults, .. } = &self.lookup;
+        let item = |candidate: &ProxyCandidate| {
+            let (pattern, proxy) = (candidate.pattern.clone(), &candidate.route);
+            let origin = Origin::Proxied { pattern: pattern.clone(), gateway: proxy.gateway().clone() };
+            match proxy.attempt(target, defaults) {
+                Some(mut attempt) => {
+                    attempt.policy.route = Some(pattern);
+                    Item::Relay(Hop { origin, proxy: Box::new(proxy.clone()), attempt: Box::new(attempt) })
+                }
+                None => {
+                    let error = AttemptError::Dns(format!("the name's host part {:?} is no host", target.host()));
+                    Item::Void { origin, address: String::new(), error, route: NO_ROUTE }
+                }
+            }
+        };
+        proxies.iter().map(item).collect()
+    }
+
     /// What would be tried, in order, asking nobody.
     pub fn preview(&self, now: Instant) -> Vec<Preview> {
         let mut items: Vec<_> = self.queue.iter().chain(&self.late).cloned().collect();
         if self.discovery_left {
             items.extend(self.discovery_items());
+        }
+        if self.proxies_left {
+            items.extend(self.proxy_items());
         }
         let line = |item: Item| {
             let weight = self.lookup.candidates.get(item.route()).map(|c| c.weight);
@@ -220,6 +258,9 @@ impl Plan {
             let (address, attempt, origin) = match item {
                 Item::Dial(Try { origin, attempt, .. }) => (Some(attempt.address.to_string()), Some(*attempt), origin),
                 Item::Ask { origin, .. } => (None, None, origin),
+                Item::Relay(Hop { origin, proxy, attempt }) => {
+                    (Some(proxy.gateway().to_string()), Some(*attempt), origin)
+                }
                 Item::Void { origin, address, .. } => (Some(address), None, origin),
             };
             let against = attempt.as_ref().and_then(|attempt| self.lookup.memory.against(now, attempt));
@@ -273,6 +314,7 @@ impl Plan {
                 Some(Work::Resolving { .. }) => self.resolved(now, op, Err(error)),
                 Some(Work::LookingUp { .. }) => self.looked_up(now, op, Err(error)),
                 Some(Work::Dialing { .. }) => self.failed(now, op, error),
+                Some(Work::Relaying { .. }) => self.relay_failed(now, op, error),
                 None => {}
             },
         }
@@ -337,11 +379,12 @@ impl Plan {
     }
 
     fn established(&mut self, now: Instant, op: OpId, peer: NodeName) {
-        if !self.works.iter().any(|work| matches!(work, Work::Dialing { .. }) && work.has(op)) {
+        let makes_a_link = |work: &Work| matches!(work, Work::Dialing { .. } | Work::Relaying { .. });
+        if !self.works.iter().any(|work| makes_a_link(work) && work.has(op)) {
             return;
         }
         if peer != self.lookup.target {
-            return self.failed(now, op, AttemptError::WrongName { actual: peer.to_string() });
+            return self.handle(now, Event::Failed { op, error: AttemptError::WrongName { actual: peer.to_string() } });
         }
         self.cancel_all(Some(op));
         self.finish(Ok(op));
@@ -369,6 +412,18 @@ impl Plan {
         } else {
             self.attempt_failed(now, &what, Some(dialing.socket), dialing.began, error);
         }
+    }
+
+    fn relay_failed(&mut self, now: Instant, op: OpId, error: AttemptError) {
+        let is_it = |work: &mut Work| matches!(work, Work::Relaying { .. }) && work.has(op);
+        let Some(Work::Relaying { hop, began, .. }) = self.end_work(is_it) else { return };
+        if error != AttemptError::Adopted {
+            self.hop_failed(now, hop, began, error);
+        }
+    }
+
+    fn hop_failed(&mut self, now: Instant, hop: Hop, began: Instant, error: AttemptError) {
+        self.record(now, hop.origin, String::new(), None, began, error, None);
     }
 
     fn attempt_failed(
@@ -426,6 +481,7 @@ impl Plan {
         self.queue.clear();
         self.late.clear();
         self.discovery_left = false;
+        self.proxies_left = false;
         self.done = Some(result);
     }
 
@@ -461,6 +517,10 @@ impl Plan {
                     let error = AttemptError::DnsTimeout(self.limit(began, self.dns_limit()));
                     self.attempt_failed(now, &what, None, began, error);
                 }
+                Work::Relaying { hop, began, .. } => {
+                    let error = AttemptError::CandidateTimeout(self.limit(began, self.lookup.policy.candidate));
+                    self.hop_failed(now, hop, began, error);
+                }
                 Work::Dialing { what, began, live, rest, .. } => {
                     let error = AttemptError::CandidateTimeout(self.limit(began, self.lookup.policy.candidate));
                     if live.is_empty() && !rest.is_empty() {
@@ -491,7 +551,7 @@ impl Plan {
         match work {
             Work::Resolving { began, .. } => later(*began, self.lookup.policy.resolve),
             Work::LookingUp { began, .. } => later(*began, self.dns_limit()),
-            Work::Dialing { began, .. } => later(*began, self.lookup.policy.candidate),
+            Work::Dialing { began, .. } | Work::Relaying { began, .. } => later(*began, self.lookup.policy.candidate),
         }
     }
 
@@ -519,7 +579,8 @@ impl Plan {
             let next_of_equals = self.next_of_equals();
             if self.works.is_empty() || next_of_equals.is_some_and(|(_, at)| now >= at) {
                 if !self.start_item(now) && self.works.is_empty() {
-                    let tried = !self.records.is_empty() || !self.lookup.candidates.is_empty();
+                    let Lookup { candidates, proxies, .. } = &self.lookup;
+                    let tried = !self.records.is_empty() || !candidates.is_empty() || !proxies.is_empty();
                     self.finish_failed(match tried {
                         _ if self.cut => Reason::TooMany,
                         true => Reason::AllFailed,
@@ -593,10 +654,14 @@ impl Plan {
             if item.is_some() {
                 return item;
             }
-            if !std::mem::take(&mut self.discovery_left) {
-                return None;
-            }
-            self.queue = self.discovery_items();
+            self.queue = match (std::mem::take(&mut self.discovery_left), self.proxies_left) {
+                (true, _) => self.discovery_items(),
+                (false, true) => {
+                    self.proxies_left = false;
+                    self.proxy_items()
+                }
+                (false, false) => return None,
+            };
         }
     }
 
@@ -637,6 +702,13 @@ impl Plan {
                         self.works.push(Work::LookingUp { op, what, began: now });
                     }
                 },
+                Item::Relay(hop) => {
+                    let op = self.op();
+                    self.dials += 1;
+                    let (route, attempt, origin) = (hop.proxy.clone(), hop.attempt.clone(), hop.origin.clone());
+                    self.steps.push_back(Step::Relay { op, route, attempt, origin });
+                    self.works.push(Work::Relaying { op, hop, began: now });
+                }
                 Item::Void { origin, address, error, .. } => {
                     self.questions += 1;
                     self.record(now, origin, address, None, now, error, None);
@@ -657,7 +729,7 @@ impl Plan {
 /// What takes back a work's operations.
 fn cancels(work: &Work) -> impl Iterator<Item = Step> {
     let ops = match work {
-        Work::Resolving { op, .. } | Work::LookingUp { op, .. } => vec![*op],
+        Work::Resolving { op, .. } | Work::LookingUp { op, .. } | Work::Relaying { op, .. } => vec![*op],
         Work::Dialing { live, .. } => live.iter().map(|d| d.op).collect(),
     };
     ops.into_iter().map(|op| Step::Cancel { op })

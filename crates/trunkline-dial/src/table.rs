@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use trunkline_matcher::{PatternError, PatternIndex, PatternTable, Refusal, RoutePattern, TableEdit, quoted};
-use trunkline_route::{NetworkRoute, NodeName, ResolverId, Source, TlsProfileId};
+use trunkline_route::{NetworkRoute, NodeName, ProxyRoute, ResolverId, Source, TlsProfileId};
 
 /// Why a route was not added. Nothing changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +68,17 @@ impl Candidate {
     }
 }
 
+/// A proxy route that matches a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyCandidate {
+    /// The pattern's text.
+    pub pattern: Arc<str>,
+    /// Its weight.
+    pub weight: i64,
+    /// The route.
+    pub route: ProxyRoute,
+}
+
 /// The ids routes may name.
 #[derive(Debug, Clone, Default)]
 struct Known {
@@ -99,6 +110,8 @@ fn list<T: ToString>(known: &BTreeSet<T>) -> String {
 #[derive(Debug, Default)]
 pub struct RouteTable {
     table: PatternTable<NetworkRoute>,
+    /// A table of their own: the same pattern may stand in both.
+    proxies: PatternTable<ProxyRoute>,
     known: RwLock<Known>,
 }
 
@@ -197,6 +210,46 @@ impl RouteTable {
     /// The routes as they stand, by descending weight, then in the order added.
     pub fn snapshot(&self) -> Arc<PatternIndex<NetworkRoute>> {
         self.table.snapshot()
+    }
+
+    /// Adds a proxy route.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing changed.
+    pub fn add_proxy(&self, pattern: &str, route: ProxyRoute, weight: i64) -> Result<(), AddError> {
+        self.check(route.target_route())?;
+        let pattern = RoutePattern::new(pattern)?;
+        let added = self.proxies.edit(|table| table.insert(pattern, weight, route));
+        added.map_err(|error| match error.refusal() {
+            Refusal::Taken => AddError::Taken(error.pattern().as_str().into()),
+            _ => AddError::TableFull(error.to_string()),
+        })
+    }
+
+    /// Removes the proxy route with exactly this pattern. Live connections stay up.
+    ///
+    /// # Errors
+    /// [`RemoveError::Unknown`]; nothing changed.
+    pub fn remove_proxy(&self, pattern: &str) -> Result<(), RemoveError> {
+        let removed = self.proxies.edit(|table| table.remove(pattern).map(drop).ok_or(()));
+        removed.map_err(|()| RemoveError::Unknown(pattern.into()))
+    }
+
+    /// The proxy routes as they stand, by descending weight, then in the order added.
+    pub fn proxies(&self) -> Arc<PatternIndex<ProxyRoute>> {
+        self.proxies.snapshot()
+    }
+
+    /// The proxy routes that match a name and lead to it, best first.
+    pub fn matching_proxies(&self, name: &NodeName) -> Vec<ProxyCandidate> {
+        let snapshot = self.proxies();
+        let candidate = |entry: &trunkline_matcher::Entry<ProxyRoute>| ProxyCandidate {
+            pattern: entry.pattern().as_str().into(),
+            weight: entry.weight(),
+            route: entry.value().clone(),
+        };
+        let matching = snapshot.matches(name.as_str()).into_iter().flatten();
+        matching.filter(|entry| entry.value().leads_to(name)).map(candidate).collect()
     }
 
     /// The routes that match a name, best first.

@@ -99,13 +99,22 @@ pub enum StreamCode {
     /// The other end of what the stream leads to broke off.
     #[error("broken off")]
     Broken,
+    /// The gateway passes nothing on for this node, or not to that one.
+    #[error("relay denied")]
+    RelayDenied,
+    /// The way leads in a circle.
+    #[error("loop")]
+    Loop,
+    /// The way leads through more gateways than it may.
+    #[error("hop limit")]
+    HopLimit,
     /// A code this version does not know.
     #[error("code {0}")]
     Unknown(u8),
 }
 
 impl StreamCode {
-    const KNOWN: [Self; 8] = [
+    const KNOWN: [Self; 11] = [
         Self::Cancelled,
         Self::NoService,
         Self::NotAllowed,
@@ -114,6 +123,9 @@ impl StreamCode {
         Self::TimedOut,
         Self::GoingAway,
         Self::Broken,
+        Self::RelayDenied,
+        Self::Loop,
+        Self::HopLimit,
     ];
 
     fn to_byte(self) -> u8 {

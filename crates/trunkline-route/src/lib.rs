@@ -28,6 +28,7 @@ mod mapping;
 mod name;
 mod place;
 mod policy;
+mod proxy;
 mod route;
 mod values;
 mod version;
@@ -40,6 +41,7 @@ pub use mapping::{AtomMapping, MappingError};
 pub use name::{MAX_NAME_LEN, NameError, NodeName};
 pub use place::{LocalPlace, PlaceError, SocketPlace};
 pub use policy::{LinkPolicy, LogLevel, Reconnect};
+pub use proxy::{DEFAULT_MAX_HOP, DirectUse, ProxyRoute};
 pub use route::{
     Attempt, DEFAULT_WEIGHT, Defaults, Direct, Fallback, NetworkRoute, NetworkRouteBuilder, Origin, Resolved, Source,
     TlsMode,

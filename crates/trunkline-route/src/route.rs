@@ -483,6 +483,13 @@ pub enum Origin {
         /// Who answered.
         resolver: ResolverId,
     },
+    /// A proxy route, through a gateway.
+    Proxied {
+        /// The pattern's text.
+        pattern: Arc<str>,
+        /// The gateway.
+        gateway: NodeName,
+    },
     /// A route given with the call.
     Given,
 }
@@ -493,6 +500,7 @@ impl fmt::Display for Origin {
             Self::Static { pattern } => write!(f, "route {pattern}"),
             Self::StaticResolved { pattern, resolver } => write!(f, "route {pattern} by {resolver}"),
             Self::Discovered { resolver } => write!(f, "discovery by {resolver}"),
+            Self::Proxied { pattern, gateway } => write!(f, "proxy route {pattern} through {gateway}"),
             Self::Given => f.write_str("the given route"),
         }
     }

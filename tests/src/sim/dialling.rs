@@ -175,6 +175,7 @@ impl<R: Rules> World<R> {
             target: peer.clone(),
             candidates: script::ranked(candidates),
             discovery,
+            proxies: Vec::new(),
             defaults,
             policy: Policy::default(),
             memory: memory.clone(),

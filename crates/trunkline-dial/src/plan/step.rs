@@ -3,10 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use trunkline_route::{Attempt, Defaults, Endpoint, Fallback, Host, NodeName, Origin, ResolverId, RouteValue};
+use trunkline_route::{
+    Attempt, Defaults, Endpoint, Fallback, Host, NodeName, Origin, ProxyRoute, ResolverId, RouteValue,
+};
 
 use crate::memory::Memory;
-use crate::table::Candidate;
+use crate::table::{Candidate, ProxyCandidate};
 use crate::{AttemptError, NoRoute};
 
 /// Names one operation of a plan.
@@ -85,6 +87,17 @@ pub enum Step {
         /// Because of this.
         origin: Origin,
     },
+    /// Reach a gateway and have it lead on.
+    Relay {
+        /// The operation to answer, as a dial is.
+        op: OpId,
+        /// Which way.
+        route: Box<ProxyRoute>,
+        /// Under these demands on the final node.
+        attempt: Box<Attempt>,
+        /// Because of this.
+        origin: Origin,
+    },
     /// Drop an operation; whatever it leads to is closed.
     Cancel {
         /// Which.
@@ -141,6 +154,8 @@ pub struct Lookup {
     pub candidates: Vec<Candidate>,
     /// Whom to ask afterwards.
     pub discovery: Vec<ResolverId>,
+    /// The proxy routes that match, best first: what is tried when every direct attempt failed.
+    pub proxies: Vec<ProxyCandidate>,
     /// What holds where nothing else is said.
     pub defaults: Defaults,
     /// Times and bounds.

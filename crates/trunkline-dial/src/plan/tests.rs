@@ -50,6 +50,7 @@ fn lookup(routes: impl IntoIterator<Item = NetworkRoute>, discovery: &[&str]) ->
         target: name(),
         candidates: routes.into_iter().enumerate().map(candidate).collect(),
         discovery: discovery.iter().map(|id| resolver(id)).collect(),
+        proxies: Vec::new(),
         defaults: Defaults::new(cookie("node")),
         policy: Policy::default(),
         memory: Memory::new(),
@@ -410,4 +411,57 @@ fn names_and_resolvers_race_too_and_the_answers_to_one_route_keep_their_order() 
     assert_eq!(ran.asked, ["fast", "dns:h", "slow"]);
     assert_eq!(ran.won(), Some("10.0.0.1:1"));
     assert!(!ran.dialled.contains(&"10.0.0.3:1".to_owned()), "{:?}", ran.dialled);
+}
+
+/// With these gateways, best first.
+fn through(gateways: &[&str], mut lookup: Lookup) -> Lookup {
+    let candidate = |(n, gateway): (usize, &&str)| ProxyCandidate {
+        pattern: format!("g{n}").into(),
+        weight: 100 - n as i64,
+        route: ProxyRoute::via(gateway.parse().unwrap()).target(with_cookie("10.9.9.9", 1, "target")),
+    };
+    lookup.proxies = gateways.iter().enumerate().map(candidate).collect();
+    lookup
+}
+
+#[test]
+fn a4_e3_gateways_follow_by_weight_when_every_direct_attempt_failed() {
+    let world = World::new().down("10.0.0.1:1", 1).answers("reg", 1, &["10.0.0.2:1"]).down("10.0.0.2:1", 1);
+    let denied = AttemptError::Relay("gw1@dmz refused: relay denied".into());
+    let world = world.refuses("192.0.2.1:1", 5, denied.clone()).up("192.0.2.2:1", 5).up("192.0.2.3:1", 1);
+    let gateways = ["gw1@dmz", "gw2@dmz", "gw3@dmz"];
+    let ran = world.run(through(&gateways, lookup([direct("10.0.0.1", 1)], &["reg"])));
+    assert_eq!(ran.dialled, ["10.0.0.1:1", "10.0.0.2:1", "gw1@dmz", "gw2@dmz"]);
+    assert_eq!(ran.won(), Some("192.0.2.2:1"));
+    let last = ran.attempts.last().unwrap();
+    assert_eq!((&last.cookie, last.policy.route.as_deref()), (&cookie("target"), Some("g1")));
+    assert_eq!(ran.records[2].error, denied);
+    assert_eq!(ran.records[2].origin, Origin::Proxied { pattern: "g0".into(), gateway: "gw1@dmz".parse().unwrap() });
+
+    // None is asked while a direct way works, nor when the static routes are the whole answer.
+    let ran = World::new().up("10.0.0.1:1", 1).run(through(&gateways, lookup([direct("10.0.0.1", 1)], &["reg"])));
+    assert_eq!(ran.dialled, ["10.0.0.1:1"]);
+    let never = NetworkRoute::direct("10.0.0.1", 1).unwrap().fallback_never().build();
+    let ran = World::new().down("10.0.0.1:1", 1).run(through(&gateways, lookup([never], &["reg"])));
+    assert_eq!((ran.dialled.len(), reason(&ran)), (1, Reason::AllFailed));
+    // Alone they are a way too; one that says nothing has a candidate's time.
+    let world = World::new().never("192.0.2.1:1").up("192.0.2.2:1", 5);
+    let ran = world.run(through(&gateways, lookup([], &[])));
+    assert_eq!(ran.won(), Some("192.0.2.2:1"));
+    assert_eq!(errors(&ran), [AttemptError::CandidateTimeout(Policy::default().candidate)]);
+    assert_eq!(ran.cancelled, 1);
+    let mut short = through(&gateways, lookup([], &[]));
+    short.policy.total = ms(100);
+    let ran = World::new().never("192.0.2.1:1").run(short);
+    assert_eq!((reason(&ran), ran.took), (Reason::OutOfTime, ms(100)));
+}
+
+#[test]
+fn gateways_are_foreseen_behind_everything_else() {
+    let plan = Plan::new(through(&["gw1@dmz"], lookup([direct("10.0.0.1", 1)], &["reg"])), Instant::now());
+    let lines = plan.preview(Instant::now());
+    let origins: Vec<_> = lines.iter().map(|line| line.origin.to_string()).collect();
+    assert_eq!(origins, ["route p0", "discovery by reg", "proxy route g0 through gw1@dmz"]);
+    assert_eq!(lines[2].address.as_deref(), Some("gw1@dmz"));
+    assert_eq!(lines[2].attempt.as_ref().unwrap().cookie, cookie("target"));
 }

@@ -1,0 +1,161 @@
+//! Routes that go through another node.
+
+use std::fmt;
+use std::num::NonZeroU8;
+use std::str::FromStr;
+
+use crate::{Attempt, Cookie, Defaults, NetworkRoute, NodeName};
+
+/// Gateways a route may go through where it does not say.
+pub const DEFAULT_MAX_HOP: NonZeroU8 = NonZeroU8::new(8).expect("8 is not 0");
+
+/// Whether what a proxy route matches is also reached directly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum DirectUse {
+    /// Direct ways come first.
+    #[default]
+    First,
+    /// Only by way of others; a live direct connection will not do.
+    Never,
+    /// Only directly: no proxy route is tried.
+    Only,
+}
+
+impl DirectUse {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::First, Self::Never, Self::Only];
+}
+
+impl fmt::Display for DirectUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Never => "never",
+            Self::Only => "only",
+        })
+    }
+}
+
+impl FromStr for DirectUse {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|direct| direct.to_string() == text);
+        found.ok_or_else(|| format!("{text:?} is none of first, never and only"))
+    }
+}
+
+/// A way to a node through a gateway, which sees only ciphertext.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyRoute {
+    gateway: NodeName,
+    to: Option<NodeName>,
+    max_hop: NonZeroU8,
+    direct: DirectUse,
+    cookie: Option<Cookie>,
+    target: NetworkRoute,
+}
+
+impl ProxyRoute {
+    /// Through this gateway, with what the node has for everything else.
+    pub fn via(gateway: NodeName) -> Self {
+        Self {
+            gateway,
+            to: None,
+            max_hop: DEFAULT_MAX_HOP,
+            direct: DirectUse::First,
+            cookie: None,
+            target: NetworkRoute::to_port(1).expect("1 is a port").build(),
+        }
+    }
+
+    /// Only for this name.
+    #[must_use]
+    pub fn to(mut self, name: NodeName) -> Self {
+        self.to = Some(name);
+        self
+    }
+
+    /// Through at most so many gateways, this one included. Default 8.
+    #[must_use]
+    pub fn max_hop(mut self, most: NonZeroU8) -> Self {
+        self.max_hop = most;
+        self
+    }
+
+    /// Whether direct ways are tried too. Default: first.
+    #[must_use]
+    pub fn direct(mut self, direct: DirectUse) -> Self {
+        self.direct = direct;
+        self
+    }
+
+    /// What proves this node to the gateway. Default: what the routes to it say.
+    #[must_use]
+    pub fn cookie(mut self, cookie: Cookie) -> Self {
+        self.cookie = Some(cookie);
+        self
+    }
+
+    /// What holds for the connection to the final node: cookie, certificates, flags, mapping, log level. Its address is not
+    /// used. Default: what the node has.
+    #[must_use]
+    pub fn target(mut self, route: impl Into<NetworkRoute>) -> Self {
+        self.target = route.into();
+        self
+    }
+
+    /// The gateway.
+    pub fn gateway(&self) -> &NodeName {
+        &self.gateway
+    }
+
+    /// The gateways it may go through.
+    pub fn most_hops(&self) -> NonZeroU8 {
+        self.max_hop
+    }
+
+    /// Whether direct ways are tried too.
+    pub fn direct_use(&self) -> DirectUse {
+        self.direct
+    }
+
+    /// What proves this node to the gateway, if the route says.
+    pub fn gateway_cookie(&self) -> Option<&Cookie> {
+        self.cookie.as_ref()
+    }
+
+    /// What holds for the connection to the final node.
+    pub fn target_route(&self) -> &NetworkRoute {
+        &self.target
+    }
+
+    /// Whether it leads to this name at all.
+    pub fn leads_to(&self, name: &NodeName) -> bool {
+        self.to.as_ref().is_none_or(|to| to == name) && *name != self.gateway
+    }
+
+    /// What the final node is to prove, and under which policy. The address says how it would be named; nobody dials it.
+    /// `None` when the name's host part is no host.
+    pub fn attempt(&self, name: &NodeName, defaults: &Defaults) -> Option<Attempt> {
+        self.target.attempt(name, None, defaults)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_leads_to_the_name_it_says_and_never_to_its_own_gateway() {
+        let [gateway, db, web]: [NodeName; 3] = ["gw@dmz", "db@lab", "web@lab"].map(|name| name.parse().unwrap());
+        let any = ProxyRoute::via(gateway.clone());
+        assert!(any.leads_to(&db) && any.leads_to(&web) && !any.leads_to(&gateway));
+        let one = any.to(db.clone());
+        assert!(one.leads_to(&db) && !one.leads_to(&web));
+        for direct in DirectUse::ALL {
+            assert_eq!(direct.to_string().parse::<DirectUse>(), Ok(direct));
+        }
+        assert_eq!("last".parse::<DirectUse>().unwrap_err(), "\"last\" is none of first, never and only");
+    }
+}
