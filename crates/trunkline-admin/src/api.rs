@@ -380,7 +380,7 @@ impl Changed {
 /// One line of `GET /v1/explain?name=…`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// `static`, `static resolver` or `discovery`.
+    /// `static`, `static resolver`, `discovery` or `proxy`, whose address is the gateway.
     pub stage: String,
     /// The pattern of the route; absent for discovery.
     pub pattern: Option<String>,
@@ -448,6 +448,7 @@ fn origin(origin: &Origin) -> (&'static str, Option<String>, Option<String>) {
             ("static resolver", Some(pattern.to_string()), Some(resolver.to_string()))
         }
         Origin::Discovered { resolver } => ("discovery", None, Some(resolver.to_string())),
+        Origin::Proxied { pattern, .. } => ("proxy", Some(pattern.to_string()), None),
         Origin::Given => ("given", None, None),
     }
 }

@@ -98,6 +98,8 @@ impl<L: Held> Entry<L> {
 pub struct Aim {
     /// This route and no other.
     pub route: Option<NetworkRoute>,
+    /// No way through other nodes.
+    pub directly: bool,
     /// So much time.
     pub time: Duration,
 }
@@ -105,12 +107,12 @@ pub struct Aim {
 impl Aim {
     /// Any route, for so long.
     pub fn within(time: Duration) -> Self {
-        Self { route: None, time }
+        Self { route: None, directly: false, time }
     }
 
     /// Whether a failure of this dial is one of a caller with that aim too.
     fn covers(&self, other: &Self) -> bool {
-        self.route == other.route && self.time >= other.time
+        (&self.route, self.directly) == (&other.route, other.directly) && self.time >= other.time
     }
 }
 

@@ -173,6 +173,13 @@ impl NetworkRoute {
         Ok(NetworkRouteBuilder::new(Source::Direct { host: None, port }))
     }
 
+    /// The same route with this cookie.
+    #[must_use]
+    pub fn with_cookie(mut self, cookie: Cookie) -> Self {
+        self.policy.cookie = Some(cookie);
+        self
+    }
+
     /// A route whose addresses come from a resolver.
     pub fn resolved_by(resolver: ResolverId) -> NetworkRouteBuilder<Resolved> {
         NetworkRouteBuilder::new(Source::Resolve { resolver, overrides: EndpointOverride::default() })

@@ -6,10 +6,11 @@ use std::time::Duration;
 use trunkline_dial::plan::Policy;
 use trunkline_link::{DialTimes, NativeLimits};
 use trunkline_matcher::AccessPattern;
+use trunkline_proxy::{CircuitLimits, Transit};
 use trunkline_registrar::{Registrar, Resolver};
 use trunkline_route::{
-    Address, Cookie, Cookies, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, Reconnect, ResolverId,
-    TlsProfileId, Version,
+    Address, Cookie, Cookies, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, ProxyRoute, Reconnect,
+    ResolverId, TlsProfileId, Version,
 };
 
 use crate::certificates::{CHECK, ProfileSource, ServerSource};
@@ -82,6 +83,9 @@ pub struct NodeBuilder {
     pub(crate) cookie: Option<Cookies>,
     pub(crate) listen: Vec<Listen>,
     pub(crate) routes: Vec<(String, NetworkRoute, i64)>,
+    pub(crate) proxy_routes: Vec<(String, ProxyRoute, i64)>,
+    pub(crate) transit: Transit,
+    pub(crate) circuits: CircuitLimits,
     pub(crate) registrar: RegistrarChoice,
     pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
     pub(crate) registrars: Vec<(ResolverId, Address, Option<Cookie>)>,
@@ -106,6 +110,9 @@ impl NodeBuilder {
             cookie: None,
             listen: Vec::new(),
             routes: Vec::new(),
+            proxy_routes: Vec::new(),
+            transit: Transit::default(),
+            circuits: CircuitLimits::default(),
             registrar: RegistrarChoice::Embedded { listen: crate::default_registrar(), serve: true },
             resolvers: BTreeMap::new(),
             registrars: Vec::new(),
@@ -203,6 +210,24 @@ impl NodeBuilder {
     /// holds.
     pub fn peer(mut self, names: AccessPattern, cookie: impl Into<Cookies>) -> Self {
         self.peers.push((names, cookie.into()));
+        self
+    }
+
+    /// Adds a proxy route; see [`Node::add_proxy_route`](crate::Node::add_proxy_route).
+    pub fn proxy_route(mut self, pattern: impl Into<String>, route: ProxyRoute, weight: i64) -> Self {
+        self.proxy_routes.push((pattern.into(), route, weight));
+        self
+    }
+
+    /// What this node passes on between others. Default: nothing.
+    pub fn transit(mut self, transit: Transit) -> Self {
+        self.transit = transit;
+        self
+    }
+
+    /// How much it passes on. Default: 1,024 connections, 64 of one neighbour, 10 new ones of it a second.
+    pub fn circuit_limits(mut self, limits: CircuitLimits) -> Self {
+        self.circuits = limits;
         self
     }
 

@@ -13,7 +13,7 @@ use trunkline_dial::keep;
 use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::{LinkId, Retire};
 use trunkline_dial::plan::{Lookup, Policy, given};
-use trunkline_dial::{Aim, Candidate, NoRoute, Reason, Registry, RouteTable};
+use trunkline_dial::{Aim, Candidate, NoRoute, ProxyCandidate, Reason, Registry, RouteTable};
 use trunkline_link::handshake::CloseCode;
 use trunkline_link::log_connection;
 use trunkline_link::{
@@ -21,7 +21,7 @@ use trunkline_link::{
 };
 use trunkline_registrar::Resolver;
 use trunkline_route::{
-    Cookie, Defaults, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, TlsMode, TlsProfileId,
+    Cookie, Defaults, DirectUse, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, TlsMode, TlsProfileId,
 };
 
 use crate::certificates::{Certificates, Expiring, Reloaded};
@@ -31,6 +31,7 @@ use crate::inbound::Keys;
 use crate::kept::Kept;
 use crate::ports::NodePorts;
 use crate::processes::Processes;
+use crate::proxy::Proxy;
 use crate::services::Services;
 use crate::{ConnectError, Connection};
 
@@ -58,6 +59,12 @@ pub(crate) struct Demand {
     pub(crate) not: Option<LinkId>,
     /// As if nothing had failed of late.
     pub(crate) afresh: bool,
+    /// Not through other nodes.
+    pub(crate) directly: bool,
+    /// Proven by this cookie, whatever the routes say.
+    pub(crate) cookie: Option<Cookie>,
+    /// The names that this one is to help to reach: they cannot help in turn.
+    pub(crate) trail: Vec<NodeName>,
     /// At most so long, and no longer than a lookup may take anyway.
     pub(crate) within: Option<Duration>,
 }
@@ -73,6 +80,7 @@ pub(crate) struct Inner {
     pub(crate) routes: RouteTable,
     pub(crate) kept: Kept,
     pub(crate) services: Services,
+    pub(crate) proxy: Proxy,
     pub(crate) processes: Arc<Processes>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) defaults: Defaults,
@@ -244,12 +252,34 @@ impl Inner {
         }
     }
 
+    /// The proxy routes that may be used for this demand, and whether direct ways may.
+    fn ways(&self, name: &NodeName, demand: &Demand) -> (Vec<ProxyCandidate>, bool) {
+        if demand.directly || demand.given.is_some() || demand.only.is_some() {
+            return (Vec::new(), true);
+        }
+        let proxies = self.routes.matching_proxies(name);
+        match proxies.first().map(|best| best.route.direct_use()) {
+            Some(DirectUse::Never) => (proxies, false),
+            Some(DirectUse::Only) => (Vec::new(), true),
+            Some(DirectUse::First) | None => (proxies, true),
+        }
+    }
+
     pub(crate) fn lookup(&self, name: &NodeName, demand: &Demand) -> Lookup {
+        let (proxies, directly) = self.ways(name, demand);
+        let mut candidates = if directly { self.candidates(name, demand) } else { Vec::new() };
+        if let Some(cookie) = &demand.cookie {
+            for candidate in &mut candidates {
+                candidate.route = candidate.route.clone().with_cookie(cookie.clone());
+            }
+        }
+        let cookie = demand.cookie.as_ref().unwrap_or_else(|| self.keys.of(name).current());
         Lookup {
             target: name.clone(),
-            candidates: self.candidates(name, demand),
-            discovery: if demand.only.is_some() { Vec::new() } else { self.discovery.clone() },
-            defaults: Defaults { cookie: self.keys.of(name).current().clone(), ..self.defaults.clone() },
+            candidates,
+            discovery: if demand.only.is_some() || !directly { Vec::new() } else { self.discovery.clone() },
+            proxies,
+            defaults: Defaults { cookie: cookie.clone(), ..self.defaults.clone() },
             policy: self.policy,
             memory: if demand.afresh { Memory::new() } else { self.memory().clone() },
             given: demand.given.is_some(),
@@ -261,6 +291,22 @@ impl Inner {
     pub(crate) fn satisfies(&self, name: &NodeName, demand: &Demand, live: &Live) -> bool {
         let info = live.link.info();
         if !live.link.is_open() || demand.not == Some(info.id) {
+            return false;
+        }
+        let (proxies, directly) = self.ways(name, demand);
+        if demand.cookie.as_ref().is_some_and(|cookie| info.role == Role::Initiator && info.cookie != *cookie) {
+            return false;
+        }
+        if info.via.is_some() {
+            if demand.directly || info.role == Role::Responder {
+                return !demand.directly;
+            }
+            return proxies.iter().any(|proxy| {
+                let target = proxy.route.target_route();
+                self.meets(name, live, target.cookie(), &target.demands(&self.defaults).1)
+            });
+        }
+        if !directly {
             return false;
         }
         let candidates = self.candidates(name, demand);
@@ -367,17 +413,18 @@ impl Inner {
             let leaves = demand.only.is_some() || demand.not.is_some();
             move |flight, replace| {
                 let (node, name, demand) = (node.clone(), name.clone(), demand.clone());
+                let trail = demand.trail.clone();
                 async move {
                     let Some(node) = node.upgrade() else { return Ok(Found::Adopt) };
                     let mut lookup = node.lookup(&name, &demand);
                     lookup.policy.total = deadline.saturating_duration_since(now());
-                    exec::run(Arc::new(NodePorts { node, flight, replace, leaves }), lookup).await
+                    exec::run(Arc::new(NodePorts { node, flight, replace, leaves, trail }), lookup).await
                 }
             }
         };
         let satisfies = |live: &Live| self.satisfies(&name, &demand, live);
         let route = demand.given.clone().or(demand.only.as_ref().map(|candidate| candidate.route.clone()));
-        let aim = Aim { route, time: total };
+        let aim = Aim { route, directly: demand.directly, time: total };
         let connect = self.registry.connect(&name, &aim, satisfies, dial);
         // The lookup ends by itself with every attempt on record; this bounds the waits for links of other dials.
         match tokio::time::timeout_at((deadline + SETTLE).into(), connect).await {

@@ -47,6 +47,7 @@ mod kept;
 mod node;
 mod ports;
 mod processes;
+mod proxy;
 mod services;
 
 pub use builder::{Listen, NodeBuilder};
@@ -74,11 +75,13 @@ pub use trunkline_link::{
 pub use trunkline_link::{Issued, LabAuthority};
 pub use trunkline_matcher::{AccessPattern, PatternError};
 pub use trunkline_process::{Exit, NoProcess, Pid};
+pub use trunkline_proxy::{CircuitLimits, Transit, TransitRule};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
-    Address, AtomMapping, Cookie, Cookies, DEFAULT_WEIGHT, Endpoint, EndpointOverride, Fallback, Flag, FlagPolicy,
-    Host, LinkPolicy, LocalPlace, LogLevel, MappingError, NameError, NetworkRoute, NodeName, Origin, PeerFlags,
-    PlaceError, Reconnect, ResolverId, RouteValue, SocketPlace, Source, TlsMode, TlsProfileId, ValueFrom, Version,
+    Address, AtomMapping, Cookie, Cookies, DEFAULT_WEIGHT, DirectUse, Endpoint, EndpointOverride, Fallback, Flag,
+    FlagPolicy, Host, LinkPolicy, LocalPlace, LogLevel, MappingError, NameError, NetworkRoute, NodeName, Origin,
+    PeerFlags, PlaceError, ProxyRoute, Reconnect, ResolverId, RouteValue, SocketPlace, Source, TlsMode, TlsProfileId,
+    ValueFrom, Version,
 };
 pub use trunkline_term as term;
 pub use trunkline_term::{Term, TermError};

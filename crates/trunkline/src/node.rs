@@ -19,7 +19,9 @@ use trunkline_matcher::PatternIndex;
 use trunkline_process::Pid;
 use trunkline_registrar::{Lease, Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
-use trunkline_route::{Address, Defaults, Endpoint, NameError, NetworkRoute, NodeName, ResolverId, Version};
+use trunkline_route::{
+    Address, Defaults, Endpoint, NameError, NetworkRoute, NodeName, ProxyRoute, ResolverId, Version,
+};
 
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
 use crate::certificates::{Certificates, Reloaded};
@@ -28,6 +30,7 @@ use crate::inbound::{Keys, credentials, decide, registrar_credentials};
 use crate::inner::{Demand, Inner, now};
 use crate::kept::Kept;
 use crate::processes::{self, Processes};
+use crate::proxy::Proxy;
 use crate::services::{self, Services};
 use crate::{CallError, ConnectError, Connection, PING_SERVICE, SendError, StartError};
 
@@ -135,6 +138,10 @@ pub struct NodeStatus {
     pub serves_registrar: bool,
     /// Questions this node's embedded registrar answered.
     pub registrar_queries: u64,
+    /// Connections it passes on between others now.
+    pub circuits: usize,
+    /// Bytes it has passed on so far.
+    pub carried: u64,
 }
 
 impl Node {
@@ -156,12 +163,27 @@ impl Node {
             let what = what.to_owned();
             move |cause| StartError::Tls { what, cause }
         };
-        let mut sockets = Vec::new();
+        let (mut sockets, mut tls_of_first) = (Vec::new(), None);
         for listen in &builder.listen {
             let what = format!("listener {}", listen.address);
             let tls = certificates.server(what.clone(), &listen.tls).map_err(unusable(&what))?;
+            tls_of_first.get_or_insert_with(|| tls.clone());
             sockets.push(bind(&builder.name, listen, tls, &builder.limits, keys.clone())?);
         }
+        // Who comes through others meets what who comes by the first listener does.
+        let first = builder.listen.first();
+        let inside = match tls_of_first {
+            Some(tls) => tls,
+            None => ServerTls::ephemeral().map_err(|cause| unusable("default")(cause.into()))?,
+        };
+        let nowhere = Listen::at(std::net::SocketAddr::from(([0; 4], 0)));
+        let proxy = Proxy::new(
+            builder.transit,
+            builder.circuits,
+            inside,
+            builder.limits.gate,
+            credentials(&builder.name, first.unwrap_or(&nowhere), keys.clone()),
+        );
         let mut profiles = BTreeMap::new();
         for (id, profile) in &builder.profiles {
             let what = format!("profile {id}");
@@ -219,6 +241,9 @@ impl Node {
             }
             Ok::<_, StartError>(())
         })?;
+        for (pattern, route, weight) in builder.proxy_routes {
+            routes.add_proxy(&pattern, route, weight).map_err(|cause| StartError::Route { pattern, cause })?;
+        }
 
         let inner = Arc::new(Inner {
             name: builder.name.clone(),
@@ -230,6 +255,7 @@ impl Node {
             routes,
             kept: Kept::default(),
             services: Services::default(),
+            proxy,
             processes: Processes::new(builder.name.clone(), &native),
             keys,
             defaults: Defaults {
@@ -322,6 +348,27 @@ impl Node {
     /// [`RemoveError::Unknown`]; nothing changed.
     pub fn remove_route(&self, pattern: &str) -> Result<(), RemoveError> {
         self.inner().routes.remove(pattern)
+    }
+
+    /// Adds a proxy route: what is tried when no direct way leads to a name. The table is one of its own.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing changed.
+    pub fn add_proxy_route(&self, pattern: &str, route: ProxyRoute, weight: i64) -> Result<(), AddError> {
+        self.inner().routes.add_proxy(pattern, route, weight)
+    }
+
+    /// Removes the proxy route with exactly this pattern. Live connections stay up.
+    ///
+    /// # Errors
+    /// [`RemoveError::Unknown`]; nothing changed.
+    pub fn remove_proxy_route(&self, pattern: &str) -> Result<(), RemoveError> {
+        self.inner().routes.remove_proxy(pattern)
+    }
+
+    /// The proxy routes as they stand, in order.
+    pub fn proxy_routes(&self) -> Arc<PatternIndex<ProxyRoute>> {
+        self.inner().routes.proxies()
     }
 
     /// Takes a route out of use without cutting what runs over it: it is removed, and every connection over it moves to
@@ -555,6 +602,8 @@ impl Node {
             spawns: self.spawns(),
             applications: self.applications(),
             connections: inner.registry.links().len(),
+            circuits: inner.proxy.stats().0,
+            carried: inner.proxy.stats().1,
             routes: inner.routes.snapshot().len(),
             registered: self.lease().as_ref().map(|lease| lease.is_held()),
             serves_registrar: embedded.as_ref().is_some_and(|e| e.serves()),

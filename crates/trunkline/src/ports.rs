@@ -8,8 +8,8 @@ use trunkline_dial::exec::Ports;
 use trunkline_dial::pair::{FlightId, LinkRef};
 use trunkline_dial::{AttemptError, Held, Record};
 use trunkline_link::handshake::{CloseCode, HandshakeError, Mode, RejectCode};
-use trunkline_link::{Claims, ClientTls, DialError, Hooks, Link, TlsError};
-use trunkline_route::{Attempt, Endpoint, Host, NodeName, ResolverId};
+use trunkline_link::{Claims, ClientTls, DialError, Dialed, Hooks, Link, TlsError};
+use trunkline_route::{Attempt, Endpoint, Host, NodeName, ProxyRoute, ResolverId};
 
 use crate::connection::Live;
 use crate::events::Event;
@@ -27,6 +27,8 @@ pub(crate) struct NodePorts {
     pub(crate) replace: bool,
     /// The connection is to leave where it is, and the other node of its name with it, if the route leads to another one.
     pub(crate) leaves: bool,
+    /// The names this one helps to reach.
+    pub(crate) trail: Vec<NodeName>,
 }
 
 impl Ports for NodePorts {
@@ -44,7 +46,35 @@ impl Ports for NodePorts {
         let node = &self.node;
         let tls = client_tls(node, &attempt)?;
         let dialed = node.native.dial(socket, &attempt, Mode::Node, &tls, node.times).await;
-        let dialed = dialed.map_err(|error| attempt_error(error, node.listens_at(socket)))?;
+        self.go_for_it(dialed.map_err(|error| attempt_error(error, node.listens_at(socket)))?).await
+    }
+
+    async fn relay(&self, route: ProxyRoute, attempt: Attempt) -> Result<(NodeName, Live), AttemptError> {
+        let node = &self.node;
+        let tls = client_tls(node, &attempt)?;
+        let stream = node.through(&route, &attempt, &self.trail).await?;
+        let dialed = node.native.dial_through(stream, &attempt, &tls, node.times).await;
+        self.go_for_it(dialed.map_err(|error| attempt_error(error, false))?).await
+    }
+
+    fn observe(&self, attempt: &Attempt, failure: Option<&AttemptError>) {
+        observe(&self.node, attempt, failure);
+    }
+
+    fn recorded(&self, target: &NodeName, record: &Record) {
+        if matches!(record.error, AttemptError::Tls(_) | AttemptError::WrongCookie) {
+            tracing::warn!(%target, %record, "attempt failed");
+        } else {
+            tracing::debug!(%target, %record, "attempt failed");
+        }
+        self.node.emit(Event::AttemptFailed { target: target.clone(), record: record.clone() });
+    }
+}
+
+impl NodePorts {
+    /// The peer is proven: has the link come up, if it may.
+    async fn go_for_it(&self, dialed: Dialed) -> Result<(NodeName, Live), AttemptError> {
+        let node = &self.node;
         let verified = dialed.verified().clone();
         let namesake = node.registry.get(&verified.name);
         if let Some(live) = namesake.filter(|live| live.link.info().incarnation != verified.incarnation)
@@ -98,19 +128,6 @@ impl Ports for NodePorts {
             }
         }
         Ok((info.peer, live))
-    }
-
-    fn observe(&self, attempt: &Attempt, failure: Option<&AttemptError>) {
-        observe(&self.node, attempt, failure);
-    }
-
-    fn recorded(&self, target: &NodeName, record: &Record) {
-        if matches!(record.error, AttemptError::Tls(_) | AttemptError::WrongCookie) {
-            tracing::warn!(%target, %record, "attempt failed");
-        } else {
-            tracing::debug!(%target, %record, "attempt failed");
-        }
-        self.node.emit(Event::AttemptFailed { target: target.clone(), record: record.clone() });
     }
 }
 

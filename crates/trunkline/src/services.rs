@@ -11,7 +11,7 @@ use trunkline_matcher::AccessPattern;
 use trunkline_route::{NodeName, SocketPlace};
 
 use crate::inner::{Demand, Inner};
-use crate::{ConnectError, Connection, IntoName, Node};
+use crate::{ConnectError, Connection, IntoName, Node, proxy};
 
 mod forward;
 mod splice;
@@ -120,6 +120,9 @@ pub(crate) fn receive(node: &Arc<Inner>, directory: &Directory) {
 }
 
 fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
+    if incoming.kind() == StreamKind::Proxied {
+        return proxy::asked(node, incoming);
+    }
     if incoming.kind() != StreamKind::Service {
         return incoming.refuse(StreamCode::NoService, "streams of this kind lead nowhere here");
     }

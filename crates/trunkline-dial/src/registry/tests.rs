@@ -122,7 +122,7 @@ impl Dials {
         let (registry, name, dials) = (registry.clone(), name.clone(), self.clone());
         tokio::spawn(async move {
             let dial = move |flight, replace| dials.dial(flight, replace);
-            registry.connect(&name, &Aim { route: given, time: BUDGET }, satisfies, dial).await
+            registry.connect(&name, &Aim { route: given, ..Aim::within(BUDGET) }, satisfies, dial).await
         })
     }
 

@@ -1,0 +1,209 @@
+//! Connections through other nodes: asked for, passed on, and taken.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use trunkline_dial::AttemptError;
+use trunkline_link::gate::GateLimits;
+use trunkline_link::{ByteStream, CredentialsFn, Incoming, Inside, OpenError, ServerTls, StreamCode, StreamKind};
+use trunkline_proxy::{Carried, Circuit, CircuitLimits, Circuits, ProxyOpen, Transit, Verdict, decide, relay};
+use trunkline_route::{Attempt, NodeName, ProxyRoute};
+
+use crate::ConnectError;
+use crate::connection::Live;
+use crate::inbound;
+use crate::inner::{Demand, Inner, now};
+
+/// How long the way from a gateway on may take to be found.
+const ONWARDS: Duration = Duration::from_secs(8);
+
+/// What a node is to others that want to go through it, or come to it through others.
+pub(crate) struct Proxy {
+    transit: Transit,
+    circuits: Mutex<Circuits>,
+    carried: Carried,
+    inside: Inside,
+}
+
+impl Proxy {
+    pub(crate) fn new(
+        transit: Transit,
+        limits: CircuitLimits,
+        tls: ServerTls,
+        gate: GateLimits,
+        credentials: Box<CredentialsFn>,
+    ) -> Self {
+        let inside = Inside::new(tls, gate, credentials);
+        Self { transit, circuits: Mutex::new(Circuits::new(limits)), carried: Carried::default(), inside }
+    }
+
+    /// Connections passed on now, and bytes of all so far.
+    pub(crate) fn stats(&self) -> (usize, u64) {
+        (self.circuits().open(), self.carried.bytes())
+    }
+
+    fn circuits(&self) -> std::sync::MutexGuard<'_, Circuits> {
+        self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A circuit that is given back however it ends.
+struct Held {
+    node: Arc<Inner>,
+    circuit: Option<Circuit>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(circuit) = self.circuit.take() {
+            self.node.proxy.circuits().ended(circuit);
+        }
+    }
+}
+
+/// A neighbour asks for a connection to this node or through it.
+pub(crate) fn asked(node: &Arc<Inner>, incoming: Incoming) {
+    let Ok(open) = ProxyOpen::decode(incoming.data()) else {
+        return incoming.refuse(StreamCode::Unknown(255), "the request is malformed");
+    };
+    match decide(&node.name, incoming.peer(), open, &node.proxy.transit) {
+        Verdict::Refuse(code, text) => {
+            tracing::info!(neighbour = %incoming.peer(), %code, text, "a connection was not passed on");
+            incoming.refuse_for(node.name.as_str(), code, &text);
+        }
+        Verdict::Target => {
+            let of = node.clone();
+            node.spawn(async move {
+                match of.proxy.inside.answer(&of.native, incoming.accept()).await {
+                    Ok(offered) => inbound::decide(of, offered).await,
+                    Err(error) => tracing::debug!(%error, "no link through another node"),
+                }
+            });
+        }
+        Verdict::Forward(next) => {
+            let begun = node.proxy.circuits().begin(now(), incoming.peer());
+            match begun {
+                Ok(circuit) => {
+                    let held = Held { node: node.clone(), circuit: Some(circuit) };
+                    node.spawn(pass_on(held, incoming, next));
+                }
+                Err(full) => incoming.refuse_for(node.name.as_str(), StreamCode::Overloaded, &full.to_string()),
+            }
+        }
+    }
+}
+
+async fn pass_on(held: Held, incoming: Incoming, next: ProxyOpen) {
+    let node = &held.node;
+    let (from, to) = (incoming.peer().clone(), next.to.clone());
+    match node.onwards(&next, ONWARDS.min(incoming.deadline())).await {
+        Ok(stream) => {
+            tracing::info!(%from, %to, through = %stream.peer(), "passing a connection on");
+            relay(incoming.accept(), stream, &node.proxy.carried).await;
+            tracing::info!(%from, %to, "a connection that was passed on has ended");
+        }
+        Err((hop, code, text)) => {
+            tracing::info!(%from, %to, hop, %code, text, "a connection was not passed on");
+            incoming.refuse_for(&hop, code, &text);
+        }
+    }
+}
+
+/// Who refused, why, and in which words.
+type Refused = (String, StreamCode, String);
+
+fn refused(hop: &NodeName, error: OpenError) -> Refused {
+    match error {
+        OpenError::Refused { hop, code, text } => (hop, code, text),
+        OpenError::TimedOut(_) => (hop.to_string(), StreamCode::TimedOut, error.to_string()),
+        error => (hop.to_string(), StreamCode::Unreachable, error.to_string()),
+    }
+}
+
+impl Inner {
+    /// The next hop of a connection that is passed on: the final node if it can be reached directly, else a gateway that
+    /// this node has a route through. Never inside a link that goes through others itself: its bytes would be wrapped once
+    /// more at every hop.
+    async fn onwards(self: &Arc<Self>, next: &ProxyOpen, within: Duration) -> Result<ByteStream, Refused> {
+        let until = now() + within;
+        let left = || until.saturating_duration_since(now());
+        let directly = |within| Demand { directly: true, within: Some(within), ..Demand::default() };
+        let open = async |name: &NodeName, live: &Live| {
+            let opened = live.link.open(StreamKind::Proxied, &next.encode(), left()).await;
+            opened.map_err(|error| refused(name, error))
+        };
+        let gateways = self.routes.matching_proxies(&next.to);
+        let gateways: Vec<_> =
+            gateways.into_iter().map(|c| c.route).filter(|r| !next.path.contains(r.gateway())).collect();
+        // A way through others is left enough time.
+        let share = if gateways.is_empty() { left() } else { left() / 2 };
+        let mut last = match self.reach(next.to.clone(), directly(share)).await {
+            Ok(live) => return open(&next.to, &live).await,
+            Err(error) => (self.name.to_string(), StreamCode::Unreachable, in_short(&error)),
+        };
+        for route in gateways {
+            let gateway = route.gateway();
+            let demand = Demand { cookie: route.gateway_cookie().cloned(), ..directly(left()) };
+            last = match self.reach(gateway.clone(), demand).await {
+                Ok(live) => match open(gateway, &live).await {
+                    Ok(stream) => return Ok(stream),
+                    Err(refused) => refused,
+                },
+                Err(error) => (self.name.to_string(), StreamCode::Unreachable, in_short(&error)),
+            };
+        }
+        Err(last)
+    }
+
+    /// As [`Inner::connect`]; boxed, since a dial through a gateway connects to the gateway first.
+    fn reach(
+        self: &Arc<Self>,
+        name: NodeName,
+        demand: Demand,
+    ) -> Pin<Box<dyn Future<Output = Result<Live, ConnectError>> + Send + '_>> {
+        Box::pin(self.connect(name, demand))
+    }
+
+    /// Reaches the gateway of a route, has it lead on, and gives the stream that ends at the final node.
+    pub(crate) async fn through(
+        self: &Arc<Self>,
+        route: &ProxyRoute,
+        attempt: &Attempt,
+        trail: &[NodeName],
+    ) -> Result<ByteStream, AttemptError> {
+        let gateway = route.gateway();
+        if *gateway == self.name {
+            return Err(AttemptError::Relay(format!("{gateway} is this node itself; it is no gateway to itself")));
+        }
+        if trail.contains(gateway) {
+            let trail: Vec<_> = trail.iter().map(NodeName::as_str).collect();
+            let text = format!("loop: {gateway} is to be reached through itself ({})", trail.join(" > "));
+            return Err(AttemptError::Relay(text));
+        }
+        let demand = Demand {
+            trail: trail.iter().chain([&attempt.target]).cloned().collect(),
+            cookie: route.gateway_cookie().cloned(),
+            ..Demand::default()
+        };
+        let live = self.reach(gateway.clone(), demand).await;
+        let live = live.map_err(|error| AttemptError::Relay(format!("the gateway {gateway}: {}", in_short(&error))))?;
+        let open = ProxyOpen::new(attempt.target.clone(), route.most_hops().get());
+        let opened = live.link.open(StreamKind::Proxied, &open.encode(), ONWARDS).await;
+        opened.map_err(|error| AttemptError::Relay(format!("through {gateway}: {error}")))
+    }
+}
+
+/// On one line: attempts of attempts are for logs.
+fn in_short(error: &ConnectError) -> String {
+    match error {
+        ConnectError::NoRoute(no_route) => match no_route.attempts.last() {
+            Some(last) => {
+                format!("no route to {}; the last of {} attempts: {last}", no_route.target, no_route.attempts.len())
+            }
+            None => format!("no route to {}: {}", no_route.target, no_route.reason),
+        },
+        error => error.to_string(),
+    }
+}

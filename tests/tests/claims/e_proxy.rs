@@ -1,0 +1,270 @@
+//! Connections through gateways.
+
+use std::num::NonZeroU8;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use trunkline::{
+    AccessPattern, AttemptError, CircuitLimits, Cookie, DirectUse, NetworkRoute, NoRoute, Node, NodeBuilder,
+    ProxyRoute, Transit, TransitRule,
+};
+use trunkline_tests::support::*;
+
+const APP: &str = "app@127.0.0.1";
+const DB: &str = "db@internal.local";
+const GATE: &str = "gate@127.0.0.1";
+
+/// From and to whom, by patterns.
+fn transit(rules: &[(&str, &str)], gateways: &[&str]) -> Transit {
+    let pattern = |text: &&str| AccessPattern::new(text).unwrap();
+    Transit {
+        rules: rules.iter().map(|(from, to)| TransitRule { from: pattern(from), to: pattern(to) }).collect(),
+        gateways: gateways.iter().map(pattern).collect(),
+    }
+}
+
+fn all() -> Transit {
+    transit(&[(".*", ".*")], &[".*"])
+}
+
+fn via(gateway: &str) -> ProxyRoute {
+    ProxyRoute::via(name(gateway))
+}
+
+/// A gateway that reaches this node and passes on to it.
+async fn gate(called: &str, behind: &Node) -> Node {
+    start(listener(called).transit(all()).route(&format!("^{}$", behind.name()), route_to(behind), 1)).await
+}
+
+fn app(gates: &[(&Node, i64)]) -> NodeBuilder {
+    gates.iter().fold(dialer(APP), |app, (gate, weight)| {
+        let pattern = format!("^{}$", gate.name());
+        app.route(pattern, route_to(gate), 1).proxy_route(format!("^db@|{weight}"), via(gate.name().as_str()), *weight)
+    })
+}
+
+fn relayed(no_route: &NoRoute) -> Vec<String> {
+    let relays = no_route.attempts.iter().filter(|record| matches!(record.error, AttemptError::Relay(_)));
+    relays.map(|record| record.error.to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e1_e2_messages_calls_and_streams_go_both_ways_through_a_gateway() {
+    let db = start(listener(DB)).await;
+    let gate = gate(GATE, &db).await;
+    let app = start(app(&[(&gate, 1)])).await;
+    let connection = soon(app.connect(DB)).await.unwrap();
+    let info = connection.info();
+    assert_eq!((info.peer.as_str(), info.via.as_ref().map(|gate| gate.as_str())), (DB, Some(GATE)));
+    until(|| db.connection(app.name()).is_some()).await;
+    assert_eq!(db.connection(app.name()).unwrap().info().id, info.id);
+    assert_eq!(gate.status().circuits, 1);
+    for (from, to) in [(&app, &db), (&db, &app)] {
+        let mut echo = to.register("echo").unwrap();
+        let service = tokio::spawn(async move {
+            while let Some(message) = echo.recv().await {
+                let body = message.body().clone();
+                message.reply(body);
+            }
+        });
+        let body: Vec<u8> = (0..2_000_000).map(|n: usize| (n * 7 + n / 251) as u8).collect();
+        let peer = to.name().as_str();
+        assert!(soon(from.call(peer, "echo", &body, PATIENCE)).await.unwrap() == body);
+        soon(from.send(peer, "echo", b"a message")).await.unwrap();
+        let mut streams = to.accept("back", vec![AccessPattern::new(".*").unwrap()]).unwrap();
+        let back = tokio::spawn(async move {
+            let (mut from, mut to) = tokio::io::split(streams.next().await.unwrap().accept());
+            tokio::io::copy(&mut from, &mut to).await.unwrap();
+            to.shutdown().await.unwrap();
+        });
+        let (mut read, mut write) = tokio::io::split(soon(from.open(peer, "back", PATIENCE)).await.unwrap());
+        let sent = body.clone();
+        let writing = tokio::spawn(async move {
+            write.write_all(&sent).await.unwrap();
+            write.shutdown().await.unwrap();
+        });
+        let mut all = Vec::new();
+        soon(read.read_to_end(&mut all)).await.unwrap();
+        assert!(all == body);
+        soon(writing).await.unwrap();
+        soon(back).await.unwrap();
+        service.abort();
+    }
+    assert_eq!((app.nodes().len(), gate.nodes().len(), gate.status().circuits), (2, 2, 1));
+    assert!(gate.status().carried > 8_000_000);
+    connection.disconnect();
+    soon(connection.closed()).await;
+    until(|| gate.status().circuits == 0 && db.connection(app.name()).is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e3_e9_gateways_fail_over_by_weight_and_one_that_dies_ends_what_goes_through_it() {
+    let db = start(listener(DB)).await;
+    let (first, second) = (gate("first@127.0.0.1", &db).await, gate("second@127.0.0.1", &db).await);
+    let app = start(app(&[(&second, 1), (&first, 2)])).await;
+    let mut events = app.events();
+    let connection = soon(app.connect(DB)).await.unwrap();
+    assert_eq!(connection.info().via, Some(name("first@127.0.0.1")));
+    until(|| db.connection(app.name()).is_some()).await;
+    let there = db.connection(app.name()).unwrap();
+    crash(first).await;
+    let (here, behind) = tokio::join!(soon(connection.closed()), soon(there.closed()));
+    assert!(!here.is_normal() && !behind.is_normal(), "{here} / {behind}");
+    down(&mut events, DB).await;
+    let connection = soon(app.connect(DB)).await.unwrap();
+    assert_eq!(connection.info().via, Some(name("second@127.0.0.1")));
+    assert_eq!(second.status().circuits, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e5_e10_chains_work_up_to_the_hops_there_may_be_and_circles_end() {
+    let db = start(listener(DB)).await;
+    let inner = gate("inner@127.0.0.1", &db).await;
+    let middle = listener("middle@127.0.0.1").transit(all()).route("^inner@", route_to(&inner), 1);
+    let middle = start(middle.proxy_route("^db@", via("inner@127.0.0.1"), 1)).await;
+    let outer = listener("outer@127.0.0.1").transit(all()).route("^middle@", route_to(&middle), 1);
+    let outer = start(outer.proxy_route("^db@", via("middle@127.0.0.1"), 1)).await;
+    let app = start(dialer(APP).route("^outer@", route_to(&outer), 1)).await;
+    for (hops, arrives) in [(1, false), (2, false), (3, true), (8, true)] {
+        app.add_proxy_route("^db@", via("outer@127.0.0.1").max_hop(NonZeroU8::new(hops).unwrap()), 1).unwrap();
+        let connected = soon(app.connect(DB)).await;
+        assert_eq!(connected.is_ok(), arrives, "{hops}");
+        match connected {
+            Ok(connection) => {
+                assert_eq!(soon(app.ping(DB, PATIENCE)).await.map(drop), Ok(()));
+                connection.disconnect();
+                soon(connection.closed()).await;
+            }
+            Err(error) => {
+                let said = relayed(&no_route::<()>(Err(error)));
+                assert!(
+                    said[0].contains("hop limit") && said[0].contains(&format!("reached after {hops}")),
+                    "{said:?}"
+                );
+            }
+        }
+        app.remove_proxy_route("^db@").unwrap();
+    }
+    let all = [&outer, &middle, &inner];
+    until(|| all.iter().all(|gate| gate.status().circuits == 0)).await;
+
+    // Nobody knows the way, and each sends to the next.
+    let lost = "^(lost)@";
+    inner.add_route("^outer@", route_to(&outer), 1).unwrap();
+    for (node, next) in [(&outer, "middle@127.0.0.1"), (&middle, "inner@127.0.0.1"), (&inner, "outer@127.0.0.1")] {
+        node.add_proxy_route(lost, via(next), 1).unwrap();
+    }
+    app.add_proxy_route(lost, via("outer@127.0.0.1"), 1).unwrap();
+    let said = relayed(&no_route(soon(app.connect("lost@internal.local")).await));
+    assert!(said[0].contains("loop") || said[0].contains("no route"), "{said:?}");
+    until(|| all.iter().all(|gate| gate.status().circuits == 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e7_a_gateway_passes_on_only_what_its_rules_allow() {
+    let (db, web) = (start(listener(DB)).await, start(listener("web@internal.local")).await);
+    let open = |transit| {
+        let gate = listener(GATE).route("^db@", route_to(&db), 1).route("^web@", route_to(&web), 1);
+        start(gate.transit(transit))
+    };
+    for (transit, to_db, says) in [
+        (Transit::default(), false, "needs rules under `transit:`"),
+        (transit(&[("other@.*", "db@.*")], &[]), false, "lets app@127.0.0.1 through to db@internal.local"),
+        (transit(&[("app@.*", "db@.*")], &[]), true, "lets app@127.0.0.1 through to web@internal.local"),
+    ] {
+        let gate = open(transit).await;
+        let app = dialer(APP).route("^gate@", route_to(&gate), 1).proxy_route("internal", via(GATE), 1);
+        let app = start(app).await;
+        assert_eq!(soon(app.connect(DB)).await.is_ok(), to_db);
+        let said = relayed(&no_route(soon(app.connect("web@internal.local")).await));
+        assert!(said[0].contains("relay denied") && said[0].contains(GATE), "{said:?}");
+        let to = if to_db { said } else { relayed(&no_route(soon(app.connect(DB)).await)) };
+        assert!(to[0].contains(says), "{to:?}");
+        assert!(web.nodes().is_empty());
+        soon(app.shut_down(PATIENCE)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e4_e8_the_gateway_holds_its_own_cookie_and_not_that_of_the_final_node() {
+    let inner = cookie("app and db");
+    // The database takes the application by one cookie and the gateway by another.
+    let db = listener(DB).cookie(cookie("db and gate")).peer(AccessPattern::new("app@.*").unwrap(), inner.clone());
+    let db = start(db).await;
+    let gate = listener(GATE).cookie(cookie("app and gate")).transit(all());
+    let gate = start(gate.route("^db@", route_to(&db).cookie(cookie("db and gate")), 1)).await;
+    let with = |target: Cookie, gateway: Cookie| {
+        let target = NetworkRoute::to_port(1).unwrap().cookie(target);
+        let route = via(GATE).cookie(gateway).target(target.build());
+        start(dialer(APP).route("^gate@", route_to(&gate), 1).proxy_route("^db@", route, 1))
+    };
+    let app = with(inner.clone(), cookie("app and gate")).await;
+    soon(app.ping(DB, PATIENCE)).await.unwrap();
+    assert_eq!(app.connection(&name(GATE)).unwrap().info().cookie, cookie("app and gate"));
+    assert_eq!(app.connection(&name(DB)).unwrap().info().cookie, inner);
+    soon(app.shut_down(PATIENCE)).await;
+    // What the gateway knows does not open the door behind it.
+    for known in ["db and gate", "app and gate"] {
+        let app = with(cookie(known), cookie("app and gate")).await;
+        let error = no_route(soon(app.connect(DB)).await);
+        assert_eq!(error.attempts.last().unwrap().error, AttemptError::WrongCookie);
+        soon(app.shut_down(PATIENCE)).await;
+    }
+    let app = with(inner, cookie("db and gate")).await;
+    let said = relayed(&no_route(soon(app.connect(DB)).await));
+    assert!(said[0].contains("the gateway gate@127.0.0.1") && said[0].contains("cookies differ"), "{said:?}");
+    until(|| gate.status().circuits == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a4_e11_e12_direct_ways_come_first_unless_the_proxy_route_says_otherwise() {
+    let db = start(listener(DB)).await;
+    let gate = gate(GATE, &db).await;
+    let with = |route: ProxyRoute, direct: bool| {
+        let app = dialer(APP).route("^gate@", route_to(&gate), 1).proxy_route("^db@", route, 1);
+        let to = if direct { route_to(&db) } else { route_at(nobody()) };
+        start(app.route("^db@", to, 1))
+    };
+    let through = async |route, direct| {
+        let app = with(route, direct).await;
+        let connected = soon(app.connect(DB)).await;
+        let via = connected.as_ref().map(|connection| connection.info().via.clone()).map_err(|error| error.to_string());
+        soon(app.shut_down(PATIENCE)).await;
+        via
+    };
+    let by_gate = Some(name(GATE));
+    assert_eq!(through(via(GATE), true).await, Ok(None), "directly, as long as that works");
+    assert_eq!(through(via(GATE), false).await, Ok(by_gate.clone()));
+    assert_eq!(through(via(GATE).direct(DirectUse::Never), true).await, Ok(by_gate.clone()));
+    assert_eq!(through(via(GATE).direct(DirectUse::Only), true).await, Ok(None));
+    through(via(GATE).direct(DirectUse::Only), false).await.unwrap_err();
+    assert_eq!(through(via(GATE).to(name(DB)), false).await, Ok(by_gate.clone()));
+    through(via(GATE).to(name("db@elsewhere")), false).await.unwrap_err();
+
+    // A live direct connection will not do either.
+    let app = start(dialer(APP).route("^gate@", route_to(&gate), 1).route("^db@", route_to(&db), 1)).await;
+    let mut inbox = db.register("in").unwrap();
+    assert_eq!(soon(app.connect(DB)).await.unwrap().info().via, None);
+    soon(app.send(DB, "in", b"directly")).await.unwrap();
+    app.add_proxy_route("^db@", via(GATE).direct(DirectUse::Never), 1).unwrap();
+    assert_eq!(soon(app.connect(DB)).await.unwrap().info().via, by_gate);
+    soon(app.send(DB, "in", b"through the gateway")).await.unwrap();
+    assert_eq!((text(&mut inbox).await.as_str(), text(&mut inbox).await.as_str()), ("directly", "through the gateway"));
+    until(|| db.nodes().iter().filter(|(info, _)| info.peer.as_str() == APP).count() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e_a_gateway_carries_no_more_than_it_may() {
+    let db = start(listener(DB)).await;
+    let limits = CircuitLimits { total: 1, ..CircuitLimits::default() };
+    let gate = listener(GATE).transit(all()).circuit_limits(limits).route("^db@", route_to(&db), 1);
+    let gate = start(gate).await;
+    let app =
+        |called: &str| start(dialer(called).route("^gate@", route_to(&gate), 1).proxy_route("^db@", via(GATE), 1));
+    let (one, two) = (app("app1@127.0.0.1").await, app("app2@127.0.0.1").await);
+    soon(one.connect(DB)).await.unwrap();
+    let said = relayed(&no_route(soon(two.connect(DB)).await));
+    assert!(said[0].contains("overloaded") && said[0].contains("as many as it may"), "{said:?}");
+    soon(one.shut_down(PATIENCE)).await;
+    until(|| gate.status().circuits == 0).await;
+    soon(two.dial_now(DB)).await.unwrap();
+}
