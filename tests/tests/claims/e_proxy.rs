@@ -112,7 +112,8 @@ async fn e3_e9_gateways_fail_over_by_weight_and_one_that_dies_ends_what_goes_thr
     down(&mut events, DB).await;
     let connection = soon(app.connect(DB)).await.unwrap();
     assert_eq!(connection.info().via, Some(name("second@127.0.0.1")));
-    assert_eq!(second.status().circuits, 1);
+    // An attempt that the new one overtook may still be on its way out.
+    until(|| second.status().circuits == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
