@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trunkline::{
-    AtomMapping, Candidate, Forward, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview, Record,
-    Role, RouteValue, Source, TrafficStats,
+    AtomMapping, Candidate, Forward, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview,
+    ProxyRoute, Record, Role, RouteValue, Source, TrafficStats,
 };
 use trunkline_config::{FlagsEntry, RouteEntry};
 use trunkline_matcher::{PatternClass, Stats};
@@ -34,6 +34,12 @@ pub struct Status {
     /// The sockets of this machine that lead to services of other nodes.
     #[serde(default)]
     pub forwards: Vec<Forwarding>,
+    /// Connections it passes on between others now.
+    #[serde(default)]
+    pub circuits: usize,
+    /// Bytes it has passed on so far.
+    #[serde(default)]
+    pub carried: u64,
     /// Live connections.
     pub connections: usize,
     /// Static routes.
@@ -82,6 +88,67 @@ pub struct StreamService {
     /// Numbers.
     #[serde(flatten)]
     pub numbers: StreamNumbers,
+}
+
+/// `POST /v1/proxy-routes`, and one line of `GET /v1/proxy-routes`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyEntry {
+    /// The pattern.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// Its weight. Default 100.
+    #[serde(default)]
+    pub weight: Option<i64>,
+    /// The gateway.
+    pub proxy: String,
+    /// Only for this name.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// Through at most so many gateways. Default 8.
+    #[serde(default)]
+    pub max_hop: Option<u8>,
+    /// `first` (default), `never` or `only`.
+    #[serde(default)]
+    pub direct: Option<String>,
+    /// What proves this node to the gateway; never shown. Default: what the routes to it say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie_file: Option<String>,
+    /// What proves it to the final node; never shown. Default: the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_cookie_file: Option<String>,
+    /// Whether the final node's certificate is checked. Default: the node's.
+    #[serde(default)]
+    pub target_tls: Option<bool>,
+    /// With what.
+    #[serde(default)]
+    pub target_tls_profile: Option<String>,
+}
+
+impl ProxyEntry {
+    /// What is shown of a route.
+    pub fn of(pattern: &str, weight: i64, route: &ProxyRoute) -> Self {
+        Self {
+            pattern: pattern.to_owned(),
+            weight: Some(weight),
+            proxy: route.gateway().to_string(),
+            to: route.only_to().map(ToString::to_string),
+            max_hop: Some(route.most_hops().get()),
+            direct: Some(route.direct_use().to_string()),
+            target_tls: route.target_route().tls(),
+            target_tls_profile: route.target_route().tls_profile().map(ToString::to_string),
+            ..Self::default()
+        }
+    }
+}
+
+/// `POST /v1/proxy-routes/remove`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveProxyRoute {
+    /// The exact text of the pattern.
+    #[serde(rename = "match")]
+    pub pattern: String,
 }
 
 /// `POST /v1/forwards`: a socket of the node's machine that leads to a service of another node.
@@ -173,6 +240,8 @@ impl From<NodeStatus> for Status {
                 .collect(),
             stream_services: Vec::new(),
             forwards: Vec::new(),
+            circuits: status.circuits,
+            carried: status.carried,
             connections: status.connections,
             routes: status.routes,
             registered: status.registered,
@@ -188,8 +257,11 @@ impl From<NodeStatus> for Status {
 pub struct Peer {
     /// The peer's proven name.
     pub name: String,
-    /// Its socket address.
+    /// Its socket address; of one behind others, that of the first of them.
     pub address: String,
+    /// That first one; absent when it is reached directly.
+    #[serde(default)]
+    pub via: Option<String>,
     /// The first digits of the link's id, the same at both ends.
     pub link: String,
     /// The how-many-eth link of this pair of lives.
@@ -231,6 +303,7 @@ impl From<(LinkInfo, LinkStats)> for Peer {
         Self {
             name: info.peer.to_string(),
             address: info.address.to_string(),
+            via: info.via.as_ref().map(ToString::to_string),
             link: info.short_id(),
             epoch: info.epoch,
             direction: if info.role == Role::Initiator { "out" } else { "in" }.into(),

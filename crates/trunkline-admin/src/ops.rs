@@ -6,16 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use trunkline::{
-    AddError, ApplicationError, CallError, ConnectError, Exit, Forward, ImportantError, LinkCallError, LinkSendError,
-    LocalPlace, Node, NodeName, Reloaded, RemoveError, RouteEdit, SendError, ServiceStatus, SpawnError, Term,
+    AddError, ApplicationError, CallError, ConnectError, DEFAULT_WEIGHT, Exit, Forward, ImportantError, LinkCallError,
+    LinkSendError, LocalPlace, Node, NodeName, ProxyRoute, Reloaded, RemoveError, RouteEdit, SendError, ServiceStatus,
+    SpawnError, Term,
 };
 use trunkline_config::{Config, EditError, Layers, RouteConfig, RouteContext, RouteEntry, edit};
 use trunkline_matcher::{RoutePattern, quoted};
 
 use crate::api::{
     AddRoute, ApplicationRequest, Body, CallReply, Changed, DrainRoute, EndForward, Explanation, Failure,
-    ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, RemoveRoute, Route, SpawnRequest, Spawned,
-    Status, StreamService,
+    ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, ProxyEntry, RemoveProxyRoute, RemoveRoute,
+    Route, SpawnRequest, Spawned, Status, StreamService,
 };
 
 /// Whose move a failure is; becomes the HTTP status.
@@ -240,6 +241,65 @@ impl Operations {
             tls: self.started.node.tls,
         };
         entry.to_route(&context).map_err(|e| OpError::new(Kind::Bad, e))
+    }
+
+    /// Its proxy routes, in order.
+    pub fn proxy_routes(&self) -> Vec<ProxyEntry> {
+        let routes = self.node.proxy_routes();
+        routes.iter().map(|e| ProxyEntry::of(e.pattern().as_str(), e.weight(), e.value())).collect()
+    }
+
+    /// Adds a proxy route. It goes when the node does. Reads files.
+    ///
+    /// # Errors
+    /// [`OpError`]; nothing changed.
+    pub fn add_proxy_route(&self, entry: &ProxyEntry) -> Result<Changed, OpError> {
+        let bad = |field: &str, error: &dyn std::fmt::Display| OpError::new(Kind::Bad, format!("{field}: {error}"));
+        let gateway = entry.proxy.parse().map_err(|e| bad("proxy", &e))?;
+        let with = |cookie_file: &Option<String>, tls, tls_profile: &Option<String>| {
+            let (cookie_file, tls_profile) = (cookie_file.clone(), tls_profile.clone());
+            let port = Some(1);
+            let demands = RouteEntry { port, cookie_file, tls, tls_profile, ..RouteEntry::new(&entry.pattern) };
+            self.read_entry(&demands)
+        };
+        let (pattern, _, to_gateway) = with(&entry.cookie_file, None, &None)?;
+        let (_, _, target) = with(&entry.target_cookie_file, entry.target_tls, &entry.target_tls_profile)?;
+        let mut route = ProxyRoute::via(gateway).target(target);
+        if let Some(cookie) = to_gateway.cookie() {
+            route = route.cookie(cookie.clone());
+        }
+        if let Some(to) = &entry.to {
+            route = route.to(to.parse().map_err(|e| bad("to", &e))?);
+        }
+        if let Some(most) = entry.max_hop {
+            let most = std::num::NonZeroU8::new(most).filter(|most| most.get() <= 16);
+            route = route.max_hop(most.ok_or_else(|| bad("max_hop", &"it is a number from 1 to 16"))?);
+        }
+        if let Some(direct) = &entry.direct {
+            route = route.direct(direct.parse().map_err(|e| bad("direct", &e))?);
+        }
+        let weight = entry.weight.unwrap_or(DEFAULT_WEIGHT);
+        let warnings = pattern.lints().iter().map(trunkline_config::lint_message).collect();
+        let added = self.node.add_proxy_route(pattern.as_str(), route, weight);
+        added.map_err(|e| OpError::new(Kind::Conflict, e))?;
+        let message = format!(
+            "proxy route {} through {} added with weight {weight}; not saved, it goes when the node does",
+            quoted(pattern.as_str()),
+            entry.proxy
+        );
+        Ok(Changed { warnings, ..Changed::new(message) })
+    }
+
+    /// Removes a proxy route by its exact pattern. Live connections stay up.
+    ///
+    /// # Errors
+    /// [`OpError`]; nothing changed.
+    pub fn remove_proxy_route(&self, request: &RemoveProxyRoute) -> Result<Changed, OpError> {
+        let pattern = &request.pattern;
+        self.node.remove_proxy_route(pattern).map_err(|e| OpError::new(Kind::Missing, e))?;
+        let stands = self.started.proxy_routes.iter().any(|route| route.pattern.as_str() == pattern);
+        let saved = if stands { "; the file has it, and a restart brings it back" } else { "" };
+        Ok(Changed::new(format!("proxy route {} removed{saved}", quoted(pattern))))
     }
 
     /// Removes a route by its exact pattern, and takes it out of the file if asked; both or neither. Live
@@ -573,6 +633,8 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
     let keys = [
         ("node.name", a.name != b.name),
         ("node.data_dir", a.data_dir != b.data_dir),
+        ("proxy_routes", old.proxy_routes != new.proxy_routes),
+        ("transit", old.transit != new.transit),
         ("services", old.services != new.services),
         ("forwards", old.forwards != new.forwards),
         ("the node's cookie", a.cookie != b.cookie),

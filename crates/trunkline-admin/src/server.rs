@@ -25,7 +25,7 @@ use trunkline_config::{AdminConfig, AdminToken};
 
 use crate::api::{
     AddRoute, ApplicationRequest, DisconnectRequest, DrainRoute, EndForward, Failure, ForwardRequest, MessageRequest,
-    PingRequest, RemoveRoute, SpawnRequest, StopApplication,
+    PingRequest, ProxyEntry, RemoveProxyRoute, RemoveRoute, SpawnRequest, StopApplication,
 };
 use crate::ops::{Kind, OpError, Operations};
 
@@ -326,6 +326,20 @@ fn router(operations: Arc<Operations>) -> Router {
             "/v1/applications/stop",
             post(async |State(ops): Shared, Body(request): Body<StopApplication>| {
                 answer(ops.stop_application(&request.application))
+            }),
+        )
+        .route(
+            "/v1/proxy-routes",
+            get(async |State(ops): Shared| Json(ops.proxy_routes())).post(
+                async |State(ops): Shared, Body(request): Body<ProxyEntry>| {
+                    blocking(ops, move |ops| ops.add_proxy_route(&request)).await
+                },
+            ),
+        )
+        .route(
+            "/v1/proxy-routes/remove",
+            post(async |State(ops): Shared, Body(request): Body<RemoveProxyRoute>| {
+                answer(ops.remove_proxy_route(&request))
             }),
         )
         .route(

@@ -59,6 +59,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: RoutesCommand,
     },
+    /// List, add or remove proxy routes: ways through gateways, tried when no direct one leads to a name.
+    ProxyRoutes {
+        #[command(subcommand)]
+        command: ProxyRoutesCommand,
+    },
     /// Connect to NAME and measure a round trip.
     Ping {
         #[command(flatten)]
@@ -185,6 +190,56 @@ pub(crate) enum Command {
         /// The shell.
         #[arg(value_enum)]
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProxyRoutesCommand {
+    /// List them in the order they are tried.
+    List {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Add one to a running node.
+    Add {
+        #[command(flatten)]
+        at: Admin,
+        /// A regular expression, searched anywhere in the name.
+        pattern: String,
+        /// The gateway's name.
+        #[arg(long)]
+        proxy: String,
+        /// Higher weights are tried first.
+        #[arg(long, allow_negative_numbers = true)]
+        weight: Option<i64>,
+        /// Only for this name.
+        #[arg(long)]
+        to: Option<String>,
+        /// Through at most so many gateways, 1 to 16.
+        #[arg(long)]
+        max_hop: Option<u8>,
+        /// Whether direct ways are tried too: first, never or only.
+        #[arg(long)]
+        direct: Option<String>,
+        /// What proves this node to the gateway, a file of mode 0600. Default: what the routes to it say.
+        #[arg(long)]
+        cookie_file: Option<PathBuf>,
+        /// What proves it to the final node. Default: the node's cookie.
+        #[arg(long)]
+        target_cookie_file: Option<PathBuf>,
+        /// Whether the final node's certificate is checked.
+        #[arg(long)]
+        target_tls: Option<bool>,
+        /// With which profile.
+        #[arg(long)]
+        target_tls_profile: Option<String>,
+    },
+    /// Remove one from a running node; live connections stay up.
+    Remove {
+        #[command(flatten)]
+        at: Admin,
+        /// The exact text of the pattern.
+        pattern: String,
     },
 }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use trunkline::registrar::NamesFile;
 use trunkline::{
-    Address, DialTimes, Flag, IdentityFiles, Listen, Node, NodeBuilder, NodeName, Policy, ProfileFiles, ProfileSource,
-    ServerFiles, ServerSource, StartError,
+    Address, CircuitLimits, DialTimes, Flag, IdentityFiles, Listen, Node, NodeBuilder, NodeName, Policy, ProfileFiles,
+    ProfileSource, ServerFiles, ServerSource, StartError, Transit, TransitRule,
 };
 use trunkline_config::{
     CertificateFiles, Config, Layers, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, ResolverConfig,
-    TlsProfileConfig,
+    TlsProfileConfig, TransitConfig,
 };
 
 use crate::output::Failed;
@@ -119,7 +119,13 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
     for route in &config.routes {
         builder = builder.route(route.pattern.as_str(), route.route.clone(), route.weight);
     }
-    Ok(builder)
+    for route in &config.proxy_routes {
+        builder = builder.proxy_route(route.pattern.as_str(), route.route.clone(), route.weight);
+    }
+    let TransitConfig { gateways, rules, circuits, per_peer, opens_per_second, burst } = config.transit.clone();
+    let rules = rules.into_iter().map(|(from, to)| TransitRule { from, to }).collect();
+    let limits = CircuitLimits { total: circuits, per_peer, opens_per_second, burst };
+    Ok(builder.transit(Transit { rules, gateways }).circuit_limits(limits))
 }
 
 /// Whether what the files hold can be used now; a configuration only knows that they are there.

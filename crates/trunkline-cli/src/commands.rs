@@ -8,12 +8,12 @@ use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
     AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, DrainRoute, Explanation, Forwarding,
-    MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveRoute, Route, RunningApplication, SpawnRequest, Spawned,
-    Status, Step, StopApplication, StreamNumbers, StreamService,
+    MessageRequest, Patterns, Peer, PingRequest, Pong, ProxyEntry, RemoveProxyRoute, RemoveRoute, Route,
+    RunningApplication, SpawnRequest, Spawned, Status, Step, StopApplication, StreamNumbers, StreamService,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, RouteEntry};
 
-use crate::args::{Admin, At, ConfigArgs, MessageArgs, RouteArgs, RoutesCommand};
+use crate::args::{Admin, At, ConfigArgs, MessageArgs, ProxyRoutesCommand, RouteArgs, RoutesCommand};
 use crate::boot;
 use crate::output::{Failed, Output, printable, table};
 use crate::target::{Target, client, leave};
@@ -141,6 +141,73 @@ pub(crate) async fn routes(command: RoutesCommand, output: &Output) -> Result<()
             changed(client(at)?.post("/v1/routes/remove", &RemoveRoute { pattern, save }).await?, output)
         }
     }
+}
+
+pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -> Result<(), Failed> {
+    // The node resolves relative paths against its own file, which is not where this command runs.
+    let absolute = |path: Option<std::path::PathBuf>| {
+        let path = path.map(std::path::absolute).transpose().map_err(Failed::usage)?;
+        Ok::<_, Failed>(path.map(|path| path.to_string_lossy().into_owned()))
+    };
+    match command {
+        ProxyRoutesCommand::List { at } => {
+            let routes: Vec<ProxyEntry> = match Target::find(at).await? {
+                Target::Running(client) => client.get("/v1/proxy-routes").await?,
+                Target::ShortLived(operations) => operations.proxy_routes(),
+            };
+            output.print(&routes, |routes| proxies_text(routes));
+            Ok(())
+        }
+        ProxyRoutesCommand::Add {
+            at,
+            pattern,
+            proxy,
+            weight,
+            to,
+            max_hop,
+            direct,
+            cookie_file,
+            target_cookie_file,
+            target_tls,
+            target_tls_profile,
+        } => {
+            let (cookie_file, target_cookie_file) = (absolute(cookie_file)?, absolute(target_cookie_file)?);
+            let request = ProxyEntry {
+                pattern,
+                proxy,
+                weight,
+                to,
+                max_hop,
+                direct,
+                cookie_file,
+                target_cookie_file,
+                target_tls,
+                target_tls_profile,
+            };
+            changed(client(at)?.post("/v1/proxy-routes", &request).await?, output)
+        }
+        ProxyRoutesCommand::Remove { at, pattern } => {
+            changed(client(at)?.post("/v1/proxy-routes/remove", &RemoveProxyRoute { pattern }).await?, output)
+        }
+    }
+}
+
+fn proxies_text(routes: &[ProxyEntry]) -> String {
+    if routes.is_empty() {
+        return "no proxy routes; add one with `trunkline proxy-routes add`".into();
+    }
+    let row = |route: &ProxyEntry| {
+        vec![
+            route.weight.unwrap_or_default().to_string(),
+            printable(&route.pattern),
+            route.proxy.clone(),
+            route.to.clone().unwrap_or_else(|| "any".into()),
+            route.max_hop.unwrap_or_default().to_string(),
+            route.direct.clone().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = routes.iter().map(row).collect();
+    table(&["WEIGHT", "PATTERN", "GATEWAY", "FOR", "HOPS", "DIRECT"], &rows)
 }
 
 fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {
@@ -438,6 +505,7 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             ("applications", list(&status.applications.iter().map(running).collect::<Vec<_>>())),
             ("stream services", list(&status.stream_services.iter().map(stream_service).collect::<Vec<_>>())),
             ("forwards", list(&status.forwards.iter().map(forwarding).collect::<Vec<_>>())),
+            ("passes on", format!("{} connections, {} bytes so far", status.circuits, status.carried)),
             ("connections", status.connections.to_string()),
             ("routes", status.routes.to_string()),
             ("registered", registered.into()),

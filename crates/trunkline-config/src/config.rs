@@ -9,6 +9,7 @@ use crate::error::{ConfigError, Problem, elsewhere};
 use crate::fields::{Fields, Reader, lint_message};
 use crate::layers::{self, Layers};
 use crate::node::{self, CertificateFiles, NodeConfig, RegistrarConfig};
+use crate::proxy::{self, ProxyRouteConfig, TransitConfig};
 use crate::route::{RouteContext, read_entry};
 use crate::secret::Surroundings;
 use crate::services::{self, ForwardConfig, ServiceConfig};
@@ -36,6 +37,10 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// Programs that peers may have run here, by name.
     pub spawn: BTreeMap<String, SpawnConfig>,
+    /// Ways through gateways, in order of the file.
+    pub proxy_routes: Vec<ProxyRouteConfig>,
+    /// What this node passes on.
+    pub transit: TransitConfig,
     /// Streams that peers may open, by the name of the service.
     pub services: BTreeMap<String, ServiceConfig>,
     /// Local sockets that lead to services of other nodes.
@@ -151,8 +156,19 @@ fn read_file(path: &Path) -> std::io::Result<String> {
 }
 
 fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
-    let known =
-        ["node", "registrars", "tls_profiles", "peers", "routes", "spawn", "applications", "services", "forwards"];
+    let known = [
+        "node",
+        "registrars",
+        "tls_profiles",
+        "peers",
+        "routes",
+        "spawn",
+        "applications",
+        "services",
+        "forwards",
+        "proxy_routes",
+        "transit",
+    ];
     let fields = Fields::open(reader, root, "", &known)?;
     let (registrars, known) =
         declared(reader, &fields, "registrars", "registrars", |text| ResolverId::new(text), registrar);
@@ -170,11 +186,28 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     // Without a node there is a problem already; a route shall not be blamed for it.
     let own = node.as_ref().is_none_or(|node| node.registrar == RegistrarConfig::Embedded);
     let tls = node.as_ref().is_none_or(|node| node.tls);
-    let routes = routes(reader, &fields, &profiles, &resolvers(own, known), tls);
+    let resolvers = resolvers(own, known);
+    let routes = routes(reader, &fields, &profiles, &resolvers, tls);
+    let Surroundings { base_dir, environment } = reader.around;
+    let context = RouteContext { base_dir, environment, resolvers: &resolvers, profiles: &profiles, tls };
+    let (proxy_routes, transit) = (proxy::proxy_routes(reader, &fields, &context), proxy::transit(reader, &fields));
     let (spawn, applications) = spawn::read(reader, &fields);
     let (services, forwards) = (services::services(reader, &fields), services::forwards(reader, &fields));
     let (node, warnings) = (node?, Vec::new());
-    Some(Config { node, registrars, tls_profiles, peers, routes, spawn, applications, services, forwards, warnings })
+    Some(Config {
+        node,
+        registrars,
+        tls_profiles,
+        peers,
+        routes,
+        spawn,
+        applications,
+        services,
+        forwards,
+        proxy_routes,
+        transit,
+        warnings,
+    })
 }
 
 /// The ids that a route's `resolver` may have.
@@ -361,7 +394,13 @@ fn routes(
 const MOST_LINTS: usize = 20;
 
 /// Reports a pattern that stands in the list a second time, with both places.
-fn twice(reader: &mut Reader<'_>, seen: &mut BTreeMap<String, (String, At)>, pattern: &str, at: &At, path: &str) {
+pub(crate) fn twice(
+    reader: &mut Reader<'_>,
+    seen: &mut BTreeMap<String, (String, At)>,
+    pattern: &str,
+    at: &At,
+    path: &str,
+) {
     if let Some((first, place)) = seen.get(pattern) {
         let message = format!(
             "the pattern `{pattern}` stands twice, first in {first}.match ({}); remove one of them",

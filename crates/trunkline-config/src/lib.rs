@@ -39,6 +39,7 @@ mod error;
 mod fields;
 mod layers;
 mod node;
+mod proxy;
 mod route;
 mod save;
 mod secret;
@@ -53,6 +54,7 @@ pub use layers::{Layers, RESERVED_VARIABLES};
 pub use node::{
     AdminConfig, Advertise, CertificateFiles, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, Timeouts,
 };
+pub use proxy::{ProxyRouteConfig, TransitConfig};
 pub use route::{FlagsEntry, OverrideEntry, RouteContext, RouteEntry};
 pub use secret::AdminToken;
 pub use services::{ForwardConfig, ServiceConfig};

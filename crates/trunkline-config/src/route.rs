@@ -438,11 +438,18 @@ pub(crate) fn read_entry<'t>(reader: &mut Reader<'_>, node: &'t Node, path: &str
     if !fields.has("match") {
         reader.problem(&fields.at, fields.path("match"), "a route needs a `match` pattern");
     }
-    let entry = RouteEntry {
+    let entry = entry_of(reader, &fields);
+    let well_typed = reader.problems.len() == before;
+    well_typed.then_some((entry, fields))
+}
+
+/// What is there of a route; a problem for each key that is of another kind.
+pub(crate) fn entry_of(reader: &mut Reader<'_>, fields: &Fields<'_>) -> RouteEntry {
+    RouteEntry {
         pattern: fields.string(reader, "match").unwrap_or_default(),
         weight: fields.int(reader, "weight", i64::MIN, i64::MAX),
         host: fields.string(reader, "host"),
-        port: port(reader, &fields, "port"),
+        port: port(reader, fields, "port"),
         tls: fields.bool(reader, "tls"),
         tls_profile: fields.string(reader, "tls_profile"),
         insecure_skip_verify: fields.bool(reader, "insecure_skip_verify"),
@@ -450,8 +457,8 @@ pub(crate) fn read_entry<'t>(reader: &mut Reader<'_>, node: &'t Node, path: &str
         cookie_file: fields.string(reader, "cookie_file"),
         cookie_env: fields.string(reader, "cookie_env"),
         cookie_label: fields.string(reader, "cookie_label"),
-        flags: flags(reader, &fields),
-        atom_mapping: atom_mapping(reader, &fields),
+        flags: flags(reader, fields),
+        atom_mapping: atom_mapping(reader, fields),
         log_level: fields.level(reader, "log_level"),
         reconnect: fields.string(reader, "reconnect"),
         failback_ms: fields.int(reader, "failback_ms", 0, i64::MAX).and_then(|ms| u64::try_from(ms).ok()),
@@ -468,9 +475,7 @@ pub(crate) fn read_entry<'t>(reader: &mut Reader<'_>, node: &'t Node, path: &str
             }
             false => None,
         },
-    };
-    let well_typed = reader.problems.len() == before;
-    well_typed.then_some((entry, fields))
+    }
 }
 
 /// The flags under `flags`, each with whether it is on, and those under `require`. Names are checked by whoever knows

@@ -219,10 +219,11 @@ impl RouteTable {
     pub fn add_proxy(&self, pattern: &str, route: ProxyRoute, weight: i64) -> Result<(), AddError> {
         self.check(route.target_route())?;
         let pattern = RoutePattern::new(pattern)?;
-        let added = self.proxies.edit(|table| table.insert(pattern, weight, route));
-        added.map_err(|error| match error.refusal() {
-            Refusal::Taken => AddError::Taken(error.pattern().as_str().into()),
-            _ => AddError::TableFull(error.to_string()),
+        self.proxies.edit(|table| {
+            table.insert(pattern, weight, route).map_err(|error| match error.refusal() {
+                Refusal::Taken => AddError::Taken(error.pattern().as_str().into()),
+                _ => AddError::TableFull(error.to_string()),
+            })
         })
     }
 

@@ -110,6 +110,11 @@ impl ProxyRoute {
         &self.gateway
     }
 
+    /// The one name it is for, if it is for one.
+    pub fn only_to(&self) -> Option<&NodeName> {
+        self.to.as_ref()
+    }
+
     /// The gateways it may go through.
     pub fn most_hops(&self) -> NonZeroU8 {
         self.max_hop

@@ -32,7 +32,7 @@ fn via(gateway: &str) -> ProxyRoute {
 
 /// A gateway that reaches this node and passes on to it.
 async fn gate(called: &str, behind: &Node) -> Node {
-    start(listener(called).transit(all()).route(&format!("^{}$", behind.name()), route_to(behind), 1)).await
+    start(listener(called).transit(all()).route(format!("^{}$", behind.name()), route_to(behind), 1)).await
 }
 
 fn app(gates: &[(&Node, i64)]) -> NodeBuilder {

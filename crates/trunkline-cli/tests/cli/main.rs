@@ -5,6 +5,7 @@ mod bad_input;
 mod certs;
 mod demo;
 mod forward;
+mod gateway;
 mod lifecycle;
 mod logs;
 mod peer;

@@ -174,7 +174,7 @@ fn an_unknown_key_names_the_nearest_known_one() {
     let dir = Dir::new();
     refused(dir.node("  fallbak: never\n"), &["app.yaml:4:3: node.fallbak: unknown key", "did you mean `fallback`?"]);
     refused(dir.with("route: []\n"), &["app.yaml:2:1: route: unknown key", "did you mean `routes`?"]);
-    refused(dir.with("proxy_routes: []\n"), &["proxy_routes: unknown key"]);
+    refused(dir.with("hubs: []\n"), &["hubs: unknown key"]);
     refused(dir.with("routes: [{ match: a, port: 1, wieght: 5 }]\n"), &["routes[0].wieght", "`weight`"]);
     refused(dir.node("  timeouts: { dns: 5 }\n"), &["node.timeouts.dns", "`dns_ms`"]);
 }
@@ -449,4 +449,48 @@ fn services_and_forwards_are_read_and_what_is_wrong_with_them_is_named() {
     let twice = "forwards: [{ listen: \"127.0.0.1:1\", name: a@b, service: s }, { listen: \"127.0.0.1:1\", name: c@d, \
                  service: s }]\n";
     refused(Dir::new().with(twice), &["forwards[1].listen", "127.0.0.1:1 stands twice"]);
+}
+
+#[test]
+fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
+    let dir = Dir::new();
+    dir.secret("gate", "the cookie of the gateway\n");
+    dir.secret("inner", "the cookie of the backend\n");
+    let text = "tls_profiles: { lab: {} }\nproxy_routes:\n  - match: \"backend-.*@\"\n    proxy: gateway@dmz\n    weight: 7\n    to: \
+                backend-db@in\n    max_hop: 3\n    direct: never\n    cookie_file: gate\n    target: { cookie_file: inner, tls: true, \
+                tls_profile: lab, flags: { remote_spawn: false } }\n  - { match: x, proxy: g@h }\ntransit:\n  gateways: [\"outer@.*\"]\n  \
+                rules: [{ from: \"app@.*\", to: \"db@.*\" }]\n  circuits: 9\n  opens_per_second: 3\n";
+    let config = dir.with(text).unwrap();
+    let (full, short) = (&config.proxy_routes[0], &config.proxy_routes[1]);
+    assert_eq!((full.weight, full.route.gateway().as_str(), full.route.most_hops().get()), (7, "gateway@dmz", 3));
+    assert_eq!(full.route.only_to().map(NodeName::as_str), Some("backend-db@in"));
+    assert_eq!(full.route.direct_use(), trunkline_route::DirectUse::Never);
+    assert_eq!(full.route.gateway_cookie().unwrap().expose(), b"the cookie of the gateway");
+    let target = full.route.target_route();
+    assert_eq!((target.cookie().unwrap().expose(), target.tls()), (&b"the cookie of the backend"[..], Some(true)));
+    assert_eq!(target.flags().mentioned().collect::<Vec<_>>(), [(Flag::RemoteSpawn, false)]);
+    assert_eq!((short.weight, short.route.most_hops().get()), (100, 8));
+    assert_eq!((config.transit.circuits, config.transit.per_peer, config.transit.opens_per_second), (9, 64, 3));
+    assert!(config.transit.rules[0].0.is_match("app@x") && config.transit.gateways[0].is_match("outer@x"));
+    assert_eq!(Dir::new().with("").unwrap().transit, trunkline_config::TransitConfig::default());
+
+    let proxy = |text: &str| Dir::new().with(&format!("proxy_routes: [{{ {text} }}]\n"));
+    refused(proxy("proxy: g@h"), &["proxy_routes[0].match", "needs a `match` pattern"]);
+    refused(proxy("match: a"), &["proxy_routes[0].proxy", "the gateway's name"]);
+    refused(proxy("match: \"(\", proxy: g@h"), &["proxy_routes[0].match"]);
+    refused(proxy("match: \"\", proxy: g@h"), &["proxy_routes[0].match", "every name"]);
+    refused(proxy("match: a, proxy: \"no name\""), &["proxy_routes[0].proxy"]);
+    refused(proxy("match: a, proxy: g@h, max_hop: 0"), &["proxy_routes[0].max_hop", "from 1 to 16"]);
+    refused(proxy("match: a, proxy: g@h, direct: last"), &["proxy_routes[0].direct", "first, never and only"]);
+    refused(proxy("match: a, proxy: g@h, host: h"), &["proxy_routes[0].host", "unknown key"]);
+    refused(proxy("match: a, proxy: g@h, target: { host: h }"), &["proxy_routes[0].target.host", "unknown key"]);
+    let unknown = "match: a, proxy: g@h, target: { tls: true, tls_profile: p }";
+    refused(proxy(unknown), &["proxy_routes[0].target.tls_profile", "unknown TLS profile"]);
+    let twice = "proxy_routes: [{ match: a, proxy: g@h }, { match: a, proxy: i@h }]\n";
+    refused(Dir::new().with(twice), &["proxy_routes[1]"]);
+    let transit = |text: &str| Dir::new().with(&format!("transit: {{ {text} }}\n"));
+    refused(transit("rules: [{ from: a }]"), &["transit.rules[0].to", "patterns of whole names"]);
+    refused(transit("rules: [{ from: \"(\", to: b }]"), &["transit.rules[0].from"]);
+    refused(transit("burst: 0"), &["transit.burst", "from 1 to 65536"]);
+    refused(transit("enabled: true"), &["transit.enabled", "unknown key"]);
 }

@@ -1,0 +1,101 @@
+//! A service behind a gateway, from three configuration files.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+
+use super::world::{Dir, Running};
+
+const BACKEND: &str = "backend-db@127.0.0.1";
+
+/// A backend that serves a stream and answers calls, a gateway that reaches it, and what a client's file says of both.
+fn behind(dir: &Dir, transit: &str) -> (Running, Running, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            std::thread::spawn(move || {
+                let mut all = String::new();
+                socket.read_to_string(&mut all).unwrap();
+                socket.write_all(all.to_uppercase().as_bytes()).unwrap();
+            });
+        }
+    });
+    let services = format!("services: {{ shout: {{ connect: '127.0.0.1:{port}', allow: ['app@.*'] }} }}\n");
+    let backend = dir.node(&dir.config("backend-db", &services), &["--answer", "whoami=the backend"]);
+    let rest = format!("routes: [{{ match: '^backend-', host: 127.0.0.1, port: {} }}]\n{transit}", backend.port());
+    let gateway = dir.node(&dir.config("gateway", &rest), &[]);
+    let client = format!(
+        "routes: [{{ match: '^gateway@', host: 127.0.0.1, port: {} }}]\nproxy_routes:\n  - {{ match: '^backend-.*@', proxy: \
+         gateway@127.0.0.1, max_hop: 2 }}\n",
+        gateway.port()
+    );
+    (backend, gateway, client)
+}
+
+#[test]
+fn e_a_service_behind_a_gateway_is_reached_from_three_files() {
+    let dir = Dir::new();
+    let transit = "transit: { rules: [{ from: 'app@.*', to: 'backend-.*' }] }\n";
+    let (backend, gateway, client) = behind(&dir, transit);
+    let forwards = format!("forwards: [{{ listen: 'unix:shout.sock', name: '{BACKEND}', service: shout }}]\n");
+    let app = dir.node(&dir.config("app", &(client + &forwards)), &[]);
+    let answer = dir.ok(&["call", "--admin", app.admin(), BACKEND, "whoami", ""]).stdout;
+    assert_eq!(answer, "the backend");
+    let mut socket = std::os::unix::net::UnixStream::connect(dir.at("shout.sock")).unwrap();
+    socket.write_all(b"through the gateway").unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "THROUGH THE GATEWAY");
+
+    let nodes = dir.json(&["nodes", "--admin", app.admin(), "--json"]);
+    let through = nodes.as_array().unwrap().iter().find(|node| node["name"] == BACKEND).unwrap();
+    assert_eq!(through["via"], "gateway@127.0.0.1");
+    let status = dir.json(&["status", "--admin", gateway.admin(), "--json"]);
+    assert_eq!(status["circuits"], 1);
+    assert!(status["carried"].as_u64().unwrap() > 1000, "{status}");
+    gateway.logs("passing a connection on");
+    let explained = dir.ok(&["explain", "--admin", app.admin(), BACKEND]).stdout;
+    assert!(explained.contains("proxy") && explained.contains("gateway@127.0.0.1"), "{explained}");
+    let listed = dir.ok(&["proxy-routes", "list", "--admin", app.admin()]).stdout;
+    assert!(listed.contains("^backend-.*@") && listed.contains("gateway@127.0.0.1"), "{listed}");
+    // The end of the gateway is the end of what goes through it, and told.
+    gateway.kill();
+    app.logs(&format!("down peer={BACKEND}"));
+    let failed = dir.run(&["call", "--admin", app.admin(), BACKEND, "whoami", ""]).exits(1).stderr;
+    assert!(failed.contains("proxy route ^backend-.*@ through gateway@127.0.0.1"), "{failed}");
+    drop(backend);
+}
+
+#[test]
+fn e7_proxy_routes_come_and_go_and_a_denial_names_the_gateway_and_the_rule() {
+    let dir = Dir::new();
+    let (_backend, gateway, _) = behind(&dir, "");
+    let rest = format!("routes: [{{ match: '^gateway@', host: 127.0.0.1, port: {} }}]\n", gateway.port());
+    let app = dir.node(&dir.config("app", &rest), &[]);
+    let call = |code| dir.run(&["call", "--admin", app.admin(), BACKEND, "whoami", ""]).exits(code);
+    let add = |args: &[&str]| {
+        let mut all = vec!["proxy-routes", "add", "--admin", app.admin()];
+        all.extend(args);
+        dir.run(&all)
+    };
+    let none = dir.ok(&["proxy-routes", "list", "--admin", app.admin()]).stdout;
+    assert!(none.contains("no proxy routes"), "{none}");
+    let added = add(&["^backend-", "--proxy", "gateway@127.0.0.1", "--max-hop", "2", "--weight", "7"]).exits(0).stdout;
+    assert!(added.contains("through gateway@127.0.0.1 added with weight 7"), "{added}");
+    let denied = call(1).stderr;
+    for part in ["gateway@127.0.0.1 refused: relay denied", "needs rules under `transit:`"] {
+        assert!(denied.contains(part), "{part:?} is missing in:\n{denied}");
+    }
+    add(&["^backend-", "--proxy", "gateway@127.0.0.1"]).refused(&["exists; remove it first"]);
+    add(&["(", "--proxy", "gateway@127.0.0.1"]).refused(&["match"]);
+    add(&["x", "--proxy", "no name"]).refused(&["proxy: "]);
+    add(&["x", "--proxy", "g@h", "--direct", "sometimes"]).refused(&["none of first, never and only"]);
+    add(&["x", "--proxy", "g@h", "--max-hop", "17"]).refused(&["a number from 1 to 16"]);
+    let removed = dir.ok(&["proxy-routes", "remove", "--admin", app.admin(), "^backend-"]).stdout;
+    assert!(removed.contains("proxy route `^backend-` removed"), "{removed}");
+    let gone = call(1).stderr;
+    assert!(!gone.contains("relay denied"), "{gone}");
+    assert!(TcpStream::connect(("127.0.0.1", app.port())).is_ok());
+}

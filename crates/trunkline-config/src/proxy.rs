@@ -1,0 +1,196 @@
+//! The sections `proxy_routes:` and `transit:`: ways through other nodes, and through this one.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU8;
+
+use trunkline_matcher::{AccessPattern, RoutePattern};
+use trunkline_route::{DEFAULT_WEIGHT, DirectUse, NodeName, ProxyRoute};
+
+use crate::config::twice;
+use crate::fields::{Fields, Reader, pattern_message};
+use crate::node::{self, access_pattern};
+use crate::route::{RouteContext, RouteEntry, entry_of};
+use crate::tree::{At, Node};
+
+/// A proxy route and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyRouteConfig {
+    /// Its pattern.
+    pub pattern: RoutePattern,
+    /// Its weight.
+    pub weight: i64,
+    /// The route.
+    pub route: ProxyRoute,
+}
+
+/// What this node passes on between others; the default passes nothing on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransitConfig {
+    /// Neighbours that are gateways themselves, each matched whole.
+    pub gateways: Vec<AccessPattern>,
+    /// From whom and to whom, each matched whole.
+    pub rules: Vec<(AccessPattern, AccessPattern)>,
+    /// Connections at a time.
+    pub circuits: usize,
+    /// Connections of one neighbour at a time.
+    pub per_peer: usize,
+    /// New ones of one neighbour in a second, in the long run.
+    pub opens_per_second: u32,
+    /// And at once, after a pause.
+    pub burst: u32,
+}
+
+impl Default for TransitConfig {
+    fn default() -> Self {
+        Self { gateways: Vec::new(), rules: Vec::new(), circuits: 1_024, per_peer: 64, opens_per_second: 10, burst: 50 }
+    }
+}
+
+/// What a proxy route may say of the connection to the final node.
+const TARGET: [&str; 10] = [
+    "tls",
+    "tls_profile",
+    "insecure_skip_verify",
+    "handshake",
+    "cookie_file",
+    "cookie_env",
+    "cookie_label",
+    "flags",
+    "atom_mapping",
+    "log_level",
+];
+
+pub(crate) fn proxy_routes(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    context: &RouteContext<'_>,
+) -> Vec<ProxyRouteConfig> {
+    let (mut routes, mut seen) = (Vec::new(), BTreeMap::new());
+    let items = if fields.has("proxy_routes") { fields.list(reader, "proxy_routes") } else { None };
+    for (i, item) in items.unwrap_or_default().iter().enumerate() {
+        let path = format!("proxy_routes[{i}]");
+        if let Some(route) = proxy_route(reader, item, &path, context, &mut seen) {
+            routes.push(route);
+        }
+    }
+    routes
+}
+
+fn proxy_route(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    path: &str,
+    context: &RouteContext<'_>,
+    seen: &mut BTreeMap<String, (String, At)>,
+) -> Option<ProxyRouteConfig> {
+    let keys =
+        ["match", "weight", "proxy", "to", "max_hop", "direct", "cookie_file", "cookie_env", "cookie_label", "target"];
+    let fields = Fields::open(reader, node, path, &keys)?;
+    let missing = |reader: &mut Reader<'_>, key: &str, message: &str| {
+        if !fields.has(key) {
+            reader.problem(&fields.at, fields.path(key), message);
+        }
+    };
+    missing(reader, "match", "a proxy route needs a `match` pattern");
+    missing(reader, "proxy", "a proxy route needs a `proxy`: the gateway's name");
+    let pattern = fields.text(reader, "match").and_then(|(text, at)| match RoutePattern::new(text) {
+        Ok(pattern) if !text.is_empty() => {
+            twice(reader, seen, text, &at, path);
+            Some(pattern)
+        }
+        Ok(_) => {
+            let message = "the pattern is empty and would match every name; write `.*` when that is meant";
+            reader.problem(&at, fields.path("match"), message);
+            None
+        }
+        Err(error) => {
+            reader.problem(&at, fields.path("match"), pattern_message(&error));
+            None
+        }
+    });
+    let gateway = fields.parsed(reader, "proxy", str::parse::<NodeName>);
+    let to = fields.parsed(reader, "to", str::parse::<NodeName>);
+    let max_hop = fields.int(reader, "max_hop", 1, 16);
+    let direct = fields.parsed(reader, "direct", str::parse::<DirectUse>);
+    let cookie = node::cookie(reader, &fields, None);
+    let target = if fields.has("target") { target(reader, &fields, context)? } else { None };
+    let mut route = ProxyRoute::via(gateway?).direct(direct.unwrap_or_default());
+    if let Some(name) = to {
+        route = route.to(name);
+    }
+    if let Some(most) = max_hop.and_then(|most| u8::try_from(most).ok()).and_then(NonZeroU8::new) {
+        route = route.max_hop(most);
+    }
+    if let Some(cookie) = cookie {
+        route = route.cookie(cookie);
+    }
+    if let Some(target) = target {
+        route = route.target(target);
+    }
+    let weight = fields.int(reader, "weight", i64::MIN, i64::MAX).unwrap_or(DEFAULT_WEIGHT);
+    Some(ProxyRouteConfig { pattern: pattern?, weight, route })
+}
+
+/// The demands on the final node: those of a route without an address.
+fn target(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    context: &RouteContext<'_>,
+) -> Option<Option<trunkline_route::NetworkRoute>> {
+    let fields = fields.fields(reader, "target", &TARGET)?;
+    let before = reader.problems.len();
+    let entry = RouteEntry { pattern: "target".into(), port: Some(1), ..entry_of(reader, &fields) };
+    if reader.problems.len() > before {
+        return None;
+    }
+    match entry.to_route(context) {
+        Ok((_, _, route)) => Some(Some(route)),
+        Err(error) => {
+            for problem in error.problems() {
+                let key = problem.field.split('.').next().unwrap_or_default();
+                reader.problem(&fields.at(key), fields.path(&problem.field), problem.message.clone());
+            }
+            None
+        }
+    }
+}
+
+pub(crate) fn transit(reader: &mut Reader<'_>, fields: &Fields<'_>) -> TransitConfig {
+    let mut transit = TransitConfig::default();
+    if !fields.has("transit") {
+        return transit;
+    }
+    let keys = ["gateways", "rules", "circuits", "per_peer", "opens_per_second", "burst"];
+    let Some(fields) = fields.fields(reader, "transit", &keys) else { return transit };
+    let gateways = if fields.has("gateways") { fields.list(reader, "gateways") } else { None };
+    for (i, item) in gateways.unwrap_or_default().iter().enumerate() {
+        transit.gateways.extend(access_pattern(reader, item, &format!("transit.gateways[{i}]")));
+    }
+    let rules = if fields.has("rules") { fields.list(reader, "rules") } else { None };
+    for (i, item) in rules.unwrap_or_default().iter().enumerate() {
+        let path = format!("transit.rules[{i}]");
+        let Some(fields) = Fields::open(reader, item, &path, &["from", "to"]) else { continue };
+        let mut pattern = |key: &str| match fields.get(key) {
+            Some(node) => access_pattern(reader, node, &fields.path(key)),
+            None => {
+                let message = "a rule needs `from`, who may go through, and `to`, to whom: patterns of whole names";
+                reader.problem(&fields.at, fields.path(key), message);
+                None
+            }
+        };
+        if let (Some(from), Some(to)) = (pattern("from"), pattern("to")) {
+            transit.rules.push((from, to));
+        }
+    }
+    let mut number = |key: &str, most: i64| fields.int(reader, key, 1, most).and_then(|n| u32::try_from(n).ok());
+    const MOST: i64 = 65_536;
+    if let Some(circuits) = number("circuits", MOST) {
+        transit.circuits = circuits as usize;
+    }
+    if let Some(per_peer) = number("per_peer", MOST) {
+        transit.per_peer = per_peer as usize;
+    }
+    transit.opens_per_second = number("opens_per_second", MOST).unwrap_or(transit.opens_per_second);
+    transit.burst = number("burst", MOST).unwrap_or(transit.burst);
+    transit
+}
