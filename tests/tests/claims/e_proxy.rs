@@ -57,6 +57,7 @@ async fn e1_e2_messages_calls_and_streams_go_both_ways_through_a_gateway() {
     assert_eq!((info.peer.as_str(), info.via.as_ref().map(|gate| gate.as_str())), (DB, Some(GATE)));
     until(|| db.connection(app.name()).is_some()).await;
     assert_eq!(db.connection(app.name()).unwrap().info().id, info.id);
+    assert_eq!(soon(app.connect(DB)).await.unwrap().info().id, info.id, "there is one already");
     assert_eq!(gate.status().circuits, 1);
     for (from, to) in [(&app, &db), (&db, &app)] {
         let mut echo = to.register("echo").unwrap();
@@ -114,6 +115,14 @@ async fn e3_e9_gateways_fail_over_by_weight_and_one_that_dies_ends_what_goes_thr
     assert_eq!(connection.info().via, Some(name("second@127.0.0.1")));
     // An attempt that the new one overtook may still be on its way out.
     until(|| second.status().circuits == 1).await;
+
+    // Either end that dies is told of at the other at once, not after the time of a silent one.
+    until(|| db.connection(app.name()).is_some()).await;
+    let there = db.connection(app.name()).unwrap();
+    drop(app);
+    let told = tokio::time::timeout(std::time::Duration::from_secs(5), there.closed()).await;
+    assert!(!told.expect("well before the peer counts as dead").is_normal());
+    until(|| second.status().circuits == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,4 +277,15 @@ async fn e_a_gateway_carries_no_more_than_it_may() {
     soon(one.shut_down(PATIENCE)).await;
     until(|| gate.status().circuits == 0).await;
     soon(two.dial_now(DB)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e5_gateways_that_are_to_be_reached_through_each_other_end_in_a_refusal() {
+    let app = dialer(APP).proxy_route("^db@", via("one@dmz"), 1).proxy_route("^one@", via("two@dmz"), 1);
+    let app = start(app.proxy_route("^two@", via("one@dmz"), 1)).await;
+    let said = relayed(&no_route(soon(app.connect_within(DB, std::time::Duration::from_secs(3))).await));
+    assert!(said[0].contains("loop: one@dmz is to be reached through itself"), "{said:?}");
+    let own = start(dialer(APP).proxy_route("^db@", via(APP), 1)).await;
+    let said = relayed(&no_route(soon(own.connect(DB)).await));
+    assert!(said[0].contains("no gateway to itself"), "{said:?}");
 }
