@@ -10,6 +10,8 @@ mod cookie_rotation;
 mod fallback_never;
 #[path = "../../../examples/flags.rs"]
 mod flags;
+#[path = "../../../examples/gateway.rs"]
+mod gateway;
 #[path = "../../../examples/important.rs"]
 mod important;
 #[path = "../../../examples/log_level.rs"]
@@ -85,6 +87,11 @@ fn the_example_of_a_cookie_rotation_runs() {
 #[test]
 fn the_example_of_services_runs() {
     services::main().unwrap();
+}
+
+#[test]
+fn the_example_of_a_gateway_runs() {
+    gateway::main().unwrap();
 }
 
 /// A directory with every file that the documents name.
