@@ -43,6 +43,7 @@ Usage: cargo xtask bench [NAME [ARGUMENTS]]
 Runs a benchmark with the release profile and hands the arguments on to it; without a name, all of them:
   link      messages, calls, connects and memory of one link, beside bare TLS and Erlang (when erl is there)
   failover  a working connection behind a primary that refuses, is silent, or is a black hole
+  forward   bytes through a forwarder, directly and by a gateway, beside bare TCP and socat (when it is there)
   flood     honest connects while strangers hold every place before authentication
   matcher   look-ups and edits of a table of patterns, beside other matchers; `matcher 1k c100k` for some data sets
 ";
@@ -52,6 +53,7 @@ const BENCHES: &[(&str, &str)] = &[
     ("link", "trunkline-link"),
     ("flood", "trunkline-tests"),
     ("failover", "trunkline-tests"),
+    ("forward", "trunkline-tests"),
     ("matcher", "trunkline-matcher"),
 ];
 

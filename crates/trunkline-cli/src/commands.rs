@@ -458,7 +458,10 @@ pub(crate) async fn nodes(at: Admin, output: &Output) -> Result<(), Failed> {
             vec![
                 peer.name.clone(),
                 peer.direction.clone(),
-                peer.address.clone(),
+                match &peer.via {
+                    Some(gateway) => format!("{} ({gateway})", peer.address),
+                    None => peer.address.clone(),
+                },
                 peer.link.clone(),
                 peer.tls.clone(),
                 count(peer.messages_out),

@@ -182,7 +182,8 @@ impl Inner {
             self.processes.node_down(self, &peer, &reason);
             self.emit(Event::Down { peer, reason });
         }
-        log_connection!(info, Info, "up", address = %info.address, role = ?info.role, tls = %info.tls, flags = %info.flags);
+        let via = info.via.as_ref().map_or("direct", NodeName::as_str);
+        log_connection!(info, Info, "up", address = %info.address, via, role = ?info.role, tls = %info.tls, flags = %info.flags);
         self.kept.up(self, info);
         self.emit(Event::Up(info.clone()));
     }

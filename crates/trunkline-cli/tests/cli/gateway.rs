@@ -52,6 +52,9 @@ fn e_a_service_behind_a_gateway_is_reached_from_three_files() {
     let nodes = dir.json(&["nodes", "--admin", app.admin(), "--json"]);
     let through = nodes.as_array().unwrap().iter().find(|node| node["name"] == BACKEND).unwrap();
     assert_eq!(through["via"], "gateway@127.0.0.1");
+    let shown = dir.ok(&["nodes", "--admin", app.admin()]).stdout;
+    assert!(shown.contains("(gateway@127.0.0.1)"), "{shown}");
+    app.logs("via=\"gateway@127.0.0.1\"");
     let status = dir.json(&["status", "--admin", gateway.admin(), "--json"]);
     assert_eq!(status["circuits"], 1);
     assert!(status["carried"].as_u64().unwrap() > 1000, "{status}");
