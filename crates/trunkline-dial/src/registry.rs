@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
-use trunkline_route::{NetworkRoute, NodeName};
+use trunkline_route::{Cookie, NetworkRoute, NodeName};
 
 use crate::exec::Found;
 use crate::pair::{Claims, FlightId, Incarnation, LinkId, LinkRef, MayFinish, OnAccept, OnOffer, Pair, Retire};
@@ -100,6 +100,8 @@ pub struct Aim {
     pub route: Option<NetworkRoute>,
     /// No way through other nodes.
     pub directly: bool,
+    /// Proven by this cookie, whatever the routes say.
+    pub cookie: Option<Cookie>,
     /// So much time.
     pub time: Duration,
 }
@@ -107,12 +109,13 @@ pub struct Aim {
 impl Aim {
     /// Any route, for so long.
     pub fn within(time: Duration) -> Self {
-        Self { route: None, directly: false, time }
+        Self { route: None, directly: false, cookie: None, time }
     }
 
     /// Whether a failure of this dial is one of a caller with that aim too.
     fn covers(&self, other: &Self) -> bool {
-        (&self.route, self.directly) == (&other.route, other.directly) && self.time >= other.time
+        let means = |aim: &Self| (aim.route.clone(), aim.directly, aim.cookie.clone());
+        means(self) == means(other) && self.time >= other.time
     }
 }
 

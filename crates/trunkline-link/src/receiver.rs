@@ -424,9 +424,9 @@ impl Sink for Effects {
     }
 
     fn stream(&mut self, id: u32, event: StreamEvent<'_>) -> Result<(), ProtocolError> {
-        self.credited = true;
         let shared = self.shared.clone();
-        shared.streams.handle(&shared, &self.directory.reception, id, event)
+        self.credited |= shared.streams.handle(&shared, &self.directory.reception, id, event)?;
+        Ok(())
     }
 
     fn ping(&mut self, payload: [u8; 16]) {

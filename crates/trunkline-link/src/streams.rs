@@ -233,40 +233,38 @@ impl Streams {
         }
     }
 
-    /// Something came for a stream.
+    /// Something came for a stream. Says whether a link that goes away waits on for more of it: not for a link inside,
+    /// which lasts.
     pub(crate) fn handle(
         &self,
         link: &Arc<Shared>,
         reception: &Reception,
         id: u32,
         event: StreamEvent<'_>,
-    ) -> Result<(), ProtocolError> {
+    ) -> Result<bool, ProtocolError> {
         if let StreamEvent::Open { kind, deadline_ms, credit, data } = event {
-            return self.wanted(link, reception, id, (kind, deadline_ms, credit), data);
+            return self.wanted(link, reception, id, (kind, deadline_ms, credit), data).map(|()| false);
         }
         let Some(state) = self.get(id) else {
             let is_own = id % 2 == first_stream(link.info.role) % 2;
             if is_own && id >= self.next.load(Ordering::Relaxed) {
                 return Err(ProtocolError("a stream was never opened"));
             }
-            return Ok(());
+            return Ok(false);
         };
         match event {
-            StreamEvent::Data(bytes) => state.arrived(bytes),
+            StreamEvent::Data(bytes) => state.arrived(bytes)?,
             StreamEvent::Fin => {
                 state.finished()?;
                 self.tidy(&state);
-                Ok(())
             }
             StreamEvent::Credit(bytes) => {
                 link.with_out(|out| out.outbox.credit_stream(id, bytes));
-                Ok(())
             }
+            // It counts until whoever holds it lets go of it.
             StreamEvent::Reset { code } => {
-                self.remove(&state);
-                link.with_out(|out| out.outbox.drop_stream(id));
                 state.fail(End::Reset(StreamCode::from_byte(code)));
-                Ok(())
+                link.with_out(|out| out.outbox.drop_stream(id));
             }
             StreamEvent::Opened { credit } => {
                 let Some(opening) = lock(&state.read).opening.take() else {
@@ -274,22 +272,21 @@ impl Streams {
                 };
                 link.with_out(|out| out.outbox.credit_stream(id, credit));
                 let _ = opening.send(Ok(()));
-                Ok(())
             }
             StreamEvent::Refused { code, hop, text } => {
                 let Some(opening) = lock(&state.read).opening.take() else {
                     return Err(ProtocolError("a stream is refused that is open"));
                 };
-                self.remove(&state);
-                link.with_out(|out| out.outbox.drop_stream(id));
                 let code = StreamCode::from_byte(code);
                 let hop = if hop.is_empty() { link.info.peer.to_string() } else { hop };
                 state.fail(End::Reset(code));
+                self.remove(&state);
+                link.with_out(|out| out.outbox.drop_stream(id));
                 let _ = opening.send(Err(OpenError::Refused { hop, code, text }));
-                Ok(())
             }
-            StreamEvent::Open { .. } => Ok(()),
+            StreamEvent::Open { .. } => {}
         }
+        Ok(state.kind != StreamKind::Proxied)
     }
 
     fn wanted(
@@ -304,21 +301,27 @@ impl Streams {
         if flooded {
             return Err(ProtocolError("streams are opened and their answers not read"));
         }
-        let incoming = Incoming {
-            link: Some(link.clone()),
-            id,
-            kind: StreamKind::from_byte(kind),
-            data: Bytes::copy_from_slice(data),
-            deadline: Duration::from_millis(deadline_ms.into()),
-            credit,
+        let refuse = |code: StreamCode, text| {
+            link.with_out(|out| out.outbox.refuse_stream(id, code.to_byte(), "", text));
         };
         let theirs = |id: &&u32| **id % 2 != first_stream(link.info.role) % 2;
         if draining {
-            incoming.refuse(StreamCode::GoingAway, "");
+            refuse(StreamCode::GoingAway, "");
         } else if lock(&self.open).keys().filter(theirs).count() >= MAX_STREAMS {
-            incoming.refuse(StreamCode::Overloaded, "4096 streams are open on this link");
-        } else if let Some(acceptor) = reception.get() {
-            acceptor(incoming);
+            refuse(StreamCode::Overloaded, "4096 streams are open on this link");
+        } else {
+            let state = State::new(id, StreamKind::from_byte(kind), 0, None);
+            self.insert(state.clone());
+            let incoming = Incoming {
+                link: Some(link.clone()),
+                state,
+                data: Bytes::copy_from_slice(data),
+                deadline: Duration::from_millis(deadline_ms.into()),
+                credit,
+            };
+            if let Some(acceptor) = reception.get() {
+                acceptor(incoming);
+            }
         }
         Ok(())
     }
@@ -327,10 +330,13 @@ impl Streams {
         lock(&self.open).insert(state.id, state);
     }
 
-    fn remove(&self, state: &State) {
-        if lock(&self.open).remove(&state.id).is_some() {
+    /// Says whether it was there. One that is not over may still get a larger window, so let it end first.
+    fn remove(&self, state: &State) -> bool {
+        let removed = lock(&self.open).remove(&state.id).is_some();
+        if removed {
             self.windows.fetch_sub(lock(&state.read).window.into(), Ordering::Relaxed);
         }
+        removed
     }
 
     /// Forgets a stream that both ends are done with.
@@ -363,6 +369,7 @@ impl From<End> for io::Error {
 /// What the link and the holder of a stream share.
 struct State {
     id: u32,
+    kind: StreamKind,
     read: Mutex<Reading>,
 }
 
@@ -370,6 +377,7 @@ struct Reading {
     pieces: VecDeque<BytesMut>,
     /// What the peer may still send.
     allowed: u64,
+    /// 0 until it is accepted.
     window: u32,
     /// What was read since credit went back last, and when that was.
     taken: u32,
@@ -380,11 +388,13 @@ struct Reading {
     written: bool,
     end: Option<End>,
     reader: Option<Waker>,
+    /// Who waits for its end before its time.
+    watcher: Option<Waker>,
     opening: Option<oneshot::Sender<Result<(), OpenError>>>,
 }
 
 impl State {
-    fn new(id: u32, window: u32, opening: Option<oneshot::Sender<Result<(), OpenError>>>) -> Arc<Self> {
+    fn new(id: u32, kind: StreamKind, window: u32, opening: Option<oneshot::Sender<Result<(), OpenError>>>) -> Arc<Self> {
         let read = Reading {
             pieces: VecDeque::new(),
             allowed: window.into(),
@@ -395,13 +405,17 @@ impl State {
             written: false,
             end: None,
             reader: None,
+            watcher: None,
             opening,
         };
-        Arc::new(Self { id, read: Mutex::new(read) })
+        Arc::new(Self { id, kind, read: Mutex::new(read) })
     }
 
     fn arrived(&self, bytes: &[u8]) -> Result<(), ProtocolError> {
         let mut read = lock(&self.read);
+        if read.end.is_some() {
+            return Ok(());
+        }
         if read.finished || read.opening.is_some() {
             return Err(ProtocolError("bytes come on a stream that is not open"));
         }
@@ -419,7 +433,10 @@ impl State {
 
     fn finished(&self) -> Result<(), ProtocolError> {
         let mut read = lock(&self.read);
-        if std::mem::replace(&mut read.finished, true) || read.opening.is_some() {
+        if read.end.is_some() {
+            return Ok(());
+        }
+        if std::mem::replace(&mut read.finished, true) || read.opening.is_some() || read.window == 0 {
             return Err(ProtocolError("a stream ends twice, or before it is open"));
         }
         wake(read.reader.take());
@@ -433,6 +450,19 @@ impl State {
         }
         read.end.get_or_insert(end);
         wake(read.reader.take());
+        wake(read.watcher.take());
+    }
+
+    /// Waits for its end before its time: one that comes when the peer has written all it would does not count.
+    fn poll_broken(&self, cx: &Context<'_>) -> Poll<End> {
+        let mut read = lock(&self.read);
+        match &read.end {
+            Some(end) if !read.finished => Poll::Ready(end.clone()),
+            _ => {
+                read.watcher = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 }
 
@@ -445,8 +475,7 @@ fn wake(waker: Option<Waker>) {
 /// A stream that a peer wants. Dropped, it is refused as cancelled.
 pub struct Incoming {
     link: Option<Arc<Shared>>,
-    id: u32,
-    kind: StreamKind,
+    state: Arc<State>,
     data: Bytes,
     deadline: Duration,
     credit: u32,
@@ -465,7 +494,7 @@ impl Incoming {
 
     /// What kind it is.
     pub fn kind(&self) -> StreamKind {
-        self.kind
+        self.state.kind
     }
 
     /// What it is for; at most a frame of bytes.
@@ -487,18 +516,36 @@ impl Incoming {
         self.link.as_ref().expect("it is taken only by what consumes it")
     }
 
-    /// Opens it.
+    /// Waits until whoever wants it wants it no more, or its link is down.
+    pub async fn cancelled(&self) {
+        std::future::poll_fn(|cx| self.state.poll_broken(cx).map(drop)).await;
+    }
+
+    /// Whether nobody wants it any more.
+    pub fn is_cancelled(&self) -> bool {
+        lock(&self.state.read).end.is_some()
+    }
+
+    /// Opens it. If nobody wants it any more, it is broken from the beginning.
     pub fn accept(mut self) -> ByteStream {
         let link = self.link.take().expect("nothing took it before");
-        let window = link.streams.window();
-        let state = State::new(self.id, window, None);
-        link.streams.insert(state.clone());
-        link.with_out(|out| {
-            if out.closing.is_none() {
-                out.outbox.accept_stream(self.id, window, self.credit);
+        {
+            // The peer's change of mind finds it pending or open, and nothing in between.
+            let open = lock(&link.streams.open);
+            if open.contains_key(&self.state.id) {
+                let window = link.streams.window();
+                let mut read = lock(&self.state.read);
+                (read.allowed, read.window) = (window.into(), window);
+                let wanted = read.end.is_none();
+                drop(read);
+                link.with_out(|out| {
+                    if wanted && out.closing.is_none() {
+                        out.outbox.accept_stream(self.state.id, window, self.credit);
+                    }
+                });
             }
-        });
-        ByteStream::new(link, state)
+        }
+        ByteStream::new(link, self.state.clone())
     }
 
     /// Says why not.
@@ -513,11 +560,15 @@ impl Incoming {
 
     fn answer(&mut self, hop: &str, code: StreamCode, text: &str) {
         let Some(link) = self.link.take() else { return };
-        link.with_out(|out| {
-            if out.closing.is_none() {
-                out.outbox.refuse_stream(self.id, code.to_byte(), hop, text);
-            }
-        });
+        let wanted = lock(&self.state.read).end.is_none();
+        if link.streams.remove(&self.state) && wanted {
+            link.with_out(|out| {
+                if out.closing.is_none() {
+                    out.outbox.refuse_stream(self.state.id, code.to_byte(), hop, text);
+                }
+            });
+        }
+        link.stream_ended();
     }
 }
 
@@ -529,7 +580,7 @@ impl Drop for Incoming {
 
 impl fmt::Debug for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming").field("kind", &self.kind).field("data", &self.data).finish_non_exhaustive()
+        f.debug_struct("Incoming").field("kind", &self.kind()).field("data", &self.data).finish_non_exhaustive()
     }
 }
 
@@ -558,7 +609,7 @@ pub(crate) async fn open(
         }
         let window = link.streams.window();
         let deadline_ms = deadline.as_millis().min(u32::MAX.into()) as u32;
-        let state = State::new(next, window, Some(opening));
+        let state = State::new(next, kind, window, Some(opening));
         let opened = link.with_out(|out| match out.closing {
             Some(_) => Err(()),
             None => out.outbox.open_stream(next, kind.to_byte(), deadline_ms, window, data).map_err(drop),
@@ -619,6 +670,12 @@ impl ByteStream {
     /// link went down, both after what had arrived before.
     pub async fn read_chunk(&mut self, most: usize) -> io::Result<Option<Bytes>> {
         std::future::poll_fn(|cx| self.poll_chunk(cx, most)).await
+    }
+
+    /// Ready when the stream breaks off: the other end reset it, or the link went down, before the other end had written
+    /// all it would. What had arrived can still be read. One task at a time can wait for that.
+    pub fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.state.poll_broken(cx).map(Into::into)
     }
 
     /// As [`ByteStream::read_chunk`].

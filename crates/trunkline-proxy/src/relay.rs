@@ -28,6 +28,13 @@ impl Carried {
 pub async fn relay(mut one: ByteStream, mut other: ByteStream, carried: &Carried) {
     let (mut there, mut back) = (Direction::default(), Direction::default());
     let ended = std::future::poll_fn(|cx| {
+        // Also while what came before waits for the other side.
+        if let Poll::Ready(error) = one.poll_broken(cx) {
+            return Poll::Ready(Err(Broken::One(code(&error))));
+        }
+        if let Poll::Ready(error) = other.poll_broken(cx) {
+            return Poll::Ready(Err(Broken::Other(code(&error))));
+        }
         let first = there.poll(cx, &mut one, &mut other, carried).map_err(Broken::from_there)?;
         let second = back.poll(cx, &mut other, &mut one, carried).map_err(Broken::from_back)?;
         if first.is_ready() && second.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }

@@ -299,13 +299,20 @@ impl Inner {
             return false;
         }
         if info.via.is_some() {
-            if demand.directly || info.role == Role::Responder {
-                return !demand.directly;
+            let meets = |route: &NetworkRoute| self.meets(name, live, route.cookie(), &route.demands(&self.defaults).1);
+            if demand.directly || demand.given.is_some() || demand.only.is_some() {
+                return false;
             }
-            return proxies.iter().any(|proxy| {
-                let target = proxy.route.target_route();
-                self.meets(name, live, target.cookie(), &target.demands(&self.defaults).1)
-            });
+            if info.role == Role::Initiator {
+                return proxies.iter().any(|proxy| meets(proxy.route.target_route()));
+            }
+            let best = if directly { self.candidates(name, demand).into_iter().next() } else { None };
+            return match (best, proxies.first()) {
+                (Some(best), _) => meets(&best.route),
+                (None, Some(best)) => meets(best.route.target_route()),
+                // No route demands anything of it; unless none may lead through others, its proof was enough.
+                (None, None) => self.routes.matching_proxies(name).is_empty(),
+            };
         }
         if !directly {
             return false;
@@ -347,11 +354,14 @@ impl Inner {
 
     /// The routes that a connection over this link is to go back to, best first; each is better than its own.
     pub(crate) fn better_routes(&self, info: &LinkInfo) -> Vec<Candidate> {
-        if info.role == Role::Responder {
+        let (_, directly) = self.ways(&info.peer, &Demand::default());
+        if info.role == Role::Responder || !directly {
             return Vec::new();
         }
+        // Through another node it came by a proxy route, whose pattern may be one of a static route too.
+        let route = info.route.as_deref().filter(|_| info.via.is_none());
         let races = self.policy.equal_weights.is_some();
-        keep::better_routes(self.routes.matching(&info.peer), info.route.as_deref(), info.resolver.as_ref(), races)
+        keep::better_routes(self.routes.matching(&info.peer), route, info.resolver.as_ref(), races)
     }
 
     /// Policy belongs to the name: what holds for a link whose peer dialled.
@@ -425,7 +435,7 @@ impl Inner {
         };
         let satisfies = |live: &Live| self.satisfies(&name, &demand, live);
         let route = demand.given.clone().or(demand.only.as_ref().map(|candidate| candidate.route.clone()));
-        let aim = Aim { route, directly: demand.directly, time: total };
+        let aim = Aim { route, directly: demand.directly, cookie: demand.cookie.clone(), time: total };
         let connect = self.registry.connect(&name, &aim, satisfies, dial);
         // The lookup ends by itself with every attempt on record; this bounds the waits for links of other dials.
         match tokio::time::timeout_at((deadline + SETTLE).into(), connect).await {

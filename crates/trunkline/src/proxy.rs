@@ -9,7 +9,7 @@ use trunkline_dial::AttemptError;
 use trunkline_link::gate::GateLimits;
 use trunkline_link::{ByteStream, CredentialsFn, Incoming, Inside, OpenError, ServerTls, StreamCode, StreamKind};
 use trunkline_proxy::{Carried, Circuit, CircuitLimits, Circuits, ProxyOpen, Transit, Verdict, decide, relay};
-use trunkline_route::{Attempt, NodeName, ProxyRoute};
+use trunkline_route::{Attempt, DirectUse, NodeName, ProxyRoute};
 
 use crate::ConnectError;
 use crate::connection::Live;
@@ -98,7 +98,11 @@ pub(crate) fn asked(node: &Arc<Inner>, incoming: Incoming) {
 async fn pass_on(held: Held, incoming: Incoming, next: ProxyOpen) {
     let node = &held.node;
     let (from, to) = (incoming.peer().clone(), next.to.clone());
-    match node.onwards(&next, ONWARDS.min(incoming.deadline())).await {
+    let onwards = tokio::select! {
+        onwards = node.onwards(&next, ONWARDS.min(incoming.deadline())) => onwards,
+        () = incoming.cancelled() => return tracing::debug!(%from, %to, "a connection is not wanted any more"),
+    };
+    match onwards {
         Ok(stream) => {
             tracing::info!(%from, %to, through = %stream.peer(), "passing a connection on");
             relay(incoming.accept(), stream, &node.proxy.carried).await;
@@ -122,7 +126,42 @@ fn refused(hop: &NodeName, error: OpenError) -> Refused {
     }
 }
 
+/// Whether a link opened nothing because it was on its way out, so that another one may.
+pub(crate) fn gave_way(peer: &NodeName, error: &OpenError) -> bool {
+    match error {
+        OpenError::Draining | OpenError::Down(_) => true,
+        OpenError::Refused { hop, code, .. } => *code == StreamCode::GoingAway && hop == peer.as_str(),
+        _ => false,
+    }
+}
+
+/// Why no stream leads on from a neighbour.
+enum NoHop {
+    Connect(ConnectError),
+    Open(OpenError),
+}
+
 impl Inner {
+    /// Has a neighbour lead on.
+    async fn hop(
+        self: &Arc<Self>,
+        neighbour: &NodeName,
+        demand: Demand,
+        open: &ProxyOpen,
+        within: Duration,
+    ) -> Result<ByteStream, NoHop> {
+        let until = now() + within;
+        let left = || until.saturating_duration_since(now());
+        loop {
+            let demand = Demand { within: demand.within.map(|within| within.min(left())), ..demand.clone() };
+            let live = self.reach(neighbour.clone(), demand).await.map_err(NoHop::Connect)?;
+            match live.link.open(StreamKind::Proxied, &open.encode(), left().min(ONWARDS)).await {
+                Err(error) if gave_way(neighbour, &error) && !left().is_zero() => {}
+                opened => return opened.map_err(NoHop::Open),
+            }
+        }
+    }
+
     /// The next hop of a connection that is passed on: the final node if it can be reached directly, else a gateway that
     /// this node has a route through. Never inside a link that goes through others itself: its bytes would be wrapped once
     /// more at every hop.
@@ -130,28 +169,30 @@ impl Inner {
         let until = now() + within;
         let left = || until.saturating_duration_since(now());
         let directly = |within| Demand { directly: true, within: Some(within), ..Demand::default() };
-        let open = async |name: &NodeName, live: &Live| {
-            let opened = live.link.open(StreamKind::Proxied, &next.encode(), left()).await;
-            opened.map_err(|error| refused(name, error))
-        };
-        let gateways = self.routes.matching_proxies(&next.to);
-        let gateways: Vec<_> =
-            gateways.into_iter().map(|c| c.route).filter(|r| !next.path.contains(r.gateway())).collect();
+        let unreachable = |error| (self.name.to_string(), StreamCode::Unreachable, in_short(&error));
+        let routes: Vec<_> = self.routes.matching_proxies(&next.to).into_iter().map(|found| found.route).collect();
+        let never = routes.first().is_some_and(|best| best.direct_use() == DirectUse::Never);
+        let gateways: Vec<_> = routes.iter().filter(|route| !next.path.contains(route.gateway())).collect();
         // A way through others is left enough time.
         let share = if gateways.is_empty() { left() } else { left() / 2 };
-        let mut last = match self.reach(next.to.clone(), directly(share)).await {
-            Ok(live) => return open(&next.to, &live).await,
-            Err(error) => (self.name.to_string(), StreamCode::Unreachable, in_short(&error)),
+        let mut last = if never {
+            let text = format!("every gateway that {} has for {} is passed already", self.name, next.to);
+            (self.name.to_string(), StreamCode::Loop, text)
+        } else {
+            match self.hop(&next.to, directly(share), next, left()).await {
+                Ok(stream) => return Ok(stream),
+                Err(NoHop::Open(error)) => return Err(refused(&next.to, error)),
+                Err(NoHop::Connect(error)) => unreachable(error),
+            }
         };
         for route in gateways {
             let gateway = route.gateway();
             let demand = Demand { cookie: route.gateway_cookie().cloned(), ..directly(left()) };
-            last = match self.reach(gateway.clone(), demand).await {
-                Ok(live) => match open(gateway, &live).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(refused) => refused,
-                },
-                Err(error) => (self.name.to_string(), StreamCode::Unreachable, in_short(&error)),
+            let open = ProxyOpen { max_hop: next.max_hop.min(route.most_hops().get()), ..next.clone() };
+            last = match self.hop(gateway, demand, &open, left()).await {
+                Ok(stream) => return Ok(stream),
+                Err(NoHop::Open(error)) => refused(gateway, error),
+                Err(NoHop::Connect(error)) => unreachable(error),
             };
         }
         Err(last)
@@ -187,11 +228,13 @@ impl Inner {
             cookie: route.gateway_cookie().cloned(),
             ..Demand::default()
         };
-        let live = self.reach(gateway.clone(), demand).await;
-        let live = live.map_err(|error| AttemptError::Relay(format!("the gateway {gateway}: {}", in_short(&error))))?;
         let open = ProxyOpen::new(attempt.target.clone(), route.most_hops().get());
-        let opened = live.link.open(StreamKind::Proxied, &open.encode(), ONWARDS).await;
-        opened.map_err(|error| AttemptError::Relay(format!("through {gateway}: {error}")))
+        self.hop(gateway, demand, &open, self.policy.total).await.map_err(|error| {
+            AttemptError::Relay(match error {
+                NoHop::Connect(error) => format!("the gateway {gateway}: {}", in_short(&error)),
+                NoHop::Open(error) => format!("through {gateway}: {error}"),
+            })
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use trunkline_link::{ByteStream, Directory, Incoming, OpenError, StreamCode, Str
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{NodeName, SocketPlace};
 
-use crate::inner::{Demand, Inner};
+use crate::inner::{Demand, Inner, now};
 use crate::{ConnectError, Connection, IntoName, Node, proxy};
 
 mod forward;
@@ -102,9 +102,14 @@ pub struct ServiceStatus {
 pub struct Streams(mpsc::Receiver<Incoming>);
 
 impl Streams {
-    /// The next one: accept it, or say why not. `None` when the service was withdrawn.
+    /// The next one that is still wanted: accept it, or say why not. `None` when the service was withdrawn.
     pub async fn next(&mut self) -> Option<Incoming> {
-        self.0.recv().await
+        loop {
+            let incoming = self.0.recv().await?;
+            if !incoming.is_cancelled() {
+                return Some(incoming);
+            }
+        }
     }
 }
 
@@ -158,7 +163,11 @@ fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
 async fn serve(service: Arc<Service>, name: String, incoming: Incoming) {
     let Target::Place(place) = &service.target else { return };
     let within = CONNECT.min(incoming.deadline());
-    let refused = match tokio::time::timeout(within, connect(place)).await {
+    let connected = tokio::select! {
+        connected = tokio::time::timeout(within, connect(place)) => connected,
+        () = incoming.cancelled() => return,
+    };
+    let refused = match connected {
         Ok(Ok(socket)) => return splice(socket, incoming.accept(), &service.traffic).await,
         Ok(Err(error)) => (StreamCode::Unreachable, error.to_string()),
         Err(_) => (StreamCode::TimedOut, format!("no connection within {within:?}")),
@@ -233,14 +242,14 @@ impl Inner {
         service: &str,
         deadline: Duration,
     ) -> Result<ByteStream, StreamError> {
-        let until = tokio::time::Instant::from_std(crate::inner::now()) + deadline;
+        let until = now() + deadline;
+        let left = || until.saturating_duration_since(now());
         loop {
-            let demand = Demand { within: Some(deadline), ..Demand::default() };
+            let demand = Demand { within: Some(left()), ..Demand::default() };
             let connection = self.in_use(name.clone(), demand).await?;
-            let left = until.saturating_duration_since(tokio::time::Instant::from_std(crate::inner::now()));
-            match connection.open(service, left).await {
+            match connection.open(service, left()).await {
                 // It gave way, or went down under our hands, and opened nothing.
-                Err(OpenError::Draining | OpenError::Down(_)) if !left.is_zero() => {}
+                Err(error) if proxy::gave_way(&name, &error) && !left().is_zero() => {}
                 result => return Ok(result?),
             }
         }

@@ -15,6 +15,8 @@ use crate::important::Outcome;
 const CHUNK: usize = 32 * 1024;
 /// Control bytes that may wait before pings are left out. Grants and names are bounded by what they are for.
 const MAX_CONTROL: usize = 64 * 1024;
+/// Answers about streams that may wait. A peer that reads has at most half as many streams without an answer.
+const MAX_ANSWERS: usize = 2 * crate::streams::MAX_STREAMS;
 /// The most bytes that precede the body of a message.
 const MAX_HEAD: usize = 32;
 /// Chunks kept for use again: what one write takes, so that a busy link need not allocate.
@@ -44,6 +46,8 @@ pub enum Refused {
 #[derive(Debug)]
 pub struct Outbox {
     control: Vec<u8>,
+    /// Answers about streams in it.
+    answers: usize,
     high: Lane,
     normal: Lane,
     streams: Lanes,
@@ -92,6 +96,7 @@ impl Outbox {
         Self {
             flags,
             control: Vec::new(),
+            answers: 0,
             high: Lane::default(),
             normal: Lane::default(),
             streams: Lanes::default(),
@@ -373,6 +378,7 @@ impl Outbox {
     /// The peer's stream is open: `theirs` is what it may send, `ours` what this end may.
     pub fn accept_stream(&mut self, id: u32, theirs: u32, ours: u32) {
         frame::put(&mut self.control, frame::OPEN_OK, id, &theirs.to_be_bytes());
+        self.answers += 1;
         self.streams.open(id, ours);
     }
 
@@ -382,6 +388,7 @@ impl Outbox {
         frame::put_text(&mut payload, hop);
         frame::put_text(&mut payload, text);
         frame::put(&mut self.control, frame::OPEN_ERR, id, &payload);
+        self.answers += 1;
     }
 
     /// Queues as much of a stream's bytes as there is credit and room for; `None` when it is not open for writing. Who
@@ -431,9 +438,9 @@ impl Outbox {
         self.put_credit(Class::STREAM_BYTE, id, bytes);
     }
 
-    /// Whether more answers wait than a peer that reads leaves waiting.
+    /// Whether more answers about streams wait than a peer that reads leaves waiting.
     pub fn is_flooded(&self) -> bool {
-        self.control.len() > MAX_CONTROL
+        self.answers > MAX_ANSWERS
     }
 
     /// Opens nothing new from here on, and says so behind everything queued. Answers still go. Idempotent.
@@ -478,20 +485,21 @@ impl Outbox {
         !self.has_ready() && self.waiting_replies.is_empty()
     }
 
-    /// Whether messages, calls, answers or bytes of streams are ready to be written.
+    /// Whether messages, calls or answers are ready to be written.
     pub fn has_messages(&self) -> bool {
-        !self.high.chunks.is_empty() || !self.normal.chunks.is_empty() || self.streams.has_ready()
+        !self.high.chunks.is_empty() || !self.normal.chunks.is_empty()
     }
 
     /// Whether [`Outbox::take`] would give something.
     pub fn has_ready(&self) -> bool {
-        !self.control.is_empty() || !self.due.is_empty() || self.has_messages()
+        !self.control.is_empty() || !self.due.is_empty() || self.has_messages() || self.streams.has_ready()
     }
 
     /// The next bytes to write, whole frames: control, then high, then normal messages and every stream in turn. Give the buffer back by
     /// [`Outbox::recycle`] while more is to come.
     pub fn take(&mut self) -> Option<Vec<u8>> {
         if !self.control.is_empty() {
+            self.answers = 0;
             return Some(std::mem::take(&mut self.control));
         }
         let chunk = self.high.chunks.pop_front().or_else(|| self.take_turn());

@@ -17,6 +17,7 @@ struct Lane {
     chunks: VecDeque<Vec<u8>>,
     /// Where in the last chunk a frame begins that is not full yet.
     open: Option<usize>,
+    /// Bytes in the chunks.
     queued: usize,
     credit: u64,
     finished: bool,
@@ -41,7 +42,6 @@ impl Lane {
     }
 
     fn write(&mut self, id: u32, mut bytes: &[u8]) {
-        self.queued += bytes.len();
         self.credit -= bytes.len() as u64;
         while !bytes.is_empty() {
             let Some((start, chunk)) = self.open.zip(self.chunks.back_mut()) else {
@@ -49,11 +49,13 @@ impl Lane {
                 let start = chunk.len();
                 Header { len: 0, kind: frame::DATA, id }.put(chunk);
                 self.open = Some(start);
+                self.queued += HEADER_LEN;
                 continue;
             };
             let len = chunk.len() - start - HEADER_LEN;
             let (now, rest) = bytes.split_at(bytes.len().min(MAX_PIECE - len));
             chunk.extend_from_slice(now);
+            self.queued += now.len();
             let len = len + now.len();
             chunk[start..start + 3].copy_from_slice(&(len as u32).to_be_bytes()[1..]);
             if len == MAX_PIECE {
@@ -66,6 +68,7 @@ impl Lane {
     fn finish(&mut self, id: u32) {
         if !std::mem::replace(&mut self.finished, true) {
             frame::put(self.tail(HEADER_LEN), frame::FIN, id, &[]);
+            self.queued += HEADER_LEN;
             self.open = None;
         }
     }
@@ -141,6 +144,7 @@ impl Lanes {
         let lane = self.lanes.entry(id).or_insert_with(|| Lane { finished: true, ..Lane::default() });
         let was_idle = lane.chunks.is_empty();
         frame::put(lane.tail(HEADER_LEN + 1), frame::RESET, id, &[code]);
+        lane.queued += HEADER_LEN + 1;
         if was_idle {
             self.turns.push_back(id);
         }
@@ -162,7 +166,7 @@ impl Lanes {
             // One that was closed left its turn behind.
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             let Some(chunk) = lane.chunks.pop_front() else { continue };
-            lane.queued = lane.queued.saturating_sub(chunk.len());
+            lane.queued -= chunk.len();
             if lane.chunks.is_empty() {
                 lane.open = None;
                 lane.chunks = VecDeque::new();

@@ -194,6 +194,10 @@ pub(super) async fn splice(mut socket: Socket, mut stream: ByteStream, traffic: 
     let _open = Open::new(traffic);
     let (mut there, mut back) = (There::default(), Back::default());
     let ended = std::future::poll_fn(|cx| {
+        // Also while what came before waits for the socket.
+        if stream.poll_broken(cx).is_ready() {
+            return Poll::Ready(Err(Failed::Stream));
+        }
         let one = there.poll(cx, &mut socket, &mut stream, traffic)?;
         let other = back.poll(cx, &mut socket, &mut stream, traffic)?;
         if one.is_ready() && other.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
