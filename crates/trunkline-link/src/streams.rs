@@ -394,7 +394,12 @@ struct Reading {
 }
 
 impl State {
-    fn new(id: u32, kind: StreamKind, window: u32, opening: Option<oneshot::Sender<Result<(), OpenError>>>) -> Arc<Self> {
+    fn new(
+        id: u32,
+        kind: StreamKind,
+        window: u32,
+        opening: Option<oneshot::Sender<Result<(), OpenError>>>,
+    ) -> Arc<Self> {
         let read = Reading {
             pieces: VecDeque::new(),
             allowed: window.into(),

@@ -289,3 +289,49 @@ async fn e5_gateways_that_are_to_be_reached_through_each_other_end_in_a_refusal(
     let said = relayed(&no_route(soon(own.connect(DB)).await));
     assert!(said[0].contains("no gateway to itself"), "{said:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_came_in_through_a_gateway_must_meet_the_best_way_to_its_peer() {
+    let db = start(listener(DB)).await;
+    let gate = gate(GATE, &db).await;
+    // It may come in by the cookie of all; whoever looks for it by the route wants another.
+    let other = Cookie::new("another cookie for the way there").unwrap();
+    let app = start(listener(APP).route("^db@", route_to(&db).cookie(other), 1)).await;
+    gate.add_route("^app@", route_to(&app), 1).unwrap();
+    db.add_route("^gate@", route_to(&gate), 1).unwrap();
+    db.add_proxy_route("^app@", via(GATE), 1).unwrap();
+    let from_there = soon(db.connect(APP)).await.unwrap();
+    assert_eq!(from_there.info().via, Some(name(GATE)));
+    until(|| app.connection(db.name()).is_some()).await;
+    let refused = soon(app.connect(DB)).await.unwrap_err();
+    assert!(refused.to_string().contains("cookie"), "{refused}");
+    // Without a demand of its own, the one that came in is as good as any.
+    app.remove_route("^db@").unwrap();
+    assert_eq!(soon(app.connect(DB)).await.unwrap().info().via, Some(name(GATE)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_is_disconnected_from_although_a_link_goes_through_it() {
+    let db = start(listener(DB)).await;
+    let gate = gate(GATE, &db).await;
+    let app = start(app(&[(&gate, 1)])).await;
+    let inner = soon(app.connect(DB)).await.unwrap();
+    let outer = app.connection(gate.name()).unwrap();
+    outer.disconnect();
+    soon(outer.closed()).await;
+    soon(inner.closed()).await;
+    until(|| gate.status().circuits == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_keeps_to_its_own_routes_when_it_passes_on() {
+    let db = start(listener(DB)).await;
+    let inner = gate("inner@127.0.0.1", &db).await;
+    let never = via(inner.name().as_str()).direct(DirectUse::Never);
+    let outer = listener("outer@127.0.0.1").transit(all()).route("^db@", route_to(&db), 1);
+    let outer = outer.route("^inner@", route_to(&inner), 1).proxy_route("^db@", never, 1);
+    let outer = start(outer).await;
+    let app = start(app(&[(&outer, 1)])).await;
+    soon(app.connect(DB)).await.unwrap();
+    assert_eq!((outer.status().circuits, inner.status().circuits), (1, 1), "it went both");
+}

@@ -221,3 +221,19 @@ async fn a_thousand_short_connections_and_a_stopped_one_share_one_link() {
     assert_eq!((app.nodes().len(), forward.traffic().all), (1, 1000));
     until(|| app.nodes()[0].1.streams == 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_breaks_off_is_noticed_although_the_server_takes_nothing_more() {
+    let (db, app) = nodes().await;
+    let server = TcpListener::bind(loopback()).await.unwrap();
+    db.serve("stuck", place(server.local_addr().unwrap()), anybody()).unwrap();
+    let mut stream = soon(app.open(DB, "stuck", PATIENCE)).await.unwrap();
+    let (socket, _) = soon(server.accept()).await.unwrap();
+    // Until everything on the way is full: sockets, windows, and what is queued.
+    let piece = vec![0; 1 << 20];
+    while tokio::time::timeout(std::time::Duration::from_millis(300), stream.write(&piece)).await.is_ok() {}
+    assert_eq!(db.services()[0].traffic.open, 1);
+    drop(stream);
+    soon(socket.ready(tokio::io::Interest::ERROR)).await.unwrap();
+    until(|| db.services()[0].traffic.open == 0 && db.nodes()[0].1.streams == 0).await;
+}

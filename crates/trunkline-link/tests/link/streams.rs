@@ -336,3 +336,76 @@ async fn many_streams_share_the_link_fairly() {
         soon(writer).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn who_opens_a_stream_and_gives_up_ends_it_also_before_it_is_accepted() {
+    let (a, b) = pair().await;
+    let mut of_b = wanted(&b);
+    for _ in 0..3 {
+        assert_eq!(soon(a.link.open(USER, b"", ms(1))).await.unwrap_err(), OpenError::TimedOut(ms(1)));
+        let waiting = soon(of_b.recv()).await.unwrap();
+        soon(waiting.cancelled()).await;
+        assert!(waiting.is_cancelled());
+        let mut late = waiting.accept();
+        assert_eq!(soon(late.read(&mut [0; 8])).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(late.write(b"anybody?").await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+    let link = a.link.clone();
+    let opening = tokio::spawn(async move { link.open(USER, b"", WHILE).await });
+    let waiting = soon(of_b.recv()).await.unwrap();
+    assert_eq!(b.link.stats().streams, 1, "what waits counts");
+    a.link.close(CloseCode::Normal);
+    soon(waiting.cancelled()).await;
+    let mut late = waiting.accept();
+    assert_eq!(soon(late.read(&mut [0; 8])).await.unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    assert!(soon(opening).await.unwrap().is_err());
+    drop(late);
+    assert_eq!((a.link.stats().streams, b.link.stats().streams), (0, 0));
+}
+
+#[tokio::test]
+async fn a_peer_may_be_refused_as_many_streams_as_it_may_open() {
+    let (a, b) = pair().await;
+    b.directory.accept_streams(Some(std::sync::Arc::new(|stream: Incoming| {
+        stream.refuse(StreamCode::NoService, "there is nothing of this name here, and saying so takes a few words");
+    })));
+    let mut refused = tokio::task::JoinSet::new();
+    for _ in 0..MAX_STREAMS {
+        let link = a.link.clone();
+        refused.spawn(async move { link.open(USER, b"", WHILE).await });
+    }
+    while let Some(answer) = soon(refused.join_next()).await {
+        let answer = answer.unwrap().unwrap_err();
+        assert!(matches!(answer, OpenError::Refused { code: StreamCode::NoService, .. }), "{answer}");
+    }
+    assert!(a.link.is_open() && b.link.is_open());
+}
+
+#[tokio::test]
+async fn a_link_that_goes_away_waits_for_a_transfer_and_not_for_a_link_inside() {
+    let mut limits = NativeLimits::default();
+    limits.keep_alive.drain = ms(200);
+    for (kind, lasts) in [(StreamKind::Service, true), (StreamKind::Proxied, false)] {
+        let (a, b) = pair_of(limits).await;
+        let mut of_b = wanted(&b);
+        let (ours, theirs) =
+            soon(async { tokio::join!(a.link.open(kind, b"", WHILE), async { of_b.recv().await.unwrap().accept() }) })
+                .await;
+        let (mut ours, mut theirs) = (ours.unwrap(), theirs);
+        a.link.go_away(CloseCode::Disconnected);
+        // Something moves as long as the drain time takes, five times over.
+        let mut moved = 0;
+        let mut tick = tokio::time::interval(ms(20));
+        while moved < 50 {
+            tick.tick().await;
+            if ours.write_all(b"on").await.is_err() || soon(theirs.read_exact(&mut [0; 2])).await.is_err() {
+                break;
+            }
+            if theirs.write_all(b"on").await.is_err() || soon(ours.read_exact(&mut [0; 2])).await.is_err() {
+                break;
+            }
+            moved += 1;
+        }
+        assert_eq!(moved == 50, lasts, "{kind:?}: {moved}");
+    }
+}
