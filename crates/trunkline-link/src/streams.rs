@@ -534,22 +534,18 @@ impl Incoming {
     /// Opens it. If nobody wants it any more, it is broken from the beginning.
     pub fn accept(mut self) -> ByteStream {
         let link = self.link.take().expect("nothing took it before");
-        {
-            // The peer's change of mind finds it pending or open, and nothing in between.
-            let open = lock(&link.streams.open);
-            if open.contains_key(&self.state.id) {
-                let window = link.streams.window();
-                let mut read = lock(&self.state.read);
-                (read.allowed, read.window) = (window.into(), window);
-                let wanted = read.end.is_none();
-                drop(read);
-                link.with_out(|out| {
-                    if wanted && out.closing.is_none() {
-                        out.outbox.accept_stream(self.state.id, window, self.credit);
-                    }
-                });
-            }
+        let mut read = lock(&self.state.read);
+        if read.end.is_none() {
+            let window = link.streams.window();
+            (read.allowed, read.window) = (window.into(), window);
+            // Before the lock is given back: the peer's change of mind closes what is opened here.
+            link.with_out(|out| {
+                if out.closing.is_none() {
+                    out.outbox.accept_stream(self.state.id, window, self.credit);
+                }
+            });
         }
+        drop(read);
         ByteStream::new(link, self.state.clone())
     }
 

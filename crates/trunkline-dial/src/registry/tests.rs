@@ -582,3 +582,17 @@ async fn p26_p27_hold_under_contention() {
     peer.await.unwrap();
     assert_eq!(registry.waiting(&name), 0);
 }
+
+#[test]
+fn a_dial_speaks_for_callers_that_want_the_same() {
+    let aim = Aim::within(BUDGET);
+    assert!(aim.covers(&aim) && aim.covers(&Aim::within(BUDGET / 2)) && !Aim::within(BUDGET / 2).covers(&aim));
+    let others = [
+        Aim { route: Some(route(1)), ..aim.clone() },
+        Aim { directly: true, ..aim.clone() },
+        Aim { cookie: Some(Cookie::new("a cookie of its own").unwrap()), ..aim.clone() },
+    ];
+    for other in others {
+        assert!(other.covers(&other) && !aim.covers(&other) && !other.covers(&aim), "{other:?}");
+    }
+}

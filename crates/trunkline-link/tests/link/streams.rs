@@ -342,9 +342,21 @@ async fn who_opens_a_stream_and_gives_up_ends_it_also_before_it_is_accepted() {
     let (a, b) = pair().await;
     let mut of_b = wanted(&b);
     for _ in 0..3 {
-        assert_eq!(soon(a.link.open(USER, b"", ms(1))).await.unwrap_err(), OpenError::TimedOut(ms(1)));
-        let waiting = soon(of_b.recv()).await.unwrap();
-        soon(waiting.cancelled()).await;
+        let give_up = a.link.open(USER, b"", ms(100));
+        let wait = async {
+            let waiting = of_b.recv().await.unwrap();
+            let (begun, has_begun) = tokio::sync::oneshot::channel();
+            let wait = tokio::spawn(async move {
+                let _ = begun.send(());
+                waiting.cancelled().await;
+                waiting
+            });
+            has_begun.await.unwrap();
+            wait
+        };
+        let (gave_up, wait) = soon(async { tokio::join!(give_up, wait) }).await;
+        let waiting = soon(wait).await.unwrap();
+        assert_eq!(gave_up.unwrap_err(), OpenError::TimedOut(ms(100)));
         assert!(waiting.is_cancelled());
         let mut late = waiting.accept();
         assert_eq!(soon(late.read(&mut [0; 8])).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
