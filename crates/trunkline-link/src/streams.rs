@@ -20,6 +20,10 @@ use crate::mailbox::lock;
 use crate::mux::{StreamEvent, first_stream};
 use crate::pake::Role;
 
+mod codes;
+
+pub use codes::{OpenError, StreamCode, StreamKind};
+
 /// Streams of a link that one end may have opened at a time.
 pub const MAX_STREAMS: usize = 4_096;
 /// What a peer may send of a stream before the program read it, at first.
@@ -36,143 +40,6 @@ const SMALL_PIECE: usize = 4 * 1024;
 const SHARED_PIECE: usize = 32 * 1024;
 /// The round trip of a link that has not measured one yet, in microseconds.
 const UNMEASURED: u64 = 1_000;
-
-/// What a stream is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum StreamKind {
-    /// A service of the node; its name is what the stream is opened with.
-    Service,
-    /// A link to a node further on, by way of this one.
-    Proxied,
-    /// Anything a program makes of it.
-    User,
-    /// A kind this version does not know.
-    Unknown(u8),
-}
-
-impl StreamKind {
-    fn to_byte(self) -> u8 {
-        match self {
-            Self::Service => 1,
-            Self::Proxied => 2,
-            Self::User => 3,
-            Self::Unknown(byte) => byte,
-        }
-    }
-
-    fn from_byte(byte: u8) -> Self {
-        match byte {
-            1 => Self::Service,
-            2 => Self::Proxied,
-            3 => Self::User,
-            byte => Self::Unknown(byte),
-        }
-    }
-}
-
-/// Why a stream is refused, or ends before both ends are done with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum StreamCode {
-    /// An end wants no more of it.
-    #[error("cancelled")]
-    Cancelled,
-    /// There is no service of that name.
-    #[error("no such service")]
-    NoService,
-    /// The service is not for this peer.
-    #[error("not allowed")]
-    NotAllowed,
-    /// Too many streams, or too little of something else.
-    #[error("overloaded")]
-    Overloaded,
-    /// What serves the service could not be reached.
-    #[error("the service is unreachable")]
-    Unreachable,
-    /// It took too long.
-    #[error("out of time")]
-    TimedOut,
-    /// The link opens nothing new.
-    #[error("going away")]
-    GoingAway,
-    /// The other end of what the stream leads to broke off.
-    #[error("broken off")]
-    Broken,
-    /// The gateway passes nothing on for this node, or not to that one.
-    #[error("relay denied")]
-    RelayDenied,
-    /// The way leads in a circle.
-    #[error("loop")]
-    Loop,
-    /// The way leads through more gateways than it may.
-    #[error("hop limit")]
-    HopLimit,
-    /// A code this version does not know.
-    #[error("code {0}")]
-    Unknown(u8),
-}
-
-impl StreamCode {
-    const KNOWN: [Self; 11] = [
-        Self::Cancelled,
-        Self::NoService,
-        Self::NotAllowed,
-        Self::Overloaded,
-        Self::Unreachable,
-        Self::TimedOut,
-        Self::GoingAway,
-        Self::Broken,
-        Self::RelayDenied,
-        Self::Loop,
-        Self::HopLimit,
-    ];
-
-    fn to_byte(self) -> u8 {
-        match self {
-            Self::Unknown(byte) => byte,
-            known => Self::KNOWN.iter().position(|code| *code == known).unwrap_or_default() as u8,
-        }
-    }
-
-    fn from_byte(byte: u8) -> Self {
-        Self::KNOWN.get(usize::from(byte)).copied().unwrap_or(Self::Unknown(byte))
-    }
-}
-
-/// Why there is no stream.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// A node refused it.
-    #[error("{hop} refused: {code}{}", if text.is_empty() { String::new() } else { format!(" ({text})") })]
-    Refused {
-        /// Which node.
-        hop: String,
-        /// Why.
-        code: StreamCode,
-        /// In its words.
-        text: String,
-    },
-    /// What it is for is said in more than 1,024 bytes.
-    #[error("what the stream is for takes {len} bytes; it may take 1024")]
-    TooLong {
-        /// How many.
-        len: usize,
-    },
-    /// This end has opened as many as it may.
-    #[error("4096 streams are open on this link; close some, or wait")]
-    TooMany,
-    /// No answer came in time.
-    #[error("no answer within {0:?}")]
-    TimedOut(Duration),
-    /// One of the ends is going away; connect again to get another link.
-    #[error("the link is draining and opens nothing new; connect again")]
-    Draining,
-    /// The link is down.
-    #[error("the link is down: {0}")]
-    Down(Down),
-}
 
 /// Called for each stream a peer wants; it is refused when the given [`Incoming`] is dropped. It runs in the link's task
 /// and must not wait.
