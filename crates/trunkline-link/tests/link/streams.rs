@@ -352,10 +352,9 @@ async fn who_opens_a_stream_and_gives_up_ends_it_also_before_it_is_accepted() {
                 waiting
             });
             has_begun.await.unwrap();
-            wait
+            wait.await.unwrap()
         };
-        let (gave_up, wait) = soon(async { tokio::join!(give_up, wait) }).await;
-        let waiting = soon(wait).await.unwrap();
+        let (gave_up, waiting) = soon(async { tokio::join!(give_up, wait) }).await;
         assert_eq!(gave_up.unwrap_err(), OpenError::TimedOut(ms(100)));
         assert!(waiting.is_cancelled());
         let mut late = waiting.accept();
