@@ -604,6 +604,11 @@ impl Operations {
         Ok(Changed::new(format!("{listen} leads to {} at {} no more", ended.service(), ended.peer())))
     }
 
+    /// Ends everything that [`Operations::forward`] began, and the connections over it.
+    pub fn end_forwards(&self) {
+        self.forwards().clear();
+    }
+
     /// Ends a connection in order.
     ///
     /// # Errors

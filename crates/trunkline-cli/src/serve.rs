@@ -112,7 +112,6 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
     }
     until_told(&mut signals, &operations, args.until_eof).await;
     tracing::info!("leaving");
-    drop(operations);
     let down = node.shut_down(args.grace);
     let leaving = async {
         match admin {
@@ -124,6 +123,7 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
         report = leaving => tracing::info!(drained = report.drained, cut = report.cut, "left"),
         () = signals.stop() => tracing::warn!("left at once, told so a second time"),
     }
+    operations.end_forwards();
     Ok(())
 }
 

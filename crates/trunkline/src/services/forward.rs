@@ -33,7 +33,8 @@ pub enum ForwardError {
     },
 }
 
-/// A local socket that leads to a service of another node. Dropped, it is closed, and the connections over it end.
+/// A local socket that leads to a service of another node. Dropped, it is closed, and the connections over it end;
+/// a socket in the file system is removed.
 #[derive(Debug)]
 pub struct Forward {
     place: LocalPlace,
@@ -68,6 +69,10 @@ impl Forward {
 impl Drop for Forward {
     fn drop(&mut self) {
         self.task.abort();
+        // At once, whenever the task learns of it: the process may end before.
+        if let LocalPlace::Unix(path) = &self.place {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -91,9 +96,7 @@ impl Node {
                 let bound = listener.local_addr().map_err(listen)?;
                 (Door::Tcp(listener), LocalPlace::Tcp(bound))
             }
-            LocalPlace::Unix(path) => {
-                (Door::Unix(UnixListener::bind(path).map_err(listen)?, path.clone()), place.clone())
-            }
+            LocalPlace::Unix(path) => (Door::Unix(UnixListener::bind(path).map_err(listen)?), place.clone()),
         };
         let (service, traffic): (Arc<str>, _) = (service.into(), Arc::new(Traffic::default()));
         let node = Arc::downgrade(self.inner());

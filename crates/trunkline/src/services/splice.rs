@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -35,10 +34,10 @@ pub(super) async fn connect(place: &SocketPlace) -> io::Result<Socket> {
     }
 }
 
-/// A listening socket. A socket in the file system is removed with it.
+/// A listening socket.
 pub(super) enum Door {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener),
 }
 
 impl Door {
@@ -49,15 +48,7 @@ impl Door {
                 let _ = tcp.set_nodelay(true);
                 Ok(Socket::Tcp(tcp))
             }
-            Self::Unix(listener, _) => Ok(Socket::Unix(listener.accept().await?.0)),
-        }
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            let _ = std::fs::remove_file(path);
+            Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
         }
     }
 }
