@@ -39,6 +39,8 @@ impl Erlang {
         }
         command.args(["-noinput", "+zdbbl", "32768", "-name", name]);
         command.args(["-setcookie", "bench", "-pa"]).arg(&self.directory).env(PORT_MAPPER.0, PORT_MAPPER.1);
+        // A node that is killed at the end of a case leaves no dump behind.
+        command.env("ERL_CRASH_DUMP_SECONDS", "0");
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         command
     }
