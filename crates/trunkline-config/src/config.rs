@@ -315,7 +315,7 @@ fn tls_profile(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<TlsPr
 fn peers(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<PeerConfig> {
     let mut peers = Vec::new();
     let mut seen = BTreeMap::new();
-    let items = if fields.has("peers") { fields.list(reader, "peers") } else { None };
+    let items = fields.list(reader, "peers");
     for (i, item) in items.unwrap_or_default().iter().enumerate() {
         let path = format!("peers[{i}]");
         let Some(fields) =
@@ -352,7 +352,7 @@ fn routes(
     let mut routes = Vec::new();
     let mut seen = BTreeMap::new();
     let mut lints = Vec::new();
-    let items = if fields.has("routes") { fields.list(reader, "routes") } else { None };
+    let items = fields.list(reader, "routes");
     for (i, item) in items.unwrap_or_default().iter().enumerate() {
         let path = format!("routes[{i}]");
         let Some((entry, fields)) = read_entry(reader, item, &path) else { continue };

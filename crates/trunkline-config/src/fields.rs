@@ -152,6 +152,13 @@ impl<'t> Fields<'t> {
         }
     }
 
+    /// A problem when the key is missing.
+    pub(crate) fn needs(&self, reader: &mut Reader<'_>, key: &str, remedy: &str) {
+        if !self.has(key) {
+            reader.problem(&self.at, self.path(key), remedy);
+        }
+    }
+
     pub(crate) fn list(&self, reader: &mut Reader<'_>, key: &str) -> Option<&'t [Node]> {
         match &self.get(key)?.value {
             Value::List(items) => Some(items),

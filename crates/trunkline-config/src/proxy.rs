@@ -7,9 +7,9 @@ use trunkline_matcher::{AccessPattern, RoutePattern};
 use trunkline_route::{DEFAULT_WEIGHT, DirectUse, NodeName, ProxyRoute};
 
 use crate::config::twice;
-use crate::fields::{Fields, Reader, pattern_message};
+use crate::fields::{Fields, Reader};
 use crate::node::{self, access_pattern};
-use crate::route::{RouteContext, RouteEntry, entry_of};
+use crate::route::{RouteContext, RouteEntry, entry_of, route_pattern};
 use crate::tree::{At, Node};
 
 /// A proxy route and where it stands.
@@ -66,7 +66,7 @@ pub(crate) fn proxy_routes(
     context: &RouteContext<'_>,
 ) -> Vec<ProxyRouteConfig> {
     let (mut routes, mut seen) = (Vec::new(), BTreeMap::new());
-    let items = if fields.has("proxy_routes") { fields.list(reader, "proxy_routes") } else { None };
+    let items = fields.list(reader, "proxy_routes");
     for (i, item) in items.unwrap_or_default().iter().enumerate() {
         let path = format!("proxy_routes[{i}]");
         if let Some(route) = proxy_route(reader, item, &path, context, &mut seen) {
@@ -86,28 +86,12 @@ fn proxy_route(
     let keys =
         ["match", "weight", "proxy", "to", "max_hop", "direct", "cookie_file", "cookie_env", "cookie_label", "target"];
     let fields = Fields::open(reader, node, path, &keys)?;
-    let missing = |reader: &mut Reader<'_>, key: &str, message: &str| {
-        if !fields.has(key) {
-            reader.problem(&fields.at, fields.path(key), message);
-        }
-    };
-    missing(reader, "match", "a proxy route needs a `match` pattern");
-    missing(reader, "proxy", "a proxy route needs a `proxy`: the gateway's name");
-    let pattern = fields.text(reader, "match").and_then(|(text, at)| match RoutePattern::new(text) {
-        Ok(pattern) if !text.is_empty() => {
-            twice(reader, seen, text, &at, path);
-            Some(pattern)
-        }
-        Ok(_) => {
-            let message = "the pattern is empty and would match every name; write `.*` when that is meant";
-            reader.problem(&at, fields.path("match"), message);
-            None
-        }
-        Err(error) => {
-            reader.problem(&at, fields.path("match"), pattern_message(&error));
-            None
-        }
-    });
+    fields.needs(reader, "match", "a proxy route needs a `match` pattern");
+    fields.needs(reader, "proxy", "a proxy route needs a `proxy`: the gateway's name");
+    let pattern = fields.parsed(reader, "match", route_pattern);
+    if let Some(pattern) = &pattern {
+        twice(reader, seen, pattern.as_str(), &fields.at("match"), path);
+    }
     let gateway = fields.parsed(reader, "proxy", str::parse::<NodeName>);
     let to = fields.parsed(reader, "to", str::parse::<NodeName>);
     let max_hop = fields.int(reader, "max_hop", 1, 16);
@@ -162,11 +146,11 @@ pub(crate) fn transit(reader: &mut Reader<'_>, fields: &Fields<'_>) -> TransitCo
     }
     let keys = ["gateways", "rules", "circuits", "per_peer", "opens_per_second", "burst"];
     let Some(fields) = fields.fields(reader, "transit", &keys) else { return transit };
-    let gateways = if fields.has("gateways") { fields.list(reader, "gateways") } else { None };
+    let gateways = fields.list(reader, "gateways");
     for (i, item) in gateways.unwrap_or_default().iter().enumerate() {
         transit.gateways.extend(access_pattern(reader, item, &format!("transit.gateways[{i}]")));
     }
-    let rules = if fields.has("rules") { fields.list(reader, "rules") } else { None };
+    let rules = fields.list(reader, "rules");
     for (i, item) in rules.unwrap_or_default().iter().enumerate() {
         let path = format!("transit.rules[{i}]");
         let Some(fields) = Fields::open(reader, item, &path, &["from", "to"]) else { continue };

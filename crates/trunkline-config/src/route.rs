@@ -260,17 +260,7 @@ impl RouteEntry {
     /// [`RouteError`] holds every problem found, by field.
     pub fn to_route(&self, context: &RouteContext<'_>) -> Result<(RoutePattern, i64, NetworkRoute), RouteError> {
         let mut check = Check(Vec::new());
-        let pattern = match RoutePattern::new(&self.pattern) {
-            Ok(_) if self.pattern.is_empty() => {
-                check.fail("match", "the pattern is empty and would match every name; write `.*` when that is meant");
-                None
-            }
-            Ok(pattern) => Some(pattern),
-            Err(error) => {
-                check.fail("match", pattern_message(&error));
-                None
-            }
-        };
+        let pattern = route_pattern(&self.pattern).map_err(|message| check.fail("match", message)).ok();
         let demands = self.demands(context, &mut check);
         let route = match &self.resolver {
             Some(resolver) => self.resolved(resolver, context, &mut check).map(|builder| demands.put(builder)),
@@ -402,6 +392,14 @@ impl RouteEntry {
             }
         }
     }
+}
+
+/// A pattern that does not match every name by oversight.
+pub(crate) fn route_pattern(text: &str) -> Result<RoutePattern, String> {
+    if text.is_empty() {
+        return Err("the pattern is empty and would match every name; write `.*` when that is meant".into());
+    }
+    RoutePattern::new(text).map_err(|error| pattern_message(&error))
 }
 
 /// The shortest hold time: each takes four handshakes.

@@ -44,7 +44,7 @@ fn service(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ServiceCo
 
 pub(crate) fn forwards(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<ForwardConfig> {
     let mut forwards: Vec<ForwardConfig> = Vec::new();
-    let items = if fields.has("forwards") { fields.list(reader, "forwards") } else { None };
+    let items = fields.list(reader, "forwards");
     for (i, item) in items.unwrap_or_default().iter().enumerate() {
         let path = format!("forwards[{i}]");
         let Some(fields) = Fields::open(reader, item, &path, &["listen", "name", "service"]) else { continue };
@@ -72,17 +72,6 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
     key: &str,
     remedy: &str,
 ) -> Option<T> {
-    let Some((text, at)) = fields.text(reader, key) else {
-        if !fields.has(key) {
-            reader.problem(&fields.at, fields.path(key), remedy);
-        }
-        return None;
-    };
-    match text.parse() {
-        Ok(value) => Some(value),
-        Err(error) => {
-            reader.problem(&at, fields.path(key), error.to_string());
-            None
-        }
-    }
+    fields.needs(reader, key, remedy);
+    fields.parsed(reader, key, str::parse)
 }

@@ -50,23 +50,15 @@ fn program(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<SpawnConf
 fn application(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ApplicationConfig> {
     let fields = Fields::open(reader, node, path, &["processes", "allow"])?;
     let allow = allow(reader, &fields);
-    let Some(items) = fields.list(reader, "processes") else {
-        if !fields.has("processes") {
-            reader.problem(&fields.at, fields.path("processes"), "an application needs a list of `processes`");
-        }
-        return None;
-    };
+    fields.needs(reader, "processes", "an application needs a list of `processes`");
+    let items = fields.list(reader, "processes")?;
     let mut processes: Vec<(String, Vec<String>)> = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let path = format!("{path}.processes[{i}]");
         let Some(fields) = Fields::open(reader, item, &path, &["service", "command"]) else { continue };
         let command = command(reader, &fields);
-        let Some((service, at)) = fields.text(reader, "service") else {
-            if !fields.has("service") {
-                reader.problem(&fields.at, fields.path("service"), "a process needs a `service`: its name");
-            }
-            continue;
-        };
+        fields.needs(reader, "service", "a process needs a `service`: its name");
+        let Some((service, at)) = fields.text(reader, "service") else { continue };
         let problem = match service.len() {
             0 | 256.. => Some("a service name has 1 to 255 bytes".to_owned()),
             _ if service.starts_with('$') => Some("names that begin with $ are taken; choose another one".into()),
@@ -88,13 +80,8 @@ fn application(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Appli
 }
 
 fn command(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<String>> {
-    let Some(items) = fields.list(reader, "command") else {
-        if !fields.has("command") {
-            let message = "a process needs a `command`: the program and its arguments, as a list";
-            reader.problem(&fields.at, fields.path("command"), message);
-        }
-        return None;
-    };
+    fields.needs(reader, "command", "a process needs a `command`: the program and its arguments, as a list");
+    let items = fields.list(reader, "command")?;
     let mut words = Vec::new();
     for (i, item) in items.iter().enumerate() {
         match &item.value {
@@ -113,13 +100,12 @@ fn command(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<String>> 
 }
 
 pub(crate) fn allow(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<AccessPattern>> {
-    let Some(items) = fields.list(reader, "allow") else {
-        if !fields.has("allow") {
-            let message = "it needs `allow`: the patterns of the peers' names, each matched whole; [] for nobody";
-            reader.problem(&fields.at, fields.path("allow"), message);
-        }
-        return None;
-    };
+    fields.needs(
+        reader,
+        "allow",
+        "it needs `allow`: the patterns of the peers' names, each matched whole; [] for nobody",
+    );
+    let items = fields.list(reader, "allow")?;
     let read = items.iter().enumerate();
     Some(read.filter_map(|(i, item)| access_pattern(reader, item, &format!("{}[{i}]", fields.path("allow")))).collect())
 }
