@@ -16,7 +16,7 @@ use trunkline_config::{Config, FlagsEntry, Layers, RouteEntry};
 use crate::args::{Admin, At, ConfigArgs, MessageArgs, ProxyRoutesCommand, RouteArgs, RoutesCommand};
 use crate::boot;
 use crate::output::{Failed, Output, printable, table};
-use crate::target::{Target, client, leave};
+use crate::target::{Target, ask, client, leave};
 
 pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
     let config = Config::load(args.file(), &Layers::from_process(args.set.clone())).map_err(Failed::usage)?;
@@ -319,16 +319,7 @@ fn flags_text(flags: &FlagsEntry) -> String {
 pub(crate) async fn ping(at: At, name: &str, wait: Duration, now: bool, output: &Output) -> Result<(), Failed> {
     checked(name)?;
     let request = PingRequest { name: name.into(), timeout_ms: wait.as_millis() as u64, now };
-    let ping = async {
-        Ok::<Pong, Failed>(match Target::find(at).await? {
-            Target::Running(client) => client.post("/v1/ping", &request).await?,
-            Target::ShortLived(operations) => {
-                let pong = operations.ping(&request).await;
-                leave(operations).await;
-                pong?
-            }
-        })
-    };
+    let ping = ask::<Pong>(at, "/v1/ping", &request, async |node| node.ping(&request).await);
     let pong = output.waiting(&format!("reaching {name}"), ping).await?;
     output.print(&pong, |pong| {
         let peer = &pong.peer;
@@ -383,16 +374,7 @@ pub(crate) async fn send(
 
 pub(crate) async fn call(at: At, args: MessageArgs, wait: Duration, output: &Output) -> Result<(), Failed> {
     let request = message(args, wait, false)?;
-    let call = async {
-        Ok::<CallReply, Failed>(match Target::find(at).await? {
-            Target::Running(client) => client.post("/v1/call", &request).await?,
-            Target::ShortLived(operations) => {
-                let reply = operations.call(&request).await;
-                leave(operations).await;
-                reply?
-            }
-        })
-    };
+    let call = ask::<CallReply>(at, "/v1/call", &request, async |node| node.call(&request).await);
     let reply = output.waiting(&format!("calling {} at {}", request.service, request.name), call).await?;
     if output.json || output.is_terminal() {
         output.print(&reply, |reply| match &reply.body {
@@ -406,16 +388,7 @@ pub(crate) async fn call(at: At, args: MessageArgs, wait: Duration, output: &Out
 
 pub(crate) async fn spawn(at: At, request: SpawnRequest, output: &Output) -> Result<(), Failed> {
     checked(&request.name)?;
-    let spawn = async {
-        Ok::<Spawned, Failed>(match Target::find(at).await? {
-            Target::Running(client) => client.post("/v1/spawn", &request).await?,
-            Target::ShortLived(operations) => {
-                let spawned = operations.spawn(&request).await;
-                leave(operations).await;
-                spawned?
-            }
-        })
-    };
+    let spawn = ask::<Spawned>(at, "/v1/spawn", &request, async |node| node.spawn(&request).await);
     let spawned = output.waiting(&format!("running {} at {}", request.program, request.name), spawn).await?;
     output.print(&spawned, |spawned| match &spawned.exit {
         Some(exit) => format!("{}: {exit}", spawned.pid),
@@ -429,16 +402,8 @@ pub(crate) async fn spawn(at: At, request: SpawnRequest, output: &Output) -> Res
 
 pub(crate) async fn start_application(at: At, request: ApplicationRequest, output: &Output) -> Result<(), Failed> {
     checked(&request.name)?;
-    let start = async {
-        Ok::<Changed, Failed>(match Target::find(at).await? {
-            Target::Running(client) => client.post("/v1/applications/start", &request).await?,
-            Target::ShortLived(operations) => {
-                let started = operations.start_application(&request).await;
-                leave(operations).await;
-                started?
-            }
-        })
-    };
+    let start =
+        ask::<Changed>(at, "/v1/applications/start", &request, async |node| node.start_application(&request).await);
     changed(output.waiting(&format!("starting {} at {}", request.application, request.name), start).await?, output)
 }
 

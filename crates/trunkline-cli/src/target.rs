@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use trunkline_admin::{AdminClient, Operations};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use trunkline_admin::{AdminClient, OpError, Operations};
 use trunkline_config::Layers;
 
 use crate::args::{Admin, At};
@@ -21,6 +23,23 @@ impl Target {
         let config = boot::load(&path, &Layers::from_process(at.set))?;
         let node = boot::short_lived(&path, &config).await?;
         Ok(Self::ShortLived(Box::new(Operations::new(node, &config, None))))
+    }
+}
+
+/// Asks whichever node it is, once: a running one at this path, a short-lived one by `here`, which then leaves in order.
+pub(crate) async fn ask<A: DeserializeOwned>(
+    at: At,
+    path: &str,
+    request: &impl Serialize,
+    here: impl AsyncFnOnce(&Operations) -> Result<A, OpError>,
+) -> Result<A, Failed> {
+    match Target::find(at).await? {
+        Target::Running(client) => Ok(client.post(path, request).await?),
+        Target::ShortLived(operations) => {
+            let answer = here(&operations).await;
+            leave(operations).await;
+            Ok(answer?)
+        }
     }
 }
 

@@ -114,8 +114,8 @@ impl Aim {
 
     /// Whether a failure of this dial is one of a caller with that aim too.
     fn covers(&self, other: &Self) -> bool {
-        let means = |aim: &Self| (aim.route.clone(), aim.directly, aim.cookie.clone());
-        means(self) == means(other) && self.time >= other.time
+        (&self.route, self.directly, &self.cookie) == (&other.route, other.directly, &other.cookie)
+            && self.time >= other.time
     }
 }
 

@@ -122,6 +122,17 @@ pub struct RouteEdit<'a> {
     known: &'a Known,
 }
 
+fn insert<V>(table: &mut TableEdit<'_, V>, pattern: &str, weight: i64, route: V) -> Result<(), AddError> {
+    table.insert(RoutePattern::new(pattern)?, weight, route).map_err(|error| match error.refusal() {
+        Refusal::Taken => AddError::Taken(error.pattern().as_str().into()),
+        _ => AddError::TableFull(error.to_string()),
+    })
+}
+
+fn remove<V>(table: &mut TableEdit<'_, V>, pattern: &str) -> Result<(), RemoveError> {
+    table.remove(pattern).map(drop).ok_or_else(|| RemoveError::Unknown(pattern.into()))
+}
+
 impl RouteEdit<'_> {
     /// Adds a route.
     ///
@@ -130,11 +141,7 @@ impl RouteEdit<'_> {
     pub fn add(&mut self, pattern: &str, route: impl Into<NetworkRoute>, weight: i64) -> Result<(), AddError> {
         let route = route.into();
         self.known.check(&route)?;
-        let pattern = RoutePattern::new(pattern)?;
-        self.table.insert(pattern, weight, route).map_err(|error| match error.refusal() {
-            Refusal::Taken => AddError::Taken(error.pattern().as_str().into()),
-            _ => AddError::TableFull(error.to_string()),
-        })
+        insert(&mut self.table, pattern, weight, route)
     }
 
     /// Removes the route with exactly this pattern.
@@ -142,7 +149,7 @@ impl RouteEdit<'_> {
     /// # Errors
     /// [`RemoveError::Unknown`] when there is none.
     pub fn remove(&mut self, pattern: &str) -> Result<(), RemoveError> {
-        self.table.remove(pattern).map(drop).ok_or_else(|| RemoveError::Unknown(pattern.into()))
+        remove(&mut self.table, pattern)
     }
 
     /// The weight and the route with exactly this pattern.
@@ -218,13 +225,7 @@ impl RouteTable {
     /// [`AddError`]; nothing changed.
     pub fn add_proxy(&self, pattern: &str, route: ProxyRoute, weight: i64) -> Result<(), AddError> {
         self.check(route.target_route())?;
-        let pattern = RoutePattern::new(pattern)?;
-        self.proxies.edit(|table| {
-            table.insert(pattern, weight, route).map_err(|error| match error.refusal() {
-                Refusal::Taken => AddError::Taken(error.pattern().as_str().into()),
-                _ => AddError::TableFull(error.to_string()),
-            })
-        })
+        self.proxies.edit(|table| insert(table, pattern, weight, route))
     }
 
     /// Removes the proxy route with exactly this pattern. Live connections stay up.
@@ -232,8 +233,7 @@ impl RouteTable {
     /// # Errors
     /// [`RemoveError::Unknown`]; nothing changed.
     pub fn remove_proxy(&self, pattern: &str) -> Result<(), RemoveError> {
-        let removed = self.proxies.edit(|table| table.remove(pattern).map(drop).ok_or(()));
-        removed.map_err(|()| RemoveError::Unknown(pattern.into()))
+        self.proxies.edit(|table| remove(table, pattern))
     }
 
     /// The proxy routes as they stand, by descending weight, then in the order added.

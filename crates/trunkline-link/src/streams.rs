@@ -59,9 +59,15 @@ impl Reception {
     }
 }
 
+/// Whose an id is, among the two ends.
+fn half(id: u32) -> usize {
+    (id % 2) as usize
+}
+
 /// The streams of a link.
 pub(crate) struct Streams {
-    open: Mutex<HashMap<u32, Arc<State>>>,
+    /// Those with even ids and those with odd ones: each end's own.
+    open: Mutex<[HashMap<u32, Arc<State>>; 2]>,
     next: AtomicU32,
     /// What peers may send before it is read, in all.
     windows: AtomicU64,
@@ -73,15 +79,15 @@ impl Streams {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.open).is_empty()
+        lock(&self.open).iter().all(HashMap::is_empty)
     }
 
     pub(crate) fn count(&self) -> usize {
-        lock(&self.open).len()
+        lock(&self.open).iter().map(HashMap::len).sum()
     }
 
     fn get(&self, id: u32) -> Option<Arc<State>> {
-        lock(&self.open).get(&id).cloned()
+        lock(&self.open)[half(id)].get(&id).cloned()
     }
 
     /// A window for a new stream.
@@ -95,7 +101,7 @@ impl Streams {
     /// The link is down.
     pub(crate) fn end(&self, down: &Down) {
         let open = std::mem::take(&mut *lock(&self.open));
-        for state in open.into_values() {
+        for state in open.into_iter().flat_map(HashMap::into_values) {
             state.fail(End::Down(down.clone()));
         }
     }
@@ -171,10 +177,9 @@ impl Streams {
         let refuse = |code: StreamCode, text| {
             link.with_out(|out| out.outbox.refuse_stream(id, code.to_byte(), "", text));
         };
-        let theirs = |id: &&u32| **id % 2 != first_stream(link.info.role) % 2;
         if draining {
             refuse(StreamCode::GoingAway, "");
-        } else if lock(&self.open).keys().filter(theirs).count() >= MAX_STREAMS {
+        } else if lock(&self.open)[half(id)].len() >= MAX_STREAMS {
             refuse(StreamCode::Overloaded, "4096 streams are open on this link");
         } else {
             let state = State::new(id, StreamKind::from_byte(kind), 0, None);
@@ -194,12 +199,12 @@ impl Streams {
     }
 
     fn insert(&self, state: Arc<State>) {
-        lock(&self.open).insert(state.id, state);
+        lock(&self.open)[half(state.id)].insert(state.id, state);
     }
 
     /// Says whether it was there. One that is not over may still get a larger window, so let it end first.
     fn remove(&self, state: &State) -> bool {
-        let removed = lock(&self.open).remove(&state.id).is_some();
+        let removed = lock(&self.open)[half(state.id)].remove(&state.id).is_some();
         if removed {
             self.windows.fetch_sub(lock(&state.read).window.into(), Ordering::Relaxed);
         }
@@ -470,9 +475,8 @@ pub(crate) async fn open(
         if let Some(down) = link.down() {
             return Err(OpenError::Down(down));
         }
-        let own = |id: &&u32| **id % 2 == first_stream(link.info.role) % 2;
         let next = link.streams.next.load(Ordering::Relaxed);
-        if open.keys().filter(own).count() >= MAX_STREAMS || next >= u32::MAX - 2 {
+        if open[half(next)].len() >= MAX_STREAMS || next >= u32::MAX - 2 {
             return Err(OpenError::TooMany);
         }
         let window = link.streams.window();
@@ -487,7 +491,7 @@ pub(crate) async fn open(
             return Err(OpenError::Draining);
         }
         link.streams.next.store(next + 2, Ordering::Relaxed);
-        open.insert(next, state.clone());
+        open[half(next)].insert(next, state.clone());
         ByteStream::new(link.clone(), state)
     };
     // The link may have gone down between the first look and the insertion.

@@ -14,4 +14,4 @@ mod relay;
 
 pub use circuits::{Circuit, CircuitLimits, Circuits, Full};
 pub use hop::{MAX_PATH, MalformedOpen, ProxyOpen, Transit, TransitRule, Verdict, decide};
-pub use relay::{Carried, relay};
+pub use relay::{Carried, FlowError, Outflow, relay};

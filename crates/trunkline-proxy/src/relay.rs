@@ -26,7 +26,10 @@ impl Carried {
 /// Nothing is read that the other side does not take: what waits in between is at most the windows of the two streams and one
 /// piece each way. Pieces go as they came, without being copied on the way in.
 pub async fn relay(mut one: ByteStream, mut other: ByteStream, carried: &Carried) {
-    let (mut there, mut back) = (Direction::default(), Direction::default());
+    let (mut there, mut back) = (Outflow::default(), Outflow::default());
+    let moved = |bytes: usize| {
+        carried.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    };
     let ended = std::future::poll_fn(|cx| {
         // Also while what came before waits for the other side.
         if let Poll::Ready(error) = one.poll_broken(cx) {
@@ -35,8 +38,8 @@ pub async fn relay(mut one: ByteStream, mut other: ByteStream, carried: &Carried
         if let Poll::Ready(error) = other.poll_broken(cx) {
             return Poll::Ready(Err(Broken::Other(code(&error))));
         }
-        let first = there.poll(cx, &mut one, &mut other, carried).map_err(Broken::from_there)?;
-        let second = back.poll(cx, &mut other, &mut one, carried).map_err(Broken::from_back)?;
+        let first = there.poll(cx, &mut one, &mut other, moved).map_err(Broken::from_there)?;
+        let second = back.poll(cx, &mut other, &mut one, moved).map_err(Broken::from_back)?;
         if first.is_ready() && second.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     });
     match ended.await {
@@ -52,9 +55,14 @@ enum Broken {
     Other(StreamCode),
 }
 
-/// Which end of a direction failed.
-enum Failed {
+/// Which end of an [`Outflow`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    /// The stream the bytes come from.
+    #[error("the stream that is read failed: {0}")]
     Source(io::Error),
+    /// Where they go.
+    #[error("what is written to failed: {0}")]
     Sink(io::Error),
 }
 
@@ -64,46 +72,51 @@ fn code(error: &io::Error) -> StreamCode {
 }
 
 impl Broken {
-    fn from_there(failed: Failed) -> Self {
+    fn from_there(failed: FlowError) -> Self {
         match failed {
-            Failed::Source(error) => Self::One(code(&error)),
-            Failed::Sink(error) => Self::Other(code(&error)),
+            FlowError::Source(error) => Self::One(code(&error)),
+            FlowError::Sink(error) => Self::Other(code(&error)),
         }
     }
 
-    fn from_back(failed: Failed) -> Self {
+    fn from_back(failed: FlowError) -> Self {
         match failed {
-            Failed::Source(error) => Self::Other(code(&error)),
-            Failed::Sink(error) => Self::One(code(&error)),
+            FlowError::Source(error) => Self::Other(code(&error)),
+            FlowError::Sink(error) => Self::One(code(&error)),
         }
     }
 }
 
-#[derive(Default)]
-struct Direction {
+/// What comes out of a stream, on its way to where it is written, up to the end of both.
+#[derive(Debug, Default)]
+pub struct Outflow {
     chunk: Bytes,
     ended: bool,
     done: bool,
 }
 
-impl Direction {
-    fn poll(
+impl Outflow {
+    /// Moves on what goes at once, and ends the sink when the stream ends. `moved` is told how many bytes were taken.
+    ///
+    /// # Errors
+    /// [`FlowError`]: which of the two failed, and how.
+    pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut ByteStream,
-        to: &mut ByteStream,
-        carried: &Carried,
-    ) -> Poll<Result<(), Failed>> {
+        to: &mut (impl AsyncWrite + Unpin),
+        moved: impl Fn(usize),
+    ) -> Poll<Result<(), FlowError>> {
         while !self.done {
             if !self.chunk.is_empty() {
-                let taken = ready!(Pin::new(&mut *to).poll_write(cx, &self.chunk)).map_err(Failed::Sink)?;
-                carried.0.fetch_add(taken as u64, Ordering::Relaxed);
+                let taken = ready!(Pin::new(&mut *to).poll_write(cx, &self.chunk)).map_err(FlowError::Sink)?;
+                moved(taken);
                 self.chunk.advance(taken);
             } else if self.ended {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Failed::Sink)?;
+                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(FlowError::Sink)?;
                 self.done = true;
             } else {
-                match ready!(from.poll_chunk(cx, usize::MAX)).map_err(Failed::Source)? {
+                match ready!(from.poll_chunk(cx, usize::MAX)).map_err(FlowError::Source)? {
                     Some(chunk) => self.chunk = chunk,
                     None => (self.chunk, self.ended) = (Bytes::new(), true),
                 }

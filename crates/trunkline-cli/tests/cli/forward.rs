@@ -1,28 +1,11 @@
 //! Streams from the command line: a service of one node, reached by a socket at another.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 
 use rustix::process::Signal;
 
-use super::world::{Dir, Running};
-
-/// A server that answers each connection by what it was sent, in capitals.
-fn shouting() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for socket in listener.incoming() {
-            let mut socket = socket.unwrap();
-            std::thread::spawn(move || {
-                let mut all = String::new();
-                socket.read_to_string(&mut all).unwrap();
-                socket.write_all(all.to_uppercase().as_bytes()).unwrap();
-            });
-        }
-    });
-    port
-}
+use super::world::{Dir, Running, shouting};
 
 fn ask(at: &str, question: &str) -> std::io::Result<String> {
     let mut socket = TcpStream::connect(at)?;

@@ -1,26 +1,15 @@
 //! A service behind a gateway, from three configuration files.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 
-use super::world::{Dir, Running};
+use super::world::{Dir, Running, shouting};
 
 const BACKEND: &str = "backend-db@127.0.0.1";
 
 /// A backend that serves a stream and answers calls, a gateway that reaches it, and what a client's file says of both.
 fn behind(dir: &Dir, transit: &str) -> (Running, Running, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for socket in listener.incoming() {
-            let mut socket = socket.unwrap();
-            std::thread::spawn(move || {
-                let mut all = String::new();
-                socket.read_to_string(&mut all).unwrap();
-                socket.write_all(all.to_uppercase().as_bytes()).unwrap();
-            });
-        }
-    });
+    let port = shouting();
     let services = format!("services: {{ shout: {{ connect: '127.0.0.1:{port}', allow: ['app@.*'] }} }}\n");
     let backend = dir.node(&dir.config("backend-db", &services), &["--answer", "whoami=the backend"]);
     let rest = format!("routes: [{{ match: '^backend-', host: 127.0.0.1, port: {} }}]\n{transit}", backend.port());

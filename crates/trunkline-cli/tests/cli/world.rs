@@ -1,7 +1,7 @@
 //! Directories, processes and waiting. Every output is searched for the secrets in use.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -295,4 +295,21 @@ impl Drop for Running {
             no_secret(&self.stderr());
         }
     }
+}
+
+/// A server that answers each connection by what it was sent, in capitals.
+pub(crate) fn shouting() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            thread::spawn(move || {
+                let mut all = String::new();
+                socket.read_to_string(&mut all).unwrap();
+                socket.write_all(all.to_uppercase().as_bytes()).unwrap();
+            });
+        }
+    });
+    port
 }

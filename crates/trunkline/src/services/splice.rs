@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use trunkline_link::{ByteStream, StreamCode};
+use trunkline_proxy::{FlowError, Outflow};
 use trunkline_route::SocketPlace;
 
 use crate::inner::now;
@@ -183,14 +184,18 @@ enum Failed {
 /// Passes bytes on until both directions ended, each by itself, or one of the two broke off, which the other learns.
 pub(super) async fn splice(mut socket: Socket, mut stream: ByteStream, traffic: &Traffic) {
     let _open = Open::new(traffic);
-    let (mut there, mut back) = (There::default(), Back::default());
+    let (mut there, mut back) = (There::default(), Outflow::default());
     let ended = std::future::poll_fn(|cx| {
         // Also while what came before waits for the socket.
         if stream.poll_broken(cx).is_ready() {
             return Poll::Ready(Err(Failed::Stream));
         }
         let one = there.poll(cx, &mut socket, &mut stream, traffic)?;
-        let other = back.poll(cx, &mut socket, &mut stream, traffic)?;
+        let other = back.poll(cx, &mut stream, &mut socket, |bytes| traffic.moves(&traffic.received, bytes));
+        let other = other.map_err(|error| match error {
+            FlowError::Source(_) => Failed::Stream,
+            FlowError::Sink(_) => Failed::Socket,
+        })?;
         if one.is_ready() && other.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     });
     match ended.await {
@@ -259,41 +264,6 @@ impl There {
                 Poll::Pending => {
                     self.rest = Bytes::copy_from_slice(bytes);
                     return Poll::Pending;
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// From the stream into the socket.
-#[derive(Default)]
-struct Back {
-    chunk: Bytes,
-    ended: bool,
-    done: bool,
-}
-
-impl Back {
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        socket: &mut Socket,
-        stream: &mut ByteStream,
-        traffic: &Traffic,
-    ) -> Poll<Result<(), Failed>> {
-        while !self.done {
-            if !self.chunk.is_empty() {
-                let taken = ready!(Pin::new(&mut *socket).poll_write(cx, &self.chunk)).map_err(|_| Failed::Socket)?;
-                traffic.moves(&traffic.received, taken);
-                self.chunk.advance(taken);
-            } else if self.ended {
-                ready!(Pin::new(&mut *socket).poll_shutdown(cx)).map_err(|_| Failed::Socket)?;
-                self.done = true;
-            } else {
-                match ready!(stream.poll_chunk(cx, READ)).map_err(|_| Failed::Stream)? {
-                    Some(chunk) => self.chunk = chunk,
-                    None => (self.chunk, self.ended) = (Bytes::new(), true),
                 }
             }
         }
