@@ -36,7 +36,7 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
             query.reply("42 rows");
         }
     });
-    let rules = vec![TransitRule { from: AccessPattern::new("app@.*")?, to: AccessPattern::new("db@.*")? }];
+    let rules = vec![TransitRule::new(AccessPattern::new("app@.*")?, AccessPattern::new("db@.*")?)];
     let gateway = node("gateway@dmz", &outer)?.listen(anywhere).transit(Transit { rules, gateways: Vec::new() });
     let gateway = gateway.route("^db@", to(&db)?, 100).start().await?;
 

@@ -112,7 +112,7 @@ fn main() {
     let (_nodes, _forwards, ways) = runtime.block_on(async {
         let db = node("db@lab").listen(any).start().await.unwrap();
         db.serve("server", server.to_string().parse().unwrap(), vec![all()]).unwrap();
-        let transit = Transit { rules: vec![TransitRule { from: all(), to: all() }], gateways: Vec::new() };
+        let transit = Transit { rules: vec![TransitRule::new(all(), all())], gateways: Vec::new() };
         let gateway = node("gateway@lab").listen(any).transit(transit).route("^db@", to(&db), 1);
         let gateway = gateway.start().await.unwrap();
         let direct = node("direct@lab").route("^db@", to(&db), 1).start().await.unwrap();

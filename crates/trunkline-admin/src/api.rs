@@ -453,7 +453,7 @@ impl Changed {
 /// One line of `GET /v1/explain?name=…`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// `static`, `static resolver`, `discovery` or `proxy`, whose address is the gateway.
+    /// `static`, `static resolver`, `discovery`, `proxy` or `discovered proxy`; the address of the last two is the gateway.
     pub stage: String,
     /// The pattern of the route; absent for discovery.
     pub pattern: Option<String>,
@@ -522,6 +522,7 @@ fn origin(origin: &Origin) -> (&'static str, Option<String>, Option<String>) {
         }
         Origin::Discovered { resolver } => ("discovery", None, Some(resolver.to_string())),
         Origin::Proxied { pattern, .. } => ("proxy", Some(pattern.to_string()), None),
+        Origin::DiscoveredProxy { resolver, .. } => ("discovered proxy", None, Some(resolver.to_string())),
         Origin::Given => ("given", None, None),
     }
 }

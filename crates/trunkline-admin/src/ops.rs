@@ -640,6 +640,7 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.data_dir", a.data_dir != b.data_dir),
         ("proxy_routes", old.proxy_routes != new.proxy_routes),
         ("transit", old.transit != new.transit),
+        ("proxied", old.proxied != new.proxied),
         ("services", old.services != new.services),
         ("forwards", old.forwards != new.forwards),
         ("the node's cookie", a.cookie != b.cookie),

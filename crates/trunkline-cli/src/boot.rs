@@ -7,11 +7,11 @@ use std::sync::Arc;
 use trunkline::registrar::NamesFile;
 use trunkline::{
     Address, CircuitLimits, DialTimes, Flag, IdentityFiles, Listen, Node, NodeBuilder, NodeName, Policy, ProfileFiles,
-    ProfileSource, ServerFiles, ServerSource, StartError, Transit, TransitRule,
+    ProfileSource, Proxied, ServerFiles, ServerSource, StartError, Transit, TransitRule,
 };
 use trunkline_config::{
-    CertificateFiles, Config, Layers, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, ResolverConfig,
-    TlsProfileConfig, TransitConfig,
+    CertificateFiles, Config, Layers, ListenConfig, ListenTls, NodeConfig, ProxiedConfig, RegistrarConfig,
+    ResolverConfig, TlsProfileConfig, TransitConfig,
 };
 
 use crate::output::Failed;
@@ -122,10 +122,12 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
     for route in &config.proxy_routes {
         builder = builder.proxy_route(route.pattern.as_str(), route.route.clone(), route.weight);
     }
-    let TransitConfig { gateways, rules, circuits, per_peer, opens_per_second, burst } = config.transit.clone();
-    let rules = rules.into_iter().map(|(from, to)| TransitRule { from, to }).collect();
-    let limits = CircuitLimits { total: circuits, per_peer, opens_per_second, burst };
-    Ok(builder.transit(Transit { rules, gateways }).circuit_limits(limits))
+    let TransitConfig { gateways, rules, circuits, per_peer, opens_per_second, burst, idle } = config.transit.clone();
+    let rules = rules.into_iter().map(|rule| TransitRule::new(rule.from, rule.to).only(rule.flags)).collect();
+    let limits = CircuitLimits { total: circuits, per_peer, opens_per_second, burst, idle };
+    let ProxiedConfig { allow, gateways: through, flags } = config.proxied.clone();
+    let builder = builder.transit(Transit { rules, gateways }).circuit_limits(limits);
+    Ok(builder.proxied(Proxied { allow, gateways: through, flags }))
 }
 
 /// Whether what the files hold can be used now; a configuration only knows that they are there.

@@ -9,7 +9,7 @@ use crate::error::{ConfigError, Problem, elsewhere};
 use crate::fields::{Fields, Reader, lint_message};
 use crate::layers::{self, Layers};
 use crate::node::{self, CertificateFiles, NodeConfig, RegistrarConfig};
-use crate::proxy::{self, ProxyRouteConfig, TransitConfig};
+use crate::proxy::{self, ProxiedConfig, ProxyRouteConfig, TransitConfig};
 use crate::route::{RouteContext, read_entry};
 use crate::secret::Surroundings;
 use crate::services::{self, ForwardConfig, ServiceConfig};
@@ -41,6 +41,8 @@ pub struct Config {
     pub proxy_routes: Vec<ProxyRouteConfig>,
     /// What this node passes on.
     pub transit: TransitConfig,
+    /// Who may come to this node through others.
+    pub proxied: ProxiedConfig,
     /// Streams that peers may open, by the name of the service.
     pub services: BTreeMap<String, ServiceConfig>,
     /// Local sockets that lead to services of other nodes.
@@ -168,6 +170,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
         "forwards",
         "proxy_routes",
         "transit",
+        "proxied",
     ];
     let fields = Fields::open(reader, root, "", &known)?;
     let (registrars, known) =
@@ -190,7 +193,8 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     let routes = routes(reader, &fields, &profiles, &resolvers, tls);
     let Surroundings { base_dir, environment } = reader.around;
     let context = RouteContext { base_dir, environment, resolvers: &resolvers, profiles: &profiles, tls };
-    let (proxy_routes, transit) = (proxy::proxy_routes(reader, &fields, &context), proxy::transit(reader, &fields));
+    let proxy_routes = proxy::proxy_routes(reader, &fields, &context);
+    let (transit, proxied) = (proxy::transit(reader, &fields), proxy::proxied(reader, &fields));
     let (spawn, applications) = spawn::read(reader, &fields);
     let (services, forwards) = (services::services(reader, &fields), services::forwards(reader, &fields));
     let (node, warnings) = (node?, Vec::new());
@@ -206,6 +210,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
         forwards,
         proxy_routes,
         transit,
+        proxied,
         warnings,
     })
 }

@@ -54,7 +54,7 @@ pub use layers::{Layers, RESERVED_VARIABLES};
 pub use node::{
     AdminConfig, Advertise, CertificateFiles, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, Timeouts,
 };
-pub use proxy::{ProxyRouteConfig, TransitConfig};
+pub use proxy::{ProxiedConfig, ProxyRouteConfig, TransitConfig, TransitRuleConfig};
 pub use route::{FlagsEntry, OverrideEntry, RouteContext, RouteEntry};
 pub use secret::AdminToken;
 pub use services::{ForwardConfig, ServiceConfig};

@@ -393,13 +393,7 @@ fn listener(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ListenCo
         }
     }
     let cookie = cookies(reader, &fields, None);
-    let allow = match fields.has("allow") {
-        true => fields.list(reader, "allow").map(|items| {
-            let read = items.iter().enumerate();
-            read.filter_map(|(i, item)| access_pattern(reader, item, &format!("{path}.allow[{i}]"))).collect()
-        }),
-        false => None,
-    };
+    let allow = patterns(reader, &fields, "allow");
     Some(ListenConfig { host: host?, port: port?, advertise, tls, cookie, allow })
 }
 
@@ -437,6 +431,13 @@ pub(crate) fn certificate(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Optio
 }
 
 /// A whole-name pattern.
+/// A list of patterns that match whole names; `None` when it is not there.
+pub(crate) fn patterns(reader: &mut Reader<'_>, fields: &Fields<'_>, key: &str) -> Option<Vec<AccessPattern>> {
+    let items = fields.list(reader, key)?;
+    let read = items.iter().enumerate();
+    Some(read.filter_map(|(i, item)| access_pattern(reader, item, &format!("{}[{i}]", fields.path(key)))).collect())
+}
+
 pub(crate) fn access_pattern(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<AccessPattern> {
     let Value::Text(text) = &node.value else {
         reader.problem(&node.at, path, format!("expected a pattern, found {}; put it in quotes", node.kind()));
@@ -473,7 +474,8 @@ fn registrar_address(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Add
     Some(Address { host: host?, port: port? })
 }
 
-fn flags(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<PeerFlags> {
+/// The flags under `flags`; all that are not switched off.
+pub(crate) fn flags(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<PeerFlags> {
     if !fields.has("flags") {
         return Some(PeerFlags::ALL);
     }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU8;
+use std::time::Duration;
 
 use trunkline_matcher::{AccessPattern, RoutePattern};
-use trunkline_route::{DEFAULT_WEIGHT, DirectUse, NodeName, ProxyRoute};
+use trunkline_route::{DEFAULT_WEIGHT, DirectUse, NodeName, PeerFlags, ProxyRoute};
 
 use crate::config::twice;
 use crate::fields::{Fields, Reader};
-use crate::node::{self, access_pattern};
+use crate::node::{self, access_pattern, flags, patterns};
 use crate::route::{RouteContext, RouteEntry, entry_of, route_pattern};
 use crate::tree::{At, Node};
 
@@ -28,8 +29,8 @@ pub struct ProxyRouteConfig {
 pub struct TransitConfig {
     /// Neighbours that are gateways themselves, each matched whole.
     pub gateways: Vec<AccessPattern>,
-    /// From whom and to whom, each matched whole.
-    pub rules: Vec<(AccessPattern, AccessPattern)>,
+    /// Who is let through, to whom, and with what.
+    pub rules: Vec<TransitRuleConfig>,
     /// Connections at a time.
     pub circuits: usize,
     /// Connections of one neighbour at a time.
@@ -38,11 +39,49 @@ pub struct TransitConfig {
     pub opens_per_second: u32,
     /// And at once, after a pause.
     pub burst: u32,
+    /// How long nothing may come through before a connection is ended (`idle_ms`).
+    pub idle: Duration,
+}
+
+/// One of `transit.rules`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransitRuleConfig {
+    /// The neighbour that asks, matched whole.
+    pub from: AccessPattern,
+    /// Whom it asks for, matched whole.
+    pub to: AccessPattern,
+    /// What the two ends may agree on (`flags`). Default: all.
+    pub flags: PeerFlags,
+}
+
+/// Who may come to this node through others; the default lets everybody in who proves the cookie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxiedConfig {
+    /// The names let in, each matched whole; `None` lets in every name, an empty list none.
+    pub allow: Option<Vec<AccessPattern>>,
+    /// The gateways they may come through, as above.
+    pub gateways: Option<Vec<AccessPattern>>,
+    /// What may be agreed on with them (`flags`). Default: all.
+    pub flags: PeerFlags,
+}
+
+impl Default for ProxiedConfig {
+    fn default() -> Self {
+        Self { allow: None, gateways: None, flags: PeerFlags::ALL }
+    }
 }
 
 impl Default for TransitConfig {
     fn default() -> Self {
-        Self { gateways: Vec::new(), rules: Vec::new(), circuits: 1_024, per_peer: 64, opens_per_second: 10, burst: 50 }
+        Self {
+            gateways: Vec::new(),
+            rules: Vec::new(),
+            circuits: 1_024,
+            per_peer: 64,
+            opens_per_second: 10,
+            burst: 50,
+            idle: Duration::from_secs(600),
+        }
     }
 }
 
@@ -144,16 +183,14 @@ pub(crate) fn transit(reader: &mut Reader<'_>, fields: &Fields<'_>) -> TransitCo
     if !fields.has("transit") {
         return transit;
     }
-    let keys = ["gateways", "rules", "circuits", "per_peer", "opens_per_second", "burst"];
+    let keys = ["gateways", "rules", "circuits", "per_peer", "opens_per_second", "burst", "idle_ms"];
     let Some(fields) = fields.fields(reader, "transit", &keys) else { return transit };
-    let gateways = fields.list(reader, "gateways");
-    for (i, item) in gateways.unwrap_or_default().iter().enumerate() {
-        transit.gateways.extend(access_pattern(reader, item, &format!("transit.gateways[{i}]")));
-    }
+    transit.gateways = patterns(reader, &fields, "gateways").unwrap_or_default();
     let rules = fields.list(reader, "rules");
     for (i, item) in rules.unwrap_or_default().iter().enumerate() {
         let path = format!("transit.rules[{i}]");
-        let Some(fields) = Fields::open(reader, item, &path, &["from", "to"]) else { continue };
+        let Some(fields) = Fields::open(reader, item, &path, &["from", "to", "flags"]) else { continue };
+        let flags = flags(reader, &fields);
         let mut pattern = |key: &str| match fields.get(key) {
             Some(node) => access_pattern(reader, node, &fields.path(key)),
             None => {
@@ -162,8 +199,8 @@ pub(crate) fn transit(reader: &mut Reader<'_>, fields: &Fields<'_>) -> TransitCo
                 None
             }
         };
-        if let (Some(from), Some(to)) = (pattern("from"), pattern("to")) {
-            transit.rules.push((from, to));
+        if let (Some(from), Some(to), Some(flags)) = (pattern("from"), pattern("to"), flags) {
+            transit.rules.push(TransitRuleConfig { from, to, flags });
         }
     }
     let mut number = |key: &str, most: i64| fields.int(reader, key, 1, most).and_then(|n| u32::try_from(n).ok());
@@ -176,5 +213,23 @@ pub(crate) fn transit(reader: &mut Reader<'_>, fields: &Fields<'_>) -> TransitCo
     }
     transit.opens_per_second = number("opens_per_second", MOST).unwrap_or(transit.opens_per_second);
     transit.burst = number("burst", MOST).unwrap_or(transit.burst);
+    // Below a second it would end what only waits for its next ping.
+    if let Some(ms) = fields.int(reader, "idle_ms", 1_000, 86_400_000).and_then(|ms| u64::try_from(ms).ok()) {
+        transit.idle = Duration::from_millis(ms);
+    }
     transit
+}
+
+pub(crate) fn proxied(reader: &mut Reader<'_>, fields: &Fields<'_>) -> ProxiedConfig {
+    if !fields.has("proxied") {
+        return ProxiedConfig::default();
+    }
+    let Some(fields) = fields.fields(reader, "proxied", &["allow", "gateways", "flags"]) else {
+        return ProxiedConfig::default();
+    };
+    ProxiedConfig {
+        allow: patterns(reader, &fields, "allow"),
+        gateways: patterns(reader, &fields, "gateways"),
+        flags: flags(reader, &fields).unwrap_or_default(),
+    }
 }

@@ -7,7 +7,7 @@ use trunkline_route::{IdError, ResolverId};
 
 use crate::config::declared;
 use crate::fields::{Fields, Reader};
-use crate::node::access_pattern;
+use crate::node::patterns;
 use crate::tree::{Node, Value};
 
 /// A program that peers may have run here as a process.
@@ -105,7 +105,5 @@ pub(crate) fn allow(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<
         "allow",
         "it needs `allow`: the patterns of the peers' names, each matched whole; [] for nobody",
     );
-    let items = fields.list(reader, "allow")?;
-    let read = items.iter().enumerate();
-    Some(read.filter_map(|(i, item)| access_pattern(reader, item, &format!("{}[{i}]", fields.path("allow")))).collect())
+    patterns(reader, fields, "allow")
 }

@@ -81,6 +81,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         target: target.clone(),
         discovery: vec![],
         proxies: Vec::new(),
+        gateways: Vec::new(),
         defaults: Defaults::new(Cookie::new("not used over plain TCP")?),
         policy: Policy::default(),
         memory: Memory::new(),

@@ -38,9 +38,12 @@ pub enum AttemptError {
     /// The attempt panicked; a bug.
     #[error("the attempt failed unexpectedly; this is a bug")]
     Panicked,
-    /// The gateway, or one behind it, did not lead on.
+    /// The gateway, or one behind it, could not be reached or could not lead on.
     #[error("{0}")]
     Relay(String),
+    /// The gateway, or one behind it, does not lead on: no rule allows it, the way is a loop, or has too many gateways.
+    #[error("{0}")]
+    RelayRefused(String),
     /// The listener refused without proof.
     #[error("{0}")]
     Rejected(String),
@@ -106,7 +109,7 @@ impl AttemptError {
             Self::Version(_) => "version",
             Self::Flags(_) => "flags",
             Self::Local(_) | Self::Panicked => "local",
-            Self::Relay(_) => "relay",
+            Self::Relay(_) | Self::RelayRefused(_) => "relay",
             Self::Handshake(_)
             | Self::HandshakeTimeout(_)
             | Self::Rejected(_)
@@ -161,6 +164,8 @@ impl fmt::Display for Record {
 pub enum Reason {
     /// Every candidate failed.
     AllFailed,
+    /// The dial that waits for this one is one that this one would wait for.
+    Loop,
     /// No static route matches and no resolver was to be asked.
     NoCandidate,
     /// The whole time was used up.
@@ -177,6 +182,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AllFailed => "every candidate failed",
+            Self::Loop => "loop: it is to be reached through what is to be reached through it",
             Self::NoCandidate => "no static route matches and nobody else is to be asked; add a route or a registrar",
             Self::OutOfTime => "the time for the whole lookup is used up",
             Self::Panicked => "the dial failed unexpectedly; this is a bug",

@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use trunkline_route::{Attempt, Endpoint, Host, NodeName, ProxyRoute, ResolverId};
 
-use crate::plan::{Event, Lookup, OpId, Plan, Step};
+use crate::plan::{Event, FoundGateway, Lookup, OpId, Plan, Step};
 use crate::{AttemptError, NoRoute, Reason, Record};
 
 /// What a lookup needs done. Every future may be dropped at any time and must then undo what it began.
@@ -23,6 +23,16 @@ pub trait Ports: Send + Sync + 'static {
         resolver: ResolverId,
         target: NodeName,
     ) -> impl Future<Output = Result<Vec<Endpoint>, AttemptError>> + Send;
+
+    /// Asks a resolver which gateways lead to a name. Only lookups that name somebody to ask do; a transport without gateways
+    /// need not have it.
+    fn gateways(
+        &self,
+        _: ResolverId,
+        _: NodeName,
+    ) -> impl Future<Output = Result<Vec<FoundGateway>, AttemptError>> + Send {
+        async { Ok(Vec::new()) }
+    }
 
     /// Looks a host name up.
     fn lookup(&self, host: Host) -> impl Future<Output = Result<Vec<IpAddr>, AttemptError>> + Send;
@@ -64,6 +74,7 @@ pub enum Found<L> {
 enum Outcome<L> {
     Resolved(Result<Vec<Endpoint>, AttemptError>),
     LookedUp(Result<Vec<IpAddr>, AttemptError>),
+    Gateways(Result<Vec<FoundGateway>, AttemptError>),
     Connected(Result<(NodeName, L), AttemptError>),
 }
 
@@ -140,6 +151,9 @@ pub async fn run<P: Ports>(ports: Arc<P>, lookup: Lookup) -> Result<Found<P::Lin
             Step::Resolve { op, resolver, target } => {
                 flying.start(op, async move { Outcome::Resolved(ports.resolve(resolver, target).await) });
             }
+            Step::Gateways { op, resolver, target } => {
+                flying.start(op, async move { Outcome::Gateways(ports.gateways(resolver, target).await) });
+            }
             Step::Lookup { op, host } => {
                 flying.start(op, async move { Outcome::LookedUp(ports.lookup(host).await) });
             }
@@ -163,6 +177,7 @@ pub async fn run<P: Ports>(ports: Arc<P>, lookup: Lookup) -> Result<Found<P::Lin
                 let event = match outcome {
                     Some(Outcome::Resolved(answer)) => Event::Resolved { op, answer },
                     Some(Outcome::LookedUp(answer)) => Event::LookedUp { op, answer },
+                    Some(Outcome::Gateways(answer)) => Event::Gateways { op, answer },
                     Some(Outcome::Connected(Ok((peer, made)))) => {
                         link = Some(made);
                         Event::Established { op, peer }

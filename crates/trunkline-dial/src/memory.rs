@@ -7,10 +7,10 @@ use trunkline_route::{Address, Attempt, Cookie, NodeName};
 
 use crate::AttemptError;
 
-/// Addresses and names remembered; beyond it the stalest go.
+/// Ways and names remembered; beyond it the stalest go.
 const CAPACITY: usize = 1024;
-/// Cookies and names held against one address: behind it may be a gateway to any number of names.
-const PER_ADDRESS: usize = 16;
+/// Cookies and names held against one way: behind an address may be a gateway to any number of names.
+const PER_WAY: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Scope {
@@ -43,10 +43,26 @@ struct Term {
     cap: Duration,
 }
 
-/// Remembered failures, by address and by name. Cloning gives the snapshot a plan works with.
+/// A way on which attempts failed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Way {
+    At(Address),
+    Through { gateway: NodeName, to: NodeName },
+}
+
+impl Way {
+    fn of(attempt: &Attempt) -> Self {
+        match &attempt.via {
+            Some(gateway) => Self::Through { gateway: gateway.clone(), to: attempt.target.clone() },
+            None => Self::At(attempt.address.clone()),
+        }
+    }
+}
+
+/// Remembered failures, by way and by name. Cloning gives the snapshot a plan works with.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    addresses: HashMap<Address, Vec<Failure>>,
+    ways: HashMap<Way, Vec<Failure>>,
     names: HashMap<NodeName, Failure>,
 }
 
@@ -60,7 +76,8 @@ impl Memory {
     pub fn failed(&mut self, now: Instant, attempt: &Attempt, error: &AttemptError) {
         let ms = Duration::from_millis;
         let (scope, base, cap) = match error {
-            AttemptError::Dns(_) | AttemptError::Tcp(_) => (Scope::Any, ms(100), ms(30_000)),
+            AttemptError::Dns(_) | AttemptError::Tcp(_) | AttemptError::Relay(_) => (Scope::Any, ms(100), ms(30_000)),
+            AttemptError::RelayRefused(_) => (Scope::Any, ms(10_000), ms(10_000)),
             // What cost so long is not paid again sooner than it cost.
             AttemptError::DnsTimeout(cost) | AttemptError::TcpTimeout(cost) | AttemptError::CandidateTimeout(cost) => {
                 (Scope::Any, (*cost).clamp(ms(100), ms(30_000)), ms(30_000))
@@ -76,11 +93,11 @@ impl Memory {
             AttemptError::Version(_) | AttemptError::Flags(_) => return self.name_failed(now, &attempt.target, error),
             _ => return,
         };
-        let term = Term { base, cap };
-        if self.addresses.len() >= CAPACITY && !self.addresses.contains_key(&attempt.address) {
-            evict(&mut self.addresses, |failures| failures.iter().map(|f| f.until).max());
+        let (term, way) = (Term { base, cap }, Way::of(attempt));
+        if self.ways.len() >= CAPACITY && !self.ways.contains_key(&way) {
+            evict(&mut self.ways, |failures| failures.iter().map(|f| f.until).max());
         }
-        let failures = self.addresses.entry(attempt.address.clone()).or_default();
+        let failures = self.ways.entry(way).or_default();
         // A long-forgotten failure does not lengthen the next one.
         failures.retain(|f| now.saturating_duration_since(f.until) < Duration::from_secs(60));
         match failures.iter_mut().find(|f| f.scope == scope) {
@@ -90,7 +107,7 @@ impl Memory {
                 failure.error = error.clone();
             }
             None => {
-                if failures.len() >= PER_ADDRESS
+                if failures.len() >= PER_WAY
                     && let Some(stalest) = (0..failures.len()).min_by_key(|n| failures[*n].until)
                 {
                     failures.swap_remove(stalest);
@@ -111,10 +128,11 @@ impl Memory {
     /// An attempt succeeded: what was held against it is forgotten. What is held against other cookies and names at
     /// its address stays.
     pub fn succeeded(&mut self, attempt: &Attempt) {
-        if let Some(failures) = self.addresses.get_mut(&attempt.address) {
+        let way = Way::of(attempt);
+        if let Some(failures) = self.ways.get_mut(&way) {
             failures.retain(|failure| !failure.concerns(attempt));
             if failures.is_empty() {
-                self.addresses.remove(&attempt.address);
+                self.ways.remove(&way);
             }
         }
         self.names.remove(&attempt.target);
@@ -122,8 +140,8 @@ impl Memory {
 
     /// What is remembered against an attempt at this time, and for how much longer.
     pub fn against(&self, now: Instant, attempt: &Attempt) -> Option<(Duration, &AttemptError)> {
-        let of_address = self.addresses.get(&attempt.address).into_iter().flatten().filter(|f| f.concerns(attempt));
-        of_address
+        let of_way = self.ways.get(&Way::of(attempt)).into_iter().flatten().filter(|f| f.concerns(attempt));
+        of_way
             .chain(self.names.get(&attempt.target))
             .filter(|f| f.until > now)
             .max_by_key(|f| f.until)
@@ -198,6 +216,20 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_is_remembered_for_each_name_behind_it_and_not_for_its_address() {
+        let (now, mut memory, direct) = (Instant::now(), Memory::new(), attempt(1, "x"));
+        let through = |gateway: &str| Attempt { via: Some(gateway.parse().unwrap()), ..direct.clone() };
+        let (one, other) = (through("one@dmz"), through("other@dmz"));
+        memory.failed(now, &one, &AttemptError::Relay("unreachable".into()));
+        assert_eq!(memory.against(now, &one).unwrap().0.as_millis(), 100);
+        memory.failed(now, &one, &AttemptError::RelayRefused("denied".into()));
+        assert_eq!(memory.against(now, &one).unwrap().0.as_millis(), 10_000);
+        assert!(memory.against(now, &direct).is_none() && memory.against(now, &other).is_none());
+        memory.succeeded(&one);
+        assert!(memory.against(now, &one).is_none());
+    }
+
+    #[test]
     fn success_forgets() {
         let (now, mut memory, a) = (Instant::now(), Memory::new(), attempt(1, "x"));
         memory.failed(now, &a, &tcp());
@@ -212,8 +244,8 @@ mod tests {
         for port in 1..5000 {
             memory.failed(now + Duration::from_millis(port.into()), &attempt(port, "x"), &tcp());
         }
-        assert_eq!(memory.addresses.len(), CAPACITY);
-        assert!(memory.addresses.contains_key(&attempt(4999, "x").address));
+        assert_eq!(memory.ways.len(), CAPACITY);
+        assert!(memory.ways.contains_key(&Way::of(&attempt(4999, "x"))));
     }
 
     #[test]
@@ -230,6 +262,6 @@ mod tests {
         for n in 0..1000 {
             memory.failed(now, &attempt(1, &n.to_string()), &AttemptError::WrongCookie);
         }
-        assert_eq!(memory.addresses[&attempt(1, "x").address].len(), PER_ADDRESS);
+        assert_eq!(memory.ways[&Way::of(&attempt(1, "x"))].len(), PER_WAY);
     }
 }

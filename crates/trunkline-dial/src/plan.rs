@@ -15,12 +15,14 @@ use trunkline_route::{
     Source, Version,
 };
 
-use crate::table::{Candidate, ProxyCandidate};
+use crate::table::Candidate;
 use crate::{AttemptError, Next, NoRoute, Reason, Record};
 
 mod step;
+mod through;
 
 pub use step::{Event, Lookup, OpId, Policy, Preview, Step};
+pub use through::FoundGateway;
 
 /// One candidate: what is tried, because of what.
 #[derive(Debug, Clone)]
@@ -37,6 +39,11 @@ enum Item {
         origin: Origin,
         resolver: ResolverId,
         route: usize,
+    },
+    /// Somebody is asked about gateways.
+    AskGateways {
+        origin: Origin,
+        resolver: ResolverId,
     },
     /// A way through a gateway.
     Relay(Hop),
@@ -62,14 +69,17 @@ impl Work {
         match self {
             Self::Resolving { route, .. } => *route,
             Self::LookingUp { what, .. } | Self::Dialing { what, .. } => what.route,
-            Self::Relaying { .. } => NO_ROUTE,
+            Self::AskingGateways { .. } | Self::Relaying { .. } => NO_ROUTE,
         }
     }
 
     /// Whether the answer to this operation belongs here.
     fn has(&self, wanted: OpId) -> bool {
         match self {
-            Self::Resolving { op, .. } | Self::LookingUp { op, .. } | Self::Relaying { op, .. } => *op == wanted,
+            Self::Resolving { op, .. }
+            | Self::LookingUp { op, .. }
+            | Self::AskingGateways { op, .. }
+            | Self::Relaying { op, .. } => *op == wanted,
             Self::Dialing { live, .. } => live.iter().any(|dialing| dialing.op == wanted),
         }
     }
@@ -79,7 +89,7 @@ impl Item {
     fn route(&self) -> usize {
         match self {
             Self::Dial(Try { route, .. }) | Self::Ask { route, .. } | Self::Void { route, .. } => *route,
-            Self::Relay(_) => NO_ROUTE,
+            Self::AskGateways { .. } | Self::Relay(_) => NO_ROUTE,
         }
     }
 }
@@ -99,6 +109,7 @@ enum Work {
     Resolving { op: OpId, origin: Origin, resolver: ResolverId, route: usize, began: Instant },
     LookingUp { op: OpId, what: Try, began: Instant },
     Dialing { what: Try, began: Instant, live: Vec<Dialing>, rest: VecDeque<IpAddr>, next: Instant },
+    AskingGateways { op: OpId, origin: Origin, resolver: ResolverId, began: Instant },
     Relaying { op: OpId, hop: Hop, began: Instant },
 }
 
@@ -112,6 +123,7 @@ pub struct Plan {
     late: VecDeque<Item>,
     discovery_left: bool,
     proxies_left: bool,
+    gateways_left: bool,
     /// One candidate, or several of one weight that race.
     works: Vec<Work>,
     /// When the last candidate began, and its route.
@@ -145,12 +157,14 @@ impl Plan {
             Fallback::OnFailure => true,
         } && !lookup.discovery.is_empty();
         let proxies_left = fallback != Fallback::Never && !lookup.proxies.is_empty();
+        let gateways_left = fallback != Fallback::Never && !lookup.gateways.is_empty();
         let mut plan = Self {
             began: now,
             queue: VecDeque::new(),
             late: VecDeque::new(),
             discovery_left,
             proxies_left,
+            gateways_left,
             works: Vec::new(),
             last: None,
             steps: VecDeque::new(),
@@ -201,11 +215,7 @@ impl Plan {
 
     /// Puts items in front of the queue, in their order; what is remembered as failing goes to the end of the stage.
     fn put_first(&mut self, now: Instant, items: Vec<Item>) {
-        let failing = |item: &Item| match item {
-            Item::Dial(what) => self.lookup.memory.against(now, &what.attempt).is_some(),
-            Item::Ask { .. } | Item::Void { .. } | Item::Relay(_) => false,
-        };
-        let (last, first): (Vec<_>, Vec<_>) = items.into_iter().partition(failing);
+        let (last, first): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| self.is_failing(now, item));
         for item in first.into_iter().rev() {
             self.queue.push_front(item);
         }
@@ -215,32 +225,23 @@ impl Plan {
         }
     }
 
-    fn discovery_items(&self) -> VecDeque<Item> {
+    /// Whether something is remembered against it.
+    fn is_failing(&self, now: Instant, item: &Item) -> bool {
+        let attempt = match item {
+            Item::Dial(what) => &what.attempt,
+            Item::Relay(hop) => &hop.attempt,
+            Item::Ask { .. } | Item::AskGateways { .. } | Item::Void { .. } => return false,
+        };
+        self.lookup.memory.against(now, attempt).is_some()
+    }
+
+    fn discovery_items(&self) -> Vec<Item> {
         let ask = |resolver: &ResolverId| Item::Ask {
             origin: Origin::Discovered { resolver: resolver.clone() },
             resolver: resolver.clone(),
             route: NO_ROUTE,
         };
         self.lookup.discovery.iter().map(ask).collect()
-    }
-
-    fn proxy_items(&self) -> VecDeque<Item> {
-        let Lookup { target, proxies, defaults, .. } = &self.lookup;
-        let item = |candidate: &ProxyCandidate| {
-            let (pattern, proxy) = (candidate.pattern.clone(), &candidate.route);
-            let origin = Origin::Proxied { pattern: pattern.clone(), gateway: proxy.gateway().clone() };
-            match proxy.attempt(target, defaults) {
-                Some(mut attempt) => {
-                    attempt.policy.route = Some(pattern);
-                    Item::Relay(Hop { origin, proxy: Box::new(proxy.clone()), attempt: Box::new(attempt) })
-                }
-                None => {
-                    let error = AttemptError::Dns(format!("the name's host part {:?} is no host", target.host()));
-                    Item::Void { origin, address: String::new(), error, route: NO_ROUTE }
-                }
-            }
-        };
-        proxies.iter().map(item).collect()
     }
 
     /// What would be tried, in order, asking nobody.
@@ -250,14 +251,19 @@ impl Plan {
             items.extend(self.discovery_items());
         }
         if self.proxies_left {
-            items.extend(self.proxy_items());
+            let (failing, fine): (Vec<_>, Vec<_>) =
+                self.proxy_items().into_iter().partition(|item| self.is_failing(now, item));
+            items.extend(fine.into_iter().chain(failing));
+        }
+        if self.gateways_left {
+            items.extend(self.gateway_items());
         }
         let line = |item: Item| {
             let weight = self.lookup.candidates.get(item.route()).map(|c| c.weight);
             let values = self.values(&item);
             let (address, attempt, origin) = match item {
                 Item::Dial(Try { origin, attempt, .. }) => (Some(attempt.address.to_string()), Some(*attempt), origin),
-                Item::Ask { origin, .. } => (None, None, origin),
+                Item::Ask { origin, .. } | Item::AskGateways { origin, .. } => (None, None, origin),
                 Item::Relay(Hop { origin, proxy, attempt }) => {
                     (Some(proxy.gateway().to_string()), Some(*attempt), origin)
                 }
@@ -309,11 +315,13 @@ impl Plan {
         match event {
             Event::Resolved { op, answer } => self.resolved(now, op, answer),
             Event::LookedUp { op, answer } => self.looked_up(now, op, answer),
+            Event::Gateways { op, answer } => self.gateways_found(now, op, answer),
             Event::Established { op, peer } => self.established(now, op, peer),
             Event::Failed { op, error } => match self.works.iter().find(|work| work.has(op)) {
                 Some(Work::Resolving { .. }) => self.resolved(now, op, Err(error)),
                 Some(Work::LookingUp { .. }) => self.looked_up(now, op, Err(error)),
                 Some(Work::Dialing { .. }) => self.failed(now, op, error),
+                Some(Work::AskingGateways { .. }) => self.gateways_found(now, op, Err(error)),
                 Some(Work::Relaying { .. }) => self.relay_failed(now, op, error),
                 None => {}
             },
@@ -414,18 +422,6 @@ impl Plan {
         }
     }
 
-    fn relay_failed(&mut self, now: Instant, op: OpId, error: AttemptError) {
-        let is_it = |work: &mut Work| matches!(work, Work::Relaying { .. }) && work.has(op);
-        let Some(Work::Relaying { hop, began, .. }) = self.end_work(is_it) else { return };
-        if error != AttemptError::Adopted {
-            self.hop_failed(now, hop, began, error);
-        }
-    }
-
-    fn hop_failed(&mut self, now: Instant, hop: Hop, began: Instant, error: AttemptError) {
-        self.record(now, hop.origin, String::new(), None, began, error, None);
-    }
-
     fn attempt_failed(
         &mut self,
         now: Instant,
@@ -481,7 +477,7 @@ impl Plan {
         self.queue.clear();
         self.late.clear();
         self.discovery_left = false;
-        self.proxies_left = false;
+        (self.proxies_left, self.gateways_left) = (false, false);
         self.done = Some(result);
     }
 
@@ -509,7 +505,7 @@ impl Plan {
         for work in over {
             self.steps.extend(cancels(&work));
             match work {
-                Work::Resolving { origin, began, .. } => {
+                Work::Resolving { origin, began, .. } | Work::AskingGateways { origin, began, .. } => {
                     let error = AttemptError::ResolveTimeout(self.limit(began, self.lookup.policy.resolve));
                     self.question_failed(now, origin, began, error);
                 }
@@ -540,16 +536,23 @@ impl Plan {
 
     /// The time that an operation begun then has: its own, and no more than the lookup's.
     fn limit(&self, began: Instant, own: Duration) -> Duration {
-        own.min(self.end().saturating_duration_since(began))
+        own.min(self.stage_end().saturating_duration_since(began))
     }
 
     fn end(&self) -> Instant {
         later(self.began, self.lookup.policy.total)
     }
 
+    /// When what is tried now must be over: direct ways leave half of the time to the gateways of routes, if there are any.
+    fn stage_end(&self) -> Instant {
+        if self.proxies_left { later(self.began, self.lookup.policy.total / 2) } else { self.end() }
+    }
+
     fn deadline(&self, work: &Work) -> Instant {
         match work {
-            Work::Resolving { began, .. } => later(*began, self.lookup.policy.resolve),
+            Work::Resolving { began, .. } | Work::AskingGateways { began, .. } => {
+                later(*began, self.lookup.policy.resolve)
+            }
             Work::LookingUp { began, .. } => later(*began, self.dns_limit()),
             Work::Dialing { began, .. } | Work::Relaying { began, .. } => later(*began, self.lookup.policy.candidate),
         }
@@ -567,6 +570,14 @@ impl Plan {
             if now >= self.end() {
                 self.time_out(now, true);
                 self.finish_failed(Reason::OutOfTime);
+                continue;
+            }
+            if now >= self.stage_end() {
+                self.time_out(now, true);
+                self.queue.clear();
+                self.late.clear();
+                self.discovery_left = false;
+                self.next_stage(now);
                 continue;
             }
             if self.works.iter().any(|work| now >= self.deadline(work)) {
@@ -594,8 +605,10 @@ impl Plan {
                 _ => None,
             });
             let deadlines = self.works.iter().map(|work| self.deadline(work));
-            let until =
-                deadlines.chain(next_address).chain(next_of_equals.map(|(_, at)| at)).fold(self.end(), Instant::min);
+            let until = deadlines
+                .chain(next_address)
+                .chain(next_of_equals.map(|(_, at)| at))
+                .fold(self.stage_end(), Instant::min);
             return Step::Wait { until };
         }
     }
@@ -648,21 +661,28 @@ impl Plan {
     }
 
     /// The next candidate of this stage or the first of the following one.
-    fn next_item(&mut self) -> Option<Item> {
+    fn next_item(&mut self, now: Instant) -> Option<Item> {
         loop {
             let item = self.queue.pop_front().or_else(|| self.late.pop_front());
-            if item.is_some() {
+            if item.is_some() || !self.next_stage(now) {
                 return item;
             }
-            self.queue = match (std::mem::take(&mut self.discovery_left), self.proxies_left) {
-                (true, _) => self.discovery_items(),
-                (false, true) => {
-                    self.proxies_left = false;
-                    self.proxy_items()
-                }
-                (false, false) => return None,
-            };
         }
+    }
+
+    /// Puts the candidates of the next stage into the queue; false when there is none left.
+    fn next_stage(&mut self, now: Instant) -> bool {
+        let items = if std::mem::take(&mut self.discovery_left) {
+            self.discovery_items()
+        } else if std::mem::take(&mut self.proxies_left) {
+            self.proxy_items()
+        } else if std::mem::take(&mut self.gateways_left) {
+            self.gateway_items()
+        } else {
+            return false;
+        };
+        self.put_first(now, items);
+        true
     }
 
     /// Begins the next candidate; false when there is none left.
@@ -671,7 +691,7 @@ impl Plan {
         loop {
             let item = match races {
                 true => self.next_of_equals().and_then(|(nth, _)| self.queue.remove(nth)),
-                false => self.next_item(),
+                false => self.next_item(now),
             };
             let Some(item) = item else { return false };
             if let Item::Dial(what) = &item
@@ -692,6 +712,13 @@ impl Plan {
                     let target = self.lookup.target.clone();
                     self.steps.push_back(Step::Resolve { op, resolver: resolver.clone(), target });
                     self.works.push(Work::Resolving { op, origin, resolver, route, began: now });
+                }
+                Item::AskGateways { origin, resolver } => {
+                    let op = self.op();
+                    self.questions += 1;
+                    let target = self.lookup.target.clone();
+                    self.steps.push_back(Step::Gateways { op, resolver: resolver.clone(), target });
+                    self.works.push(Work::AskingGateways { op, origin, resolver, began: now });
                 }
                 Item::Dial(what) => match what.attempt.address.host.ip() {
                     Some(ip) => self.dial(now, what, VecDeque::from([ip]), now),
@@ -729,7 +756,10 @@ impl Plan {
 /// What takes back a work's operations.
 fn cancels(work: &Work) -> impl Iterator<Item = Step> {
     let ops = match work {
-        Work::Resolving { op, .. } | Work::LookingUp { op, .. } | Work::Relaying { op, .. } => vec![*op],
+        Work::Resolving { op, .. }
+        | Work::LookingUp { op, .. }
+        | Work::AskingGateways { op, .. }
+        | Work::Relaying { op, .. } => vec![*op],
         Work::Dialing { live, .. } => live.iter().map(|d| d.op).collect(),
     };
     ops.into_iter().map(|op| Step::Cancel { op })

@@ -16,7 +16,10 @@ use crate::{NoRoute, Reason};
 
 mod flight;
 
+mod waits;
+
 use flight::{Landing, Outcome, fly};
+use waits::Waits;
 
 /// Names with a link or a memory of one. Beyond it the idle ones are forgotten, the longest unused first.
 const MAX_ENTRIES: usize = 65_536;
@@ -104,12 +107,14 @@ pub struct Aim {
     pub cookie: Option<Cookie>,
     /// So much time.
     pub time: Duration,
+    /// The name whose dial waits for this one.
+    pub awaited_by: Option<NodeName>,
 }
 
 impl Aim {
     /// Any route, for so long.
     pub fn within(time: Duration) -> Self {
-        Self { route: None, directly: false, cookie: None, time }
+        Self { route: None, directly: false, cookie: None, time, awaited_by: None }
     }
 
     /// Whether a failure of this dial is one of a caller with that aim too.
@@ -134,6 +139,7 @@ type Caller = oneshot::Sender<Infallible>;
 struct Entries<L> {
     by_name: HashMap<NodeName, Entry<L>>,
     calls: u64,
+    waits: Waits,
 }
 
 impl<L: Held> Entries<L> {
@@ -213,15 +219,29 @@ impl<L: Held> Drop for Ticket<L> {
     }
 }
 
+/// A dial that waits for another one; dropped, it does not any more.
+struct Waiting<L> {
+    registry: Arc<Registry<L>>,
+    edge: u64,
+}
+
+impl<L> Drop for Waiting<L> {
+    fn drop(&mut self) {
+        self.registry.lock().waits.remove(self.edge);
+    }
+}
+
+impl<L> Registry<L> {
+    fn lock(&self) -> MutexGuard<'_, Entries<L>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl<L: Held> Registry<L> {
     /// The registry of the node of this name.
     pub fn new(own: NodeName) -> Arc<Self> {
-        let entries = Entries { by_name: HashMap::new(), calls: 0 };
+        let entries = Entries { by_name: HashMap::new(), calls: 0, waits: Waits::default() };
         Arc::new(Self { own, entries: Mutex::new(entries), next_flight: AtomicU64::new(1) })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Entries<L>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the entry of a name, if there is one. Links are not dropped within `change`: what drops with the last
@@ -268,7 +288,7 @@ impl<L: Held> Registry<L> {
     /// when a link to be adopted came to nothing: the time for the whole is for it to keep.
     ///
     /// # Errors
-    /// [`NoRoute`] of the dial.
+    /// [`NoRoute`] of the dial; [`Reason::Loop`] when the dial that awaits this one is one that this one would await.
     pub async fn connect<F, D>(
         self: &Arc<Self>,
         name: &NodeName,
@@ -281,11 +301,19 @@ impl<L: Held> Registry<L> {
         F: Future<Output = Flown<L>> + Send + 'static,
     {
         let mut flights = 0;
+        let mut waiting = None;
         while flights < MAX_DIALS {
             let (mut result, callers, same, take_off) = {
                 let mut entries = self.lock();
                 // Dials are bounded by their callers.
                 entries.has_room(name);
+                let link = entries.by_name.get(name).and_then(|entry| entry.link.as_ref());
+                if let (Some(waiter), None, None) = (&aim.awaited_by, &waiting, link.filter(|link| satisfies(link))) {
+                    if entries.waits.would_close(waiter, name) {
+                        return Err(NoRoute { target: name.clone(), reason: Reason::Loop, attempts: Vec::new() });
+                    }
+                    waiting = Some(Waiting { registry: self.clone(), edge: entries.waits.add(waiter, name) });
+                }
                 let entry = entries.entry(name);
                 if let Some(link) = entry.link.as_ref().filter(|link| satisfies(link)) {
                     return Ok(link.clone());

@@ -146,6 +146,7 @@ mod tests {
             std::sync::Arc::get_mut(&mut native).unwrap().farewells = farewells.clone();
             let attempt = Attempt {
                 target: "b@h".parse().unwrap(),
+                via: None,
                 address: Address::new("127.0.0.1", address.port()).unwrap(),
                 tls: TlsMode::CookieOnly,
                 version: Version::native(1),

@@ -28,6 +28,8 @@ pub use codes::{OpenError, StreamCode, StreamKind};
 pub const MAX_STREAMS: usize = 4_096;
 /// What a peer may send of a stream before the program read it, at first.
 pub const FIRST_WINDOW: u32 = 256 * 1024;
+/// Bytes that say what a stream is for, at most.
+pub const MAX_OPEN_DATA: usize = 1024;
 /// The most that window grows to, while the program reads as fast as the peer sends.
 pub const MAX_WINDOW: u32 = 4 * 1024 * 1024;
 /// The window of a stream that is opened while the streams of the link may hold more than half of [`ALL_WINDOWS`].
@@ -464,8 +466,7 @@ pub(crate) async fn open(
     data: &[u8],
     deadline: Duration,
 ) -> Result<ByteStream, OpenError> {
-    const MAX_DATA: usize = 1024;
-    if data.len() > MAX_DATA {
+    if data.len() > MAX_OPEN_DATA {
         return Err(OpenError::TooLong { len: data.len() });
     }
     let (opening, answer) = oneshot::channel();

@@ -24,6 +24,9 @@ pub enum Exit {
     /// The connection to its node is down.
     #[error("the connection to its node is down: {0}")]
     NodeDown(String),
+    /// Its node does not have it watched from there; the process may well live.
+    #[error("it may not be watched: {0}")]
+    Unwatched(String),
 }
 
 impl From<()> for Exit {

@@ -124,6 +124,7 @@ fn exit_term(exit: &Exit) -> Term {
         Exit::NoProcess => atom("no_process"),
         Exit::Failed(text) => tuple("failed", [text.as_str().into()]),
         Exit::NodeDown(text) => tuple("node_down", [text.as_str().into()]),
+        Exit::Unwatched(text) => tuple("unwatched", [text.as_str().into()]),
     }
 }
 
@@ -136,6 +137,7 @@ fn get_exit(term: &Term) -> Result<Exit, BadMessage> {
         ("no_process", []) => Ok(Exit::NoProcess),
         ("failed", [words]) => Ok(Exit::Failed(text(words)?)),
         ("node_down", [words]) => Ok(Exit::NodeDown(text(words)?)),
+        ("unwatched", [words]) => Ok(Exit::Unwatched(text(words)?)),
         _ => Err(BadMessage),
     }
 }

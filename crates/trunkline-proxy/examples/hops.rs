@@ -3,12 +3,12 @@
 use std::error::Error;
 
 use trunkline_matcher::AccessPattern;
-use trunkline_proxy::{ProxyOpen, Transit, TransitRule, Verdict, decide};
+use trunkline_proxy::{Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide};
 use trunkline_route::NodeName;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let rule = |from: &str, to: &str| {
-        Ok::<_, Box<dyn Error>>(TransitRule { from: AccessPattern::new(from)?, to: AccessPattern::new(to)? })
+        Ok::<_, Box<dyn Error>>(TransitRule::new(AccessPattern::new(from)?, AccessPattern::new(to)?))
     };
     let outer = Transit { rules: vec![rule("app@.*", "db@.*")?], gateways: vec![] };
     let inner = Transit { rules: vec![rule("outer@dmz", "db@.*")?], gateways: vec![AccessPattern::new("outer@dmz")?] };
@@ -16,17 +16,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut open = ProxyOpen::new("db@internal".parse()?, 2);
     for (gateway, transit) in [("outer@dmz", &outer), ("inner@dmz", &inner), ("db@internal", &Transit::default())] {
         let own: NodeName = gateway.parse()?;
-        match decide(&own, &from, open.clone(), transit) {
+        match decide(&own, &from, open.clone(), transit, &Proxied::default()) {
             Verdict::Forward(next) => {
                 println!("{own} passes on; {} more may", next.max_hop);
                 (from, open) = (own, next);
             }
-            Verdict::Target => println!("{own} is who was asked for"),
+            Verdict::Target(flags) => println!("{own} is who was asked for; it may agree on {flags}"),
             Verdict::Refuse(code, text) => println!("{own} refuses: {code}: {text}"),
         }
     }
-    let uninvited =
-        decide(&"outer@dmz".parse()?, &"guest@lab".parse()?, ProxyOpen::new("db@internal".parse()?, 8), &outer);
+    let (outer_name, guest, open) =
+        ("outer@dmz".parse()?, "guest@lab".parse()?, ProxyOpen::new("db@internal".parse()?, 8));
+    let uninvited = decide(&outer_name, &guest, open, &outer, &Proxied::default());
     println!("{uninvited:?}");
     Ok(())
 }

@@ -16,11 +16,14 @@ pub struct CircuitLimits {
     pub opens_per_second: u32,
     /// And at once, after a pause. Default 50.
     pub burst: u32,
+    /// How long nothing may come through one, either way, before it is ended. Default 600 s. Links ping every few seconds:
+    /// what is idle for so long has lost an end.
+    pub idle: Duration,
 }
 
 impl Default for CircuitLimits {
     fn default() -> Self {
-        Self { total: 1_024, per_peer: 64, opens_per_second: 10, burst: 50 }
+        Self { total: 1_024, per_peer: 64, opens_per_second: 10, burst: 50, idle: Duration::from_secs(600) }
     }
 }
 
@@ -65,12 +68,22 @@ impl Circuits {
         Self { limits, open: 0, peers: HashMap::new() }
     }
 
+    /// What is carried at most.
+    pub fn limits(&self) -> CircuitLimits {
+        self.limits
+    }
+
+    /// Carries so much at most from now on; what is carried already stays.
+    pub fn set_limits(&mut self, limits: CircuitLimits) {
+        self.limits = limits;
+    }
+
     /// A neighbour asks for one more.
     ///
     /// # Errors
     /// [`Full`]; it counts as having been asked for all the same.
     pub fn begin(&mut self, now: Instant, neighbour: &NodeName) -> Result<Circuit, Full> {
-        let CircuitLimits { total, per_peer, opens_per_second, burst } = self.limits;
+        let CircuitLimits { total, per_peer, opens_per_second, burst, idle: _ } = self.limits;
         // Who has nothing open and a full allowance is as good as unknown.
         let rested = Duration::from_secs_f64(f64::from(burst) / f64::from(opens_per_second.max(1)));
         self.peers.retain(|_, peer| peer.open > 0 || now.saturating_duration_since(peer.at) < rested);
@@ -118,7 +131,8 @@ mod tests {
 
     #[test]
     fn circuits_are_bounded_in_all_per_neighbour_and_in_time() {
-        let limits = CircuitLimits { total: 5, per_peer: 3, opens_per_second: 10, burst: 4 };
+        let limits =
+            CircuitLimits { total: 5, per_peer: 3, opens_per_second: 10, burst: 4, ..CircuitLimits::default() };
         let (mut circuits, mut now) = (Circuits::new(limits), start());
         let [a, b]: [NodeName; 2] = ["a@x", "b@x"].map(|name| name.parse().unwrap());
         let mut mine: Vec<_> = (0..3).map(|_| circuits.begin(now, &a).unwrap()).collect();

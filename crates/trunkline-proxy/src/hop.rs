@@ -1,21 +1,23 @@
 //! One hop: what is asked of it, and what it does.
 
-use trunkline_link::StreamCode;
+use trunkline_link::{MAX_OPEN_DATA, StreamCode};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::NodeName;
+use trunkline_route::{NodeName, PeerFlags};
 
 /// Gateways a connection may go through at most, whatever is asked.
 pub const MAX_PATH: usize = 16;
 
 /// What a node asks of the next one: a connection to a third.
 ///
-/// As bytes: max_hop u8, count u8, then the target and the path, each a length u8 and a name.
+/// As bytes: max_hop u8, flags u32, count u8, then the target and the path, each a length u8 and a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyOpen {
     /// Who is to be reached.
     pub to: NodeName,
     /// Through how many more gateways, that of whom it is asked included.
     pub max_hop: u8,
+    /// What the two ends may agree on at most; every hop on the way may take something out of it, and the target keeps to it.
+    pub flags: PeerFlags,
     /// The gateways behind it, in order. The first hop is asked with none.
     pub path: Vec<NodeName>,
 }
@@ -28,12 +30,14 @@ pub struct MalformedOpen;
 impl ProxyOpen {
     /// What is asked of the first gateway.
     pub fn new(to: NodeName, max_hop: u8) -> Self {
-        Self { to, max_hop, path: Vec::new() }
+        Self { to, max_hop, flags: PeerFlags::ALL, path: Vec::new() }
     }
 
     /// As bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![self.max_hop, self.path.len() as u8];
+        let mut out = vec![self.max_hop];
+        out.extend_from_slice(&self.flags.to_bits().to_be_bytes());
+        out.push(self.path.len() as u8);
         for name in std::iter::once(&self.to).chain(&self.path) {
             out.push(name.as_str().len() as u8);
             out.extend_from_slice(name.as_str().as_bytes());
@@ -46,7 +50,8 @@ impl ProxyOpen {
     /// # Errors
     /// [`MalformedOpen`], also for a path over [`MAX_PATH`].
     pub fn decode(bytes: &[u8]) -> Result<Self, MalformedOpen> {
-        let (&[max_hop, count], mut rest) = bytes.split_first_chunk().ok_or(MalformedOpen)?;
+        let (&[max_hop, a, b, c, d, count], mut rest) = bytes.split_first_chunk().ok_or(MalformedOpen)?;
+        let flags = PeerFlags::from_bits(u32::from_be_bytes([a, b, c, d]));
         if usize::from(count) > MAX_PATH {
             return Err(MalformedOpen);
         }
@@ -62,7 +67,7 @@ impl ProxyOpen {
             return Err(MalformedOpen);
         }
         let to = names.remove(0);
-        Ok(Self { to, max_hop, path: names })
+        Ok(Self { to, max_hop, flags, path: names })
     }
 }
 
@@ -73,12 +78,28 @@ pub struct TransitRule {
     pub from: AccessPattern,
     /// The node it asks for.
     pub to: AccessPattern,
+    /// What the two ends may agree on over a connection that this rule allows. The target is told, and keeps to it.
+    pub flags: PeerFlags,
+}
+
+impl TransitRule {
+    /// Lets these through to those, with every flag.
+    pub fn new(from: AccessPattern, to: AccessPattern) -> Self {
+        Self { from, to, flags: PeerFlags::ALL }
+    }
+
+    /// With these flags at most.
+    #[must_use]
+    pub fn only(mut self, flags: PeerFlags) -> Self {
+        self.flags = flags;
+        self
+    }
 }
 
 /// What a gateway passes on. The default passes nothing on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transit {
-    /// One of them must allow it.
+    /// One of them must allow it; the first that does says with which flags.
     pub rules: Vec<TransitRule>,
     /// Neighbours that are gateways themselves: only they may ask for somebody further behind.
     pub gateways: Vec<AccessPattern>,
@@ -91,11 +112,39 @@ impl Transit {
     }
 }
 
+/// Who may come to a node through others. The default lets everybody in who proves the cookie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxied {
+    /// One of them must match the whole name of who comes; `None` lets everybody, an empty list nobody.
+    pub allow: Option<Vec<AccessPattern>>,
+    /// One of them must match the whole name of the gateway it comes through; `None` and empty as above.
+    pub gateways: Option<Vec<AccessPattern>>,
+    /// What may be agreed on with it.
+    pub flags: PeerFlags,
+}
+
+impl Default for Proxied {
+    fn default() -> Self {
+        Self { allow: None, gateways: None, flags: PeerFlags::ALL }
+    }
+}
+
+impl Proxied {
+    /// Whether this node may come through others.
+    pub fn allows(&self, name: &NodeName) -> bool {
+        matches_one(self.allow.as_deref(), name)
+    }
+}
+
+fn matches_one(patterns: Option<&[AccessPattern]>, name: &NodeName) -> bool {
+    patterns.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.is_match(name.as_str())))
+}
+
 /// What a hop does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is who was asked for.
-    Target,
+    /// It is who was asked for; this may be agreed on at most.
+    Target(PeerFlags),
     /// It passes on: this goes to the next.
     Forward(ProxyOpen),
     /// It does not.
@@ -104,22 +153,26 @@ pub enum Verdict {
 
 /// What the node of the name `own` does when a neighbour asks it for a connection. In this order: a loop, the target, the
 /// rules, the number of hops.
-pub fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &Transit) -> Verdict {
+pub fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &Transit, proxied: &Proxied) -> Verdict {
     let trail = |open: &ProxyOpen| open.path.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" > ");
     if open.path.contains(own) {
         return Verdict::Refuse(StreamCode::Loop, format!("it went through {own} already: {}", trail(&open)));
     }
     if open.to == *own {
-        return Verdict::Target;
+        if !matches_one(proxied.gateways.as_deref(), neighbour) {
+            let text = format!("nothing under `proxied:` lets anybody come through {neighbour}");
+            return Verdict::Refuse(StreamCode::RelayDenied, text);
+        }
+        return Verdict::Target(open.flags.and(proxied.flags));
     }
     let allows = |rule: &TransitRule| rule.from.is_match(neighbour.as_str()) && rule.to.is_match(open.to.as_str());
-    if !transit.rules.iter().any(allows) {
+    let Some(rule) = transit.rules.iter().find(|rule| allows(rule)) else {
         let text = match transit.is_enabled() {
             true => format!("no rule under `transit:` lets {neighbour} through to {}", open.to),
             false => "this node passes nothing on; it needs rules under `transit:`".into(),
         };
         return Verdict::Refuse(StreamCode::RelayDenied, text);
-    }
+    };
     if !open.path.is_empty() && !transit.gateways.iter().any(|gateway| gateway.is_match(neighbour.as_str())) {
         let text = format!("{neighbour} is none of the gateways under `transit:` and asks for somebody else");
         return Verdict::Refuse(StreamCode::RelayDenied, text);
@@ -128,9 +181,13 @@ pub fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &T
         let text = format!("the limit of gateways is reached after {}", open.path.len());
         return Verdict::Refuse(StreamCode::HopLimit, text);
     }
-    let mut next = open;
-    next.max_hop -= 1;
+    let flags = open.flags.and(rule.flags);
+    let mut next = ProxyOpen { max_hop: open.max_hop - 1, flags, ..open };
     next.path.push(own.clone());
+    if next.encode().len() > MAX_OPEN_DATA {
+        let text = format!("the names of the {} gateways on the way are too long for one request", next.path.len());
+        return Verdict::Refuse(StreamCode::HopLimit, text);
+    }
     Verdict::Forward(next)
 }
 
@@ -138,17 +195,27 @@ pub fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &T
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use trunkline_route::Flag;
 
     fn name(text: &str) -> NodeName {
         text.parse().unwrap()
     }
 
+    fn pattern(text: &str) -> AccessPattern {
+        AccessPattern::new(text).unwrap()
+    }
+
     fn all() -> AccessPattern {
-        AccessPattern::new(".*").unwrap()
+        pattern(".*")
+    }
+
+    /// What a node does that takes everybody who comes through others.
+    fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &Transit) -> Verdict {
+        super::decide(own, neighbour, open, transit, &Proxied::default())
     }
 
     fn open_door() -> Transit {
-        Transit { rules: vec![TransitRule { from: all(), to: all() }], gateways: vec![all()] }
+        Transit { rules: vec![TransitRule::new(all(), all())], gateways: vec![all()] }
     }
 
     fn refused(verdict: Verdict) -> (StreamCode, String) {
@@ -164,21 +231,22 @@ mod tests {
         let ask = |to: &str, transit: &Transit| decide(&gateway, &app, ProxyOpen::new(name(to), 8), transit);
         let (code, text) = refused(ask("db@in", &Transit::default()));
         assert_eq!((code, text.contains("needs rules")), (StreamCode::RelayDenied, true));
-        let rule = |from: &str, to: &str| TransitRule {
-            from: AccessPattern::new(from).unwrap(),
-            to: AccessPattern::new(to).unwrap(),
-        };
+        let rule = |from: &str, to: &str| TransitRule::new(pattern(from), pattern(to));
         let transit = Transit { rules: vec![rule("other@.*", ".*"), rule("app@.*", "db@.*")], gateways: vec![] };
         assert!(matches!(ask("db@in", &transit), Verdict::Forward(_)));
         let (code, text) = refused(ask("web@in", &transit));
         assert_eq!(code, StreamCode::RelayDenied);
         assert!(text.contains("app@lab through to web@in"), "{text}");
-        assert_eq!(ask("gw@dmz", &Transit::default()), Verdict::Target, "itself it may be without a rule");
+        assert_eq!(
+            ask("gw@dmz", &Transit::default()),
+            Verdict::Target(PeerFlags::ALL),
+            "itself it may be without a rule"
+        );
         // Only gateways may ask for others.
         let behind = ProxyOpen { path: vec![name("first@dmz")], ..ProxyOpen::new(name("db@in"), 3) };
         let (code, _) = refused(decide(&gateway, &app, behind.clone(), &transit));
         assert_eq!(code, StreamCode::RelayDenied);
-        let trusted = Transit { gateways: vec![AccessPattern::new("app@lab").unwrap()], ..transit };
+        let trusted = Transit { gateways: vec![pattern("app@lab")], ..transit };
         assert!(matches!(decide(&gateway, &app, behind, &trusted), Verdict::Forward(_)));
     }
 
@@ -194,7 +262,39 @@ mod tests {
         let (code, text) = refused(decide(&gateway, &app, next.clone(), &open_door()));
         assert_eq!(code, StreamCode::Loop);
         assert!(text.contains("gw@dmz"), "{text}");
-        assert_eq!(decide(&name("db@in"), &gateway, next, &Transit::default()), Verdict::Target);
+        assert_eq!(decide(&name("db@in"), &gateway, next, &Transit::default()), Verdict::Target(PeerFlags::ALL));
+    }
+
+    #[test]
+    fn e6_every_hop_may_narrow_the_flags_and_the_target_says_who_may_come_and_how() {
+        let (gateway, app, db) = (name("gw@dmz"), name("app@lab"), name("db@in"));
+        let without = |flag| PeerFlags::ALL.with(flag, false);
+        let narrow = TransitRule::new(pattern("app@.*"), all()).only(without(Flag::RemoteSpawn));
+        let transit = Transit { rules: vec![narrow, TransitRule::new(all(), all())], gateways: vec![] };
+        let open = ProxyOpen { flags: without(Flag::Link), ..ProxyOpen::new(db.clone(), 8) };
+        let Verdict::Forward(next) = decide(&gateway, &app, open, &transit) else { panic!("it passes on") };
+        assert_eq!(next.flags, without(Flag::Link).with(Flag::RemoteSpawn, false), "the first rule that allows it");
+        let own =
+            Proxied { flags: without(Flag::Monitor), gateways: Some(vec![pattern("gw@dmz")]), ..Proxied::default() };
+        let come = |through: &NodeName| super::decide(&db, through, next.clone(), &Transit::default(), &own);
+        assert_eq!(come(&gateway), Verdict::Target(next.flags.with(Flag::Monitor, false)));
+        let (code, text) = refused(come(&name("other@dmz")));
+        assert_eq!((code, text.contains("other@dmz")), (StreamCode::RelayDenied, true));
+        assert!(own.allows(&app) && !Proxied { allow: Some(vec![]), ..own }.allows(&app));
+    }
+
+    #[test]
+    fn names_that_do_not_fit_one_request_are_a_limit_of_hops() {
+        let long = |n: usize| name(&format!("gateway-{n:0>200}@dmz"));
+        let (mut open, mut passed) = (ProxyOpen::new(name("db@in"), 16), 0);
+        let text = loop {
+            match decide(&long(passed + 1), &long(passed), open, &open_door()) {
+                Verdict::Forward(next) => (open, passed) = (next, passed + 1),
+                refusal => break refused(refusal),
+            }
+        };
+        assert_eq!((text.0, passed), (StreamCode::HopLimit, 4));
+        assert!(text.1.contains("5 gateways on the way are too long"), "{}", text.1);
     }
 
     fn names() -> impl Strategy<Value = NodeName> {
@@ -203,15 +303,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn p9_what_is_asked_reads_as_it_was_written(to in names(), max_hop in any::<u8>(), path in prop::collection::vec(names(), 0..=MAX_PATH)) {
-            let open = ProxyOpen { to, max_hop, path };
+        fn p9_what_is_asked_reads_as_it_was_written(to in names(), max_hop in any::<u8>(), flags in any::<u32>(), path in prop::collection::vec(names(), 0..=MAX_PATH)) {
+            let open = ProxyOpen { to, max_hop, flags: PeerFlags::from_bits(flags), path };
             prop_assert_eq!(ProxyOpen::decode(&open.encode()), Ok(open));
         }
 
         #[test]
         fn reading_is_total(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             if let Ok(open) = ProxyOpen::decode(&bytes) {
-                prop_assert_eq!(open.encode(), bytes);
+                prop_assert_eq!(ProxyOpen::decode(&open.encode()), Ok(open));
             }
         }
 
@@ -227,7 +327,7 @@ mod tests {
             for _ in 0..50 {
                 let Some(next) = next_of(&at, &to) else { return Ok(()) };
                 match decide(&next, &at, open, &open_door()) {
-                    Verdict::Target => {
+                    Verdict::Target(_) => {
                         prop_assert_eq!(next, to);
                         prop_assert!(visited.len() <= usize::from(max_hop));
                         return Ok(());

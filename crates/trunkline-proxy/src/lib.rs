@@ -1,7 +1,7 @@
 //! Passing connections on to nodes further on.
 //!
 //! - [`ProxyOpen`]: what one node asks of the next, as bytes of an OPEN.
-//! - [`Transit`]: what a gateway passes on: nothing, unless a rule allows it.
+//! - [`Transit`]: what a gateway passes on: nothing, unless a rule allows it. [`Proxied`]: who may come to a node so.
 //! - [`decide`]: this node is the target, or the next hop follows, or why not. Pure.
 //! - [`Circuits`]: how many a gateway carries at a time, and how fast new ones may come. Pure; time is an argument.
 //! - [`relay`]: the bytes, as they come, as far as the one who takes them does.
@@ -13,5 +13,5 @@ mod hop;
 mod relay;
 
 pub use circuits::{Circuit, CircuitLimits, Circuits, Full};
-pub use hop::{MAX_PATH, MalformedOpen, ProxyOpen, Transit, TransitRule, Verdict, decide};
+pub use hop::{MAX_PATH, MalformedOpen, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide};
 pub use relay::{Carried, FlowError, Outflow, relay};

@@ -1,9 +1,11 @@
 //! The bytes of a circuit.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
@@ -24,11 +26,15 @@ impl Carried {
 /// other learns.
 ///
 /// Nothing is read that the other side does not take: what waits in between is at most the windows of the two streams and one
-/// piece each way. Pieces go as they came, without being copied on the way in.
-pub async fn relay(mut one: ByteStream, mut other: ByteStream, carried: &Carried) {
+/// piece each way. Pieces go as they came, without being copied on the way in. When nothing moved for so long as `idle`, both
+/// are reset as out of time.
+pub async fn relay(mut one: ByteStream, mut other: ByteStream, carried: &Carried, idle: Duration) {
     let (mut there, mut back) = (Outflow::default(), Outflow::default());
+    // The clock is not asked for every piece: when it strikes, it starts again if anything moved meanwhile.
+    let (mut quiet, has_moved) = (std::pin::pin!(tokio::time::sleep(idle)), AtomicBool::new(false));
     let moved = |bytes: usize| {
         carried.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        has_moved.store(true, Ordering::Relaxed);
     };
     let ended = std::future::poll_fn(|cx| {
         // Also while what came before waits for the other side.
@@ -38,6 +44,12 @@ pub async fn relay(mut one: ByteStream, mut other: ByteStream, carried: &Carried
         if let Poll::Ready(error) = other.poll_broken(cx) {
             return Poll::Ready(Err(Broken::Other(code(&error))));
         }
+        while quiet.as_mut().poll(cx).is_ready() {
+            if !has_moved.swap(false, Ordering::Relaxed) {
+                return Poll::Ready(Err(Broken::Both(StreamCode::TimedOut)));
+            }
+            quiet.set(tokio::time::sleep(idle));
+        }
         let first = there.poll(cx, &mut one, &mut other, moved).map_err(Broken::from_there)?;
         let second = back.poll(cx, &mut other, &mut one, moved).map_err(Broken::from_back)?;
         if first.is_ready() && second.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
@@ -46,13 +58,18 @@ pub async fn relay(mut one: ByteStream, mut other: ByteStream, carried: &Carried
         Ok(()) => {}
         Err(Broken::One(code)) => other.reset(code),
         Err(Broken::Other(code)) => one.reset(code),
+        Err(Broken::Both(code)) => {
+            one.reset(code);
+            other.reset(code);
+        }
     }
 }
 
-/// Which of the two broke off, and what the remaining one is told.
+/// Which of the two broke off, and what the remaining one is told; or what both are told.
 enum Broken {
     One(StreamCode),
     Other(StreamCode),
+    Both(StreamCode),
 }
 
 /// Which end of an [`Outflow`] failed.

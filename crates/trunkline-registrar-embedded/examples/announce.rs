@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let db: NodeName = "db@127.0.0.1".parse()?;
     let endpoints = vec![Endpoint::at(Address::new("127.0.0.1", 4370)?)];
-    let lease = first.register(Registration { name: db.clone(), endpoints }).await?;
+    let lease = first.register(Registration::new(db.clone(), endpoints)).await?;
     println!("app is told: {:?}", second.resolver().resolve(&db).await?);
     drop(lease);
     Ok(())

@@ -50,4 +50,8 @@ impl Resolver for RegistrarAt {
     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
         Box::pin(async move { self.session().await?.resolve(name).await })
     }
+
+    fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
+        Box::pin(async move { self.session().await?.gateways(name).await })
+    }
 }

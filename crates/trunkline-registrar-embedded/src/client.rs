@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use trunkline_link::handshake::{HandshakeError, Mode};
 use trunkline_link::{CallError, Claims, ClientTls, DialError, DialTimes, Directory, Hooks, Link, Native, TlsProfile};
-use trunkline_registrar::{RegisterError, ResolveError};
+use trunkline_registrar::{RegisterError, Registration, ResolveError};
 use trunkline_route::{Address, Attempt, Cookie, Endpoint, LinkPolicy, NodeName, TlsMode, Version};
 
 use crate::wire::{self, Request, Response, SERVICE};
@@ -59,6 +59,7 @@ impl Session {
         let tls = ClientTls::new(&TlsProfile::default().no_roots()).map_err(|e| unreachable(&e))?;
         let attempt = Attempt {
             target: native.name().clone(),
+            via: None,
             address: Address::new(address.ip().to_string(), address.port()).map_err(|e| unreachable(&e))?,
             tls: TlsMode::CookieOnly,
             version: Version::native(1),
@@ -93,12 +94,22 @@ impl Session {
         wire::decode(&answer).map_err(|e| unreachable(format!("its answer: {e}")))
     }
 
-    pub(crate) async fn register(&self, endpoints: &[Endpoint], name: &NodeName) -> Result<(), RegisterError> {
-        match self.ask(&Request::Register(endpoints.iter().map(Into::into).collect())).await? {
+    pub(crate) async fn register(&self, own: &Registration) -> Result<(), RegisterError> {
+        let endpoints = own.endpoints.iter().map(Into::into).collect();
+        let leads_to = own.leads_to.iter().map(|pattern| pattern.as_str().to_owned()).collect();
+        match self.ask(&Request::Register(endpoints, leads_to)).await? {
             Response::Registered => Ok(()),
-            Response::Taken => Err(RegisterError::Taken(name.clone())),
+            Response::Taken => Err(RegisterError::Taken(own.name.clone())),
             Response::Refused(text) => Err(RegisterError::Refused(text)),
-            Response::Endpoints(_) => Err(RegisterError::Refused("it answered another question".into())),
+            _ => Err(RegisterError::Refused("it answered another question".into())),
+        }
+    }
+
+    pub(crate) async fn gateways(&self, name: &NodeName) -> Result<Vec<NodeName>, ResolveError> {
+        match self.ask(&Request::Gateways(name.to_string())).await? {
+            Response::Gateways(found) => wire::gateways(&found).map_err(ResolveError::Failed),
+            Response::Refused(text) => Err(ResolveError::Failed(text)),
+            _ => Err(ResolveError::Failed("it answered another question".into())),
         }
     }
 

@@ -229,15 +229,26 @@ impl Core {
         }
     }
 
+    /// Gateways are asked of the registrar on this host: that of the name's is behind them.
+    async fn gateways(&self, name: &NodeName) -> Result<Vec<NodeName>, ResolveError> {
+        if self.serves() {
+            return Ok(self.table.gateways(name));
+        }
+        match self.local_session().await {
+            Ok(session) => session.gateways(name).await,
+            Err(trouble) => Err(trouble.into()),
+        }
+    }
+
     /// Announces once; the future of the second value ends when the announcement does.
     async fn announce(self: &Arc<Self>, registration: &Registration) -> Result<Announced, RegisterError> {
         let serves = self.try_serve().map_err(|e| RegisterError::Unreachable(format!("{}: {e}", self.listen)))?;
         if serves {
-            let serial = self.table.announce_own(&registration.name, registration.endpoints.clone()).await?;
+            let serial = self.table.announce_own(registration.clone()).await?;
             return Ok(Announced::Own { core: self.clone(), name: registration.name.clone(), serial });
         }
         let session = self.local_session().await?;
-        session.register(&registration.endpoints, &registration.name).await?;
+        session.register(registration).await?;
         Ok(Announced::Session(session))
     }
 }
@@ -356,5 +367,9 @@ impl fmt::Debug for Ask {
 impl Resolver for Ask {
     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
         Box::pin(self.0.resolve(name))
+    }
+
+    fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
+        Box::pin(self.0.gateways(name))
     }
 }

@@ -12,7 +12,8 @@ use trunkline_link::handshake::{CloseCode, Mode};
 use trunkline_link::{
     CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, NativeLimits, Offered, ServerTls,
 };
-use trunkline_registrar::RegisterError;
+use trunkline_matcher::AccessPattern;
+use trunkline_registrar::{RegisterError, Registration};
 use trunkline_route::{Endpoint, LinkPolicy, NodeName};
 
 use crate::wire::{self, Request, Response, SERVICE};
@@ -30,6 +31,7 @@ enum Holder {
 
 struct Announcement {
     endpoints: Vec<Endpoint>,
+    leads_to: Vec<AccessPattern>,
     holder: Holder,
     /// Tells one announcement of a name from the next.
     serial: u64,
@@ -53,6 +55,17 @@ impl Table {
         self.lock().get(name).map(|found| found.endpoints.clone()).unwrap_or_default()
     }
 
+    /// Those that lead to a name, sorted.
+    pub(crate) fn gateways(&self, name: &NodeName) -> Vec<NodeName> {
+        let names = self.lock();
+        let leads = |held: &Announcement| held.leads_to.iter().any(|pattern| pattern.is_match(name.as_str()));
+        let mut found: Vec<_> = names.iter().filter(|(_, held)| leads(held)).map(|(name, _)| name.clone()).collect();
+        drop(names);
+        found.sort();
+        found.truncate(wire::MAX_GATEWAYS);
+        found
+    }
+
     pub(crate) fn names(&self) -> Vec<NodeName> {
         let mut names: Vec<_> = self.lock().keys().cloned().collect();
         names.sort();
@@ -63,7 +76,7 @@ impl Table {
     async fn announce(
         &self,
         name: &NodeName,
-        endpoints: Vec<Endpoint>,
+        (endpoints, leads_to): (Vec<Endpoint>, Vec<AccessPattern>),
         link: Option<&Link>,
     ) -> Result<u64, RegisterError> {
         loop {
@@ -82,7 +95,7 @@ impl Table {
                     None => {
                         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
                         let holder = link.map_or(Holder::Own, |link| Holder::Session(link.clone()));
-                        names.insert(name.clone(), Announcement { endpoints, holder, serial });
+                        names.insert(name.clone(), Announcement { endpoints, leads_to, holder, serial });
                         return Ok(serial);
                     }
                     Some(rival) => rival?,
@@ -97,8 +110,8 @@ impl Table {
         }
     }
 
-    pub(crate) async fn announce_own(&self, name: &NodeName, endpoints: Vec<Endpoint>) -> Result<u64, RegisterError> {
-        self.announce(name, endpoints, None).await
+    pub(crate) async fn announce_own(&self, own: Registration) -> Result<u64, RegisterError> {
+        self.announce(&own.name, (own.endpoints, own.leads_to), None).await
     }
 
     /// Takes an announcement back, unless a newer one took its place.
@@ -173,15 +186,21 @@ async fn respond(
             Ok(name) => Response::Endpoints(table.resolve(&name).iter().map(Into::into).collect()),
             Err(error) => Response::Refused(error.to_string()),
         },
-        Request::Register(endpoints) => match wire::endpoints(&endpoints) {
-            Err(error) => Response::Refused(error),
-            Ok(endpoints) => match table.announce(peer, endpoints, Some(link)).await {
-                Ok(serial) => {
-                    *announced = Some(serial);
-                    Response::Registered
-                }
-                Err(_) => Response::Taken,
-            },
+        Request::Gateways(name) => match NodeName::new(&name) {
+            Ok(name) => Response::Gateways(table.gateways(&name).iter().map(ToString::to_string).collect()),
+            Err(error) => Response::Refused(error.to_string()),
         },
+        Request::Register(endpoints, leads_to) => {
+            match wire::endpoints(&endpoints).and_then(|endpoints| Ok((endpoints, wire::patterns(&leads_to)?))) {
+                Err(error) => Response::Refused(error),
+                Ok(announced_now) => match table.announce(peer, announced_now, Some(link)).await {
+                    Ok(serial) => {
+                        *announced = Some(serial);
+                        Response::Registered
+                    }
+                    Err(_) => Response::Taken,
+                },
+            }
+        }
     }
 }

@@ -1,21 +1,28 @@
 //! Questions and answers as bytes: a version byte, then postcard.
 
 use serde::{Deserialize, Serialize};
-use trunkline_route::{Address, Endpoint, Version};
+use trunkline_matcher::AccessPattern;
+use trunkline_route::{Address, Endpoint, NodeName, Version};
 
 /// The service that answers, on every registrar session.
 pub(crate) const SERVICE: &str = "$registrar";
 const VERSION: u8 = 1;
 /// The most endpoints a node may announce and an answer may hold.
 pub(crate) const MAX_ENDPOINTS: usize = 16;
+/// The most gateways an answer may hold.
+pub(crate) const MAX_GATEWAYS: usize = 16;
+/// The most patterns of names that a gateway may announce.
+const MAX_PATTERNS: usize = 64;
 
 /// What a session asks. Order of variants is part of the wire format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Announce the session's node, until the session ends.
-    Register(Vec<WireEndpoint>),
+    /// Announce the session's node, and the patterns of the names it leads to, until the session ends.
+    Register(Vec<WireEndpoint>, Vec<String>),
     /// Where is this node?
     Resolve(String),
+    /// Which gateways lead to this node?
+    Gateways(String),
 }
 
 /// What the registrar answers. Order of variants is part of the wire format.
@@ -29,6 +36,8 @@ pub(crate) enum Response {
     Endpoints(Vec<WireEndpoint>),
     /// The request makes no sense.
     Refused(String),
+    /// The names of gateways.
+    Gateways(Vec<String>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +76,17 @@ pub(crate) fn endpoints(wire: &[WireEndpoint]) -> Result<Vec<Endpoint>, String> 
     wire.iter().map(Endpoint::try_from).collect()
 }
 
+pub(crate) fn patterns(wire: &[String]) -> Result<Vec<AccessPattern>, String> {
+    if wire.len() > MAX_PATTERNS {
+        return Err(format!("{} patterns, at most {MAX_PATTERNS} are taken", wire.len()));
+    }
+    wire.iter().map(|text| AccessPattern::new(text).map_err(|e| e.to_string())).collect()
+}
+
+pub(crate) fn gateways(wire: &[String]) -> Result<Vec<NodeName>, String> {
+    wire.iter().take(MAX_GATEWAYS).map(|name| NodeName::new(name).map_err(|e| e.to_string())).collect()
+}
+
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_extend(value, vec![VERSION]).expect("these values have no part that cannot be encoded")
 }
@@ -86,10 +106,13 @@ mod tests {
     #[test]
     fn the_bytes_are_as_documented() {
         let endpoint = WireEndpoint { host: "10.0.0.1".into(), port: 4370, tls: Some(true), version: None };
-        let bytes = encode(&Request::Register(vec![endpoint.clone()]));
-        let expected = [&[1, 0, 1, 8], b"10.0.0.1".as_slice(), &[0x92, 0x22, 1, 1, 0]].concat();
+        let register = Request::Register(vec![endpoint], vec!["db@.*".into()]);
+        let bytes = encode(&register);
+        let expected =
+            [&[1, 0, 1, 8], b"10.0.0.1".as_slice(), &[0x92, 0x22, 1, 1, 0, 1, 5], b"db@.*".as_slice()].concat();
         assert_eq!(bytes, expected);
-        assert_eq!(decode::<Request>(&bytes), Ok(Request::Register(vec![endpoint])));
+        assert_eq!(decode::<Request>(&bytes), Ok(register));
+        assert_eq!(encode(&Request::Gateways("a@b".into())), [&[1, 2, 3], b"a@b".as_slice()].concat());
         assert_eq!(encode(&Request::Resolve("a@b".into())), [&[1, 1, 3], b"a@b".as_slice()].concat());
         assert_eq!(encode(&Response::Taken), [1, 1]);
     }
@@ -106,5 +129,7 @@ mod tests {
         let wire = WireEndpoint { host: "h".into(), port: 0, tls: None, version: None };
         assert!(endpoints(std::slice::from_ref(&wire)).is_err());
         assert!(endpoints(&vec![WireEndpoint { port: 1, ..wire }; 17]).unwrap_err().contains("17"));
+        assert!(patterns(&vec!["a".into(); 65]).unwrap_err().contains("65"));
+        assert!(patterns(&["(".into()]).is_err() && gateways(&["nobody".into()]).is_err());
     }
 }

@@ -14,7 +14,14 @@ use crate::{BoxFuture, ResolveError, Resolver};
 /// The largest file: a hundred thousand names of 150 bytes fit.
 const MAX_BYTES: u64 = 16 << 20;
 
-type Names = HashMap<NodeName, Vec<Endpoint>>;
+type Names = HashMap<NodeName, Ways>;
+
+/// What the file says of one name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Ways {
+    endpoints: Vec<Endpoint>,
+    gateways: Vec<NodeName>,
+}
 
 /// What was read last, and the fingerprint of its text.
 type Last = Mutex<Option<(u64, Arc<Names>)>>;
@@ -25,6 +32,7 @@ type Last = Mutex<Option<(u64, Arc<Names>)>>;
 /// db@example.com:
 ///   - { host: 10.0.0.5, port: 4370 }
 ///   - { host: 10.0.0.6, port: 4370, tls: true, handshake: TLK/1 }
+///   - { proxy: gate@dmz.example.com }     # a gateway that leads there
 /// ```
 ///
 /// The file is read at every question, so a change holds from the next lookup on; while it is unreadable or wrong,
@@ -37,10 +45,11 @@ pub struct NamesFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    host: String,
-    port: u16,
+    host: Option<String>,
+    port: Option<u16>,
     tls: Option<bool>,
     handshake: Option<String>,
+    proxy: Option<String>,
 }
 
 /// Why a file of names cannot be used.
@@ -102,28 +111,43 @@ fn parse(text: &str) -> Result<Names, String> {
     };
     let named = |(name, entries): (String, Vec<Entry>)| {
         let wrong = |error: &dyn std::fmt::Display| format!("{name}: {error}");
-        let endpoint = |entry: &Entry| {
-            Ok(Endpoint {
-                address: Address::new(&entry.host, entry.port).map_err(|e| wrong(&e))?,
-                tls: entry.tls,
-                version: entry.handshake.as_deref().map(str::parse).transpose().map_err(|e| wrong(&e))?,
-            })
-        };
-        let endpoints = entries.iter().map(endpoint).collect::<Result<_, String>>()?;
-        Ok((NodeName::new(&name).map_err(|e| e.to_string())?, endpoints))
+        let mut ways = Ways::default();
+        for entry in entries {
+            let Entry { host, port, tls, handshake, proxy } = entry;
+            match (host, port, proxy) {
+                (Some(host), Some(port), None) => ways.endpoints.push(Endpoint {
+                    address: Address::new(&host, port).map_err(|e| wrong(&e))?,
+                    tls,
+                    version: handshake.as_deref().map(str::parse).transpose().map_err(|e| wrong(&e))?,
+                }),
+                (None, None, Some(proxy)) if tls.is_none() && handshake.is_none() => {
+                    ways.gateways.push(proxy.parse().map_err(|e| wrong(&e))?);
+                }
+                _ => return Err(wrong(&"an entry has `host` and `port`, or `proxy` alone")),
+            }
+        }
+        Ok((NodeName::new(&name).map_err(|e| e.to_string())?, ways))
     };
     entries.into_iter().map(named).collect()
 }
 
+impl NamesFile {
+    async fn ways(&self, name: &NodeName) -> Result<Ways, ResolveError> {
+        let (path, last) = (self.path.clone(), self.last.clone());
+        let read = tokio::task::spawn_blocking(move || names(&path, &last)).await;
+        let read = read.map_err(|error| ResolveError::Failed(error.to_string()))?;
+        let names = read.map_err(|error| ResolveError::Failed(error.to_string()))?;
+        Ok(names.get(name).cloned().unwrap_or_default())
+    }
+}
+
 impl Resolver for NamesFile {
     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
-        let (path, last) = (self.path.clone(), self.last.clone());
-        Box::pin(async move {
-            let read = tokio::task::spawn_blocking(move || names(&path, &last)).await;
-            let read = read.map_err(|error| ResolveError::Failed(error.to_string()))?;
-            let names = read.map_err(|error| ResolveError::Failed(error.to_string()))?;
-            Ok(names.get(name).cloned().unwrap_or_default())
-        })
+        Box::pin(async move { Ok(self.ways(name).await?.endpoints) })
+    }
+
+    fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
+        Box::pin(async move { Ok(self.ways(name).await?.gateways) })
     }
 }
 
@@ -147,19 +171,22 @@ mod tests {
         assert!(error.to_string().contains("names.yaml: cannot be read"), "{error}");
         std::fs::write(&path, "").unwrap();
         assert_eq!(file.resolve(&name).await, Ok(Vec::new()));
-        let two =
-            "db@example.com:\n  - { host: 10.0.0.5, port: 1 }\n  - { host: h, port: 2, tls: true, handshake: TLK/1 }\n";
+        let two = "db@example.com:\n  - { host: 10.0.0.5, port: 1 }\n  - { proxy: gate@dmz }\n  - { host: h, port: 2, tls: true, handshake: TLK/1 }\n";
         std::fs::write(&path, two).unwrap();
         let first = Endpoint::at(Address::new("10.0.0.5", 1).unwrap());
         let second =
             Endpoint { address: Address::new("h", 2).unwrap(), tls: Some(true), version: Some(Version::native(1)) };
         assert_eq!(file.resolve(&name).await, Ok(vec![first, second]));
+        assert_eq!(file.gateways(&name).await, Ok(vec![NodeName::new("gate@dmz").unwrap()]));
         assert_eq!(file.resolve(&NodeName::new("web@example.com").unwrap()).await, Ok(Vec::new()));
         for (text, says) in [
             ("db@example.com: [{ host: h, port: 0 }]", "db@example.com: a port to dial"),
             ("db@example.com: [{ host: 'a b', port: 1 }]", "is no host"),
             ("db: [{ host: h, port: 1 }]", "name@host"),
             ("db@h: [{ host: h, prot: 1 }]", "prot"),
+            ("db@h: [{ host: h }]", "db@h: an entry has `host` and `port`"),
+            ("db@h: [{ host: h, port: 1, proxy: gate@dmz }]", "or `proxy` alone"),
+            ("db@h: [{ proxy: gate }]", "name@host"),
             ("db@h: [{ host: h, port: 1, handshake: x }]", "db@h: "),
         ] {
             std::fs::write(&path, text).unwrap();

@@ -32,6 +32,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use trunkline_matcher::AccessPattern;
 use trunkline_route::{Endpoint, NodeName};
 
 #[cfg(feature = "file")]
@@ -47,6 +48,12 @@ pub trait Resolver: fmt::Debug + Send + Sync {
     /// Dropping the future must cancel the question; the caller bounds its time (2 s by default) and takes at
     /// most 16 answers.
     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>>;
+
+    /// The gateways that say they lead to a name, in the order to try. It is asked when no endpoint was of use; bounded
+    /// as above. By default none are known.
+    fn gateways<'a>(&'a self, _: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 /// A resolver that also takes announcements.
@@ -66,6 +73,22 @@ pub struct Registration {
     pub name: NodeName,
     /// Where it listens, in the order callers should try.
     pub endpoints: Vec<Endpoint>,
+    /// The names, matched whole, to which it leads as a gateway; none for most.
+    pub leads_to: Vec<AccessPattern>,
+}
+
+impl Registration {
+    /// Announces these endpoints.
+    pub fn new(name: NodeName, endpoints: Vec<Endpoint>) -> Self {
+        Self { name, endpoints, leads_to: Vec::new() }
+    }
+
+    /// Announces that it leads to these names, too.
+    #[must_use]
+    pub fn leading_to(mut self, names: Vec<AccessPattern>) -> Self {
+        self.leads_to = names;
+        self
+    }
 }
 
 /// An announcement that stands; dropping it takes it back.
@@ -118,6 +141,7 @@ impl RegisterError {
 #[derive(Default)]
 pub struct Fixed {
     table: RwLock<HashMap<NodeName, Vec<Endpoint>>>,
+    gateways: RwLock<HashMap<NodeName, Vec<NodeName>>>,
 }
 
 impl Fixed {
@@ -137,6 +161,13 @@ impl Fixed {
     }
 }
 
+impl Fixed {
+    /// Sets the gateways to a name.
+    pub fn set_gateways(&self, name: NodeName, gateways: Vec<NodeName>) {
+        self.gateways.write().unwrap_or_else(PoisonError::into_inner).insert(name, gateways);
+    }
+}
+
 impl fmt::Debug for Fixed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.table.read().unwrap_or_else(PoisonError::into_inner).len();
@@ -147,6 +178,11 @@ impl fmt::Debug for Fixed {
 impl Resolver for Fixed {
     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
         let found = self.table.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        Box::pin(async move { Ok(found.unwrap_or_default()) })
+    }
+
+    fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
+        let found = self.gateways.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
         Box::pin(async move { Ok(found.unwrap_or_default()) })
     }
 }
@@ -163,6 +199,10 @@ mod tests {
         let endpoint = Endpoint::at(Address::new("10.0.0.1", 1).unwrap());
         fixed.set(name.clone(), vec![endpoint.clone()]);
         assert_eq!(fixed.resolve(&name).await, Ok(vec![endpoint]));
+        assert_eq!(fixed.gateways(&name).await, Ok(vec![]));
+        let gateway = NodeName::new("gate@h").unwrap();
+        fixed.set_gateways(name.clone(), vec![gateway.clone()]);
+        assert_eq!(fixed.gateways(&name).await, Ok(vec![gateway]));
         fixed.set(name.clone(), vec![]);
         assert_eq!(fixed.resolve(&name).await, Ok(vec![]));
     }

@@ -36,6 +36,10 @@ flags! {
     RemoteSpawn = 3, "remote_spawn";
     /// A peer may start applications of this node that it offers.
     RemoteApplicationStart = 4, "remote_application_start";
+    /// A process of one end may be linked to one of the other.
+    Link = 5, "link";
+    /// A process of one end may watch one of the other.
+    Monitor = 6, "monitor";
 }
 
 impl fmt::Display for Flag {

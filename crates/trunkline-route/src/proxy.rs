@@ -143,7 +143,8 @@ impl ProxyRoute {
     /// What the final node is to prove, and under which policy. The address says how it would be named; nobody dials it.
     /// `None` when the name's host part is no host.
     pub fn attempt(&self, name: &NodeName, defaults: &Defaults) -> Option<Attempt> {
-        self.target.attempt(name, None, defaults)
+        let attempt = self.target.attempt(name, None, defaults)?;
+        Some(Attempt { via: Some(self.gateway.clone()), ..attempt })
     }
 }
 

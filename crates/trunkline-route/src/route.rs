@@ -311,6 +311,7 @@ impl RoutePolicy {
         let tls = over.tls.or(self.tls).unwrap_or(defaults.tls || answer.tls == Some(true));
         Attempt {
             target: target.clone(),
+            via: None,
             address: Address {
                 host: over.host.clone().unwrap_or(answer.address.host),
                 port: over.port.unwrap_or(answer.address.port),
@@ -458,8 +459,10 @@ impl<S> From<NetworkRouteBuilder<S>> for NetworkRoute {
 pub struct Attempt {
     /// The name the peer must prove.
     pub target: NodeName,
-    /// Where to dial.
+    /// Where to dial. Through a gateway, nobody does; it says how the target would be named.
     pub address: Address,
+    /// The gateway it goes through.
+    pub via: Option<NodeName>,
     /// How its certificate is treated.
     pub tls: TlsMode,
     /// The handshake version to speak.
@@ -497,6 +500,13 @@ pub enum Origin {
         /// The gateway.
         gateway: NodeName,
     },
+    /// A gateway that discovery knows.
+    DiscoveredProxy {
+        /// Who answered.
+        resolver: ResolverId,
+        /// The gateway; `None` while it is not known.
+        gateway: Option<NodeName>,
+    },
     /// A route given with the call.
     Given,
 }
@@ -508,6 +518,10 @@ impl fmt::Display for Origin {
             Self::StaticResolved { pattern, resolver } => write!(f, "route {pattern} by {resolver}"),
             Self::Discovered { resolver } => write!(f, "discovery by {resolver}"),
             Self::Proxied { pattern, gateway } => write!(f, "proxy route {pattern} through {gateway}"),
+            Self::DiscoveredProxy { resolver, gateway: None } => write!(f, "gateways known to {resolver}"),
+            Self::DiscoveredProxy { resolver, gateway: Some(gateway) } => {
+                write!(f, "discovery by {resolver} through {gateway}")
+            }
             Self::Given => f.write_str("the given route"),
         }
     }

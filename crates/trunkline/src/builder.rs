@@ -6,7 +6,7 @@ use std::time::Duration;
 use trunkline_dial::plan::Policy;
 use trunkline_link::{DialTimes, NativeLimits};
 use trunkline_matcher::AccessPattern;
-use trunkline_proxy::{CircuitLimits, Transit};
+use trunkline_proxy::{CircuitLimits, Proxied, Transit};
 use trunkline_registrar::{Registrar, Resolver};
 use trunkline_route::{
     Address, Cookie, Cookies, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, ProxyRoute, Reconnect,
@@ -85,6 +85,7 @@ pub struct NodeBuilder {
     pub(crate) routes: Vec<(String, NetworkRoute, i64)>,
     pub(crate) proxy_routes: Vec<(String, ProxyRoute, i64)>,
     pub(crate) transit: Transit,
+    pub(crate) proxied: Proxied,
     pub(crate) circuits: CircuitLimits,
     pub(crate) registrar: RegistrarChoice,
     pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
@@ -112,6 +113,7 @@ impl NodeBuilder {
             routes: Vec::new(),
             proxy_routes: Vec::new(),
             transit: Transit::default(),
+            proxied: Proxied::default(),
             circuits: CircuitLimits::default(),
             registrar: RegistrarChoice::Embedded { listen: crate::default_registrar(), serve: true },
             resolvers: BTreeMap::new(),
@@ -222,6 +224,12 @@ impl NodeBuilder {
     /// What this node passes on between others. Default: nothing.
     pub fn transit(mut self, transit: Transit) -> Self {
         self.transit = transit;
+        self
+    }
+
+    /// Who may come to this node through others, and with which flags. Default: whoever proves the cookie.
+    pub fn proxied(mut self, proxied: Proxied) -> Self {
+        self.proxied = proxied;
         self
     }
 

@@ -10,7 +10,7 @@ use trunkline_dial::pair::{Claims, OnOffer};
 use trunkline_link::handshake::{CloseCode, Credential};
 use trunkline_link::{CredentialsFn, FirstFrameHook, Hooks, Link, Offered};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Cookies, Disagreement, NodeName};
+use trunkline_route::{Cookies, Disagreement, NodeName, PeerFlags};
 
 use crate::builder::Listen;
 use crate::connection::Live;
@@ -44,13 +44,17 @@ impl Keys {
     }
 }
 
-/// A name claimed by a `peers` entry proves a cookie of that entry and no other; then one of the listener's, then of
-/// the node's. Nobody else is called what this node is.
-pub(crate) fn credentials(name: &NodeName, listen: &Listen, keys: Arc<Keys>) -> Box<CredentialsFn> {
-    let (name, allow, own) = (name.clone(), listen.allow.clone(), listen.cookie.clone());
+/// A name claimed by a `peers` entry proves a cookie of that entry and no other; then one of its own that the door has,
+/// then of the node's. Nobody else is called what this node is.
+pub(crate) fn credentials(
+    name: &NodeName,
+    allows: impl Fn(&NodeName) -> bool + Send + Sync + 'static,
+    own: Option<Cookies>,
+    keys: Arc<Keys>,
+) -> Box<CredentialsFn> {
+    let name = name.clone();
     Box::new(move |from: &NodeName, label: &str| {
-        if *from == name || allow.as_ref().is_some_and(|allow| !allow.iter().any(|names| names.is_match(from.as_str())))
-        {
+        if *from == name || !allows(from) {
             return Credential::NotAllowed;
         }
         let cookies = keys.of_peer(from).or(own.as_ref()).unwrap_or(&keys.node);
@@ -58,13 +62,22 @@ pub(crate) fn credentials(name: &NodeName, listen: &Listen, keys: Arc<Keys>) -> 
     })
 }
 
+/// Those of a listener.
+pub(crate) fn listener_credentials(name: &NodeName, listen: &Listen, keys: Arc<Keys>) -> Box<CredentialsFn> {
+    let allow = listen.allow.clone();
+    let allows = move |from: &NodeName| {
+        allow.as_ref().is_none_or(|allow| allow.iter().any(|names| names.is_match(from.as_str())))
+    };
+    credentials(name, allows, listen.cookie.clone(), keys)
+}
+
 /// As [`credentials`], for sessions with the registrar: a name that an entry claims announces itself by that cookie.
 pub(crate) fn registrar_credentials(keys: Arc<Keys>) -> Box<CredentialsFn> {
     Box::new(move |from: &NodeName, label: &str| Credential::Cookie(keys.of(from).labelled(label).clone()))
 }
 
-/// Decides about a caller that proved itself, and lets its link stand if it may.
-pub(crate) async fn decide(node: Arc<Inner>, offered: Offered) {
+/// Decides about a caller that proved itself, and lets its link stand if it may. The way it came allows these flags.
+pub(crate) async fn decide(node: Arc<Inner>, offered: Offered, allowed: PeerFlags) {
     let offer = offered.offer();
     let (from, link_id) = (offer.from.clone(), offer.link_id);
     let claims = Claims {
@@ -75,7 +88,14 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered) {
     if node.is_shutting_down() {
         return offered.close(CloseCode::GoingAway).await;
     }
-    let policy = node.link_policy(&from);
+    let mut policy = node.link_policy(&from);
+    policy.flags.offered = policy.flags.offered.and(allowed);
+    let narrowed = policy.flags.required.without(allowed);
+    if !narrowed.is_empty() {
+        tracing::warn!(peer = %from, required = %narrowed, "refused: the way it came does not allow what is required");
+        let text = format!("it requires {narrowed}, which the way here does not allow");
+        return offered.close_with(CloseCode::Flags, &text).await;
+    }
     if let Err(disagreement) = offered.agree(policy.flags) {
         tracing::warn!(peer = %from, %disagreement, "refused");
         // In the caller's words: what it lacks is what this end requires.

@@ -63,10 +63,20 @@ pub(crate) struct Demand {
     pub(crate) directly: bool,
     /// Proven by this cookie, whatever the routes say.
     pub(crate) cookie: Option<Cookie>,
-    /// The names that this one is to help to reach: they cannot help in turn.
-    pub(crate) trail: Vec<NodeName>,
+    /// The name that this one is to help to reach: it cannot help in turn.
+    pub(crate) awaited_by: Option<NodeName>,
     /// At most so long, and no longer than a lookup may take anyway.
     pub(crate) within: Option<Duration>,
+}
+
+/// What a demand lets be used.
+struct Ways {
+    /// The proxy routes.
+    proxies: Vec<ProxyCandidate>,
+    /// Whether direct ways may be.
+    directly: bool,
+    /// Whether gateways that discovery knows may be.
+    discovered: bool,
 }
 
 /// What the node's tasks share. It holds no task that holds it, but through [`Handle`], which ends them all.
@@ -253,21 +263,21 @@ impl Inner {
         }
     }
 
-    /// The proxy routes that may be used for this demand, and whether direct ways may.
-    fn ways(&self, name: &NodeName, demand: &Demand) -> (Vec<ProxyCandidate>, bool) {
+    fn ways(&self, name: &NodeName, demand: &Demand) -> Ways {
+        let direct = Ways { proxies: Vec::new(), directly: true, discovered: false };
         if demand.directly || demand.given.is_some() || demand.only.is_some() {
-            return (Vec::new(), true);
+            return direct;
         }
         let proxies = self.routes.matching_proxies(name);
-        match proxies.first().map(|best| best.route.direct_use()) {
-            Some(DirectUse::Never) => (proxies, false),
-            Some(DirectUse::Only) => (Vec::new(), true),
-            Some(DirectUse::First) | None => (proxies, true),
+        match proxies.first().map(|best| best.route.direct_use()).unwrap_or_default() {
+            DirectUse::Never => Ways { proxies, directly: false, discovered: true },
+            DirectUse::Only => direct,
+            DirectUse::First => Ways { proxies, directly: true, discovered: true },
         }
     }
 
     pub(crate) fn lookup(&self, name: &NodeName, demand: &Demand) -> Lookup {
-        let (proxies, directly) = self.ways(name, demand);
+        let Ways { proxies, directly, discovered } = self.ways(name, demand);
         let mut candidates = if directly { self.candidates(name, demand) } else { Vec::new() };
         if let Some(cookie) = &demand.cookie {
             for candidate in &mut candidates {
@@ -280,6 +290,7 @@ impl Inner {
             candidates,
             discovery: if demand.only.is_some() || !directly { Vec::new() } else { self.discovery.clone() },
             proxies,
+            gateways: if discovered { self.discovery.clone() } else { Vec::new() },
             defaults: Defaults { cookie: cookie.clone(), ..self.defaults.clone() },
             policy: self.policy,
             memory: if demand.afresh { Memory::new() } else { self.memory().clone() },
@@ -294,7 +305,7 @@ impl Inner {
         if !live.link.is_open() || demand.not == Some(info.id) {
             return false;
         }
-        let (proxies, directly) = self.ways(name, demand);
+        let Ways { proxies, directly, .. } = self.ways(name, demand);
         if demand.cookie.as_ref().is_some_and(|cookie| info.role == Role::Initiator && info.cookie != *cookie) {
             return false;
         }
@@ -303,12 +314,14 @@ impl Inner {
             if demand.directly || demand.given.is_some() || demand.only.is_some() {
                 return false;
             }
-            if info.role == Role::Initiator {
+            // Through a gateway that discovery knew it came with the demands of the best route.
+            let found = info.resolver.is_some() && proxies.is_empty();
+            if info.role == Role::Initiator && !found {
                 return proxies.iter().any(|proxy| meets(proxy.route.target_route()));
             }
             let best = if directly { self.candidates(name, demand).into_iter().next() } else { None };
             return match (best, proxies.first()) {
-                (Some(best), _) => meets(&best.route),
+                (Some(best), _) => meets(&best.route) && (info.role == Role::Responder || !best.route.fallback_never()),
                 (None, Some(best)) => meets(best.route.target_route()),
                 // No route demands anything of it; unless none may lead through others, its proof was enough.
                 (None, None) => self.routes.matching_proxies(name).is_empty(),
@@ -354,7 +367,7 @@ impl Inner {
 
     /// The routes that a connection over this link is to go back to, best first; each is better than its own.
     pub(crate) fn better_routes(&self, info: &LinkInfo) -> Vec<Candidate> {
-        let (_, directly) = self.ways(&info.peer, &Demand::default());
+        let Ways { directly, .. } = self.ways(&info.peer, &Demand::default());
         if info.role == Role::Responder || !directly {
             return Vec::new();
         }
@@ -424,18 +437,18 @@ impl Inner {
             let leaves = demand.only.is_some() || demand.not.is_some();
             move |flight, replace| {
                 let (node, name, demand) = (node.clone(), name.clone(), demand.clone());
-                let trail = demand.trail.clone();
                 async move {
                     let Some(node) = node.upgrade() else { return Ok(Found::Adopt) };
                     let mut lookup = node.lookup(&name, &demand);
                     lookup.policy.total = deadline.saturating_duration_since(now());
-                    exec::run(Arc::new(NodePorts { node, flight, replace, leaves, trail }), lookup).await
+                    exec::run(Arc::new(NodePorts { node, flight, replace, leaves }), lookup).await
                 }
             }
         };
         let satisfies = |live: &Live| self.satisfies(&name, &demand, live);
         let route = demand.given.clone().or(demand.only.as_ref().map(|candidate| candidate.route.clone()));
-        let aim = Aim { route, directly: demand.directly, cookie: demand.cookie.clone(), time: total };
+        let Demand { directly, cookie, awaited_by, .. } = demand.clone();
+        let aim = Aim { route, directly, cookie, time: total, awaited_by };
         let connect = self.registry.connect(&name, &aim, satisfies, dial);
         // The lookup ends by itself with every attempt on record; this bounds the waits for links of other dials.
         match tokio::time::timeout_at((deadline + SETTLE).into(), connect).await {

@@ -75,7 +75,7 @@ pub use trunkline_link::{
 pub use trunkline_link::{Issued, LabAuthority};
 pub use trunkline_matcher::{AccessPattern, PatternError};
 pub use trunkline_process::{Exit, NoProcess, Pid};
-pub use trunkline_proxy::{CircuitLimits, Transit, TransitRule};
+pub use trunkline_proxy::{CircuitLimits, Proxied, Transit, TransitRule};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
     Address, AtomMapping, Cookie, Cookies, DEFAULT_WEIGHT, DirectUse, Endpoint, EndpointOverride, Fallback, Flag,

@@ -20,13 +20,13 @@ use trunkline_process::Pid;
 use trunkline_registrar::{Lease, Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{
-    Address, Defaults, Endpoint, NameError, NetworkRoute, NodeName, ProxyRoute, ResolverId, Version,
+    Address, Defaults, Endpoint, NameError, NetworkRoute, NodeName, PeerFlags, ProxyRoute, ResolverId, Version,
 };
 
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
 use crate::certificates::{Certificates, Reloaded};
 use crate::events::{CAPACITY, Events};
-use crate::inbound::{Keys, credentials, decide, registrar_credentials};
+use crate::inbound::{Keys, credentials, decide, listener_credentials, registrar_credentials};
 use crate::inner::{Demand, Inner, now};
 use crate::kept::Kept;
 use crate::processes::{self, Processes};
@@ -170,19 +170,20 @@ impl Node {
             tls_of_first.get_or_insert_with(|| tls.clone());
             sockets.push(bind(&builder.name, listen, tls, &builder.limits, keys.clone())?);
         }
-        // Who comes through others meets what who comes by the first listener does.
-        let first = builder.listen.first();
+        // Who comes through others sees the certificate of the first listener.
         let inside = match tls_of_first {
             Some(tls) => tls,
             None => ServerTls::ephemeral().map_err(|cause| unusable("default")(cause.into()))?,
         };
-        let nowhere = Listen::at(std::net::SocketAddr::from(([0; 4], 0)));
+        let proxied = builder.proxied.clone();
+        let leads_to = builder.transit.rules.iter().map(|rule| rule.to.clone()).collect();
         let proxy = Proxy::new(
             builder.transit,
+            builder.proxied,
             builder.circuits,
             inside,
             builder.limits.gate,
-            credentials(&builder.name, first.unwrap_or(&nowhere), keys.clone()),
+            credentials(&builder.name, move |from| proxied.allows(from), None, keys.clone()),
         );
         let mut profiles = BTreeMap::new();
         for (id, profile) in &builder.profiles {
@@ -290,7 +291,7 @@ impl Node {
                 let node = node.upgrade();
                 async move {
                     if let Some(node) = node {
-                        decide(node, offered).await;
+                        decide(node, offered, PeerFlags::ALL).await;
                     }
                 }
             }));
@@ -303,7 +304,7 @@ impl Node {
         let serving = processes::serve(Arc::downgrade(&node.handle), node.inner());
         node.inner().spawn(serving.expect("nobody else has a service of that name"));
         if let Some((_, registrar)) = registrar.filter(|_| !builder.hidden && !endpoints.is_empty()) {
-            let lease = registrar.register(Registration { name: builder.name, endpoints }).await?;
+            let lease = registrar.register(Registration::new(builder.name, endpoints).leading_to(leads_to)).await?;
             *node.lease() = Some(lease);
         }
         Ok(node)
@@ -670,7 +671,7 @@ fn bind(
     keys: Arc<Keys>,
 ) -> Result<(Listener, SocketAddr), StartError> {
     let address = listen.address;
-    let credentials = credentials(name, listen, keys);
+    let credentials = listener_credentials(name, listen, keys);
     let socket = Listener::bind(address, Mode::Node, tls, limits.gate, credentials);
     let socket = socket.map_err(|cause| StartError::Listen { address, cause })?;
     let bound = socket.local_addr().map_err(|cause| StartError::Listen { address, cause })?;

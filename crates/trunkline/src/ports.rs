@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use trunkline_dial::exec::Ports;
 use trunkline_dial::pair::{FlightId, LinkRef};
+use trunkline_dial::plan::FoundGateway;
 use trunkline_dial::{AttemptError, Held, Record};
 use trunkline_link::handshake::{CloseCode, HandshakeError, Mode, RejectCode};
 use trunkline_link::{Claims, ClientTls, DialError, Dialed, Hooks, Link, TlsError};
+use trunkline_registrar::Resolver;
 use trunkline_route::{Attempt, Endpoint, Host, NodeName, ProxyRoute, ResolverId};
 
 use crate::connection::Live;
 use crate::events::Event;
 use crate::inbound::CHALLENGE;
-use crate::inner::{Inner, now};
+use crate::inner::{Demand, Inner, now};
 
 /// How long a replaced link waits for the peer to hear from the new one.
 const UNHEARD: Duration = Duration::from_secs(5);
@@ -27,8 +29,6 @@ pub(crate) struct NodePorts {
     pub(crate) replace: bool,
     /// The connection is to leave where it is, and the other node of its name with it, if the route leads to another one.
     pub(crate) leaves: bool,
-    /// The names this one helps to reach.
-    pub(crate) trail: Vec<NodeName>,
 }
 
 impl Ports for NodePorts {
@@ -42,6 +42,18 @@ impl Ports for NodePorts {
         lookup(&host).await
     }
 
+    async fn gateways(&self, resolver: ResolverId, target: NodeName) -> Result<Vec<FoundGateway>, AttemptError> {
+        let node = &self.node;
+        let asked = asked(node, &resolver)?;
+        let found = asked.gateways(&target).await.map_err(|error| AttemptError::Resolve(error.to_string()))?;
+        let found = found.into_iter().filter(|name| *name != node.name).map(|name| {
+            let live = node.registry.get(&name);
+            let is_live = live.is_some_and(|live| node.satisfies(&name, &Demand::default(), &live));
+            FoundGateway { name, is_live }
+        });
+        Ok(found.collect())
+    }
+
     async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, Live), AttemptError> {
         let node = &self.node;
         let tls = client_tls(node, &attempt)?;
@@ -52,7 +64,7 @@ impl Ports for NodePorts {
     async fn relay(&self, route: ProxyRoute, attempt: Attempt) -> Result<(NodeName, Live), AttemptError> {
         let node = &self.node;
         let tls = client_tls(node, &attempt)?;
-        let stream = node.through(&route, &attempt, &self.trail).await?;
+        let stream = node.through(&route, &attempt).await?;
         let dialed = node.native.dial_through(stream, &attempt, &tls, node.times).await;
         self.go_for_it(dialed.map_err(|error| attempt_error(error, false))?).await
     }
@@ -163,10 +175,13 @@ impl Ports for Probe {
     }
 }
 
+fn asked<'n>(node: &'n Inner, resolver: &ResolverId) -> Result<&'n Arc<dyn Resolver>, AttemptError> {
+    let found = node.resolvers.get(resolver);
+    found.ok_or_else(|| AttemptError::Resolve(format!("there is no resolver {resolver}")))
+}
+
 async fn resolve(node: &Inner, resolver: &ResolverId, target: &NodeName) -> Result<Vec<Endpoint>, AttemptError> {
-    let Some(asked) = node.resolvers.get(resolver) else {
-        return Err(AttemptError::Resolve(format!("there is no resolver {resolver}")));
-    };
+    let asked = asked(node, resolver)?;
     asked.resolve(target).await.map_err(|error| AttemptError::Resolve(error.to_string()))
 }
 

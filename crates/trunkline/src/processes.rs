@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use trunkline_link::{Down, Mailbox, Message, Native, RegisterError};
 use trunkline_matcher::AccessPattern;
-use trunkline_process::{Effect, Exit, NoProcess, Notice, Pid, Request, Ties};
+use trunkline_process::{Effect, Exit, NoProcess, Notice, Pid, Refusal, Request, Ties, Unwilling};
 use trunkline_route::NodeName;
 use trunkline_term::{Atom, Term};
 
@@ -516,7 +516,7 @@ impl Node {
     }
 
     /// Watches a process, of this node or another, without being tied to it. Connects if need be; a node that cannot be
-    /// reached counts as down.
+    /// reached counts as down, and one with which the flag `monitor` is not agreed on ends it as [`Exit::Unwatched`].
     pub async fn monitor(&self, pid: &Pid) -> Monitor {
         let node = self.inner();
         // Before anybody is asked: the answer may be overtaken by what it watches for.
@@ -527,7 +527,8 @@ impl Node {
             let request = Request::Monitor(watch, (pid.number, pid.creation));
             let exit = match self.ask(&pid.node, &request, PATIENCE).await {
                 Ok(Ok(_)) => None,
-                Ok(Err(_)) => Some(Exit::NoProcess),
+                Ok(Err(Unwilling { refusal: Refusal::NoProcess, .. })) => Some(Exit::NoProcess),
+                Ok(Err(unwilling)) => Some(Exit::Unwatched(unwilling.text)),
                 Err(error) => Some(Exit::NodeDown(error.to_string())),
             };
             effects.extend(exit.and_then(|exit| node.processes.lock().ties.down_there(&pid.node, watch, exit)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use trunkline_dial::AttemptError;
 use trunkline_link::gate::GateLimits;
 use trunkline_link::{ByteStream, CredentialsFn, Incoming, Inside, OpenError, ServerTls, StreamCode, StreamKind};
-use trunkline_proxy::{Carried, Circuit, CircuitLimits, Circuits, ProxyOpen, Transit, Verdict, decide, relay};
+use trunkline_proxy::{Carried, Circuit, CircuitLimits, Circuits, Proxied, ProxyOpen, Transit, Verdict, decide, relay};
 use trunkline_route::{Attempt, DirectUse, NodeName, ProxyRoute};
 
 use crate::ConnectError;
@@ -22,6 +22,7 @@ const ONWARDS: Duration = Duration::from_secs(8);
 /// What a node is to others that want to go through it, or come to it through others.
 pub(crate) struct Proxy {
     transit: Transit,
+    proxied: Proxied,
     circuits: Mutex<Circuits>,
     carried: Carried,
     inside: Inside,
@@ -30,13 +31,14 @@ pub(crate) struct Proxy {
 impl Proxy {
     pub(crate) fn new(
         transit: Transit,
+        proxied: Proxied,
         limits: CircuitLimits,
         tls: ServerTls,
         gate: GateLimits,
         credentials: Box<CredentialsFn>,
     ) -> Self {
         let inside = Inside::new(tls, gate, credentials);
-        Self { transit, circuits: Mutex::new(Circuits::new(limits)), carried: Carried::default(), inside }
+        Self { transit, proxied, circuits: Mutex::new(Circuits::new(limits)), carried: Carried::default(), inside }
     }
 
     /// Connections passed on now, and bytes of all so far.
@@ -68,16 +70,16 @@ pub(crate) fn asked(node: &Arc<Inner>, incoming: Incoming) {
     let Ok(open) = ProxyOpen::decode(incoming.data()) else {
         return incoming.refuse(StreamCode::Unknown(255), "the request is malformed");
     };
-    match decide(&node.name, incoming.peer(), open, &node.proxy.transit) {
+    match decide(&node.name, incoming.peer(), open, &node.proxy.transit, &node.proxy.proxied) {
         Verdict::Refuse(code, text) => {
             tracing::info!(neighbour = %incoming.peer(), %code, text, "a connection was not passed on");
             incoming.refuse_for(node.name.as_str(), code, &text);
         }
-        Verdict::Target => {
+        Verdict::Target(flags) => {
             let of = node.clone();
             node.spawn(async move {
                 match of.proxy.inside.answer(&of.native, incoming.accept()).await {
-                    Ok(offered) => inbound::decide(of, offered).await,
+                    Ok(offered) => inbound::decide(of, offered, flags).await,
                     Err(error) => tracing::debug!(%error, "no link through another node"),
                 }
             });
@@ -105,7 +107,8 @@ async fn pass_on(held: Held, incoming: Incoming, next: ProxyOpen) {
     match onwards {
         Ok(stream) => {
             tracing::info!(%from, %to, through = %stream.peer(), "passing a connection on");
-            relay(incoming.accept(), stream, &node.proxy.carried).await;
+            let idle = node.proxy.circuits().limits().idle;
+            relay(incoming.accept(), stream, &node.proxy.carried, idle).await;
             tracing::info!(%from, %to, "a connection that was passed on has ended");
         }
         Err((hop, code, text)) => {
@@ -212,28 +215,31 @@ impl Inner {
         self: &Arc<Self>,
         route: &ProxyRoute,
         attempt: &Attempt,
-        trail: &[NodeName],
     ) -> Result<ByteStream, AttemptError> {
         let gateway = route.gateway();
         if *gateway == self.name {
             return Err(AttemptError::Relay(format!("{gateway} is this node itself; it is no gateway to itself")));
         }
-        if trail.contains(gateway) {
-            let trail: Vec<_> = trail.iter().map(NodeName::as_str).collect();
-            let text = format!("loop: {gateway} is to be reached through itself ({})", trail.join(" > "));
-            return Err(AttemptError::Relay(text));
-        }
         let demand = Demand {
-            trail: trail.iter().chain([&attempt.target]).cloned().collect(),
+            awaited_by: Some(attempt.target.clone()),
             cookie: route.gateway_cookie().cloned(),
             ..Demand::default()
         };
-        let open = ProxyOpen::new(attempt.target.clone(), route.most_hops().get());
-        self.hop(gateway, demand, &open, self.policy.total).await.map_err(|error| {
-            AttemptError::Relay(match error {
-                NoHop::Connect(error) => format!("the gateway {gateway}: {}", in_short(&error)),
-                NoHop::Open(error) => format!("through {gateway}: {error}"),
-            })
+        // Whoever offers more than that would only be told less.
+        let flags = attempt.policy.flags.offered;
+        let open = ProxyOpen { flags, ..ProxyOpen::new(attempt.target.clone(), route.most_hops().get()) };
+        self.hop(gateway, demand, &open, self.policy.total).await.map_err(|error| match error {
+            NoHop::Connect(error) => AttemptError::Relay(format!("the gateway {gateway}: {}", in_short(&error))),
+            NoHop::Open(error) => {
+                let text = format!("through {gateway}: {error}");
+                match error {
+                    OpenError::Refused {
+                        code: StreamCode::RelayDenied | StreamCode::Loop | StreamCode::HopLimit,
+                        ..
+                    } => AttemptError::RelayRefused(text),
+                    _ => AttemptError::Relay(text),
+                }
+            }
         })
     }
 }

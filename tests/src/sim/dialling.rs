@@ -176,6 +176,7 @@ impl<R: Rules> World<R> {
             candidates: script::ranked(candidates),
             discovery,
             proxies: Vec::new(),
+            gateways: Vec::new(),
             defaults,
             policy: Policy::default(),
             memory: memory.clone(),
@@ -258,7 +259,9 @@ impl<R: Rules> World<R> {
                     self.timer(host, delay, Timer::LookedUp(peer.clone(), dial, op, name.to_string()));
                 }
                 Step::Connect { op, attempt, socket, .. } => self.try_out(host, peer, flight, op, *attempt, socket),
-                Step::Relay { .. } => self.violated("no gateway is asked for", "nobody has a proxy route".into()),
+                Step::Gateways { .. } | Step::Relay { .. } => {
+                    self.violated("no gateway is asked for", "nobody has a proxy route".into())
+                }
                 Step::Cancel { .. } => {
                     if let Some(conn) = op_conn {
                         self.end_try(host, conn);

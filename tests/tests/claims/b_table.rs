@@ -1,4 +1,6 @@
-use trunkline::{AddError, Candidate, NoRoute, Reason, RemoveError};
+use trunkline::{
+    AccessPattern, AddError, Candidate, NoRoute, Node, Origin, ProxyRoute, Reason, RemoveError, Transit, TransitRule,
+};
 use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
@@ -88,7 +90,8 @@ async fn b8_a_query_opens_no_connection_and_no_match_is_no_route() {
     let discovery = Discovery::of(DB, &[door.address]);
     let app = start(asking("app@127.0.0.1", &discovery).route("^db@", route_at(door.address), 1)).await;
     assert_eq!(patterns(app.route(&name(DB))), ["^db@"]);
-    assert_eq!(app.explain(&name(DB)).steps.len(), 2);
+    let foreseen: Vec<_> = app.explain(&name(DB)).steps.iter().map(|step| step.origin.to_string()).collect();
+    assert_eq!(foreseen, ["route ^db@", "discovery by counted", "gateways known to counted"]);
     let none = app.route(&name("web@127.0.0.1")).unwrap_err();
     assert_eq!((none.reason, none.attempts.len()), (Reason::NoCandidate, 0));
     // The first connection the door ever sees is the one asked for now.
@@ -124,4 +127,67 @@ async fn b10_removing_a_route_leaves_the_connection_and_the_next_attempt_goes_to
     let again = soon(app.connect(DB)).await.unwrap();
     assert_eq!((discovery.asked(), door.accepted()), (vec![name(DB)], 1));
     assert_eq!(again.info().address, address(&db));
+}
+
+/// The patterns of the proxy routes that a connect to the name would try, in order.
+fn foreseen(node: &Node, text: &str) -> Vec<String> {
+    let steps = node.explain(&name(text)).steps.into_iter();
+    let pattern = |origin| match origin {
+        Origin::Proxied { pattern, .. } => Some(pattern.to_string()),
+        _ => None,
+    };
+    steps.filter_map(|step| pattern(step.origin)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b11_all_of_it_holds_for_proxy_routes_in_a_table_of_their_own() {
+    let gate = start(listener("gate@127.0.0.1")).await;
+    let via = || ProxyRoute::via(gate.name().clone());
+    let app = start(dialer("app@127.0.0.1").route("^gate@", route_to(&gate), 1)).await;
+    // B1 to B4: searched, anchored, by weight, then by age; the worked example.
+    let worked = ["database@prod", "prod-.*", ".*@example.com", "^prod-db[0-9]+@example.com$"];
+    for pattern in worked {
+        app.add_proxy_route(pattern, via(), 1).unwrap();
+    }
+    assert_eq!(foreseen(&app, "prod-db2@example.com"), worked[1..]);
+    assert_eq!(foreseen(&app, "eu-prod-db@example.com.au"), worked[1..3]);
+    app.add_proxy_route("^prod-db2@", via(), 7).unwrap();
+    assert_eq!(foreseen(&app, "prod-db2@example.com")[0], "^prod-db2@");
+    // B5: what is there stays as it is.
+    let taken = app.add_proxy_route("prod-.*", via().to(name("else@where")), 99);
+    assert_eq!(taken, Err(AddError::Taken("prod-.*".into())));
+    assert_eq!(foreseen(&app, "prod-db2@example.com"), ["^prod-db2@", worked[1], worked[2], worked[3]]);
+    // B6: nothing is added, and the error shows where.
+    let broken = app.add_proxy_route("prod-(db", via(), 1).unwrap_err();
+    assert!(matches!(&broken, AddError::BadPattern(error) if error.to_string().contains("prod-(db")), "{broken}");
+    // B7, and B9: the exact text and never a match.
+    app.add_proxy_route("^prod-db2@example.com$", via(), 1).unwrap();
+    app.add_proxy_route("prod-db2@example.com", via(), 1).unwrap();
+    assert_eq!(app.remove_proxy_route("prod-db2@"), Err(RemoveError::Unknown("prod-db2@".into())));
+    app.remove_proxy_route("^prod-db2@example.com$").unwrap();
+    assert_eq!(foreseen(&app, "prod-db2@example.com").last().unwrap(), "prod-db2@example.com");
+    // A table of their own: the same pattern stands in both, and goes from one alone.
+    app.add_route("prod-.*", route_at(nobody()), 1).unwrap();
+    app.remove_proxy_route("prod-.*").unwrap();
+    assert_eq!(patterns(app.route(&name("prod-db2@example.com"))), ["prod-.*"]);
+    // B8: nobody was asked.
+    assert!(gate.nodes().is_empty() && app.nodes().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b11_removing_a_proxy_route_leaves_the_connection_up_and_the_next_attempt_goes_on_without_it() {
+    let db = start(listener(DB)).await;
+    let rule = TransitRule::new(AccessPattern::new(".*").unwrap(), AccessPattern::new(".*").unwrap());
+    let gate = listener("gate@127.0.0.1").transit(Transit { rules: vec![rule], gateways: vec![] });
+    let gate = start(gate.route("^db@", route_to(&db), 1)).await;
+    let app = dialer("app@127.0.0.1").route("^gate@", route_to(&gate), 1);
+    let app = start(app.proxy_route("^db@", ProxyRoute::via(gate.name().clone()), 1)).await;
+    let connection = soon(app.connect(DB)).await.unwrap();
+    app.remove_proxy_route("^db@").unwrap();
+    let mut inbox = db.register("in").unwrap();
+    soon(connection.send("in", "", b"still up")).await.unwrap();
+    assert_eq!(text(&mut inbox).await, "still up");
+    connection.disconnect();
+    soon(connection.closed()).await;
+    assert_eq!(no_route(soon(app.connect(DB)).await).reason, Reason::NoCandidate);
 }

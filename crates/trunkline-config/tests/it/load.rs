@@ -459,7 +459,9 @@ fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
     let text = "tls_profiles: { lab: {} }\nproxy_routes:\n  - match: \"backend-.*@\"\n    proxy: gateway@dmz\n    weight: 7\n    to: \
                 backend-db@in\n    max_hop: 3\n    direct: never\n    cookie_file: gate\n    target: { cookie_file: inner, tls: true, \
                 tls_profile: lab, flags: { remote_spawn: false } }\n  - { match: x, proxy: g@h }\ntransit:\n  gateways: [\"outer@.*\"]\n  \
-                rules: [{ from: \"app@.*\", to: \"db@.*\" }]\n  circuits: 9\n  opens_per_second: 3\n";
+                rules: [{ from: \"app@.*\", to: \"db@.*\", flags: { remote_spawn: false } }]\n  circuits: 9\n  \
+                opens_per_second: 3\n  idle_ms: 5000\nproxied:\n  allow: [\"app@.*\"]\n  gateways: [\"gate@.*\"]\n  \
+                flags: { link: false }\n";
     let config = dir.with(text).unwrap();
     let (full, short) = (&config.proxy_routes[0], &config.proxy_routes[1]);
     assert_eq!((full.weight, full.route.gateway().as_str(), full.route.most_hops().get()), (7, "gateway@dmz", 3));
@@ -471,8 +473,19 @@ fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
     assert_eq!(target.flags().mentioned().collect::<Vec<_>>(), [(Flag::RemoteSpawn, false)]);
     assert_eq!((short.weight, short.route.most_hops().get()), (100, 8));
     assert_eq!((config.transit.circuits, config.transit.per_peer, config.transit.opens_per_second), (9, 64, 3));
-    assert!(config.transit.rules[0].0.is_match("app@x") && config.transit.gateways[0].is_match("outer@x"));
-    assert_eq!(Dir::new().with("").unwrap().transit, trunkline_config::TransitConfig::default());
+    let rule = &config.transit.rules[0];
+    assert!(rule.from.is_match("app@x") && config.transit.gateways[0].is_match("outer@x"));
+    assert_eq!(rule.flags, PeerFlags::ALL.with(Flag::RemoteSpawn, false));
+    assert_eq!(config.transit.idle, std::time::Duration::from_secs(5));
+    let proxied = &config.proxied;
+    assert!(
+        proxied.allow.as_ref().unwrap()[0].is_match("app@x")
+            && proxied.gateways.as_ref().unwrap()[0].is_match("gate@x")
+    );
+    assert_eq!(proxied.flags, PeerFlags::ALL.with(Flag::Link, false));
+    let plain = Dir::new().with("").unwrap();
+    assert_eq!(plain.transit, trunkline_config::TransitConfig::default());
+    assert_eq!(plain.proxied, trunkline_config::ProxiedConfig::default());
 
     let proxy = |text: &str| Dir::new().with(&format!("proxy_routes: [{{ {text} }}]\n"));
     refused(proxy("proxy: g@h"), &["proxy_routes[0].match", "needs a `match` pattern"]);
@@ -491,6 +504,13 @@ fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
     let transit = |text: &str| Dir::new().with(&format!("transit: {{ {text} }}\n"));
     refused(transit("rules: [{ from: a }]"), &["transit.rules[0].to", "patterns of whole names"]);
     refused(transit("rules: [{ from: \"(\", to: b }]"), &["transit.rules[0].from"]);
+    refused(
+        transit("rules: [{ from: a, to: b, flags: { spawn: false } }]"),
+        &["transit.rules[0].flags.spawn", "unknown key"],
+    );
+    refused(transit("idle_ms: 10"), &["transit.idle_ms", "from 1000"]);
+    refused(Dir::new().with("proxied: { allow: yes }\n"), &["proxied.allow", "a list"]);
+    refused(Dir::new().with("proxied: { gateways: [\"(\"] }\n"), &["proxied.gateways[0]"]);
     refused(transit("burst: 0"), &["transit.burst", "from 1 to 65536"]);
     refused(transit("enabled: true"), &["transit.enabled", "unknown key"]);
 }

@@ -136,6 +136,7 @@ fn routes(routes: Vec<NetworkRoute>) -> Lookup {
         target: name(),
         candidates: routes.into_iter().map(candidate).collect(),
         discovery: vec![],
+        gateways: Vec::new(),
         proxies: Vec::new(),
         defaults: Defaults::new(Cookie::new("a cookie").unwrap()),
         policy: Policy::default(),

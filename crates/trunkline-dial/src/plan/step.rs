@@ -7,6 +7,7 @@ use trunkline_route::{
     Attempt, Defaults, Endpoint, Fallback, Host, NodeName, Origin, ProxyRoute, ResolverId, RouteValue,
 };
 
+use super::FoundGateway;
 use crate::memory::Memory;
 use crate::table::{Candidate, ProxyCandidate};
 use crate::{AttemptError, NoRoute};
@@ -69,6 +70,15 @@ pub enum Step {
         /// For whom.
         target: NodeName,
     },
+    /// Ask a resolver which gateways lead to the target.
+    Gateways {
+        /// The operation to answer.
+        op: OpId,
+        /// Who is asked.
+        resolver: ResolverId,
+        /// For whom.
+        target: NodeName,
+    },
     /// Look a host name up.
     Lookup {
         /// The operation to answer.
@@ -122,6 +132,13 @@ pub enum Event {
         /// Its endpoints in the order to try.
         answer: Result<Vec<Endpoint>, AttemptError>,
     },
+    /// A resolver said which gateways it knows.
+    Gateways {
+        /// Which operation.
+        op: OpId,
+        /// They, in its order.
+        answer: Result<Vec<FoundGateway>, AttemptError>,
+    },
     /// DNS answered.
     LookedUp {
         /// Which operation.
@@ -156,6 +173,8 @@ pub struct Lookup {
     pub discovery: Vec<ResolverId>,
     /// The proxy routes that match, best first: what is tried when every direct attempt failed.
     pub proxies: Vec<ProxyCandidate>,
+    /// Whom to ask about gateways when those led nowhere.
+    pub gateways: Vec<ResolverId>,
     /// What holds where nothing else is said.
     pub defaults: Defaults,
     /// Times and bounds.

@@ -4,6 +4,7 @@ use std::num::NonZeroU16;
 
 use super::*;
 use crate::memory::Memory;
+use crate::table::ProxyCandidate;
 use trunkline_route::{Defaults, EndpointOverride};
 
 mod model;
@@ -51,6 +52,7 @@ fn lookup(routes: impl IntoIterator<Item = NetworkRoute>, discovery: &[&str]) ->
         candidates: routes.into_iter().enumerate().map(candidate).collect(),
         discovery: discovery.iter().map(|id| resolver(id)).collect(),
         proxies: Vec::new(),
+        gateways: Vec::new(),
         defaults: Defaults::new(cookie("node")),
         policy: Policy::default(),
         memory: Memory::new(),
@@ -454,6 +456,64 @@ fn a4_e3_gateways_follow_by_weight_when_every_direct_attempt_failed() {
     short.policy.total = ms(100);
     let ran = World::new().never("192.0.2.1:1").run(short);
     assert_eq!((reason(&ran), ran.took), (Reason::OutOfTime, ms(100)));
+}
+
+#[test]
+fn a6_gateways_that_discovery_knows_come_last_and_those_with_a_connection_first() {
+    let world = World::new()
+        .answers("reg", 1, &["10.0.0.2:1"])
+        .down("10.0.0.2:1", 1)
+        .down("10.0.0.1:1", 1)
+        .refuses("192.0.2.1:1", 1, AttemptError::Relay("no".into()))
+        .leads("reg", &[("gw1@dmz", false), ("gw2@dmz", false), ("gw3@dmz", true)])
+        .refuses("192.0.2.3:1", 1, AttemptError::Relay("no".into()))
+        .up("192.0.2.2:1", 1);
+    let mut asks = through(&["gw1@dmz"], lookup([direct("10.0.0.1", 1)], &["reg"]));
+    asks.gateways = vec![resolver("reg")];
+    let ran = world.run(asks.clone());
+    assert_eq!(ran.dialled, ["10.0.0.1:1", "10.0.0.2:1", "gw1@dmz", "gw3@dmz", "gw2@dmz"], "gw1 was tried already");
+    assert_eq!(ran.won(), Some("192.0.2.2:1"));
+    let last = ran.attempts.last().unwrap();
+    assert_eq!(last.cookie, cookie("target"), "the demands of the best route go along");
+    assert_eq!((last.via.as_ref().unwrap().as_str(), last.policy.resolver.clone()), ("gw2@dmz", Some(resolver("reg"))));
+    // Those of the best static route, where no proxy route matches.
+    asks.proxies.clear();
+    asks.candidates[0].route = with_cookie("10.0.0.1", 1, "static");
+    let ran = world.run(asks.clone());
+    assert_eq!(ran.attempts.last().unwrap().cookie, cookie("static"));
+    // A name whose static routes are the whole answer has no such way.
+    asks.candidates[0].route = NetworkRoute::direct("10.0.0.1", 1).unwrap().fallback_never().build();
+    assert_eq!(world.run(asks).dialled, ["10.0.0.1:1"]);
+}
+
+#[test]
+fn direct_ways_that_say_nothing_leave_half_of_the_time_to_gateways() {
+    let silent: Vec<_> = (1..=5).map(|n| format!("10.0.0.{n}")).collect();
+    let world = silent.iter().fold(World::new(), |world, host| world.never(&format!("{host}:1"))).up("192.0.2.1:1", 5);
+    let routes = || silent.iter().map(|host| direct(host, 1));
+    let ran = world.run(through(&["gw1@dmz"], lookup(routes(), &["reg"])));
+    let half = Policy::default().total / 2;
+    assert_eq!((ran.won(), ran.took), (Some("192.0.2.1:1"), half + ms(5)));
+    assert_eq!(errors(&ran), [AttemptError::CandidateTimeout(half)]);
+    let ran = world.run(lookup(routes(), &[]));
+    assert_eq!(
+        (reason(&ran), ran.took),
+        (Reason::OutOfTime, Policy::default().total),
+        "without gateways they have it all"
+    );
+}
+
+#[test]
+fn a_gateway_that_failed_of_late_comes_after_the_others() {
+    let mut lookup = through(&["gw1@dmz", "gw2@dmz"], lookup([], &[]));
+    let failed = lookup.proxies[0].route.attempt(&lookup.target, &lookup.defaults).unwrap();
+    lookup.memory.failed(Instant::now(), &failed, &AttemptError::RelayRefused("denied".into()));
+    let foreseen = Plan::new(lookup.clone(), Instant::now()).preview(Instant::now());
+    let addresses: Vec<_> = foreseen.iter().filter_map(|line| line.address.as_deref()).collect();
+    assert_eq!(addresses, ["gw2@dmz", "gw1@dmz"]);
+    assert!(foreseen[1].remembered.is_some());
+    let ran = World::new().up("192.0.2.2:1", 1).up("192.0.2.1:1", 1).run(lookup);
+    assert_eq!(ran.dialled, ["gw2@dmz"]);
 }
 
 #[test]

@@ -193,6 +193,7 @@ async fn dial(case: &str, address: SocketAddr) {
         tls: ClientTls::new(&TlsProfile::default().no_roots()).unwrap(),
         attempt: Attempt {
             target: name("b@bench"),
+            via: None,
             address: Address::new(address.ip().to_string(), address.port()).unwrap(),
             tls: TlsMode::CookieOnly,
             version: Version::native(1),

@@ -58,6 +58,7 @@ pub(crate) fn client_tls() -> ClientTls {
 pub(crate) fn attempt(target: &NodeName, address: SocketAddr) -> Attempt {
     Attempt {
         target: target.clone(),
+        via: None,
         address: Address::new(address.ip().to_string(), address.port()).unwrap(),
         tls: TlsMode::CookieOnly,
         version: Version::native(1),

@@ -245,6 +245,7 @@ fn what_is_said_of_processes_is_read_as_it_was_meant() {
         Exit::NoProcess,
         Exit::Failed("why".into()),
         Exit::NodeDown("because".into()),
+        Exit::Unwatched("not agreed".into()),
     ];
     for exit in exits {
         for notice in [Notice::Exit((1, 2), (3, 4), exit.clone()), Notice::Down(7, exit)] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use trunkline_link::{CallError as LinkCallError, Mailbox, Message, RegisterError};
 use trunkline_process::{Notice, Pid, Refusal, Request, Unwilling, answer, answered};
-use trunkline_route::{Flag, NodeName};
+use trunkline_route::{Flag, NodeName, PeerFlags};
 use trunkline_term::Term;
 
 use super::{SpawnError, TieError};
@@ -46,13 +46,16 @@ pub(super) fn tie_error(Unwilling { refusal, text }: Unwilling) -> TieError {
     }
 }
 
-/// What a request takes the two ends to have agreed on.
-fn flag(request: &Request) -> Option<Flag> {
-    match request {
-        Request::Spawn(..) => Some(Flag::RemoteSpawn),
-        Request::StartApplication(_) => Some(Flag::RemoteApplicationStart),
-        Request::Link(..) | Request::Monitor(..) => None,
-    }
+/// The first of what a request takes the two ends to have agreed on that they have not.
+fn lacking(request: &Request, agreed: PeerFlags) -> Option<Flag> {
+    let takes: &[Flag] = match request {
+        Request::Spawn(_, _, None) => &[Flag::RemoteSpawn],
+        Request::Spawn(_, _, Some(_)) => &[Flag::RemoteSpawn, Flag::Monitor],
+        Request::StartApplication(_) => &[Flag::RemoteApplicationStart],
+        Request::Link(..) => &[Flag::Link],
+        Request::Monitor(..) => &[Flag::Monitor],
+    };
+    takes.iter().copied().find(|flag| !agreed.has(*flag))
 }
 
 impl Node {
@@ -65,7 +68,7 @@ impl Node {
     ) -> Result<Result<Option<(u64, u32)>, Unwilling>, CallError> {
         let whole = async {
             let connection = self.in_use(peer.clone()).await?;
-            if let Some(flag) = flag(request).filter(|flag| !connection.info().flags.has(*flag)) {
+            if let Some(flag) = lacking(request, connection.info().flags) {
                 return Ok(Err(not_agreed(flag)));
             }
             let term = connection.call_term(SERVICE, "", &Term::from(request), deadline).await?;
@@ -77,7 +80,7 @@ impl Node {
     /// What a peer asks for.
     fn do_for(&self, message: &Message, request: Request) -> Result<Option<Pid>, Unwilling> {
         let (peer, node) = (message.node(), self.inner());
-        if let Some(flag) = flag(&request).filter(|flag| !message.flags().has(*flag)) {
+        if let Some(flag) = lacking(&request, message.flags()) {
             return Err(not_agreed(flag));
         }
         // What the peer's last connection asked for has ended with it.

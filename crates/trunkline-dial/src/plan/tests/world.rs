@@ -44,6 +44,8 @@ pub(super) struct World {
     pub(super) dials: BTreeMap<SocketAddr, Dial>,
     /// Sockets at which another node answers.
     pub(super) others: BTreeMap<SocketAddr, NodeName>,
+    /// What resolvers know of gateways.
+    pub(super) gateways: BTreeMap<String, Vec<FoundGateway>>,
 }
 
 /// How a lookup went.
@@ -89,6 +91,7 @@ impl World {
             hosts: BTreeMap::new(),
             dials: BTreeMap::new(),
             others: BTreeMap::new(),
+            gateways: BTreeMap::new(),
         }
     }
 
@@ -120,6 +123,12 @@ impl World {
     pub(super) fn answers(mut self, id: &str, after: u64, endpoints: &[&str]) -> Self {
         let endpoints = endpoints.iter().map(|text| endpoint(text)).collect();
         self.resolvers.insert(id.into(), (Some(ms(after)), Ok(endpoints)));
+        self
+    }
+
+    pub(super) fn leads(mut self, id: &str, gateways: &[(&str, bool)]) -> Self {
+        let found = |(name, is_live): &(&str, bool)| FoundGateway { name: name.parse().unwrap(), is_live: *is_live };
+        self.gateways.insert(id.into(), gateways.iter().map(found).collect());
         self
     }
 
@@ -169,6 +178,12 @@ impl World {
                     ran.asked.push(resolver.to_string());
                     let (after, answer) = self.resolvers.get(resolver.as_str()).cloned().unwrap_or((None, Ok(vec![])));
                     expect(op, after, Event::Resolved { op, answer });
+                    open.insert(op, None);
+                }
+                Step::Gateways { op, resolver, .. } => {
+                    ran.asked.push(format!("gateways:{resolver}"));
+                    let answer = self.gateways.get(resolver.as_str()).cloned().unwrap_or_default();
+                    expect(op, Some(ms(1)), Event::Gateways { op, answer: Ok(answer) });
                     open.insert(op, None);
                 }
                 Step::Lookup { op, host } => {
