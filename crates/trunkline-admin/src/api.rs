@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trunkline::{
-    AtomMapping, Candidate, Forward, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview,
-    ProxyRoute, Record, Role, RouteValue, Source, TrafficStats,
+    AtomMapping, Candidate, Forward, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview, Record,
+    Role, RouteValue, Source, TrafficStats,
 };
-use trunkline_config::{FlagsEntry, RouteEntry};
+use trunkline_config::{FlagsEntry, ProxyEntry, RouteEntry};
 use trunkline_matcher::{PatternClass, Stats};
 
 /// `GET /v1/status`
@@ -90,56 +90,15 @@ pub struct StreamService {
     pub numbers: StreamNumbers,
 }
 
-/// `POST /v1/proxy-routes`, and one line of `GET /v1/proxy-routes`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// `POST /v1/proxy-routes`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ProxyEntry {
-    /// The pattern.
-    #[serde(rename = "match")]
-    pub pattern: String,
-    /// Its weight. Default 100.
+pub struct AddProxyRoute {
+    /// The route.
+    pub route: ProxyEntry,
+    /// Also write it to the node's configuration file.
     #[serde(default)]
-    pub weight: Option<i64>,
-    /// The gateway.
-    pub proxy: String,
-    /// Only for this name.
-    #[serde(default)]
-    pub to: Option<String>,
-    /// Through at most so many gateways. Default 8.
-    #[serde(default)]
-    pub max_hop: Option<u8>,
-    /// `first` (default), `never` or `only`.
-    #[serde(default)]
-    pub direct: Option<String>,
-    /// What proves this node to the gateway; never shown. Default: what the routes to it say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cookie_file: Option<String>,
-    /// What proves it to the final node; never shown. Default: the node's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_cookie_file: Option<String>,
-    /// Whether the final node's certificate is checked. Default: the node's.
-    #[serde(default)]
-    pub target_tls: Option<bool>,
-    /// With what.
-    #[serde(default)]
-    pub target_tls_profile: Option<String>,
-}
-
-impl ProxyEntry {
-    /// What is shown of a route.
-    pub fn of(pattern: &str, weight: i64, route: &ProxyRoute) -> Self {
-        Self {
-            pattern: pattern.to_owned(),
-            weight: Some(weight),
-            proxy: route.gateway().to_string(),
-            to: route.only_to().map(ToString::to_string),
-            max_hop: Some(route.most_hops().get()),
-            direct: Some(route.direct_use().to_string()),
-            target_tls: route.target_route().tls(),
-            target_tls_profile: route.target_route().tls_profile().map(ToString::to_string),
-            ..Self::default()
-        }
-    }
+    pub save: bool,
 }
 
 /// `POST /v1/proxy-routes/remove`
@@ -149,6 +108,9 @@ pub struct RemoveProxyRoute {
     /// The exact text of the pattern.
     #[serde(rename = "match")]
     pub pattern: String,
+    /// Also take it out of the node's configuration file.
+    #[serde(default)]
+    pub save: bool,
 }
 
 /// `POST /v1/forwards`: a socket of the node's machine that leads to a service of another node.

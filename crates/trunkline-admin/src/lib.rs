@@ -10,5 +10,5 @@ mod ops;
 mod server;
 
 pub use client::{AdminClient, ClientError};
-pub use ops::{Kind, OpError, Operations, Source};
+pub use ops::{Kind, OpError, Operations, Source, proxied, transit};
 pub use server::{AdminAddress, AdminError, AdminListener, AdminServer};

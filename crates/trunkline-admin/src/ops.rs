@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use trunkline::{
-    AddError, ApplicationError, CallError, ConnectError, DEFAULT_WEIGHT, Exit, Forward, ImportantError, LinkCallError,
-    LinkSendError, LocalPlace, Node, NodeName, ProxyRoute, Reloaded, RemoveError, RouteEdit, SendError, ServiceStatus,
-    SpawnError, Term,
+    AddError, ApplicationError, CallError, CircuitLimits, ConnectError, Exit, Forward, ImportantError, LinkCallError,
+    LinkSendError, LocalPlace, Node, NodeName, Proxied, Reloaded, RemoveError, RouteEdit, SendError, ServiceStatus,
+    SpawnError, TableRoute, Term, Transit, TransitRule,
 };
-use trunkline_config::{Config, EditError, Layers, RouteConfig, RouteContext, RouteEntry, edit};
+use trunkline_config::{
+    Config, EditError, Layers, ProxiedConfig, ProxyEntry, RouteContext, RouteEntry, TransitConfig, edit,
+};
 use trunkline_matcher::{RoutePattern, quoted};
 
 use crate::api::{
-    AddRoute, ApplicationRequest, Body, CallReply, Changed, DrainRoute, EndForward, Explanation, Failure,
-    ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, ProxyEntry, RemoveProxyRoute, RemoveRoute,
-    Route, SpawnRequest, Spawned, Status, StreamService,
+    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DrainRoute, EndForward, Explanation,
+    Failure, ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, RemoveProxyRoute, RemoveRoute, Route,
+    SpawnRequest, Spawned, Status, StreamService,
 };
 
 /// Whose move a failure is; becomes the HTTP status.
@@ -95,6 +97,33 @@ pub struct Source {
     pub layers: Layers,
 }
 
+/// The patterns of both tables that stand in the file.
+#[derive(Debug)]
+struct FromFile {
+    routes: Vec<String>,
+    proxy_routes: Vec<String>,
+}
+
+impl FromFile {
+    fn of(config: &Config) -> Self {
+        Self {
+            routes: config.routes.iter().map(|route| route.pattern.as_str().to_owned()).collect(),
+            proxy_routes: config.proxy_routes.iter().map(|route| route.pattern.as_str().to_owned()).collect(),
+        }
+    }
+}
+
+/// The pattern is not known to be in the file any more; what is said of that.
+fn gone(from_file: &mut Vec<String>, pattern: &str, saved: bool) -> &'static str {
+    let before = from_file.len();
+    from_file.retain(|known| known != pattern);
+    match (saved, from_file.len() < before) {
+        (true, _) => " and taken out of the file",
+        (false, true) => "; the file still has it, and a reload or restart brings it back",
+        (false, false) => "",
+    }
+}
+
 /// A node and its operations.
 #[derive(Debug)]
 pub struct Operations {
@@ -102,7 +131,7 @@ pub struct Operations {
     source: Option<Source>,
     /// The patterns of the configuration file that are in the table; a reload replaces exactly these. The lock also
     /// keeps changes to the table and the file in one order.
-    from_file: Mutex<Vec<String>>,
+    from_file: Mutex<FromFile>,
     base_dir: PathBuf,
     started: Config,
     /// By where they listen.
@@ -164,13 +193,13 @@ fn bytes(body: &Body) -> Result<Vec<u8>, OpError> {
 impl Operations {
     /// The operations of a node that was started from this configuration.
     pub fn new(node: Node, config: &Config, source: Option<Source>) -> Self {
-        let from_file = config.routes.iter().map(|route| route.pattern.as_str().to_owned()).collect();
+        let from_file = FromFile::of(config);
         let base_dir = source.as_ref().and_then(|s| s.path.parent()).map(PathBuf::from).unwrap_or_default();
         let started = config.clone();
         Self { node, source, from_file: Mutex::new(from_file), base_dir, started, forwards: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+    fn lock(&self) -> MutexGuard<'_, FromFile> {
         self.from_file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -218,18 +247,22 @@ impl Operations {
         let pattern = pattern.as_str().to_owned();
         self.node.edit_routes(|table: &mut RouteEdit<'_>| {
             table.add(&pattern, route, weight).map_err(|e| OpError::new(Kind::Conflict, e))?;
-            if request.save { self.save(|text| edit::add_route(text, &request.route)) } else { Ok(()) }
+            if request.save { self.save("routes", |text| edit::add_route(text, &request.route)) } else { Ok(()) }
         })?;
-        from_file.retain(|known| *known != pattern);
+        from_file.routes.retain(|known| *known != pattern);
         let saved = if request.save { " and saved" } else { "; not saved, it goes when the node does" };
         let message = format!("route {} added with weight {weight}{saved}", quoted(&pattern));
         if request.save {
-            from_file.push(pattern);
+            from_file.routes.push(pattern);
         }
         Ok(Changed { warnings, ..Changed::new(message) })
     }
 
     fn read_entry(&self, entry: &RouteEntry) -> Result<(RoutePattern, i64, trunkline::NetworkRoute), OpError> {
+        self.with_context(|context| entry.to_route(context)).map_err(|e| OpError::new(Kind::Bad, e))
+    }
+
+    fn with_context<T>(&self, read: impl FnOnce(&RouteContext<'_>) -> T) -> T {
         let environment = self.source.as_ref().map(|s| s.layers.environment.as_slice()).unwrap_or_default();
         let resolvers = self.started.resolvers();
         let profiles: Vec<_> = self.started.tls_profiles.keys().cloned().collect();
@@ -240,7 +273,7 @@ impl Operations {
             profiles: &profiles,
             tls: self.started.node.tls,
         };
-        entry.to_route(&context).map_err(|e| OpError::new(Kind::Bad, e))
+        read(&context)
     }
 
     /// Its proxy routes, in order.
@@ -249,56 +282,44 @@ impl Operations {
         routes.iter().map(|e| ProxyEntry::of(e.pattern().as_str(), e.weight(), e.value())).collect()
     }
 
-    /// Adds a proxy route. It goes when the node does. Reads files.
+    /// Adds a proxy route, and writes it to the file if asked; both or neither. Reads and writes files.
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
-    pub fn add_proxy_route(&self, entry: &ProxyEntry) -> Result<Changed, OpError> {
-        let bad = |field: &str, error: &dyn std::fmt::Display| OpError::new(Kind::Bad, format!("{field}: {error}"));
-        let gateway = entry.proxy.parse().map_err(|e| bad("proxy", &e))?;
-        let with = |cookie_file: &Option<String>, tls, tls_profile: &Option<String>| {
-            let (cookie_file, tls_profile) = (cookie_file.clone(), tls_profile.clone());
-            let port = Some(1);
-            let demands = RouteEntry { port, cookie_file, tls, tls_profile, ..RouteEntry::new(&entry.pattern) };
-            self.read_entry(&demands)
-        };
-        let (pattern, _, to_gateway) = with(&entry.cookie_file, None, &None)?;
-        let (_, _, target) = with(&entry.target_cookie_file, entry.target_tls, &entry.target_tls_profile)?;
-        let mut route = ProxyRoute::via(gateway).target(target);
-        if let Some(cookie) = to_gateway.cookie() {
-            route = route.cookie(cookie.clone());
-        }
-        if let Some(to) = &entry.to {
-            route = route.to(to.parse().map_err(|e| bad("to", &e))?);
-        }
-        if let Some(most) = entry.max_hop {
-            let most = std::num::NonZeroU8::new(most).filter(|most| most.get() <= 16);
-            route = route.max_hop(most.ok_or_else(|| bad("max_hop", &"it is a number from 1 to 16"))?);
-        }
-        if let Some(direct) = &entry.direct {
-            route = route.direct(direct.parse().map_err(|e| bad("direct", &e))?);
-        }
-        let weight = entry.weight.unwrap_or(DEFAULT_WEIGHT);
+    pub fn add_proxy_route(&self, request: &AddProxyRoute) -> Result<Changed, OpError> {
+        let AddProxyRoute { route: entry, save } = request;
+        let mut from_file = self.lock();
+        let read = self.with_context(|context| entry.to_route(context));
+        let (pattern, weight, route) = read.map_err(|e| OpError::new(Kind::Bad, e))?;
         let warnings = pattern.lints().iter().map(trunkline_config::lint_message).collect();
-        let added = self.node.add_proxy_route(pattern.as_str(), route, weight);
-        added.map_err(|e| OpError::new(Kind::Conflict, e))?;
-        let message = format!(
-            "proxy route {} through {} added with weight {weight}; not saved, it goes when the node does",
-            quoted(pattern.as_str()),
-            entry.proxy
-        );
+        let pattern = pattern.as_str().to_owned();
+        self.node.edit_proxy_routes(|table| {
+            table.add(&pattern, route, weight).map_err(|e| OpError::new(Kind::Conflict, e))?;
+            if *save { self.save("proxy_routes", |text| edit::add_proxy_route(text, entry)) } else { Ok(()) }
+        })?;
+        from_file.proxy_routes.retain(|known| *known != pattern);
+        let saved = if *save { " and saved" } else { "; not saved, it goes when the node does" };
+        let (quoted, proxy) = (quoted(&pattern), &entry.proxy);
+        let message = format!("proxy route {quoted} through {proxy} added with weight {weight}{saved}");
+        if *save {
+            from_file.proxy_routes.push(pattern);
+        }
         Ok(Changed { warnings, ..Changed::new(message) })
     }
 
-    /// Removes a proxy route by its exact pattern. Live connections stay up.
+    /// Removes a proxy route by its exact pattern, and takes it out of the file if asked; both or neither. Live
+    /// connections stay up. Reads and writes files.
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
     pub fn remove_proxy_route(&self, request: &RemoveProxyRoute) -> Result<Changed, OpError> {
-        let pattern = &request.pattern;
-        self.node.remove_proxy_route(pattern).map_err(|e| OpError::new(Kind::Missing, e))?;
-        let stands = self.started.proxy_routes.iter().any(|route| route.pattern.as_str() == pattern);
-        let saved = if stands { "; the file has it, and a restart brings it back" } else { "" };
+        let RemoveProxyRoute { pattern, save } = request;
+        let mut from_file = self.lock();
+        self.node.edit_proxy_routes(|table| {
+            table.remove(pattern).map_err(|e: RemoveError| OpError::new(Kind::Missing, e))?;
+            if *save { self.save("proxy_routes", |text| edit::remove_proxy_route(text, pattern)) } else { Ok(()) }
+        })?;
+        let saved = gone(&mut from_file.proxy_routes, pattern, *save);
         Ok(Changed::new(format!("proxy route {} removed{saved}", quoted(pattern))))
     }
 
@@ -312,15 +333,9 @@ impl Operations {
         let pattern = &request.pattern;
         self.node.edit_routes(|table: &mut RouteEdit<'_>| {
             table.remove(pattern).map_err(|e: RemoveError| OpError::new(Kind::Missing, e))?;
-            if request.save { self.save(|text| edit::remove_route(text, pattern)) } else { Ok(()) }
+            if request.save { self.save("routes", |text| edit::remove_route(text, pattern)) } else { Ok(()) }
         })?;
-        let stands = from_file.contains(pattern);
-        from_file.retain(|known| known != pattern);
-        let saved = match (request.save, stands) {
-            (true, _) => " and taken out of the file",
-            (false, true) => "; the file still has it, and a reload or restart brings it back",
-            (false, false) => "",
-        };
+        let saved = gone(&mut from_file.routes, pattern, request.save);
         Ok(Changed::new(format!("route {} removed{saved}", quoted(pattern))))
     }
 
@@ -341,14 +356,14 @@ impl Operations {
         Ok(Changed::new(format!("{}; {moved} connections moved{kept}", removed.message)))
     }
 
-    fn save(&self, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), OpError> {
+    fn save(&self, section: &str, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), OpError> {
         let Some(source) = &self.source else {
             return Err(OpError::new(Kind::Bad, "this node was not started from a file, so nothing can be saved"));
         };
         let shown = source.path.display();
-        if let Some(layer) = laid_over(&source.layers) {
+        if let Some(layer) = laid_over(&source.layers, section) {
             let error = format!(
-                "{shown}: not saved, since {layer} takes the place of the routes in the file; change it there, or \
+                "{shown}: not saved, since {layer} takes the place of `{section}:` in the file; change it there, or \
                  leave `save` out"
             );
             return Err(OpError::new(Kind::Conflict, error));
@@ -360,8 +375,9 @@ impl Operations {
             .map_err(|e| OpError::new(Kind::Internal, format!("{e}: {}; nothing changed", e.source)))
     }
 
-    /// Reads the configuration file again and replaces the routes that came from it, from the first that differs
-    /// on, all at once; routes added while the node runs stay. Certificate files are read again too. Everything
+    /// Reads the configuration file again and replaces the routes and proxy routes that came from it, from the first
+    /// that differs on, all at once; those added while the node runs stay. What it passes on between others, and who may
+    /// come through others, holds from now on. Certificate files are read again too. Everything
     /// else in the file needs a restart; what differs there is named. Reads files.
     ///
     /// # Errors
@@ -377,42 +393,43 @@ impl Operations {
         let mut from_file = self.lock();
         let config = Config::load(&source.path, &source.layers).map_err(|e| OpError::new(Kind::Bad, e))?;
         let shown = source.path.display();
-        self.node.edit_routes(|table: &mut RouteEdit<'_>| {
-            // Up to the first that differs, routes stay where they are among those of equal weight.
-            let same = |(known, route): &(&String, &RouteConfig)| {
-                *known == route.pattern.as_str()
-                    && table.get(known).is_some_and(|stands| stands == (route.weight, &route.route))
+        let wrong = |what: &str, pattern: &str, error: AddError| {
+            let quoted = quoted(pattern);
+            let error = match error {
+                AddError::Taken(_) => format!(
+                    "{shown}: the {what} {quoted} was also added while the node runs; remove that one \
+                     (`trunkline {}s remove`) or the one in the file, then reload",
+                    what.replace(' ', "-")
+                ),
+                AddError::UnknownResolver { id, .. } => {
+                    format!("{shown}: {what} {quoted}: the registrar {id} is new; it needs a restart")
+                }
+                AddError::UnknownTlsProfile { id, .. } => {
+                    format!("{shown}: {what} {quoted}: the TLS profile {id} is new; it needs a restart")
+                }
+                error => format!("{shown}: {what} {quoted}: {error}"),
             };
-            let stay = from_file.iter().zip(&config.routes).take_while(same).count();
-            for pattern in &from_file[stay..] {
-                let _ = table.remove(pattern);
-            }
-            for route in &config.routes[stay..] {
-                let pattern = route.pattern.as_str();
-                let quoted = quoted(pattern);
-                table.add(pattern, route.route.clone(), route.weight).map_err(|error| {
-                    let error = match error {
-                        AddError::Taken(_) => format!(
-                            "{shown}: the route {quoted} was also added while the node runs; remove that one \
-                             (`trunkline routes remove`) or the one in the file, then reload"
-                        ),
-                        AddError::UnknownResolver { id, .. } => {
-                            format!("{shown}: route {quoted}: the registrar {id} is new; it needs a restart")
-                        }
-                        AddError::UnknownTlsProfile { id, .. } => {
-                            format!("{shown}: route {quoted}: the TLS profile {id} is new; it needs a restart")
-                        }
-                        error => format!("{shown}: route {quoted}: {error}"),
-                    };
-                    OpError::new(Kind::Conflict, error)
-                })?;
-            }
-            Ok::<_, OpError>(())
+            OpError::new(Kind::Conflict, error)
+        };
+        let routes = config.routes.iter().map(|route| (route.pattern.as_str(), route.weight, &route.route));
+        let proxies = config.proxy_routes.iter().map(|route| (route.pattern.as_str(), route.weight, &route.route));
+        // Both tables, or neither.
+        self.node.edit_routes(|table| {
+            replace(table, &from_file.routes, routes.collect()).map_err(|(pattern, e)| wrong("route", pattern, e))?;
+            self.node.edit_proxy_routes(|table| {
+                let replaced = replace(table, &from_file.proxy_routes, proxies.collect());
+                replaced.map_err(|(pattern, e)| wrong("proxy route", pattern, e))
+            })
         })?;
-        *from_file = config.routes.iter().map(|route| route.pattern.as_str().to_owned()).collect();
+        *from_file = FromFile::of(&config);
+        let (transit, limits) = transit(&config.transit);
+        self.node.set_transit(transit, limits);
+        self.node.set_proxied(proxied(&config.proxied));
         self.node.forget_failures();
         let certificates = self.node.reload_certificates();
-        let mut message = format!("{} routes from {shown}", config.routes.len());
+        let (routes, proxies) = (config.routes.len(), config.proxy_routes.len());
+        let proxies = if proxies > 0 { format!(" and {proxies} proxy routes") } else { String::new() };
+        let mut message = format!("{routes} routes{proxies} from {shown}");
         let waiting = differing(&self.started, &config);
         if !waiting.is_empty() {
             message += &format!("; changed too, and needing a restart: {}", waiting.join(", "));
@@ -624,23 +641,54 @@ impl Operations {
     }
 }
 
-/// What takes the place of the routes in the file, if anything does.
-fn laid_over(layers: &Layers) -> Option<&'static str> {
-    if layers.set.iter().any(|set| set.split('=').next() == Some("routes")) {
-        return Some("--set routes=…");
+/// What takes the place of this section of the file, if anything does.
+fn laid_over(layers: &Layers, section: &str) -> Option<String> {
+    if layers.set.iter().any(|set| set.split('=').next() == Some(section)) {
+        return Some(format!("--set {section}=…"));
     }
-    layers.environment.iter().any(|(name, _)| name == "TRUNKLINE_ROUTES").then_some("the variable TRUNKLINE_ROUTES")
+    let variable = format!("TRUNKLINE_{}", section.to_uppercase());
+    layers.environment.iter().any(|(name, _)| *name == variable).then(|| format!("the variable {variable}"))
 }
 
-/// The keys, other than the routes, whose values are no longer those the node was started with.
+/// Replaces the routes that stand in the file. Up to the first that differs, they stay where they are among those of equal
+/// weight.
+fn replace<'c, R: TableRoute + Clone + PartialEq>(
+    table: &mut RouteEdit<'_, R>,
+    from_file: &[String],
+    routes: Vec<(&'c str, i64, &R)>,
+) -> Result<(), (&'c str, AddError)> {
+    let same = |(known, (pattern, weight, route)): &(&String, &(&str, i64, &R))| {
+        *known == pattern && table.get(known).is_some_and(|stands| stands == (*weight, *route))
+    };
+    let stay = from_file.iter().zip(&routes).take_while(same).count();
+    for pattern in &from_file[stay..] {
+        let _ = table.remove(pattern);
+    }
+    for (pattern, weight, route) in &routes[stay..] {
+        table.add(pattern, (*route).clone(), *weight).map_err(|error| (*pattern, error))?;
+    }
+    Ok(())
+}
+
+/// What a node passes on, as a configuration says.
+pub fn transit(config: &TransitConfig) -> (Transit, CircuitLimits) {
+    let TransitConfig { gateways, rules, circuits, per_peer, opens_per_second, burst, idle } = config.clone();
+    let rules = rules.into_iter().map(|rule| TransitRule::new(rule.from, rule.to).only(rule.flags)).collect();
+    (Transit { rules, gateways }, CircuitLimits { total: circuits, per_peer, opens_per_second, burst, idle })
+}
+
+/// Who may come through others, as a configuration says.
+pub fn proxied(config: &ProxiedConfig) -> Proxied {
+    let ProxiedConfig { allow, gateways, flags } = config.clone();
+    Proxied { allow, gateways, flags }
+}
+
+/// The keys that a reload does not apply, whose values are no longer those the node was started with.
 fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
     let (a, b) = (&old.node, &new.node);
     let keys = [
         ("node.name", a.name != b.name),
         ("node.data_dir", a.data_dir != b.data_dir),
-        ("proxy_routes", old.proxy_routes != new.proxy_routes),
-        ("transit", old.transit != new.transit),
-        ("proxied", old.proxied != new.proxied),
         ("services", old.services != new.services),
         ("forwards", old.forwards != new.forwards),
         ("the node's cookie", a.cookie != b.cookie),

@@ -24,8 +24,8 @@ use tokio::task::JoinHandle;
 use trunkline_config::{AdminConfig, AdminToken};
 
 use crate::api::{
-    AddRoute, ApplicationRequest, DisconnectRequest, DrainRoute, EndForward, Failure, ForwardRequest, MessageRequest,
-    PingRequest, ProxyEntry, RemoveProxyRoute, RemoveRoute, SpawnRequest, StopApplication,
+    AddProxyRoute, AddRoute, ApplicationRequest, DisconnectRequest, DrainRoute, EndForward, Failure, ForwardRequest,
+    MessageRequest, PingRequest, RemoveProxyRoute, RemoveRoute, SpawnRequest, StopApplication,
 };
 use crate::ops::{Kind, OpError, Operations};
 
@@ -331,7 +331,7 @@ fn router(operations: Arc<Operations>) -> Router {
         .route(
             "/v1/proxy-routes",
             get(async |State(ops): Shared| Json(ops.proxy_routes())).post(
-                async |State(ops): Shared, Body(request): Body<ProxyEntry>| {
+                async |State(ops): Shared, Body(request): Body<AddProxyRoute>| {
                     blocking(ops, move |ops| ops.add_proxy_route(&request)).await
                 },
             ),

@@ -233,6 +233,9 @@ pub(crate) enum ProxyRoutesCommand {
         /// With which profile.
         #[arg(long)]
         target_tls_profile: Option<String>,
+        /// Also write it to the node's configuration file.
+        #[arg(long)]
+        save: bool,
     },
     /// Remove one from a running node; live connections stay up.
     Remove {
@@ -240,6 +243,9 @@ pub(crate) enum ProxyRoutesCommand {
         at: Admin,
         /// The exact text of the pattern.
         pattern: String,
+        /// Also take it out of the node's configuration file.
+        #[arg(long)]
+        save: bool,
     },
 }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use trunkline::registrar::NamesFile;
 use trunkline::{
-    Address, CircuitLimits, DialTimes, Flag, IdentityFiles, Listen, Node, NodeBuilder, NodeName, Policy, ProfileFiles,
-    ProfileSource, Proxied, ServerFiles, ServerSource, StartError, Transit, TransitRule,
+    Address, DialTimes, Flag, IdentityFiles, Listen, Node, NodeBuilder, NodeName, Policy, ProfileFiles, ProfileSource,
+    ServerFiles, ServerSource, StartError,
 };
 use trunkline_config::{
-    CertificateFiles, Config, Layers, ListenConfig, ListenTls, NodeConfig, ProxiedConfig, RegistrarConfig,
-    ResolverConfig, TlsProfileConfig, TransitConfig,
+    CertificateFiles, Config, Layers, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, ResolverConfig,
+    TlsProfileConfig,
 };
 
 use crate::output::Failed;
@@ -122,12 +122,8 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
     for route in &config.proxy_routes {
         builder = builder.proxy_route(route.pattern.as_str(), route.route.clone(), route.weight);
     }
-    let TransitConfig { gateways, rules, circuits, per_peer, opens_per_second, burst, idle } = config.transit.clone();
-    let rules = rules.into_iter().map(|rule| TransitRule::new(rule.from, rule.to).only(rule.flags)).collect();
-    let limits = CircuitLimits { total: circuits, per_peer, opens_per_second, burst, idle };
-    let ProxiedConfig { allow, gateways: through, flags } = config.proxied.clone();
-    let builder = builder.transit(Transit { rules, gateways }).circuit_limits(limits);
-    Ok(builder.proxied(Proxied { allow, gateways: through, flags }))
+    let (transit, limits) = trunkline_admin::transit(&config.transit);
+    Ok(builder.transit(transit).circuit_limits(limits).proxied(trunkline_admin::proxied(&config.proxied)))
 }
 
 /// Whether what the files hold can be used now; a configuration only knows that they are there.

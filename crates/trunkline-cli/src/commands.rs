@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
-    AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, DrainRoute, Explanation, Forwarding,
-    MessageRequest, Patterns, Peer, PingRequest, Pong, ProxyEntry, RemoveProxyRoute, RemoveRoute, Route,
+    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, DrainRoute, Explanation,
+    Forwarding, MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveProxyRoute, RemoveRoute, Route,
     RunningApplication, SpawnRequest, Spawned, Status, Step, StopApplication, StreamNumbers, StreamService,
 };
-use trunkline_config::{Config, FlagsEntry, Layers, RouteEntry};
+use trunkline_config::{Config, FlagsEntry, Layers, ProxyEntry, RouteEntry};
 
 use crate::args::{Admin, At, ConfigArgs, MessageArgs, ProxyRoutesCommand, RouteArgs, RoutesCommand};
 use crate::boot;
@@ -170,9 +170,10 @@ pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -
             target_cookie_file,
             target_tls,
             target_tls_profile,
+            save,
         } => {
             let (cookie_file, target_cookie_file) = (absolute(cookie_file)?, absolute(target_cookie_file)?);
-            let request = ProxyEntry {
+            let route = ProxyEntry {
                 pattern,
                 proxy,
                 weight,
@@ -184,10 +185,12 @@ pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -
                 target_tls,
                 target_tls_profile,
             };
+            let request = AddProxyRoute { route, save };
             changed(client(at)?.post("/v1/proxy-routes", &request).await?, output)
         }
-        ProxyRoutesCommand::Remove { at, pattern } => {
-            changed(client(at)?.post("/v1/proxy-routes/remove", &RemoveProxyRoute { pattern }).await?, output)
+        ProxyRoutesCommand::Remove { at, pattern, save } => {
+            let request = RemoveProxyRoute { pattern, save };
+            changed(client(at)?.post("/v1/proxy-routes/remove", &request).await?, output)
         }
     }
 }

@@ -19,6 +19,7 @@ use std::fmt::{self, Write as _};
 use std::ops::Range;
 
 use crate::error::EditError;
+use crate::proxy_entry::ProxyEntry;
 use crate::route::RouteEntry;
 use crate::tree::{self, Key, Node, Origin, Value};
 
@@ -32,23 +33,48 @@ pub use crate::save::save_atomically;
 /// # Errors
 /// [`EditError`]; a pattern that is there already is [`EditError::Taken`].
 pub fn add_route(text: &str, entry: &RouteEntry) -> Result<String, EditError> {
+    add(text, ROUTES, &entry.pattern, render(entry)?)
+}
+
+/// As [`add_route`], under `proxy_routes:`.
+///
+/// # Errors
+/// [`EditError`], as there.
+pub fn add_proxy_route(text: &str, entry: &ProxyEntry) -> Result<String, EditError> {
+    add(text, PROXY_ROUTES, &entry.pattern, render_proxy(entry))
+}
+
+/// As [`remove_route`], under `proxy_routes:`.
+///
+/// # Errors
+/// [`EditError`], as there.
+pub fn remove_proxy_route(text: &str, pattern: &str) -> Result<String, EditError> {
+    remove(text, PROXY_ROUTES, pattern)
+}
+
+const ROUTES: &str = "routes";
+const PROXY_ROUTES: &str = "proxy_routes";
+
+/// Adds an item to the list that is called so.
+fn add(text: &str, section: &str, pattern: &str, item: String) -> Result<String, EditError> {
     let root = read(text)?;
-    let item = render(entry)?;
-    if let Some((_, taken)) = find(&root, &entry.pattern) {
-        return Err(EditError::Taken { pattern: entry.pattern.clone(), line: taken.at.line });
+    if let Some((_, taken)) = find(&root, section, pattern) {
+        return Err(EditError::Taken { pattern: pattern.to_owned(), line: taken.at.line });
     }
     let mut edits = Edits::new(text);
-    match (&root.value, root.entry("routes")) {
+    match (&root.value, root.entry(section)) {
         (Value::Null, _) | (Value::Map(_), None) => {
             if text[root.at.start.min(text.len())..].starts_with('{') {
                 return Err(unsupported("the whole file is one mapping in braces"));
             }
             let indent = if root.is_null() { 0 } else { column(text, root.at.start) };
             let pad = " ".repeat(indent);
-            edits.insert_lines(text.len(), &[format!("{pad}routes:"), format!("{pad}  - {item}")]);
+            edits.insert_lines(text.len(), &[format!("{pad}{section}:"), format!("{pad}  - {item}")]);
         }
         (Value::Map(_), Some((key, list))) => match &list.value {
-            _ if list.at.alias => return Err(unsupported("`routes` is an alias of something elsewhere")),
+            _ if list.at.alias => {
+                return Err(unsupported(&format!("`{section}` is an alias of something elsewhere")));
+            }
             Value::Null => {
                 let colon = colon(text, key)?;
                 if list.at.end > list.at.start && list.at.start > colon {
@@ -63,13 +89,13 @@ pub fn add_route(text: &str, entry: &RouteEntry) -> Result<String, EditError> {
                 let pad = " ".repeat(column(text, dash(text, key, items, 0)?));
                 edits.insert_lines(line_end(text, content_end(text, last)), &[format!("{pad}- {item}")]);
             }
-            _ => return Err(unsupported("`routes` is no list")),
+            _ => return Err(unsupported(&format!("`{section}` is no list"))),
         },
         _ => return Err(unsupported("the file is no mapping")),
     }
     let added = read(&item)?;
-    let expected = with_routes(root, |items| items.push(added));
-    checked(edits.apply(), &expected)
+    let expected = with_items(root, section, |items| items.push(added));
+    checked(edits.apply(), section, &expected)
 }
 
 /// Removes the route with this pattern.
@@ -80,10 +106,15 @@ pub fn add_route(text: &str, entry: &RouteEntry) -> Result<String, EditError> {
 /// # Errors
 /// [`EditError`]; a pattern that is not there is [`EditError::Unknown`].
 pub fn remove_route(text: &str, pattern: &str) -> Result<String, EditError> {
+    remove(text, ROUTES, pattern)
+}
+
+fn remove(text: &str, section: &str, pattern: &str) -> Result<String, EditError> {
     let root = read(text)?;
-    let Some((index, item)) = find(&root, pattern) else { return Err(unknown(&root, pattern)) };
-    let (key, list) = root.entry("routes").ok_or_else(|| unknown(&root, pattern))?;
-    let Value::List(items) = &list.value else { return Err(unknown(&root, pattern)) };
+    let unknown = || unknown(&root, section, pattern);
+    let (index, item) = find(&root, section, pattern).ok_or_else(unknown)?;
+    let (key, list) = root.entry(section).ok_or_else(unknown)?;
+    let Value::List(items) = &list.value else { return Err(unknown()) };
     if list.at.alias || item.at.alias {
         return Err(unsupported("the route stands elsewhere and is only referred to by an alias"));
     }
@@ -102,10 +133,10 @@ pub fn remove_route(text: &str, pattern: &str) -> Result<String, EditError> {
         }
     }
     let edited = edits.apply();
-    let expected = with_routes(root, |items| {
+    let expected = with_items(root, section, |items| {
         items.remove(index);
     });
-    checked(edited, &expected)
+    checked(edited, section, &expected)
 }
 
 fn read(text: &str) -> Result<Node, EditError> {
@@ -119,8 +150,8 @@ fn unsupported(what: &str) -> EditError {
     EditError::Unsupported { what: what.to_owned() }
 }
 
-fn routes(root: &Node) -> &[Node] {
-    match root.get("routes").map(|node| &node.value) {
+fn items<'t>(root: &'t Node, section: &str) -> &'t [Node] {
+    match root.get(section).map(|node| &node.value) {
         Some(Value::List(items)) => items,
         _ => &[],
     }
@@ -133,25 +164,26 @@ fn pattern(item: &Node) -> Option<&str> {
     }
 }
 
-fn find<'t>(root: &'t Node, wanted: &str) -> Option<(usize, &'t Node)> {
-    routes(root).iter().enumerate().find(|(_, item)| pattern(item) == Some(wanted))
+fn find<'t>(root: &'t Node, section: &str, wanted: &str) -> Option<(usize, &'t Node)> {
+    items(root, section).iter().enumerate().find(|(_, item)| pattern(item) == Some(wanted))
 }
 
-fn unknown(root: &Node, wanted: &str) -> EditError {
-    let nearest = routes(root).iter().filter_map(pattern).min_by_key(|p| strsim::damerau_levenshtein(p, wanted));
+fn unknown(root: &Node, section: &str, wanted: &str) -> EditError {
+    let nearest =
+        items(root, section).iter().filter_map(pattern).min_by_key(|p| strsim::damerau_levenshtein(p, wanted));
     let hint = nearest.map_or(String::new(), |p| format!("; the nearest one is `{p}`"));
     EditError::Unknown { pattern: wanted.to_owned(), hint }
 }
 
 /// The tree as it must be after the edit.
-fn with_routes(mut root: Node, change: impl FnOnce(&mut Vec<Node>)) -> Node {
+fn with_items(mut root: Node, section: &str, change: impl FnOnce(&mut Vec<Node>)) -> Node {
     if root.is_null() {
         root.value = Value::Map(Vec::new());
     }
     let at = root.at.clone();
     if let Value::Map(entries) = &mut root.value {
-        let i = entries.iter().position(|(key, _)| key.text == "routes").unwrap_or_else(|| {
-            entries.push((Key { text: "routes".to_owned(), at: at.clone() }, Node::null(at)));
+        let i = entries.iter().position(|(key, _)| key.text == section).unwrap_or_else(|| {
+            entries.push((Key { text: section.to_owned(), at: at.clone() }, Node::null(at)));
             entries.len() - 1
         });
         let list = &mut entries[i].1;
@@ -165,10 +197,10 @@ fn with_routes(mut root: Node, change: impl FnOnce(&mut Vec<Node>)) -> Node {
     root
 }
 
-fn checked(edited: String, expected: &Node) -> Result<String, EditError> {
+fn checked(edited: String, section: &str, expected: &Node) -> Result<String, EditError> {
     match tree::parse(&edited, &Origin::file("")) {
         Ok(tree) if tree.same(expected) => Ok(edited),
-        _ => Err(unsupported("this layout of `routes` is not understood")),
+        _ => Err(unsupported(&format!("this layout of `{section}` is not understood"))),
     }
 }
 
@@ -409,6 +441,24 @@ fn render(entry: &RouteEntry) -> Result<String, EditError> {
         Ok(read) if read == *entry => Ok(text),
         _ => Err(unsupported("the route has a value that cannot be written as YAML")),
     }
+}
+
+/// A proxy route on one line, in braces.
+fn render_proxy(entry: &ProxyEntry) -> String {
+    let mut fields = vec![("match", quoted(&entry.pattern))];
+    fields.extend(entry.weight.map(|weight| ("weight", weight.to_string())));
+    fields.push(("proxy", scalar(&entry.proxy)));
+    let mut put = |key: &'static str, value: Option<String>| fields.extend(value.map(|value| (key, value)));
+    put("to", entry.to.as_deref().map(scalar));
+    put("max_hop", entry.max_hop.map(|most| most.to_string()));
+    put("direct", entry.direct.as_deref().map(scalar));
+    put("cookie_file", entry.cookie_file.as_deref().map(scalar));
+    let mut target = Vec::new();
+    target.extend(entry.target_cookie_file.as_deref().map(|file| ("cookie_file", scalar(file))));
+    target.extend(entry.target_tls.map(|tls| ("tls", tls.to_string())));
+    target.extend(entry.target_tls_profile.as_deref().map(|id| ("tls_profile", scalar(id))));
+    put("target", if target.is_empty() { None } else { Some(braces(&target)) });
+    braces(&fields)
 }
 
 fn braces(fields: &[(impl fmt::Display, String)]) -> String {

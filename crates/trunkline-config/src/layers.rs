@@ -91,11 +91,16 @@ const PATHS: &[&str] = &[
     "node.timeouts.total_ms",
     "node.tls",
     "peers",
+    "proxied",
+    "proxy_routes",
     "spawn",
     "applications",
+    "forwards",
     "registrars",
     "routes",
+    "services",
     "tls_profiles",
+    "transit",
 ];
 
 /// Keys of one mapping that exclude each other: setting the first displaces the others from lower layers.

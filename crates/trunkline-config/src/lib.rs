@@ -40,6 +40,7 @@ mod fields;
 mod layers;
 mod node;
 mod proxy;
+mod proxy_entry;
 mod route;
 mod save;
 mod secret;
@@ -55,6 +56,7 @@ pub use node::{
     AdminConfig, Advertise, CertificateFiles, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, Timeouts,
 };
 pub use proxy::{ProxiedConfig, ProxyRouteConfig, TransitConfig, TransitRuleConfig};
+pub use proxy_entry::ProxyEntry;
 pub use route::{FlagsEntry, OverrideEntry, RouteContext, RouteEntry};
 pub use secret::AdminToken;
 pub use services::{ForwardConfig, ServiceConfig};

@@ -21,4 +21,4 @@ mod table;
 
 pub use error::{AttemptError, Next, NoRoute, Reason, Record};
 pub use registry::{Aim, Flown, Held, Registry, Ticket, Verdict};
-pub use table::{AddError, Candidate, ProxyCandidate, RemoveError, RouteEdit, RouteTable};
+pub use table::{AddError, Candidate, ProxyCandidate, RemoveError, RouteEdit, RouteTable, TableRoute};

@@ -115,33 +115,49 @@ pub struct RouteTable {
     known: RwLock<Known>,
 }
 
-/// The routes under edit; see [`RouteTable::edit`].
+/// What the tables hold: [`NetworkRoute`] and [`ProxyRoute`].
+pub trait TableRoute: private::Sealed {
+    /// The demands it makes, which name resolvers and TLS profiles.
+    fn demands_of(&self) -> &NetworkRoute;
+}
+
+mod private {
+    pub trait Sealed {}
+    impl Sealed for trunkline_route::NetworkRoute {}
+    impl Sealed for trunkline_route::ProxyRoute {}
+}
+
+impl TableRoute for NetworkRoute {
+    fn demands_of(&self) -> &NetworkRoute {
+        self
+    }
+}
+
+impl TableRoute for ProxyRoute {
+    fn demands_of(&self) -> &NetworkRoute {
+        self.target_route()
+    }
+}
+
+/// One of the two tables under edit; see [`RouteTable::edit`].
 #[derive(Debug)]
-pub struct RouteEdit<'a> {
-    table: TableEdit<'a, NetworkRoute>,
+pub struct RouteEdit<'a, R = NetworkRoute> {
+    table: TableEdit<'a, R>,
     known: &'a Known,
 }
 
-fn insert<V>(table: &mut TableEdit<'_, V>, pattern: &str, weight: i64, route: V) -> Result<(), AddError> {
-    table.insert(RoutePattern::new(pattern)?, weight, route).map_err(|error| match error.refusal() {
-        Refusal::Taken => AddError::Taken(error.pattern().as_str().into()),
-        _ => AddError::TableFull(error.to_string()),
-    })
-}
-
-fn remove<V>(table: &mut TableEdit<'_, V>, pattern: &str) -> Result<(), RemoveError> {
-    table.remove(pattern).map(drop).ok_or_else(|| RemoveError::Unknown(pattern.into()))
-}
-
-impl RouteEdit<'_> {
+impl<R: TableRoute> RouteEdit<'_, R> {
     /// Adds a route.
     ///
     /// # Errors
     /// [`AddError`]; the table under edit is unchanged by this call.
-    pub fn add(&mut self, pattern: &str, route: impl Into<NetworkRoute>, weight: i64) -> Result<(), AddError> {
+    pub fn add(&mut self, pattern: &str, route: impl Into<R>, weight: i64) -> Result<(), AddError> {
         let route = route.into();
-        self.known.check(&route)?;
-        insert(&mut self.table, pattern, weight, route)
+        self.known.check(route.demands_of())?;
+        self.table.insert(RoutePattern::new(pattern)?, weight, route).map_err(|error| match error.refusal() {
+            Refusal::Taken => AddError::Taken(error.pattern().as_str().into()),
+            _ => AddError::TableFull(error.to_string()),
+        })
     }
 
     /// Removes the route with exactly this pattern.
@@ -149,11 +165,11 @@ impl RouteEdit<'_> {
     /// # Errors
     /// [`RemoveError::Unknown`] when there is none.
     pub fn remove(&mut self, pattern: &str) -> Result<(), RemoveError> {
-        remove(&mut self.table, pattern)
+        self.table.remove(pattern).map(drop).ok_or_else(|| RemoveError::Unknown(pattern.into()))
     }
 
     /// The weight and the route with exactly this pattern.
-    pub fn get(&self, pattern: &str) -> Option<(i64, &NetworkRoute)> {
+    pub fn get(&self, pattern: &str) -> Option<(i64, &R)> {
         self.table.get(pattern).map(|entry| (entry.weight(), entry.value()))
     }
 
@@ -214,6 +230,18 @@ impl RouteTable {
         self.table.edit(|table| change(&mut RouteEdit { table: table.reborrow(), known: &known }))
     }
 
+    /// As [`RouteTable::edit`], the proxy routes.
+    ///
+    /// # Errors
+    /// The closure's.
+    pub fn edit_proxies<T, E>(
+        &self,
+        change: impl FnOnce(&mut RouteEdit<'_, ProxyRoute>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.proxies.edit(|table| change(&mut RouteEdit { table: table.reborrow(), known: &known }))
+    }
+
     /// The routes as they stand, by descending weight, then in the order added.
     pub fn snapshot(&self) -> Arc<PatternIndex<NetworkRoute>> {
         self.table.snapshot()
@@ -224,8 +252,7 @@ impl RouteTable {
     /// # Errors
     /// [`AddError`]; nothing changed.
     pub fn add_proxy(&self, pattern: &str, route: ProxyRoute, weight: i64) -> Result<(), AddError> {
-        self.check(route.target_route())?;
-        self.proxies.edit(|table| insert(table, pattern, weight, route))
+        self.edit_proxies(|table| table.add(pattern, route, weight))
     }
 
     /// Removes the proxy route with exactly this pattern. Live connections stay up.
@@ -233,7 +260,7 @@ impl RouteTable {
     /// # Errors
     /// [`RemoveError::Unknown`]; nothing changed.
     pub fn remove_proxy(&self, pattern: &str) -> Result<(), RemoveError> {
-        self.proxies.edit(|table| remove(table, pattern))
+        self.edit_proxies(|table| table.remove(pattern))
     }
 
     /// The proxy routes as they stand, by descending weight, then in the order added.

@@ -64,7 +64,9 @@ pub use processes::{Application, ApplicationError, Monitor, Process, Signal, Spa
 pub use services::{Forward, ForwardError, ServiceError, ServiceStatus, StreamError, Streams, TrafficStats};
 
 pub use trunkline_dial::plan::{Policy, Preview};
-pub use trunkline_dial::{AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit};
+pub use trunkline_dial::{
+    AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit, TableRoute,
+};
 pub use trunkline_link::{
     ByteStream, CONNECTION_TARGET, CallError as LinkCallError, DialTimes, Down, Identity, Incoming, KeepAlive,
     LinkInfo, LinkStats, Mailbox, Message, NativeLimits, OpenError, RegisterError, Replier, Role,

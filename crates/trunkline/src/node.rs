@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use trunkline_link::{
 };
 use trunkline_matcher::PatternIndex;
 use trunkline_process::Pid;
+use trunkline_proxy::{CircuitLimits, Proxied, Transit};
 use trunkline_registrar::{Lease, Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{
@@ -30,7 +31,7 @@ use crate::inbound::{Keys, credentials, decide, listener_credentials, registrar_
 use crate::inner::{Demand, Inner, now};
 use crate::kept::Kept;
 use crate::processes::{self, Processes};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, read};
 use crate::services::{self, Services};
 use crate::{CallError, ConnectError, Connection, PING_SERVICE, SendError, StartError};
 
@@ -175,15 +176,16 @@ impl Node {
             Some(tls) => tls,
             None => ServerTls::ephemeral().map_err(|cause| unusable("default")(cause.into()))?,
         };
-        let proxied = builder.proxied.clone();
+        let proxied = Arc::new(RwLock::new(builder.proxied));
+        let may_come = proxied.clone();
         let leads_to = builder.transit.rules.iter().map(|rule| rule.to.clone()).collect();
         let proxy = Proxy::new(
             builder.transit,
-            builder.proxied,
+            proxied,
             builder.circuits,
             inside,
             builder.limits.gate,
-            credentials(&builder.name, move |from| proxied.allows(from), None, keys.clone()),
+            credentials(&builder.name, move |from| read(&may_come).allows(from), None, keys.clone()),
         );
         let mut profiles = BTreeMap::new();
         for (id, profile) in &builder.profiles {
@@ -242,9 +244,12 @@ impl Node {
             }
             Ok::<_, StartError>(())
         })?;
-        for (pattern, route, weight) in builder.proxy_routes {
-            routes.add_proxy(&pattern, route, weight).map_err(|cause| StartError::Route { pattern, cause })?;
-        }
+        routes.edit_proxies(|table| {
+            for (pattern, route, weight) in builder.proxy_routes {
+                table.add(&pattern, route, weight).map_err(|cause| StartError::Route { pattern, cause })?;
+            }
+            Ok::<_, StartError>(())
+        })?;
 
         let inner = Arc::new(Inner {
             name: builder.name.clone(),
@@ -365,6 +370,28 @@ impl Node {
     /// [`RemoveError::Unknown`]; nothing changed.
     pub fn remove_proxy_route(&self, pattern: &str) -> Result<(), RemoveError> {
         self.inner().routes.remove_proxy(pattern)
+    }
+
+    /// As [`Node::edit_routes`], the proxy routes.
+    ///
+    /// # Errors
+    /// The closure's.
+    pub fn edit_proxy_routes<T, E>(
+        &self,
+        change: impl FnOnce(&mut RouteEdit<'_, ProxyRoute>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.inner().routes.edit_proxies(change)
+    }
+
+    /// Passes this on between others from now on, and so much; what goes through this node already stays. What was announced
+    /// to the registrar at the start stays announced.
+    pub fn set_transit(&self, transit: Transit, limits: CircuitLimits) {
+        self.inner().proxy.set_transit(transit, limits);
+    }
+
+    /// Lets these come through others from now on; who is here already stays.
+    pub fn set_proxied(&self, proxied: Proxied) {
+        self.inner().proxy.set_proxied(proxied);
     }
 
     /// The proxy routes as they stand, in order.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use trunkline_dial::AttemptError;
@@ -21,8 +21,8 @@ const ONWARDS: Duration = Duration::from_secs(8);
 
 /// What a node is to others that want to go through it, or come to it through others.
 pub(crate) struct Proxy {
-    transit: Transit,
-    proxied: Proxied,
+    transit: RwLock<Transit>,
+    proxied: Arc<RwLock<Proxied>>,
     circuits: Mutex<Circuits>,
     carried: Carried,
     inside: Inside,
@@ -31,14 +31,24 @@ pub(crate) struct Proxy {
 impl Proxy {
     pub(crate) fn new(
         transit: Transit,
-        proxied: Proxied,
+        proxied: Arc<RwLock<Proxied>>,
         limits: CircuitLimits,
         tls: ServerTls,
         gate: GateLimits,
         credentials: Box<CredentialsFn>,
     ) -> Self {
         let inside = Inside::new(tls, gate, credentials);
+        let transit = RwLock::new(transit);
         Self { transit, proxied, circuits: Mutex::new(Circuits::new(limits)), carried: Carried::default(), inside }
+    }
+
+    pub(crate) fn set_transit(&self, transit: Transit, limits: CircuitLimits) {
+        *self.transit.write().unwrap_or_else(PoisonError::into_inner) = transit;
+        self.circuits().set_limits(limits);
+    }
+
+    pub(crate) fn set_proxied(&self, proxied: Proxied) {
+        *self.proxied.write().unwrap_or_else(PoisonError::into_inner) = proxied;
     }
 
     /// Connections passed on now, and bytes of all so far.
@@ -49,6 +59,10 @@ impl Proxy {
     fn circuits(&self) -> std::sync::MutexGuard<'_, Circuits> {
         self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A circuit that is given back however it ends.
@@ -70,7 +84,8 @@ pub(crate) fn asked(node: &Arc<Inner>, incoming: Incoming) {
     let Ok(open) = ProxyOpen::decode(incoming.data()) else {
         return incoming.refuse(StreamCode::Unknown(255), "the request is malformed");
     };
-    match decide(&node.name, incoming.peer(), open, &node.proxy.transit, &node.proxy.proxied) {
+    let verdict = decide(&node.name, incoming.peer(), open, &read(&node.proxy.transit), &read(&node.proxy.proxied));
+    match verdict {
         Verdict::Refuse(code, text) => {
             tracing::info!(neighbour = %incoming.peer(), %code, text, "a connection was not passed on");
             incoming.refuse_for(node.name.as_str(), code, &text);

@@ -91,3 +91,70 @@ fn e7_proxy_routes_come_and_go_and_a_denial_names_the_gateway_and_the_rule() {
     assert!(!gone.contains("relay denied"), "{gone}");
     assert!(TcpStream::connect(("127.0.0.1", app.port())).is_ok());
 }
+
+#[test]
+fn proxy_routes_are_saved_and_reloaded_and_so_is_what_a_gateway_passes_on() {
+    let dir = Dir::new();
+    let (_backend, gateway, client) = behind(&dir, "");
+    let file = dir.config("app", client.split("proxy_routes:").next().unwrap());
+    let app = dir.node(&file, &[]);
+    let call = |code| dir.run(&["call", "--admin", app.admin(), BACKEND, "whoami", ""]).exits(code);
+    let original = dir.read(&file);
+    let add = ["proxy-routes", "add", "--admin", app.admin(), "^backend-", "--proxy", "gateway@127.0.0.1", "--save"];
+    assert!(dir.ok(&add).stdout.contains("and saved"));
+    assert_eq!(
+        dir.read(&file),
+        format!("{original}proxy_routes:\n  - {{ match: \"^backend-\", proxy: \"gateway@127.0.0.1\" }}\n")
+    );
+    assert!(call(1).stderr.contains("needs rules under `transit:`"));
+    // The gateway is given a rule, without a restart.
+    let gateway_file = "gateway.yaml";
+    let closed = dir.read(gateway_file);
+    let rules = |flags: &str| {
+        format!("{closed}transit: {{ rules: [{{ from: 'app@.*', to: 'backend-.*', flags: {{ {flags} }} }}] }}\n")
+    };
+    dir.file(gateway_file, &rules("monitor: false"), 0o600);
+    dir.ok(&["reload", "--admin", gateway.admin()]);
+    dir.ok(&["ping", "--admin", app.admin(), "--now", BACKEND]);
+    assert_eq!(call(0).stdout, "the backend");
+    let nodes = dir.json(&["nodes", "--admin", app.admin(), "--json"]);
+    let backend = nodes.as_array().unwrap().iter().find(|node| node["name"] == BACKEND).unwrap();
+    assert!(!backend["flags"].to_string().contains("monitor"), "{backend}");
+    // And the rule is taken away again: what goes through stays, what is new does not come.
+    dir.file(gateway_file, &closed, 0o600);
+    dir.ok(&["reload", "--admin", gateway.admin()]);
+    assert_eq!(call(0).stdout, "the backend");
+    dir.ok(&["disconnect", "--admin", app.admin(), BACKEND]);
+    crate::world::eventually("the connection is gone", || {
+        let nodes = dir.json(&["nodes", "--admin", app.admin(), "--json"]);
+        nodes.as_array().unwrap().iter().all(|node| node["name"] != BACKEND).then_some(())
+    });
+    assert!(call(1).stderr.contains("needs rules under `transit:`"));
+    // The file is what a reload goes by.
+    let elsewhere = dir.read(&file).replace("gateway@127.0.0.1\" }", "other@127.0.0.1\", max_hop: 2 }");
+    dir.file(&file, &elsewhere, 0o600);
+    let reloaded = dir.ok(&["reload", "--admin", app.admin()]).stdout;
+    assert!(reloaded.contains("1 routes and 1 proxy routes"), "{reloaded}");
+    let listed = dir.ok(&["proxy-routes", "list", "--admin", app.admin()]).stdout;
+    assert!(listed.contains("other@127.0.0.1") && !listed.contains("gateway@"), "{listed}");
+    let removed = dir.ok(&["proxy-routes", "remove", "--admin", app.admin(), "^backend-", "--save"]).stdout;
+    assert!(removed.contains("and taken out of the file"), "{removed}");
+    assert_eq!(dir.read(&file), format!("{original}proxy_routes: []\n"));
+}
+
+#[test]
+fn who_may_come_through_others_is_reloaded() {
+    let dir = Dir::new();
+    let transit = "transit: { rules: [{ from: 'app@.*', to: 'backend-.*' }] }\n";
+    let (backend, _gateway, client) = behind(&dir, transit);
+    let app = dir.node(&dir.config("app", &client), &[]);
+    let ping = |code| dir.run(&["ping", "--admin", app.admin(), "--now", BACKEND]).exits(code);
+    ping(0);
+    dir.ok(&["disconnect", "--admin", app.admin(), BACKEND]);
+    let open = dir.read("backend-db.yaml");
+    for (proxied, code) in [("{ allow: [] }", 1), ("{ gateways: ['other@.*'] }", 1), ("{ allow: ['app@.*'] }", 0)] {
+        dir.file("backend-db.yaml", &format!("{open}proxied: {proxied}\n"), 0o600);
+        dir.ok(&["reload", "--admin", backend.admin()]);
+        ping(code);
+    }
+}

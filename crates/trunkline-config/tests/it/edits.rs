@@ -1,6 +1,6 @@
 use proptest::prelude::*;
-use trunkline_config::edit::{add_route, remove_route};
-use trunkline_config::{EditError, FlagsEntry, OverrideEntry, RouteContext, RouteEntry};
+use trunkline_config::edit::{add_proxy_route, add_route, remove_proxy_route, remove_route};
+use trunkline_config::{EditError, FlagsEntry, OverrideEntry, ProxyEntry, RouteContext, RouteEntry};
 use trunkline_route::{Flag, NetworkRoute};
 
 use super::Dir;
@@ -192,6 +192,42 @@ fn documents() -> impl Strategy<Value = (String, Vec<String>)> {
             (text, names)
         },
     )
+}
+
+#[test]
+fn a_proxy_route_is_added_and_removed_in_a_list_of_its_own() {
+    let entry = ProxyEntry {
+        pattern: "^db@".into(),
+        weight: Some(7),
+        proxy: "gate@dmz".into(),
+        to: Some("db@in".into()),
+        max_hop: Some(3),
+        direct: Some("never".into()),
+        cookie_file: Some("secrets/gate".into()),
+        target_cookie_file: Some("secrets/inner".into()),
+        target_tls: Some(true),
+        target_tls_profile: Some("lab".into()),
+    };
+    let before =
+        "routes:\n  - match: ^db@   # ours\n    port: 1\nproxy_routes:   # theirs\n  - { match: x, proxy: g@h }\n";
+    let line = "  - { match: \"^db@\", weight: 7, proxy: \"gate@dmz\", to: \"db@in\", max_hop: 3, direct: never, cookie_file: \
+                secrets/gate, target: { cookie_file: secrets/inner, tls: true, tls_profile: lab } }\n";
+    let added = add_proxy_route(before, &entry).unwrap();
+    assert_eq!(added, format!("{before}{line}"));
+    assert!(matches!(add_proxy_route(&added, &entry), Err(EditError::Taken { line: 6, .. })));
+    assert_eq!(remove_proxy_route(&added, "^db@").unwrap(), before);
+    assert!(matches!(remove_proxy_route(before, "^db@"), Err(EditError::Unknown { .. })), "that one is a route");
+    // What was written is read as it was meant.
+    let dir = Dir::new();
+    dir.secret("gate", "the cookie of the gateway\n");
+    dir.secret("inner", "the cookie of the backend\n");
+    let in_lab = ProxyEntry { cookie_file: Some("gate".into()), target_cookie_file: Some("inner".into()), ..entry };
+    let text = add_proxy_route("tls_profiles: { lab: {} }\n", &in_lab).unwrap();
+    let read = &dir.with(&text).unwrap().proxy_routes[0];
+    let shown = ProxyEntry::of(read.pattern.as_str(), read.weight, &read.route);
+    assert_eq!(shown, ProxyEntry { cookie_file: None, target_cookie_file: None, ..in_lab });
+    assert_eq!(read.route.gateway_cookie().unwrap().expose(), b"the cookie of the gateway");
+    assert_eq!(read.route.target_route().cookie().unwrap().expose(), b"the cookie of the backend");
 }
 
 fn comments(text: &str) -> Vec<&str> {
