@@ -18,7 +18,7 @@ use trunkline_matcher::{RoutePattern, quoted};
 use crate::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DrainRoute, EndForward, Explanation,
     Failure, ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, RemoveProxyRoute, RemoveRoute, Route,
-    SpawnRequest, Spawned, Status, StreamService,
+    SpawnRequest, Spawned, Status, StreamService, TraceRequest, Traced,
 };
 
 /// Whose move a failure is; becomes the HTTP status.
@@ -460,6 +460,15 @@ impl Operations {
             }
         }
         Ok(explanation)
+    }
+
+    /// The way to a name, hop by hop.
+    ///
+    /// # Errors
+    /// [`OpError`]; that no way leads there is no error.
+    pub async fn trace(&self, request: &TraceRequest) -> Result<Traced, OpError> {
+        let (target, deadline) = (name(&request.name)?, wait(request.timeout_ms)?);
+        Ok((&self.node.trace(&target, deadline).await?).into())
     }
 
     /// Connects and measures a round trip.

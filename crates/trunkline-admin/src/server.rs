@@ -25,7 +25,7 @@ use trunkline_config::{AdminConfig, AdminToken};
 
 use crate::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, DisconnectRequest, DrainRoute, EndForward, Failure, ForwardRequest,
-    MessageRequest, PingRequest, RemoveProxyRoute, RemoveRoute, SpawnRequest, StopApplication,
+    MessageRequest, PingRequest, RemoveProxyRoute, RemoveRoute, SpawnRequest, StopApplication, TraceRequest,
 };
 use crate::ops::{Kind, OpError, Operations};
 
@@ -300,6 +300,10 @@ fn router(operations: Arc<Operations>) -> Router {
             post(async |State(ops): Shared, Body(request): Body<DrainRoute>| answer(ops.drain_route(request).await)),
         )
         .route("/v1/explain", get(async |State(ops): Shared, Name(name): Name| answer(ops.explain(&name))))
+        .route(
+            "/v1/trace",
+            post(async |State(ops): Shared, Body(request): Body<TraceRequest>| answer(ops.trace(&request).await)),
+        )
         .route(
             "/v1/ping",
             post(async |State(ops): Shared, Body(request): Body<PingRequest>| answer(ops.ping(&request).await)),

@@ -77,6 +77,16 @@ pub(crate) enum Command {
         #[arg(long)]
         now: bool,
     },
+    /// Find the way to NAME and show its hops, each with its round trip, or where the ways through gateways end and why.
+    Trace {
+        #[command(flatten)]
+        at: At,
+        /// The node's name, name@host.
+        name: String,
+        /// How long it may take, connecting included.
+        #[arg(long, default_value = "30s", value_parser = duration)]
+        timeout: Duration,
+    },
     /// Send a message to a service of NAME.
     Send {
         #[command(flatten)]

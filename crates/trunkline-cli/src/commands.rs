@@ -10,6 +10,7 @@ use trunkline_admin::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, DrainRoute, Explanation,
     Forwarding, MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveProxyRoute, RemoveRoute, Route,
     RunningApplication, SpawnRequest, Spawned, Status, Step, StopApplication, StreamNumbers, StreamService,
+    TraceRequest, Traced, Way, WayEnd,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, ProxyEntry, RouteEntry};
 
@@ -332,6 +333,38 @@ pub(crate) async fn ping(at: At, name: &str, wait: Duration, now: bool, output: 
         )
     });
     Ok(())
+}
+
+pub(crate) async fn trace(at: At, name: &str, timeout: Duration, output: &Output) -> Result<(), Failed> {
+    checked(name)?;
+    let request = TraceRequest { name: name.into(), timeout_ms: timeout.as_millis() as u64 };
+    let trace = ask::<Traced>(at, "/v1/trace", &request, async |node| node.trace(&request).await);
+    let traced = output.waiting(&format!("looking for the way to {name}"), trace).await?;
+    output.print(&traced, |traced| {
+        let ways = traced.ways.iter().map(way_text);
+        let failed = traced.failed.iter().map(|attempt| format!("{}: {}", attempt.origin, printable(&attempt.error)));
+        ways.chain(failed).collect::<Vec<_>>().join("\n")
+    });
+    if traced.reached { Ok(()) } else { Err(Failed::because(format!("no way leads to {name}"))) }
+}
+
+fn way_text(way: &Way) -> String {
+    let rows: Vec<_> = (1..)
+        .zip(&way.hops)
+        .map(|(n, hop)| vec![n.to_string(), hop.name.clone(), format!("{:.3} ms", hop.round_trip_ms)])
+        .collect();
+    let hops = if rows.is_empty() { String::new() } else { table(&["HOP", "NODE", "ROUND TRIP"], &rows) };
+    let end = match &way.stopped {
+        Some(WayEnd { hop, reason, text }) => {
+            let text = if text.is_empty() { String::new() } else { format!(" ({})", printable(text)) };
+            format!("it ends at {}: {reason}{text}", printable(hop))
+        }
+        None => {
+            let all: f64 = way.hops.iter().map(|hop| hop.round_trip_ms).sum();
+            format!("{all:.3} ms in all, through {} gateways", way.hops.len().saturating_sub(1))
+        }
+    };
+    if hops.is_empty() { end } else { format!("{}\n{end}", hops.trim_end()) }
 }
 
 fn message(args: MessageArgs, wait: Duration, important: bool) -> Result<MessageRequest, Failed> {

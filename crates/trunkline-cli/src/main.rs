@@ -65,6 +65,7 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         Command::Explain { at, name } => commands::explain(at, &name, output).await,
         Command::Routes { command } => commands::routes(command, output).await,
         Command::ProxyRoutes { command } => commands::proxy_routes(command, output).await,
+        Command::Trace { at, name, timeout } => commands::trace(at, &name, timeout, output).await,
         Command::Ping { at, name, wait, now } => commands::ping(at, &name, wait, now, output).await,
         Command::Send { at, message, important, wait } => commands::send(at, message, wait, important, output).await,
         Command::Call { at, message, wait } => commands::call(at, message, wait, output).await,

@@ -49,6 +49,7 @@ mod ports;
 mod processes;
 mod proxy;
 mod services;
+mod trace;
 
 pub use builder::{Listen, NodeBuilder};
 pub use certificates::{
@@ -62,6 +63,7 @@ pub use node::{Drained, Explanation, IntoName, Node, NodeStatus, ShutDownReport}
 pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, TieError};
 
 pub use services::{Forward, ForwardError, ServiceError, ServiceStatus, StreamError, Streams, TrafficStats};
+pub use trace::{Trace, TraceEnd, TracedHop, TracedWay};
 
 pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{

@@ -8,16 +8,19 @@ use std::time::Duration;
 use trunkline_dial::AttemptError;
 use trunkline_link::gate::GateLimits;
 use trunkline_link::{ByteStream, CredentialsFn, Incoming, Inside, OpenError, ServerTls, StreamCode, StreamKind};
-use trunkline_proxy::{Carried, Circuit, CircuitLimits, Circuits, Proxied, ProxyOpen, Transit, Verdict, decide, relay};
+use trunkline_proxy::{
+    Carried, Circuit, CircuitLimits, Circuits, Full, Proxied, ProxyOpen, Transit, Verdict, decide, relay,
+};
 use trunkline_route::{Attempt, DirectUse, NodeName, ProxyRoute};
 
 use crate::ConnectError;
 use crate::connection::Live;
 use crate::inbound;
 use crate::inner::{Demand, Inner, now};
+use crate::trace;
 
 /// How long the way from a gateway on may take to be found.
-const ONWARDS: Duration = Duration::from_secs(8);
+pub(crate) const ONWARDS: Duration = Duration::from_secs(8);
 
 /// What a node is to others that want to go through it, or come to it through others.
 pub(crate) struct Proxy {
@@ -66,7 +69,7 @@ pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 }
 
 /// A circuit that is given back however it ends.
-struct Held {
+pub(crate) struct Held {
     node: Arc<Inner>,
     circuit: Option<Circuit>,
 }
@@ -85,6 +88,16 @@ pub(crate) fn asked(node: &Arc<Inner>, incoming: Incoming) {
         return incoming.refuse(StreamCode::Unknown(255), "the request is malformed");
     };
     let verdict = decide(&node.name, incoming.peer(), open, &read(&node.proxy.transit), &read(&node.proxy.proxied));
+    if incoming.kind() == StreamKind::Trace {
+        let (verdict, held) = match &verdict {
+            Verdict::Forward(_) => match hold(node, &incoming) {
+                Ok(held) => (verdict, Some(held)),
+                Err(full) => (Verdict::Refuse(StreamCode::Overloaded, full.to_string()), None),
+            },
+            _ => (verdict, None),
+        };
+        return node.spawn(trace::pass_on(node.clone(), incoming, verdict, held));
+    }
     match verdict {
         Verdict::Refuse(code, text) => {
             tracing::info!(neighbour = %incoming.peer(), %code, text, "a connection was not passed on");
@@ -99,24 +112,24 @@ pub(crate) fn asked(node: &Arc<Inner>, incoming: Incoming) {
                 }
             });
         }
-        Verdict::Forward(next) => {
-            let begun = node.proxy.circuits().begin(now(), incoming.peer());
-            match begun {
-                Ok(circuit) => {
-                    let held = Held { node: node.clone(), circuit: Some(circuit) };
-                    node.spawn(pass_on(held, incoming, next));
-                }
-                Err(full) => incoming.refuse_for(node.name.as_str(), StreamCode::Overloaded, &full.to_string()),
-            }
-        }
+        Verdict::Forward(next) => match hold(node, &incoming) {
+            Ok(held) => node.spawn(pass_on(held, incoming, next)),
+            Err(full) => incoming.refuse_for(node.name.as_str(), StreamCode::Overloaded, &full.to_string()),
+        },
     }
+}
+
+/// One more circuit of who asks.
+fn hold(node: &Arc<Inner>, incoming: &Incoming) -> Result<Held, Full> {
+    let circuit = node.proxy.circuits().begin(now(), incoming.peer())?;
+    Ok(Held { node: node.clone(), circuit: Some(circuit) })
 }
 
 async fn pass_on(held: Held, incoming: Incoming, next: ProxyOpen) {
     let node = &held.node;
     let (from, to) = (incoming.peer().clone(), next.to.clone());
     let onwards = tokio::select! {
-        onwards = node.onwards(&next, ONWARDS.min(incoming.deadline())) => onwards,
+        onwards = node.onwards(&next, StreamKind::Proxied, ONWARDS.min(incoming.deadline())) => onwards,
         () = incoming.cancelled() => return tracing::debug!(%from, %to, "a connection is not wanted any more"),
     };
     match onwards {
@@ -134,9 +147,9 @@ async fn pass_on(held: Held, incoming: Incoming, next: ProxyOpen) {
 }
 
 /// Who refused, why, and in which words.
-type Refused = (String, StreamCode, String);
+pub(crate) type Refused = (String, StreamCode, String);
 
-fn refused(hop: &NodeName, error: OpenError) -> Refused {
+pub(crate) fn refused(hop: &NodeName, error: OpenError) -> Refused {
     match error {
         OpenError::Refused { hop, code, text } => (hop, code, text),
         OpenError::TimedOut(_) => (hop.to_string(), StreamCode::TimedOut, error.to_string()),
@@ -154,17 +167,18 @@ pub(crate) fn gave_way(peer: &NodeName, error: &OpenError) -> bool {
 }
 
 /// Why no stream leads on from a neighbour.
-enum NoHop {
+pub(crate) enum NoHop {
     Connect(ConnectError),
     Open(OpenError),
 }
 
 impl Inner {
     /// Has a neighbour lead on.
-    async fn hop(
+    pub(crate) async fn hop(
         self: &Arc<Self>,
         neighbour: &NodeName,
         demand: Demand,
+        kind: StreamKind,
         open: &ProxyOpen,
         within: Duration,
     ) -> Result<ByteStream, NoHop> {
@@ -173,7 +187,7 @@ impl Inner {
         loop {
             let demand = Demand { within: demand.within.map(|within| within.min(left())), ..demand.clone() };
             let live = self.reach(neighbour.clone(), demand).await.map_err(NoHop::Connect)?;
-            match live.link.open(StreamKind::Proxied, &open.encode(), left().min(ONWARDS)).await {
+            match live.link.open(kind, &open.encode(), left().min(ONWARDS)).await {
                 Err(error) if gave_way(neighbour, &error) && !left().is_zero() => {}
                 opened => return opened.map_err(NoHop::Open),
             }
@@ -183,7 +197,12 @@ impl Inner {
     /// The next hop of a connection that is passed on: the final node if it can be reached directly, else a gateway that
     /// this node has a route through. Never inside a link that goes through others itself: its bytes would be wrapped once
     /// more at every hop.
-    async fn onwards(self: &Arc<Self>, next: &ProxyOpen, within: Duration) -> Result<ByteStream, Refused> {
+    pub(crate) async fn onwards(
+        self: &Arc<Self>,
+        next: &ProxyOpen,
+        kind: StreamKind,
+        within: Duration,
+    ) -> Result<ByteStream, Refused> {
         let until = now() + within;
         let left = || until.saturating_duration_since(now());
         let directly = |within| Demand { directly: true, within: Some(within), ..Demand::default() };
@@ -197,7 +216,7 @@ impl Inner {
             let text = format!("every gateway that {} has for {} is passed already", self.name, next.to);
             (self.name.to_string(), StreamCode::Loop, text)
         } else {
-            match self.hop(&next.to, directly(share), next, left()).await {
+            match self.hop(&next.to, directly(share), kind, next, left()).await {
                 Ok(stream) => return Ok(stream),
                 Err(NoHop::Open(error)) => return Err(refused(&next.to, error)),
                 Err(NoHop::Connect(error)) => unreachable(error),
@@ -207,7 +226,7 @@ impl Inner {
             let gateway = route.gateway();
             let demand = Demand { cookie: route.gateway_cookie().cloned(), ..directly(left()) };
             let open = ProxyOpen { max_hop: next.max_hop.min(route.most_hops().get()), ..next.clone() };
-            last = match self.hop(gateway, demand, &open, left()).await {
+            last = match self.hop(gateway, demand, kind, &open, left()).await {
                 Ok(stream) => return Ok(stream),
                 Err(NoHop::Open(error)) => refused(gateway, error),
                 Err(NoHop::Connect(error)) => unreachable(error),
@@ -243,7 +262,7 @@ impl Inner {
         // Whoever offers more than that would only be told less.
         let flags = attempt.policy.flags.offered;
         let open = ProxyOpen { flags, ..ProxyOpen::new(attempt.target.clone(), route.most_hops().get()) };
-        self.hop(gateway, demand, &open, self.policy.total).await.map_err(|error| match error {
+        self.hop(gateway, demand, StreamKind::Proxied, &open, self.policy.total).await.map_err(|error| match error {
             NoHop::Connect(error) => AttemptError::Relay(format!("the gateway {gateway}: {}", in_short(&error))),
             NoHop::Open(error) => {
                 let text = format!("through {gateway}: {error}");
@@ -260,7 +279,7 @@ impl Inner {
 }
 
 /// On one line: attempts of attempts are for logs.
-fn in_short(error: &ConnectError) -> String {
+pub(crate) fn in_short(error: &ConnectError) -> String {
     match error {
         ConnectError::NoRoute(no_route) => match no_route.attempts.last() {
             Some(last) => {

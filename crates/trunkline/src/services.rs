@@ -125,7 +125,7 @@ pub(crate) fn receive(node: &Arc<Inner>, directory: &Directory) {
 }
 
 fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
-    if incoming.kind() == StreamKind::Proxied {
+    if matches!(incoming.kind(), StreamKind::Proxied | StreamKind::Trace) {
         return proxy::asked(node, incoming);
     }
     if incoming.kind() != StreamKind::Service {

@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline::registrar::Fixed;
 use trunkline::{
     AccessPattern, Application, AttemptError, CircuitLimits, Cookie, DirectUse, Exit, Flag, Mailbox, NetworkRoute,
-    NoRoute, Node, NodeBuilder, PeerFlags, Process, Proxied, ProxyRoute, Term, Transit, TransitRule,
+    NoRoute, Node, NodeBuilder, PeerFlags, Process, Proxied, ProxyRoute, Term, TraceEnd, TracedWay, Transit,
+    TransitRule,
 };
 use trunkline_tests::support::*;
 
@@ -538,4 +539,45 @@ async fn a_gateway_keeps_to_its_own_routes_when_it_passes_on() {
     let app = start(app(&[(&outer, 1)])).await;
     soon(app.connect(DB)).await.unwrap();
     assert_eq!((outer.status().circuits, inner.status().circuits), (1, 1), "it went both");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e_a_trace_shows_every_hop_of_the_way_and_where_it_ends_else() {
+    let db = start(listener(DB)).await;
+    let inner = gate("inner@127.0.0.1", &db).await;
+    let outer = listener("outer@127.0.0.1").transit(transit(&[("app@.*", "db@.*")], &[]));
+    let outer = outer.route("^inner@", route_to(&inner), 1);
+    let outer =
+        start(outer.proxy_route("internal", via("inner@127.0.0.1").max_hop(NonZeroU8::new(2).unwrap()), 1)).await;
+    let app = dialer(APP).route("^outer@", route_to(&outer), 1).route("^inner@", route_to(&inner), 1);
+    let app = start(app.proxy_route("internal", via("outer@127.0.0.1"), 1)).await;
+    let names = |way: &TracedWay| way.hops.iter().map(|hop| hop.name.to_string()).collect::<Vec<_>>();
+    let trace = soon(app.trace(DB, PATIENCE)).await.unwrap();
+    assert!(trace.is_reached() && trace.failed.is_empty());
+    assert_eq!(names(&trace.ways[0]), ["outer@127.0.0.1", "inner@127.0.0.1", DB]);
+    assert!(trace.ways[0].hops.iter().all(|hop| !hop.round_trip.is_zero()));
+    // Directly it is one hop.
+    let trace = soon(app.trace(inner.name().as_str(), PATIENCE)).await.unwrap();
+    assert_eq!((names(&trace.ways[0]), &trace.ways[0].end), (vec!["inner@127.0.0.1".to_owned()], &TraceEnd::Reached));
+    // Where it ends: at a gateway that has no rule, at one that knows no way, and before the gateway.
+    let ends = async |app: &Node, to: &str| {
+        let trace = soon(app.trace(to, PATIENCE)).await.unwrap();
+        let end = |way: &TracedWay| match &way.end {
+            TraceEnd::Stopped { hop, code, text } => (names(way).len(), format!("{hop}: {code}: {text}")),
+            TraceEnd::Reached => panic!("{way:?}"),
+        };
+        assert!(!trace.is_reached() && !trace.failed.is_empty(), "{trace:?}");
+        end(&trace.ways[0])
+    };
+    let (hops, text) = ends(&app, "web@internal.local").await;
+    assert!(
+        hops == 1 && text.contains("outer@127.0.0.1: relay denied") && text.contains("app@127.0.0.1 through to web"),
+        "{text}"
+    );
+    let (hops, text) = ends(&app, "db@other.internal").await;
+    assert!(hops == 2 && text.contains("inner@127.0.0.1: the service is unreachable"), "{hops} {text}");
+    soon(outer.shut_down(PATIENCE)).await;
+    let (hops, text) = ends(&app, DB).await;
+    assert!(hops == 0 && text.contains("app@127.0.0.1") && text.contains("the gateway outer@127.0.0.1"), "{text}");
+    until(|| inner.status().circuits == 0).await;
 }

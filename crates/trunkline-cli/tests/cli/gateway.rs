@@ -48,6 +48,12 @@ fn e_a_service_behind_a_gateway_is_reached_from_three_files() {
     assert_eq!(status["circuits"], 1);
     assert!(status["carried"].as_u64().unwrap() > 1000, "{status}");
     gateway.logs("passing a connection on");
+    let traced = dir.ok(&["trace", "--admin", app.admin(), BACKEND]).stdout;
+    let hops: Vec<_> = traced.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(hops[1..3], ["gateway@127.0.0.1", BACKEND], "{traced}");
+    assert!(traced.contains("through 1 gateways"), "{traced}");
+    let traced = dir.json(&["trace", "--admin", app.admin(), BACKEND, "--json"]);
+    assert!(traced["ways"][0]["hops"][1]["round_trip_ms"].as_f64().unwrap() > 0.0, "{traced}");
     let explained = dir.ok(&["explain", "--admin", app.admin(), BACKEND]).stdout;
     assert!(explained.contains("proxy") && explained.contains("gateway@127.0.0.1"), "{explained}");
     let listed = dir.ok(&["proxy-routes", "list", "--admin", app.admin()]).stdout;
@@ -80,6 +86,10 @@ fn e7_proxy_routes_come_and_go_and_a_denial_names_the_gateway_and_the_rule() {
     for part in ["gateway@127.0.0.1 refused: relay denied", "needs rules under `transit:`"] {
         assert!(denied.contains(part), "{part:?} is missing in:\n{denied}");
     }
+    let traced = dir.run(&["trace", "--admin", app.admin(), BACKEND]).exits(1);
+    assert!(traced.stdout.contains("it ends at gateway@127.0.0.1: relay denied"), "{}", traced.stdout);
+    assert!(traced.stderr.contains("no way leads to backend-db@127.0.0.1"), "{}", traced.stderr);
+    dir.run(&["trace", "--admin", app.admin(), "no name"]).refused(&["white space"]);
     add(&["^backend-", "--proxy", "gateway@127.0.0.1"]).refused(&["exists; remove it first"]);
     add(&["(", "--proxy", "gateway@127.0.0.1"]).refused(&["match"]);
     add(&["x", "--proxy", "no name"]).refused(&["proxy: "]);

@@ -14,6 +14,8 @@ pub enum StreamKind {
     Proxied,
     /// Anything a program makes of it.
     User,
+    /// A look at the way that a link to a node further on would take; what hops say of it comes back.
+    Trace,
     /// A kind this version does not know.
     Unknown(u8),
 }
@@ -24,6 +26,7 @@ impl StreamKind {
             Self::Service => 1,
             Self::Proxied => 2,
             Self::User => 3,
+            Self::Trace => 4,
             Self::Unknown(byte) => byte,
         }
     }
@@ -33,6 +36,7 @@ impl StreamKind {
             1 => Self::Service,
             2 => Self::Proxied,
             3 => Self::User,
+            4 => Self::Trace,
             byte => Self::Unknown(byte),
         }
     }
@@ -95,14 +99,16 @@ impl StreamCode {
         Self::HopLimit,
     ];
 
-    pub(super) fn to_byte(self) -> u8 {
+    /// As on the wire.
+    pub fn to_byte(self) -> u8 {
         match self {
             Self::Unknown(byte) => byte,
             known => Self::KNOWN.iter().position(|code| *code == known).unwrap_or_default() as u8,
         }
     }
 
-    pub(super) fn from_byte(byte: u8) -> Self {
+    /// From the wire.
+    pub fn from_byte(byte: u8) -> Self {
         Self::KNOWN.get(usize::from(byte)).copied().unwrap_or(Self::Unknown(byte))
     }
 }

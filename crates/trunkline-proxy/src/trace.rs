@@ -1,0 +1,182 @@
+//! What hops say of a way that is only looked at.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use trunkline_link::StreamCode;
+use trunkline_route::NodeName;
+
+use crate::MAX_PATH;
+
+/// The longest report: two names, a text.
+const MAX_REPORT: usize = 1024;
+/// Reports of one way at most: two of each gateway, and the last.
+pub const MAX_REPORTS: usize = 2 * MAX_PATH + 1;
+
+/// One thing a hop says. They are its own words, as true as it is.
+///
+/// As bytes: length u16, then kind u8 and: 1 the hop, the next one, the round trip between the two as u32 µs; 2 the hop; 3 the
+/// hop, code u8, text to the end. Names are each a length u8 and the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// It leads on.
+    Onwards {
+        /// Who says so.
+        hop: NodeName,
+        /// To whom.
+        next: NodeName,
+        /// There and back between the two.
+        round_trip: Duration,
+    },
+    /// It is who was looked for.
+    Reached(NodeName),
+    /// The way ends before that.
+    Stopped {
+        /// Who said so.
+        hop: String,
+        /// Why.
+        code: StreamCode,
+        /// In its words.
+        text: String,
+    },
+}
+
+fn put(out: &mut Vec<u8>, name: &str) {
+    let name = &name.as_bytes()[..name.len().min(255)];
+    out.push(name.len() as u8);
+    out.extend_from_slice(name);
+}
+
+fn take<'b>(bytes: &mut &'b [u8]) -> Option<&'b str> {
+    let (&len, rest) = bytes.split_first()?;
+    let (name, rest) = rest.split_at_checked(len.into())?;
+    *bytes = rest;
+    std::str::from_utf8(name).ok()
+}
+
+impl Report {
+    /// As bytes. Texts are cut to what fits.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![0, 0];
+        match self {
+            Self::Onwards { hop, next, round_trip } => {
+                out.push(1);
+                put(&mut out, hop.as_str());
+                put(&mut out, next.as_str());
+                let micros = u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX);
+                out.extend_from_slice(&micros.to_be_bytes());
+            }
+            Self::Reached(hop) => {
+                out.push(2);
+                put(&mut out, hop.as_str());
+            }
+            Self::Stopped { hop, code, text } => {
+                out.push(3);
+                put(&mut out, hop);
+                out.push(code.to_byte());
+                let room = text.floor_char_boundary(MAX_REPORT + 2 - out.len());
+                out.extend_from_slice(&text.as_bytes()[..room]);
+            }
+        }
+        let len = (out.len() - 2) as u16;
+        out[..2].copy_from_slice(&len.to_be_bytes());
+        out
+    }
+
+    fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let (&kind, rest) = bytes.split_first()?;
+        bytes = rest;
+        let hop = take(&mut bytes)?;
+        match kind {
+            1 => {
+                let (hop, next) = (hop.parse().ok()?, take(&mut bytes)?.parse().ok()?);
+                let micros = u32::from_be_bytes(bytes.try_into().ok()?);
+                Some(Self::Onwards { hop, next, round_trip: Duration::from_micros(micros.into()) })
+            }
+            2 if bytes.is_empty() => Some(Self::Reached(hop.parse().ok()?)),
+            3 => {
+                let (&code, text) = bytes.split_first()?;
+                let (code, text) = (StreamCode::from_byte(code), String::from_utf8_lossy(text).into_owned());
+                Some(Self::Stopped { hop: hop.to_owned(), code, text })
+            }
+            _ => None,
+        }
+    }
+
+    /// The next report that comes; `None` when nothing comes any more.
+    ///
+    /// # Errors
+    /// The source's; [`io::ErrorKind::InvalidData`] for bytes that are no report.
+    pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Self>> {
+        let mut len = [0; 2];
+        match from.read_exact(&mut len).await {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        };
+        let malformed = || io::Error::new(io::ErrorKind::InvalidData, "a hop said something that is no report");
+        let len = usize::from(u16::from_be_bytes(len));
+        if len > MAX_REPORT {
+            return Err(malformed());
+        }
+        let mut bytes = vec![0; len];
+        from.read_exact(&mut bytes).await?;
+        Self::decode(&bytes).ok_or_else(malformed).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn reports() -> impl Strategy<Value = Report> {
+        let names = prop::sample::select(vec!["a@x", "gate@dmz", "backend-db@internal.local"]);
+        let code = any::<u8>().prop_map(StreamCode::from_byte);
+        let name = names.prop_map(|text: &str| text.parse::<NodeName>().unwrap());
+        prop_oneof![
+            (name.clone(), name.clone(), any::<u32>()).prop_map(|(hop, next, micros)| Report::Onwards {
+                hop,
+                next,
+                round_trip: Duration::from_micros(micros.into())
+            }),
+            name.clone().prop_map(Report::Reached),
+            (name, code, ".{0,100}").prop_map(|(hop, code, text)| Report::Stopped { hop: hop.to_string(), code, text }),
+        ]
+    }
+
+    async fn all(mut bytes: &[u8]) -> io::Result<Vec<Report>> {
+        let mut reports = Vec::new();
+        while let Some(report) = Report::read(&mut bytes).await? {
+            reports.push(report);
+        }
+        Ok(reports)
+    }
+
+    proptest! {
+        #[test]
+        fn what_hops_say_reads_as_it_was_written(reports in prop::collection::vec(reports(), 0..5)) {
+            let bytes: Vec<u8> = reports.iter().flat_map(Report::encode).collect();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            prop_assert_eq!(runtime.block_on(all(&bytes)).unwrap(), reports);
+        }
+
+        #[test]
+        fn reading_is_total(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let _ = runtime.block_on(all(&bytes));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_text_that_is_too_long_is_cut_and_a_report_that_is_too_long_refused() {
+        let stopped = Report::Stopped { hop: "a@x".into(), code: StreamCode::Loop, text: "ä".repeat(2000) };
+        let read = all(&stopped.encode()).await.unwrap();
+        assert!(
+            matches!(&read[..], [Report::Stopped { text, .. }] if text.starts_with("ää") && text.len() <= MAX_REPORT)
+        );
+        let mut long = vec![0xff, 0xff];
+        long.extend([0; 70_000]);
+        assert_eq!(all(&long).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}

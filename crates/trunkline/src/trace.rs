@@ -1,0 +1,206 @@
+//! The way to a node, hop by hop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use trunkline_dial::Record;
+use trunkline_link::{ByteStream, Incoming, Link, StreamCode, StreamKind};
+use trunkline_proxy::{MAX_REPORTS, ProxyOpen, Report, Verdict};
+use trunkline_route::{NodeName, Origin, ProxyRoute};
+
+use crate::inner::{Demand, Inner, now};
+use crate::proxy::{Held, NoHop, ONWARDS, in_short, refused};
+use crate::{ConnectError, IntoName, Node, PING_SERVICE};
+
+/// The ways to a node, as they were found to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trace {
+    /// Who was looked for.
+    pub target: NodeName,
+    /// The way that leads there; else all those through gateways, and where each ends.
+    pub ways: Vec<TracedWay>,
+    /// Attempts that failed, when none led there.
+    pub failed: Vec<Record>,
+}
+
+impl Trace {
+    /// Whether a way leads there.
+    pub fn is_reached(&self) -> bool {
+        self.ways.iter().any(|way| way.end == TraceEnd::Reached)
+    }
+}
+
+/// One way. What gateways say of what is behind them is as true as they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TracedWay {
+    /// The nodes on it, in order; the last is where it leads to or ends.
+    pub hops: Vec<TracedHop>,
+    /// How it ends.
+    pub end: TraceEnd,
+}
+
+/// One node on a way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TracedHop {
+    /// Its name.
+    pub name: NodeName,
+    /// There and back from the one before.
+    pub round_trip: Duration,
+}
+
+/// How a way ends.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TraceEnd {
+    /// At the node that was looked for.
+    Reached,
+    /// Before it.
+    Stopped {
+        /// Who does not lead on.
+        hop: String,
+        /// Why.
+        code: StreamCode,
+        /// In its words.
+        text: String,
+    },
+}
+
+/// A neighbour looks at the way through this node, or to it. It goes by the rules of a connection, and counts as one.
+pub(crate) async fn pass_on(node: Arc<Inner>, incoming: Incoming, verdict: Verdict, held: Option<Held>) {
+    let (within, own) = (incoming.deadline(), node.name.clone());
+    let mut back = incoming.accept();
+    let end = match verdict {
+        Verdict::Target(_) => Some(Report::Reached(own)),
+        Verdict::Refuse(code, text) => Some(Report::Stopped { hop: own.to_string(), code, text }),
+        Verdict::Forward(next) => match node.onwards(&next, StreamKind::Trace, ONWARDS.min(within)).await {
+            Err((hop, code, text)) => Some(Report::Stopped { hop, code, text }),
+            Ok(mut onwards) => {
+                let next = onwards.peer().clone();
+                match node.registry.get(&next) {
+                    Some(live) => {
+                        let report = Report::Onwards { hop: own, next, round_trip: round_trip(&live.link).await };
+                        if back.write_all(&report.encode()).await.is_ok() {
+                            let _ = tell(&mut onwards, &mut back).await;
+                        }
+                        None
+                    }
+                    None => Some(Report::Stopped {
+                        hop: own.to_string(),
+                        code: StreamCode::Unreachable,
+                        text: format!("the connection to {next} is down"),
+                    }),
+                }
+            }
+        },
+    };
+    if let Some(end) = end {
+        let _ = back.write_all(&end.encode()).await;
+    }
+    let _ = back.shutdown().await;
+    drop(held);
+}
+
+/// Tells what comes from behind, as long as it is what a trace may say.
+async fn tell(from: &mut ByteStream, to: &mut ByteStream) -> std::io::Result<()> {
+    for _ in 0..MAX_REPORTS {
+        let Some(report) = Report::read(from).await? else { break };
+        to.write_all(&report.encode()).await?;
+    }
+    Ok(())
+}
+
+/// There and back over a link.
+async fn round_trip(link: &Link) -> Duration {
+    let began = now();
+    // A peer answers in any case, be it that there is no such service.
+    let _ = link.call(PING_SERVICE, "", &[], ONWARDS).await;
+    now() - began
+}
+
+impl Node {
+    /// Looks which way leads to a name: connects as [`Node::connect`] does, and then asks every hop of the way that was
+    /// found for the next one and the time between the two. Without a way, those through gateways are looked at all the same,
+    /// to see where they end. Gateways treat it as a connection: what they would not pass on, they do not show.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when nothing can be tried at all; that no way leads there is no error.
+    pub async fn trace(&self, name: impl IntoName, deadline: Duration) -> Result<Trace, ConnectError> {
+        let (node, target) = (self.inner(), name.into_name()?);
+        let until = now() + deadline;
+        let left = || until.saturating_duration_since(now());
+        let demand = Demand { within: Some(deadline), afresh: true, ..Demand::default() };
+        match node.connect(target.clone(), demand).await {
+            Ok(live) => {
+                let info = live.link.info();
+                let way = match &info.via {
+                    None => {
+                        let hop = TracedHop { name: target.clone(), round_trip: round_trip(&live.link).await };
+                        TracedWay { hops: vec![hop], end: TraceEnd::Reached }
+                    }
+                    Some(gateway) => node.trace_through(&node.route_through(&target, gateway), &target, left()).await,
+                };
+                Ok(Trace { target, ways: vec![way], failed: Vec::new() })
+            }
+            Err(ConnectError::NoRoute(no_route)) => {
+                let mut ways = Vec::new();
+                for record in &no_route.attempts {
+                    let (Origin::Proxied { gateway, .. } | Origin::DiscoveredProxy { gateway: Some(gateway), .. }) =
+                        &record.origin
+                    else {
+                        continue;
+                    };
+                    ways.push(node.trace_through(&node.route_through(&target, gateway), &target, left()).await);
+                }
+                Ok(Trace { target, ways, failed: no_route.attempts })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Inner {
+    /// The proxy route that leads to a name through this gateway, or what is as good as one.
+    fn route_through(&self, name: &NodeName, gateway: &NodeName) -> ProxyRoute {
+        let found = self.routes.matching_proxies(name).into_iter().find(|found| found.route.gateway() == gateway);
+        found.map_or_else(|| ProxyRoute::via(gateway.clone()), |found| found.route)
+    }
+
+    async fn trace_through(self: &Arc<Self>, route: &ProxyRoute, target: &NodeName, within: Duration) -> TracedWay {
+        let gateway = route.gateway();
+        let until = now() + within;
+        let left = || until.saturating_duration_since(now());
+        let mut hops = Vec::new();
+        let stopped = |hop: &NodeName, code, text: String| TraceEnd::Stopped { hop: hop.to_string(), code, text };
+        let demand = Demand { cookie: route.gateway_cookie().cloned(), ..Demand::default() };
+        let open = ProxyOpen::new(target.clone(), route.most_hops().get());
+        let mut reports = match self.hop(gateway, demand, StreamKind::Trace, &open, left()).await {
+            Ok(reports) => reports,
+            Err(NoHop::Connect(error)) => {
+                let text = format!("the gateway {gateway}: {}", in_short(&error));
+                return TracedWay { hops, end: stopped(&self.name, StreamCode::Unreachable, text) };
+            }
+            Err(NoHop::Open(error)) => {
+                let (hop, code, text) = refused(gateway, error);
+                return TracedWay { hops, end: TraceEnd::Stopped { hop, code, text } };
+            }
+        };
+        if let Some(live) = self.registry.get(gateway) {
+            hops.push(TracedHop { name: gateway.clone(), round_trip: round_trip(&live.link).await });
+        }
+        for _ in 0..MAX_REPORTS {
+            let end = match tokio::time::timeout(left(), Report::read(&mut reports)).await {
+                Ok(Ok(Some(Report::Onwards { next, round_trip, .. }))) => {
+                    hops.push(TracedHop { name: next, round_trip });
+                    continue;
+                }
+                Ok(Ok(Some(Report::Reached(_)))) => TraceEnd::Reached,
+                Ok(Ok(Some(Report::Stopped { hop, code, text }))) => TraceEnd::Stopped { hop, code, text },
+                Ok(Ok(None)) => stopped(gateway, StreamCode::Broken, "it said nothing more".into()),
+                Ok(Err(error)) => stopped(gateway, StreamCode::Broken, error.to_string()),
+                Err(_) => stopped(gateway, StreamCode::TimedOut, format!("nothing more within {within:?}")),
+            };
+            return TracedWay { hops, end };
+        }
+        TracedWay { hops, end: stopped(gateway, StreamCode::Loop, "it says more than a way can have".into()) }
+    }
+}
