@@ -2,7 +2,7 @@
 
 use trunkline_link::{MAX_OPEN_DATA, StreamCode};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{NodeName, PeerFlags};
+use trunkline_route::{Cookie, DirectUse, NodeName, PeerFlags, ProxyRoute};
 
 /// Gateways a connection may go through at most, whatever is asked.
 pub const MAX_PATH: usize = 16;
@@ -191,6 +191,40 @@ pub fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &T
     Verdict::Forward(next)
 }
 
+/// One way on from a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Onwards {
+    /// To the final node, directly.
+    Target,
+    /// To another gateway, by a proxy route of this one.
+    Gateway {
+        /// Its name.
+        name: NodeName,
+        /// What proves this node to it, if the route says.
+        cookie: Option<Cookie>,
+        /// What it is asked.
+        open: ProxyOpen,
+    },
+}
+
+/// The ways on of a gateway that forwards `next`, in the order to try: to the final node, unless `direct: never` forbids it, then by
+/// its own proxy routes for that node (`routes`, best first), through as many gateways as they allow. Never back to where it
+/// came through: an empty list is a loop.
+pub fn onwards<'r>(next: &ProxyOpen, routes: impl IntoIterator<Item = &'r ProxyRoute>) -> Vec<Onwards> {
+    let mut routes = routes.into_iter().peekable();
+    let direct = routes.peek().map(|best| best.direct_use()).unwrap_or_default();
+    let mut ways = if direct == DirectUse::Never { Vec::new() } else { vec![Onwards::Target] };
+    if direct != DirectUse::Only {
+        let fresh = routes.filter(|route| !next.path.contains(route.gateway()));
+        ways.extend(fresh.map(|route| Onwards::Gateway {
+            name: route.gateway().clone(),
+            cookie: route.gateway_cookie().cloned(),
+            open: ProxyOpen { max_hop: next.max_hop.min(route.most_hops().get()), ..next.clone() },
+        }));
+    }
+    ways
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,6 +315,25 @@ mod tests {
         let (code, text) = refused(come(&name("other@dmz")));
         assert_eq!((code, text.contains("other@dmz")), (StreamCode::RelayDenied, true));
         assert!(own.allows(&app) && !Proxied { allow: Some(vec![]), ..own }.allows(&app));
+    }
+
+    #[test]
+    fn a_gateway_leads_on_directly_first_and_never_back_to_where_it_came_through() {
+        let next = ProxyOpen { path: vec![name("a@x"), name("b@x")], ..ProxyOpen::new(name("db@in"), 5) };
+        let via = |gateway: &str| ProxyRoute::via(name(gateway));
+        let two = std::num::NonZeroU8::new(2).unwrap();
+        let routes = [via("c@x").max_hop(two), via("a@x"), via("d@x")];
+        let asked = |gateway: &str, max_hop| Onwards::Gateway {
+            name: name(gateway),
+            cookie: None,
+            open: ProxyOpen { max_hop, ..next.clone() },
+        };
+        assert_eq!(onwards(&next, &routes), [Onwards::Target, asked("c@x", 2), asked("d@x", 5)]);
+        assert_eq!(onwards(&next, []), [Onwards::Target]);
+        let [first, ..] = routes.clone();
+        assert_eq!(onwards(&next, &[first.clone().direct(DirectUse::Never), via("d@x")])[0], asked("c@x", 2));
+        assert_eq!(onwards(&next, &[first.direct(DirectUse::Only), via("d@x")]), [Onwards::Target]);
+        assert_eq!(onwards(&next, &[via("b@x").direct(DirectUse::Never)]), [], "a loop");
     }
 
     #[test]

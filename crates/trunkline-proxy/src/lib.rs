@@ -3,6 +3,7 @@
 //! - [`ProxyOpen`]: what one node asks of the next, as bytes of an OPEN.
 //! - [`Transit`]: what a gateway passes on: nothing, unless a rule allows it. [`Proxied`]: who may come to a node so.
 //! - [`decide`]: this node is the target, or the next hop follows, or why not. Pure.
+//! - [`onwards`]: which ways on a gateway tries, in order. Pure.
 //! - [`Circuits`]: how many a gateway carries at a time, and how fast new ones may come. Pure; time is an argument.
 //! - [`Report`]: what a hop says of the way, when somebody only looks at it.
 //! - [`relay`]: the bytes, as they come, as far as the one who takes them does.
@@ -15,6 +16,6 @@ mod relay;
 mod trace;
 
 pub use circuits::{Circuit, CircuitLimits, Circuits, Full};
-pub use hop::{MAX_PATH, MalformedOpen, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide};
+pub use hop::{MAX_PATH, MalformedOpen, Onwards, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide, onwards};
 pub use relay::{Carried, FlowError, Outflow, relay};
 pub use trace::{MAX_REPORTS, Report};

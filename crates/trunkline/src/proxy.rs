@@ -9,9 +9,10 @@ use trunkline_dial::AttemptError;
 use trunkline_link::gate::GateLimits;
 use trunkline_link::{ByteStream, CredentialsFn, Incoming, Inside, OpenError, ServerTls, StreamCode, StreamKind};
 use trunkline_proxy::{
-    Carried, Circuit, CircuitLimits, Circuits, Full, Proxied, ProxyOpen, Transit, Verdict, decide, relay,
+    Carried, Circuit, CircuitLimits, Circuits, Full, Onwards, Proxied, ProxyOpen, Transit, Verdict, decide, onwards,
+    relay,
 };
-use trunkline_route::{Attempt, DirectUse, NodeName, ProxyRoute};
+use trunkline_route::{Attempt, NodeName, ProxyRoute};
 
 use crate::ConnectError;
 use crate::connection::Live;
@@ -194,9 +195,8 @@ impl Inner {
         }
     }
 
-    /// The next hop of a connection that is passed on: the final node if it can be reached directly, else a gateway that
-    /// this node has a route through. Never inside a link that goes through others itself: its bytes would be wrapped once
-    /// more at every hop.
+    /// The next hop of a connection that is passed on. Never inside a link that goes through others itself: its bytes would be
+    /// wrapped once more at every hop.
     pub(crate) async fn onwards(
         self: &Arc<Self>,
         next: &ProxyOpen,
@@ -205,31 +205,26 @@ impl Inner {
     ) -> Result<ByteStream, Refused> {
         let until = now() + within;
         let left = || until.saturating_duration_since(now());
-        let directly = |within| Demand { directly: true, within: Some(within), ..Demand::default() };
-        let unreachable = |error| (self.name.to_string(), StreamCode::Unreachable, in_short(&error));
         let routes: Vec<_> = self.routes.matching_proxies(&next.to).into_iter().map(|found| found.route).collect();
-        let never = routes.first().is_some_and(|best| best.direct_use() == DirectUse::Never);
-        let gateways: Vec<_> = routes.iter().filter(|route| !next.path.contains(route.gateway())).collect();
-        // A way through others is left enough time.
-        let share = if gateways.is_empty() { left() } else { left() / 2 };
-        let mut last = if never {
+        let ways = onwards(next, &routes);
+        let mut last = {
             let text = format!("every gateway that {} has for {} is passed already", self.name, next.to);
             (self.name.to_string(), StreamCode::Loop, text)
-        } else {
-            match self.hop(&next.to, directly(share), kind, next, left()).await {
-                Ok(stream) => return Ok(stream),
-                Err(NoHop::Open(error)) => return Err(refused(&next.to, error)),
-                Err(NoHop::Connect(error)) => unreachable(error),
-            }
         };
-        for route in gateways {
-            let gateway = route.gateway();
-            let demand = Demand { cookie: route.gateway_cookie().cloned(), ..directly(left()) };
-            let open = ProxyOpen { max_hop: next.max_hop.min(route.most_hops().get()), ..next.clone() };
-            last = match self.hop(gateway, demand, kind, &open, left()).await {
+        // A way through others is left enough time.
+        let first = if ways.len() > 1 { left() / 2 } else { left() };
+        for way in ways {
+            let (neighbour, cookie, open, share) = match &way {
+                Onwards::Target => (&next.to, None, next, first),
+                Onwards::Gateway { name, cookie, open } => (name, cookie.clone(), open, left()),
+            };
+            let demand = Demand { directly: true, within: Some(share), cookie, ..Demand::default() };
+            last = match self.hop(neighbour, demand, kind, open, left()).await {
                 Ok(stream) => return Ok(stream),
-                Err(NoHop::Open(error)) => refused(gateway, error),
-                Err(NoHop::Connect(error)) => unreachable(error),
+                // What the final node refuses itself, it refuses by any way.
+                Err(NoHop::Open(error)) if way == Onwards::Target => return Err(refused(neighbour, error)),
+                Err(NoHop::Open(error)) => refused(neighbour, error),
+                Err(NoHop::Connect(error)) => (self.name.to_string(), StreamCode::Unreachable, in_short(&error)),
             };
         }
         Err(last)

@@ -11,6 +11,7 @@
 pub mod answering;
 pub mod dialling;
 pub mod faults;
+pub mod hops;
 pub mod invariants;
 pub mod ledger;
 pub mod links;

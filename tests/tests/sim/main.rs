@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use trunkline_dial::pair::Pair;
 use trunkline_tests::sim::rules::Rules;
-use trunkline_tests::sim::{Config, Counts, Fault, model, run, wrong};
+use trunkline_tests::sim::{Config, Counts, Fault, hops, model, run, wrong};
 
 const HISTORIES: u64 = 20_000;
 /// Lines of the trace that a failure shows.
@@ -160,4 +160,50 @@ fn a_hold_that_forgets_older_links_is_seen() {
 #[test]
 fn ending_a_lookup_for_the_loser_of_its_own_stagger_is_seen() {
     bites::<Pair>(Config { loser_ends_lookup: true, ..Config::default() });
+}
+
+/// Worlds of gateways in one run.
+const TOPOLOGIES: u64 = 20_000;
+
+#[test]
+fn p17_p18_in_any_topology_every_request_ends_within_its_budget_and_leaves_no_circuit() {
+    let mut seen = hops::Seen::new();
+    for seed in 0..TOPOLOGIES {
+        match hops::run(seed, start(), None) {
+            Ok(more) => more.into_iter().for_each(|(what, times)| *seen.entry(what).or_default() += times),
+            Err(violation) => panic!("seed {seed}: {violation}"),
+        }
+    }
+    for what in [
+        "it was the neighbour itself",
+        "through one gateway",
+        "through two gateways",
+        "through more gateways",
+        "relay denied",
+        "loop",
+        "hop limit",
+        "overloaded",
+        "unreachable",
+        "out of time",
+        "given up",
+        "refused",
+        "a black hole",
+        "a node died",
+        "broken",
+    ] {
+        assert!(seen.get(what).is_some_and(|times| *times >= 100), "{what} came too rarely: {seen:?}");
+    }
+}
+
+#[test]
+fn each_mistake_of_a_gateway_is_seen() {
+    for mistake in hops::Mistake::ALL {
+        let found = (0..TOPOLOGIES).find(|seed| hops::run(*seed, start(), Some(mistake)).is_err());
+        assert!(found.is_some(), "{mistake:?} was not seen");
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "some moment to count from")]
+fn start() -> std::time::Instant {
+    std::time::Instant::now()
 }
