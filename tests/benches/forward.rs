@@ -452,7 +452,8 @@ fn main() {
     let (behind, at_behind) = node("client", &["behind".into(), to_gateway.to_string()]);
     let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let mut ways = vec![Way::new("bare TCP", server, Vec::new())];
-    let others: [(&str, Box<dyn Fn() -> Option<Way>>); 4] = [
+    type Start<'s> = Box<dyn Fn() -> Option<Way> + 's>;
+    let others: [(&str, Start<'_>); 4] = [
         ("socat", Box::new(|| socat(server))),
         ("haproxy", Box::new(|| haproxy(dir.path(), server))),
         ("ssh and sshd", Box::new(|| ssh(dir.path(), server, None))),

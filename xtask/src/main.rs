@@ -9,6 +9,7 @@ mod dist;
 mod layers;
 mod licences;
 mod metadata;
+mod packages;
 mod release;
 mod testing;
 mod tidy;
@@ -209,6 +210,13 @@ const TASKS: &[Task] = &[
         help: licences::DUPLICATES_HELP,
         takes_arguments: false,
         run: |project, _| licences::check_duplicates(project),
+    },
+    Task {
+        name: "packages",
+        summary: "find or install the programs that tests run",
+        help: packages::HELP,
+        takes_arguments: false,
+        run: |project, _| packages::check(project),
     },
     Task {
         name: "standalone",

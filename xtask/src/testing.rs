@@ -5,14 +5,14 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use crate::metadata::{Metadata, Package};
-use crate::{Failure, Outcome, Project, cannot_start, layers, licences, render, run, tidy};
+use crate::{Failure, Outcome, Project, cannot_start, layers, licences, packages, render, run, tidy};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask test [ARGUMENTS]
        cargo xtask ci [ARGUMENTS]
 
 Without arguments: everything a change must pass, cheapest first, stopping at the first step that fails:
-  fmt, layers, tidy, licences, duplicates, clippy, docs, standalone, examples, tests (doc tests included)
+  fmt, layers, tidy, licences, duplicates, packages, clippy, docs, standalone, model, examples, tests (doc tests included)
 The last line is `N passed, N failed`, summed over all test binaries.
 
 With arguments: only `cargo test` over the workspace, with the arguments handed on. `cargo xtask test claims` runs the
@@ -43,7 +43,7 @@ Usage: cargo xtask bench [NAME [ARGUMENTS]]
 Runs a benchmark with the release profile and hands the arguments on to it; without a name, all of them:
   link      messages, calls, connects and memory of one link, beside bare TLS and Erlang (when erl is there)
   failover  a working connection behind a primary that refuses, is silent, or is a black hole
-  forward   bytes through a forwarder, directly and by a gateway, beside bare TCP and socat (when it is there)
+  forward   bytes through a forwarder, directly and by a gateway, beside bare TCP, socat, HAProxy and ssh (when they are there)
   flood     honest connects while strangers hold every place before authentication
   matcher   look-ups and edits of a table of patterns, beside other matchers; `matcher 1k c100k` for some data sets
 ";
@@ -114,6 +114,7 @@ fn steps(project: &Project) -> Vec<Step> {
         Step::check("tidy", tidy::check),
         Step::check("licences", licences::check_licences),
         Step::check("duplicates", licences::check_duplicates),
+        Step::check("packages", packages::check),
         Step::command("clippy", clippy),
         Step::command("docs", docs),
         Step::check("standalone", standalone),

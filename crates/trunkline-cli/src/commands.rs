@@ -361,7 +361,11 @@ fn way_text(way: &Way) -> String {
         }
         None => {
             let all: f64 = way.hops.iter().map(|hop| hop.round_trip_ms).sum();
-            format!("{all:.3} ms in all, through {} gateways", way.hops.len().saturating_sub(1))
+            match way.hops.len() {
+                0 | 1 => format!("{all:.3} ms, directly"),
+                2 => format!("{all:.3} ms in all, through 1 gateway"),
+                hops => format!("{all:.3} ms in all, through {} gateways", hops - 1),
+            }
         }
     };
     if hops.is_empty() { end } else { format!("{}\n{end}", hops.trim_end()) }

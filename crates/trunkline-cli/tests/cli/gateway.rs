@@ -51,7 +51,7 @@ fn e_a_service_behind_a_gateway_is_reached_from_three_files() {
     let traced = dir.ok(&["trace", "--admin", app.admin(), BACKEND]).stdout;
     let hops: Vec<_> = traced.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
     assert_eq!(hops[1..3], ["gateway@127.0.0.1", BACKEND], "{traced}");
-    assert!(traced.contains("through 1 gateways"), "{traced}");
+    assert!(traced.contains("through 1 gateway"), "{traced}");
     let traced = dir.json(&["trace", "--admin", app.admin(), BACKEND, "--json"]);
     assert!(traced["ways"][0]["hops"][1]["round_trip_ms"].as_f64().unwrap() > 0.0, "{traced}");
     let explained = dir.ok(&["explain", "--admin", app.admin(), BACKEND]).stdout;

@@ -1,0 +1,86 @@
+//! A node whose address only the gateway can reach, in network namespaces of their own.
+
+use std::process::{Command, Stdio};
+
+use super::world::{Dir, finish};
+
+/// Three networks: the application's, the gateway's and the database's, joined by two cables. What it prints is checked by the test.
+const SCRIPT: &str = r#"
+set -eu
+ip link set lo up
+unshare -n sleep 300 & GATE=$!
+unshare -n sleep 300 & DB=$!
+PIDS="$GATE $DB"
+trap 'kill $PIDS 2>/dev/null' EXIT
+own=$(readlink /proc/self/ns/net)
+for pid in $GATE $DB; do
+  while [ "$(readlink /proc/$pid/ns/net)" = "$own" ]; do :; done
+done
+gate() { nsenter -t $GATE -n "$@"; }
+db() { nsenter -t $DB -n "$@"; }
+ip link add a0 type veth peer name g0 netns $GATE
+gate ip link add g1 type veth peer name d0 netns $DB
+ip addr add 10.77.1.1/24 dev a0; ip link set a0 up
+gate ip addr add 10.77.1.2/24 dev g0; gate ip link set g0 up; gate ip link set lo up
+gate ip addr add 10.77.2.2/24 dev g1; gate ip link set g1 up
+db ip addr add 10.77.2.3/24 dev d0; db ip link set d0 up; db ip link set lo up
+db "$TRUNKLINE" node --config db.yaml --answer whoami='the database' >db.out 2>db.log & PIDS="$PIDS $!"
+gate "$TRUNKLINE" node --config gate.yaml >gate.out 2>gate.log & PIDS="$PIDS $!"
+for node in db gate; do
+  until grep -q 'is up' $node.out; do
+    kill -0 $PIDS || { cat $node.log; exit 1; }
+  done
+done
+echo "directly:"
+"$TRUNKLINE" call --config direct.yaml db@lab whoami '' 2>&1 && exit 1
+echo
+echo "through the gateway:"
+"$TRUNKLINE" call --config app.yaml db@lab whoami ''
+echo
+"$TRUNKLINE" trace --config app.yaml db@lab
+echo "from the database:"
+cat db.log
+"#;
+
+#[test]
+fn e_a_node_that_only_the_gateway_can_reach_is_reached_through_it() {
+    let dir = Dir::new();
+    let node = |name: &str, rest: &str| {
+        let text = format!(
+            "node:\n  name: {name}@lab\n  cookie_file: cookie\n  data_dir: {name}.data\n  registrar: none\n{rest}"
+        );
+        dir.file(&format!("{name}.yaml"), &text, 0o600);
+    };
+    let direct = "routes:\n  - { match: '^db@', host: 10.77.2.3, port: 4370 }\n";
+    let through =
+        "  - { match: '^gate@', host: 10.77.1.2, port: 4371 }\nproxy_routes: [{ match: '^db@', proxy: gate@lab }]\n";
+    node("db", "  listen: [{ host: 10.77.2.3, port: 4370 }]\n");
+    let rules = "transit: { rules: [{ from: 'cli-.*', to: 'db@lab' }] }\n";
+    node("gate", &format!("  listen: [{{ host: 10.77.1.2, port: 4371 }}]\n{direct}{rules}"));
+    node("direct", direct);
+    node("app", &format!("{direct}{through}"));
+    dir.file("script", SCRIPT, 0o600);
+    let mut command = Command::new("unshare");
+    command
+        .args(["-r", "-n", "sh", "script"])
+        .current_dir(dir.path())
+        .env("TRUNKLINE", env!("CARGO_BIN_EXE_trunkline"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ran = finish(command);
+    assert_eq!(
+        ran.code,
+        Some(0),
+        "this test needs network namespaces (`unshare -rn true`) and Debian's iproute2 (sudo apt-get install -y \
+         --no-install-recommends iproute2):\n{}\n{}",
+        ran.stdout,
+        ran.stderr
+    );
+    let (directly, rest) = ran.stdout.split_once("through the gateway:\n").unwrap();
+    assert!(directly.contains("no route to db@lab") && directly.contains("unreachable"), "{directly}");
+    let (through, log) = rest.split_once("from the database:\n").unwrap();
+    assert!(through.starts_with("the database\n") && through.contains("gate@lab"), "{through}");
+    assert!(
+        log.contains("address=10.77.2.2:") && !log.contains("10.77.1.1"),
+        "it saw the gateway and nobody else:\n{log}"
+    );
+}
