@@ -110,7 +110,8 @@ fn values_text(steps: &[Step]) -> String {
         shown.collect::<Vec<_>>().join("; ")
     };
     let mut text = String::from("\n\nWhere the values come from:");
-    for (n, step) in steps.iter().enumerate() {
+    // Of who is only asked for gateways nothing is known yet.
+    for (n, step) in steps.iter().enumerate().filter(|(_, step)| !step.values.is_empty()) {
         text += &format!("\n  {}. {}", n + 1, listed(step, false));
         let node = listed(step, true);
         if !node.is_empty() {
@@ -348,7 +349,7 @@ pub(crate) async fn trace(at: At, name: &str, timeout: Duration, output: &Output
     if traced.reached { Ok(()) } else { Err(Failed::because(format!("no way leads to {name}"))) }
 }
 
-fn way_text(way: &Way) -> String {
+pub(crate) fn way_text(way: &Way) -> String {
     let rows: Vec<_> = (1..)
         .zip(&way.hops)
         .map(|(n, hop)| vec![n.to_string(), hop.name.clone(), format!("{:.3} ms", hop.round_trip_ms)])

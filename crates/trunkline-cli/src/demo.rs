@@ -9,10 +9,12 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use trunkline_admin::AdminClient;
-use trunkline_admin::api::{Body, CallReply, Explanation, MessageRequest, Peer, PingRequest, Pong, Status};
+use trunkline_admin::api::{
+    Body, CallReply, Explanation, MessageRequest, Peer, PingRequest, Pong, Status, TraceRequest, Traced,
+};
 
 use crate::args::DemoArgs;
-use crate::commands::explain_text;
+use crate::commands::{explain_text, way_text};
 use crate::output::{Failed, Output};
 use crate::serve::Ready;
 
@@ -20,6 +22,8 @@ use crate::serve::Ready;
 const START: Duration = Duration::from_secs(10);
 const SHOP: &str = "shop@127.0.0.1";
 const DB: &str = "db@127.0.0.1";
+const VAULT: &str = "vault@127.0.0.1";
+const GATES: [&str; 2] = ["gate1@127.0.0.1", "gate2@127.0.0.1"];
 
 /// A process of the cluster. It ends with its standard input, that is, with this process at the latest.
 struct Process {
@@ -92,6 +96,8 @@ struct Cluster {
     db: Process,
     primary: Option<Process>,
     standby: Process,
+    gates: Vec<Process>,
+    vault: Process,
     app: Process,
     directory: tempfile::TempDir,
 }
@@ -104,12 +110,12 @@ impl Cluster {
         // Free at this moment; the registrar binds it next.
         let registrar =
             std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(Failed::because)?;
-        let node = |name: &str, data: &str, rest: &str| {
+        let silent = |name: &str, data: &str, rest: &str| {
             let data = at(data);
-            format!(
-                "node:\n  name: {name}\n  cookie_file: cookie\n  data_dir: {}\n  listen: [{{ host: 127.0.0.1, port: 0 }}]\n{rest}",
-                data.display()
-            )
+            format!("node:\n  name: {name}\n  cookie_file: cookie\n  data_dir: {}\n{rest}", data.display())
+        };
+        let node = |name: &str, data: &str, rest: &str| {
+            silent(name, data, &format!("  listen: [{{ host: 127.0.0.1, port: 0 }}]\n{rest}"))
         };
         let asking = format!("  registrar_listen: {{ host: 127.0.0.1, port: {} }}\n", registrar.port());
         let alone = "  registrar: none\n";
@@ -122,19 +128,39 @@ impl Cluster {
         expect(status.serves_registrar, ours)?;
         let primary = Process::start(&at("primary.yaml"), "whoami=the primary").await?;
         let standby = Process::start(&at("standby.yaml"), "whoami=the standby").await?;
+        let (mut gates, mut to_gates) = (Vec::new(), String::new());
+        for (gate, short) in GATES.into_iter().zip(["gate1", "gate2"]) {
+            let rules = "transit: { rules: [{ from: \"app@.*\", to: \"vault@.*\" }] }\n";
+            let file = at(&format!("{short}.yaml"));
+            write(&file, &node(gate, &format!("{short}.data"), &format!("{alone}{rules}")))?;
+            let process = Process::start(&file, &format!("whoami={short}")).await?;
+            let port = process.port();
+            to_gates += &format!("  - {{ match: \"^{short}@\", host: 127.0.0.1, port: {port}, reconnect: keep }}\n");
+            gates.push(process);
+        }
+        // It listens nowhere: nobody can dial it. It dials the gateways.
+        let nowhere = format!("{alone}  listen: []\nroutes:\n{to_gates}");
+        write(&at("vault.yaml"), &silent(VAULT, "vault.data", &nowhere))?;
+        let vault = Process::start(&at("vault.yaml"), "whoami=the vault").await?;
+        for gate in GATES {
+            ping(&vault.client(), gate).await?;
+        }
         let routes = format!(
-            "{asking}routes:\n  - {{ match: \"^shop@\", weight: 200, host: 127.0.0.1, port: {} }}\n  - {{ match: \"^(shop|cart)@\", weight: 100, host: 127.0.0.1, port: {} }}\n",
+            "{asking}routes:\n  - {{ match: \"^shop@\", weight: 200, host: 127.0.0.1, port: {} }}\n  - {{ match: \"^(shop|cart)@\", weight: 100, host: 127.0.0.1, port: {} }}\n{to_gates}proxy_routes:\n  - {{ match: \"^vault@\", weight: 200, proxy: {} }}\n  - {{ match: \"vault\", weight: 100, proxy: {} }}\n",
             primary.port(),
-            standby.port()
+            standby.port(),
+            GATES[0],
+            GATES[1]
         );
         write(&at("app.yaml"), &node("app@127.0.0.1", "app.data", &routes))?;
         let app = Process::start(&at("app.yaml"), "whoami=the app").await?;
-        Ok(Self { db, primary: Some(primary), standby, app, directory })
+        Ok(Self { db, primary: Some(primary), standby, gates, vault, app, directory })
     }
 
     fn summary(&self) -> serde_json::Value {
         let roles = [("app", Some(&self.app)), ("db", Some(&self.db)), ("primary", self.primary.as_ref())];
-        let processes = roles.into_iter().chain([("standby", Some(&self.standby))]);
+        let processes = roles.into_iter().chain([("standby", Some(&self.standby)), ("vault", Some(&self.vault))]);
+        let processes = processes.chain(self.gates.iter().map(|gate| ("gateway", Some(gate))));
         let shown = processes.filter_map(|(role, process)| {
             let process = process?;
             let Ready { name, listening, admin } = &process.ready;
@@ -146,9 +172,9 @@ impl Cluster {
     }
 
     async fn stop(self) {
-        let Self { db, primary, standby, app, directory } = self;
+        let Self { db, primary, standby, gates, vault, app, directory } = self;
         app.stop().await;
-        for process in primary.into_iter().chain([standby, db]) {
+        for process in primary.into_iter().chain([standby, db, vault]).chain(gates) {
             process.stop().await;
         }
         drop(directory);
@@ -157,6 +183,23 @@ impl Cluster {
 
 fn random_hex() -> String {
     trunkline::random_16().iter().chain(&trunkline::random_16()).map(|b| format!("{b:02x}")).collect()
+}
+
+async fn ping(client: &AdminClient, name: &str) -> Result<Pong, Failed> {
+    Ok(client.post("/v1/ping", &PingRequest { name: name.into(), timeout_ms: 5_000, now: false }).await?)
+}
+
+/// Asks again until it is answered, since the call under way when a link breaks is reported as such; the next one takes
+/// another way. Gives the answer, and after how long it came.
+async fn whoami_again(client: &AdminClient, name: &str) -> Result<(String, f64), Failed> {
+    let killed = now();
+    loop {
+        match whoami(client, name).await {
+            Ok((answer, _)) => return Ok((answer, ms(killed))),
+            Err(error) if ms(killed) > 10_000.0 => return Err(error),
+            Err(_) => {}
+        }
+    }
 }
 
 async fn whoami(client: &AdminClient, name: &str) -> Result<(String, f64), Failed> {
@@ -217,20 +260,21 @@ fn indented(text: &str) -> String {
 async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<(), Failed> {
     let client = cluster.app.client();
     let step = |n: u8, text: &str| say(output, &format!("\n{} {text}", output.bold(&format!("{n}."))));
-    say(output, &format!("Four nodes are up after {:.0} ms, each a process of its own:", ms(began)));
+    say(output, &format!("Seven nodes are up after {:.0} ms, each a process of its own:", ms(began)));
     let primary_pid = cluster.primary.as_ref().map_or(0, Process::pid);
     let processes = cluster.summary();
     let primary_port = cluster.primary.as_ref().map_or("", Process::port).to_owned();
-    say(
-        output,
-        &indented(&format!(
-            "app@127.0.0.1   pid {}\n{DB}    pid {}   known to the registrar only, which it serves itself\n{SHOP}  pid {primary_pid}   the primary, port {primary_port}\n{SHOP}  pid {}   the standby, port {}",
-            cluster.app.pid(),
-            cluster.db.pid(),
-            cluster.standby.pid(),
-            cluster.standby.port()
-        )),
-    );
+    let nodes = [
+        ("app@127.0.0.1", cluster.app.pid(), String::new()),
+        (DB, cluster.db.pid(), "known to the registrar only, which it serves itself".into()),
+        (SHOP, primary_pid, format!("the primary, port {primary_port}")),
+        (SHOP, cluster.standby.pid(), format!("the standby, port {}", cluster.standby.port())),
+        (VAULT, cluster.vault.pid(), "listens nowhere; it dialled two gateways".into()),
+        (GATES[0], cluster.gates[0].pid(), "a gateway".into()),
+        (GATES[1], cluster.gates[1].pid(), "another".into()),
+    ];
+    let nodes = nodes.map(|(name, pid, what)| format!("{name:<15}  pid {pid}   {what}").trim_end().to_owned());
+    say(output, &indented(&nodes.join("\n")));
 
     step(1, &format!("What would app try for {SHOP}? Two static routes by weight, then the registrar:"));
     let explained: Explanation = client.get(&format!("/v1/explain?name={SHOP}")).await?;
@@ -242,7 +286,7 @@ async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<
     say(output, &format!("    {answer:?} answered after {took:.1} ms, connecting included"));
 
     step(3, &format!("No static route matches {DB}: app asks the registrar."));
-    let pong: Pong = client.post("/v1/ping", &PingRequest { name: DB.into(), timeout_ms: 5_000, now: false }).await?;
+    let pong = ping(&client, DB).await?;
     let (answer, _) = whoami(&client, DB).await?;
     expect(answer.starts_with("the db"), "the db should have answered")?;
     say(
@@ -254,15 +298,7 @@ async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<
     if let Some(mut primary) = cluster.primary.take() {
         primary.child.kill().await.map_err(Failed::because)?;
     }
-    let killed = now();
-    let (answer, failover) = loop {
-        // The call under way when the link breaks is reported as such; the next one takes the other route.
-        match whoami(&client, SHOP).await {
-            Ok((answer, _)) => break (answer, ms(killed)),
-            Err(error) if ms(killed) > 10_000.0 => return Err(error),
-            Err(_) => {}
-        }
-    };
+    let (answer, failover) = whoami_again(&client, SHOP).await?;
     expect(answer == "the standby", "the standby should have answered")?;
     say(output, &format!("    {answer:?} answered {failover:.1} ms after the kill"));
 
@@ -271,14 +307,40 @@ async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<
     let peers: Vec<Peer> = client.get("/v1/nodes").await?;
     let peers: String = peers.iter().map(|p| format!("{:<16} {}  link {}\n", p.name, p.address, p.link)).collect();
     say(output, &indented(&format!("{}\n\n{peers}", explain_text(&explained))));
+
+    step(6, &format!("Nobody can dial {VAULT}. By its proxy routes app has a gateway lead on, end to end encrypted:"));
+    let (answered, took_through) = whoami(&client, VAULT).await?;
+    expect(answered == "the vault", "the vault should have answered")?;
+    let before = way(&client).await?;
+    say(output, &format!("    {answered:?} answered after {took_through:.1} ms, connecting included, by this way:\n"));
+    say(output, &indented(&before.ways.iter().map(way_text).collect::<Vec<_>>().join("\n")));
+    expect(passes(&before, GATES[0]), "the first gateway should have led on")?;
+
+    step(7, &format!("That gateway dies of SIGKILL (pid {}); app calls again at once.", cluster.gates[0].pid()));
+    cluster.gates.remove(0).child.kill().await.map_err(Failed::because)?;
+    let (answered, gateway_failover) = whoami_again(&client, VAULT).await?;
+    expect(answered == "the vault", "the vault should have answered")?;
+    let after = way(&client).await?;
+    say(output, &format!("    {answered:?} answered {gateway_failover:.1} ms after the kill, by this way:\n"));
+    say(output, &indented(&after.ways.iter().map(way_text).collect::<Vec<_>>().join("\n")));
+    expect(passes(&after, GATES[1]), "the second gateway should have led on")?;
     if output.json {
         let summary = serde_json::json!({
-            "first_answer_ms": took, "registrar_connect_ms": pong.connect_ms, "failover_ms": failover, "total_ms": ms(began),
+            "first_answer_ms": took, "registrar_connect_ms": pong.connect_ms, "failover_ms": failover,
+            "through_gateway_ms": took_through, "gateway_failover_ms": gateway_failover, "total_ms": ms(began),
             "before": "the primary", "after": answer, "nodes": processes,
         });
         output.print(&summary, |_| String::new());
     }
     Ok(())
+}
+
+async fn way(client: &AdminClient) -> Result<Traced, Failed> {
+    Ok(client.post("/v1/trace", &TraceRequest { name: VAULT.into(), timeout_ms: 10_000 }).await?)
+}
+
+fn passes(traced: &Traced, gateway: &str) -> bool {
+    traced.reached && traced.ways.iter().all(|way| way.hops.first().is_some_and(|hop| hop.name == gateway))
 }
 
 fn expect(held: bool, otherwise: &str) -> Result<(), Failed> {
@@ -298,6 +360,7 @@ fn instructions(cluster: &Cluster, output: &Output) -> Result<(), Failed> {
     {program} nodes
     {program} explain {SHOP}
     {program} call {SHOP} whoami ''
+    {program} trace {VAULT}
     {program} routes add '^nowhere@' --host 127.0.0.1 --port 9
     {program} ping nowhere@127.0.0.1
     {program} routes list --config {}

@@ -15,7 +15,7 @@ fn command(dir: &Dir, args: &[&str]) -> std::process::Command {
 fn nothing_left(dir: &Dir, pids: &[i32]) {
     let left: Vec<_> = std::fs::read_dir(dir.at("tmp")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(left.is_empty(), "left behind: {left:?}");
-    assert_eq!(pids.len(), 4);
+    assert_eq!(pids.len(), 7);
     for pid in pids {
         eventually("the end of a node of the demo", || {
             test_kill_process(Pid::from_raw(*pid).unwrap()).is_err().then_some(())
@@ -32,10 +32,13 @@ fn pids(text: &str) -> Vec<i32> {
 fn the_demo_shows_the_failover_and_leaves_nothing_behind() {
     let dir = Dir::new();
     let ran = finish(command(&dir, &["demo"])).exits(0);
-    for part in ["Four nodes are up", "\"the primary\" answered", "found through the registrar", "SIGKILL"] {
+    for part in ["Seven nodes are up", "\"the primary\" answered", "found through the registrar", "SIGKILL"] {
         assert!(ran.stdout.contains(part), "{part:?} is missing in:\n{}", ran.stdout);
     }
     assert!(ran.stdout.contains("\"the standby\" answered"), "{}", ran.stdout);
+    // Through the one gateway, and through the other after that one was killed.
+    let ways: Vec<_> = ran.stdout.split("\"the vault\" answered").skip(1).collect();
+    assert!(ways.len() == 2 && ways[0].contains("1    gate1@") && ways[1].contains("1    gate2@"), "{}", ran.stdout);
     assert!(!ran.stdout.contains('\u{1b}'), "{}", ran.stdout);
     nothing_left(&dir, &pids(&ran.stdout));
 }
@@ -46,7 +49,9 @@ fn the_demo_speaks_json() {
     let ran = finish(command(&dir, &["--json", "demo"])).exits(0);
     let summary = ran.json();
     assert_eq!((&summary["before"], &summary["after"]), (&"the primary".into(), &"the standby".into()));
-    assert!(summary["failover_ms"].as_f64().unwrap() > 0.0, "{summary}");
+    for time in ["failover_ms", "through_gateway_ms", "gateway_failover_ms"] {
+        assert!(summary[time].as_f64().unwrap() > 0.0, "{summary}");
+    }
     let pids: Vec<_> = summary["nodes"].as_array().unwrap().iter().map(|n| n["pid"].as_i64().unwrap() as i32).collect();
     nothing_left(&dir, &pids);
 }
