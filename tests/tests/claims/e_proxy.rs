@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline::registrar::Fixed;
 use trunkline::{
     AccessPattern, Application, AttemptError, CircuitLimits, Cookie, DirectUse, Exit, Flag, Mailbox, NetworkRoute,
-    NoRoute, Node, NodeBuilder, PeerFlags, Process, Proxied, ProxyRoute, Term, TraceEnd, TracedWay, Transit,
+    NoRoute, Node, NodeBuilder, PeerFlags, Process, Proxied, ProxyRoute, Term, TlsMode, TraceEnd, TracedWay, Transit,
     TransitRule,
 };
 use trunkline_tests::support::*;
@@ -580,4 +580,159 @@ async fn e_a_trace_shows_every_hop_of_the_way_and_where_it_ends_else() {
     let (hops, text) = ends(&app, DB).await;
     assert!(hops == 0 && text.contains("app@127.0.0.1") && text.contains("the gateway outer@127.0.0.1"), "{text}");
     until(|| inner.status().circuits == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e4_e8_a_gateway_is_not_taken_for_the_final_node_where_its_certificate_is_demanded() {
+    let named = "db@127.0.0.1";
+    let (ours, others) = (authority(), authority());
+    let lab = profile_id("lab");
+    for (db, arrives) in [
+        (certified(&ours, named), true),
+        // It holds the cookie, as the gateway does, and no certificate, or one of an authority that nobody trusts here.
+        (listener(named), false),
+        (certified(&others, named), false),
+    ] {
+        let db = start(db).await;
+        let gate = gate(GATE, &db).await;
+        let target = NetworkRoute::to_port(1).unwrap().tls(true).tls_profile(lab.clone()).build();
+        let app = dialer(APP).tls_profile(lab.clone(), trusting(&ours)).route("^gate@", route_to(&gate), 1);
+        let route = via(GATE).target(target).direct(DirectUse::Never);
+        let app = start(app.proxy_route("^db@", route, 1)).await;
+        match soon(app.connect(named)).await {
+            Ok(connection) => assert!(arrives && matches!(connection.info().tls, TlsMode::Verify(_))),
+            Err(error) => {
+                let failed = no_route::<()>(Err(error));
+                let error = &failed.attempts.last().unwrap().error;
+                assert!(!arrives && matches!(error, AttemptError::Tls(_)), "{error}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p20_what_waits_in_a_gateway_for_a_target_that_takes_nothing_is_bounded_and_nothing_of_it_is_lost() {
+    const STREAMS: usize = 24;
+    let db = start(listener(DB)).await;
+    let door = Door::to(address(&db)).await;
+    let gate = listener(GATE).transit(all()).route("^db@", route_at(door.address), 1);
+    let gate = start(gate).await;
+    let app = start(app(&[(&gate, 1)])).await;
+    let mut streams = db.accept("sink", vec![AccessPattern::new(".*").unwrap()]).unwrap();
+    let counted = tokio::spawn(async move {
+        let mut counting = Vec::new();
+        for _ in 0..STREAMS {
+            let mut stream = streams.next().await.unwrap().accept();
+            counting
+                .push(tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.unwrap() }));
+        }
+        let mut all = 0;
+        for count in counting {
+            all += count.await.unwrap();
+        }
+        all
+    });
+    let mut open = Vec::new();
+    for _ in 0..STREAMS {
+        open.push(soon(app.open(DB, "sink", PATIENCE)).await.unwrap());
+    }
+    door.freeze();
+    let before = gate.status().carried;
+    // Each writes until nobody takes anything any more, which is when nothing was taken for a while.
+    let writing = open.into_iter().map(|mut stream| {
+        tokio::spawn(async move {
+            let (piece, mut wrote) = (vec![7; 64 * 1024], 0);
+            while wrote < 16 << 20 {
+                let write = tokio::time::timeout(std::time::Duration::from_millis(700), stream.write(&piece)).await;
+                let Ok(taken) = write else { break };
+                wrote += taken.unwrap() as u64;
+            }
+            (stream, wrote)
+        })
+    });
+    let writing: Vec<_> = writing.collect();
+    let mut stalled = Vec::new();
+    for stream in writing {
+        stalled.push(soon(stream).await.unwrap());
+    }
+    let wrote: u64 = stalled.iter().map(|(_, wrote)| wrote).sum();
+    let waits = gate.status().carried - before;
+    // The window of the circuit, which did not grow, and what goes back.
+    assert!(waits <= 2 * u64::from(trunkline_link::FIRST_WINDOW), "{waits} bytes of {wrote} wait behind the gateway");
+    door.thaw();
+    for (stream, _) in &mut stalled {
+        soon(stream.shutdown()).await.unwrap();
+    }
+    assert_eq!(soon(counted).await.unwrap(), wrote);
+    until(|| gate.status().carried >= wrote).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e9_a_circuit_that_stands_still_is_ended_all_the_same_when_one_of_its_ends_goes() {
+    let db = start(listener(DB)).await;
+    let door = Door::to(address(&db)).await;
+    let gate = listener(GATE).transit(all()).route("^db@", route_at(door.address), 1);
+    let gate = start(gate).await;
+    let app = start(app(&[(&gate, 1)])).await;
+    let mut streams = db.accept("sink", vec![AccessPattern::new(".*").unwrap()]).unwrap();
+    let taken = async { streams.next().await.map(trunkline::Incoming::accept) };
+    let (stream, _there) = tokio::join!(soon(app.open(DB, "sink", PATIENCE)), soon(taken));
+    let mut stream = stream.unwrap();
+    door.freeze();
+    let stuck = tokio::time::timeout(std::time::Duration::from_millis(700), async {
+        while stream.write(&[7; 64 * 1024]).await.is_ok() {}
+    });
+    assert!(stuck.await.is_err(), "nobody takes anything, and the stream is open");
+    assert_eq!(gate.status().circuits, 1);
+    crash(app).await;
+    until(|| gate.status().circuits == 0).await;
+    door.thaw();
+    until(|| db.connection(&name(APP)).is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e_a_neighbour_that_floods_a_gateway_with_requests_is_held_back_and_others_are_not() {
+    let db = start(listener(DB)).await;
+    let limits = CircuitLimits { burst: 20, opens_per_second: 1, ..CircuitLimits::default() };
+    let gate = listener(GATE).transit(all()).circuit_limits(limits).route("^db@", route_to(&db), 1);
+    let gate = start(gate).await;
+    let greedy = start(app(&[(&gate, 1)])).await;
+    let mut refused = 0;
+    for n in 0..60 {
+        greedy.remove_proxy_route("^db@|1").ok();
+        greedy.add_proxy_route("^db@|1", via(GATE), 1).unwrap();
+        match soon(greedy.dial_now(DB)).await {
+            Ok(connection) => {
+                connection.disconnect();
+                soon(connection.closed()).await;
+            }
+            Err(error) => {
+                let said = relayed(&no_route::<()>(Err(error)));
+                assert!(said[0].contains("overloaded") && said[0].contains("connections a second"), "{n}: {said:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused >= 30, "{refused} of 60 were held back");
+    let other = dialer("other@127.0.0.1").route("^gate@", route_to(&gate), 1).proxy_route("^db@", via(GATE), 1);
+    soon(start(other).await.connect(DB)).await.unwrap();
+    until(|| gate.status().circuits == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e9_who_asks_while_the_link_to_the_gateway_is_on_its_way_out_is_led_on_over_another() {
+    let db = start(listener(DB)).await;
+    let gate = gate(GATE, &db).await;
+    let app = start(app(&[(&gate, 1)])).await;
+    for _ in 0..5 {
+        soon(app.connect(DB)).await.unwrap();
+        // The gateway hangs up, in order; whoever comes at that moment must not be told that it goes away.
+        until(|| gate.connection(app.name()).is_some()).await;
+        gate.connection(app.name()).unwrap().disconnect();
+        if let Some(connection) = app.connection(&name(DB)) {
+            connection.disconnect();
+            soon(connection.closed()).await;
+        }
+        soon(app.ping(DB, PATIENCE)).await.unwrap();
+    }
 }

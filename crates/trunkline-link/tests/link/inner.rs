@@ -181,6 +181,24 @@ async fn who_is_in_between_cannot_answer_for_who_is_behind() {
     assert!(soon(middle.offered.recv()).await.unwrap().is_err());
 }
 
+/// What was passed on from the one end to the other in the test that looks at it.
+static SEEN: std::sync::Mutex<Vec<u8>> = std::sync::Mutex::new(Vec::new());
+
+#[tokio::test]
+async fn e8_who_is_in_between_sees_nothing_of_what_is_said() {
+    let mut middle = Middle::new(|_, bytes| SEEN.lock().unwrap().extend_from_slice(bytes), COOKIE).await;
+    let (a, b) = middle.link().await;
+    let mut mailbox = b.mailbox("confidential-service");
+    let secret = b"what only the two ends know ".repeat(1_000);
+    soon(a.link.send("confidential-service", "", &secret)).await.unwrap();
+    assert!(soon(mailbox.recv()).await.unwrap().body() == &secret[..]);
+    let seen = SEEN.lock().unwrap();
+    assert!(seen.len() > secret.len());
+    for word in [&secret[..28], b"confidential-service", COOKIE.as_bytes()] {
+        assert!(!seen.windows(word.len()).any(|part| part == word), "{:?}", String::from_utf8_lossy(word));
+    }
+}
+
 #[tokio::test]
 async fn p21_both_ends_learn_of_a_node_in_between_that_dies() {
     let mut middle = Middle::new(|_, _| {}, COOKIE).await;
