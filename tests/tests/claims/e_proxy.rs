@@ -6,9 +6,9 @@ use std::num::NonZeroU8;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline::registrar::Fixed;
 use trunkline::{
-    AccessPattern, Application, AttemptError, CircuitLimits, Cookie, DirectUse, Exit, Flag, Mailbox, NetworkRoute,
-    NoRoute, Node, NodeBuilder, PeerFlags, Process, Proxied, ProxyRoute, Term, TlsMode, TraceEnd, TracedWay, Transit,
-    TransitRule,
+    AccessPattern, Application, AttemptError, CircuitLimits, Cookie, DirectUse, Exit, Flag, KeepAlive, Mailbox,
+    NativeLimits, NetworkRoute, NoRoute, Node, NodeBuilder, PeerFlags, Process, Proxied, ProxyRoute, Term, TlsMode,
+    TraceEnd, TracedWay, Transit, TransitRule,
 };
 use trunkline_tests::support::*;
 
@@ -473,7 +473,10 @@ async fn a6_a_gateway_that_the_registrar_knows_is_used_and_one_with_a_connection
     soon(three.connect(near.name().as_str())).await.unwrap();
     three.remove_route("^near@").unwrap();
     three.add_route("^near@", route_to(&near).cookie(cookie("another")), 1).unwrap();
+    let mut events = three.events();
     assert_eq!(soon(three.connect(DB)).await.unwrap().info().via.as_ref(), Some(far.name()));
+    let failed = up(&mut events, DB).await;
+    assert!(failed.iter().all(|record| record.error.stage() != "relay"), "{failed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -671,18 +674,28 @@ async fn p20_what_waits_in_a_gateway_for_a_target_that_takes_nothing_is_bounded_
 async fn e9_a_circuit_that_stands_still_is_ended_all_the_same_when_one_of_its_ends_goes() {
     let db = start(listener(DB)).await;
     let door = Door::to(address(&db)).await;
-    let gate = listener(GATE).transit(all()).route("^db@", route_at(door.address), 1);
+    // Nobody takes silence for an end before this test gives up.
+    let long = std::time::Duration::from_secs(600);
+    let keep_alive = KeepAlive { idle: long, dead: long, ..KeepAlive::default() };
+    let limits = NativeLimits { keep_alive, ..NativeLimits::default() };
+    let gate = listener(GATE).limits(limits).transit(all()).route("^db@", route_at(door.address), 1);
     let gate = start(gate).await;
     let app = start(app(&[(&gate, 1)])).await;
     let mut streams = db.accept("sink", vec![AccessPattern::new(".*").unwrap()]).unwrap();
-    let taken = async { streams.next().await.map(trunkline::Incoming::accept) };
-    let (stream, _there) = tokio::join!(soon(app.open(DB, "sink", PATIENCE)), soon(taken));
-    let mut stream = stream.unwrap();
+    // Together their windows are larger than that of the circuit.
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        let taken = async { streams.next().await.map(trunkline::Incoming::accept) };
+        let (stream, there) = tokio::join!(soon(app.open(DB, "sink", PATIENCE)), soon(taken));
+        open.push((stream.unwrap(), there));
+    }
     door.freeze();
-    let stuck = tokio::time::timeout(std::time::Duration::from_millis(700), async {
-        while stream.write(&[7; 64 * 1024]).await.is_ok() {}
-    });
-    assert!(stuck.await.is_err(), "nobody takes anything, and the stream is open");
+    for (stream, _) in &mut open {
+        let stuck = tokio::time::timeout(std::time::Duration::from_millis(300), async {
+            while stream.write(&[7; 64 * 1024]).await.is_ok() {}
+        });
+        assert!(stuck.await.is_err(), "nobody takes anything, and the stream is open");
+    }
     assert_eq!(gate.status().circuits, 1);
     crash(app).await;
     until(|| gate.status().circuits == 0).await;
@@ -723,16 +736,22 @@ async fn e_a_neighbour_that_floods_a_gateway_with_requests_is_held_back_and_othe
 async fn e9_who_asks_while_the_link_to_the_gateway_is_on_its_way_out_is_led_on_over_another() {
     let db = start(listener(DB)).await;
     let gate = gate(GATE, &db).await;
-    let app = start(app(&[(&gate, 1)])).await;
-    for _ in 0..5 {
-        soon(app.connect(DB)).await.unwrap();
-        // The gateway hangs up, in order; whoever comes at that moment must not be told that it goes away.
-        until(|| gate.connection(app.name()).is_some()).await;
-        gate.connection(app.name()).unwrap().disconnect();
-        if let Some(connection) = app.connection(&name(DB)) {
-            connection.disconnect();
-            soon(connection.closed()).await;
-        }
-        soon(app.ping(DB, PATIENCE)).await.unwrap();
-    }
+    let door = Door::to(address(&gate)).await;
+    let app = dialer(APP).route("^gate@", route_at(door.address), 1).proxy_route("^db@", via(GATE), 1);
+    let app = start(app).await;
+    let outer = soon(app.connect(GATE)).await.unwrap();
+    until(|| gate.connection(app.name()).is_some()).await;
+    // The gateway hangs up while the request is on its way to it: neither knows of the other.
+    door.freeze();
+    let before = outer.stats().bytes_out;
+    gate.connection(app.name()).unwrap().disconnect();
+    let asking = tokio::spawn({
+        let app = app.clone();
+        async move { app.connect(DB).await }
+    });
+    until(|| outer.stats().bytes_out > before).await;
+    door.thaw();
+    let connection = soon(asking).await.unwrap().unwrap();
+    assert_eq!(connection.info().via.as_ref(), Some(gate.name()));
+    assert_eq!(door.accepted(), 2, "over another link");
 }
