@@ -61,8 +61,8 @@ pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
 pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, Standing, random_16};
 pub use pake::{Pake, Role, Spake2};
 pub use streams::{
-    ALL_WINDOWS, Acceptor, ByteStream, FIRST_WINDOW, Incoming, MAX_OPEN_DATA, MAX_STREAMS, MAX_WINDOW, OpenError,
-    SMALL_WINDOW, StreamCode, StreamKind,
+    ALL_WINDOWS, Acceptor, ByteStream, EARLY_DATA, FIRST_WINDOW, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS,
+    MAX_WINDOW, OpenError, SMALL_WINDOW, StreamCode, StreamKind,
 };
 pub use task::{DownHook, FirstFrameHook, Hold, Hooks, KeepAlive};
 pub use tls::{ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};

@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::streams::ByteStream;
@@ -39,9 +41,16 @@ impl Carrier {
         }
     }
 
-    fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+    fn try_read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(tcp) => tcp.try_read(bytes),
+            // Not its own `try_read`: that one would have to fail once more before it is known that nothing is left.
+            Self::Tcp(tcp) => {
+                let mut read = ReadBuf::new(bytes);
+                match Pin::new(tcp).poll_read(&mut Context::from_waker(Waker::noop()), &mut read) {
+                    Poll::Ready(result) => result.map(|()| read.filled().len()),
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            }
             Self::Stream(stream) => stream.try_read(bytes),
         }
     }

@@ -34,6 +34,8 @@ pub const MAX_OPEN_DATA: usize = 1024;
 pub const MAX_WINDOW: u32 = 4 * 1024 * 1024;
 /// The window of a stream that is opened while the streams of the link may hold more than half of [`ALL_WINDOWS`].
 pub const SMALL_WINDOW: u32 = 16 * 1024;
+/// What may be sent on a stream before the peer has accepted it.
+pub const EARLY_DATA: u32 = SMALL_WINDOW;
 /// Windows do not grow beyond this in all.
 pub const ALL_WINDOWS: u64 = 64 * 1024 * 1024;
 /// Pieces up to here share an allocation with the one before, so that small ones do not cost more than they hold.
@@ -145,7 +147,8 @@ impl Streams {
                 let Some(opening) = lock(&state.read).opening.take() else {
                     return Err(ProtocolError("a stream is opened twice"));
                 };
-                link.with_out(|out| out.outbox.credit_stream(id, credit));
+                // What was sent early counts.
+                link.with_out(|out| out.outbox.credit_stream(id, credit.saturating_sub(EARLY_DATA)));
                 let _ = opening.send(Ok(()));
             }
             StreamEvent::Refused { code, hop, text } => {
@@ -184,7 +187,8 @@ impl Streams {
         } else if lock(&self.open)[half(id)].len() >= MAX_STREAMS {
             refuse(StreamCode::Overloaded, "4096 streams are open on this link");
         } else {
-            let state = State::new(id, StreamKind::from_byte(kind), 0, None);
+            let state = State::new(id, StreamKind::from_byte(kind), EARLY_DATA, None);
+            self.windows.fetch_add(EARLY_DATA.into(), Ordering::Relaxed);
             self.insert(state.clone());
             let incoming = Incoming {
                 link: Some(link.clone()),
@@ -251,7 +255,6 @@ struct Reading {
     pieces: VecDeque<BytesMut>,
     /// What the peer may still send.
     allowed: u64,
-    /// 0 until it is accepted.
     window: u32,
     /// What was read since credit went back last, and when that was.
     taken: u32,
@@ -315,7 +318,7 @@ impl State {
         if read.end.is_some() {
             return Ok(());
         }
-        if std::mem::replace(&mut read.finished, true) || read.opening.is_some() || read.window == 0 {
+        if std::mem::replace(&mut read.finished, true) || read.opening.is_some() {
             return Err(ProtocolError("a stream ends twice, or before it is open"));
         }
         wake(read.reader.take());
@@ -397,7 +400,13 @@ impl Incoming {
 
     /// Waits until whoever wants it wants it no more, or its link is down.
     pub async fn cancelled(&self) {
-        std::future::poll_fn(|cx| self.state.poll_broken(cx).map(drop)).await;
+        // Also one that has sent all it would may want no answer any more.
+        std::future::poll_fn(|cx| {
+            let mut read = lock(&self.state.read);
+            read.watcher = Some(cx.waker().clone());
+            if read.end.is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Whether nobody wants it any more.
@@ -411,7 +420,9 @@ impl Incoming {
         let mut read = lock(&self.state.read);
         if read.end.is_none() {
             let window = link.streams.window();
-            (read.allowed, read.window) = (window.into(), window);
+            let more = window - std::mem::replace(&mut read.window, window);
+            link.streams.windows.fetch_sub((window - more).into(), Ordering::Relaxed);
+            read.allowed += u64::from(more);
             // Before the lock is given back: the peer's change of mind closes what is opened here.
             link.with_out(|out| {
                 if out.closing.is_none() {
@@ -459,15 +470,28 @@ impl fmt::Debug for Incoming {
     }
 }
 
+/// What goes out with the request for a stream, before the peer has accepted it. When it is refused, nobody has read it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct First<'a> {
+    /// At most [`EARLY_DATA`] bytes.
+    pub bytes: &'a [u8],
+    /// Whether that is all that will be written.
+    pub is_all: bool,
+}
+
 /// Asks the peer of a link for a stream.
 pub(crate) async fn open(
     link: &Arc<Shared>,
     kind: StreamKind,
     data: &[u8],
+    first: First<'_>,
     deadline: Duration,
 ) -> Result<ByteStream, OpenError> {
     if data.len() > MAX_OPEN_DATA {
         return Err(OpenError::TooLong { len: data.len() });
+    }
+    if first.bytes.len() > EARLY_DATA as usize {
+        return Err(OpenError::TooMuchAtFirst { len: first.bytes.len() });
     }
     let (opening, answer) = oneshot::channel();
     let stream = {
@@ -483,9 +507,17 @@ pub(crate) async fn open(
         let window = link.streams.window();
         let deadline_ms = deadline.as_millis().min(u32::MAX.into()) as u32;
         let state = State::new(next, kind, window, Some(opening));
-        let opened = link.with_out(|out| match out.closing {
-            Some(_) => Err(()),
-            None => out.outbox.open_stream(next, kind.to_byte(), deadline_ms, window, data).map_err(drop),
+        lock(&state.read).written = first.is_all;
+        let opened = link.with_out(|out| {
+            if out.closing.is_some() {
+                return Err(());
+            }
+            out.outbox.open_stream(next, kind.to_byte(), deadline_ms, window, data).map_err(drop)?;
+            out.outbox.write_stream(next, first.bytes, Waker::noop());
+            if first.is_all {
+                out.outbox.finish_stream(next);
+            }
+            Ok(())
         });
         if opened.is_err() {
             link.streams.windows.fetch_sub(window.into(), Ordering::Relaxed);

@@ -70,8 +70,8 @@ pub use trunkline_dial::{
     AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit, TableRoute,
 };
 pub use trunkline_link::{
-    ByteStream, CONNECTION_TARGET, CallError as LinkCallError, DialTimes, Down, Identity, Incoming, KeepAlive,
-    LinkInfo, LinkStats, Mailbox, Message, NativeLimits, OpenError, RegisterError, Replier, Role,
+    ByteStream, CONNECTION_TARGET, CallError as LinkCallError, DialTimes, Down, EARLY_DATA, First, Identity, Incoming,
+    KeepAlive, LinkInfo, LinkStats, Mailbox, Message, NativeLimits, OpenError, RegisterError, Replier, Role,
     SendError as LinkSendError, Sent, ServerProfile, StreamCode, StreamKind, TlsError, TlsProfile, gate::GateLimits,
     important::Outcome, random_16,
 };

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use trunkline_link::{ByteStream, Directory, Incoming, OpenError, StreamCode, StreamKind};
+use trunkline_link::{ByteStream, Directory, First, Incoming, OpenError, StreamCode, StreamKind};
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{NodeName, SocketPlace};
 
@@ -168,7 +168,7 @@ async fn serve(service: Arc<Service>, name: String, incoming: Incoming) {
         () = incoming.cancelled() => return,
     };
     let refused = match connected {
-        Ok(Ok(socket)) => return splice(socket, incoming.accept(), &service.traffic).await,
+        Ok(Ok(socket)) => return splice(socket, incoming.accept(), false, &service.traffic).await,
         Ok(Err(error)) => (StreamCode::Unreachable, error.to_string()),
         Err(_) => (StreamCode::TimedOut, format!("no connection within {within:?}")),
     };
@@ -230,8 +230,23 @@ impl Node {
         service: &str,
         deadline: Duration,
     ) -> Result<ByteStream, StreamError> {
+        self.open_with(name, service, First::default(), deadline).await
+    }
+
+    /// As [`Node::open`]; what is to be written first goes out with the request for the stream, and so comes a round trip
+    /// sooner. It goes over another connection again, should the one be on its way out.
+    ///
+    /// # Errors
+    /// [`StreamError`]; the service has then seen nothing of it.
+    pub async fn open_with(
+        &self,
+        name: impl IntoName,
+        service: &str,
+        first: First<'_>,
+        deadline: Duration,
+    ) -> Result<ByteStream, StreamError> {
         let name = name.into_name().map_err(ConnectError::from)?;
-        self.inner().open(name, service, deadline).await
+        self.inner().open(name, service, first, deadline).await
     }
 }
 
@@ -240,6 +255,7 @@ impl Inner {
         self: &Arc<Self>,
         name: NodeName,
         service: &str,
+        first: First<'_>,
         deadline: Duration,
     ) -> Result<ByteStream, StreamError> {
         let until = now() + deadline;
@@ -247,7 +263,7 @@ impl Inner {
         loop {
             let demand = Demand { within: Some(left()), ..Demand::default() };
             let connection = self.in_use(name.clone(), demand).await?;
-            match connection.open(service, left()).await {
+            match connection.open_with(service, first, left()).await {
                 // It gave way, or went down under our hands, and opened nothing.
                 Err(error) if proxy::gave_way(&name, &error) && !left().is_zero() => {}
                 result => return Ok(result?),
@@ -262,8 +278,22 @@ impl Connection {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(&self, service: &str, deadline: Duration) -> Result<ByteStream, OpenError> {
+        self.open_with(service, First::default(), deadline).await
+    }
+
+    /// As [`Connection::open`]; what is to be written first goes out with the request for the stream.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the service has then seen nothing of it.
+    pub async fn open_with(
+        &self,
+        service: &str,
+        first: First<'_>,
+        deadline: Duration,
+    ) -> Result<ByteStream, OpenError> {
         let link = self.link();
         let there = link.info().mapping.as_ref().and_then(|mapping| mapping.to_peer(service)).cloned();
-        link.open(StreamKind::Service, there.as_deref().unwrap_or(service).as_bytes(), deadline).await
+        let name = there.as_deref().unwrap_or(service).as_bytes();
+        link.open_with(StreamKind::Service, name, first, deadline).await
     }
 }

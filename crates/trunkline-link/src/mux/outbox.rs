@@ -351,7 +351,7 @@ impl Outbox {
         }
     }
 
-    /// Asks for a stream. Its bytes go once it is open.
+    /// Asks for a stream. As many of its bytes as may go early do, the others once it is open.
     ///
     /// # Errors
     /// [`Refused::Draining`].
@@ -371,7 +371,7 @@ impl Outbox {
         self.control.put_u32(deadline_ms);
         self.control.put_u32(credit);
         self.control.extend_from_slice(data);
-        self.streams.open(id, 0);
+        self.streams.open(id, crate::streams::EARLY_DATA);
         Ok(())
     }
 

@@ -127,6 +127,12 @@ pub enum OpenError {
         /// In its words.
         text: String,
     },
+    /// More is to go out with the request than may.
+    #[error("{len} bytes are to go out with the request for the stream; at most 16384 may")]
+    TooMuchAtFirst {
+        /// How many.
+        len: usize,
+    },
     /// What it is for is said in more than 1,024 bytes.
     #[error("what the stream is for takes {len} bytes; it may take 1024")]
     TooLong {

@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use trunkline_link::handshake::CloseCode;
 use trunkline_link::{
-    ByteStream, FIRST_WINDOW, Hooks, Incoming, MAX_STREAMS, MAX_WINDOW, NativeLimits, OpenError, StreamCode, StreamKind,
+    ByteStream, EARLY_DATA, FIRST_WINDOW, First, Hooks, Incoming, MAX_STREAMS, MAX_WINDOW, NativeLimits, OpenError,
+    StreamCode, StreamKind,
 };
 
 use crate::world::*;
@@ -419,4 +420,68 @@ async fn a_link_that_goes_away_waits_for_a_transfer_and_not_for_a_link_inside() 
         }
         assert_eq!(moved == 50, lasts, "{kind:?}: {moved}");
     }
+}
+
+#[tokio::test]
+async fn what_is_sent_with_the_request_is_there_when_the_stream_is_accepted_and_counts() {
+    let (a, b) = pair().await;
+    let mut of_b = wanted(&b);
+    let all = pattern(0, 3 * FIRST_WINDOW as usize);
+    for (early, is_all) in [(0, false), (1, false), (EARLY_DATA as usize, false), (0, true), (700, true)] {
+        let first = First { bytes: &all[..early], is_all };
+        let (ours, theirs) = soon(async {
+            tokio::join!(a.link.open_with(USER, b"", first, WHILE), async { of_b.recv().await.unwrap().accept() })
+        })
+        .await;
+        let (mut ours, rest) = (ours.unwrap(), all[early..].to_vec());
+        if is_all {
+            assert_eq!(ours.write(b"more").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        }
+        let writing = tokio::spawn(async move {
+            if !is_all {
+                ours.write_all(&rest).await.unwrap();
+                ours.shutdown().await.unwrap();
+            }
+            ours
+        });
+        let (read, mut theirs) = read_all(theirs).await;
+        assert!(read == all[..if is_all { early } else { all.len() }], "{early} bytes early");
+        theirs.write_all(b"answer").await.unwrap();
+        theirs.shutdown().await.unwrap();
+        assert_eq!(read_all(soon(writing).await.unwrap()).await.0, b"answer");
+    }
+    assert_eq!((a.link.stats().streams, b.link.stats().streams), (0, 0));
+    let first = First { bytes: &all[..EARLY_DATA as usize + 1], is_all: false };
+    let error = a.link.open_with(USER, b"", first, WHILE).await.unwrap_err();
+    assert_eq!(error, OpenError::TooMuchAtFirst { len: EARLY_DATA as usize + 1 });
+}
+
+#[tokio::test]
+async fn a_stream_that_is_refused_or_given_up_takes_what_was_sent_with_it_along() {
+    let (a, b) = pair().await;
+    let mut of_b = wanted(&b);
+    let bytes = pattern(0, EARLY_DATA as usize);
+    for is_all in [false, true] {
+        let first = First { bytes: &bytes, is_all };
+        let (opened, ()) = soon(async {
+            tokio::join!(a.link.open_with(USER, b"", first, WHILE), async {
+                of_b.recv().await.unwrap().refuse(StreamCode::NotAllowed, "no");
+            })
+        })
+        .await;
+        assert!(matches!(opened, Err(OpenError::Refused { code: StreamCode::NotAllowed, .. })), "{opened:?}");
+        // Who gives up is not waited for, also when it had sent all it would.
+        let (opened, incoming) = soon(async {
+            tokio::join!(a.link.open_with(USER, b"", first, Duration::ZERO), async { of_b.recv().await.unwrap() })
+        })
+        .await;
+        assert!(matches!(opened, Err(OpenError::TimedOut(_))), "{opened:?}");
+        soon(incoming.cancelled()).await;
+        assert!(incoming.is_cancelled());
+    }
+    // The link is as good as ever.
+    let (mut ours, theirs) = stream(&a, &mut of_b).await;
+    ours.write_all(b"fine").await.unwrap();
+    ours.shutdown().await.unwrap();
+    assert_eq!(read_all(theirs).await.0, b"fine");
 }

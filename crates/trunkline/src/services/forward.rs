@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{JoinHandle, JoinSet};
+use trunkline_link::{EARLY_DATA, First};
 use trunkline_route::{LocalPlace, NodeName};
 
 use super::splice::{Door, Socket, Traffic, TrafficStats, splice};
@@ -124,11 +125,17 @@ async fn accept(node: Weak<Inner>, door: Door, peer: NodeName, service: Arc<str>
 }
 
 async fn lead(node: Arc<Inner>, socket: Socket, peer: NodeName, service: Arc<str>, traffic: Arc<Traffic>) {
-    let stream = node.open(peer.clone(), &service, OPEN).await;
+    // What it has sent already need not wait for the answer.
+    let (first, is_all) = socket.sent_already(EARLY_DATA as usize);
+    let stream = node.open(peer.clone(), &service, First { bytes: &first, is_all }, OPEN).await;
     // The bytes do not keep the node alive.
     drop(node);
     match stream {
-        Ok(stream) => splice(socket, stream, &traffic).await,
+        Ok(stream) => {
+            traffic.sends(first.len());
+            drop(first);
+            splice(socket, stream, is_all, &traffic).await;
+        }
         Err(error) => {
             traffic.refuses();
             tracing::warn!(%peer, service = &*service, %error, "a connection could not be forwarded");

@@ -1,13 +1,14 @@
 //! The bytes of a socket and a stream, passed on both ways.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use trunkline_link::{ByteStream, StreamCode};
@@ -61,6 +62,28 @@ pub(super) enum Socket {
 }
 
 impl Socket {
+    /// What the other end has sent already, up to so much, and whether that is all it will send.
+    pub(super) fn sent_already(&self, most: usize) -> (Vec<u8>, bool) {
+        let socket = match self {
+            Self::Tcp(tcp) => SockRef::from(tcp),
+            Self::Unix(unix) => SockRef::from(unix),
+        };
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(READ, 0);
+            let (mut sent, most) = (0, most.min(READ));
+            while sent < most {
+                match (&*socket).read(&mut scratch[sent..most]) {
+                    Ok(0) => return (scratch[..sent].to_vec(), true),
+                    Ok(read) => sent += read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    // Nothing more for now; whatever else it is, the next read tells.
+                    Err(_) => break,
+                }
+            }
+            (scratch[..sent].to_vec(), false)
+        })
+    }
+
     /// Closes it so that the other end sees more than an end of data.
     pub(super) fn abort(self) {
         if let Self::Tcp(tcp) = self {
@@ -153,6 +176,11 @@ impl Traffic {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Bytes go to the peer.
+    pub(super) fn sends(&self, bytes: usize) {
+        self.moves(&self.sent, bytes);
+    }
+
     fn moves(&self, direction: &AtomicU64, bytes: usize) {
         direction.fetch_add(bytes as u64, Ordering::Relaxed);
         self.moved.store(clock(), Ordering::Relaxed);
@@ -181,10 +209,11 @@ enum Failed {
     Stream,
 }
 
-/// Passes bytes on until both directions ended, each by itself, or one of the two broke off, which the other learns.
-pub(super) async fn splice(mut socket: Socket, mut stream: ByteStream, traffic: &Traffic) {
+/// Passes bytes on until both directions ended, each by itself, or one of the two broke off, which the other learns. The
+/// socket may have `ended` already, and the stream been told.
+pub(super) async fn splice(mut socket: Socket, mut stream: ByteStream, ended: bool, traffic: &Traffic) {
     let _open = Open::new(traffic);
-    let (mut there, mut back) = (There::default(), Outflow::default());
+    let (mut there, mut back) = (There { ended, done: ended, ..There::default() }, Outflow::default());
     let ended = std::future::poll_fn(|cx| {
         // Also while what came before waits for the socket.
         if stream.poll_broken(cx).is_ready() {
@@ -225,7 +254,7 @@ impl There {
         while !self.done {
             if !self.rest.is_empty() {
                 let taken = ready!(Pin::new(&mut *stream).poll_write(cx, &self.rest)).map_err(|_| Failed::Stream)?;
-                traffic.moves(&traffic.sent, taken);
+                traffic.sends(taken);
                 self.rest.advance(taken);
                 continue;
             }
@@ -257,7 +286,7 @@ impl There {
         while !bytes.is_empty() {
             match Pin::new(&mut *stream).poll_write(cx, bytes) {
                 Poll::Ready(Ok(taken)) => {
-                    traffic.moves(&traffic.sent, taken);
+                    traffic.sends(taken);
                     bytes = &bytes[taken..];
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Failed::Stream)),

@@ -7,13 +7,14 @@ use super::MAX_QUEUED;
 use crate::frame::{self, Decoder, HEADER_LEN, Header, MAX_PIECE};
 use crate::mux::tests::{Seen, Wire};
 use crate::mux::{How, Refused};
+use crate::streams::EARLY_DATA;
 
 impl Wire {
     fn write(&mut self, id: u32, bytes: &[u8]) -> Option<usize> {
         self.out.write_stream(id, bytes, Waker::noop())
     }
 
-    /// Opens streams with this credit.
+    /// Opens streams with this credit beyond what may go early.
     fn streams(ids: &[u32], credit: u32) -> Self {
         let mut wire = Self::new();
         for id in ids {
@@ -94,6 +95,12 @@ fn broken_rules_of_streams_are_named() {
 #[test]
 fn p10_a_stream_takes_what_there_is_credit_and_room_for() {
     let mut wire = Wire::streams(&[1, 3], 1_000);
+    // What may go early counts as credit from the beginning.
+    let early = EARLY_DATA as usize;
+    for id in [1, 3] {
+        assert_eq!(wire.write(id, &vec![0; early]), Some(early));
+    }
+    wire.pass().unwrap();
     assert_eq!(wire.write(1, &[0; 700]), Some(700));
     assert_eq!(wire.write(1, &[0; 700]), Some(300));
     assert_eq!(wire.write(1, &[0; 700]), Some(0));
@@ -103,14 +110,14 @@ fn p10_a_stream_takes_what_there_is_credit_and_room_for() {
     wire.out.credit_stream(3, u32::MAX);
     assert_eq!(wire.write(3, &[0; 1_000_000]), Some(MAX_QUEUED));
     wire.pass().unwrap();
-    assert_eq!((wire.seen.bytes[&1].len(), wire.seen.bytes[&3].len()), (1_010, MAX_QUEUED));
+    assert_eq!((wire.seen.bytes[&1].len(), wire.seen.bytes[&3].len()), (early + 1_010, early + MAX_QUEUED));
     assert!(wire.write(3, &[0; 1_000_000]).unwrap() > MAX_QUEUED - 100, "there is room again");
     wire.out.finish_stream(1);
     assert_eq!(wire.write(1, b"x"), None);
     wire.out.reset_stream(3, 0);
     assert_eq!(wire.write(3, b"x"), None);
     wire.pass().unwrap();
-    assert!(!wire.out.has_ready() && wire.seen.bytes[&3].len() == MAX_QUEUED, "what was queued was dropped");
+    assert!(!wire.out.has_ready() && wire.seen.bytes[&3].len() == early + MAX_QUEUED, "what was queued was dropped");
 }
 
 #[test]
@@ -162,7 +169,7 @@ proptest! {
     #[test]
     fn p9_what_is_written_arrives_in_order_whatever_else_goes(all in prop::collection::vec(doing(), 1..80)) {
         let mut wire = Wire::streams(&[1, 3, 5], 40_000);
-        let (mut written, mut credit, mut finished) = ([(); 6].map(|()| Vec::new()), [40_000u64; 6], [false; 6]);
+        let (mut written, mut credit, mut finished) = ([(); 6].map(|()| Vec::new()), [40_000 + u64::from(EARLY_DATA); 6], [false; 6]);
         for (n, what) in all.into_iter().enumerate() {
             match what {
                 Do::Write(id, len) => {
