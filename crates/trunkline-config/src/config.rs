@@ -131,7 +131,10 @@ impl Config {
         }
         let config = read(&mut reader, &root);
         match config {
-            Some(config) if reader.problems.is_empty() => Ok(Self { warnings: reader.warnings, ..config }),
+            Some(config) if reader.problems.is_empty() => {
+                reader.warnings.extend(proxy::trusted_gateways(&config));
+                Ok(Self { warnings: reader.warnings, ..config })
+            }
             _ => Err(ConfigError::new(reader.problems)),
         }
     }
@@ -141,7 +144,8 @@ impl Config {
         resolvers(self.node.registrar == RegistrarConfig::Embedded, self.registrars.keys().cloned())
     }
 
-    /// What is allowed and deserves attention: weak cookies, keys that others can read. Never shows a secret.
+    /// What is allowed and deserves attention: weak cookies, keys that others can read, gateways that could answer in the place of
+    /// others. Never shows a secret.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

@@ -514,3 +514,33 @@ fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
     refused(transit("burst: 0"), &["transit.burst", "from 1 to 65536"]);
     refused(transit("enabled: true"), &["transit.enabled", "unknown key"]);
 }
+
+#[test]
+fn a_gateway_that_could_answer_for_who_is_behind_it_is_warned_of() {
+    let warned = |rest: &str| {
+        let dir = Dir::new();
+        dir.secret("other", "another cookie that is long enough for anything\n");
+        let config = dir.with(&format!("tls_profiles: {{ lab: {{}} }}\n{rest}")).unwrap();
+        config
+            .warnings()
+            .iter()
+            .filter(|warning| warning.contains("could answer in its place"))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let route = |more: &str| {
+        format!("proxy_routes: [{{ match: a, proxy: gate@dmz{more} }}, {{ match: b, proxy: gate@dmz{more} }}]\n")
+    };
+    let told = warned(&route(""));
+    assert!(told.len() == 1 && told[0].starts_with("proxy_routes[0]: gate@dmz holds the cookie"), "{told:?}");
+    for fine in [
+        route(", target: { cookie_file: other }"),
+        route(", cookie_file: other"),
+        route(", target: { tls: true, tls_profile: lab }"),
+        format!("{}routes: [{{ match: '^gate@', host: h, port: 1, cookie_file: other }}]\n", route("")),
+        format!("{}peers: [{{ match: 'gate@.*', cookie_file: other }}]\n", route("")),
+    ] {
+        assert_eq!(warned(&fine), Vec::<String>::new(), "{fine}");
+    }
+    assert_eq!(warned(&route(", cookie_file: other, target: { cookie_file: other }")).len(), 1);
+}
