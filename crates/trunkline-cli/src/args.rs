@@ -243,6 +243,12 @@ pub(crate) enum ProxyRoutesCommand {
         /// With which profile.
         #[arg(long)]
         target_tls_profile: Option<String>,
+        /// Offer the final node a flag or do not; may be given several times. Default: as the node does.
+        #[arg(long, value_name = "FLAG=BOOL", value_parser = flag)]
+        target_flag: Vec<(String, bool)>,
+        /// Have no connection to a final node that does not offer this flag; may be given several times.
+        #[arg(long, value_name = "FLAG")]
+        target_require: Vec<String>,
         /// Also write it to the node's configuration file.
         #[arg(long)]
         save: bool,

@@ -172,8 +172,11 @@ pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -
             target_cookie_file,
             target_tls,
             target_tls_profile,
+            target_flag,
+            target_require,
             save,
         } => {
+            let flags = FlagsEntry { require: target_require, set: target_flag.into_iter().collect() };
             let (cookie_file, target_cookie_file) = (absolute(cookie_file)?, absolute(target_cookie_file)?);
             let route = ProxyEntry {
                 pattern,
@@ -186,6 +189,7 @@ pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -
                 target_cookie_file,
                 target_tls,
                 target_tls_profile,
+                target_flags: (flags != FlagsEntry::default()).then_some(flags),
             };
             let request = AddProxyRoute { route, save };
             changed(client(at)?.post("/v1/proxy-routes", &request).await?, output)
@@ -209,10 +213,11 @@ fn proxies_text(routes: &[ProxyEntry]) -> String {
             route.to.clone().unwrap_or_else(|| "any".into()),
             route.max_hop.unwrap_or_default().to_string(),
             route.direct.clone().unwrap_or_default(),
+            route.target_flags.as_ref().map(flags_text).unwrap_or_default(),
         ]
     };
     let rows: Vec<_> = routes.iter().map(row).collect();
-    table(&["WEIGHT", "PATTERN", "GATEWAY", "FOR", "HOPS", "DIRECT"], &rows)
+    table(&["WEIGHT", "PATTERN", "GATEWAY", "FOR", "HOPS", "DIRECT", "FLAGS"], &rows)
 }
 
 fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {

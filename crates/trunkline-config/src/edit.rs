@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use crate::error::EditError;
 use crate::proxy_entry::ProxyEntry;
-use crate::route::RouteEntry;
+use crate::route::{FlagsEntry, RouteEntry};
 use crate::tree::{self, Key, Node, Origin, Value};
 
 pub use crate::save::save_atomically;
@@ -403,17 +403,7 @@ fn render(entry: &RouteEntry) -> Result<String, EditError> {
     put("cookie_file", entry.cookie_file.as_deref().map(scalar));
     put("cookie_env", entry.cookie_env.as_deref().map(scalar));
     put("cookie_label", entry.cookie_label.as_deref().map(quoted));
-    put(
-        "flags",
-        entry.flags.as_ref().map(|flags| {
-            let mut fields: Vec<_> = flags.set.iter().map(|(flag, on)| (flag.as_str(), on.to_string())).collect();
-            if !flags.require.is_empty() {
-                let require: Vec<_> = flags.require.iter().map(|flag| scalar(flag)).collect();
-                fields.push(("require", format!("[{}]", require.join(", "))));
-            }
-            braces(&fields)
-        }),
-    );
+    put("flags", entry.flags.as_ref().map(render_flags));
     put(
         "atom_mapping",
         entry.atom_mapping.as_ref().map(|names| {
@@ -443,6 +433,15 @@ fn render(entry: &RouteEntry) -> Result<String, EditError> {
     }
 }
 
+fn render_flags(flags: &FlagsEntry) -> String {
+    let mut fields: Vec<_> = flags.set.iter().map(|(flag, on)| (flag.as_str(), on.to_string())).collect();
+    if !flags.require.is_empty() {
+        let require: Vec<_> = flags.require.iter().map(|flag| scalar(flag)).collect();
+        fields.push(("require", format!("[{}]", require.join(", "))));
+    }
+    braces(&fields)
+}
+
 /// A proxy route on one line, in braces.
 fn render_proxy(entry: &ProxyEntry) -> String {
     let mut fields = vec![("match", quoted(&entry.pattern))];
@@ -457,6 +456,7 @@ fn render_proxy(entry: &ProxyEntry) -> String {
     target.extend(entry.target_cookie_file.as_deref().map(|file| ("cookie_file", scalar(file))));
     target.extend(entry.target_tls.map(|tls| ("tls", tls.to_string())));
     target.extend(entry.target_tls_profile.as_deref().map(|id| ("tls_profile", scalar(id))));
+    target.extend(entry.target_flags.as_ref().map(|flags| ("flags", render_flags(flags))));
     put("target", if target.is_empty() { None } else { Some(braces(&target)) });
     braces(&fields)
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use trunkline_matcher::RoutePattern;
 use trunkline_route::{DEFAULT_WEIGHT, ProxyRoute};
 
-use crate::route::{RouteContext, RouteEntry};
+use crate::route::{FlagsEntry, RouteContext, RouteEntry};
 
 /// A proxy route in the words of a configuration, flat.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub struct ProxyEntry {
     /// With what (`tls_profile` under `target`).
     #[serde(default)]
     pub target_tls_profile: Option<String>,
+    /// What is offered to the final node, and required of it (`flags` under `target`). Default: the node's.
+    #[serde(default)]
+    pub target_flags: Option<FlagsEntry>,
 }
 
 impl ProxyEntry {
@@ -55,6 +58,7 @@ impl ProxyEntry {
             direct: Some(route.direct_use().to_string()),
             target_tls: route.target_route().tls(),
             target_tls_profile: route.target_route().tls_profile().map(ToString::to_string),
+            target_flags: FlagsEntry::of(route.target_route().flags()),
             ..Self::default()
         }
     }
@@ -72,6 +76,7 @@ impl ProxyEntry {
             cookie_file: self.target_cookie_file.clone(),
             tls: self.target_tls,
             tls_profile: self.target_tls_profile.clone(),
+            flags: self.target_flags.clone(),
             ..entry
         };
         let (pattern, _, to_gateway) = to_gateway.to_route(context).map_err(|e| e.to_string())?;

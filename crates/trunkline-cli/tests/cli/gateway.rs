@@ -110,11 +110,14 @@ fn proxy_routes_are_saved_and_reloaded_and_so_is_what_a_gateway_passes_on() {
     let app = dir.node(&file, &[]);
     let call = |code| dir.run(&["call", "--admin", app.admin(), BACKEND, "whoami", ""]).exits(code);
     let original = dir.read(&file);
-    let add = ["proxy-routes", "add", "--admin", app.admin(), "^backend-", "--proxy", "gateway@127.0.0.1", "--save"];
+    let add = ["proxy-routes", "add", "--admin", app.admin(), "^backend-", "--proxy", "gateway@127.0.0.1"];
+    let add: Vec<_> = add.into_iter().chain(["--target-flag", "link=false", "--save"]).collect();
     assert!(dir.ok(&add).stdout.contains("and saved"));
     assert_eq!(
         dir.read(&file),
-        format!("{original}proxy_routes:\n  - {{ match: \"^backend-\", proxy: \"gateway@127.0.0.1\" }}\n")
+        format!(
+            "{original}proxy_routes:\n  - {{ match: \"^backend-\", proxy: \"gateway@127.0.0.1\", target: {{ flags: {{ link: false }} }} }}\n"
+        )
     );
     assert!(call(1).stderr.contains("needs rules under `transit:`"));
     // The gateway is given a rule, without a restart.
@@ -129,7 +132,9 @@ fn proxy_routes_are_saved_and_reloaded_and_so_is_what_a_gateway_passes_on() {
     assert_eq!(call(0).stdout, "the backend");
     let nodes = dir.json(&["nodes", "--admin", app.admin(), "--json"]);
     let backend = nodes.as_array().unwrap().iter().find(|node| node["name"] == BACKEND).unwrap();
-    assert!(!backend["flags"].to_string().contains("monitor"), "{backend}");
+    let flags = backend["flags"].to_string();
+    assert!(!flags.contains("monitor") && !flags.contains("link") && flags.contains("remote_spawn"), "{backend}");
+    assert!(dir.ok(&["proxy-routes", "list", "--admin", app.admin()]).stdout.contains("-link"));
     // And the rule is taken away again: what goes through stays, what is new does not come.
     dir.file(gateway_file, &closed, 0o600);
     dir.ok(&["reload", "--admin", gateway.admin()]);
@@ -141,7 +146,9 @@ fn proxy_routes_are_saved_and_reloaded_and_so_is_what_a_gateway_passes_on() {
     });
     assert!(call(1).stderr.contains("needs rules under `transit:`"));
     // The file is what a reload goes by.
-    let elsewhere = dir.read(&file).replace("gateway@127.0.0.1\" }", "other@127.0.0.1\", max_hop: 2 }");
+    let elsewhere = dir
+        .read(&file)
+        .replace("gateway@127.0.0.1\", target: { flags: { link: false } } }", "other@127.0.0.1\", max_hop: 2 }");
     dir.file(&file, &elsewhere, 0o600);
     let reloaded = dir.ok(&["reload", "--admin", app.admin()]).stdout;
     assert!(reloaded.contains("1 routes and 1 proxy routes"), "{reloaded}");

@@ -207,11 +207,12 @@ fn a_proxy_route_is_added_and_removed_in_a_list_of_its_own() {
         target_cookie_file: Some("secrets/inner".into()),
         target_tls: Some(true),
         target_tls_profile: Some("lab".into()),
+        target_flags: Some(FlagsEntry { require: vec!["monitor".into()], set: [("link".into(), false)].into() }),
     };
     let before =
         "routes:\n  - match: ^db@   # ours\n    port: 1\nproxy_routes:   # theirs\n  - { match: x, proxy: g@h }\n";
     let line = "  - { match: \"^db@\", weight: 7, proxy: \"gate@dmz\", to: \"db@in\", max_hop: 3, direct: never, cookie_file: \
-                secrets/gate, target: { cookie_file: secrets/inner, tls: true, tls_profile: lab } }\n";
+                secrets/gate, target: { cookie_file: secrets/inner, tls: true, tls_profile: lab, flags: { link: false, require: [monitor] } } }\n";
     let added = add_proxy_route(before, &entry).unwrap();
     assert_eq!(added, format!("{before}{line}"));
     assert!(matches!(add_proxy_route(&added, &entry), Err(EditError::Taken { line: 6, .. })));
