@@ -696,9 +696,17 @@ async fn e9_a_circuit_that_stands_still_is_ended_all_the_same_when_one_of_its_en
         });
         assert!(stuck.await.is_err(), "nobody takes anything, and the stream is open");
     }
-    assert_eq!(gate.status().circuits, 1);
+    // What goes through the same gateway to somebody else is none the worse for it, before and after.
+    let web = start(listener("web@internal.local")).await;
+    gate.add_route("^web@", route_to(&web), 1).unwrap();
+    let other = dialer("other@127.0.0.1").route("^gate@", route_to(&gate), 1).proxy_route("^web@", via(GATE), 1);
+    let other = start(other).await;
+    let untouched = soon(other.connect(web.name().as_str())).await.unwrap();
+    assert_eq!(gate.status().circuits, 2);
     crash(app).await;
-    until(|| gate.status().circuits == 0).await;
+    until(|| gate.status().circuits == 1).await;
+    let (still, _) = soon(other.ping(web.name().as_str(), PATIENCE)).await.unwrap();
+    assert_eq!(still.info().id, untouched.info().id);
     door.thaw();
     until(|| db.connection(&name(APP)).is_none()).await;
 }
