@@ -362,8 +362,10 @@ pub(crate) fn way_text(way: &Way) -> String {
     let hops = if rows.is_empty() { String::new() } else { table(&["HOP", "NODE", "ROUND TRIP"], &rows) };
     let end = match &way.stopped {
         Some(WayEnd { hop, reason, text }) => {
-            let text = if text.is_empty() { String::new() } else { format!(" ({})", printable(text)) };
-            format!("it ends at {}: {reason}{text}", printable(hop))
+            // They come from others, and none of them begins a line of its own.
+            let plain = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+            let text = if text.is_empty() { String::new() } else { format!(" ({})", plain(text)) };
+            format!("it ends at {}: {reason}{text}", plain(hop))
         }
         None => {
             let all: f64 = way.hops.iter().map(|hop| hop.round_trip_ms).sum();

@@ -430,7 +430,6 @@ pub(crate) fn certificate(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Optio
     Some(CertificateFiles { certificate: certificate?, key: key? })
 }
 
-/// A whole-name pattern.
 /// A list of patterns that match whole names; `None` when it is not there.
 pub(crate) fn patterns(reader: &mut Reader<'_>, fields: &Fields<'_>, key: &str) -> Option<Vec<AccessPattern>> {
     let items = fields.list(reader, key)?;
@@ -438,6 +437,7 @@ pub(crate) fn patterns(reader: &mut Reader<'_>, fields: &Fields<'_>, key: &str) 
     Some(read.filter_map(|(i, item)| access_pattern(reader, item, &format!("{}[{i}]", fields.path(key)))).collect())
 }
 
+/// A whole-name pattern.
 pub(crate) fn access_pattern(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<AccessPattern> {
     let Value::Text(text) = &node.value else {
         reader.problem(&node.at, path, format!("expected a pattern, found {}; put it in quotes", node.kind()));

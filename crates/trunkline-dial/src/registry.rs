@@ -107,7 +107,8 @@ pub struct Aim {
     pub cookie: Option<Cookie>,
     /// So much time.
     pub time: Duration,
-    /// The name whose dial waits for this one.
+    /// The name whose dial waits for this one, which may be tried less for: its failure is none of a caller whose dial nobody
+    /// waits for.
     pub awaited_by: Option<NodeName>,
 }
 
@@ -119,8 +120,11 @@ impl Aim {
 
     /// Whether a failure of this dial is one of a caller with that aim too.
     fn covers(&self, other: &Self) -> bool {
+        // One that another dial awaits tries less.
+        let tries_as_much = self.awaited_by.is_none() || other.awaited_by.is_some();
         (&self.route, self.directly, &self.cookie) == (&other.route, other.directly, &other.cookie)
             && self.time >= other.time
+            && tries_as_much
     }
 }
 
@@ -222,12 +226,13 @@ impl<L: Held> Drop for Ticket<L> {
 /// A dial that waits for another one; dropped, it does not any more.
 struct Waiting<L> {
     registry: Arc<Registry<L>>,
+    waiter: NodeName,
     edge: u64,
 }
 
 impl<L> Drop for Waiting<L> {
     fn drop(&mut self) {
-        self.registry.lock().waits.remove(self.edge);
+        self.registry.lock().waits.remove(&self.waiter, self.edge);
     }
 }
 
@@ -312,7 +317,8 @@ impl<L: Held> Registry<L> {
                     if entries.waits.would_close(waiter, name) {
                         return Err(NoRoute { target: name.clone(), reason: Reason::Loop, attempts: Vec::new() });
                     }
-                    waiting = Some(Waiting { registry: self.clone(), edge: entries.waits.add(waiter, name) });
+                    let edge = entries.waits.add(waiter, name);
+                    waiting = Some(Waiting { registry: self.clone(), waiter: waiter.clone(), edge });
                 }
                 let entry = entries.entry(name);
                 if let Some(link) = entry.link.as_ref().filter(|link| satisfies(link)) {

@@ -797,7 +797,7 @@ impl Link {
     /// As [`Link::open`]; what is to be written first goes out with the request, and so comes a round trip sooner.
     ///
     /// # Errors
-    /// As [`Link::open`]; the peer's application has then seen nothing of it.
+    /// As [`Link::open`]. Only when it was refused, or the link opens nothing, is it sure that nobody has read what was sent.
     pub async fn open_with(
         &self,
         kind: StreamKind,

@@ -1,12 +1,14 @@
 //! What carries a link, a socket or a stream of another link, and its TLS.
 
 use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::io::{self, BufRead, IoSlice, Read, Write};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 
 use crate::streams::ByteStream;
 
@@ -43,10 +45,12 @@ impl Carrier {
 
     fn try_read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
-            // Not its own `try_read`: that one would have to fail once more before it is known that nothing is left.
+            // Not its own `try_read`: that one would have to fail once more before it is known that nothing is left. Without
+            // the task's budget: used up, it would look as if nothing were there, while `readable` says that something is.
             Self::Tcp(tcp) => {
                 let mut read = ReadBuf::new(bytes);
-                match Pin::new(tcp).poll_read(&mut Context::from_waker(Waker::noop()), &mut read) {
+                let once = pin!(unconstrained(poll_fn(|cx| Pin::new(&mut *tcp).poll_read(cx, &mut read))));
+                match once.poll(&mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(result) => result.map(|()| read.filled().len()),
                     Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
                 }
@@ -179,5 +183,25 @@ impl Stream {
                 _ => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_there_is_read_however_often_a_task_has_read_already() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut there = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut here = Carrier::Tcp(listener.accept().await.unwrap().0);
+        there.write_all(&[7; 4_096]).await.unwrap();
+        here.readable().await.unwrap();
+        // A task may do 128 things before it gives way; all of these are done in one go.
+        for n in 0..4_096 {
+            let mut byte = [0];
+            assert_eq!(here.try_read(&mut byte).unwrap(), 1, "the byte of the number {n}");
+        }
+        assert_eq!(here.try_read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

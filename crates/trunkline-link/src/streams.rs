@@ -470,7 +470,8 @@ impl fmt::Debug for Incoming {
     }
 }
 
-/// What goes out with the request for a stream, before the peer has accepted it. When it is refused, nobody has read it.
+/// What goes out with the request for a stream, before the peer has accepted it. When the request is refused, nobody has read
+/// it; when the link goes down or the time is over before there is an answer, nobody knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct First<'a> {
     /// At most [`EARLY_DATA`] bytes.
@@ -534,7 +535,10 @@ pub(crate) async fn open(
     match tokio::time::timeout(deadline, answer).await {
         Ok(Ok(Ok(()))) => Ok(stream),
         Ok(Ok(Err(refused))) => Err(refused),
-        Ok(Err(_)) => Err(OpenError::Draining),
+        Ok(Err(_)) => {
+            let gone = || Down::ConnectionLost("the request for a stream was dropped".into());
+            Err(OpenError::Down(link.down().unwrap_or_else(gone)))
+        }
         Err(_) => Err(OpenError::TimedOut(deadline)),
     }
 }

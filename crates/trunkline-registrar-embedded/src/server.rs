@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use trunkline_link::handshake::{CloseCode, Mode};
 use trunkline_link::{
-    CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, NativeLimits, Offered, ServerTls,
+    CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, NativeLimits, Offered, ServerTls, random_16,
 };
 use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{RegisterError, Registration};
@@ -31,7 +31,8 @@ enum Holder {
 
 struct Announcement {
     endpoints: Vec<Endpoint>,
-    leads_to: Vec<AccessPattern>,
+    /// Shared, so that it is matched without holding everybody else up.
+    leads_to: Arc<[AccessPattern]>,
     holder: Holder,
     /// Tells one announcement of a name from the next.
     serial: u64,
@@ -55,14 +56,24 @@ impl Table {
         self.lock().get(name).map(|found| found.endpoints.clone()).unwrap_or_default()
     }
 
-    /// Those that lead to a name, sorted.
+    /// Those that lead to a name; sorted, as far as an answer has room for all.
     pub(crate) fn gateways(&self, name: &NodeName) -> Vec<NodeName> {
-        let names = self.lock();
-        let leads = |held: &Announcement| held.leads_to.iter().any(|pattern| pattern.is_match(name.as_str()));
-        let mut found: Vec<_> = names.iter().filter(|(_, held)| leads(held)).map(|(name, _)| name.clone()).collect();
-        drop(names);
+        let gateways: Vec<_> = self
+            .lock()
+            .iter()
+            .filter(|(_, held)| !held.leads_to.is_empty())
+            .map(|(gateway, held)| (gateway.clone(), held.leads_to.clone()))
+            .collect();
+        let leads = |patterns: &[AccessPattern]| patterns.iter().any(|pattern| pattern.is_match(name.as_str()));
+        let leading = gateways.into_iter().filter(|(_, patterns)| leads(patterns));
+        let mut found: Vec<_> = leading.map(|(gateway, _)| gateway).collect();
         found.sort();
-        found.truncate(wire::MAX_GATEWAYS);
+        if found.len() > wire::MAX_GATEWAYS {
+            // Not always the same ones: names that sort first shall not hide the rest.
+            let at = usize::from(u16::from_be_bytes([random_16()[0], random_16()[1]])) % found.len();
+            found.rotate_left(at);
+            found.truncate(wire::MAX_GATEWAYS);
+        }
         found
     }
 
@@ -95,7 +106,10 @@ impl Table {
                     None => {
                         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
                         let holder = link.map_or(Holder::Own, |link| Holder::Session(link.clone()));
-                        names.insert(name.clone(), Announcement { endpoints, leads_to, holder, serial });
+                        names.insert(
+                            name.clone(),
+                            Announcement { endpoints, leads_to: leads_to.into(), holder, serial },
+                        );
                         return Ok(serial);
                     }
                     Some(rival) => rival?,

@@ -1,7 +1,7 @@
 //! Questions and answers as bytes: a version byte, then postcard.
 
 use serde::{Deserialize, Serialize};
-use trunkline_matcher::AccessPattern;
+use trunkline_matcher::{AccessPattern, Limits};
 use trunkline_route::{Address, Endpoint, NodeName, Version};
 
 /// The service that answers, on every registrar session.
@@ -10,9 +10,11 @@ const VERSION: u8 = 1;
 /// The most endpoints a node may announce and an answer may hold.
 pub(crate) const MAX_ENDPOINTS: usize = 16;
 /// The most gateways an answer may hold.
-pub(crate) const MAX_GATEWAYS: usize = 16;
+pub(crate) const MAX_GATEWAYS: usize = 256;
 /// The most patterns of names that a gateway may announce.
 const MAX_PATTERNS: usize = 64;
+/// What such a pattern may be: a node's names are short, and the registrar keeps and runs the patterns of all its nodes.
+const PATTERN: Limits = Limits::new().pattern_bytes(512).repeat(64).nesting(16).nfa_bytes(32 << 10);
 
 /// What a session asks. Order of variants is part of the wire format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +82,7 @@ pub(crate) fn patterns(wire: &[String]) -> Result<Vec<AccessPattern>, String> {
     if wire.len() > MAX_PATTERNS {
         return Err(format!("{} patterns, at most {MAX_PATTERNS} are taken", wire.len()));
     }
-    wire.iter().map(|text| AccessPattern::new(text).map_err(|e| e.to_string())).collect()
+    wire.iter().map(|text| AccessPattern::with_limits(text, &PATTERN).map_err(|e| e.to_string())).collect()
 }
 
 pub(crate) fn gateways(wire: &[String]) -> Result<Vec<NodeName>, String> {
@@ -130,6 +132,7 @@ mod tests {
         assert!(endpoints(std::slice::from_ref(&wire)).is_err());
         assert!(endpoints(&vec![WireEndpoint { port: 1, ..wire }; 17]).unwrap_err().contains("17"));
         assert!(patterns(&vec!["a".into(); 65]).unwrap_err().contains("65"));
+        assert!(patterns(&["(a{64}){64}".into()]).is_err() && patterns(&["x".repeat(513)]).is_err());
         assert!(patterns(&["(".into()]).is_err() && gateways(&["nobody".into()]).is_err());
     }
 }

@@ -290,7 +290,8 @@ impl Inner {
             candidates,
             discovery: if demand.only.is_some() || !directly { Vec::new() } else { self.discovery.clone() },
             proxies,
-            gateways: if discovered { self.discovery.clone() } else { Vec::new() },
+            // Gateways that discovery knows are not looked for by way of others: each would ask for all of them again.
+            gateways: if discovered && demand.awaited_by.is_none() { self.discovery.clone() } else { Vec::new() },
             defaults: Defaults { cookie: cookie.clone(), ..self.defaults.clone() },
             policy: self.policy,
             memory: if demand.afresh { Memory::new() } else { self.memory().clone() },

@@ -186,7 +186,7 @@ impl Inner {
         let until = now() + within;
         let left = || until.saturating_duration_since(now());
         loop {
-            let demand = Demand { within: demand.within.map(|within| within.min(left())), ..demand.clone() };
+            let demand = Demand { within: Some(left()), ..demand.clone() };
             let live = self.reach(neighbour.clone(), demand).await.map_err(NoHop::Connect)?;
             match live.link.open(kind, &open.encode(), left().min(ONWARDS)).await {
                 Err(error) if gave_way(neighbour, &error) && !left().is_zero() => {}
@@ -207,25 +207,42 @@ impl Inner {
         let left = || until.saturating_duration_since(now());
         let routes: Vec<_> = self.routes.matching_proxies(&next.to).into_iter().map(|found| found.route).collect();
         let ways = onwards(next, &routes);
-        let mut last = {
-            let text = format!("every gateway that {} has for {} is passed already", self.name, next.to);
-            (self.name.to_string(), StreamCode::Loop, text)
-        };
-        // A way through others is left enough time.
-        let first = if ways.len() > 1 { left() / 2 } else { left() };
-        for way in ways {
-            let (neighbour, cookie, open, share) = match &way {
-                Onwards::Target => (&next.to, None, next, first),
-                Onwards::Gateway { name, cookie, open } => (name, cookie.clone(), open, left()),
+        let passed = routes.iter().any(|route| next.path.contains(route.gateway()));
+        let text = format!("every gateway that {} has for {} is passed already", self.name, next.to);
+        let mut last = (self.name.to_string(), StreamCode::Loop, text);
+        for (nth, way) in ways.iter().enumerate() {
+            // Those that are left are left enough time.
+            let share = if nth + 1 < ways.len() { left() / 2 } else { left() };
+            let (neighbour, cookie, open) = match way {
+                Onwards::Target => (&next.to, None, next),
+                Onwards::Gateway { name, cookie, open } => (name, cookie.clone(), open),
             };
-            let demand = Demand { directly: true, within: Some(share), cookie, ..Demand::default() };
-            last = match self.hop(neighbour, demand, kind, open, left()).await {
+            let demand = Demand { directly: true, cookie, ..Demand::default() };
+            let failed = match self.hop(neighbour, demand, kind, open, share).await {
                 Ok(stream) => return Ok(stream),
-                // What the final node refuses itself, it refuses by any way.
-                Err(NoHop::Open(error)) if way == Onwards::Target => return Err(refused(neighbour, error)),
-                Err(NoHop::Open(error)) => refused(neighbour, error),
+                Err(NoHop::Open(error)) => {
+                    // What the final node refuses itself, it refuses by any way.
+                    let is_final = matches!((way, &error), (Onwards::Target, OpenError::Refused { hop, .. }) if *hop == next.to.as_str());
+                    let failed = refused(neighbour, error);
+                    if is_final {
+                        return Err(failed);
+                    }
+                    failed
+                }
+                Err(NoHop::Connect(error)) if passed => {
+                    let text = format!(
+                        "{}; every other gateway that it has for {} is passed already",
+                        in_short(&error),
+                        next.to
+                    );
+                    (self.name.to_string(), StreamCode::Loop, text)
+                }
                 Err(NoHop::Connect(error)) => (self.name.to_string(), StreamCode::Unreachable, in_short(&error)),
             };
+            // Who could not be reached says less than who refused.
+            if nth == 0 || failed.1 != StreamCode::Unreachable {
+                last = failed;
+            }
         }
         Err(last)
     }

@@ -234,10 +234,11 @@ impl Node {
     }
 
     /// As [`Node::open`]; what is to be written first goes out with the request for the stream, and so comes a round trip
-    /// sooner. It goes over another connection again, should the one be on its way out.
+    /// sooner. It goes over another connection again if the one is on its way out and refused it, and never when somebody may
+    /// have read it.
     ///
     /// # Errors
-    /// [`StreamError`]; the service has then seen nothing of it.
+    /// [`StreamError`]. When the connection broke or the time was over, the service may have seen what was sent.
     pub async fn open_with(
         &self,
         name: impl IntoName,
@@ -265,7 +266,11 @@ impl Inner {
             let connection = self.in_use(name.clone(), demand).await?;
             match connection.open_with(service, first, left()).await {
                 // It gave way, or went down under our hands, and opened nothing.
-                Err(error) if proxy::gave_way(&name, &error) && !left().is_zero() => {}
+                // What was sent along is not sent twice, unless it was refused unread.
+                Err(error)
+                    if proxy::gave_way(&name, &error)
+                        && !left().is_zero()
+                        && (first == First::default() || !matches!(error, OpenError::Down(_))) => {}
                 result => return Ok(result?),
             }
         }
@@ -284,7 +289,7 @@ impl Connection {
     /// As [`Connection::open`]; what is to be written first goes out with the request for the stream.
     ///
     /// # Errors
-    /// [`OpenError`]; the service has then seen nothing of it.
+    /// [`OpenError`]. When the connection broke or the time was over, the service may have seen what was sent.
     pub async fn open_with(
         &self,
         service: &str,

@@ -1,5 +1,6 @@
 //! The way to a node, hop by hop.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use trunkline_route::{NodeName, Origin, ProxyRoute};
 use crate::inner::{Demand, Inner, now};
 use crate::proxy::{Held, NoHop, ONWARDS, in_short, refused};
 use crate::{ConnectError, IntoName, Node, PING_SERVICE};
+
+/// How long a look at a way through this node may take.
+const TRACE: Duration = Duration::from_secs(30);
 
 /// The ways to a node, as they were found to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,10 +69,18 @@ pub enum TraceEnd {
     },
 }
 
-/// A neighbour looks at the way through this node, or to it. It goes by the rules of a connection, and counts as one.
+/// A neighbour looks at the way through this node, or to it. It goes by the rules of a connection, and counts as one for as
+/// long as it may take.
 pub(crate) async fn pass_on(node: Arc<Inner>, incoming: Incoming, verdict: Verdict, held: Option<Held>) {
-    let (within, own) = (incoming.deadline(), node.name.clone());
+    let within = incoming.deadline().min(TRACE);
     let mut back = incoming.accept();
+    // Who reads nothing, or says nothing from behind, is not waited for.
+    let _ = tokio::time::timeout(within, report(node, &mut back, verdict, within)).await;
+    drop(held);
+}
+
+async fn report(node: Arc<Inner>, back: &mut ByteStream, verdict: Verdict, within: Duration) {
+    let own = node.name.clone();
     let end = match verdict {
         Verdict::Target(_) => Some(Report::Reached(own)),
         Verdict::Refuse(code, text) => Some(Report::Stopped { hop: own.to_string(), code, text }),
@@ -78,9 +90,10 @@ pub(crate) async fn pass_on(node: Arc<Inner>, incoming: Incoming, verdict: Verdi
                 let next = onwards.peer().clone();
                 match node.registry.get(&next) {
                     Some(live) => {
-                        let report = Report::Onwards { hop: own, next, round_trip: round_trip(&live.link).await };
+                        let report =
+                            Report::Onwards { hop: own, next, round_trip: round_trip(&live.link, within).await };
                         if back.write_all(&report.encode()).await.is_ok() {
-                            let _ = tell(&mut onwards, &mut back).await;
+                            let _ = tell(&mut onwards, back).await;
                         }
                         None
                     }
@@ -97,7 +110,6 @@ pub(crate) async fn pass_on(node: Arc<Inner>, incoming: Incoming, verdict: Verdi
         let _ = back.write_all(&end.encode()).await;
     }
     let _ = back.shutdown().await;
-    drop(held);
 }
 
 /// Tells what comes from behind, as long as it is what a trace may say.
@@ -110,10 +122,10 @@ async fn tell(from: &mut ByteStream, to: &mut ByteStream) -> std::io::Result<()>
 }
 
 /// There and back over a link.
-async fn round_trip(link: &Link) -> Duration {
+async fn round_trip(link: &Link, within: Duration) -> Duration {
     let began = now();
     // A peer answers in any case, be it that there is no such service.
-    let _ = link.call(PING_SERVICE, "", &[], ONWARDS).await;
+    let _ = link.call(PING_SERVICE, "", &[], within.min(ONWARDS)).await;
     now() - began
 }
 
@@ -128,13 +140,14 @@ impl Node {
         let (node, target) = (self.inner(), name.into_name()?);
         let until = now() + deadline;
         let left = || until.saturating_duration_since(now());
-        let demand = Demand { within: Some(deadline), afresh: true, ..Demand::default() };
+        // Should there be no way, half of the time is for those that there might be.
+        let demand = Demand { within: Some(deadline / 2), afresh: true, ..Demand::default() };
         match node.connect(target.clone(), demand).await {
             Ok(live) => {
                 let info = live.link.info();
                 let way = match &info.via {
                     None => {
-                        let hop = TracedHop { name: target.clone(), round_trip: round_trip(&live.link).await };
+                        let hop = TracedHop { name: target.clone(), round_trip: round_trip(&live.link, left()).await };
                         TracedWay { hops: vec![hop], end: TraceEnd::Reached }
                     }
                     Some(gateway) => node.trace_through(&node.route_through(&target, gateway), &target, left()).await,
@@ -142,14 +155,26 @@ impl Node {
                 Ok(Trace { target, ways: vec![way], failed: Vec::new() })
             }
             Err(ConnectError::NoRoute(no_route)) => {
-                let mut ways = Vec::new();
+                let (mut ways, mut seen) = (Vec::new(), BTreeSet::new());
                 for record in &no_route.attempts {
                     let (Origin::Proxied { gateway, .. } | Origin::DiscoveredProxy { gateway: Some(gateway), .. }) =
                         &record.origin
                     else {
                         continue;
                     };
-                    ways.push(node.trace_through(&node.route_through(&target, gateway), &target, left()).await);
+                    if !seen.insert(gateway) {
+                        continue;
+                    }
+                    let mut way = node.trace_through(&node.route_through(&target, gateway), &target, left()).await;
+                    if way.end == TraceEnd::Reached {
+                        // The way is there; the node at its end refuses.
+                        way.end = TraceEnd::Stopped {
+                            hop: target.to_string(),
+                            code: StreamCode::NotAllowed,
+                            text: record.error.to_string(),
+                        };
+                    }
+                    ways.push(way);
                 }
                 Ok(Trace { target, ways, failed: no_route.attempts })
             }
@@ -185,7 +210,7 @@ impl Inner {
             }
         };
         if let Some(live) = self.registry.get(gateway) {
-            hops.push(TracedHop { name: gateway.clone(), round_trip: round_trip(&live.link).await });
+            hops.push(TracedHop { name: gateway.clone(), round_trip: round_trip(&live.link, left()).await });
         }
         for _ in 0..MAX_REPORTS {
             let end = match tokio::time::timeout(left(), Report::read(&mut reports)).await {

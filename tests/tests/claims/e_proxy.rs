@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU8;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use trunkline::registrar::Fixed;
+use trunkline::registrar::{BoxFuture, Fixed, ResolveError, Resolver};
 use trunkline::{
     AccessPattern, Application, AttemptError, CircuitLimits, Cookie, DirectUse, Exit, Flag, KeepAlive, Mailbox,
     NativeLimits, NetworkRoute, NoRoute, Node, NodeBuilder, PeerFlags, Process, Proxied, ProxyRoute, Term, TlsMode,
@@ -168,7 +168,7 @@ async fn e5_e10_chains_work_up_to_the_hops_there_may_be_and_circles_end() {
     }
     app.add_proxy_route(lost, via("outer@127.0.0.1"), 1).unwrap();
     let said = relayed(&no_route(soon(app.connect("lost@internal.local")).await));
-    assert!(said[0].contains("loop") || said[0].contains("no route"), "{said:?}");
+    assert!(said[0].contains("inner@127.0.0.1 refused: loop") && said[0].contains("passed already"), "{said:?}");
     until(|| all.iter().all(|gate| gate.status().circuits == 0)).await;
 }
 
@@ -762,4 +762,54 @@ async fn e9_who_asks_while_the_link_to_the_gateway_is_on_its_way_out_is_led_on_o
     let connection = soon(asking).await.unwrap().unwrap();
     assert_eq!(connection.info().via.as_ref(), Some(gate.name()));
     assert_eq!(door.accepted(), 2, "over another link");
+}
+
+/// Knows no endpoints, and the same gateways for every name; counts its questions.
+#[derive(Debug)]
+struct KnowsGateways(Vec<trunkline::NodeName>, std::sync::atomic::AtomicUsize);
+
+impl Resolver for KnowsGateways {
+    fn resolve<'a>(
+        &'a self,
+        _: &'a trunkline::NodeName,
+    ) -> BoxFuture<'a, Result<Vec<trunkline::Endpoint>, ResolveError>> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn gateways<'a>(
+        &'a self,
+        _: &'a trunkline::NodeName,
+    ) -> BoxFuture<'a, Result<Vec<trunkline::NodeName>, ResolveError>> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Box::pin(async { Ok(self.0.clone()) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p34_gateways_that_cannot_be_reached_are_not_looked_for_by_way_of_each_other() {
+    let gates = (1..=7).map(|n| name(&format!("gate{n}@dmz"))).collect();
+    let known = std::sync::Arc::new(KnowsGateways(gates, std::sync::atomic::AtomicUsize::new(0)));
+    let id = resolver_id("known");
+    let app = start(dialer(APP).resolver(id.clone(), known.clone()).discovery(id)).await;
+    let failed = no_route(soon(app.connect(DB)).await);
+    assert_eq!(relayed(&failed).len(), 7, "{failed}");
+    // Twice for the name, and once for each of the gateways.
+    assert_eq!(known.1.load(std::sync::atomic::Ordering::SeqCst), 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e_a_gateway_whose_link_to_the_target_stands_still_takes_its_other_way() {
+    let db = start(listener(DB)).await;
+    let door = Door::to(address(&db)).await;
+    let second = gate("second@127.0.0.1", &db).await;
+    let first = listener("first@127.0.0.1").transit(all()).route("^db@", route_at(door.address), 1);
+    let first = first.route("^second@", route_to(&second), 1).proxy_route("^db@", via("second@127.0.0.1"), 1);
+    let first = start(first).await;
+    soon(first.connect(DB)).await.unwrap();
+    door.freeze();
+    let app = start(app(&[(&first, 1)])).await;
+    let connection = soon(app.connect(DB)).await.unwrap();
+    assert_eq!(connection.info().via.as_ref(), Some(first.name()));
+    assert_eq!((first.status().circuits, second.status().circuits), (1, 1));
 }

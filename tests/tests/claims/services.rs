@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use trunkline::{
-    AccessPattern, Address, LocalPlace, Node, OpenError, ServiceError, SocketPlace, StreamCode, StreamError,
+    AccessPattern, Address, First, LocalPlace, Node, OpenError, ServiceError, SocketPlace, StreamCode, StreamError,
 };
 use trunkline_tests::support::*;
 
@@ -236,4 +236,30 @@ async fn who_breaks_off_is_noticed_although_the_server_takes_nothing_more() {
     drop(stream);
     soon(socket.ready(tokio::io::Interest::ERROR)).await.unwrap();
     until(|| db.services()[0].traffic.open == 0 && db.nodes()[0].1.streams == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_with_a_request_is_not_sent_again_when_somebody_may_have_read_it() {
+    let db = start(listener(DB)).await;
+    let door = Door::to(address(&db)).await;
+    let app = start(dialer("app@127.0.0.1").route("^db@", route_at(door.address), 1)).await;
+    let mut streams = db.accept("orders", vec![AccessPattern::new(".*").unwrap()]).unwrap();
+    let order = |text: &'static str| {
+        let app = app.clone();
+        tokio::spawn(async move {
+            app.open_with(DB, "orders", First { bytes: text.as_bytes(), is_all: true }, PATIENCE).await.map(drop)
+        })
+    };
+    let first = order("pay 100 euros");
+    // It has arrived, and its answer never does.
+    let taken = soon(streams.next()).await.unwrap();
+    door.cut();
+    assert!(soon(first).await.unwrap().is_err());
+    drop(taken);
+    let second = order("pay 7 euros");
+    let mut text = String::new();
+    let mut stream = soon(streams.next()).await.unwrap().accept();
+    soon(stream.read_to_string(&mut text)).await.unwrap();
+    assert_eq!(text, "pay 7 euros");
+    soon(second).await.unwrap().unwrap();
 }

@@ -24,8 +24,9 @@ ip addr add 10.77.1.1/24 dev a0; ip link set a0 up
 gate ip addr add 10.77.1.2/24 dev g0; gate ip link set g0 up; gate ip link set lo up
 gate ip addr add 10.77.2.2/24 dev g1; gate ip link set g1 up
 db ip addr add 10.77.2.3/24 dev d0; db ip link set d0 up; db ip link set lo up
-db "$TRUNKLINE" node --config db.yaml --answer whoami='the database' >db.out 2>db.log & PIDS="$PIDS $!"
-gate "$TRUNKLINE" node --config gate.yaml >gate.out 2>gate.log & PIDS="$PIDS $!"
+# Not by the functions: what is started must become the node, so that its pid is the one to end.
+nsenter -t $DB -n "$TRUNKLINE" node --config db.yaml --answer whoami='the database' >db.out 2>db.log & PIDS="$PIDS $!"
+nsenter -t $GATE -n "$TRUNKLINE" node --config gate.yaml >gate.out 2>gate.log & PIDS="$PIDS $!"
 for node in db gate; do
   until grep -q 'is up' $node.out; do
     kill -0 $PIDS || { cat $node.log; exit 1; }

@@ -476,6 +476,11 @@ fn a6_gateways_that_discovery_knows_come_last_and_those_with_a_connection_first(
     let last = ran.attempts.last().unwrap();
     assert_eq!(last.cookie, cookie("target"), "the demands of the best route go along");
     assert_eq!((last.via.as_ref().unwrap().as_str(), last.policy.resolver.clone()), ("gw2@dmz", Some(resolver("reg"))));
+    // Of more than are taken, those with a connection are.
+    let names: Vec<_> = (5..30).map(|n| format!("gw{n}@dmz")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), name == "gw29@dmz")).collect();
+    let ran = world.clone().leads("reg", &many).up("192.0.2.29:1", 1).run(asks.clone());
+    assert_eq!(ran.won(), Some("192.0.2.29:1"));
     // Those of the best static route, where no proxy route matches.
     asks.proxies.clear();
     asks.candidates[0].route = with_cookie("10.0.0.1", 1, "static");

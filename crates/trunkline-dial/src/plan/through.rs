@@ -57,8 +57,8 @@ impl Plan {
         };
         let tried = |name: &NodeName| self.lookup.proxies.iter().any(|proxy| proxy.route.gateway() == name);
         found.retain(|gateway| gateway.name != self.lookup.target && !tried(&gateway.name));
-        found.truncate(self.lookup.policy.max_answers);
         found.sort_by_key(|gateway| !gateway.is_live);
+        found.truncate(self.lookup.policy.max_answers);
         let items = found.into_iter().map(|gateway| self.found_item(&resolver, gateway.name)).collect();
         self.put_first(now, items);
     }

@@ -1,13 +1,14 @@
 //! Which dial waits for which: one through a gateway waits for the dial of the gateway.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use trunkline_route::NodeName;
 
 /// The dials that wait, each with the name it waits for. Never a circle.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
-    edges: BTreeMap<u64, (NodeName, NodeName)>,
+    /// Of each, by number: one that gives up and one that begins may overlap.
+    edges: HashMap<NodeName, Vec<(u64, NodeName)>>,
     next: u64,
 }
 
@@ -20,7 +21,7 @@ impl Waits {
                 return true;
             }
             if seen.insert(at) {
-                ahead.extend(self.edges.values().filter(|(from, _)| from == at).map(|(_, to)| to));
+                ahead.extend(self.edges.get(at).into_iter().flatten().map(|(_, to)| to));
             }
         }
         false
@@ -29,12 +30,17 @@ impl Waits {
     /// The dial of `waiter` waits for that of `name` from now on. Gives what to remove when it does not any more.
     pub(super) fn add(&mut self, waiter: &NodeName, name: &NodeName) -> u64 {
         self.next += 1;
-        self.edges.insert(self.next, (waiter.clone(), name.clone()));
+        self.edges.entry(waiter.clone()).or_default().push((self.next, name.clone()));
         self.next
     }
 
-    pub(super) fn remove(&mut self, edge: u64) {
-        self.edges.remove(&edge);
+    pub(super) fn remove(&mut self, waiter: &NodeName, edge: u64) {
+        if let Some(edges) = self.edges.get_mut(waiter) {
+            edges.retain(|(number, _)| *number != edge);
+            if edges.is_empty() {
+                self.edges.remove(waiter);
+            }
+        }
     }
 }
 
@@ -51,11 +57,11 @@ mod tests {
         // While an attempt that was given up goes, the next one is there already.
         let (again, second) = (waits.add(&a, &b), waits.add(&b, &c));
         assert!(waits.would_close(&b, &a) && waits.would_close(&c, &a) && !waits.would_close(&a, &c));
-        waits.remove(first);
+        waits.remove(&a, first);
         assert!(waits.would_close(&c, &a), "the other one still waits");
-        waits.remove(again);
+        waits.remove(&a, again);
         assert!(!waits.would_close(&c, &a) && waits.would_close(&c, &b));
-        waits.remove(second);
+        waits.remove(&b, second);
         assert!(waits.edges.is_empty());
     }
 }

@@ -126,7 +126,10 @@ async fn accept(node: Weak<Inner>, door: Door, peer: NodeName, service: Arc<str>
 
 async fn lead(node: Arc<Inner>, socket: Socket, peer: NodeName, service: Arc<str>, traffic: Arc<Traffic>) {
     // What it has sent already need not wait for the answer.
-    let (first, is_all) = socket.sent_already(EARLY_DATA as usize);
+    let (first, is_all) = match socket.sent_already(EARLY_DATA as usize) {
+        Ok(sent) => sent,
+        Err(error) => return tracing::debug!(%peer, %error, "a connection to be forwarded broke off at once"),
+    };
     let stream = node.open(peer.clone(), &service, First { bytes: &first, is_all }, OPEN).await;
     // The bytes do not keep the node alive.
     drop(node);

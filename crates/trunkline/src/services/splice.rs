@@ -63,7 +63,10 @@ pub(super) enum Socket {
 
 impl Socket {
     /// What the other end has sent already, up to so much, and whether that is all it will send.
-    pub(super) fn sent_already(&self, most: usize) -> (Vec<u8>, bool) {
+    ///
+    /// # Errors
+    /// The socket's; it is told once, and what is read afterwards looks like a good end.
+    pub(super) fn sent_already(&self, most: usize) -> io::Result<(Vec<u8>, bool)> {
         let socket = match self {
             Self::Tcp(tcp) => SockRef::from(tcp),
             Self::Unix(unix) => SockRef::from(unix),
@@ -73,14 +76,14 @@ impl Socket {
             let (mut sent, most) = (0, most.min(READ));
             while sent < most {
                 match (&*socket).read(&mut scratch[sent..most]) {
-                    Ok(0) => return (scratch[..sent].to_vec(), true),
+                    Ok(0) => return Ok((scratch[..sent].to_vec(), true)),
                     Ok(read) => sent += read,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    // Nothing more for now; whatever else it is, the next read tells.
-                    Err(_) => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
                 }
             }
-            (scratch[..sent].to_vec(), false)
+            Ok((scratch[..sent].to_vec(), false))
         })
     }
 
@@ -297,5 +300,36 @@ impl There {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn what_was_sent_already_is_told_with_its_end_or_with_how_it_broke_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (bytes, how) in [(&b""[..], "stays"), (b"half", "stays"), (b"all", "ends"), (b"half", "breaks")] {
+            let mut there = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            there.write_all(bytes).await.unwrap();
+            match how {
+                "ends" => there.shutdown().await.unwrap(),
+                "breaks" => there.set_zero_linger().unwrap(),
+                _ => {}
+            }
+            let there = (how != "breaks").then_some(there);
+            let (tcp, _) = listener.accept().await.unwrap();
+            if !bytes.is_empty() {
+                tcp.readable().await.unwrap();
+            }
+            let sent = Socket::Tcp(tcp).sent_already(100);
+            match sent {
+                Ok((sent, is_all)) => assert_eq!((&sent[..], is_all, how != "breaks"), (bytes, how == "ends", true)),
+                Err(error) => assert_eq!((error.kind(), how), (io::ErrorKind::ConnectionReset, "breaks")),
+            }
+            drop(there);
+        }
     }
 }
