@@ -578,8 +578,13 @@ fn five_seconds() -> u64 {
 pub struct TraceRequest {
     /// The name.
     pub name: String,
-    /// At most so long, connecting included.
+    /// At most so long, connecting included, in milliseconds. Default 30,000.
+    #[serde(default = "half_a_minute")]
     pub timeout_ms: u64,
+}
+
+fn half_a_minute() -> u64 {
+    30_000
 }
 
 /// The answer to a trace.

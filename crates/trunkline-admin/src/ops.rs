@@ -430,6 +430,13 @@ impl Operations {
         let (routes, proxies) = (config.routes.len(), config.proxy_routes.len());
         let proxies = if proxies > 0 { format!(" and {proxies} proxy routes") } else { String::new() };
         let mut message = format!("{routes} routes{proxies} from {shown}");
+        if config.transit != self.started.transit {
+            let rules = config.transit.rules.len();
+            message += &format!("; transit by {rules} rules, which the registrar is told of at the next start");
+        }
+        if config.proxied != self.started.proxied {
+            message += "; proxied as the file says";
+        }
         let waiting = differing(&self.started, &config);
         if !waiting.is_empty() {
             message += &format!("; changed too, and needing a restart: {}", waiting.join(", "));

@@ -333,9 +333,13 @@ pub(crate) async fn ping(at: At, name: &str, wait: Duration, now: bool, output: 
     let pong = output.waiting(&format!("reaching {name}"), ping).await?;
     output.print(&pong, |pong| {
         let peer = &pong.peer;
+        let from = match &peer.via {
+            Some(gateway) => format!("through {gateway} at {}", peer.address),
+            None => format!("from {}", peer.address),
+        };
         format!(
-            "{} answers from {} (link {}, {}, {}): connected in {:.1} ms, round trip {:.3} ms",
-            peer.name, peer.address, peer.link, peer.handshake, peer.tls, pong.connect_ms, pong.round_trip_ms
+            "{} answers {} (link {}, {}, {}): connected in {:.1} ms, round trip {:.3} ms",
+            peer.name, from, peer.link, peer.handshake, peer.tls, pong.connect_ms, pong.round_trip_ms
         )
     });
     Ok(())

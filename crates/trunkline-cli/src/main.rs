@@ -49,8 +49,13 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
 }
 
 async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
-    let quiet = !matches!(cli.command, Command::Node(_));
-    serve::start_logging(&cli.log, quiet)?;
+    // Nobody else says why a connection could not be led on.
+    let level = match cli.command {
+        Command::Node(_) => "info",
+        Command::Forward { .. } => "warn",
+        _ => "error",
+    };
+    serve::start_logging(&cli.log, level)?;
     match cli.command {
         Command::Node(args) => serve::node(args, output).await,
         Command::Demo(args) => demo::run(args, output).await,

@@ -29,8 +29,8 @@ pub(crate) fn connection_level() -> LogLevel {
 ///
 /// Lines about connections are let through whatever their level: each connection has a level of its own, which is
 /// that of the command line unless the node or a route says otherwise.
-pub(crate) fn start_logging(args: &LogArgs, quiet: bool) -> Result<(), Failed> {
-    let level = args.log_level.as_deref().unwrap_or(if quiet { "error" } else { "info" });
+pub(crate) fn start_logging(args: &LogArgs, otherwise: &str) -> Result<(), Failed> {
+    let level = args.log_level.as_deref().unwrap_or(otherwise);
     let wrong = |what: &dyn std::fmt::Display| {
         let levels = "off, error, warn, info, debug, trace";
         Failed::usage(format!("--log-level {level:?}: {what}; write one of {levels}, or directives TARGET=LEVEL"))

@@ -259,7 +259,14 @@ impl Plan {
             items.extend(self.gateway_items());
         }
         let line = |item: Item| {
-            let weight = self.lookup.candidates.get(item.route()).map(|c| c.weight);
+            let of_proxy = |hop: &Hop| {
+                let Lookup { proxies, .. } = &self.lookup;
+                proxies.iter().find(|proxy| Some(&proxy.pattern) == hop.attempt.policy.route.as_ref())
+            };
+            let weight = match &item {
+                Item::Relay(hop) => of_proxy(hop).map(|proxy| proxy.weight),
+                item => self.lookup.candidates.get(item.route()).map(|c| c.weight),
+            };
             let values = self.values(&item);
             let (address, attempt, origin) = match item {
                 Item::Dial(Try { origin, attempt, .. }) => (Some(attempt.address.to_string()), Some(*attempt), origin),
@@ -285,6 +292,12 @@ impl Plan {
                 Some(best) => best.route.values_at(resolver, defaults),
                 None => NetworkRoute::resolved_by(resolver.clone()).build().values(target, defaults),
             },
+            // Of the final node; nobody dials its address.
+            (None, Item::Relay(hop)) => {
+                let mut values = hop.proxy.target_route().values(target, defaults);
+                values.retain(|value| value.what != "address");
+                values
+            }
             (None, _) => Vec::new(),
         }
     }

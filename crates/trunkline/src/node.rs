@@ -21,7 +21,7 @@ use trunkline_proxy::{CircuitLimits, Proxied, Transit};
 use trunkline_registrar::{Lease, Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{
-    Address, Defaults, Endpoint, NameError, NetworkRoute, NodeName, PeerFlags, ProxyRoute, ResolverId, Version,
+    Address, Defaults, Endpoint, NameError, NetworkRoute, NodeName, Origin, PeerFlags, ProxyRoute, ResolverId, Version,
 };
 
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
@@ -462,7 +462,8 @@ impl Node {
         let demand = Demand::default();
         let plan = Plan::new(inner.lookup(name, &demand), now());
         let steps = plan.preview(now());
-        let static_only = !steps.iter().any(|s| matches!(s.origin, trunkline_route::Origin::Discovered { .. }));
+        let static_only =
+            !steps.iter().any(|s| matches!(s.origin, Origin::Discovered { .. } | Origin::DiscoveredProxy { .. }));
         Explanation {
             target: name.clone(),
             live_satisfies: live.as_ref().is_some_and(|live| inner.satisfies(name, &demand, live)),

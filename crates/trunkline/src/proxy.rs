@@ -105,11 +105,11 @@ pub(crate) fn asked(node: &Arc<Inner>, incoming: Incoming) {
             incoming.refuse_for(node.name.as_str(), code, &text);
         }
         Verdict::Target(flags) => {
-            let of = node.clone();
+            let (of, gateway) = (node.clone(), incoming.peer().clone());
             node.spawn(async move {
                 match of.proxy.inside.answer(&of.native, incoming.accept()).await {
                     Ok(offered) => inbound::decide(of, offered, flags).await,
-                    Err(error) => tracing::debug!(%error, "no link through another node"),
+                    Err(error) => tracing::info!(%gateway, %error, "who came through another node was not let in"),
                 }
             });
         }
@@ -290,15 +290,18 @@ impl Inner {
     }
 }
 
-/// On one line: attempts of attempts are for logs.
+/// On one line: attempts of attempts are for logs. That nobody knows an address says less than what became of those known.
 pub(crate) fn in_short(error: &ConnectError) -> String {
     match error {
-        ConnectError::NoRoute(no_route) => match no_route.attempts.last() {
-            Some(last) => {
-                format!("no route to {}; the last of {} attempts: {last}", no_route.target, no_route.attempts.len())
+        ConnectError::NoRoute(no_route) => {
+            let attempts = &no_route.attempts;
+            let telling = attempts.iter().rev().find(|attempt| attempt.error != AttemptError::ResolveEmpty);
+            match telling.or(attempts.last()) {
+                Some(attempt) if attempts.len() == 1 => format!("no route to {}: {attempt}", no_route.target),
+                Some(attempt) => format!("no route to {}, {} attempts: {attempt}", no_route.target, attempts.len()),
+                None => format!("no route to {}: {}", no_route.target, no_route.reason),
             }
-            None => format!("no route to {}: {}", no_route.target, no_route.reason),
-        },
+        }
         error => error.to_string(),
     }
 }

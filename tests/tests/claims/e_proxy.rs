@@ -578,7 +578,13 @@ async fn e_a_trace_shows_every_hop_of_the_way_and_where_it_ends_else() {
         "{text}"
     );
     let (hops, text) = ends(&app, "db@other.internal").await;
-    assert!(hops == 2 && text.contains("inner@127.0.0.1: the service is unreachable"), "{hops} {text}");
+    assert!(hops == 2 && text.contains("inner@127.0.0.1: unreachable"), "{hops} {text}");
+    // The way is there, and the node at its end wants another cookie.
+    let other = NetworkRoute::to_port(1).unwrap().cookie(cookie("another")).build();
+    app.remove_proxy_route("internal").unwrap();
+    app.add_proxy_route("internal", via("outer@127.0.0.1").target(other), 1).unwrap();
+    let (hops, text) = ends(&app, DB).await;
+    assert!(hops == 3 && text.contains("db@internal.local: not allowed") && text.contains("cookies differ"), "{text}");
     soon(outer.shut_down(PATIENCE)).await;
     let (hops, text) = ends(&app, DB).await;
     assert!(hops == 0 && text.contains("app@127.0.0.1") && text.contains("the gateway outer@127.0.0.1"), "{text}");

@@ -190,7 +190,7 @@ pub struct Lookup {
 pub struct Preview {
     /// Why.
     pub origin: Origin,
-    /// The route's weight; `None` for discovery.
+    /// The weight of the route or proxy route; `None` for discovery.
     pub weight: Option<i64>,
     /// `host:port`, or `None` when a resolver is asked first. One without an attempt fails at once: the route gives
     /// no host for this name.

@@ -58,8 +58,8 @@ pub enum StreamCode {
     /// Too many streams, or too little of something else.
     #[error("overloaded")]
     Overloaded,
-    /// What serves the service could not be reached.
-    #[error("the service is unreachable")]
+    /// What serves the service, or the node that was asked for, could not be reached.
+    #[error("unreachable")]
     Unreachable,
     /// It took too long.
     #[error("out of time")]

@@ -166,7 +166,7 @@ async fn a_stream_is_refused_in_words_or_not_answered_in_time() {
     let open = a.link.open(USER, b"", WHILE);
     let refuse = async { of_b.recv().await.unwrap().refuse_for("c@host", StreamCode::Unreachable, "") };
     let (answer, ()) = soon(async { tokio::join!(open, refuse) }).await;
-    assert_eq!(answer.unwrap_err().to_string(), "c@host refused: the service is unreachable");
+    assert_eq!(answer.unwrap_err().to_string(), "c@host refused: unreachable");
     assert_eq!(soon(a.link.open(USER, b"", ms(50))).await.unwrap_err(), OpenError::TimedOut(ms(50)));
     assert_eq!(soon(a.link.open(USER, &[0; 1025], WHILE)).await.unwrap_err(), OpenError::TooLong { len: 1025 });
     // Who gave up is not there when the answer comes.

@@ -28,7 +28,9 @@ pub(super) fn unknown(what: &str, name: &str) -> Unwilling {
 }
 
 fn not_agreed(flag: Flag) -> Unwilling {
-    not_allowed(format!("{flag} is not agreed on with this peer; switch the flag on at both ends"))
+    not_allowed(format!(
+        "{flag} is not agreed on with this peer; switch the flag on at both ends, and in the rules of gateways between them"
+    ))
 }
 
 pub(super) fn spawn_error(name: &str, Unwilling { refusal, text }: Unwilling) -> SpawnError {
