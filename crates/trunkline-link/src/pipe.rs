@@ -59,7 +59,7 @@ impl From<rustls::Error> for PipeError {
 
 impl Pipe {
     pub(crate) fn new(carrier: Carrier, tls: rustls::Connection, limit: usize) -> Self {
-        Self { stream: Stream { carrier, tls }, plain: Vec::new(), read: 0, limit }
+        Self { stream: Stream::new(carrier, tls), plain: Vec::new(), read: 0, limit }
     }
 
     async fn flush(&mut self) -> Result<(), PipeError> {

@@ -43,10 +43,12 @@ impl Carrier {
         }
     }
 
-    fn try_read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+    /// Reads what is there. While bytes `flow`, more is expected at once; else nothing, once less came than there was room for.
+    fn try_read(&mut self, bytes: &mut [u8], flow: bool) -> io::Result<usize> {
         match self {
-            // Not its own `try_read`: that one would have to fail once more before it is known that nothing is left. Without
-            // the task's budget: used up, it would look as if nothing were there, while `readable` says that something is.
+            Self::Tcp(tcp) if flow => tcp.try_read(bytes),
+            // The socket's own `try_read` would have to fail once more before it is known that nothing is left. Without the
+            // task's budget: used up, it would look as if nothing were there, while `readable` says that something is.
             Self::Tcp(tcp) => {
                 let mut read = ReadBuf::new(bytes);
                 let once = pin!(unconstrained(poll_fn(|cx| Pin::new(&mut *tcp).poll_read(cx, &mut read))));
@@ -72,6 +74,8 @@ impl Carrier {
 pub(crate) struct Stream {
     pub(crate) carrier: Carrier,
     pub(crate) tls: rustls::Connection,
+    /// The last read brought more than a few messages.
+    flow: bool,
 }
 
 /// More than TLS takes at once into the buffer it always has.
@@ -111,6 +115,10 @@ impl Write for Writer<'_> {
 }
 
 impl Stream {
+    pub(crate) fn new(carrier: Carrier, tls: rustls::Connection) -> Self {
+        Self { carrier, tls, flow: false }
+    }
+
     /// Writes what TLS has ready. `Ok(true)`: all of it; `Ok(false)`: the socket is full.
     pub(crate) fn write_ready(&mut self) -> io::Result<(bool, usize)> {
         let mut written = 0;
@@ -134,11 +142,15 @@ impl Stream {
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Option<usize>, E> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let n = match self.carrier.try_read(&mut scratch[..limit.min(READ)]) {
+            let n = match self.carrier.try_read(&mut scratch[..limit.min(READ)], self.flow) {
                 Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.flow = false;
+                    return Ok(None);
+                }
                 Err(e) => return Err(e.into()),
             };
+            self.flow = n >= PIECE;
             let mut rest = &scratch[..n];
             while !rest.is_empty() {
                 let used = self.tls.read_tls(&mut rest as &mut dyn Read)?;
@@ -177,7 +189,7 @@ impl Stream {
     pub(crate) async fn discard(&mut self) -> io::Result<()> {
         loop {
             self.carrier.readable().await?;
-            match SCRATCH.with_borrow_mut(|scratch| self.carrier.try_read(scratch)) {
+            match SCRATCH.with_borrow_mut(|scratch| self.carrier.try_read(scratch, true)) {
                 Ok(0) => return Ok(()),
                 Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
                 _ => {}
@@ -200,8 +212,8 @@ mod tests {
         // A task may do 128 things before it gives way; all of these are done in one go.
         for n in 0..4_096 {
             let mut byte = [0];
-            assert_eq!(here.try_read(&mut byte).unwrap(), 1, "the byte of the number {n}");
+            assert_eq!(here.try_read(&mut byte, false).unwrap(), 1, "the byte of the number {n}");
         }
-        assert_eq!(here.try_read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(here.try_read(&mut [0], false).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }
