@@ -389,9 +389,6 @@ pub struct RemoveRoute {
     pub save: bool,
 }
 
-/// `POST /v1/routes/drain`
-pub type DrainRoute = RemoveRoute;
-
 /// What came of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use trunkline::{
-    AddError, ApplicationError, CallError, CircuitLimits, ConnectError, Exit, Forward, ImportantError, LinkCallError,
-    LinkSendError, LocalPlace, Node, NodeName, Proxied, Reloaded, RemoveError, RouteEdit, SendError, ServiceStatus,
-    SpawnError, TableRoute, Term, Transit, TransitRule,
+    AddError, ApplicationError, CallError, CircuitLimits, ConnectError, Drained, Exit, Forward, ImportantError,
+    LinkCallError, LinkSendError, LocalPlace, Node, NodeName, Proxied, Reloaded, RemoveError, RouteEdit, SendError,
+    ServiceStatus, SpawnError, TableRoute, Term, Transit, TransitRule,
 };
 use trunkline_config::{
     Config, EditError, Layers, ProxiedConfig, ProxyEntry, RouteContext, RouteEntry, TransitConfig, edit,
@@ -16,8 +16,8 @@ use trunkline_config::{
 use trunkline_matcher::{RoutePattern, quoted};
 
 use crate::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DrainRoute, EndForward, Explanation,
-    Failure, ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, RemoveProxyRoute, RemoveRoute, Route,
+    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, EndForward, Explanation, Failure,
+    ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, RemoveProxyRoute, RemoveRoute, Route,
     SpawnRequest, Spawned, Status, StreamService, TraceRequest, Traced,
 };
 
@@ -95,6 +95,14 @@ pub struct Source {
     pub path: PathBuf,
     /// What was laid over it.
     pub layers: Layers,
+}
+
+/// What became of the connections over a route that was removed.
+fn moved(removed: &Changed, drained: Drained) -> Changed {
+    let moved = drained.moved.len();
+    let kept = drained.kept.iter().map(|(name, error)| format!("; {name} stays where it is: {error}"));
+    let kept: String = kept.collect();
+    Changed::new(format!("{}; {moved} connections moved{kept}", removed.message))
 }
 
 /// The patterns of both tables that stand in the file.
@@ -344,16 +352,30 @@ impl Operations {
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
-    pub async fn drain_route(self: &Arc<Self>, request: DrainRoute) -> Result<Changed, OpError> {
+    pub async fn drain_route(self: &Arc<Self>, request: RemoveRoute) -> Result<Changed, OpError> {
         let pattern = request.pattern.clone();
+        let removed = self.removed(move |this| this.remove_route(&request)).await?;
+        Ok(moved(&removed, self.node.vacate_route(&pattern).await))
+    }
+
+    /// As [`Operations::drain_route`], a proxy route.
+    ///
+    /// # Errors
+    /// [`OpError`]; nothing changed.
+    pub async fn drain_proxy_route(self: &Arc<Self>, request: RemoveProxyRoute) -> Result<Changed, OpError> {
+        let pattern = request.pattern.clone();
+        let removed = self.removed(move |this| this.remove_proxy_route(&request)).await?;
+        Ok(moved(&removed, self.node.vacate_proxy_route(&pattern).await))
+    }
+
+    /// Removes, which reads and writes files.
+    async fn removed(
+        self: &Arc<Self>,
+        remove: impl FnOnce(&Self) -> Result<Changed, OpError> + Send + 'static,
+    ) -> Result<Changed, OpError> {
         let this = self.clone();
-        let removed = tokio::task::spawn_blocking(move || this.remove_route(&request)).await;
-        let removed = removed.map_err(|error| OpError::new(Kind::Internal, error))??;
-        let drained = self.node.vacate_route(&pattern).await;
-        let moved = drained.moved.len();
-        let kept = drained.kept.iter().map(|(name, error)| format!("; {name} stays where it is: {error}"));
-        let kept: String = kept.collect();
-        Ok(Changed::new(format!("{}; {moved} connections moved{kept}", removed.message)))
+        let removed = tokio::task::spawn_blocking(move || remove(&this)).await;
+        removed.map_err(|error| OpError::new(Kind::Internal, error))?
     }
 
     fn save(&self, section: &str, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), OpError> {

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use trunkline_config::{AdminConfig, AdminToken};
 
 use crate::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, DisconnectRequest, DrainRoute, EndForward, Failure, ForwardRequest,
+    AddProxyRoute, AddRoute, ApplicationRequest, DisconnectRequest, EndForward, Failure, ForwardRequest,
     MessageRequest, PingRequest, RemoveProxyRoute, RemoveRoute, SpawnRequest, StopApplication, TraceRequest,
 };
 use crate::ops::{Kind, OpError, Operations};
@@ -297,7 +297,7 @@ fn router(operations: Arc<Operations>) -> Router {
         )
         .route(
             "/v1/routes/drain",
-            post(async |State(ops): Shared, Body(request): Body<DrainRoute>| answer(ops.drain_route(request).await)),
+            post(async |State(ops): Shared, Body(request): Body<RemoveRoute>| answer(ops.drain_route(request).await)),
         )
         .route("/v1/explain", get(async |State(ops): Shared, Name(name): Name| answer(ops.explain(&name))))
         .route(
@@ -339,6 +339,12 @@ fn router(operations: Arc<Operations>) -> Router {
                     blocking(ops, move |ops| ops.add_proxy_route(&request)).await
                 },
             ),
+        )
+        .route(
+            "/v1/proxy-routes/drain",
+            post(async |State(ops): Shared, Body(request): Body<RemoveProxyRoute>| {
+                answer(ops.drain_proxy_route(request).await)
+            }),
         )
         .route(
             "/v1/proxy-routes/remove",

@@ -253,6 +253,16 @@ pub(crate) enum ProxyRoutesCommand {
         #[arg(long)]
         save: bool,
     },
+    /// Remove one from a running node and move what goes by it to the best other way; where there is none it stays up.
+    Drain {
+        #[command(flatten)]
+        at: Admin,
+        /// The exact text of the pattern.
+        pattern: String,
+        /// Also take it out of the node's configuration file.
+        #[arg(long)]
+        save: bool,
+    },
     /// Remove one from a running node; live connections stay up.
     Remove {
         #[command(flatten)]

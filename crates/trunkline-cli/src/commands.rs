@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, DrainRoute, Explanation,
-    Forwarding, MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveProxyRoute, RemoveRoute, Route,
-    RunningApplication, SpawnRequest, Spawned, Status, Step, StopApplication, StreamNumbers, StreamService,
-    TraceRequest, Traced, Way, WayEnd,
+    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, Explanation, Forwarding,
+    MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveProxyRoute, RemoveRoute, Route, RunningApplication,
+    SpawnRequest, Spawned, Status, Step, StopApplication, StreamNumbers, StreamService, TraceRequest, Traced, Way,
+    WayEnd,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, ProxyEntry, RouteEntry};
 
@@ -136,7 +136,7 @@ pub(crate) async fn routes(command: RoutesCommand, output: &Output) -> Result<()
             changed(client(at)?.post("/v1/routes", &request).await?, output)
         }
         RoutesCommand::Drain { at, pattern, save } => {
-            let drained = client(at)?.post("/v1/routes/drain", &DrainRoute { pattern, save }).await;
+            let drained = client(at)?.post("/v1/routes/drain", &RemoveRoute { pattern, save }).await;
             changed(drained?, output)
         }
         RoutesCommand::Remove { at, pattern, save } => {
@@ -193,6 +193,10 @@ pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -
             };
             let request = AddProxyRoute { route, save };
             changed(client(at)?.post("/v1/proxy-routes", &request).await?, output)
+        }
+        ProxyRoutesCommand::Drain { at, pattern, save } => {
+            let request = RemoveProxyRoute { pattern, save };
+            changed(client(at)?.post("/v1/proxy-routes/drain", &request).await?, output)
         }
         ProxyRoutesCommand::Remove { at, pattern, save } => {
             let request = RemoveProxyRoute { pattern, save };

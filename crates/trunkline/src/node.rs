@@ -412,11 +412,32 @@ impl Node {
     /// The second half of [`Node::drain_route`], for a route that was removed already: moves the connections that were
     /// dialled over it.
     pub async fn vacate_route(&self, pattern: &str) -> Drained {
+        self.vacate(pattern, false).await
+    }
+
+    /// As [`Node::drain_route`], a proxy route: what goes through its gateway by it moves to another way. Streams that are
+    /// open stay on the connection that gave way until they end.
+    ///
+    /// # Errors
+    /// [`RemoveError::Unknown`]; nothing changed.
+    pub async fn drain_proxy_route(&self, pattern: &str) -> Result<Drained, RemoveError> {
+        self.remove_proxy_route(pattern)?;
+        Ok(self.vacate_proxy_route(pattern).await)
+    }
+
+    /// The second half of [`Node::drain_proxy_route`], for one that was removed already.
+    pub async fn vacate_proxy_route(&self, pattern: &str) -> Drained {
+        self.vacate(pattern, true).await
+    }
+
+    /// Both tables may have the same pattern.
+    async fn vacate(&self, pattern: &str, proxied: bool) -> Drained {
         let inner = self.inner();
         let mut drained = Drained::default();
         for (name, live) in inner.registry.links() {
             let info = live.link.info();
-            if info.role != Role::Initiator || info.route.as_deref() != Some(pattern) {
+            let is_by_it = info.route.as_deref() == Some(pattern) && info.via.is_some() == proxied;
+            if info.role != Role::Initiator || !is_by_it {
                 continue;
             }
             let demand = Demand { not: Some(info.id), ..Demand::default() };

@@ -15,6 +15,7 @@ mod canary;
 mod d_failover;
 mod d_recovery;
 mod d_standby;
+mod e_gateway;
 mod e_proxy;
 mod examples;
 mod f_registrar;

@@ -154,6 +154,10 @@ fn proxy_routes_are_saved_and_reloaded_and_so_is_what_a_gateway_passes_on() {
     assert!(reloaded.contains("1 routes and 1 proxy routes"), "{reloaded}");
     let listed = dir.ok(&["proxy-routes", "list", "--admin", app.admin()]).stdout;
     assert!(listed.contains("other@127.0.0.1") && !listed.contains("gateway@"), "{listed}");
+    let drain = ["proxy-routes", "drain", "--admin", app.admin(), "^backend-"];
+    assert!(dir.ok(&drain).stdout.contains("removed; the file still has it"), "and nothing went by it");
+    dir.run(&drain).exits(1);
+    dir.ok(&["reload", "--admin", app.admin()]);
     let removed = dir.ok(&["proxy-routes", "remove", "--admin", app.admin(), "^backend-", "--save"]).stdout;
     assert!(removed.contains("and taken out of the file"), "{removed}");
     assert_eq!(dir.read(&file), format!("{original}proxy_routes: []\n"));
