@@ -253,7 +253,8 @@ async fn e_a_neighbour_that_floods_a_gateway_with_requests_is_held_back_and_othe
     }
     assert!(refused >= 30, "{refused} of 60 were held back");
     let other = dialer("other@127.0.0.1").route("^gate@", route_to(&gate), 1).proxy_route("^db@", via(GATE), 1);
-    soon(start(other).await.connect(DB)).await.unwrap();
+    let other = start(other).await;
+    soon(other.connect(DB)).await.unwrap();
     until(|| gate.status().circuits == 1).await;
 }
 
