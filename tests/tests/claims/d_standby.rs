@@ -1,7 +1,9 @@
 //! What becomes of connections that go down, and of those that run over a standby.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use trunkline::{AttemptError, ConnectError, Connection, Event, Events, Node, Reconnect, SendError};
 use trunkline_tests::support::*;
 
@@ -87,13 +89,14 @@ async fn went_back(events: &mut Events) -> String {
     .await
 }
 
-/// Sends numbered messages for as long as it lives.
-fn keep_sending(connection: Connection) -> tokio::task::JoinHandle<u64> {
+/// Sends numbered messages for as long as it lives. Each takes a permit, which whoever received one gives back: a slow machine
+/// shall not have a hundred thousand of them to deliver before anything else.
+fn keep_sending(connection: Connection, permits: Arc<Semaphore>) -> tokio::task::JoinHandle<u64> {
     tokio::spawn(async move {
         let mut sent = 0u64;
         while connection.send("in", "", &sent.to_be_bytes()).await.is_ok() {
             sent += 1;
-            tokio::task::yield_now().await;
+            permits.acquire().await.unwrap().forget();
         }
         sent
     })
@@ -111,12 +114,14 @@ async fn d_a_primary_that_recovered_takes_over_after_the_hold_time_and_no_messag
     let mut events = app.events();
     let connection = soon(app.connect(DB)).await.unwrap();
     assert_eq!(connection.info().route.as_deref(), Some("db"));
-    let sending = keep_sending(connection.clone());
+    let permits = Arc::new(Semaphore::new(1_000));
+    let sending = keep_sending(connection.clone(), permits.clone());
     let received = tokio::spawn(async move {
         let mut next = 0u64;
         while let Some(message) = inbox.recv().await {
             assert_eq!(message.body()[..], next.to_be_bytes(), "in order, each once");
             next += 1;
+            permits.add_permits(1);
         }
         next
     });
