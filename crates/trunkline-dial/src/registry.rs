@@ -312,18 +312,19 @@ impl<L: Held> Registry<L> {
                 let mut entries = self.lock();
                 // Dials are bounded by their callers.
                 entries.has_room(name);
-                let link = entries.by_name.get(name).and_then(|entry| entry.link.as_ref());
-                if let (Some(waiter), None, None) = (&aim.awaited_by, &waiting, link.filter(|link| satisfies(link))) {
+                if let Some(link) = entries.entry(name).link.as_ref().filter(|link| satisfies(link)) {
+                    return Ok(link.clone());
+                }
+                if let (Some(waiter), None) = (&aim.awaited_by, &waiting) {
                     if entries.waits.would_close(waiter, name) {
+                        drop(entries);
+                        self.tidy(name, |_| ());
                         return Err(NoRoute { target: name.clone(), reason: Reason::Loop, attempts: Vec::new() });
                     }
                     let edge = entries.waits.add(waiter, name);
                     waiting = Some(Waiting { registry: self.clone(), waiter: waiter.clone(), edge });
                 }
                 let entry = entries.entry(name);
-                if let Some(link) = entry.link.as_ref().filter(|link| satisfies(link)) {
-                    return Ok(link.clone());
-                }
                 let live = entry.flight.as_ref().and_then(|f| Some((f, f.callers.upgrade()?)));
                 match live {
                     Some((flight, callers)) => (flight.result.clone(), callers, flight.aim.covers(aim), None),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use trunkline_matcher::{PatternError, PatternIndex, PatternTable, Refusal, RoutePattern, TableEdit, quoted};
+use trunkline_matcher::{Entry, PatternError, PatternIndex, PatternTable, Refusal, RoutePattern, TableEdit, quoted};
 use trunkline_route::{NetworkRoute, NodeName, ProxyRoute, ResolverId, Source, TlsProfileId};
 
 /// Why a route was not added. Nothing changed.
@@ -48,13 +48,22 @@ pub enum RemoveError {
 
 /// A route that matches a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub struct Candidate<R = NetworkRoute> {
     /// The pattern's text.
     pub pattern: Arc<str>,
     /// Its weight.
     pub weight: i64,
     /// The route.
-    pub route: NetworkRoute,
+    pub route: R,
+}
+
+/// A proxy route that matches a name.
+pub type ProxyCandidate = Candidate<ProxyRoute>;
+
+impl<R: Clone> Candidate<R> {
+    fn of(entry: &Entry<R>) -> Self {
+        Self { pattern: entry.pattern().as_str().into(), weight: entry.weight(), route: entry.value().clone() }
+    }
 }
 
 impl Candidate {
@@ -66,17 +75,6 @@ impl Candidate {
         };
         route == Some(&*self.pattern) && resolver == asked
     }
-}
-
-/// A proxy route that matches a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProxyCandidate {
-    /// The pattern's text.
-    pub pattern: Arc<str>,
-    /// Its weight.
-    pub weight: i64,
-    /// The route.
-    pub route: ProxyRoute,
 }
 
 /// The ids routes may name.
@@ -226,8 +224,7 @@ impl RouteTable {
     /// # Errors
     /// The closure's.
     pub fn edit<T, E>(&self, change: impl FnOnce(&mut RouteEdit<'_>) -> Result<T, E>) -> Result<T, E> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
-        self.table.edit(|table| change(&mut RouteEdit { table: table.reborrow(), known: &known }))
+        self.edit_in(&self.table, change)
     }
 
     /// As [`RouteTable::edit`], the proxy routes.
@@ -238,8 +235,16 @@ impl RouteTable {
         &self,
         change: impl FnOnce(&mut RouteEdit<'_, ProxyRoute>) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.edit_in(&self.proxies, change)
+    }
+
+    fn edit_in<R: Clone, T, E>(
+        &self,
+        table: &PatternTable<R>,
+        change: impl FnOnce(&mut RouteEdit<'_, R>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
-        self.proxies.edit(|table| change(&mut RouteEdit { table: table.reborrow(), known: &known }))
+        table.edit(|table| change(&mut RouteEdit { table: table.reborrow(), known: &known }))
     }
 
     /// The routes as they stand, by descending weight, then in the order added.
@@ -271,25 +276,15 @@ impl RouteTable {
     /// The proxy routes that match a name and lead to it, best first.
     pub fn matching_proxies(&self, name: &NodeName) -> Vec<ProxyCandidate> {
         let snapshot = self.proxies();
-        let candidate = |entry: &trunkline_matcher::Entry<ProxyRoute>| ProxyCandidate {
-            pattern: entry.pattern().as_str().into(),
-            weight: entry.weight(),
-            route: entry.value().clone(),
-        };
         let matching = snapshot.matches(name.as_str()).into_iter().flatten();
-        matching.filter(|entry| entry.value().leads_to(name)).map(candidate).collect()
+        matching.filter(|entry| entry.value().leads_to(name)).map(Candidate::of).collect()
     }
 
     /// The routes that match a name, best first.
     pub fn matching(&self, name: &NodeName) -> Vec<Candidate> {
         let snapshot = self.snapshot();
-        let candidate = |entry: &trunkline_matcher::Entry<NetworkRoute>| Candidate {
-            pattern: entry.pattern().as_str().into(),
-            weight: entry.weight(),
-            route: entry.value().clone(),
-        };
         // A node's name is never longer than the table looks up.
-        snapshot.matches(name.as_str()).into_iter().flatten().map(candidate).collect()
+        snapshot.matches(name.as_str()).into_iter().flatten().map(Candidate::of).collect()
     }
 }
 
