@@ -101,18 +101,6 @@ pub struct AddProxyRoute {
     pub save: bool,
 }
 
-/// `POST /v1/proxy-routes/remove`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RemoveProxyRoute {
-    /// The exact text of the pattern.
-    #[serde(rename = "match")]
-    pub pattern: String,
-    /// Also take it out of the node's configuration file.
-    #[serde(default)]
-    pub save: bool,
-}
-
 /// `POST /v1/forwards`: a socket of the node's machine that leads to a service of another node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -377,7 +365,7 @@ pub struct AddRoute {
     pub save: bool,
 }
 
-/// `POST /v1/routes/remove`
+/// `POST /v1/routes/remove`, `POST /v1/routes/drain`, and the same of `/v1/proxy-routes`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveRoute {

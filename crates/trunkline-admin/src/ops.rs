@@ -17,8 +17,8 @@ use trunkline_matcher::{RoutePattern, quoted};
 
 use crate::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, EndForward, Explanation, Failure,
-    ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, RemoveProxyRoute, RemoveRoute, Route,
-    SpawnRequest, Spawned, Status, StreamService, TraceRequest, Traced,
+    ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, RemoveRoute, Route, SpawnRequest, Spawned,
+    Status, StreamService, TraceRequest, Traced,
 };
 
 /// Whose move a failure is; becomes the HTTP status.
@@ -320,8 +320,8 @@ impl Operations {
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
-    pub fn remove_proxy_route(&self, request: &RemoveProxyRoute) -> Result<Changed, OpError> {
-        let RemoveProxyRoute { pattern, save } = request;
+    pub fn remove_proxy_route(&self, request: &RemoveRoute) -> Result<Changed, OpError> {
+        let RemoveRoute { pattern, save } = request;
         let mut from_file = self.lock();
         self.node.edit_proxy_routes(|table| {
             table.remove(pattern).map_err(|e: RemoveError| OpError::new(Kind::Missing, e))?;
@@ -362,7 +362,7 @@ impl Operations {
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
-    pub async fn drain_proxy_route(self: &Arc<Self>, request: RemoveProxyRoute) -> Result<Changed, OpError> {
+    pub async fn drain_proxy_route(self: &Arc<Self>, request: RemoveRoute) -> Result<Changed, OpError> {
         let pattern = request.pattern.clone();
         let removed = self.removed(move |this| this.remove_proxy_route(&request)).await?;
         Ok(moved(&removed, self.node.vacate_proxy_route(&pattern).await))

@@ -25,7 +25,7 @@ use trunkline_config::{AdminConfig, AdminToken};
 
 use crate::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, DisconnectRequest, EndForward, Failure, ForwardRequest,
-    MessageRequest, PingRequest, RemoveProxyRoute, RemoveRoute, SpawnRequest, StopApplication, TraceRequest,
+    MessageRequest, PingRequest, RemoveRoute, SpawnRequest, StopApplication, TraceRequest,
 };
 use crate::ops::{Kind, OpError, Operations};
 
@@ -342,15 +342,13 @@ fn router(operations: Arc<Operations>) -> Router {
         )
         .route(
             "/v1/proxy-routes/drain",
-            post(async |State(ops): Shared, Body(request): Body<RemoveProxyRoute>| {
+            post(async |State(ops): Shared, Body(request): Body<RemoveRoute>| {
                 answer(ops.drain_proxy_route(request).await)
             }),
         )
         .route(
             "/v1/proxy-routes/remove",
-            post(async |State(ops): Shared, Body(request): Body<RemoveProxyRoute>| {
-                answer(ops.remove_proxy_route(&request))
-            }),
+            post(async |State(ops): Shared, Body(request): Body<RemoveRoute>| answer(ops.remove_proxy_route(&request))),
         )
         .route(
             "/v1/forwards",

@@ -214,65 +214,16 @@ pub(crate) enum ProxyRoutesCommand {
     Add {
         #[command(flatten)]
         at: Admin,
-        /// A regular expression, searched anywhere in the name.
-        pattern: String,
-        /// The gateway's name.
-        #[arg(long)]
-        proxy: String,
-        /// Higher weights are tried first.
-        #[arg(long, allow_negative_numbers = true)]
-        weight: Option<i64>,
-        /// Only for this name.
-        #[arg(long)]
-        to: Option<String>,
-        /// Through at most so many gateways, 1 to 16.
-        #[arg(long)]
-        max_hop: Option<u8>,
-        /// Whether direct ways are tried too: first, never or only.
-        #[arg(long)]
-        direct: Option<String>,
-        /// What proves this node to the gateway, a file of mode 0600. Default: what the routes to it say.
-        #[arg(long)]
-        cookie_file: Option<PathBuf>,
-        /// What proves it to the final node. Default: the node's cookie.
-        #[arg(long)]
-        target_cookie_file: Option<PathBuf>,
-        /// Whether the final node's certificate is checked.
-        #[arg(long)]
-        target_tls: Option<bool>,
-        /// With which profile.
-        #[arg(long)]
-        target_tls_profile: Option<String>,
-        /// Offer the final node a flag or do not; may be given several times. Default: as the node does.
-        #[arg(long, value_name = "FLAG=BOOL", value_parser = flag)]
-        target_flag: Vec<(String, bool)>,
-        /// Have no connection to a final node that does not offer this flag; may be given several times.
-        #[arg(long, value_name = "FLAG")]
-        target_require: Vec<String>,
+        #[command(flatten)]
+        route: Box<ProxyRouteArgs>,
         /// Also write it to the node's configuration file.
         #[arg(long)]
         save: bool,
     },
     /// Remove one from a running node and move what goes by it to the best other way; where there is none it stays up.
-    Drain {
-        #[command(flatten)]
-        at: Admin,
-        /// The exact text of the pattern.
-        pattern: String,
-        /// Also take it out of the node's configuration file.
-        #[arg(long)]
-        save: bool,
-    },
+    Drain(RemoveArgs),
     /// Remove one from a running node; live connections stay up.
-    Remove {
-        #[command(flatten)]
-        at: Admin,
-        /// The exact text of the pattern.
-        pattern: String,
-        /// Also take it out of the node's configuration file.
-        #[arg(long)]
-        save: bool,
-    },
+    Remove(RemoveArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -294,25 +245,60 @@ pub(crate) enum RoutesCommand {
     },
     /// Remove a route from a running node and move the connections over it to the best other way; where there is none
     /// they stay up.
-    Drain {
-        #[command(flatten)]
-        at: Admin,
-        /// The exact text of the pattern.
-        pattern: String,
-        /// Also take it out of the node's configuration file.
-        #[arg(long)]
-        save: bool,
-    },
+    Drain(RemoveArgs),
     /// Remove a route from a running node; live connections stay up.
-    Remove {
-        #[command(flatten)]
-        at: Admin,
-        /// The exact text of the pattern.
-        pattern: String,
-        /// Also take it out of the node's configuration file.
-        #[arg(long)]
-        save: bool,
-    },
+    Remove(RemoveArgs),
+}
+
+/// Which route to take out of use.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    #[command(flatten)]
+    pub(crate) at: Admin,
+    /// The exact text of the pattern.
+    pub(crate) pattern: String,
+    /// Also take it out of the node's configuration file.
+    #[arg(long)]
+    pub(crate) save: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProxyRouteArgs {
+    /// A regular expression, searched anywhere in the name.
+    pub(crate) pattern: String,
+    /// The gateway's name.
+    #[arg(long)]
+    pub(crate) proxy: String,
+    /// Higher weights are tried first.
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) weight: Option<i64>,
+    /// Only for this name.
+    #[arg(long)]
+    pub(crate) to: Option<String>,
+    /// Through at most so many gateways, 1 to 16.
+    #[arg(long)]
+    pub(crate) max_hop: Option<u8>,
+    /// Whether direct ways are tried too: first, never or only.
+    #[arg(long)]
+    pub(crate) direct: Option<String>,
+    /// What proves this node to the gateway, a file of mode 0600. Default: what the routes to it say.
+    #[arg(long)]
+    pub(crate) cookie_file: Option<PathBuf>,
+    /// What proves it to the final node. Default: the node's cookie.
+    #[arg(long)]
+    pub(crate) target_cookie_file: Option<PathBuf>,
+    /// Whether the final node's certificate is checked.
+    #[arg(long)]
+    pub(crate) target_tls: Option<bool>,
+    /// With which profile.
+    #[arg(long)]
+    pub(crate) target_tls_profile: Option<String>,
+    /// Offer the final node a flag or do not; may be given several times. Default: as the node does.
+    #[arg(long, value_name = "FLAG=BOOL", value_parser = flag)]
+    pub(crate) target_flag: Vec<(String, bool)>,
+    /// Have no connection to a final node that does not offer this flag; may be given several times.
+    #[arg(long, value_name = "FLAG")]
+    pub(crate) target_require: Vec<String>,
 }
 
 #[derive(Debug, Args)]

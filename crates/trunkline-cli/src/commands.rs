@@ -2,21 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, Explanation, Forwarding,
-    MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveProxyRoute, RemoveRoute, Route, RunningApplication,
-    SpawnRequest, Spawned, Status, Step, StopApplication, StreamNumbers, StreamService, TraceRequest, Traced, Way,
-    WayEnd,
+    MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveRoute, Route, RunningApplication, SpawnRequest, Spawned,
+    Status, Step, StopApplication, StreamNumbers, StreamService, TraceRequest, Traced, Way, WayEnd,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, ProxyEntry, RouteEntry};
 
-use crate::args::{Admin, At, ConfigArgs, MessageArgs, ProxyRoutesCommand, RouteArgs, RoutesCommand};
+use crate::args::{
+    Admin, At, ConfigArgs, MessageArgs, ProxyRouteArgs, ProxyRoutesCommand, RemoveArgs, RouteArgs, RoutesCommand,
+};
 use crate::boot;
-use crate::output::{Failed, Output, printable, table};
+use crate::output::{Failed, Output, one_line, printable, table};
 use crate::target::{Target, ask, client, leave};
 
 pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
@@ -135,22 +137,17 @@ pub(crate) async fn routes(command: RoutesCommand, output: &Output) -> Result<()
             let request = AddRoute { route: entry(*route)?, save };
             changed(client(at)?.post("/v1/routes", &request).await?, output)
         }
-        RoutesCommand::Drain { at, pattern, save } => {
-            let drained = client(at)?.post("/v1/routes/drain", &RemoveRoute { pattern, save }).await;
-            changed(drained?, output)
-        }
-        RoutesCommand::Remove { at, pattern, save } => {
-            changed(client(at)?.post("/v1/routes/remove", &RemoveRoute { pattern, save }).await?, output)
-        }
+        RoutesCommand::Drain(args) => remove(args, "/v1/routes/drain", output).await,
+        RoutesCommand::Remove(args) => remove(args, "/v1/routes/remove", output).await,
     }
 }
 
+async fn remove(args: RemoveArgs, path: &str, output: &Output) -> Result<(), Failed> {
+    let RemoveArgs { at, pattern, save } = args;
+    changed(client(at)?.post(path, &RemoveRoute { pattern, save }).await?, output)
+}
+
 pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -> Result<(), Failed> {
-    // The node resolves relative paths against its own file, which is not where this command runs.
-    let absolute = |path: Option<std::path::PathBuf>| {
-        let path = path.map(std::path::absolute).transpose().map_err(Failed::usage)?;
-        Ok::<_, Failed>(path.map(|path| path.to_string_lossy().into_owned()))
-    };
     match command {
         ProxyRoutesCommand::List { at } => {
             let routes: Vec<ProxyEntry> = match Target::find(at).await? {
@@ -160,48 +157,12 @@ pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -
             output.print(&routes, |routes| proxies_text(routes));
             Ok(())
         }
-        ProxyRoutesCommand::Add {
-            at,
-            pattern,
-            proxy,
-            weight,
-            to,
-            max_hop,
-            direct,
-            cookie_file,
-            target_cookie_file,
-            target_tls,
-            target_tls_profile,
-            target_flag,
-            target_require,
-            save,
-        } => {
-            let flags = FlagsEntry { require: target_require, set: target_flag.into_iter().collect() };
-            let (cookie_file, target_cookie_file) = (absolute(cookie_file)?, absolute(target_cookie_file)?);
-            let route = ProxyEntry {
-                pattern,
-                proxy,
-                weight,
-                to,
-                max_hop,
-                direct,
-                cookie_file,
-                target_cookie_file,
-                target_tls,
-                target_tls_profile,
-                target_flags: (flags != FlagsEntry::default()).then_some(flags),
-            };
-            let request = AddProxyRoute { route, save };
+        ProxyRoutesCommand::Add { at, route, save } => {
+            let request = AddProxyRoute { route: proxy_entry(*route)?, save };
             changed(client(at)?.post("/v1/proxy-routes", &request).await?, output)
         }
-        ProxyRoutesCommand::Drain { at, pattern, save } => {
-            let request = RemoveProxyRoute { pattern, save };
-            changed(client(at)?.post("/v1/proxy-routes/drain", &request).await?, output)
-        }
-        ProxyRoutesCommand::Remove { at, pattern, save } => {
-            let request = RemoveProxyRoute { pattern, save };
-            changed(client(at)?.post("/v1/proxy-routes/remove", &request).await?, output)
-        }
+        ProxyRoutesCommand::Drain(args) => remove(args, "/v1/proxy-routes/drain", output).await,
+        ProxyRoutesCommand::Remove(args) => remove(args, "/v1/proxy-routes/remove", output).await,
     }
 }
 
@@ -224,11 +185,35 @@ fn proxies_text(routes: &[ProxyEntry]) -> String {
     table(&["WEIGHT", "PATTERN", "GATEWAY", "FOR", "HOPS", "DIRECT", "FLAGS"], &rows)
 }
 
+/// The node resolves relative paths against its own file, which is not where this command runs.
+fn absolute(path: Option<PathBuf>) -> Result<Option<String>, Failed> {
+    let path = path.map(std::path::absolute).transpose().map_err(Failed::usage)?;
+    Ok(path.map(|path| path.to_string_lossy().into_owned()))
+}
+
+fn flags(set: Vec<(String, bool)>, require: Vec<String>) -> Option<FlagsEntry> {
+    let flags = FlagsEntry { require, set: set.into_iter().collect() };
+    (flags != FlagsEntry::default()).then_some(flags)
+}
+
+fn proxy_entry(args: ProxyRouteArgs) -> Result<ProxyEntry, Failed> {
+    Ok(ProxyEntry {
+        pattern: args.pattern,
+        weight: args.weight,
+        proxy: args.proxy,
+        to: args.to,
+        max_hop: args.max_hop,
+        direct: args.direct,
+        cookie_file: absolute(args.cookie_file)?,
+        target_cookie_file: absolute(args.target_cookie_file)?,
+        target_tls: args.target_tls,
+        target_tls_profile: args.target_tls_profile,
+        target_flags: flags(args.target_flag, args.target_require),
+    })
+}
+
 fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {
-    // The node resolves relative paths against its own file, which is not where this command runs.
-    let cookie_file = args.cookie_file.map(std::path::absolute).transpose().map_err(Failed::usage)?;
-    let cookie_file = cookie_file.map(|path| path.to_string_lossy().into_owned());
-    let flags = FlagsEntry { require: args.require, set: args.flag.into_iter().collect() };
+    let cookie_file = absolute(args.cookie_file)?;
     let mut atoms = BTreeMap::new();
     for (local, peer) in args.atom {
         if atoms.insert(local.clone(), peer).is_some() {
@@ -237,7 +222,7 @@ fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {
     }
     Ok(RouteEntry {
         atom_mapping: (!atoms.is_empty()).then_some(atoms),
-        flags: (flags != FlagsEntry::default()).then_some(flags),
+        flags: flags(args.flag, args.require),
         weight: Some(args.weight),
         host: args.host,
         port: args.port,
@@ -370,10 +355,8 @@ pub(crate) fn way_text(way: &Way) -> String {
     let hops = if rows.is_empty() { String::new() } else { table(&["HOP", "NODE", "ROUND TRIP"], &rows) };
     let end = match &way.stopped {
         Some(WayEnd { hop, reason, text }) => {
-            // They come from others, and none of them begins a line of its own.
-            let plain = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
-            let text = if text.is_empty() { String::new() } else { format!(" ({})", plain(text)) };
-            format!("it ends at {}: {reason}{text}", plain(hop))
+            let text = if text.is_empty() { String::new() } else { format!(" ({})", one_line(text)) };
+            format!("it ends at {}: {reason}{text}", one_line(hop))
         }
         None => {
             let all: f64 = way.hops.iter().map(|hop| hop.round_trip_ms).sum();

@@ -313,7 +313,7 @@ async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<
     expect(answered == "the vault", "the vault should have answered")?;
     let before = way(&client).await?;
     say(output, &format!("    {answered:?} answered after {took_through:.1} ms, connecting included, by this way:\n"));
-    say(output, &indented(&before.ways.iter().map(way_text).collect::<Vec<_>>().join("\n")));
+    say(output, &indented(&ways_text(&before)));
     expect(passes(&before, GATES[0]), "the first gateway should have led on")?;
 
     step(7, &format!("That gateway dies of SIGKILL (pid {}); app calls again at once.", cluster.gates[0].pid()));
@@ -322,7 +322,7 @@ async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<
     expect(answered == "the vault", "the vault should have answered")?;
     let after = way(&client).await?;
     say(output, &format!("    {answered:?} answered {gateway_failover:.1} ms after the kill, by this way:\n"));
-    say(output, &indented(&after.ways.iter().map(way_text).collect::<Vec<_>>().join("\n")));
+    say(output, &indented(&ways_text(&after)));
     expect(passes(&after, GATES[1]), "the second gateway should have led on")?;
     if output.json {
         let summary = serde_json::json!({
@@ -337,6 +337,10 @@ async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<
 
 async fn way(client: &AdminClient) -> Result<Traced, Failed> {
     Ok(client.post("/v1/trace", &TraceRequest { name: VAULT.into(), timeout_ms: 10_000 }).await?)
+}
+
+fn ways_text(traced: &Traced) -> String {
+    traced.ways.iter().map(way_text).collect::<Vec<_>>().join("\n")
 }
 
 fn passes(traced: &Traced, gateway: &str) -> bool {

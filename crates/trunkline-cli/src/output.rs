@@ -142,11 +142,14 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
+/// Text that may come from a peer or the system, none of which begins a line of its own.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Rows in aligned columns under their heads; columns without any value are left out.
 pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
-    // A cell may quote a peer or the system; it stays on its line.
-    let plain = |cell: &String| cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(plain).collect()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
     let used: Vec<usize> =
         (0..heads.len()).filter(|&c| rows.is_empty() || rows.iter().any(|row| !row[c].is_empty())).collect();
     let width = |c: usize| rows.iter().map(|row| row[c].chars().count()).chain([heads[c].len()]).max().unwrap_or(0);

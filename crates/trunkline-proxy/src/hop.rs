@@ -4,6 +4,8 @@ use trunkline_link::{MAX_OPEN_DATA, StreamCode};
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{Cookie, DirectUse, NodeName, PeerFlags, ProxyRoute};
 
+use crate::names;
+
 /// Gateways a connection may go through at most, whatever is asked.
 pub const MAX_PATH: usize = 16;
 
@@ -39,8 +41,7 @@ impl ProxyOpen {
         out.extend_from_slice(&self.flags.to_bits().to_be_bytes());
         out.push(self.path.len() as u8);
         for name in std::iter::once(&self.to).chain(&self.path) {
-            out.push(name.as_str().len() as u8);
-            out.extend_from_slice(name.as_str().as_bytes());
+            names::put(&mut out, name.as_str());
         }
         out
     }
@@ -55,19 +56,16 @@ impl ProxyOpen {
         if usize::from(count) > MAX_PATH {
             return Err(MalformedOpen);
         }
-        let mut names = Vec::new();
+        let mut path = Vec::new();
         for _ in 0..=count {
-            let (&len, after) = rest.split_first().ok_or(MalformedOpen)?;
-            let (name, after) = after.split_at_checked(len.into()).ok_or(MalformedOpen)?;
-            let name = std::str::from_utf8(name).map_err(|_| MalformedOpen)?;
-            names.push(NodeName::new(name).map_err(|_| MalformedOpen)?);
-            rest = after;
+            let name = names::take(&mut rest).ok_or(MalformedOpen)?;
+            path.push(NodeName::new(name).map_err(|_| MalformedOpen)?);
         }
         if !rest.is_empty() {
             return Err(MalformedOpen);
         }
-        let to = names.remove(0);
-        Ok(Self { to, max_hop, flags, path: names })
+        let to = path.remove(0);
+        Ok(Self { to, max_hop, flags, path })
     }
 }
 

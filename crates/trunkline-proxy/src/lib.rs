@@ -12,6 +12,7 @@
 
 mod circuits;
 mod hop;
+mod names;
 mod relay;
 mod trace;
 

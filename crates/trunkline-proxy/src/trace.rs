@@ -8,6 +8,7 @@ use trunkline_link::StreamCode;
 use trunkline_route::NodeName;
 
 use crate::MAX_PATH;
+use crate::names::{put, take};
 
 /// The longest report: two names, a text.
 const MAX_REPORT: usize = 1024;
@@ -40,19 +41,6 @@ pub enum Report {
         /// In its words.
         text: String,
     },
-}
-
-fn put(out: &mut Vec<u8>, name: &str) {
-    let name = &name.as_bytes()[..name.len().min(255)];
-    out.push(name.len() as u8);
-    out.extend_from_slice(name);
-}
-
-fn take<'b>(bytes: &mut &'b [u8]) -> Option<&'b str> {
-    let (&len, rest) = bytes.split_first()?;
-    let (name, rest) = rest.split_at_checked(len.into())?;
-    *bytes = rest;
-    std::str::from_utf8(name).ok()
 }
 
 impl Report {

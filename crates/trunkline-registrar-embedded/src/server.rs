@@ -70,7 +70,8 @@ impl Table {
         found.sort();
         if found.len() > wire::MAX_GATEWAYS {
             // Not always the same ones: names that sort first shall not hide the rest.
-            let at = usize::from(u16::from_be_bytes([random_16()[0], random_16()[1]])) % found.len();
+            let [high, low, ..] = random_16();
+            let at = usize::from(u16::from_be_bytes([high, low])) % found.len();
             found.rotate_left(at);
             found.truncate(wire::MAX_GATEWAYS);
         }
