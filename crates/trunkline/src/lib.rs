@@ -71,7 +71,7 @@ pub use trunkline_dial::{
 };
 pub use trunkline_link::{
     ByteStream, CONNECTION_TARGET, CallError as LinkCallError, DialTimes, Down, EARLY_DATA, First, Identity, Incoming,
-    KeepAlive, LinkInfo, LinkStats, Mailbox, Message, NativeLimits, OpenError, RegisterError, Replier, Role,
+    KeepAlive, LinkInfo, LinkStats, LogLimit, Mailbox, Message, NativeLimits, OpenError, RegisterError, Replier, Role,
     SendError as LinkSendError, Sent, ServerProfile, StreamCode, StreamKind, TlsError, TlsProfile, gate::GateLimits,
     important::Outcome, random_16,
 };
