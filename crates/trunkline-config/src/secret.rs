@@ -23,6 +23,9 @@ const MIN_TOKEN_LEN: usize = 22;
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminToken(Cookie);
 
+/// Estimated strength, in bits, at or below which a token of sufficient length repeats itself.
+const REPETITIVE_BITS: u32 = 64;
+
 impl AdminToken {
     /// Checks that the text carries 128 bits: at least 32 hexadecimal or 22 other printable characters, and not few
     /// different ones.
@@ -39,7 +42,7 @@ impl AdminToken {
             return Err(format!("the token has characters that are not printable ASCII: {REMEDY}"));
         }
         match Cookie::new(bytes) {
-            Ok(cookie) if cookie.is_weak() => Err(format!("the token is too weak, it repeats itself: {REMEDY}")),
+            Ok(cookie) if cookie.estimated_bits() <= REPETITIVE_BITS => Err(format!("the token is too weak, it repeats itself: {REMEDY}")),
             Ok(cookie) => Ok(Self(cookie)),
             Err(_) => Err(format!("the token is longer than 4096 characters: {REMEDY}")),
         }

@@ -14,6 +14,13 @@ pub enum AttemptError {
     /// The whole candidate took too long, or longer than the lookup had left; the time is what it was given.
     #[error("not up within {0:?}, all the time it had")]
     CandidateTimeout(Duration),
+    /// The cookie was wrong there a short time ago, and each dial gives whoever answers one more guess at it: the same cookie
+    /// is not shown to the same address for this much longer. Nothing was dialled.
+    #[error(
+        "the cookies differed at the last attempt; not dialled again for {0:.1?}; give both ends the same cookie for this \
+         route, then dial now to try at once"
+    )]
+    CookieRefused(Duration),
     /// The host name does not resolve.
     #[error("DNS: {0}")]
     Dns(String),
@@ -114,6 +121,7 @@ impl AttemptError {
             | Self::HandshakeTimeout(_)
             | Self::Rejected(_)
             | Self::WrongCookie
+            | Self::CookieRefused(_)
             | Self::Adopted
             | Self::CandidateTimeout(_) => "handshake",
         }

@@ -1,4 +1,5 @@
-//! What failed of late. Pure: the time is an argument. It demotes a candidate within its stage, it never excludes one.
+//! Failures of recent attempts. Pure: the time is an argument. A failure demotes a candidate within its stage; only a wrong
+//! cookie excludes it, since every dial gives whoever answers one more guess at the cookie.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -148,6 +149,13 @@ impl Memory {
             .map(|f| (f.until - now, &f.error))
     }
 
+    /// Returns for how much longer the cookie of an attempt is not to be shown on its way, because it was wrong there.
+    pub fn refuses_cookie(&self, now: Instant, attempt: &Attempt) -> Option<Duration> {
+        let of_way = self.ways.get(&Way::of(attempt))?;
+        let refused = of_way.iter().find(|f| f.scope == Scope::Cookie(attempt.cookie.clone()) && f.until > now)?;
+        Some(refused.until - now)
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self::default();
@@ -213,6 +221,11 @@ mod tests {
         assert!(memory.against(now, &attempt(1, "x")).is_some());
         assert!(memory.against(now, &attempt(1, "y")).is_none());
         assert!(memory.against(now, &attempt(2, "x")).is_none());
+        assert_eq!(memory.refuses_cookie(now, &attempt(1, "x")), Some(Duration::from_secs(5)));
+        assert_eq!(memory.refuses_cookie(now + Duration::from_secs(5), &attempt(1, "x")), None);
+        assert_eq!(memory.refuses_cookie(now, &attempt(1, "y")), None);
+        memory.failed(now, &attempt(2, "x"), &tcp());
+        assert_eq!(memory.refuses_cookie(now, &attempt(2, "x")), None);
     }
 
     #[test]

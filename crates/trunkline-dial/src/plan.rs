@@ -276,8 +276,11 @@ impl Plan {
                 }
                 Item::Void { origin, address, .. } => (Some(address), None, origin),
             };
-            let against = attempt.as_ref().and_then(|attempt| self.lookup.memory.against(now, attempt));
-            let remembered = against.map(|(for_, error)| (for_, error.clone()));
+            let remembered = attempt.as_ref().and_then(|attempt| {
+                let memory = &self.lookup.memory;
+                let refused = memory.refuses_cookie(now, attempt).map(|left| (left, AttemptError::CookieRefused(left)));
+                refused.or_else(|| memory.against(now, attempt).map(|(left, error)| (left, error.clone())))
+            });
             Preview { origin, weight, address, attempt, remembered, values }
         };
         items.into_iter().map(line).collect()
@@ -712,6 +715,9 @@ impl Plan {
             {
                 continue;
             }
+            if self.skip_wrong_cookie(now, &item) {
+                continue;
+            }
             self.last = Some((now, item.route()));
             let max = self.lookup.policy.max_attempts;
             if self.dials >= max || self.questions >= max {
@@ -756,6 +762,19 @@ impl Plan {
             }
             return true;
         }
+    }
+
+    /// Records a candidate whose cookie was wrong a short time ago, without dialling it; false for any other one.
+    fn skip_wrong_cookie(&mut self, now: Instant, item: &Item) -> bool {
+        let (origin, address, attempt) = match item {
+            Item::Dial(what) => (&what.origin, what.attempt.address.to_string(), &what.attempt),
+            Item::Relay(hop) => (&hop.origin, hop.proxy.gateway().to_string(), &hop.attempt),
+            Item::Ask { .. } | Item::AskGateways { .. } | Item::Void { .. } => return false,
+        };
+        let Some(left) = self.lookup.memory.refuses_cookie(now, attempt) else { return false };
+        let error = AttemptError::CookieRefused(left);
+        self.record(now, origin.clone(), address, None, now, error, Some((**attempt).clone()));
+        true
     }
 
     /// Whether this lookup has already learnt that the candidate is in vain.

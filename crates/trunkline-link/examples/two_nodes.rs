@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use trunkline_link::gate::GateLimits;
 use trunkline_link::handshake::{CloseCode, Credential, Mode};
 use trunkline_link::{
     Claims, ClientTls, DialTimes, Directory, Hooks, Listener, Native, NativeLimits, ServerTls, TlsProfile,
@@ -25,7 +24,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         Mode::Node,
         ServerTls::ephemeral()?,
-        GateLimits::default(),
         Box::new(move |_from: &NodeName, _label: &str| Credential::Cookie(expected.clone())),
     )?;
     let address = listener.local_addr()?;

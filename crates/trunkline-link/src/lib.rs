@@ -34,6 +34,7 @@
 mod log;
 
 mod account;
+mod admission;
 mod courtesy;
 pub mod frame;
 pub mod gate;

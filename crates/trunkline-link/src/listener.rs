@@ -1,24 +1,24 @@
 //! Answering over TCP: places, proofs, and callers that wait for a verdict.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use trunkline_route::{Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, TlsMode};
 
-use crate::gate::{Gate, GateLimits, SlotId};
+use crate::admission::Place;
+use crate::gate::Caller;
 use crate::handshake::{
-    CloseCode, Credential, HandshakeError, Hello, Mode, Offer, Params, RejectCode, Responder, ResponderConfig,
+    CloseCode, Credential, HandshakeError, Hello, Mode, Offer, Params, RejectCode, Responder, ResponderConfig, claim,
 };
 use crate::link::{LinkInfo, now};
-use crate::mailbox::lock;
+use crate::log_limit::LogLimit;
 use crate::native::{DialError, Native, NativeLimits, Standing, random_16};
 use crate::pake::Role;
 use crate::pipe::{Pipe, PipeError, prepare};
@@ -34,6 +34,10 @@ const MAX_UNAUTHENTICATED: usize = 8 * 1024;
 const MAX_CERTIFICATES: usize = 16 * 1024;
 /// Connections the kernel may hold for the listener; 128 loses connects in a burst.
 const BACKLOG: u32 = 1024;
+/// Pause after a failed accept, as when the process is out of descriptors: what is under way may free some.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Period in which at most one failed accept is logged.
+const ACCEPT_LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// Why a caller got no further. For logs; nothing of it is proven.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +52,9 @@ pub enum AnswerError {
     /// It went away.
     #[error("the caller went away")]
     Ended,
+    /// Another connection took its place: too many wait for authentication.
+    #[error("evicted: too many connections wait for authentication")]
+    Evicted,
     /// What it sent.
     #[error(transparent)]
     Handshake(HandshakeError),
@@ -77,7 +84,6 @@ struct Answers {
     mode: Mode,
     tls: ServerTls,
     credentials: Box<CredentialsFn>,
-    gate: Arc<Mutex<Gate>>,
 }
 
 impl Listener {
@@ -89,15 +95,13 @@ impl Listener {
         address: SocketAddr,
         mode: Mode,
         tls: ServerTls,
-        gate: GateLimits,
         credentials: Box<CredentialsFn>,
     ) -> io::Result<Self> {
         let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
         #[cfg(unix)]
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        let gate = Arc::new(Mutex::new(Gate::new(gate)));
-        Ok(Self { socket: socket.listen(BACKLOG)?, answers: Answers { mode, tls, credentials, gate } })
+        Ok(Self { socket: socket.listen(BACKLOG)?, answers: Answers { mode, tls, credentials } })
     }
 
     /// Where it listens.
@@ -117,33 +121,25 @@ impl Listener {
     {
         let (socket, answers, decide) = (self.socket, Arc::new(self.answers), Arc::new(decide));
         let mut tasks = JoinSet::new();
-        let mut handles = HashMap::<SlotId, AbortHandle>::new();
+        let accept_failures = LogLimit::new(1, ACCEPT_LOG_PERIOD);
         loop {
             tokio::select! {
                 biased;
-                Some(ended) = tasks.join_next() => match ended {
-                    Ok(slot) => drop(handles.remove(&slot)),
-                    // It was evicted or it panicked, and cannot say which it was.
-                    Err(_) => handles.retain(|_, handle| !handle.is_finished()),
-                },
+                Some(_) = tasks.join_next() => {}
                 accepted = socket.accept() => {
                     let (tcp, address) = match accepted {
                         Ok(accepted) => accepted,
                         Err(error) => {
-                            // Out of descriptors or the like: what is under way may free some.
-                            tracing::warn!(%error, "accept failed");
-                            tokio::time::sleep(Duration::from_millis(50)).await;
+                            if let Some(suppressed) = accept_failures.allow(now().into_std(), &()) {
+                                tracing::warn!(%error, suppressed, "accept failed");
+                            }
+                            tokio::time::sleep(ACCEPT_PAUSE).await;
                             continue;
                         }
                     };
-                    let now = now();
-                    let (slot, evicted) = lock(&answers.gate).admit(now.into_std(), address.ip());
-                    if let Some(handle) = evicted.and_then(|slot| handles.remove(&slot)) {
-                        handle.abort();
-                    }
-                    let deadline = now + native.limits.answer;
-                    let task = handshake(native.clone(), answers.clone(), tcp, address, slot, deadline, decide.clone());
-                    handles.insert(slot, tasks.spawn(task));
+                    let place = native.admission.admit(address.ip());
+                    let deadline = now() + native.limits.answer;
+                    tasks.spawn(handshake(native.clone(), answers.clone(), tcp, address, place, deadline, decide.clone()));
                 }
             }
         }
@@ -156,10 +152,9 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// Its places and failures before authentication are counted by the address of the last node in between.
-    pub fn new(tls: ServerTls, gate: GateLimits, credentials: Box<CredentialsFn>) -> Self {
-        let gate = Arc::new(Mutex::new(Gate::new(gate)));
-        Self { answers: Answers { mode: Mode::Inner, tls, credentials, gate } }
+    /// Creates the answering side. Places before authentication are counted by the address of the last node in between.
+    pub fn new(tls: ServerTls, credentials: Box<CredentialsFn>) -> Self {
+        Self { answers: Answers { mode: Mode::Inner, tls, credentials } }
     }
 
     /// Goes as far as the caller's proof; it then waits for a verdict.
@@ -169,12 +164,8 @@ impl Inside {
     pub async fn answer(&self, native: &Native, stream: ByteStream) -> Result<Offered, AnswerError> {
         let deadline = now() + native.limits.answer;
         let way = (stream.link_info().address, Some(stream.peer().clone()));
-        // Whoever is pushed out ends by its own deadline.
-        let (slot, _) = lock(&self.answers.gate).admit(now().into_std(), way.0.ip());
-        let place = Place { gate: self.answers.gate.clone(), slot };
-        let answer = Box::pin(self.answers.answer(native, Carrier::Stream(stream), way, slot, deadline));
-        let answered = tokio::time::timeout_at(deadline, answer).await.unwrap_or(Err(AnswerError::Timeout));
-        if place.give_back() { answered } else { Err(AnswerError::Timeout) }
+        let place = native.admission.admit(way.0.ip());
+        self.answers.answer_in(native, Carrier::Stream(stream), way, place, deadline).await
     }
 }
 
@@ -189,36 +180,22 @@ async fn handshake<F, D>(
     answers: Arc<Answers>,
     tcp: TcpStream,
     address: SocketAddr,
-    slot: SlotId,
+    place: Place,
     deadline: Instant,
     decide: Arc<F>,
-) -> SlotId
-where
+) where
     F: Fn(Offered) -> D + Send + Sync + 'static,
     D: Future<Output = ()> + Send + 'static,
 {
-    let place = Place { gate: answers.gate.clone(), slot };
     prepare(&tcp, native.limits.keep_alive.dead);
-    let answer = Box::pin(answers.answer(&native, Carrier::Tcp(tcp), (address, None), slot, deadline));
-    let answered = tokio::time::timeout_at(deadline, answer).await.unwrap_or(Err(AnswerError::Timeout));
-    // The gate decides between a proof and an eviction that meet: who gave its place back is never aborted.
-    if !place.give_back() {
-        return slot;
-    }
-    match answered {
+    match answers.answer_in(&native, Carrier::Tcp(tcp), (address, None), place, deadline).await {
         Ok(offered) => decide(offered).await,
-        Err(error) => log_refused(address.ip(), &error),
-    }
-    slot
-}
-
-fn log_refused(ip: IpAddr, error: &AnswerError) {
-    match error {
-        AnswerError::Handshake(HandshakeError::WrongCookie) => {
-            tracing::warn!(from = %ip, "a caller does not hold the cookie");
+        Err(AnswerError::Certificate(error)) => {
+            if let Some(suppressed) = native.admission.may_log(address.ip()) {
+                tracing::warn!(from = %address.ip(), %error, suppressed, "a caller has no acceptable certificate");
+            }
         }
-        AnswerError::Certificate(error) => tracing::warn!(from = %ip, %error, "a caller has no acceptable certificate"),
-        error => tracing::debug!(from = %ip, %error, "no link"),
+        Err(error) => tracing::debug!(from = %address.ip(), %error, "no link"),
     }
 }
 
@@ -226,32 +203,32 @@ fn is_about_a_certificate(error: &rustls::Error) -> bool {
     matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
 }
 
-/// A place before authentication, given back however the task ends.
-struct Place {
-    gate: Arc<Mutex<Gate>>,
-    slot: SlotId,
-}
-
-impl Place {
-    /// Says whether it was still ours.
-    fn give_back(self) -> bool {
-        lock(&self.gate).release(self.slot)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        lock(&self.gate).release(self.slot);
-    }
-}
-
 impl Answers {
+    /// Answers until the deadline, or until another connection takes the place; either way the carrier is closed at once.
+    async fn answer_in(
+        &self,
+        native: &Native,
+        carrier: Carrier,
+        way: (SocketAddr, Option<NodeName>),
+        place: Place,
+        deadline: Instant,
+    ) -> Result<Offered, AnswerError> {
+        let answer = Box::pin(self.answer(native, carrier, way, &place, deadline));
+        let answered = tokio::select! {
+            biased;
+            () = place.evicted() => Err(AnswerError::Evicted),
+            answered = tokio::time::timeout_at(deadline, answer) => answered.unwrap_or(Err(AnswerError::Timeout)),
+        };
+        // The gate decides between a proof and an eviction that meet: who gave the place back keeps the connection.
+        if place.give_back() { answered } else { Err(AnswerError::Evicted) }
+    }
+
     async fn answer(
         &self,
         native: &Native,
         carrier: Carrier,
         (address, via): (SocketAddr, Option<NodeName>),
-        slot: SlotId,
+        place: &Place,
         deadline: Instant,
     ) -> Result<Offered, AnswerError> {
         let connection = self.tls.connection().map_err(|_| AnswerError::Tls)?;
@@ -267,7 +244,7 @@ impl Answers {
                 _ => AnswerError::Tls,
             });
         }
-        lock(&self.gate).progressed(now().into_std(), slot);
+        place.progressed();
         if !pipe.speaks_tlk() {
             return Err(AnswerError::Tls);
         }
@@ -276,25 +253,26 @@ impl Answers {
         config.mode = self.mode;
         let mut machine = <Responder>::new(config, exporter);
         let hello1 = pipe.message().await.map_err(|_| AnswerError::Ended)?;
-        let proof = OnceLock::new();
+        let (from, label) = claim(&hello1).map_err(AnswerError::Handshake)?;
+        let mut credential = (self.credentials)(&from, &label);
+        let mut proof = None;
+        if let Credential::Cookie(cookie) = &credential {
+            let caller = Caller { ip: address.ip(), via: via.clone(), name: from };
+            match native.admission.turn(caller, cookie.is_weak()).await {
+                Ok(open) => proof = Some(open),
+                Err(wait) => credential = Credential::Throttled(wait.as_millis().min(u16::MAX.into()) as u16),
+            }
+        }
         let hello = {
             let _permit = native.permits.acquire().await;
-            machine.hello1(&hello1, &|from: &NodeName, label: &str| {
-                let mut gate = lock(&self.gate);
-                let now = now().into_std();
-                if let Some(wait) = gate.must_wait(now, address.ip(), from) {
-                    return Credential::Throttled(wait.as_millis().min(u16::MAX.into()) as u16);
-                }
-                let credential = (self.credentials)(from, label);
-                if matches!(credential, Credential::Cookie(_)) {
-                    proof.get_or_init(|| gate.proof_begins(now, address.ip(), from));
-                }
-                credential
-            })
+            machine.hello1(&hello1, &move |_: &NodeName, _: &str| credential.clone())
         };
         match hello.map_err(AnswerError::Handshake)? {
             Hello::Answer(hello2) => pipe.send(&hello2).await.map_err(|_| AnswerError::Ended)?,
             Hello::Reject(reject, code) => {
+                if let Some(proof) = proof {
+                    proof.void();
+                }
                 let _ = pipe.send(&reject).await;
                 pipe.end().await;
                 return Err(AnswerError::Rejected(code));
@@ -302,8 +280,8 @@ impl Answers {
         }
         let finish = pipe.message().await.map_err(|_| AnswerError::Ended)?;
         let offer = machine.finish(&finish).map_err(AnswerError::Handshake)?;
-        if let Some(proof) = proof.into_inner() {
-            lock(&self.gate).proved(now().into_std(), proof);
+        if let Some(proof) = proof {
+            proof.proved();
         }
         if offer.params.abandon || offer.is_probe {
             return Err(AnswerError::Abandoned);

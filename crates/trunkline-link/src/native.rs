@@ -13,8 +13,9 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use trunkline_route::{Attempt, Cookie, Disagreement, LinkPolicy, NodeName, TlsMode};
 
+use crate::admission::Admission;
 use crate::courtesy::{Courtesy, Farewells};
-use crate::gate::GateLimits;
+use crate::gate::{GateLimits, GateStats};
 use crate::handshake::{
     HandshakeError, Incarnation, Initiator, InitiatorConfig, LinkId, Mode, Params, VERSIONS, Verified,
 };
@@ -77,6 +78,8 @@ pub struct Native {
     pub(crate) limits: NativeLimits,
     /// Bounds the handshakes whose cryptography runs at once, so that a flood cannot starve live links.
     pub(crate) permits: Semaphore,
+    /// Places and proofs of all listeners of the node.
+    pub(crate) admission: Arc<Admission>,
     software: String,
     pub(crate) farewells: Farewells,
 }
@@ -151,6 +154,7 @@ impl Native {
             incarnation: random_16(),
             limits,
             permits: Semaphore::new(2 * workers),
+            admission: Admission::new(limits.gate),
             software: concat!("trunkline/", env!("CARGO_PKG_VERSION")).to_owned(),
             farewells: Farewells::default(),
         })
@@ -164,6 +168,11 @@ impl Native {
     /// This node's life.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
+    }
+
+    /// Returns the counters of what happened before authentication, over all listeners of the node.
+    pub fn gate_stats(&self) -> GateStats {
+        self.admission.stats()
     }
 
     pub(crate) fn params(&self) -> Params {

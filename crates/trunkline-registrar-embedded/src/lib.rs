@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use trunkline_link::{CredentialsFn, Native, NativeLimits, random_16};
+use trunkline_link::{CredentialsFn, Native, random_16};
 use trunkline_registrar::{BoxFuture, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver};
 use trunkline_route::{Cookie, Endpoint, NodeName};
 
@@ -50,7 +50,6 @@ struct Core {
     /// What sessions must prove, if this node may serve.
     serve: Option<Arc<CredentialsFn>>,
     cookie: Cookie,
-    limits: NativeLimits,
     role: Mutex<Role>,
     local: Mutex<Option<Arc<Session>>>,
     /// Held while the local session is opened.
@@ -88,32 +87,29 @@ impl Embedded {
         native: Arc<Native>,
         listen: SocketAddr,
         cookie: Cookie,
-        limits: NativeLimits,
-        credentials: Box<CredentialsFn>,
+            credentials: Box<CredentialsFn>,
     ) -> io::Result<Self> {
-        let this = Self::new(native, listen, cookie, limits, Some(Arc::from(credentials)));
+        let this = Self::new(native, listen, cookie, Some(Arc::from(credentials)));
         this.core.try_serve()?;
         Ok(this)
     }
 
     /// Only ever asks the registrar at `listen`: for short-lived nodes, whose end must not matter to others.
-    pub fn client(native: Arc<Native>, listen: SocketAddr, cookie: Cookie, limits: NativeLimits) -> Self {
-        Self::new(native, listen, cookie, limits, None)
+    pub fn client(native: Arc<Native>, listen: SocketAddr, cookie: Cookie) -> Self {
+        Self::new(native, listen, cookie, None)
     }
 
     fn new(
         native: Arc<Native>,
         listen: SocketAddr,
         cookie: Cookie,
-        limits: NativeLimits,
-        serve: Option<Arc<CredentialsFn>>,
+            serve: Option<Arc<CredentialsFn>>,
     ) -> Self {
         let core = Arc::new(Core {
             native,
             listen,
             serve,
             cookie,
-            limits,
             role: Mutex::new(Role::Client),
             local: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
@@ -159,7 +155,7 @@ impl Core {
         if matches!(&*role, Role::Server(_)) {
             return Ok(true);
         }
-        match server::bind(self.listen, credentials.clone(), &self.limits) {
+        match server::bind(self.listen, credentials.clone()) {
             Ok(listener) => {
                 let task = tokio::spawn(server::serve(listener, self.native.clone(), self.table.clone()));
                 *role = Role::Server(task.abort_handle());

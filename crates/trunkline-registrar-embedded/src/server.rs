@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use trunkline_link::handshake::{CloseCode, Mode};
 use trunkline_link::{
-    CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, NativeLimits, Offered, ServerTls, random_16,
+    CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, Offered, ServerTls, random_16,
 };
 use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{RegisterError, Registration};
@@ -139,14 +139,10 @@ impl Table {
 }
 
 /// Binds the registrar's port.
-pub(crate) fn bind(
-    address: SocketAddr,
-    credentials: Arc<CredentialsFn>,
-    limits: &NativeLimits,
-) -> io::Result<Listener> {
+pub(crate) fn bind(address: SocketAddr, credentials: Arc<CredentialsFn>) -> io::Result<Listener> {
     let tls = ServerTls::ephemeral().map_err(io::Error::other)?;
     let credentials = move |from: &NodeName, label: &str| credentials(from, label);
-    Listener::bind(address, Mode::Registrar, tls, limits.gate, Box::new(credentials))
+    Listener::bind(address, Mode::Registrar, tls, Box::new(credentials))
 }
 
 /// Serves sessions until dropped.

@@ -6,12 +6,16 @@ use zeroize::Zeroizing;
 
 /// The least number of bytes a cookie may have.
 ///
-/// Eight printable characters are the least that makes on-line guessing against the listener's back-off
-/// (60 s between guesses) pointless; the handshake leaves no off-line guessing.
+/// Eight printable characters are the least that makes on-line guessing against the paced proofs of a listener (ten a
+/// second at most, one a minute per caller) pointless; the handshake leaves no off-line guessing.
 pub const MIN_COOKIE_LEN: usize = 8;
 
-/// Cookies whose estimated strength is at or below this many bits deserve a warning.
-pub const STRONG_COOKIE_BITS: u32 = 64;
+/// Estimated strength, in bits, from which a cookie is strong.
+///
+/// Guessing such a cookie on-line is hopeless at any rate that a listener can answer: some thousand proofs a second for a
+/// year are 37 bits. Proofs of a weaker one are paced after failures, and it deserves a warning. 128 random bits in any
+/// usual alphabet are estimated above this bound; the estimate is cautious.
+pub const STRONG_COOKIE_BITS: u32 = 96;
 
 /// The longest label, in bytes: a date and a word.
 const MAX_LABEL_LEN: usize = 64;
@@ -83,9 +87,9 @@ impl Cookie {
         (per_byte * bytes.len() as f64) as u32
     }
 
-    /// Whether the estimate is at or below [`STRONG_COOKIE_BITS`].
+    /// Returns `true` if the estimate is below [`STRONG_COOKIE_BITS`].
     pub fn is_weak(&self) -> bool {
-        self.estimated_bits() <= STRONG_COOKIE_BITS
+        self.estimated_bits() < STRONG_COOKIE_BITS
     }
 }
 
@@ -187,7 +191,9 @@ mod tests {
     fn strength_grows_with_length_and_variety() {
         assert!(Cookie::new("aaaaaaaaaaaaaaaa").unwrap().is_weak());
         assert!(Cookie::new("password1").unwrap().is_weak());
+        assert!(Cookie::new("correcthorsebattery").unwrap().is_weak());
         assert!(!Cookie::new("f3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934c").unwrap().is_weak());
+        assert!(!Cookie::new("Zk3JrBq9UoYwMNpc4SgAhQ").unwrap().is_weak(), "128 bits in base 64");
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl Inner {
         self.kept.lock().watch(name, &candidates.iter().map(Better::of).collect::<Vec<_>>());
         for candidate in candidates {
             let better = Better::of(&candidate);
-            let demand = Demand { only: Some(candidate.clone()), afresh: true, ..Demand::default() };
+            let demand = Demand { only: Some(candidate.clone()), ..Demand::default() };
             let lookup = self.lookup(name, &demand);
             let healthy = exec::run(Arc::new(Probe { node: self.clone() }), lookup).await.is_ok();
             if !self.kept.lock().probed(now(), name, &better, healthy) {

@@ -169,7 +169,7 @@ impl Node {
             let what = format!("listener {}", listen.address);
             let tls = certificates.server(what.clone(), &listen.tls).map_err(unusable(&what))?;
             tls_of_first.get_or_insert_with(|| tls.clone());
-            sockets.push(bind(&builder.name, listen, tls, &builder.limits, keys.clone())?);
+            sockets.push(bind(&builder.name, listen, tls, keys.clone())?);
         }
         // Who comes through others sees the certificate of the first listener.
         let inside = match tls_of_first {
@@ -184,7 +184,6 @@ impl Node {
             proxied,
             builder.circuits,
             inside,
-            builder.limits.gate,
             credentials(&builder.name, move |from| read(&may_come).allows(from), None, keys.clone()),
         );
         let mut profiles = BTreeMap::new();
@@ -201,13 +200,12 @@ impl Node {
                     native.clone(),
                     *listen,
                     cookie.clone(),
-                    builder.limits,
                     registrar_credentials(keys.clone()),
                 );
                 Some(started.map_err(|cause| StartError::RegistrarListen { address: *listen, cause })?)
             }
             RegistrarChoice::Embedded { listen, serve: false } => {
-                Some(Embedded::client(native.clone(), *listen, cookie.clone(), builder.limits))
+                Some(Embedded::client(native.clone(), *listen, cookie.clone()))
             }
             _ => None,
         };
@@ -716,12 +714,11 @@ fn bind(
     name: &NodeName,
     listen: &Listen,
     tls: ServerTls,
-    limits: &trunkline_link::NativeLimits,
     keys: Arc<Keys>,
 ) -> Result<(Listener, SocketAddr), StartError> {
     let address = listen.address;
     let credentials = listener_credentials(name, listen, keys);
-    let socket = Listener::bind(address, Mode::Node, tls, limits.gate, credentials);
+    let socket = Listener::bind(address, Mode::Node, tls, credentials);
     let socket = socket.map_err(|cause| StartError::Listen { address, cause })?;
     let bound = socket.local_addr().map_err(|cause| StartError::Listen { address, cause })?;
     Ok((socket, bound))

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use trunkline_dial::AttemptError;
-use trunkline_link::gate::GateLimits;
 use trunkline_link::{ByteStream, CredentialsFn, Incoming, Inside, OpenError, ServerTls, StreamCode, StreamKind};
 use trunkline_proxy::{
     Carried, Circuit, CircuitLimits, Circuits, Full, Onwards, Proxied, ProxyOpen, Transit, Verdict, decide, onwards,
@@ -38,10 +37,9 @@ impl Proxy {
         proxied: Arc<RwLock<Proxied>>,
         limits: CircuitLimits,
         tls: ServerTls,
-        gate: GateLimits,
         credentials: Box<CredentialsFn>,
     ) -> Self {
-        let inside = Inside::new(tls, gate, credentials);
+        let inside = Inside::new(tls, credentials);
         let transit = RwLock::new(transit);
         Self { transit, proxied, circuits: Mutex::new(Circuits::new(limits)), carried: Carried::default(), inside }
     }

@@ -141,7 +141,7 @@ impl Node {
         let until = now() + deadline;
         let left = || until.saturating_duration_since(now());
         // Should there be no way, half of the time is for those that there might be.
-        let demand = Demand { within: Some(deadline / 2), afresh: true, ..Demand::default() };
+        let demand = Demand { within: Some(deadline / 2), ..Demand::default() };
         match node.connect(target.clone(), demand).await {
             Ok(live) => {
                 let info = live.link.info();

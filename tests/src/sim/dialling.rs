@@ -169,7 +169,10 @@ impl<R: Rules> World<R> {
             let held = self.remembers(&memory, &remembered, &attempt);
             plans.push(planned(&attempt, candidate.weight, held));
         }
-        let order = if want.only.is_some() { OrderModel::only(plans) } else { OrderModel::new(plans) };
+        let order = match want.only {
+            Some(_) => OrderModel::only(plans, remembered.clone()),
+            None => OrderModel::new(plans, remembered.clone()),
+        };
         let discovery = if want.only.is_some() { vec![] } else { vec![ResolverId::new("sim").expect("a legal id")] };
         let lookup = Lookup {
             target: peer.clone(),
@@ -229,10 +232,10 @@ impl<R: Rules> World<R> {
 
     pub(super) fn poll_plan(&mut self, host: usize, peer: &NodeName, flight: u64) {
         loop {
-            let now = at(self.now);
+            let now = self.now;
             let dial = (flight, self.dials(host, peer, flight));
             let Some(looking) = self.looking(host, peer, flight) else { return };
-            let step = looking.plan.poll(now);
+            let step = looking.plan.poll(at(now));
             let seen = match &step {
                 Step::Resolve { .. } => Some(Move::Resolve),
                 Step::Lookup { host, .. } => Some(Move::Lookup(format!("{host}:{}", script::PORT))),
@@ -240,13 +243,13 @@ impl<R: Rules> World<R> {
                 _ => None,
             };
             let done_early = matches!(&step, Step::Done(Err(none)) if none.reason == Reason::AllFailed)
-                && !looking.order.exhausted();
+                && !looking.order.exhausted(now);
             let op_conn = match &step {
                 Step::Cancel { op } | Step::Done(Ok(op)) => looking.conns.get(op).copied(),
                 _ => None,
             };
             if let Some(seen) = seen {
-                let result = looking.order.saw(&seen);
+                let result = looking.order.saw(now, &seen);
                 self.hold(invariants::invariant_order_matches_the_model(&seen, result));
             }
             match step {

@@ -167,6 +167,7 @@ pub struct OrderModel {
     asked: bool,
     awaiting: bool,
     refused: BTreeMap<(String, Vec<u8>), ()>,
+    memory: MemoryModel,
 }
 
 fn demoted(items: Vec<Planned>) -> VecDeque<Planned> {
@@ -176,14 +177,14 @@ fn demoted(items: Vec<Planned>) -> VecDeque<Planned> {
 }
 
 impl OrderModel {
-    /// For these static candidates in the order they were added.
-    pub fn new(candidates: Vec<Planned>) -> Self {
-        Self { todo: demoted(candidates), ..Self::default() }
+    /// Creates the model for these static candidates in the order they were added, and the failures remembered.
+    pub fn new(candidates: Vec<Planned>, memory: MemoryModel) -> Self {
+        Self { todo: demoted(candidates), memory, ..Self::default() }
     }
 
-    /// For one candidate and no discovery.
-    pub fn only(candidates: Vec<Planned>) -> Self {
-        Self { asked: true, ..Self::new(candidates) }
+    /// Creates the model for one candidate and no discovery.
+    pub fn only(candidates: Vec<Planned>, memory: MemoryModel) -> Self {
+        Self { asked: true, ..Self::new(candidates, memory) }
     }
 
     /// The resolver answered, with equal weights.
@@ -207,17 +208,17 @@ impl OrderModel {
     ///
     /// # Errors
     /// The expected move.
-    pub fn saw(&mut self, seen: &Move) -> Result<(), Option<Move>> {
-        let expected = self.next();
+    pub fn saw(&mut self, now: Micros, seen: &Move) -> Result<(), Option<Move>> {
+        let expected = self.next(now);
         if expected.as_ref() == Some(seen) { Ok(()) } else { Err(expected) }
     }
 
     /// Whether nothing is left to try.
-    pub fn exhausted(&mut self) -> bool {
-        self.next().is_none()
+    pub fn exhausted(&mut self, now: Micros) -> bool {
+        self.next(now).is_none()
     }
 
-    fn next(&mut self) -> Option<Move> {
+    fn next(&mut self, now: Micros) -> Option<Move> {
         if self.awaiting {
             return None;
         }
@@ -226,6 +227,9 @@ impl OrderModel {
         }
         while let Some(item) = self.todo.pop_front() {
             if self.refused.contains_key(&(item.address.clone(), item.cookie.clone())) {
+                continue;
+            }
+            if self.memory.refuses_cookie(now, &item.address, &item.cookie) {
                 continue;
             }
             if item.address.starts_with(|c: char| c.is_ascii_digit()) {
@@ -289,6 +293,12 @@ impl MemoryModel {
         for against in Against::all(attempt) {
             self.0.remove(&(attempt.address.to_string(), against));
         }
+    }
+
+    /// Returns `true` while a wrong cookie is not to be shown again at this address.
+    pub fn refuses_cookie(&self, now: Micros, address: &str, cookie: &[u8]) -> bool {
+        let key = (address.to_owned(), Against::Cookie(cookie.to_vec()));
+        self.0.get(&key).is_some_and(|(_, until)| *until > now)
     }
 
     /// Whether something is held against an attempt.

@@ -96,7 +96,7 @@ async fn listen(case: &str) {
     let cookie = Cookie::new(COOKIE).unwrap();
     let credentials = Box::new(move |_: &NodeName, _: &str| Credential::Cookie(cookie.clone()));
     let tls = ServerTls::ephemeral().unwrap();
-    let listener = Listener::bind(any, Mode::Node, tls, limits().gate, credentials).unwrap();
+    let listener = Listener::bind(any, Mode::Node, tls, credentials).unwrap();
     println!("{}", listener.local_addr().unwrap());
     let (sender, mut standing) = mpsc::unbounded_channel::<Standing>();
     tokio::spawn(listener.serve(native, move |offered| {

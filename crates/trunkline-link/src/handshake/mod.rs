@@ -22,6 +22,7 @@ pub use initiator::{Accepted, Initiator, InitiatorConfig, Verified};
 pub use keys::EXPORTER_LABEL;
 pub use params::Params;
 pub use responder::{Credential, Credentials, Hello, Offer, Responder, ResponderConfig};
+pub(crate) use wire::claim;
 pub use wire::{CloseCode, Mode, RejectCode};
 
 use trunkline_route::NodeName;

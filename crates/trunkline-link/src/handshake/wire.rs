@@ -235,6 +235,12 @@ impl Hello1 {
     }
 }
 
+/// Returns the name and the cookie label that a HELLO1 claims. Neither is proven.
+pub(crate) fn claim(body: &[u8]) -> Result<(NodeName, String), HandshakeError> {
+    let hello1 = Hello1::decode(body)?;
+    Ok((hello1.from, hello1.label))
+}
+
 /// HELLO2 without its MAC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hello2 {

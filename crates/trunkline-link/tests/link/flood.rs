@@ -6,10 +6,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use trunkline_link::gate::GateLimits;
 use trunkline_link::handshake::{Credential, Mode};
-use trunkline_link::{CredentialsFn, Listener, Native, NativeLimits, ServerTls};
-use trunkline_route::NodeName;
+use trunkline_link::{Claims, CredentialsFn, Listener, Native, NativeLimits, ServerTls};
+use trunkline_route::{Attempt, LinkPolicy, NodeName};
 
 use crate::world::*;
 
@@ -100,17 +99,79 @@ async fn p6_bytes_before_the_proof_are_capped() {
 }
 
 #[tokio::test]
-async fn guesses_are_slowed_down_and_told_so() {
+async fn guesses_at_a_weak_cookie_are_slowed_down_and_refused_as_throttled() {
     let mut port = Port::open("b@host");
+    port.cookie.set(cookie("weak cookie"));
     let mut attempt = port.attempt();
-    attempt.cookie = cookie("another cookie than theirs");
+    attempt.cookie = cookie("another one");
     let mut errors = vec![];
     for _ in 0..8 {
         errors.push(dial(&node(), &attempt).await.unwrap_err().to_string());
     }
     assert!(errors[0].contains("cookies differ"), "{}", errors[0]);
-    assert!(errors[7].contains("refused"), "{}", errors[7]);
+    assert!(errors[7].contains("too many failed attempts"), "{}", errors[7]);
     assert!(port.offered.try_recv().is_err() && port.is_serving());
+    let stats = port.native.gate_stats();
+    assert!(stats.failed_proofs >= 6 && stats.throttled >= 1, "{stats:?}");
+}
+
+#[tokio::test]
+async fn a_caller_with_a_strong_cookie_gets_in_at_once_whatever_its_neighbours_fail() {
+    let mut port = Port::open("b@host");
+    let mut attempt = port.attempt();
+    attempt.cookie = cookie("another one");
+    for _ in 0..20 {
+        let error = dial(&node(), &attempt).await.unwrap_err().to_string();
+        assert!(error.contains("cookies differ"), "{error}");
+    }
+    // Under the same name as the one that failed, from the same address.
+    for _ in 0..3 {
+        port.link_from(&node()).await;
+    }
+    assert_eq!(port.native.gate_stats().failed_proofs, 20);
+    assert_eq!(port.native.gate_stats().throttled, 0);
+}
+
+#[tokio::test]
+async fn a_fresh_caller_with_a_weak_cookie_gets_in_beside_a_neighbour_that_guesses() {
+    let mut port = Port::open("b@host");
+    port.cookie.set(cookie("weak cookie"));
+    let mut attempt = port.attempt();
+    attempt.cookie = cookie("another one");
+    for _ in 0..8 {
+        dial(&node(), &attempt).await.unwrap_err();
+    }
+    let attempt = Attempt { cookie: cookie("weak cookie"), ..attempt };
+    for n in 0..10 {
+        let fresh = Native::new(name(&format!("fresh-{n}@host")), NativeLimits::default());
+        let dialed = dial(&fresh, &attempt).await.unwrap();
+        let (finished, _) = tokio::join!(soon(dialed.finish(Claims::default())), async {
+            soon(port.offer().await.accept(1, LinkPolicy::default())).await.unwrap()
+        });
+        finished.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_listeners_of_a_node_share_one_account_of_places_and_an_evicted_socket_is_closed_at_once() {
+    // Nobody ends by a deadline here.
+    let mut limits = NativeLimits { answer: ms(600_000), ..NativeLimits::default() };
+    limits.gate.slots = 4;
+    let native = Native::new(name("b@host"), limits);
+    let [one, mut other] = [0; 2].map(|_| Port::of(native.clone(), ServerTls::ephemeral().unwrap()));
+    let mut silent = vec![];
+    for _ in 0..4 {
+        silent.push(soon(TcpStream::connect(one.address)).await.unwrap());
+    }
+    soon(async {
+        while native.gate_stats().taken < 4 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    other.link_from(&node()).await;
+    soon(let_go(&mut silent[0])).await;
+    assert_eq!(native.gate_stats().evicted, 1);
 }
 
 #[test]
@@ -153,7 +214,7 @@ async fn an_address_is_free_when_nobody_listens_any_more_whatever_answer_is_unde
     };
     let bind = |address: SocketAddr, credentials: Box<CredentialsFn>| {
         let tls = ServerTls::ephemeral().unwrap();
-        Listener::bind(address, Mode::Node, tls, GateLimits::default(), credentials)
+        Listener::bind(address, Mode::Node, tls, credentials)
     };
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), Box::new(credentials)).unwrap();
     let address = listener.local_addr().unwrap();

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use trunkline_link::gate::GateLimits;
 use trunkline_link::handshake::{CloseCode, Credential, HandshakeError};
 use trunkline_link::{
     AnswerError, ByteStream, Claims, DialError, DialTimes, Hooks, Incoming, Inside, Native, NativeLimits, Offered,
@@ -68,7 +67,7 @@ impl Middle {
         });
         let native = Native::new(name("b@host"), limits);
         let credentials = Box::new(move |_: &NodeName, _: &str| Credential::Cookie(cookie(cookie_there)));
-        let inside = Arc::new(Inside::new(ServerTls::ephemeral().unwrap(), GateLimits::default(), credentials));
+        let inside = Arc::new(Inside::new(ServerTls::ephemeral().unwrap(), credentials));
         let (sender, offered) = mpsc::unbounded_channel();
         let of_target = native.clone();
         target.directory.accept_streams(Some(Arc::new(move |incoming| {

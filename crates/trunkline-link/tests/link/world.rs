@@ -2,12 +2,11 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use trunkline_link::gate::GateLimits;
 use trunkline_link::handshake::{Credential, Mode};
 use trunkline_link::{
     Claims, ClientTls, DialError, DialTimes, Dialed, Directory, Hooks, KeepAlive, Link, Listener, Native, NativeLimits,
@@ -15,7 +14,7 @@ use trunkline_link::{
 };
 use trunkline_route::{Address, Attempt, Cookie, LinkPolicy, NodeName, TlsMode, Version};
 
-pub(crate) const COOKIE: &str = "a cookie both ends hold";
+pub(crate) const COOKIE: &str = "a cookie that both ends hold";
 
 /// What must happen, and does not take long when it does.
 pub(crate) async fn soon<F: Future>(what: F) -> F::Output {
@@ -67,11 +66,22 @@ pub(crate) fn attempt(target: &NodeName, address: SocketAddr) -> Attempt {
     }
 }
 
+/// The cookie that a port demands.
+#[derive(Clone)]
+pub(crate) struct CookieCell(Arc<Mutex<Cookie>>);
+
+impl CookieCell {
+    pub(crate) fn set(&self, cookie: Cookie) {
+        *self.0.lock().unwrap() = cookie;
+    }
+}
+
 /// A listening node. Closed when dropped.
 pub(crate) struct Port {
     pub(crate) native: Arc<Native>,
     pub(crate) address: SocketAddr,
     pub(crate) offered: mpsc::UnboundedReceiver<Offered>,
+    pub(crate) cookie: CookieCell,
     server: JoinHandle<()>,
 }
 
@@ -81,20 +91,22 @@ impl Port {
     }
 
     pub(crate) fn with(node: &str, limits: NativeLimits, tls: ServerTls) -> Self {
-        Self::of(Native::new(name(node), limits), limits.gate, tls)
+        Self::of(Native::new(name(node), limits), tls)
     }
 
-    pub(crate) fn of(native: Arc<Native>, gate: GateLimits, tls: ServerTls) -> Self {
+    pub(crate) fn of(native: Arc<Native>, tls: ServerTls) -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let credentials = Box::new(|_: &NodeName, _: &str| Credential::Cookie(cookie(COOKIE)));
-        let listener = Listener::bind(any, Mode::Node, tls, gate, credentials).unwrap();
+        let demanded = CookieCell(Arc::new(Mutex::new(cookie(COOKIE))));
+        let current = demanded.clone();
+        let credentials = Box::new(move |_: &NodeName, _: &str| Credential::Cookie(current.0.lock().unwrap().clone()));
+        let listener = Listener::bind(any, Mode::Node, tls, credentials).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, offered) = mpsc::unbounded_channel();
         let server = tokio::spawn(listener.serve(native.clone(), move |offer| {
             let sender = sender.clone();
             async move { drop(sender.send(offer)) }
         }));
-        Self { native, address, offered, server }
+        Self { native, address, offered, cookie: demanded, server }
     }
 
     pub(crate) fn attempt(&self) -> Attempt {

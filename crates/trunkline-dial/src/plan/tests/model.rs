@@ -133,6 +133,13 @@ impl Model<'_> {
             {
                 continue;
             }
+            if let What::Dial(attempt) = &entry.what
+                && let Some(left) = self.lookup.memory.refuses_cookie(self.world.start + self.now, attempt)
+            {
+                let error = AttemptError::CookieRefused(left);
+                self.record(&entry.origin, attempt.address.to_string(), None, self.now, error)?;
+                continue;
+            }
             let max = self.lookup.policy.max_attempts;
             if self.questions >= max || self.out.dialled.len() >= max {
                 return Err(End::Lost(Reason::TooMany));
