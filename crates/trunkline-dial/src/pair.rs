@@ -30,6 +30,9 @@ pub struct LinkRef {
 pub struct Claims {
     /// The newest epoch seen between these two lives; 0 for none.
     pub known_epoch: u64,
+    /// The link of that epoch. Only the two ends of a link know its id, so this proves that the caller is the same life:
+    /// its incarnation is no secret.
+    pub last_link: Option<LinkId>,
     /// The live link held.
     pub have_link: Option<LinkId>,
     /// The live link to be replaced.
@@ -76,7 +79,8 @@ pub enum OnOffer {
         /// A provisional link that never came up.
         dropped: Option<LinkId>,
     },
-    /// Probe this live link first: another life claims the name. Then offer again.
+    /// Probe this live link first: another life claims the name, or a caller that does not prove to be the same one. Then
+    /// offer again.
     Challenge(LinkId),
     /// CLOSE duplicate.
     Duplicate,
@@ -104,7 +108,8 @@ pub struct Pair {
     up: Option<LinkRef>,
     provisional: Option<Provisional>,
     dial: Option<Dial>,
-    seen: Option<(Incarnation, u64)>,
+    /// The newest epoch seen between the two lives, and its link.
+    seen: Option<(Incarnation, u64, LinkId)>,
 }
 
 impl Pair {
@@ -129,11 +134,17 @@ impl Pair {
     }
 
     fn known_epoch(&self, incarnation: Incarnation) -> u64 {
-        self.seen.filter(|(seen, _)| *seen == incarnation).map_or(0, |(_, epoch)| epoch)
+        self.seen.filter(|(seen, ..)| *seen == incarnation).map_or(0, |(_, epoch, _)| epoch)
     }
 
-    fn see(&mut self, incarnation: Incarnation, epoch: u64) {
-        self.seen = Some((incarnation, epoch.max(self.known_epoch(incarnation))));
+    fn last_link(&self, incarnation: Incarnation) -> Option<LinkId> {
+        self.seen.filter(|(seen, ..)| *seen == incarnation).map(|(.., link)| link)
+    }
+
+    fn see(&mut self, incarnation: Incarnation, epoch: u64, link: LinkId) {
+        if epoch >= self.known_epoch(incarnation) {
+            self.seen = Some((incarnation, epoch, link));
+        }
     }
 
     /// A dial begins.
@@ -151,7 +162,7 @@ impl Pair {
     /// An attempt of this flight has a proven peer. `replace` says that the live link does not satisfy what the
     /// caller demands. At most one FINISH is outstanding per peer.
     pub fn may_finish(&mut self, flight: FlightId, link: LinkId, peer: Incarnation, replace: bool) -> MayFinish {
-        let known_epoch = self.known_epoch(peer);
+        let (known_epoch, last_link) = (self.known_epoch(peer), self.last_link(peer));
         let Some(dial) = self.dial.as_mut().filter(|d| d.flight == flight && d.finish.is_none()) else {
             return MayFinish::Adopt;
         };
@@ -166,7 +177,7 @@ impl Pair {
             None => (None, None),
         };
         dial.finish = Some((link, retire));
-        MayFinish::Finish(Claims { known_epoch, have_link: None, replaces })
+        MayFinish::Finish(Claims { known_epoch, last_link, have_link: None, replaces })
     }
 
     /// The FINISH of this link led to nothing.
@@ -185,7 +196,7 @@ impl Pair {
             return OnAccept::Discard;
         };
         self.dial = None;
-        self.see(link.incarnation, link.epoch);
+        self.see(link.incarnation, link.epoch, link.id);
         let retire = retire.filter(|retire| self.up.is_some_and(|up| up.id == retire.id));
         self.up = Some(link);
         OnAccept::Up(retire)
@@ -223,18 +234,18 @@ impl Pair {
     ) -> OnOffer {
         let mut retires = None;
         match self.up {
-            Some(up) if up.incarnation == caller => {
-                if claims.replaces == Some(up.id) {
-                    retires = Some(Retire { id: up.id, alive: true });
-                } else if claims.have_link == Some(up.id) {
-                    return OnOffer::Duplicate;
-                } else if claims.known_epoch >= up.epoch || !up.dialled {
-                    // Dead at the peer, or the peer never saw our ACCEPT.
-                    retires = Some(Retire { id: up.id, alive: false });
-                } else {
-                    return OnOffer::LostTie;
-                }
+            Some(up) if up.incarnation == caller && claims.replaces == Some(up.id) => {
+                retires = Some(Retire { id: up.id, alive: true });
             }
+            Some(up) if up.incarnation == caller && claims.have_link == Some(up.id) => return OnOffer::Duplicate,
+            Some(up) if up.incarnation == caller && up.dialled && claims.known_epoch < up.epoch => {
+                return OnOffer::LostTie;
+            }
+            // Dead at the peer.
+            Some(up) if up.incarnation == caller && claims.last_link == Some(up.id) => {
+                retires = Some(Retire { id: up.id, alive: false });
+            }
+            // Another life, or somebody who shows the incarnation, which HELLO2 tells everybody, and no link of it.
             Some(up) => match challenged {
                 Some((probed, answered)) if probed == up.id => {
                     if answered {
@@ -251,7 +262,7 @@ impl Pair {
             return OnOffer::LostTie;
         }
         let epoch = self.known_epoch(caller).max(claims.known_epoch).saturating_add(1);
-        self.see(caller, epoch);
+        self.see(caller, epoch, link);
         let dropped = self.provisional.take().map(|p| p.link.id);
         let link = LinkRef { id: link, epoch, incarnation: caller, dialled: false };
         self.provisional = Some(Provisional { link, retires });

@@ -381,6 +381,8 @@ impl fmt::Debug for Dialed {
 pub struct Claims {
     /// The newest epoch seen between these two lives.
     pub known_epoch: u64,
+    /// The link of that epoch; shows that this end is still the same life.
+    pub last_link: Option<LinkId>,
     /// The live link this end holds.
     pub have_link: Option<LinkId>,
     /// The live link to be replaced.
@@ -400,6 +402,7 @@ impl Dialed {
     pub async fn finish(mut self, claims: Claims) -> Result<Standing, DialError> {
         let params = Params {
             known_epoch: claims.known_epoch,
+            last_link: claims.last_link,
             have_link: claims.have_link,
             replaces: claims.replaces,
             flags: self.policy.flags,

@@ -82,6 +82,7 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered, allowed: PeerFlag
     let (from, link_id) = (offer.from.clone(), offer.link_id);
     let claims = Claims {
         known_epoch: offer.params.known_epoch,
+        last_link: offer.params.last_link,
         have_link: offer.params.have_link,
         replaces: offer.params.replaces,
     };

@@ -100,8 +100,8 @@ impl NodePorts {
         let Some(ticket) = ticket else {
             return Err(AttemptError::Adopted);
         };
-        let claims = ticket.claims();
-        let claims = Claims { known_epoch: claims.known_epoch, have_link: claims.have_link, replaces: claims.replaces };
+        let trunkline_dial::pair::Claims { known_epoch, last_link, have_link, replaces } = ticket.claims();
+        let claims = Claims { known_epoch, last_link, have_link, replaces };
         let standing = dialed.finish(claims).await.map_err(|error| attempt_error(error, false))?;
         // From here to the end nothing is awaited: the link is up, or it never was.
         let info = standing.info().clone();

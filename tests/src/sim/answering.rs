@@ -64,6 +64,7 @@ impl<R: Rules> World<R> {
             Ok(offer) => {
                 let claims = Claims {
                     known_epoch: offer.params.known_epoch,
+                    last_link: offer.params.last_link,
                     have_link: offer.params.have_link,
                     replaces: offer.params.replaces,
                 };
@@ -160,9 +161,10 @@ impl<R: Rules> World<R> {
             1 => Some([9; 16]),
             _ => up.map(|up| up.id),
         };
-        let (have_link, replaces, probed) = (id(), id(), id());
+        let (last_link, have_link, replaces, probed) = (id(), id(), id(), id());
         let epoch = up.map_or(1, |up| up.epoch);
-        situation.claims = Claims { known_epoch: rng.between(epoch.saturating_sub(2), epoch + 2), have_link, replaces };
+        let known_epoch = rng.between(epoch.saturating_sub(2), epoch + 2);
+        situation.claims = Claims { known_epoch, last_link, have_link, replaces };
         situation.challenged = probed.map(|probed| (probed, rng.percent(50)));
         situation.caller_is_greater = rng.percent(50);
         if let Some(up) = up.filter(|_| rng.percent(60)) {

@@ -445,6 +445,7 @@ impl<R: Rules> World<R> {
                 dial.replaces = claims.replaces.is_some();
                 let params = Params {
                     known_epoch: claims.known_epoch,
+                    last_link: claims.last_link,
                     have_link: claims.have_link,
                     replaces: claims.replaces,
                     ..Params::default()

@@ -83,8 +83,17 @@ fn other(s: &Situation) -> Option<LinkRef> {
     s.up.filter(|up| up.incarnation != s.caller)
 }
 
+/// The live link, to the life that the caller shows without a proof that it is the same one.
+fn unproven(s: &Situation) -> Option<LinkRef> {
+    let up = same(s)?;
+    let Claims { known_epoch, last_link, have_link, replaces } = s.claims;
+    let proven = [last_link, have_link, replaces].contains(&Some(up.id));
+    let crossed = up.dialled && known_epoch < up.epoch;
+    (!proven && !crossed).then_some(up)
+}
+
 fn answered(s: &Situation) -> Option<bool> {
-    let up = other(s)?;
+    let up = other(s).or(unproven(s))?;
     s.challenged.filter(|(probed, _)| *probed == up.id).map(|(_, answered)| answered)
 }
 
@@ -95,7 +104,9 @@ fn crossing(s: &Situation) -> bool {
 /// The rules; the first row that holds decides.
 const TABLE: &[Row] = &[
     ("up, another life, not asked", |s| other(s).is_some() && answered(s).is_none(), Then::Probe),
-    ("up, another life, answers", |s| answered(s) == Some(true), Then::Taken),
+    ("up, another life, answers", |s| other(s).is_some() && answered(s) == Some(true), Then::Taken),
+    ("up, same life unproven, not asked", |s| unproven(s).is_some() && answered(s).is_none(), Then::Probe),
+    ("up, same life unproven, answers", |s| unproven(s).is_some() && answered(s) == Some(true), Then::Taken),
     (
         "up, same life, held by the caller",
         |s| same(s).is_some_and(|up| s.claims.have_link == Some(up.id) && s.claims.replaces != Some(up.id)),
@@ -107,10 +118,10 @@ const TABLE: &[Row] = &[
         Then::Tie,
     ),
     ("own FINISH sent, caller is lesser", crossing, Then::Tie),
-    ("up, another life, silent", |s| answered(s) == Some(false), Then::In),
+    ("up, another life, silent", |s| other(s).is_some() && answered(s) == Some(false), Then::In),
+    ("up, same life unproven, silent", |s| unproven(s).is_some(), Then::In),
     ("up, same life, replaces", |s| same(s).is_some_and(|up| s.claims.replaces == Some(up.id)), Then::In),
-    ("up, same life, dead at the peer", |s| same(s).is_some_and(|up| s.claims.known_epoch >= up.epoch), Then::In),
-    ("up, same life, ACCEPT never seen", |s| same(s).is_some_and(|up| !up.dialled), Then::In),
+    ("up, same life, dead at the peer", |s| same(s).is_some_and(|up| s.claims.last_link == Some(up.id)), Then::In),
     ("own FINISH sent, caller is greater", |s| s.finish_sent, Then::In),
     ("dialling, own FINISH not sent", |s| s.dialling, Then::In),
     ("idle", |_| true, Then::In),

@@ -15,7 +15,7 @@ fn link(n: u8, epoch: u64, dialled: bool) -> LinkRef {
 }
 
 fn up(dialled: bool, epoch: u64) -> Pair {
-    Pair { up: Some(link(9, epoch, dialled)), seen: Some((PEER, epoch)), ..Pair::default() }
+    Pair { up: Some(link(9, epoch, dialled)), seen: Some((PEER, epoch, id(9))), ..Pair::default() }
 }
 
 fn accept(epoch: u64, cancel: Option<FlightId>) -> OnOffer {
@@ -67,11 +67,25 @@ fn the_rows_for_a_live_link_to_the_same_life() {
     assert_eq!(up(true, 3).offer(id(1), PEER, have, false, None), OnOffer::Duplicate);
 
     let mut dead_there = up(true, 3);
-    assert_eq!(dead_there.offer(id(1), PEER, known(3), false, None), accept(4, None));
+    let saw = Claims { last_link: Some(id(9)), ..known(3) };
+    assert_eq!(dead_there.offer(id(1), PEER, saw, false, None), accept(4, None));
     assert_eq!(dead_there.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: false })));
 
-    assert_eq!(up(false, 3).offer(id(1), PEER, known(2), false, None), accept(4, None));
     assert_eq!(up(true, 3).offer(id(1), PEER, known(2), false, None), OnOffer::LostTie);
+}
+
+#[test]
+fn a_caller_that_shows_only_the_incarnation_of_a_live_peer_is_let_in_only_when_the_old_link_is_silent() {
+    for (dialled, claims) in [(true, known(3)), (true, known(u64::MAX)), (false, known(0)), (false, known(3))] {
+        let another = Claims { last_link: Some(id(8)), ..claims };
+        for claims in [claims, another] {
+            let mut pair = up(dialled, 3);
+            assert_eq!(pair.offer(id(1), PEER, claims, false, None), OnOffer::Challenge(id(9)));
+            assert_eq!(pair.offer(id(1), PEER, claims, false, Some((id(9), true))), OnOffer::NameInUse);
+            assert!(matches!(pair.offer(id(1), PEER, claims, false, Some((id(9), false))), OnOffer::Accept { .. }));
+            assert_eq!(pair.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: false })));
+        }
+    }
 }
 
 #[test]
@@ -108,7 +122,7 @@ fn one_finish_is_outstanding_at_a_time() {
 fn replacing_retires_the_old_link_on_accept() {
     let mut pair = up(false, 3);
     pair.dial_begins(7);
-    let claims = Claims { known_epoch: 3, have_link: None, replaces: Some(id(9)) };
+    let claims = Claims { known_epoch: 3, last_link: Some(id(9)), have_link: None, replaces: Some(id(9)) };
     assert_eq!(pair.may_finish(7, id(2), PEER, true), MayFinish::Finish(claims));
     let on = pair.accepted(7, link(2, 4, true));
     assert_eq!(on, OnAccept::Up(Some(Retire { id: id(9), alive: true })));
@@ -120,7 +134,8 @@ fn the_greatest_epoch_there_is_does_no_harm() {
     let mut pair = Pair::default();
     assert_eq!(pair.offer(id(1), PEER, known(u64::MAX), false, None), accept(u64::MAX, None));
     pair.confirmed(id(1)).unwrap();
-    assert_eq!(pair.offer(id(2), PEER, known(u64::MAX), false, None), accept(u64::MAX, None));
+    let saw = Claims { last_link: Some(id(1)), ..known(u64::MAX) };
+    assert_eq!(pair.offer(id(2), PEER, saw, false, None), accept(u64::MAX, None));
 }
 
 #[test]

@@ -417,7 +417,7 @@ async fn a_replacement_that_is_never_installed_leaves_the_old_link_up() {
     let ticket = registry.may_finish(&name, flight, id(2), PEER, true).unwrap();
     registry.accepted(&name, flight, link_ref(2, 2)).unwrap();
     drop(ticket);
-    let claims = Claims { known_epoch: 0, have_link: Some(id(1)), replaces: None };
+    let claims = Claims { have_link: Some(id(1)), ..Claims::default() };
     assert_eq!(registry.offer(&name, id(8), PEER, claims, None), Verdict::Refuse(OnOffer::Duplicate));
     assert_eq!(registry.get(&name), Some(link(1)));
 }

@@ -20,6 +20,7 @@ const FLAGS_REQUIRED: u8 = 13;
 /// Types from here on may be skipped by who does not know them.
 const OPTIONAL: u8 = 128;
 const SOFTWARE: u8 = 130;
+const LAST_LINK: u8 = 131;
 
 /// What one end tells the other when a link is about to stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Params {
     pub flags: FlagTerms,
     /// The newest epoch it saw between these two lives (initiator only; 0 for none).
     pub known_epoch: u64,
+    /// The link of the newest epoch it saw (initiator only): proof that it is the same life, since nobody else knows it.
+    pub last_link: Option<LinkId>,
     /// The live link it already holds (initiator only).
     pub have_link: Option<LinkId>,
     /// The live link this one is to replace (initiator only).
@@ -61,6 +64,7 @@ impl Default for Params {
             mailbox_credit: 0,
             flags: FlagTerms::default(),
             known_epoch: 0,
+            last_link: None,
             have_link: None,
             replaces: None,
             abandon: false,
@@ -87,6 +91,9 @@ impl Params {
         put(FLAGS_REQUIRED, &self.flags.required.to_bits().to_be_bytes());
         put(KNOWN_EPOCH, &self.known_epoch.to_be_bytes());
         put(EPOCH, &self.epoch.to_be_bytes());
+        if let Some(id) = &self.last_link {
+            put(LAST_LINK, id);
+        }
         if let Some(id) = &self.have_link {
             put(HAVE_LINK, id);
         }
@@ -124,6 +131,7 @@ impl Params {
                 }
                 KNOWN_EPOCH => params.known_epoch = u64::from_be_bytes(value.array()?),
                 EPOCH => params.epoch = u64::from_be_bytes(value.array()?),
+                LAST_LINK => params.last_link = Some(value.array()?),
                 HAVE_LINK => params.have_link = Some(value.array()?),
                 REPLACES => params.replaces = Some(value.array()?),
                 ABANDON => params.abandon = true,
@@ -155,12 +163,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn p9_decoding_undoes_encoding(max_message: u32, epoch: u64, known: u64, have: Option<[u8; 16]>,
-                                       replaces: Option<[u8; 16]>, abandon: bool, flags: (u32, u32),
+        fn p9_decoding_undoes_encoding(max_message: u32, epoch: u64, known: u64, last_link: Option<[u8; 16]>,
+                                       have: Option<[u8; 16]>, replaces: Option<[u8; 16]>, abandon: bool, flags: (u32, u32),
                                        software in "[a-z/0-9.]{0,20}") {
             let flags = FlagTerms { offered: PeerFlags::from_bits(flags.0), required: PeerFlags::from_bits(flags.1) };
-            let params = Params { max_message, epoch, known_epoch: known, have_link: have, replaces, abandon, flags, software,
-                                  ..Params::default() };
+            let params = Params { max_message, epoch, known_epoch: known, last_link, have_link: have, replaces, abandon, flags,
+                                  software, ..Params::default() };
             prop_assert_eq!(Params::decode(&params.encode()).unwrap(), params);
         }
 

@@ -119,6 +119,15 @@ impl Two {
         }
     }
 
+    /// The verdict on a caller. A live link that is challenged answers if the other end holds it too.
+    fn offered(&mut self, node: usize, id: LinkId, claims: Claims) -> OnOffer {
+        let peer = 1 - node;
+        let verdict = self.pairs[node].offer(id, life(peer), claims, peer == 1, None);
+        let OnOffer::Challenge(live) = verdict else { return verdict };
+        let answers = self.pairs[peer].up().is_some_and(|up| up.id == live);
+        self.pairs[node].offer(id, life(peer), claims, peer == 1, Some((live, answers)))
+    }
+
     fn hear(&mut self, node: usize, at: usize) {
         let Some(what) = self.connections[at].coming[node].pop_front() else { return };
         let Connection { id, flight, replace, .. } = self.connections[at];
@@ -131,7 +140,7 @@ impl Two {
                 }
                 MayFinish::Adopt => self.close(node, at),
             },
-            Say::Finish(claims) => match self.pairs[node].offer(id, life(peer), claims, peer == 1, None) {
+            Say::Finish(claims) => match self.offered(node, id, claims) {
                 OnOffer::Accept { epoch, cancel, dropped } => {
                     self.say(at, peer, Say::Accept(epoch));
                     if let Some(flight) = cancel {
@@ -141,8 +150,8 @@ impl Two {
                         self.close(node, self.at(dropped));
                     }
                 }
-                OnOffer::Challenge(_) | OnOffer::NameInUse => panic!("there is one life of each"),
-                OnOffer::Duplicate | OnOffer::LostTie => self.say(at, peer, Say::Close),
+                OnOffer::Challenge(_) => panic!("it was challenged already"),
+                OnOffer::Duplicate | OnOffer::LostTie | OnOffer::NameInUse => self.say(at, peer, Say::Close),
             },
             Say::Accept(epoch) => {
                 self.connections[at].finish_out = false;
