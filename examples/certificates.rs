@@ -40,14 +40,21 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
 
     // The listener shows its certificate and demands one of the same authority.
     let identity = issue(&authority, dir.path(), "db@127.0.0.1")?;
-    let tls = ServerFiles { identity, client_roots: Some(ca.clone()), client_certificate_optional: false };
+    let tls = ServerFiles {
+        identity,
+        client_roots: Some(ca.clone()),
+        client_certificate_optional: false,
+        cert_name_required: false,
+    };
     let listen = Listen::at("127.0.0.1:0".parse::<SocketAddr>()?).tls(tls);
     let db = Node::builder("db@127.0.0.1")?.cookie(cookie.clone()).no_registrar().listen(listen).start().await?;
 
     // The route verifies it, and shows its own.
     let identity = issue(&authority, dir.path(), "app@127.0.0.1")?;
-    let (lab, files) =
-        (TlsProfileId::new("lab")?, ProfileFiles { roots: Some(ca), identity: Some(identity), server_name: None });
+    let (lab, files) = (
+        TlsProfileId::new("lab")?,
+        ProfileFiles { roots: Some(ca), identity: Some(identity), ..ProfileFiles::default() },
+    );
     let route = NetworkRoute::direct("127.0.0.1", db.listening()[0].port())?.tls(true).tls_profile(lab.clone());
     let app = Node::builder("app@127.0.0.1")?.cookie(cookie).no_registrar().tls_profile(lab, files);
     let app = app.route("^db@", route, 100).start().await?;

@@ -1,5 +1,6 @@
 //! Claims, properties and the simulator ([`sim`]).
 
+pub mod attacker;
 pub mod sim;
 pub mod support;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trunkline::{
-    AtomMapping, Candidate, Forward, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin, Preview, Record,
-    Role, RouteValue, Source, Trace, TraceEnd, TracedWay, TrafficStats,
+    AtomMapping, Candidate, Forward, GateStats, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin,
+    Preview, Record, Role, RouteValue, Source, Trace, TraceEnd, TracedWay, TrafficStats,
 };
 use trunkline_config::{FlagsEntry, ProxyEntry, RouteEntry};
 use trunkline_matcher::{PatternClass, Stats};
@@ -40,6 +40,9 @@ pub struct Status {
     /// Bytes it has passed on so far.
     #[serde(default)]
     pub carried: u64,
+    /// Callers before authentication, of all listeners together.
+    #[serde(default)]
+    pub strangers: Strangers,
     /// Live connections.
     pub connections: usize,
     /// Static routes.
@@ -52,6 +55,26 @@ pub struct Status {
     pub registrar_queries: u64,
     /// The patterns of the static routes.
     pub patterns: Patterns,
+}
+
+/// Counters of callers before authentication, since the node started but for `taken`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strangers {
+    /// Places taken now.
+    pub taken: usize,
+    /// Connections that lost their place to another one.
+    pub evicted: u64,
+    /// Proofs that failed or were not finished: mostly callers with another cookie.
+    pub failed_proofs: u64,
+    /// Callers refused because too many proofs of a weak cookie failed before.
+    pub throttled: u64,
+}
+
+impl From<GateStats> for Strangers {
+    fn from(stats: GateStats) -> Self {
+        let GateStats { taken, evicted, failed_proofs, throttled } = stats;
+        Self { taken, evicted, failed_proofs, throttled }
+    }
 }
 
 /// Numbers of the streams of a service or a forwarder.
@@ -192,6 +215,7 @@ impl From<NodeStatus> for Status {
             forwards: Vec::new(),
             circuits: status.circuits,
             carried: status.carried,
+            strangers: Strangers::from(status.strangers),
             connections: status.connections,
             routes: status.routes,
             registered: status.registered,

@@ -157,6 +157,7 @@ fn profile_files(config: &TlsProfileConfig) -> ProfileFiles {
         roots: config.roots.clone(),
         identity: config.certificate.as_ref().map(identity_files),
         server_name: config.server_name.as_ref().map(ToString::to_string),
+        cert_name_required: config.cert_name_required,
     }
 }
 
@@ -165,6 +166,7 @@ fn server_files(config: &ListenTls) -> ServerFiles {
         identity: identity_files(&config.identity),
         client_roots: config.client_ca.clone(),
         client_certificate_optional: config.client_optional,
+        cert_name_required: config.cert_name_required,
     }
 }
 

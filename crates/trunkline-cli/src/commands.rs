@@ -10,7 +10,7 @@ use trunkline::NodeName;
 use trunkline_admin::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, Explanation, Forwarding,
     MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveRoute, Route, RunningApplication, SpawnRequest, Spawned,
-    Status, Step, StopApplication, StreamNumbers, StreamService, TraceRequest, Traced, Way, WayEnd,
+    Status, Step, StopApplication, Strangers, StreamNumbers, StreamService, TraceRequest, Traced, Way, WayEnd,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, ProxyEntry, RouteEntry};
 
@@ -513,6 +513,7 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             ("stream services", list(&status.stream_services.iter().map(stream_service).collect::<Vec<_>>())),
             ("forwards", list(&status.forwards.iter().map(forwarding).collect::<Vec<_>>())),
             ("passes on", format!("{} connections, {} bytes so far", status.circuits, status.carried)),
+            ("strangers", strangers(&status.strangers)),
             ("connections", status.connections.to_string()),
             ("routes", status.routes.to_string()),
             ("registered", registered.into()),
@@ -550,4 +551,12 @@ pub(crate) async fn disconnect(at: Admin, name: &str, output: &Output) -> Result
 
 pub(crate) async fn reload(at: Admin, output: &Output) -> Result<(), Failed> {
     changed(client(at)?.post("/v1/reload", &json!({})).await?, output)
+}
+
+/// Callers before authentication, in words.
+fn strangers(counted: &Strangers) -> String {
+    let Strangers { taken, evicted, failed_proofs, throttled } = counted;
+    format!(
+        "{taken} waiting; {failed_proofs} did not prove the cookie, {throttled} refused as throttled, {evicted} evicted"
+    )
 }

@@ -75,6 +75,8 @@ pub struct TlsProfileConfig {
     pub certificate: Option<CertificateFiles>,
     /// The name demanded of the peer's certificate; `None`: the host dialled.
     pub server_name: Option<Host>,
+    /// Whether the peer's certificate must carry the name of the node dialled.
+    pub cert_name_required: bool,
 }
 
 /// What is demanded of nodes with certain names that dial us.
@@ -313,11 +315,12 @@ fn tls_profile(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<TlsPr
     if node.is_null() {
         return Some(TlsProfileConfig::default());
     }
-    let fields = Fields::open(reader, node, path, &["roots", "certificate", "key", "server_name"])?;
+    let fields = Fields::open(reader, node, path, &["roots", "certificate", "key", "server_name", "cert_name"])?;
     Some(TlsProfileConfig {
         roots: reader.pem(&fields, "roots", "CERTIFICATE"),
         certificate: node::certificate(reader, &fields),
         server_name: fields.parsed(reader, "server_name", str::parse::<Host>),
+        cert_name_required: node::cert_name(reader, &fields),
     })
 }
 

@@ -87,6 +87,8 @@ pub struct ListenTls {
     pub client_ca: Option<PathBuf>,
     /// Whether a caller that shows none is let in all the same. Default: `false`.
     pub client_optional: bool,
+    /// Whether the caller's certificate must carry the name it claims. Default: `false`.
+    pub cert_name_required: bool,
 }
 
 /// A certificate chain and its key, both PEM files that were readable when the configuration was loaded.
@@ -385,7 +387,8 @@ fn listener(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ListenCo
     }
     let mut tls = None;
     if fields.has("tls")
-        && let Some(inner) = fields.fields(reader, "tls", &["certificate", "key", "client_ca", "client_certificate"])
+        && let Some(inner) =
+            fields.fields(reader, "tls", &["certificate", "key", "client_ca", "client_certificate", "cert_name"])
     {
         tls = listen_tls(reader, &inner);
         if !inner.has("certificate") && !inner.has("key") {
@@ -409,7 +412,23 @@ fn listen_tls(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<ListenTls>
         let message = "nobody's certificate is known here; add `client_ca: FILE`, or remove it";
         reader.problem(&fields.at("client_certificate"), fields.path("client_certificate"), message);
     }
-    Some(ListenTls { identity: identity?, client_ca, client_optional: optional.unwrap_or(false) })
+    let cert_name_required = cert_name(reader, fields);
+    if cert_name_required && (!fields.has("client_ca") || optional == Some(true)) {
+        let message = "a certificate must be demanded for its name to count; add `client_ca: FILE` and leave \
+                       `client_certificate` out, or remove it";
+        reader.problem(&fields.at("cert_name"), fields.path("cert_name"), message);
+    }
+    let client_optional = optional.unwrap_or(false);
+    Some(ListenTls { identity: identity?, client_ca, client_optional, cert_name_required })
+}
+
+/// Reads `cert_name: required`; absent, no name is demanded.
+pub(crate) fn cert_name(reader: &mut Reader<'_>, fields: &Fields<'_>) -> bool {
+    let required = fields.parsed(reader, "cert_name", |text| match text {
+        "required" => Ok(()),
+        other => Err(format!("{:?} is not `required`; give that, or remove it", clip(other))),
+    });
+    required.is_some()
 }
 
 /// A port that is dialled and so cannot be 0.

@@ -68,7 +68,7 @@ pub use streams::{
     MAX_WINDOW, OpenError, SMALL_WINDOW, StreamCode, StreamKind,
 };
 pub use task::{DownHook, FirstFrameHook, Hold, Hooks, KeepAlive};
-pub use tls::{ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};
+pub use tls::{ClientAuth, ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use tls::{Issued, LabAuthority};
 pub use trunkline_route::LogLevel;

@@ -24,7 +24,7 @@ use crate::pake::Role;
 use crate::pipe::{Pipe, PipeError, prepare};
 use crate::stream::Carrier;
 use crate::streams::ByteStream;
-use crate::tls::ServerTls;
+use crate::tls::{ClientAuth, ServerTls};
 
 /// The most bytes a stranger may send before it is authenticated, TLS included.
 ///
@@ -91,12 +91,7 @@ impl Listener {
     ///
     /// # Errors
     /// The operating system's, for an address in use among others.
-    pub fn bind(
-        address: SocketAddr,
-        mode: Mode,
-        tls: ServerTls,
-        credentials: Box<CredentialsFn>,
-    ) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, mode: Mode, tls: ServerTls, credentials: Box<CredentialsFn>) -> io::Result<Self> {
         let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
         #[cfg(unix)]
         socket.set_reuseaddr(true)?;
@@ -232,7 +227,7 @@ impl Answers {
         deadline: Instant,
     ) -> Result<Offered, AnswerError> {
         let connection = self.tls.connection().map_err(|_| AnswerError::Tls)?;
-        let limit = MAX_UNAUTHENTICATED + if self.tls.asks_for_certificates() { MAX_CERTIFICATES } else { 0 };
+        let limit = MAX_UNAUTHENTICATED + if self.tls.client_auth() > ClientAuth::None { MAX_CERTIFICATES } else { 0 };
         let mut pipe = Pipe::new(carrier, connection.into(), limit);
         if let Err(error) = pipe.handshake(Some(&native.permits)).await {
             return Err(match error {
@@ -255,6 +250,16 @@ impl Answers {
         let hello1 = pipe.message().await.map_err(|_| AnswerError::Ended)?;
         let (from, label) = claim(&hello1).map_err(AnswerError::Handshake)?;
         let mut credential = (self.credentials)(&from, &label);
+        let is_named = self.tls.client_auth() < ClientAuth::Named || pipe.peer_is_named(&from);
+        if !is_named && matches!(credential, Credential::Cookie(_)) {
+            if let Some(suppressed) = native.admission.may_log(address.ip()) {
+                tracing::warn!(
+                    from = %address.ip(), claimed = %from, suppressed,
+                    "a caller's certificate does not carry its name; issue it with the URI trunkline:<name>"
+                );
+            }
+            credential = Credential::NotNamed;
+        }
         let mut proof = None;
         if let Credential::Cookie(cookie) = &credential {
             let caller = Caller { ip: address.ip(), via: via.clone(), name: from };

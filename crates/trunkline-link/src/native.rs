@@ -264,6 +264,13 @@ impl Native {
         if !pipe.speaks_tlk() {
             return Err(not_trunkline());
         }
+        if tls.requires_cert_name(&attempt.tls) && !pipe.peer_is_named(&attempt.target) {
+            return Err(DialError::Tls(format!(
+                "the peer's certificate does not carry its name; issue it with the URI trunkline:{}, or remove \
+                 `cert_name: required` from the TLS profile",
+                attempt.target
+            )));
+        }
         let exporter = pipe.exporter().map_err(tls_error)?;
         let mut config = InitiatorConfig::new(
             self.name.clone(),

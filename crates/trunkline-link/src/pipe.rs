@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use trunkline_route::NodeName;
 
 use crate::handshake::{EXPORTER_LABEL, MAX_BODY};
 use crate::stream::{Carrier, Stream};
-use crate::tls::ALPN;
+use crate::tls::{ALPN, names_node};
 
 /// Bytes the kernel takes before it sent them. What it took can no longer be overtaken: with its usual megabytes, control
 /// frames would wait behind them.
@@ -114,6 +115,12 @@ impl Pipe {
     /// Whether the peer named our protocol, as every node does.
     pub(crate) fn speaks_tlk(&self) -> bool {
         self.stream.tls.alpn_protocol() == Some(ALPN)
+    }
+
+    /// Returns `true` if the peer showed a certificate that carries the name of this node.
+    pub(crate) fn peer_is_named(&self, node: &NodeName) -> bool {
+        let shown = self.stream.tls.peer_certificates().and_then(|chain| chain.first());
+        shown.is_some_and(|certificate| names_node(certificate, node))
     }
 
     pub(crate) fn exporter(&self) -> Result<[u8; 32], PipeError> {

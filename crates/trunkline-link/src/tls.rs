@@ -10,7 +10,7 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_sig
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
-use trunkline_route::{Host, TlsMode};
+use trunkline_route::{Host, NodeName, TlsMode};
 
 mod certificate;
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
@@ -72,6 +72,7 @@ pub struct TlsProfile {
     roots: Option<Vec<CertificateDer<'static>>>,
     identity: Option<Identity>,
     server_name: Option<String>,
+    cert_name_required: bool,
 }
 
 impl TlsProfile {
@@ -101,6 +102,13 @@ impl TlsProfile {
         self.server_name = Some(name.into());
         self
     }
+
+    /// Demands that the peer's certificate carries the name of the node dialled, as the URI `trunkline:<name>` among its
+    /// subject alternative names. Default: no.
+    pub fn cert_name_required(mut self, required: bool) -> Self {
+        self.cert_name_required = required;
+        self
+    }
 }
 
 /// A profile made ready for dialling. Clones share it, and what [`ClientTls::replace`] puts into it.
@@ -112,6 +120,7 @@ struct Ready {
     verify: Arc<ClientConfig>,
     skip: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
+    cert_name_required: bool,
 }
 
 impl ClientTls {
@@ -135,6 +144,11 @@ impl ClientTls {
     /// The configuration and server name of one dial.
     pub(crate) fn connection(&self, mode: &TlsMode, host: &Host) -> Result<rustls::ClientConnection, TlsError> {
         self.0.load().connection(mode, host)
+    }
+
+    /// Returns `true` if a verified certificate must carry the name of the node dialled.
+    pub(crate) fn requires_cert_name(&self, mode: &TlsMode) -> bool {
+        matches!(mode, TlsMode::Verify(_)) && self.0.load().cert_name_required
     }
 }
 
@@ -194,7 +208,8 @@ impl Ready {
             Ok::<_, TlsError>(Arc::new(config))
         };
         let server_name = profile.server_name.as_deref().map(server_name).transpose()?;
-        Ok(Self { verify: config(false)?, skip: config(true)?, server_name })
+        let cert_name_required = profile.cert_name_required;
+        Ok(Self { verify: config(false)?, skip: config(true)?, server_name, cert_name_required })
     }
 
     fn connection(&self, mode: &TlsMode, host: &Host) -> Result<rustls::ClientConnection, TlsError> {
@@ -225,12 +240,34 @@ pub struct ServerProfile {
     identity: Identity,
     client_roots: Option<Vec<CertificateDer<'static>>>,
     client_optional: bool,
+    cert_name_required: bool,
+}
+
+/// What a listener demands of its callers' certificates, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClientAuth {
+    /// None is asked for.
+    None,
+    /// One that is shown must be valid.
+    Optional,
+    /// A valid one must be shown.
+    Required,
+    /// A valid one that carries the caller's name must be shown.
+    Named,
+}
+
+/// Returns `true` if a certificate carries the name of a node, as the URI `trunkline:<name>` among its subject alternative
+/// names.
+pub(crate) fn names_node(certificate: &CertificateDer<'_>, node: &NodeName) -> bool {
+    let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return false };
+    let is_it = |uri: &str| uri.strip_prefix("trunkline:") == Some(node.as_str());
+    certificate.valid_uri_names().any(is_it)
 }
 
 impl ServerProfile {
     /// Shows this certificate and asks callers for none.
     pub fn new(identity: Identity) -> Self {
-        Self { identity, client_roots: None, client_optional: false }
+        Self { identity, client_roots: None, client_optional: false, cert_name_required: false }
     }
 
     /// Demands of every caller a certificate that one of these authorities signed (mutual TLS).
@@ -248,6 +285,23 @@ impl ServerProfile {
         self
     }
 
+    /// Demands that the caller's certificate carries the name it claims, as the URI `trunkline:<name>` among its subject
+    /// alternative names, so that holding the cookie and some certificate is not enough to take a name. It implies a
+    /// certificate of every caller, and has no effect without [`ServerProfile::client_roots_pem`]. Default: no.
+    pub fn cert_name_required(mut self, required: bool) -> Self {
+        self.cert_name_required = required;
+        self
+    }
+
+    fn client_auth(&self) -> ClientAuth {
+        match (&self.client_roots, self.cert_name_required, self.client_optional) {
+            (None, ..) => ClientAuth::None,
+            (Some(_), true, _) => ClientAuth::Named,
+            (Some(_), false, true) => ClientAuth::Optional,
+            (Some(_), false, false) => ClientAuth::Required,
+        }
+    }
+
     fn config(&self, now: UnixTime) -> Result<ServerConfig, TlsError> {
         let broken = |e: rustls::Error| TlsError::Certificate(e.to_string());
         let provider = provider()?;
@@ -260,7 +314,8 @@ impl ServerProfile {
             Some(given) => {
                 let roots = Arc::new(roots(given, &provider, now)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-                let verifier = if self.client_optional { verifier.allow_unauthenticated() } else { verifier };
+                let is_optional = self.client_auth() == ClientAuth::Optional;
+                let verifier = if is_optional { verifier.allow_unauthenticated() } else { verifier };
                 builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::Roots(e.to_string()))?)
             }
         };
@@ -282,7 +337,7 @@ impl From<Identity> for ServerProfile {
 #[derive(Debug, Clone)]
 pub struct ServerTls {
     config: Arc<ArcSwap<ServerConfig>>,
-    asks_for_certificates: bool,
+    client_auth: ClientAuth,
 }
 
 impl ServerTls {
@@ -304,7 +359,7 @@ impl ServerTls {
 
     fn ready(profile: &ServerProfile, now: UnixTime) -> Result<Self, TlsError> {
         let config = Arc::new(ArcSwap::from_pointee(profile.config(now)?));
-        Ok(Self { config, asks_for_certificates: profile.client_roots.is_some() })
+        Ok(Self { config, client_auth: profile.client_auth() })
     }
 
     /// Shows a fresh self-signed Ed25519 certificate that nobody is meant to check.
@@ -328,9 +383,9 @@ impl ServerTls {
         rustls::ServerConnection::new(self.config.load_full())
     }
 
-    /// Whether a caller's certificates are part of what it sends first.
-    pub(crate) fn asks_for_certificates(&self) -> bool {
-        self.asks_for_certificates
+    /// Returns what is demanded of callers' certificates.
+    pub fn client_auth(&self) -> ClientAuth {
+        self.client_auth
     }
 }
 

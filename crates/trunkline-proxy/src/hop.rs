@@ -110,12 +110,13 @@ impl Transit {
     }
 }
 
-/// Who may come to a node through others. The default lets everybody in who proves the cookie.
+/// The rules for nodes that come to this one through others. The default lets in who proves the cookie and may come by every
+/// listener of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxied {
-    /// One of them must match the whole name of who comes; `None` lets everybody, an empty list nobody.
+    /// One of them must match the whole name of who comes; `None` leaves it to the listeners, an empty list lets nobody in.
     pub allow: Option<Vec<AccessPattern>>,
-    /// One of them must match the whole name of the gateway it comes through; `None` and empty as above.
+    /// One of them must match the whole name of the gateway it comes through; `None` stands for every gateway.
     pub gateways: Option<Vec<AccessPattern>>,
     /// What may be agreed on with it.
     pub flags: PeerFlags,
@@ -128,9 +129,13 @@ impl Default for Proxied {
 }
 
 impl Proxied {
-    /// Whether this node may come through others.
-    pub fn allows(&self, name: &NodeName) -> bool {
-        matches_one(self.allow.as_deref(), name)
+    /// Returns `true` if this node may come through others. Without a list of its own, each of the lists of names that the
+    /// node's listeners have must match: nobody comes in through a gateway who could not come in by every listener.
+    pub fn allows(&self, name: &NodeName, listeners: &[Vec<AccessPattern>]) -> bool {
+        match &self.allow {
+            Some(own) => matches_one(Some(own), name),
+            None => listeners.iter().all(|allowed| matches_one(Some(allowed), name)),
+        }
     }
 }
 
@@ -312,7 +317,11 @@ mod tests {
         assert_eq!(come(&gateway), Verdict::Target(next.flags.with(Flag::Monitor, false)));
         let (code, text) = refused(come(&name("other@dmz")));
         assert_eq!((code, text.contains("other@dmz")), (StreamCode::RelayDenied, true));
-        assert!(own.allows(&app) && !Proxied { allow: Some(vec![]), ..own }.allows(&app));
+        let guests = vec![AccessPattern::new("guest@.*").unwrap()];
+        assert!(own.allows(&app, &[]) && !own.allows(&app, &[guests.clone()]));
+        let nobody = Proxied { allow: Some(vec![]), ..own.clone() };
+        let everybody = Proxied { allow: Some(vec![AccessPattern::new(".*").unwrap()]), ..own };
+        assert!(!nobody.allows(&app, &[]) && everybody.allows(&app, &[guests]));
     }
 
     #[test]

@@ -15,7 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let native = Native::new(name.parse()?, NativeLimits::default());
         let secret = cookie.clone();
         let credentials = Box::new(move |_: &NodeName, _: &str| Credential::Cookie(secret.clone()));
-        Ok(Embedded::start(native, listen, cookie.clone(), NativeLimits::default(), credentials)?)
+        Ok(Embedded::start(native, listen, cookie.clone(), credentials)?)
     };
     let (first, second) = (start("db@127.0.0.1")?, start("app@127.0.0.1")?);
     println!("db serves: {}, app serves: {}", first.serves(), second.serves());

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex};
 
 use tokio::sync::Mutex;
 use trunkline_link::Native;
@@ -7,6 +7,7 @@ use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
 use trunkline_route::{Address, Cookie, Endpoint, NodeName};
 
 use crate::client::Session;
+use crate::wrong_cookies::WrongCookies;
 
 /// Asks the embedded registrar at one address for every name, whatever the name's host.
 pub struct RegistrarAt {
@@ -14,12 +15,13 @@ pub struct RegistrarAt {
     address: Address,
     cookie: Cookie,
     session: Mutex<Option<Arc<Session>>>,
+    wrong: StdMutex<WrongCookies>,
 }
 
 impl RegistrarAt {
     /// Asks there, proving this cookie. The session is opened by the first question and kept.
     pub fn new(native: Arc<Native>, address: Address, cookie: Cookie) -> Self {
-        Self { native, address, cookie, session: Mutex::default() }
+        Self { native, address, cookie, session: Mutex::default(), wrong: StdMutex::default() }
     }
 
     async fn session(&self) -> Result<Arc<Session>, ResolveError> {
@@ -31,7 +33,7 @@ impl RegistrarAt {
         let (host, port) = (self.address.host.as_str(), self.address.port.get());
         let mut trouble = unknown(&"it does not resolve");
         for address in tokio::net::lookup_host((host, port)).await.map_err(|e| unknown(&e))? {
-            match Session::open(&self.native, address, &self.cookie).await {
+            match Session::open(&self.native, address, &self.cookie, &self.wrong).await {
                 Ok(opened) => return Ok(session.insert(Arc::new(opened)).clone()),
                 Err(error) => trouble = error.into(),
             }

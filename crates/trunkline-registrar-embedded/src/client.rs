@@ -1,19 +1,25 @@
 //! The side that asks: one session, its questions.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
-use trunkline_link::handshake::{HandshakeError, Mode};
+use trunkline_link::handshake::{HandshakeError, Mode, RejectCode};
 use trunkline_link::{CallError, Claims, ClientTls, DialError, DialTimes, Directory, Hooks, Link, Native, TlsProfile};
 use trunkline_registrar::{RegisterError, Registration, ResolveError};
 use trunkline_route::{Address, Attempt, Cookie, Endpoint, LinkPolicy, NodeName, TlsMode, Version};
 
 use crate::wire::{self, Request, Response, SERVICE};
+use crate::wrong_cookies::WrongCookies;
 
 /// How long one question may take on a session that stands.
 const QUESTION: Duration = Duration::from_secs(2);
+
+#[expect(clippy::disallowed_methods, reason = "opening sessions is I/O, which brings the time")]
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 /// A session with a registrar; it ends when dropped.
 pub(crate) struct Session {
@@ -31,6 +37,8 @@ impl Drop for Session {
 /// Why a session did not come about.
 #[derive(Debug)]
 pub(crate) enum Trouble {
+    /// The registrar is there and lets this node in later, or not at all.
+    Refused(String),
     WrongCookie(String),
     Unreachable(String),
 }
@@ -38,6 +46,7 @@ pub(crate) enum Trouble {
 impl From<Trouble> for ResolveError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
+            Trouble::Refused(text) => Self::Failed(text),
             Trouble::WrongCookie(address) => Self::WrongCookie(address),
             Trouble::Unreachable(text) => Self::Unreachable(text),
         }
@@ -47,6 +56,7 @@ impl From<Trouble> for ResolveError {
 impl From<Trouble> for RegisterError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
+            Trouble::Refused(text) => Self::Refused(text),
             Trouble::WrongCookie(address) => Self::WrongCookie(address),
             Trouble::Unreachable(text) => Self::Unreachable(text),
         }
@@ -54,7 +64,17 @@ impl From<Trouble> for RegisterError {
 }
 
 impl Session {
-    pub(crate) async fn open(native: &Native, address: SocketAddr, cookie: &Cookie) -> Result<Self, Trouble> {
+    /// Opens a session, unless the cookie was wrong at this address a short time ago.
+    pub(crate) async fn open(
+        native: &Native,
+        address: SocketAddr,
+        cookie: &Cookie,
+        wrong: &Mutex<WrongCookies>,
+    ) -> Result<Self, Trouble> {
+        let wrong = || wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        if wrong().refuses(now(), address).is_some() {
+            return Err(Trouble::WrongCookie(address.to_string()));
+        }
         let unreachable = |e: &dyn std::fmt::Display| Trouble::Unreachable(format!("{address}: {e}"));
         let tls = ClientTls::new(&TlsProfile::default().no_roots()).map_err(|e| unreachable(&e))?;
         let attempt = Attempt {
@@ -72,9 +92,19 @@ impl Session {
             Err(error) => Err(error),
         };
         let standing = standing.map_err(|error| match error {
-            DialError::Handshake(HandshakeError::WrongCookie) => Trouble::WrongCookie(address.to_string()),
+            DialError::Handshake(HandshakeError::WrongCookie) => {
+                wrong().wrong(now(), address);
+                Trouble::WrongCookie(address.to_string())
+            }
+            DialError::Handshake(HandshakeError::Rejected { code: RejectCode::Throttled, .. }) => {
+                Trouble::Refused(format!(
+                    "{address} paces the proofs of this weak cookie, since too many failed; try again later, and give \
+                     all nodes a cookie of `openssl rand -hex 24`, which is never paced"
+                ))
+            }
             error => unreachable(&error),
         })?;
+        wrong().right(address);
         let (link, driver) = standing.start(Arc::new(Directory::default()), Hooks::default());
         Ok(Self { link, driver: tokio::spawn(driver).abort_handle(), address })
     }

@@ -12,6 +12,7 @@ mod at;
 mod client;
 mod server;
 mod wire;
+mod wrong_cookies;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,6 +31,7 @@ use trunkline_route::{Cookie, Endpoint, NodeName};
 pub use at::RegistrarAt;
 use client::{Session, Trouble};
 use server::Table;
+use wrong_cookies::WrongCookies;
 
 /// Where the embedded registrar listens unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:4499";
@@ -55,6 +57,7 @@ struct Core {
     /// Held while the local session is opened.
     opening: tokio::sync::Mutex<()>,
     remote: tokio::sync::Mutex<HashMap<SocketAddr, Arc<Session>>>,
+    wrong: Mutex<WrongCookies>,
     table: Arc<Table>,
 }
 
@@ -87,7 +90,7 @@ impl Embedded {
         native: Arc<Native>,
         listen: SocketAddr,
         cookie: Cookie,
-            credentials: Box<CredentialsFn>,
+        credentials: Box<CredentialsFn>,
     ) -> io::Result<Self> {
         let this = Self::new(native, listen, cookie, Some(Arc::from(credentials)));
         this.core.try_serve()?;
@@ -99,12 +102,7 @@ impl Embedded {
         Self::new(native, listen, cookie, None)
     }
 
-    fn new(
-        native: Arc<Native>,
-        listen: SocketAddr,
-        cookie: Cookie,
-            serve: Option<Arc<CredentialsFn>>,
-    ) -> Self {
+    fn new(native: Arc<Native>, listen: SocketAddr, cookie: Cookie, serve: Option<Arc<CredentialsFn>>) -> Self {
         let core = Arc::new(Core {
             native,
             listen,
@@ -114,6 +112,7 @@ impl Embedded {
             local: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             remote: tokio::sync::Mutex::default(),
+            wrong: Mutex::default(),
             table: Arc::default(),
         });
         Self { core }
@@ -173,7 +172,7 @@ impl Core {
         if let Some(session) = self.local().as_ref().filter(|session| session.is_open()) {
             return Ok(session.clone());
         }
-        let session = Arc::new(Session::open(&self.native, self.listen, &self.cookie).await?);
+        let session = Arc::new(Session::open(&self.native, self.listen, &self.cookie, &self.wrong).await?);
         *self.local() = Some(session.clone());
         Ok(session)
     }
@@ -197,7 +196,7 @@ impl Core {
         if let Some(session) = known {
             return Ok(session);
         }
-        let session = Arc::new(Session::open(&self.native, address, &self.cookie).await?);
+        let session = Arc::new(Session::open(&self.native, address, &self.cookie, &self.wrong).await?);
         let mut remote = self.remote.lock().await;
         remote.retain(|_, session| session.is_open());
         if remote.len() >= MAX_REMOTE {

@@ -227,7 +227,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Who may come to this node through others, and with which flags. Default: whoever proves the cookie.
+    /// Sets who may come to this node through others, and with which flags. Default: who proves the cookie and may come by
+    /// every listener. Such callers meet the TLS demands of the listener that demands most of its callers' certificates.
     pub fn proxied(mut self, proxied: Proxied) -> Self {
         self.proxied = proxied;
         self

@@ -30,6 +30,8 @@ pub struct ProfileFiles {
     pub identity: Option<IdentityFiles>,
     /// Expected in the peer's certificate instead of the host dialled.
     pub server_name: Option<String>,
+    /// Demands the name of the node dialled in its certificate; see [`TlsProfile::cert_name_required`].
+    pub cert_name_required: bool,
 }
 
 /// A [`ServerProfile`] in PEM files.
@@ -41,6 +43,8 @@ pub struct ServerFiles {
     pub client_roots: Option<PathBuf>,
     /// Lets callers in that show no certificate.
     pub client_certificate_optional: bool,
+    /// Demands the caller's name in its certificate; see [`ServerProfile::cert_name_required`].
+    pub cert_name_required: bool,
 }
 
 /// Where a TLS profile comes from.
@@ -210,7 +214,7 @@ impl ProfileFiles {
         if let Some(name) = &self.server_name {
             profile = profile.server_name(name);
         }
-        Ok(profile)
+        Ok(profile.cert_name_required(self.cert_name_required))
     }
 
     fn paths(&self) -> Vec<&Path> {
@@ -228,7 +232,8 @@ impl ServerFiles {
         if let Some(roots) = &self.client_roots {
             profile = profile.client_roots_pem(&read(roots)?).map_err(unusable(roots))?;
         }
-        Ok(profile.client_certificate_optional(self.client_certificate_optional))
+        let profile = profile.client_certificate_optional(self.client_certificate_optional);
+        Ok(profile.cert_name_required(self.cert_name_required))
     }
 
     fn paths(&self) -> Vec<&Path> {

@@ -70,10 +70,13 @@ pub use trunkline_dial::{
     AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit, TableRoute,
 };
 pub use trunkline_link::{
-    ByteStream, CONNECTION_TARGET, CallError as LinkCallError, DialTimes, Down, EARLY_DATA, First, Identity, Incoming,
-    KeepAlive, LinkInfo, LinkStats, LogLimit, Mailbox, Message, NativeLimits, OpenError, RegisterError, Replier, Role,
-    SendError as LinkSendError, Sent, ServerProfile, StreamCode, StreamKind, TlsError, TlsProfile, gate::GateLimits,
-    important::Outcome, random_16,
+    ByteStream, CONNECTION_TARGET, CallError as LinkCallError, ClientAuth, DialTimes, Down, EARLY_DATA, First,
+    Identity, Incoming, KeepAlive, LinkInfo, LinkStats, LogLimit, Mailbox, Message, NativeLimits, OpenError,
+    RegisterError, Replier, Role, SendError as LinkSendError, Sent, ServerProfile, StreamCode, StreamKind, TlsError,
+    TlsProfile,
+    gate::{GateLimits, GateStats},
+    important::Outcome,
+    random_16,
 };
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use trunkline_link::{Issued, LabAuthority};

@@ -10,12 +10,13 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use trunkline_dial::plan::{Plan, Preview};
 use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError, RouteEdit, RouteTable};
+use trunkline_link::gate::GateStats;
 use trunkline_link::handshake::{CloseCode, Mode};
 use trunkline_link::{
     CallError as LinkCallError, ClientTls, Link, LinkInfo, LinkStats, Listener, Mailbox, Native, RegisterError, Role,
     SendError as LinkSendError, ServerTls, TlsProfile,
 };
-use trunkline_matcher::PatternIndex;
+use trunkline_matcher::{AccessPattern, PatternIndex};
 use trunkline_process::Pid;
 use trunkline_proxy::{CircuitLimits, Proxied, Transit};
 use trunkline_registrar::{Lease, Registrar, Registration};
@@ -143,6 +144,8 @@ pub struct NodeStatus {
     pub circuits: usize,
     /// Bytes it has passed on so far.
     pub carried: u64,
+    /// Callers before authentication, of all listeners together.
+    pub strangers: GateStats,
 }
 
 impl Node {
@@ -164,27 +167,29 @@ impl Node {
             let what = what.to_owned();
             move |cause| StartError::Tls { what, cause }
         };
-        let (mut sockets, mut tls_of_first) = (Vec::new(), None);
+        let (mut sockets, mut inside) = (Vec::new(), None::<ServerTls>);
         for listen in &builder.listen {
             let what = format!("listener {}", listen.address);
             let tls = certificates.server(what.clone(), &listen.tls).map_err(unusable(&what))?;
-            tls_of_first.get_or_insert_with(|| tls.clone());
+            // Who comes through others meets the listener that demands most; of equals, the first.
+            if inside.as_ref().is_none_or(|strictest| strictest.client_auth() < tls.client_auth()) {
+                inside = Some(tls.clone());
+            }
             sockets.push(bind(&builder.name, listen, tls, keys.clone())?);
         }
-        // Who comes through others sees the certificate of the first listener.
-        let inside = match tls_of_first {
+        let inside = match inside {
             Some(tls) => tls,
             None => ServerTls::ephemeral().map_err(|cause| unusable("default")(cause.into()))?,
         };
         let proxied = Arc::new(RwLock::new(builder.proxied));
-        let may_come = proxied.clone();
+        let (may_come, listeners) = (proxied.clone(), allowed_by_listeners(&builder.listen));
         let leads_to = builder.transit.rules.iter().map(|rule| rule.to.clone()).collect();
         let proxy = Proxy::new(
             builder.transit,
             proxied,
             builder.circuits,
             inside,
-            credentials(&builder.name, move |from| read(&may_come).allows(from), None, keys.clone()),
+            credentials(&builder.name, move |from| read(&may_come).allows(from, &listeners), None, keys.clone()),
         );
         let mut profiles = BTreeMap::new();
         for (id, profile) in &builder.profiles {
@@ -196,12 +201,8 @@ impl Node {
 
         let embedded = match &builder.registrar {
             RegistrarChoice::Embedded { listen, serve: true } => {
-                let started = Embedded::start(
-                    native.clone(),
-                    *listen,
-                    cookie.clone(),
-                    registrar_credentials(keys.clone()),
-                );
+                let started =
+                    Embedded::start(native.clone(), *listen, cookie.clone(), registrar_credentials(keys.clone()));
                 Some(started.map_err(|cause| StartError::RegistrarListen { address: *listen, cause })?)
             }
             RegistrarChoice::Embedded { listen, serve: false } => {
@@ -652,6 +653,7 @@ impl Node {
             connections: inner.registry.links().len(),
             circuits: inner.proxy.stats().0,
             carried: inner.proxy.stats().1,
+            strangers: inner.native.gate_stats(),
             routes: inner.routes.snapshot().len(),
             registered: self.lease().as_ref().map(|lease| lease.is_held()),
             serves_registrar: embedded.as_ref().is_some_and(|e| e.serves()),
@@ -722,6 +724,11 @@ fn bind(
     let socket = socket.map_err(|cause| StartError::Listen { address, cause })?;
     let bound = socket.local_addr().map_err(|cause| StartError::Listen { address, cause })?;
     Ok((socket, bound))
+}
+
+/// The names that each listener with a list allows.
+fn allowed_by_listeners(listen: &[Listen]) -> Vec<Vec<AccessPattern>> {
+    listen.iter().filter_map(|listen| listen.allow.clone()).collect()
 }
 
 /// What a listener is announced as: its address, or the host of the node's name when it listens everywhere.

@@ -69,7 +69,7 @@ impl Files {
 
     fn server(&self) -> ServerFiles {
         let identity = IdentityFiles { certificate: self.at("db.pem"), key: self.at("db.key") };
-        ServerFiles { identity, client_roots: None, client_certificate_optional: false }
+        ServerFiles { identity, client_roots: None, client_certificate_optional: false, cert_name_required: false }
     }
 
     async fn db(&self) -> Node {

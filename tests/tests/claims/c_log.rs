@@ -53,6 +53,13 @@ impl Lines {
         go_on
     }
 
+    /// Returns the lines at WARN that have this text among their fields.
+    pub(crate) fn warnings(&self, text: &str) -> Vec<Value> {
+        let all = String::from_utf8(self.text.lock().unwrap().clone()).unwrap();
+        let lines = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["level"] == "WARN" && line["fields"].to_string().contains(text)).collect()
+    }
+
     /// What was said about connections to this peer.
     pub(crate) fn about(&self, peer: &str) -> Vec<Value> {
         let text = String::from_utf8(self.text.lock().unwrap().clone()).unwrap();

@@ -20,6 +20,7 @@ mod e_proxy;
 mod examples;
 mod f_registrar;
 mod g_cookies;
+mod h_attacker;
 mod one_link;
 mod p_close;
 mod services;

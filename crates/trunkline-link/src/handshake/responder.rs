@@ -36,6 +36,8 @@ pub enum Credential {
     Cookie(Cookie),
     /// It may not come in here.
     NotAllowed,
+    /// Its certificate does not carry its name.
+    NotNamed,
     /// Too many failures from there; come back after so many milliseconds.
     Throttled(u16),
 }
@@ -134,6 +136,10 @@ impl<P: Pake> Responder<P> {
         let cookie = match credentials.credential(&hello1.from, &hello1.label) {
             Credential::Cookie(cookie) => cookie,
             Credential::NotAllowed => return reject(RejectCode::NotAllowed, 0, ""),
+            Credential::NotNamed => {
+                let text = "the caller's certificate must carry its name as the URI trunkline:<name>";
+                return reject(RejectCode::NotAllowed, 0, text);
+            }
             Credential::Throttled(ms) => return reject(RejectCode::Throttled, ms, ""),
         };
         let (a, b) = identities(Role::Responder, &hello1.to, hello1.from.as_str());
