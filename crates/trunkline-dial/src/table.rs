@@ -315,6 +315,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_that_no_name_can_match_is_not_added() {
+        let table = RouteTable::new();
+        let refused = |pattern: &str| table.add(pattern, route(1), 1).unwrap_err();
+        assert!(matches!(refused("^db@\n"), AddError::NoName { needed } if needed.character() == '\n'));
+        let text = refused("db\u{200b}@").to_string();
+        assert!(text.contains(r"'\u{200b}' (U+200B), at byte 2"), "{text}");
+        assert!(refused(r"^db\s").to_string().contains("no node name"));
+        assert_eq!(table.snapshot().len(), 0);
+        assert!(table.add(r"^db[\s-]", route(1), 1).is_ok());
+        let proxy = ProxyRoute::via("gate@h".parse().unwrap());
+        assert!(matches!(table.add_proxy("db ", proxy, 1), Err(AddError::NoName { .. })));
+    }
+
+    #[test]
     fn p36_a_taken_pattern_leaves_the_table_as_it_was() {
         let table = RouteTable::new();
         table.add("a", route(1), 10).unwrap();

@@ -207,7 +207,7 @@ impl Ready {
     }
 
     fn name_or(&self, host: &Host) -> Result<ServerName<'static>, TlsError> {
-        self.server_name.clone().map_or_else(|| server_name(host.as_str()), Ok)
+        self.server_name.clone().map_or_else(|| server_name(host.without_zone()), Ok)
     }
 }
 
