@@ -3,7 +3,7 @@
 //! ```yaml
 //! node: { listen: [{ port: 4371 }] }                                     # the gateway
 //! routes: [{ match: "^db@", host: 10.0.0.7, port: 4370 }]
-//! transit: { rules: [{ from: "app@.*", to: "db@.*" }] }
+//! transit: { rules: [{ from: "app@.*", to: "db@internal" }] }
 //! ---
 //! routes: [{ match: "^gateway@", host: gateway.example.com, port: 4371 }] # who goes through it
 //! proxy_routes:
@@ -36,7 +36,7 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
             query.reply("42 rows");
         }
     });
-    let rules = vec![TransitRule::new(AccessPattern::new("app@.*")?, AccessPattern::new("db@.*")?)];
+    let rules = vec![TransitRule::new(AccessPattern::new("app@.*")?, AccessPattern::new("db@internal")?)];
     let gateway = node("gateway@dmz", &outer)?.listen(anywhere).transit(Transit { rules, gateways: Vec::new() });
     let gateway = gateway.route("^db@", to(&db)?, 100).start().await?;
 

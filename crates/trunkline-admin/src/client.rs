@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use trunkline::LocalPlace;
 
 use crate::api::Failure;
 
@@ -127,7 +128,12 @@ impl AdminClient {
                 self.exchange(stream, method, path, body).await?
             }
             Self::Tcp { address, .. } => {
-                let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+                let stream = match address.parse() {
+                    // Also one whose zone is the name of an interface.
+                    Ok(LocalPlace::Tcp(address)) => TcpStream::connect(address).await,
+                    _ => TcpStream::connect(address).await,
+                };
+                let stream = stream.map_err(unreachable)?;
                 self.exchange(stream, method, path, body).await?
             }
         };

@@ -1,7 +1,7 @@
 //! The operations themselves, without HTTP: the server calls them for others, the command line on a node of its own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -383,7 +383,7 @@ impl Operations {
             return Err(OpError::new(Kind::Bad, "this node was not started from a file, so nothing can be saved"));
         };
         let shown = source.path.display();
-        if let Some(layer) = laid_over(&source.layers, section) {
+        if let Some(layer) = source.layers.over(section) {
             let error = format!(
                 "{shown}: not saved, since {layer} takes the place of `{section}:` in the file; change it there, or \
                  leave `save` out"
@@ -393,6 +393,7 @@ impl Operations {
         let text = std::fs::read_to_string(&source.path)
             .map_err(|e| OpError::new(Kind::Internal, format!("{shown} cannot be read: {e}")))?;
         let text = change(&text).map_err(|e| OpError::new(Kind::Conflict, format!("{shown}: {e}")))?;
+        still_starts(source, &text)?;
         edit::save_atomically(&source.path, &text)
             .map_err(|e| OpError::new(Kind::Internal, format!("{e}: {}; nothing changed", e.source)))
     }
@@ -679,13 +680,18 @@ impl Operations {
     }
 }
 
-/// What takes the place of this section of the file, if anything does.
-fn laid_over(layers: &Layers, section: &str) -> Option<String> {
-    if layers.set.iter().any(|set| set.split('=').next() == Some(section)) {
-        return Some(format!("--set {section}=…"));
-    }
-    let variable = format!("TRUNKLINE_{}", section.to_uppercase());
-    layers.environment.iter().any(|(name, _)| *name == variable).then(|| format!("the variable {variable}"))
+/// Checks that a node can start from what is about to be saved: the file may have been emptied or broken since this
+/// one started.
+fn still_starts(source: &Source, text: &str) -> Result<(), OpError> {
+    let shown = source.path.display().to_string();
+    let directory = source.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Config::parse(text, directory, &shown, &source.layers).map(drop).map_err(|error| {
+        let (first, more) = error.problems().split_first().expect("an error has a problem at least");
+        let more = if more.is_empty() { String::new() } else { format!(" ({} more: `trunkline check`)", more.len()) };
+        let error =
+            format!("{shown}: not saved, nothing changed: no node can start from what the file is now: {first}{more}");
+        OpError::new(Kind::Conflict, error)
+    })
 }
 
 /// Replaces the routes that stand in the file. Up to the first that differs, they stay where they are among those of equal

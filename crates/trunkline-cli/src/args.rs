@@ -45,7 +45,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Run a node until it is told to stop (SIGTERM drains and leaves, SIGHUP reads routes and certificates again).
     Node(NodeArgs),
-    /// Check a configuration file without starting anything.
+    /// Check a configuration file without starting anything: what is wrong, how much each section holds, and warnings of
+    /// what opens a door.
     Check(ConfigArgs),
     /// Say what a connect to NAME would try, in order, asking nobody.
     Explain {

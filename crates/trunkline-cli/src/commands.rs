@@ -12,7 +12,7 @@ use trunkline_admin::api::{
     MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveRoute, Route, RunningApplication, SpawnRequest, Spawned,
     Status, Step, StopApplication, Strangers, StreamNumbers, StreamService, TraceRequest, Traced, Way, WayEnd,
 };
-use trunkline_config::{Config, FlagsEntry, Layers, ProxyEntry, RouteEntry};
+use trunkline_config::{Config, FlagsEntry, Layers, ProxiedConfig, ProxyEntry, RouteEntry};
 
 use crate::args::{
     Admin, At, ConfigArgs, MessageArgs, ProxyRouteArgs, ProxyRoutesCommand, RemoveArgs, RouteArgs, RoutesCommand,
@@ -24,22 +24,64 @@ use crate::target::{Target, ask, client, leave};
 pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
     let config = Config::load(args.file(), &Layers::from_process(args.set.clone())).map_err(Failed::usage)?;
     boot::check_files(args.file(), &config)?;
-    let value = json!({
+    let counts = sections(&config);
+    let mut value = json!({
         "node": config.node.name.as_str(),
-        "routes": config.routes.len(),
         "fallback": config.node.fallback.to_string(),
         "registrar": config.node.registrar.to_string(),
+        "callers_through_gateways": if restricts_proxied(&config) { "restricted" } else { "any" },
         "warnings": config.warnings(),
     });
+    for Section { key, count, .. } in &counts {
+        value[*key] = json!(count);
+    }
     output.print(&value, |_| {
-        let routes = config.routes.len();
-        let mut text = format!("{}: fine; node {}, {routes} routes", args.file().display(), config.node.name);
+        let mut text = format!("{}: fine; node {}", args.file().display(), config.node.name);
+        // Routes are told also when there are none: without one, only discovery finds a way.
+        for Section { one, many, count, .. } in counts.iter().filter(|s| s.count > 0 || s.key == "routes") {
+            text += &format!(", {count} {}", if *count == 1 { one } else { many });
+        }
+        if restricts_proxied(&config) {
+            text += ", callers through gateways restricted";
+        }
         for warning in config.warnings() {
             text += &format!("\nwarning: {warning}");
         }
         text
     });
     Ok(())
+}
+
+/// Returns true if `proxied:` says anything: a section that is lost lets callers in.
+fn restricts_proxied(config: &Config) -> bool {
+    config.proxied != ProxiedConfig::default()
+}
+
+/// How many things a section of the configuration has, and what they are called.
+struct Section {
+    key: &'static str,
+    one: &'static str,
+    many: &'static str,
+    count: usize,
+}
+
+/// Returns the sections of a configuration, so that one that is lost is noticed.
+fn sections(config: &Config) -> Vec<Section> {
+    let section = |key, one, many, count| Section { key, one, many, count };
+    vec![
+        section("listeners", "listener", "listeners", config.node.listen.len()),
+        section("routes", "route", "routes", config.routes.len()),
+        section("proxy_routes", "proxy route", "proxy routes", config.proxy_routes.len()),
+        section("peers", "peer entry", "peer entries", config.peers.len()),
+        section("transit_rules", "transit rule", "transit rules", config.transit.rules.len()),
+        section("transit_gateways", "transit gateway", "transit gateways", config.transit.gateways.len()),
+        section("services", "service", "services", config.services.len()),
+        section("forwards", "forward", "forwards", config.forwards.len()),
+        section("spawn", "program", "programs", config.spawn.len()),
+        section("applications", "application", "applications", config.applications.len()),
+        section("registrars", "registrar", "registrars", config.registrars.len()),
+        section("tls_profiles", "TLS profile", "TLS profiles", config.tls_profiles.len()),
+    ]
 }
 
 /// A malformed name is wrong usage, whoever would be asked.

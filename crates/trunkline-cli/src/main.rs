@@ -10,17 +10,19 @@ mod output;
 mod program;
 mod serve;
 mod target;
+mod variables;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use trunkline_admin::api::{ApplicationRequest, SpawnRequest};
 
 use args::{Cli, Command};
 use output::Failed;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = variables::without_unset(Cli::command()).try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error),
     };
@@ -55,6 +57,7 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         Command::Forward { .. } => "warn",
         _ => "error",
     };
+    variables::check()?;
     serve::start_logging(&cli.log, level)?;
     match cli.command {
         Command::Node(args) => serve::node(args, output).await,
@@ -62,7 +65,7 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         Command::Check(args) => commands::check(&args, output),
         Command::Certs(args) => certs::run(&args, output),
         Command::Completions { shell } => {
-            let mut command = <Cli as clap::CommandFactory>::command();
+            let mut command = Cli::command();
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut command, "trunkline", &mut script);
             output.bytes(&script)

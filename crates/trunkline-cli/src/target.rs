@@ -11,6 +11,7 @@ use trunkline_config::Layers;
 use crate::args::{Admin, At};
 use crate::boot;
 use crate::output::Failed;
+use crate::variables;
 
 pub(crate) enum Target {
     Running(AdminClient),
@@ -53,14 +54,14 @@ pub(crate) async fn leave(operations: Box<Operations>) -> bool {
 
 /// The running node that was named, or the only one in this directory.
 pub(crate) fn client(at: Admin) -> Result<AdminClient, Failed> {
-    let named = || std::env::var("TRUNKLINE_ADMIN").ok().filter(|address| !address.is_empty());
+    let named = || variables::value("TRUNKLINE_ADMIN");
     let Some(address) = at.admin.or_else(named) else { return Ok(AdminClient::Socket(only_socket(Path::new("."))?)) };
     let is_tcp =
         !address.contains('/') && address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     if !is_tcp {
         return Ok(AdminClient::Socket(address.into()));
     }
-    let token = std::env::var("TRUNKLINE_ADMIN_TOKEN").unwrap_or_default().trim().to_owned();
+    let token = variables::value("TRUNKLINE_ADMIN_TOKEN").unwrap_or_default().trim().to_owned();
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Failed::usage(format!(
             "the node at {address} wants a token, printable ASCII: put it into the variable TRUNKLINE_ADMIN_TOKEN, for \

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use trunkline_matcher::{AccessPattern, RoutePattern};
+use trunkline_matcher::{AccessPattern, RoutePattern, quoted, spelled_again};
 use trunkline_route::{Address, Cookie, Cookies, Host, IdError, NetworkRoute, ResolverId, TlsProfileId};
 
 use crate::error::{ConfigError, Problem, elsewhere};
@@ -15,6 +15,7 @@ use crate::secret::Surroundings;
 use crate::services::{self, ForwardConfig, ServiceConfig};
 use crate::spawn::{self, ApplicationConfig, SpawnConfig};
 use crate::tree::{self, At, Node, Origin, Value};
+use crate::warn;
 
 /// The largest configuration file: a hundred thousand routes of 150 bytes fit.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -134,7 +135,7 @@ impl Config {
         let config = read(&mut reader, &root);
         match config {
             Some(config) if reader.problems.is_empty() => {
-                reader.warnings.extend(proxy::trusted_gateways(&config));
+                reader.warnings.extend(warn::warnings(&config));
                 Ok(Self { warnings: reader.warnings, ..config })
             }
             _ => Err(ConfigError::new(reader.problems)),
@@ -146,8 +147,10 @@ impl Config {
         resolvers(self.node.registrar == RegistrarConfig::Embedded, self.registrars.keys().cloned())
     }
 
-    /// What is allowed and deserves attention: weak cookies, keys that others can read, gateways that could answer in the place of
-    /// others. Never shows a secret.
+    /// What is allowed and deserves attention: weak cookies, keys that others can read, gateways that could answer in the
+    /// place of others, interfaces open to every network, services that lead to the node's own operations interface,
+    /// shells offered to every peer, certificates that are not checked, transit rules that leave the host open, and a data
+    /// directory that others can write to. Never shows a secret.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -415,8 +418,11 @@ pub(crate) fn twice(
 ) {
     if let Some((first, place)) = seen.get(pattern) {
         let message = format!(
-            "the pattern `{pattern}` stands twice, first in {first}.match ({}); remove one of them",
-            elsewhere(place)
+            "the pattern {} stands twice, first in {first}.match ({}); remove one of them, or, for a second way to the \
+             same names, write one of them another way: {}",
+            quoted(pattern),
+            elsewhere(place),
+            quoted(&spelled_again(pattern))
         );
         reader.problem(at, format!("{path}.match"), message);
     } else {

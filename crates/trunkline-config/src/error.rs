@@ -1,6 +1,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use trunkline_matcher::{quoted, spelled_again};
+
 use crate::tree::{At, Layer};
 
 /// Why a configuration was refused: one or several problems, in the order they were found.
@@ -197,7 +199,10 @@ pub enum EditError {
         message: String,
     },
     /// A route with the same pattern is already there.
-    #[error("a route with the pattern `{pattern}` stands in line {line}; remove it first")]
+    #[error(
+        "a route with the pattern {} stands in line {line}; remove it first, or write the second one another way: {}",
+        quoted(.pattern), quoted(&spelled_again(.pattern))
+    )]
     Taken {
         /// The pattern.
         pattern: String,

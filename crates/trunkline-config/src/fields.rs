@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use trunkline_matcher::{Lint, PatternError};
+use trunkline_matcher::{Lint, Needed, PatternError};
 
 use crate::error::{Problem, nearest};
 use crate::secret::Surroundings;
@@ -187,6 +187,18 @@ pub(crate) fn join(path: &str, key: &str) -> String {
 /// A pattern's error with the caret under the place, indented below the paragraph's first line.
 pub(crate) fn pattern_message(error: &PatternError) -> String {
     format!("{error}{}", indented(&error.caret()))
+}
+
+/// Returns what is wrong with a pattern that no node name can match, with the caret under the place.
+pub(crate) fn no_name_message(needed: &Needed, text: &str) -> String {
+    let at_end = needed.character() == '\n' && needed.span().end == text.len();
+    let remedy = match at_end {
+        true => {
+            "a YAML block (`|` or `>`) ends in a line break; write the pattern in quotes, or begin the block with `|-`"
+        }
+        false => "take it out of the pattern",
+    };
+    format!("no node name matches: {needed}, and no node name does; {remedy}{}", indented(&needed.caret()))
 }
 
 /// What a pattern hardly means, with the place under it.

@@ -1,5 +1,7 @@
 //! File < environment < command line.
 
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 
 use crate::error::{Problem, nearest};
@@ -9,29 +11,60 @@ use crate::tree::{self, At, Key, Layer, Node, Origin, Value};
 ///
 /// A variable `TRUNKLINE_` + the upper-cased path with `_` between its parts sets one key: `TRUNKLINE_NODE_NAME`
 /// sets `node.name`, `TRUNKLINE_NODE_TIMEOUTS_DNS_MS` sets `node.timeouts.dns_ms`, `TRUNKLINE_ROUTES` replaces the
-/// whole list. `key.path=value` does the same from the command line. Values are YAML (or JSON) text; an empty one
-/// goes back to the default. Relative paths are relative to the configuration file's directory, whatever the layer.
+/// whole list. `key.path=value` does the same from the command line. Values are YAML (or JSON) text; `null` goes back
+/// to the default, and so does an empty value on the command line. Relative paths are relative to the configuration
+/// file's directory, whatever the layer.
+///
+/// A variable that is empty, or holds nothing but white space, counts as unset: a template that leaves a value out
+/// does not remove a section such as `peers` or `proxied`. A variable of the configuration that is not UTF-8 is an
+/// error.
 ///
 /// Setting one of two keys that exclude each other (`cookie_file` and `cookie_env`, for example) displaces the
 /// other when a lower layer set it.
 ///
-/// Other variables whose name begins with `TRUNKLINE_` are refused, so that a misspelt one does not go unnoticed;
-/// [`RESERVED_VARIABLES`] and variables that a `cookie_env` or `token_env` names are left alone. Variables with any
-/// other beginning are only looked at when `cookie_env` or `token_env` names them.
+/// Other variables whose name begins with `TRUNKLINE_` are refused, so that a misspelt one does not go unnoticed.
+/// Exceptions are [`RESERVED_VARIABLES`], variables that a `cookie_env` or `token_env` names, and those that Kubernetes
+/// makes for a service called `trunkline` or `trunkline-…` ([`is_service_variable`]). Variables with any other
+/// beginning are read only when `cookie_env` or `token_env` names them.
 ///
 /// `Debug` shows names, never values.
 #[derive(Clone, Default)]
 pub struct Layers {
-    /// The environment, as `std::env::vars()` gives it.
-    pub environment: Vec<(String, String)>,
+    /// The environment, as `std::env::vars_os()` gives it.
+    pub environment: Vec<(OsString, OsString)>,
     /// `key.path=value` from the command line; a later one wins.
     pub set: Vec<String>,
 }
 
-/// Variables that begin with `TRUNKLINE_` and are not part of the configuration: the file's path, the log filter,
-/// and the token a client shows to the admin interface.
-pub const RESERVED_VARIABLES: [&str; 4] =
-    ["TRUNKLINE_ADMIN", "TRUNKLINE_CONFIG", "TRUNKLINE_LOG", "TRUNKLINE_ADMIN_TOKEN"];
+/// Variables that begin with `TRUNKLINE_` and are not part of the configuration: the admin interface to ask, the
+/// file's path, the log filter, the token a client shows to the admin interface, and the pid that a program begun for
+/// a peer is given.
+pub const RESERVED_VARIABLES: [&str; 5] =
+    ["TRUNKLINE_ADMIN", "TRUNKLINE_CONFIG", "TRUNKLINE_LOG", "TRUNKLINE_ADMIN_TOKEN", "TRUNKLINE_PID"];
+
+/// Returns true for a variable that Kubernetes makes for each service of a namespace, where the service is called
+/// `trunkline` or `trunkline-…`: `TRUNKLINE_SERVICE_HOST`, `TRUNKLINE_SERVICE_PORT[_NAME]`, `TRUNKLINE_PORT` and
+/// `TRUNKLINE_PORT_80_TCP[_PROTO|_PORT|_ADDR]`. A name that ends in `_PORT` is one only when its value is an address
+/// such as `tcp://10.0.0.1:80`, which no key of the configuration takes.
+pub fn is_service_variable(name: &str, value: &OsStr) -> bool {
+    let Some(rest) = name.strip_prefix("TRUNKLINE") else { return false };
+    let protocol = |text: &str| matches!(text, "TCP" | "UDP" | "SCTP");
+    // `80_TCP`, and `80_TCP_ADDR`.
+    let numbered = |text: &str| {
+        let (port, rest) = text.split_once('_').unwrap_or_default();
+        let (kind, part) = rest.split_once('_').unwrap_or((rest, "ADDR"));
+        port.parse::<u16>().is_ok() && protocol(kind) && matches!(part, "PROTO" | "PORT" | "ADDR")
+    };
+    let address = || {
+        let value = value.to_string_lossy();
+        value.split_once("://").is_some_and(|(kind, _)| protocol(&kind.to_ascii_uppercase()))
+    };
+    rest.ends_with("_SERVICE_HOST")
+        || rest.ends_with("_SERVICE_PORT")
+        || rest.contains("_SERVICE_PORT_")
+        || rest.ends_with("_PORT") && address()
+        || rest.match_indices("_PORT_").any(|(at, port)| numbered(&rest[at + port.len()..]))
+}
 
 impl Layers {
     /// Nothing laid over the file.
@@ -39,17 +72,23 @@ impl Layers {
         Self::default()
     }
 
-    /// The environment of this process (variables that are not UTF-8 are left out) and these `key.path=value`.
+    /// The environment of this process and these `key.path=value`.
     pub fn from_process(set: Vec<String>) -> Self {
-        let text = |s: std::ffi::OsString| s.into_string().ok();
-        let environment = std::env::vars_os().filter_map(|(k, v)| Some((text(k)?, text(v)?))).collect();
-        Self { environment, set }
+        Self { environment: std::env::vars_os().collect(), set }
+    }
+
+    /// The variable or `--set` that takes the place of a whole section of the file; `None` when the file has the say.
+    pub fn over(&self, section: &str) -> Option<String> {
+        let name = variable(section);
+        let set = self.set.iter().any(|set| set.split_once('=').is_some_and(|(path, _)| path == section));
+        let varied = given(&self.environment).any(|(known, _)| *known == *name);
+        set.then(|| format!("--set {section}=…")).or_else(|| varied.then(|| format!("the variable {name}")))
     }
 }
 
 impl fmt::Debug for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.environment.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&OsString> = self.environment.iter().map(|(name, _)| name).collect();
         let set: Vec<&str> = self.set.iter().map(|s| s.split('=').next().unwrap_or("")).collect();
         f.debug_struct("Layers").field("environment", &names).field("set", &set).finish()
     }
@@ -116,19 +155,25 @@ const DISPLACES: &[(&str, &[&str])] = &[
 /// Lays the environment and then the command line over the tree of the file.
 pub(crate) fn apply(root: &mut Node, layers: &Layers, problems: &mut Vec<Problem>) {
     let mut unknown = Vec::new();
-    for (name, _) in &layers.environment {
-        if name.starts_with("TRUNKLINE_")
-            && !RESERVED_VARIABLES.contains(&name.as_str())
-            && !PATHS.iter().any(|path| variable(path) == *name)
-        {
-            unknown.push(name.as_str());
+    let mut known = BTreeMap::new();
+    for (name, value) in given(&layers.environment) {
+        let name = name.to_string_lossy();
+        if !name.starts_with("TRUNKLINE_") || is_service_variable(&name, value) {
+            continue;
+        }
+        if PATHS.iter().any(|path| variable(path) == name) {
+            known.insert(name.into_owned(), value);
+        } else if !RESERVED_VARIABLES.contains(&&*name) {
+            unknown.push(name.into_owned());
         }
     }
     for path in PATHS {
         let name = variable(path);
-        if let Some((_, value)) = layers.environment.iter().find(|(n, _)| *n == name) {
-            let label = format!("environment variable {name}");
-            set(root, path, value, Layer::Environment, &label, problems);
+        let Some(value) = known.get(&name) else { continue };
+        let label = format!("environment variable {name}");
+        match value.to_str() {
+            Some(value) => set(root, path, value, Layer::Environment, &label, problems),
+            None => problems.push(Problem::of(label, None, "", NOT_UTF_8)),
         }
     }
     for text in &layers.set {
@@ -147,11 +192,20 @@ pub(crate) fn apply(root: &mut Node, layers: &Layers, problems: &mut Vec<Problem
         let named = named_variables(root);
         let known: Vec<String> = PATHS.iter().map(|path| variable(path)).collect();
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        for name in unknown.into_iter().filter(|name| !named.contains(name)) {
+        for name in unknown.iter().filter(|name| !named.contains(&name.as_str())) {
             let message = format!("not a variable of trunkline; {} Else unset it", nearest(name, &known));
             problems.push(Problem::of(format!("environment variable {name}"), None, "", message));
         }
     }
+}
+
+/// What is said of a variable that is not text.
+pub(crate) const NOT_UTF_8: &str = "the value is not UTF-8 text; set it again, or unset it";
+
+/// The variables that count as set: those that hold more than white space.
+pub(crate) fn given(environment: &[(OsString, OsString)]) -> impl Iterator<Item = (&OsString, &OsString)> {
+    let holds_something = |value: &OsString| value.to_str().is_none_or(|text| !text.trim().is_empty());
+    environment.iter().filter(move |(_, value)| holds_something(value)).map(|(name, value)| (name, value))
 }
 
 fn variable(path: &str) -> String {

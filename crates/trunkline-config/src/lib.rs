@@ -10,7 +10,7 @@
 //! * [`example()`] is a documented sample; it is also the reference of all keys.
 //!
 //! Nothing here opens a socket or reads a clock or the process's environment (but for [`Layers::from_process`]).
-//! Files that the configuration names are read while it is loaded.
+//! Files that the configuration names are read while it is loaded, and the owner and mode of `node.data_dir`.
 //!
 //! ```
 //! use trunkline_config::{Config, Layers};
@@ -47,11 +47,12 @@ mod secret;
 mod services;
 mod spawn;
 mod tree;
+mod warn;
 
 pub use config::{Config, PeerConfig, ResolverConfig, RouteConfig, TlsProfileConfig};
 pub use error::{ConfigError, EditError, FieldProblem, Problem, RouteError, SaveError};
 pub use fields::lint_message;
-pub use layers::{Layers, RESERVED_VARIABLES};
+pub use layers::{Layers, RESERVED_VARIABLES, is_service_variable};
 pub use node::{
     AdminConfig, Advertise, CertificateFiles, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, Timeouts,
 };

@@ -10,7 +10,7 @@ use trunkline_route::{
 };
 
 use crate::error::Problem;
-use crate::fields::{Fields, Reader, lint_message, pattern_message};
+use crate::fields::{Fields, Reader, lint_message, no_name_message, pattern_message};
 use crate::secret::AdminToken;
 use crate::tree::{Node, Value};
 
@@ -346,7 +346,9 @@ pub(crate) fn warn_if_weak(reader: &mut Reader<'_>, key: &str, cookie: &Cookie) 
     if cookie.is_weak() {
         let bits = cookie.estimated_bits();
         reader.warnings.push(format!(
-            "{key}: the cookie is weak (about {bits} bits); make a stronger one with `openssl rand -hex 24`"
+            "{key}: the cookie is weak (about {bits} bits), and its callers pay for that: so that it is not guessed, they \
+             prove themselves in a slow lane, which throttles proofs; a cookie of 128 bits and more has no such lane: make \
+             one with `openssl rand -hex 24`"
         ));
     }
 }
@@ -464,6 +466,10 @@ pub(crate) fn access_pattern(reader: &mut Reader<'_>, node: &Node, path: &str) -
     };
     match AccessPattern::new(text) {
         Ok(pattern) => {
+            if let Some(needed) = pattern.needs_other_than(NodeName::can_contain) {
+                reader.problem(&node.at, path, no_name_message(&needed, text));
+                return None;
+            }
             let told =
                 pattern.lints().into_iter().map(|lint| Problem::at(&node.at, path, lint_message(&lint)).to_string());
             reader.warnings.extend(told);

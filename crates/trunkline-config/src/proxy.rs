@@ -39,7 +39,7 @@ pub struct TransitConfig {
     pub opens_per_second: u32,
     /// And at once, after a pause.
     pub burst: u32,
-    /// How long nothing may come through before a connection is ended (`idle_ms`).
+    /// How long nothing may come through before a connection is ended (`idle_ms`), 15 s to a day. Default: 10 minutes.
     pub idle: Duration,
 }
 
@@ -167,7 +167,13 @@ fn target(
         return None;
     }
     match entry.to_route(context) {
-        Ok((_, _, route)) => Some(Some(route)),
+        Ok((_, _, route)) => {
+            if let Some(cookie) = route.cookie() {
+                let key = if entry.cookie_file.is_some() { "cookie_file" } else { "cookie_env" };
+                node::warn_if_weak(reader, &fields.path(key), cookie);
+            }
+            Some(Some(route))
+        }
         Err(error) => {
             for problem in error.problems() {
                 let key = problem.field.split('.').next().unwrap_or_default();
@@ -213,11 +219,29 @@ pub(crate) fn transit(reader: &mut Reader<'_>, fields: &Fields<'_>) -> TransitCo
     }
     transit.opens_per_second = number("opens_per_second", MOST).unwrap_or(transit.opens_per_second);
     transit.burst = number("burst", MOST).unwrap_or(transit.burst);
-    // Below a second it would end what only waits for its next ping.
-    if let Some(ms) = fields.int(reader, "idle_ms", 1_000, 86_400_000).and_then(|ms| u64::try_from(ms).ok()) {
+    if let Some(ms) = idle(reader, &fields) {
         transit.idle = Duration::from_millis(ms);
     }
     transit
+}
+
+/// The least that may be set as `transit.idle_ms`: an idle connection sends a ping every 5 s, and its ends give each other up
+/// after 15 s of silence. A gateway that is quicker than that ends connections that are well.
+const MIN_IDLE_MS: i64 = 15_000;
+/// The most: a day.
+const MAX_IDLE_MS: i64 = 86_400_000;
+
+fn idle(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<u64> {
+    let ms = fields.int(reader, "idle_ms", 0, MAX_IDLE_MS)?;
+    if ms < MIN_IDLE_MS {
+        let message = format!(
+            "{ms} ms would end connections that are well: an idle one sends a ping every 5 s, and its ends give each other \
+             up after 15 s of silence; write a number from {MIN_IDLE_MS} to {MAX_IDLE_MS}"
+        );
+        reader.problem(&fields.at("idle_ms"), fields.path("idle_ms"), message);
+        return None;
+    }
+    u64::try_from(ms).ok()
 }
 
 pub(crate) fn proxied(reader: &mut Reader<'_>, fields: &Fields<'_>) -> ProxiedConfig {

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroU16;
 use std::path::Path;
@@ -8,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use trunkline_matcher::RoutePattern;
 use trunkline_route::{
     AtomMapping, Cookie, DEFAULT_WEIGHT, EndpointOverride, Flag, FlagPolicy, Host, LogLevel, NetworkRoute,
-    NetworkRouteBuilder, Reconnect, ResolverId, TlsProfileId, Version,
+    NetworkRouteBuilder, NodeName, Reconnect, ResolverId, TlsProfileId, Version,
 };
 
 use crate::error::{FieldProblem, RouteError};
-use crate::fields::{Fields, Reader, join, pattern_message};
+use crate::fields::{Fields, Reader, join, no_name_message, pattern_message};
 use crate::secret::Surroundings;
 use crate::tree::{Node, Value};
 
@@ -146,8 +147,8 @@ impl FlagsEntry {
 pub struct RouteContext<'a> {
     /// Relative paths are relative to this directory.
     pub base_dir: &'a Path,
-    /// Where `cookie_env` looks; as `std::env::vars()` gives it.
-    pub environment: &'a [(String, String)],
+    /// Where `cookie_env` looks; as `std::env::vars_os()` gives it.
+    pub environment: &'a [(OsString, OsString)],
     /// The resolvers there are; see [`Config::resolvers`](crate::Config::resolvers).
     pub resolvers: &'a [ResolverId],
     /// The TLS profiles there are.
@@ -394,12 +395,16 @@ impl RouteEntry {
     }
 }
 
-/// A pattern that does not match every name by oversight.
+/// Returns a pattern that neither matches every name by oversight nor none at all.
 pub(crate) fn route_pattern(text: &str) -> Result<RoutePattern, String> {
     if text.is_empty() {
         return Err("the pattern is empty and would match every name; write `.*` when that is meant".into());
     }
-    RoutePattern::new(text).map_err(|error| pattern_message(&error))
+    let pattern = RoutePattern::new(text).map_err(|error| pattern_message(&error))?;
+    match pattern.needs_other_than(NodeName::can_contain) {
+        Some(needed) => Err(no_name_message(&needed, text)),
+        None => Ok(pattern),
+    }
 }
 
 /// The shortest hold time: each takes four handshakes.

@@ -8,20 +8,31 @@ use crate::error::SaveError;
 
 /// Puts this text in place of the file's content, all or nothing.
 ///
-/// A new file is written beside the old one with the same permissions, flushed to the disk and renamed over it. A
-/// symbolic link is followed, and stays. The owner is that of the process; hard links are parted.
+/// A new file is written beside the old one with the same owner, group and mode, flushed to the disk and renamed over
+/// it. A symbolic link is followed, and stays. Hard links are parted.
 ///
 /// # Errors
-/// [`SaveError`]; the old content is then still there and the new file is removed.
+/// [`SaveError`] when the file is read-only, also for the superuser; when its owner or group cannot be kept; and when the
+/// system fails. The old content is then still there and the new file is removed.
 pub fn save_atomically(path: &Path, text: &str) -> Result<(), SaveError> {
     save(path, text).map_err(|source| SaveError { path: path.to_owned(), source })
 }
 
 fn save(path: &Path, text: &str) -> io::Result<()> {
-    let (target, permissions) = match fs::canonicalize(path) {
+    let (target, old) = match fs::canonicalize(path) {
         Ok(target) => {
-            let permissions = fs::metadata(&target)?.permissions();
-            (target, Some(permissions))
+            let old = fs::metadata(&target)?;
+            let read_only = |error: &dyn std::fmt::Display| {
+                let message =
+                    format!("the file is read-only ({error}); make it writable for this user, or change it by hand");
+                io::Error::new(io::ErrorKind::PermissionDenied, message)
+            };
+            if old.permissions().readonly() {
+                return Err(read_only(&"its mode lets nobody write"));
+            }
+            // Nothing is written: the system is asked whether it could be.
+            OpenOptions::new().append(true).open(&target).map_err(|error| read_only(&error))?;
+            (target, Some(old))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {
             (path.to_owned(), None)
@@ -31,8 +42,9 @@ fn save(path: &Path, text: &str) -> io::Result<()> {
     let directory = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let (temporary, mut file) = create_beside(&directory, &target)?;
     let written = (|| {
-        if let Some(permissions) = permissions {
-            file.set_permissions(permissions)?;
+        if let Some(old) = &old {
+            keep_owner(&file, old)?;
+            file.set_permissions(old.permissions())?;
         }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
@@ -44,6 +56,31 @@ fn save(path: &Path, text: &str) -> io::Result<()> {
     }
     written?;
     File::open(&directory)?.sync_all()
+}
+
+/// Gives the file the owner and group of the old one. Before the mode: a change of owner takes bits of it away.
+#[cfg(unix)]
+fn keep_owner(file: &File, old: &fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+
+    let new = file.metadata()?;
+    let differs = |old: u32, new: u32| (old != new).then_some(old);
+    let (owner, group) = (differs(old.uid(), new.uid()), differs(old.gid(), new.gid()));
+    if owner.is_none() && group.is_none() {
+        return Ok(());
+    }
+    fchown(file, owner, group).map_err(|error| {
+        let (owner, group) = (old.uid(), old.gid());
+        let message = format!(
+            "its owner {owner} and group {group} cannot be kept ({error}); save as that user, or change it by hand"
+        );
+        io::Error::new(error.kind(), message)
+    })
+}
+
+#[cfg(not(unix))]
+fn keep_owner(_: &File, _: &fs::Metadata) -> io::Result<()> {
+    Ok(())
 }
 
 fn create_beside(directory: &Path, target: &Path) -> io::Result<(PathBuf, File)> {

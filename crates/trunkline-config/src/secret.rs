@@ -1,5 +1,6 @@
 //! Secrets come from files that only their owner can read, or from the environment.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io::Read;
@@ -7,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use trunkline_route::Cookie;
 use zeroize::Zeroizing;
+
+use crate::layers::given;
 
 /// The most that is read from a secret file: a cookie has at most 4096 bytes.
 const MAX_SECRET_BYTES: u64 = 8192;
@@ -71,7 +74,7 @@ impl fmt::Debug for AdminToken {
 #[derive(Clone, Copy)]
 pub(crate) struct Surroundings<'a> {
     pub(crate) base_dir: &'a Path,
-    pub(crate) environment: &'a [(String, String)],
+    pub(crate) environment: &'a [(OsString, OsString)],
 }
 
 /// The field at fault and what is wrong with it.
@@ -117,14 +120,16 @@ impl Surroundings<'_> {
     fn variable(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
         let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
         let shown = if name.chars().all(plain) && !name.is_empty() { format!(" `{name}`") } else { String::new() };
-        match self.environment.iter().find(|(n, _)| n == name) {
-            Some((_, value)) if value.is_empty() => {
-                Err(format!("the environment variable{shown} is empty; give it the secret"))
-            }
-            Some((_, value)) => Ok(Zeroizing::new(value.clone().into_bytes())),
+        let found = given(self.environment).find(|(known, _)| *known == name);
+        match found.map(|(_, value)| value.to_str()) {
+            Some(Some(value)) => Ok(Zeroizing::new(value.as_bytes().to_vec())),
+            Some(None) => Err(format!(
+                "the environment variable{shown} is not UTF-8 text; make the secret with `openssl rand -hex 24`, or name \
+                 a file instead"
+            )),
             None => Err(format!(
-                "the environment variable{shown} is not set; set it, or name a file instead (this key takes the \
-                 name of a variable, not the secret)"
+                "the environment variable{shown} is not set or empty; set it, or name a file instead (this key takes \
+                 the name of a variable, not the secret)"
             )),
         }
     }
@@ -133,8 +138,8 @@ impl Surroundings<'_> {
 fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let shown = path.display();
     let file = open(path)?;
-    if readable_by_others(&file) {
-        return Err(format!("{shown} can be read by others; run `chmod 600 {shown}`"));
+    if let Some(message) = open_to_others(&file, path) {
+        return Err(message);
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES as usize + 1));
     file.take(MAX_SECRET_BYTES + 1)
@@ -147,7 +152,7 @@ fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
 pub(crate) fn check_pem(path: &Path, section: &str) -> Result<Option<String>, String> {
     let shown = path.display();
     let file = open(path)?;
-    let open_to_others = readable_by_others(&file);
+    let warning = open_to_others(&file, path);
     let mut text = Zeroizing::new(Vec::new());
     file.take(MAX_PEM_BYTES).read_to_end(&mut text).map_err(|error| format!("{shown} cannot be read: {error}"))?;
     let has = text.split(|b| *b == b'\n').any(|line| {
@@ -157,8 +162,7 @@ pub(crate) fn check_pem(path: &Path, section: &str) -> Result<Option<String>, St
     if !has {
         return Err(format!("{shown} has no `-----BEGIN … {section}-----` section; it must be a PEM file"));
     }
-    Ok((section == "PRIVATE KEY" && open_to_others)
-        .then(|| format!("{shown} can be read by others; run `chmod 600 {shown}`")))
+    Ok(warning.filter(|_| section == "PRIVATE KEY"))
 }
 
 pub(crate) fn open(path: &Path) -> Result<fs::File, String> {
@@ -176,13 +180,80 @@ pub(crate) fn open(path: &Path) -> Result<fs::File, String> {
     fs::File::open(path).map_err(failed)
 }
 
+/// What the system says of a secret file, and of this process.
 #[cfg(unix)]
-fn readable_by_others(file: &fs::File) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    file.metadata().map_or(true, |meta| meta.permissions().mode() & 0o077 != 0)
+struct Access {
+    mode: u32,
+    /// The file belongs to the user of this process, and stands where this process can change its mode.
+    can_change: bool,
+    /// The file's group is one of this process.
+    in_group: bool,
+}
+
+#[cfg(unix)]
+impl Access {
+    fn of(file: &fs::File) -> std::io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+
+        let found = file.metadata()?;
+        let owns = found.uid() == rustix::process::geteuid().as_raw();
+        let is_fixed = rustix::fs::fstatvfs(file)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+        let mut groups = rustix::process::getgroups()?;
+        groups.push(rustix::process::getegid());
+        let in_group = groups.iter().any(|group| group.as_raw() == found.gid());
+        Ok(Self { mode: found.mode() & 0o777, can_change: owns && !is_fixed, in_group })
+    }
+
+    /// Returns true if the file may hold a secret. Nobody but its owner has access to it; or, where this process cannot
+    /// change that, the members of one of its groups can read it and nobody else has access: so Kubernetes gives a
+    /// secret to a container that does not run as root (`fsGroup`, mode 0440).
+    fn is_private(&self) -> bool {
+        self.mode & 0o077 == 0 || self.mode & 0o037 == 0 && self.in_group && !self.can_change
+    }
+}
+
+/// Returns what is wrong when others can read the file, and what this user can do about it.
+#[cfg(unix)]
+fn open_to_others(file: &fs::File, path: &Path) -> Option<String> {
+    let shown = path.display();
+    let access = match Access::of(file) {
+        Ok(access) => access,
+        Err(error) => return Some(format!("{shown} cannot be examined: {error}")),
+    };
+    let (mode, remedy) = match access {
+        access if access.is_private() => return None,
+        Access { mode, can_change: true, .. } => (mode, format!("run `chmod 600 {shown}`")),
+        Access { mode, .. } => {
+            let remedy = "this user cannot change that: have its owner give it mode 0400 and this user, or mode 0440 and a \
+                          group of this user (Kubernetes: `defaultMode: 0440` and `fsGroup`)";
+            (mode, remedy.to_owned())
+        }
+    };
+    Some(format!("{shown} can be read by others (mode {mode:04o}); {remedy}"))
 }
 
 #[cfg(not(unix))]
-fn readable_by_others(_: &fs::File) -> bool {
-    false
+fn open_to_others(_: &fs::File, _: &Path) -> Option<String> {
+    None
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::Access;
+
+    #[test]
+    fn a_secret_is_for_its_owner_or_for_a_group_where_nothing_else_is_possible() {
+        let is_private = |mode, can_change, in_group| Access { mode, can_change, in_group }.is_private();
+        for mode in [0o400, 0o600, 0o700] {
+            assert!(is_private(mode, true, false) && is_private(mode, false, false), "{mode:o}");
+        }
+        for mode in [0o440, 0o640] {
+            assert!(is_private(mode, false, true), "{mode:o}");
+            assert!(!is_private(mode, true, true), "{mode:o}: `chmod 600` is possible");
+            assert!(!is_private(mode, false, false), "{mode:o}: of another group");
+        }
+        for mode in [0o444, 0o460, 0o644, 0o441, 0o450, 0o404] {
+            assert!(!is_private(mode, false, true), "{mode:o}");
+        }
+    }
 }

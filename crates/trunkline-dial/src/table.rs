@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use trunkline_matcher::{Entry, PatternError, PatternIndex, PatternTable, Refusal, RoutePattern, TableEdit, quoted};
+use trunkline_matcher::{
+    Entry, Needed, PatternError, PatternIndex, PatternTable, Refusal, RoutePattern, TableEdit, quoted, spelled_again,
+};
 use trunkline_route::{NetworkRoute, NodeName, ProxyRoute, ResolverId, Source, TlsProfileId};
 
 /// Why a route was not added. Nothing changed.
@@ -13,8 +15,20 @@ pub enum AddError {
     /// The pattern does not compile.
     #[error("bad pattern: {0}")]
     BadPattern(#[from] PatternError),
+    /// No node name matches the pattern.
+    #[error(
+        "no node name matches the pattern: {needed}, at byte {}, and no node name does; take it out of the pattern",
+        .needed.span().start
+    )]
+    NoName {
+        /// What the pattern asks for.
+        needed: Needed,
+    },
     /// A route with this pattern exists; it is unchanged.
-    #[error("a route with the pattern {} exists; remove it first or use another pattern", quoted(.0))]
+    #[error(
+        "a route with the pattern {} exists; remove it first, or write the second one another way: {}",
+        quoted(.0), quoted(&spelled_again(.0))
+    )]
     Taken(String),
     /// The table takes no more; the text says why.
     #[error("{0}")]
@@ -152,7 +166,11 @@ impl<R: TableRoute> RouteEdit<'_, R> {
     pub fn add(&mut self, pattern: &str, route: impl Into<R>, weight: i64) -> Result<(), AddError> {
         let route = route.into();
         self.known.check(route.demands_of())?;
-        self.table.insert(RoutePattern::new(pattern)?, weight, route).map_err(|error| match error.refusal() {
+        let pattern = RoutePattern::new(pattern)?;
+        if let Some(needed) = pattern.needs_other_than(NodeName::can_contain) {
+            return Err(AddError::NoName { needed });
+        }
+        self.table.insert(pattern, weight, route).map_err(|error| match error.refusal() {
             Refusal::Taken => AddError::Taken(error.pattern().as_str().into()),
             _ => AddError::TableFull(error.to_string()),
         })
@@ -294,6 +312,20 @@ mod tests {
 
     fn route(port: u16) -> NetworkRoute {
         NetworkRoute::direct("127.0.0.1", port).unwrap().build()
+    }
+
+    #[test]
+    fn a_pattern_that_no_name_can_match_is_not_added() {
+        let table = RouteTable::new();
+        let refused = |pattern: &str| table.add(pattern, route(1), 1).unwrap_err();
+        assert!(matches!(refused("^db@\n"), AddError::NoName { needed } if needed.character() == '\n'));
+        let text = refused("db\u{200b}@").to_string();
+        assert!(text.contains(r"'\u{200b}' (U+200B), at byte 2"), "{text}");
+        assert!(refused(r"^db\s").to_string().contains("no node name"));
+        assert_eq!(table.snapshot().len(), 0);
+        assert!(table.add(r"^db[\s-]", route(1), 1).is_ok());
+        let proxy = ProxyRoute::via("gate@h".parse().unwrap());
+        assert!(matches!(table.add_proxy("db ", proxy, 1), Err(AddError::NoName { .. })));
     }
 
     #[test]

@@ -234,7 +234,7 @@ impl Answers {
                 PipeError::Tls(error) if is_about_a_certificate(&error) => {
                     // It has sent its first message already; closing over that would cut the alert off.
                     pipe.end().await;
-                    AnswerError::Certificate(error.to_string())
+                    AnswerError::Certificate(crate::tls::told(&error))
                 }
                 _ => AnswerError::Tls,
             });

@@ -354,7 +354,7 @@ fn tls_error(error: PipeError) -> DialError {
         PipeError::Io(e) => DialError::Tls(e.to_string()),
         PipeError::Tls(rustls::Error::InvalidMessage(_)) => DialError::Tls("the peer does not speak TLS".into()),
         PipeError::Tls(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => not_trunkline(),
-        PipeError::Tls(e) => DialError::Tls(e.to_string()),
+        PipeError::Tls(e) => DialError::Tls(crate::tls::told(&e)),
         PipeError::TooMuch => DialError::Tls("the peer sent too much before it was proven".into()),
     }
 }

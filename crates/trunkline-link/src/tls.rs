@@ -20,6 +20,7 @@ pub use certificate::Identity;
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use lab::{Issued, LabAuthority};
 
+pub(crate) use certificate::told;
 use certificate::{certificates, in_its_time};
 
 /// The protocol both ends name (ALPN); a listener of anything else is recognised by it.
@@ -47,10 +48,14 @@ pub enum TlsError {
     #[error("no TLS provider is compiled in; enable the feature tls-ring or tls-aws-lc")]
     NoProvider,
     /// Its time has not begun.
-    #[error("the certificate is not valid before {from}; check this machine's clock, or wait")]
+    #[error(
+        "the certificate is not valid before {from}, and this machine's clock says {today}; set the clock, or wait"
+    )]
     NotYetValid {
         /// The day, as `YYYY-MM-DD` in UTC.
         from: String,
+        /// The day by this machine's clock, as above.
+        today: String,
     },
     /// The PEM text holds nothing of the kind.
     #[error("no {what} found in the PEM text")]
@@ -222,7 +227,7 @@ impl Ready {
     }
 
     fn name_or(&self, host: &Host) -> Result<ServerName<'static>, TlsError> {
-        self.server_name.clone().map_or_else(|| server_name(host.as_str()), Ok)
+        self.server_name.clone().map_or_else(|| server_name(host.without_zone()), Ok)
     }
 }
 
@@ -392,7 +397,10 @@ impl ServerTls {
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 fn ephemeral_identity() -> Result<Identity, TlsError> {
     let key = lab::new_key()?;
-    let params = rcgen::CertificateParams::new(vec![NO_NAME.to_owned()]).map_err(lab::broken)?;
+    let mut params = rcgen::CertificateParams::new(vec![NO_NAME.to_owned()]).map_err(lab::broken)?;
+    // Nobody checks it, and the listener must be able to show it whatever this machine's clock says: one without a battery
+    // says 1970 until the network has set it.
+    params.not_before = time::OffsetDateTime::UNIX_EPOCH;
     let certificate = params.self_signed(&key).map_err(lab::broken)?;
     Ok(Identity { chain: vec![certificate.der().clone()], key: key.into() })
 }
@@ -454,5 +462,22 @@ impl ServerCertVerifier for SignatureOnly {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(all(test, any(feature = "tls-ring", feature = "tls-aws-lc")))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_without_a_certificate_starts_whatever_the_clock_says() {
+        let year = Duration::from_secs(365 * 86_400);
+        for years in [0, 1, 55, 1_000] {
+            let identity = ephemeral_identity().unwrap();
+            let ready = ServerTls::as_of(&identity.into(), SystemTime::UNIX_EPOCH + year * years);
+            assert!(ready.is_ok(), "{} years after 1970: {ready:?}", years);
+        }
     }
 }

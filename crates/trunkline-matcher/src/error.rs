@@ -152,6 +152,27 @@ pub fn quoted(text: &str) -> String {
     format!("`{}`", window(text, text.floor_char_boundary(WINDOW_CHARS)).0)
 }
 
+/// Returns another pattern that matches the same: a pattern's identity is its text, so a table takes both. The first
+/// piece of plain text is put into a group: `^shop@` becomes `^(?:shop)@`.
+///
+/// ```
+/// use trunkline_matcher::spelled_again;
+///
+/// assert_eq!(spelled_again("^shop@"), "^(?:shop)@");
+/// assert_eq!(spelled_again("^(?:shop)@"), "(?:)^(?:shop)@");
+/// ```
+pub fn spelled_again(text: &str) -> String {
+    let start = usize::from(text.starts_with('^'));
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ');
+    let end = text[start..].find(|c| !plain(c)).map_or(text.len(), |end| start + end);
+    // A repetition behind the word would be one of the group.
+    let repeats = text[end..].starts_with(['*', '+', '?', '{']);
+    match start < end && !repeats {
+        true => format!("{}(?:{}){}", &text[..start], &text[start..end], &text[end..]),
+        false => format!("(?:){text}"),
+    }
+}
+
 /// The part of `text` around `at` on one line, and the column of `at` in it.
 fn window(text: &str, at: usize) -> (String, usize) {
     let (before, after) = text.split_at(at);

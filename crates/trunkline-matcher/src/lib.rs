@@ -38,6 +38,7 @@
 //!   [`AccessPattern`]: the same syntax, but it must match the whole name.
 //! * [`PatternError`]: why a pattern was refused, with the place in the text.
 //!   [`Limits`]: how large a pattern may be. [`Lint`]: what was hardly meant.
+//!   [`Needed`]: why a pattern matches nothing that the caller has.
 //! * [`PatternTable`]: the table, shared between threads. [`TableEdit`]: as it
 //!   is edited. [`PatternIndex`]: a snapshot of it. [`PatternReader`]: the way
 //!   to read it on a hot path, on request with a cache of answers.
@@ -136,6 +137,7 @@ mod limits;
 mod lint;
 mod matches;
 mod pattern;
+mod reach;
 mod shape;
 mod steps;
 mod store;
@@ -144,11 +146,12 @@ mod table;
 mod writer;
 
 pub use entry::{Entry, InsertError, Refusal};
-pub use error::{PatternError, PatternErrorKind, quoted};
+pub use error::{PatternError, PatternErrorKind, quoted, spelled_again};
 pub use explain::{Explanation, PatternClass, Stats};
 pub use index::PatternIndex;
 pub use limits::{LimitKind, Limits, TableLimits};
 pub use lint::{Lint, LintKind};
 pub use matches::{Matches, NameTooLong, Scratch};
 pub use pattern::{AccessPattern, RoutePattern};
+pub use reach::Needed;
 pub use table::{PatternReader, PatternTable, TableEdit};

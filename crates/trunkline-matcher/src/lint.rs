@@ -176,6 +176,30 @@ fn tokens(text: &str) -> Tokens {
     tokens
 }
 
+/// Returns the parts of a valid pattern that may stand for a character, with the character where it is written as it is.
+pub(crate) fn places(text: &str) -> Vec<(Option<char>, Range<usize>)> {
+    let place = |(token, span): (Token, Range<usize>)| match token {
+        Token::Char(c) => Some((Some(c), span)),
+        Token::Class => Some((None, span)),
+        Token::Other if text[span.clone()].starts_with('\\') => Some((None, escape(text, span))),
+        _ => None,
+    };
+    tokens(text).into_iter().filter_map(place).collect()
+}
+
+/// The whole of an escape: `\x0a` and `\x{a}` are more than their first two characters.
+fn escape(text: &str, span: Range<usize>) -> Range<usize> {
+    let rest = &text[span.end..];
+    let more = match text[span.clone()].chars().nth(1) {
+        Some('x' | 'p' | 'P') if rest.starts_with('{') => rest.find('}').map_or(0, |end| end + 1),
+        Some('p' | 'P') => rest.chars().next().map_or(0, char::len_utf8),
+        Some('x') => rest.bytes().take(2).take_while(u8::is_ascii_hexdigit).count(),
+        Some('0'..='7') => rest.bytes().take(2).take_while(|b| matches!(b, b'0'..=b'7')).count(),
+        _ => 0,
+    };
+    span.start..span.end + more
+}
+
 /// The length of `[…]`. A `]` that comes first is a member.
 fn class_len(text: &str) -> usize {
     let mut chars = text.char_indices().skip(1).peekable();

@@ -138,6 +138,10 @@ impl AccessPattern {
     pub fn is_match(&self, name: &str) -> bool {
         self.0.is_match(name)
     }
+
+    pub(crate) fn compiled(&self) -> &Compiled {
+        &self.0
+    }
 }
 
 thread_local! {

@@ -1,20 +1,24 @@
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::Version;
+use crate::{NodeName, Version};
 
 /// The longest host name, in bytes (RFC 1035 §2.3.4).
 pub const MAX_HOST_LEN: usize = 253;
+
+/// The longest zone of an IPv6 address, in bytes: an interface has at most 15 on Linux, and longer names elsewhere.
+const MAX_ZONE_LEN: usize = 64;
 
 /// A host: an IPv4 or IPv6 address, or a name to be looked up.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host(Arc<str>);
 
 impl Host {
-    /// Takes an address (IPv6 with or without brackets) or a name of at most 253 bytes.
+    /// Takes an address (IPv6 with or without brackets, on request with a zone: `fe80::1%eth0`) or a name of at most 253
+    /// bytes. A zone is an interface of this machine, by name or number; it is looked up when the address is used.
     ///
     /// # Errors
     /// [`EndpointError::Host`] names the text.
@@ -24,7 +28,14 @@ impl Host {
         if let Ok(ip) = bare.parse::<IpAddr>() {
             return Ok(Self(ip.to_string().into()));
         }
-        let legal = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | '@' | ':' | '[' | ']');
+        let legal = |c: char| NodeName::can_contain(c) && !matches!(c, '/' | '@' | ':' | '[' | ']' | '%');
+        if let Some((ip, zone)) = bare.split_once('%')
+            && let Ok(ip) = ip.parse::<Ipv6Addr>()
+            && (1..=MAX_ZONE_LEN).contains(&zone.len())
+            && zone.chars().all(legal)
+        {
+            return Ok(Self(format!("{ip}%{zone}").into()));
+        }
         if bare.is_empty() || bare.len() > MAX_HOST_LEN || bare != text || !bare.chars().all(legal) {
             return Err(EndpointError::Host { host: text.chars().take(80).collect() });
         }
@@ -36,9 +47,19 @@ impl Host {
         &self.0
     }
 
-    /// The address, when the host is one and needs no lookup.
+    /// The address, when the host is one and needs no lookup. An address with a zone needs one.
     pub fn ip(&self) -> Option<IpAddr> {
         self.0.parse().ok()
+    }
+
+    /// The host without the zone of an IPv6 address: what a certificate may be for.
+    pub fn without_zone(&self) -> &str {
+        self.zoned().map_or(self.as_str(), |(ip, _)| ip)
+    }
+
+    /// The address and its zone, when it has one.
+    fn zoned(&self) -> Option<(&str, &str)> {
+        self.0.split_once('%')
     }
 }
 
@@ -82,9 +103,9 @@ impl Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.ip() {
-            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
-            _ => write!(f, "{}:{}", self.host, self.port),
+        match self.host.as_str() {
+            ip if ip.contains(':') => write!(f, "[{ip}]:{}", self.port),
+            host => write!(f, "{host}:{}", self.port),
         }
     }
 }
@@ -155,13 +176,36 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_address_may_have_a_zone() {
+        for text in ["fe80::1%eth0", "[fe80::1%eth0]", "FE80:0::1%eth0"] {
+            let host = Host::new(text).unwrap();
+            assert_eq!((host.as_str(), host.without_zone(), host.ip()), ("fe80::1%eth0", "fe80::1", None));
+        }
+        let address: Address = "[fe80::1%2]:4370".parse().unwrap();
+        assert_eq!(address.to_string(), "[fe80::1%2]:4370");
+        assert_eq!(Host::new("db.example.com").unwrap().without_zone(), "db.example.com");
+    }
+
+    #[test]
     fn port_zero_cannot_be_dialled() {
         assert_eq!(Address::new("127.0.0.1", 0), Err(EndpointError::Port));
     }
 
     #[test]
     fn malformed_hosts_are_named() {
-        for bad in ["", "a b", "http://x", "a@b", "[x]", "x:y"] {
+        for bad in [
+            "",
+            "a b",
+            "http://x",
+            "a@b",
+            "[x]",
+            "x:y",
+            "d\u{200b}b",
+            "db%eth0",
+            "10.0.0.1%1",
+            "fe80::1%",
+            "fe80::1%a%b",
+        ] {
             assert!(Host::new(bad).is_err(), "{bad:?}");
         }
         assert!(Host::new("3.735.184.8").is_ok(), "well-formed as a name");

@@ -7,6 +7,9 @@ pub const MAX_NAME_LEN: usize = 255;
 
 /// The name of a node: `name@host`, both parts non-empty, at most 255 bytes, compared byte for byte.
 ///
+/// A name shows all of its characters: white space, control characters and characters that are invisible or change the
+/// direction of the text are refused ([`NodeName::can_contain`]), since two different names could look the same.
+///
 /// Cloning is cheap (a shared string). The host part is where the node's registrar is asked by default; it is
 /// an IP address (IPv6 with or without brackets) or a host name, and is not checked further here.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +29,7 @@ impl NodeName {
         if text.len() > MAX_NAME_LEN {
             return Err(NameError::TooLong { len: text.len(), starts: shown() });
         }
-        if let Some(c) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        if let Some(c) = text.chars().find(|c| !Self::can_contain(*c)) {
             return Err(NameError::Character { name: shown(), character: c });
         }
         match text.split_once('@') {
@@ -41,6 +44,13 @@ impl NodeName {
     /// As [`NodeName::new`].
     pub fn with_default_host(text: &str, host: &str) -> Result<Self, NameError> {
         if text.contains('@') || text.is_empty() { Self::new(text) } else { Self::new(format!("{text}@{host}")) }
+    }
+
+    /// Returns true if a node name may contain the character: any that is not white space, not a control character, and
+    /// not invisible by Unicode's property `Default_Ignorable_Code_Point`, which includes the characters that change the
+    /// direction of text (`Bidi_Control`).
+    pub fn can_contain(c: char) -> bool {
+        !c.is_whitespace() && !c.is_control() && !is_invisible(c)
     }
 
     /// The whole name.
@@ -58,6 +68,17 @@ impl NodeName {
         let host = self.0.split_once('@').map_or("", |(_, host)| host);
         host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
     }
+}
+
+/// Returns true for the code points of `Default_Ignorable_Code_Point` in Unicode 17: zero-width spaces and joiners, bidi
+/// controls, variation selectors, fillers and tags. The ranges include the code points that the standard keeps free for
+/// more of them.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 impl fmt::Debug for NodeName {
@@ -129,8 +150,11 @@ impl<'de> serde::Deserialize<'de> for NodeName {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// White space or a control character.
-    #[error("the node name {name:?} contains {character:?}; white space and control characters are not allowed")]
+    /// White space, a control character or an invisible one.
+    #[error(
+        "the node name {name:?} contains {character:?} (U+{:04X}); white space, control characters and invisible \
+         characters are not allowed", u32::from(*.character)
+    )]
     Character {
         /// The text, cut to 80 characters.
         name: String,
@@ -174,6 +198,22 @@ mod tests {
             assert!(NodeName::new(bad).is_err(), "{bad:?}");
         }
         assert_eq!(NodeName::new(""), Err(NameError::Empty));
+    }
+
+    #[test]
+    fn names_that_only_look_like_another_are_refused() {
+        for c in
+            ["\u{202e}", "\u{2066}", "\u{200b}", "\u{200d}", "\u{feff}", "\u{ad}", "\u{fe0f}", "\u{e0041}", "\u{3164}"]
+        {
+            for name in [format!("d{c}b@host"), format!("db@ho{c}st"), format!("{c}db@host")] {
+                let error = NodeName::new(&name).unwrap_err();
+                assert_eq!(error, NameError::Character { name, character: c.chars().next().unwrap() });
+                assert!(error.to_string().contains("(U+"), "the character is shown as its number: {error}");
+            }
+        }
+        for name in ["d\u{f6}b@h", "\u{65e5}\u{672c}@h", "\u{5d0}@h", "\u{1f980}@h", "a\u{301}@h"] {
+            assert!(NodeName::new(name).is_ok(), "{name}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where bytes come from and go to on this machine and around it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -66,7 +66,8 @@ impl FromStr for SocketPlace {
     }
 }
 
-/// Where this machine can listen: `IP:PORT`, with port 0 for any free one, or `unix:PATH`.
+/// Where this machine can listen: `IP:PORT`, with port 0 for any free one, or `unix:PATH`. The zone of an IPv6 address
+/// (`[fe80::1%eth0]:80`) is looked up among this machine's interfaces when the text is read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LocalPlace {
     /// An address.
@@ -101,9 +102,22 @@ impl FromStr for LocalPlace {
     fn from_str(text: &str) -> Result<Self, PlaceError> {
         match path(text) {
             Some(path) => Ok(Self::Unix(path)),
-            None => text.parse().map(Self::Tcp).map_err(|_| PlaceError::new(text, "IP:PORT")),
+            None => match text.parse() {
+                Ok(address) => Ok(Self::Tcp(address)),
+                Err(_) => zoned(text).map(Self::Tcp).ok_or_else(|| PlaceError::new(text, "IP:PORT")),
+            },
         }
     }
+}
+
+/// An IPv6 address whose zone is the name of an interface; `None` when it is another text, or there is no such interface.
+fn zoned(text: &str) -> Option<SocketAddr> {
+    let (host, port) = text.rsplit_once(':')?;
+    let host = host.strip_prefix('[')?.strip_suffix(']')?;
+    let (ip, _) = host.split_once('%')?;
+    ip.parse::<Ipv6Addr>().ok()?;
+    // Asks the system for the number of an interface, and no name server.
+    (host, port.parse().ok()?).to_socket_addrs().ok()?.next()
 }
 
 #[cfg(test)]
@@ -123,6 +137,20 @@ mod tests {
             ["unix:db.sock", "unix:/run/db.sock", "127.0.0.1:1"].map(within),
             ["unix:/etc/t/db.sock", "unix:/run/db.sock", "127.0.0.1:1"]
         );
+    }
+
+    #[test]
+    fn an_ipv6_address_may_have_a_zone_by_name_or_number() {
+        // The loopback interface is the first one of every Linux machine.
+        for text in ["[fe80::1%lo]:80", "[fe80::1%1]:80"] {
+            assert_eq!(text.parse::<LocalPlace>().unwrap().to_string(), "[fe80::1%1]:80");
+            assert_eq!(text.parse::<SocketPlace>().unwrap().to_string(), text);
+        }
+        for bad in
+            ["[fe80::1%no-such-interface]:80", "fe80::1%lo:80", "[db%lo]:80", "[127.0.0.1%lo]:80", "[fe80::1%lo]"]
+        {
+            assert!(bad.parse::<LocalPlace>().is_err(), "{bad}");
+        }
     }
 
     #[test]

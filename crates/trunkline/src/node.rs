@@ -736,7 +736,7 @@ fn announced(listen: &Listen, bound: SocketAddr, name: &NodeName) -> Option<Endp
     let address = match &listen.advertise {
         Some(address) => address.clone(),
         None if bound.ip().is_unspecified() => Address::new(name.host(), bound.port()).ok()?,
-        None => Address::new(bound.ip().to_string(), bound.port()).ok()?,
+        None => bound.to_string().parse().ok()?,
     };
     // Whether a certificate is checked is the caller's business: its route says so.
     Some(Endpoint { address, tls: None, version: Some(Version::native(1)) })

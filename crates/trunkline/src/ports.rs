@@ -57,6 +57,7 @@ impl Ports for NodePorts {
     async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, Live), AttemptError> {
         let node = &self.node;
         let tls = client_tls(node, &attempt)?;
+        let socket = zoned(&attempt.address.host, socket).await;
         let dialed = node.native.dial(socket, &attempt, Mode::Node, &tls, node.times).await;
         self.go_for_it(dialed.map_err(|error| attempt_error(error, node.listens_at(socket)))?).await
     }
@@ -162,6 +163,7 @@ impl Ports for Probe {
     async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, ()), AttemptError> {
         let node = &self.node;
         let tls = client_tls(node, &attempt)?;
+        let socket = zoned(&attempt.address.host, socket).await;
         let proven = node.native.probe(socket, &attempt, &tls, node.times).await;
         Ok((proven.map_err(|error| attempt_error(error, node.listens_at(socket)))?, ()))
     }
@@ -189,6 +191,17 @@ async fn lookup(host: &Host) -> Result<Vec<IpAddr>, AttemptError> {
     let found = tokio::net::lookup_host((host.as_str(), 0)).await;
     let found = found.map_err(|error| AttemptError::Dns(format!("{host}: {error}")))?;
     Ok(found.map(|address| address.ip()).collect())
+}
+
+/// Returns the socket with the interface that the host's address belongs to: a plan knows addresses only, and an IPv6
+/// address of one link (`fe80::…`) leads nowhere without.
+async fn zoned(host: &Host, socket: SocketAddr) -> SocketAddr {
+    let IpAddr::V6(ip) = socket.ip() else { return socket };
+    if !ip.is_unicast_link_local() {
+        return socket;
+    }
+    let found = tokio::net::lookup_host((host.as_str(), socket.port())).await;
+    found.into_iter().flatten().find(|found| found.ip() == socket.ip()).unwrap_or(socket)
 }
 
 fn client_tls(node: &Inner, attempt: &Attempt) -> Result<ClientTls, AttemptError> {

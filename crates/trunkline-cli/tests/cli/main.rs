@@ -15,4 +15,5 @@ mod programs;
 mod real;
 mod routes;
 mod short_lived;
+mod variables;
 mod world;

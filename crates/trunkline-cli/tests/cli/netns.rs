@@ -85,3 +85,57 @@ fn e_a_node_that_only_the_gateway_can_reach_is_reached_through_it() {
         "it saw the gateway and nobody else:\n{log}"
     );
 }
+
+/// One network whose address leads nowhere without its interface.
+const ZONES: &str = r#"
+set -eu
+ip link set lo up
+ip -6 addr add fe80::1/64 dev lo nodad
+trap 'kill $PIDS 2>/dev/null' EXIT
+"$TRUNKLINE" node --config db.yaml --answer whoami='the database' >db.out 2>db.log & PIDS="$!"
+until grep -q 'is up' db.out; do kill -0 $PIDS || { cat db.log; exit 1; }; done
+"$TRUNKLINE" node --config app.yaml >app.out 2>app.log & PIDS="$PIDS $!"
+until grep -q 'is up' app.out; do kill -0 $PIDS || { cat app.log; exit 1; }; done
+cat db.out
+TRUNKLINE_ADMIN_TOKEN=$(cat token); export TRUNKLINE_ADMIN_TOKEN
+"$TRUNKLINE" call --admin '[fe80::1%lo]:4490' db@lab whoami ''
+echo
+# The forward leads to the service at the other node, and that to the operations of this one.
+"$TRUNKLINE" --json status --admin '[fe80::1%lo]:5433'
+"#;
+
+#[test]
+fn an_address_with_a_zone_is_taken_wherever_one_is_configured() {
+    let dir = Dir::new();
+    let node = |name: &str, rest: &str| {
+        let text = format!("node:\n  name: {name}\n  cookie_file: cookie\n  data_dir: {name}.data\n{rest}");
+        dir.file(&format!("{}.yaml", name.split('@').next().unwrap()), &text, 0o600);
+    };
+    dir.file("token", "0123456789abcdef0123456789abcdef", 0o600);
+    let registrar = "  registrar_listen: { host: 'fe80::1%lo', port: 4499 }\n";
+    let listen = "  listen: [{ host: 'fe80::1%lo', port: 4370 }]\n";
+    node(
+        "db@lab",
+        &format!("{registrar}{listen}services: {{ ops: {{ connect: '[fe80::1%lo]:4490', allow: ['app@.*'] }} }}\n"),
+    );
+    let admin = "  admin: { listen: '[fe80::1%lo]:4490', token_file: token }\n";
+    let route = "routes: [{ match: '^db@', host: 'fe80::1%lo', port: 4370 }]\n";
+    let forward = "forwards: [{ listen: '[fe80::1%lo]:5433', name: db@lab, service: ops }]\n";
+    node("app@lab", &format!("{registrar}{admin}{route}{forward}"));
+    dir.file("script", ZONES, 0o600);
+    let mut command = Command::new("unshare");
+    command
+        .args(["-r", "-n", "sh", "script"])
+        .current_dir(dir.path())
+        .env("TRUNKLINE", env!("CARGO_BIN_EXE_trunkline"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ran = finish(command);
+    assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
+    let mut lines = ran.stdout.splitn(3, '\n');
+    let (ready, answer) = (lines.next().unwrap(), lines.next().unwrap());
+    assert!(ready.contains("listening at [fe80::1%1]:4370"), "{ready}");
+    assert_eq!(answer, "the database");
+    let status: serde_json::Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+    assert_eq!((&status["name"], &status["registered"]), (&"app@lab".into(), &true.into()), "{status}");
+    assert_eq!(status["forwards"][0]["listen"], "[fe80::1%1]:5433", "{status}");
+}

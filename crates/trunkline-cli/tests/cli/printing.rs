@@ -3,6 +3,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::real::readme;
 use crate::world::{Dir, Running, finish, free_port};
 
 /// A node `app` with two routes to `db`, the first of which leads nowhere, and `db` itself.
@@ -163,4 +164,48 @@ fn the_environment_overrides_the_file_and_the_command_line_overrides_both() {
     let mut command = dir.command(&["check", &file]);
     command.env("TRUNKLINE_NODE_FALBACK", "never");
     finish(command).refused(&["TRUNKLINE_NODE_FALBACK", "TRUNKLINE_NODE_FALLBACK"]);
+}
+
+#[test]
+fn check_tells_what_every_section_holds() {
+    let dir = Dir::new();
+    let file = dir.config(
+        "app",
+        "  listen: [{ port: 0 }, { port: 0 }]\nregistrars: { other: { kind: embedded, host: h } }\ntls_profiles: { p: {} }\n\
+         peers: [{ match: 'a@h', cookie_file: cookie }]\nspawn: { s: { command: [x], allow: [] } }\n\
+         applications: { a: { allow: [], processes: [{ service: s, command: [x] }] } }\n\
+         proxy_routes: [{ match: a, proxy: g@h, target: { tls: true } }, { match: b, proxy: g@h, target: { tls: true } }]\n\
+         transit: { rules: [{ from: 'a@h', to: 'b@h' }], gateways: ['g@h'] }\nproxied: { allow: [] }\n\
+         services: { s: { connect: 'h:1', allow: [] } }\nforwards: [{ listen: '127.0.0.1:0', name: a@b, service: s }]\n",
+    );
+    let told = dir.ok(&["check", &file]).stdout;
+    assert_eq!(
+        told.trim_end(),
+        "app.yaml: fine; node app@127.0.0.1, 2 listeners, 0 routes, 2 proxy routes, 1 peer entry, 1 transit rule, 1 transit \
+         gateway, 1 service, 1 forward, 1 program, 1 application, 1 registrar, 1 TLS profile, callers through gateways \
+         restricted"
+    );
+    let value = dir.json(&["check", &file]);
+    for (key, count) in [("routes", 0), ("proxy_routes", 2), ("peers", 1), ("transit_rules", 1), ("services", 1)] {
+        assert_eq!(value[key], count, "{key}: {value}");
+    }
+    assert_eq!(value["callers_through_gateways"], "restricted");
+    let plain = dir.config("plain", "");
+    let told = dir.ok(&["check", &plain]).stdout;
+    assert_eq!(told.trim_end(), "plain.yaml: fine; node plain@127.0.0.1, 1 listener, 0 routes");
+}
+
+#[test]
+fn the_primary_and_the_standby_that_readme_shows_are_tried_in_that_order() {
+    let dir = Dir::new();
+    let (_, text) = readme().into_iter().find(|(name, _)| name == "shop.yaml").unwrap();
+    dir.file("shop.yaml", &text, 0o600);
+    assert!(dir.ok(&["check", "shop.yaml"]).stdout.contains("2 routes"));
+    let told = dir.json(&["explain", "--config", "shop.yaml", "shop@10.0.1.50", "--set", "node.registrar=none"]);
+    let steps = told["steps"].as_array().unwrap();
+    let tried: Vec<_> = steps.iter().filter_map(|step| step["pattern"].as_str()).collect();
+    assert_eq!(tried, ["^shop@", "^(?:shop)@"], "{told}");
+    let dir_of = |twice: String| dir.file("twice.yaml", &twice, 0o600);
+    dir_of(text.replace("^(?:shop)@", "^shop@"));
+    dir.run(&["check", "twice.yaml"]).refused(&["routes[1].match", "`^(?:shop)@`"]);
 }

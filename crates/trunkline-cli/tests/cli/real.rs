@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use super::world::{Dir, Ran, Running, eventually, finish, free_port, shouting};
 
 /// The files that README has its reader write, in their last state.
-fn readme() -> Vec<(String, String)> {
+pub(crate) fn readme() -> Vec<(String, String)> {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
     let mut files: Vec<(String, String)> = Vec::new();
     for part in text.split("$ cat >").skip(1) {

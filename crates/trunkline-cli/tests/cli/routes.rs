@@ -22,7 +22,9 @@ fn a_route_that_cannot_be_added_leaves_the_list_as_it_was() {
             assert_eq!((routes(&dir), dir.read(&file)), before);
         };
         refused(&["^db(", "--port", "9"], &["match: ", "^db("]);
-        refused(&["^db@", "--port", "9"], &["`^db@` exists", "remove it first"]);
+        refused(&["^db@", "--port", "9"], &["`^db@` exists", "remove it first", "`^(?:db)@`"]);
+        refused(&["^x@\n", "--port", "9"], &["match: no node name matches", "(U+000A)", "^x@␊"]);
+        refused(&["^x @", "--port", "9"], &["match: no node name matches", "(U+0020)"]);
         refused(&["^x@", "--port", "0"], &["port: ", "1 to 65535"]);
         refused(&["^x@", "--resolver", "nobody"], &["resolver: ", "set `node.registrar: embedded`"]);
         refused(&["^x@", "--port", "9", "--tls", "true", "--tls-profile", "gone"], &["tls_profile"]);
@@ -87,6 +89,45 @@ fn what_cannot_be_saved_is_not_applied_either() {
         assert_eq!(routes(&dir).as_array().unwrap().len(), 1);
         node.stop();
     }
+}
+
+#[test]
+fn a_proxy_route_that_no_name_can_match_is_not_added() {
+    let dir = Dir::new();
+    let node = dir.node(&dir.config("app", ""), &[]);
+    let add = ["proxy-routes", "add", "^x@\n", "--proxy", "gate@h"];
+    dir.run(&add).refused(&["match: no node name matches", "(U+000A)"]);
+    assert_eq!(dir.json(&["proxy-routes", "list"]), Value::Array(Vec::new()));
+    node.stop();
+}
+
+#[test]
+fn what_the_file_became_meanwhile_is_not_saved_over() {
+    let dir = Dir::new();
+    let file = dir.config("app", "routes:\n  - { match: '^db@', port: 1 }\n");
+    let good = dir.read(&file);
+    let node = dir.node(&file, &[]);
+    let before = routes(&dir);
+    let spoilt = [
+        ("", "the section is missing"),
+        (&good.replace("name:", "nmae:"), "did you mean `name`?"),
+        (&format!("{good}peers: [{{ match: a }}]\n"), "a peer needs a cookie"),
+    ];
+    for (text, problem) in spoilt {
+        dir.file(&file, text, 0o600);
+        let add = ["routes", "add", "^x@", "--port", "9", "--save"];
+        dir.run(&add).refused(&["app.yaml: not saved, nothing changed", problem]);
+        if !text.is_empty() {
+            let remove = ["routes", "remove", "^db@", "--save"];
+            dir.run(&remove).refused(&["app.yaml: not saved, nothing changed", problem]);
+        }
+        assert_eq!((dir.read(&file), routes(&dir)), (text.to_owned(), before.clone()));
+    }
+    dir.file(&file, &good, 0o444);
+    let ran = dir.run(&["routes", "add", "^x@", "--port", "9", "--save"]).exits(1);
+    assert!(ran.stderr.contains("app.yaml") && ran.stderr.contains("read-only"), "{}", ran.stderr);
+    assert_eq!((dir.read(&file), routes(&dir)), (good, before));
+    node.stop();
 }
 
 #[test]

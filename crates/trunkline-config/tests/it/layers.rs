@@ -1,3 +1,6 @@
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
 use trunkline_config::{AdminConfig, Config, ConfigError, Layers};
 use trunkline_route::Fallback;
 
@@ -10,7 +13,7 @@ fn layered(dir: &Dir, environment: &[(&str, &str)], set: &[&str]) -> Result<Conf
 }
 
 fn over(dir: &Dir, text: &str, environment: &[(&str, &str)], set: &[&str]) -> Result<Config, ConfigError> {
-    let environment = environment.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let environment = environment.iter().map(|(k, v)| (k.into(), v.into())).collect();
     let set = set.iter().map(|s| s.to_string()).collect();
     Config::parse(text, dir.path(), "app.yaml", &Layers { environment, set })
 }
@@ -48,9 +51,83 @@ fn a_key_inside_wins_over_the_whole_from_the_same_layer() {
 }
 
 #[test]
-fn an_empty_value_goes_back_to_the_default() {
-    let node = layered(&Dir::new(), &[("TRUNKLINE_NODE_FALLBACK", "")], &[]).unwrap().node;
+fn an_empty_value_on_the_command_line_goes_back_to_the_default_and_so_does_null() {
+    let dir = Dir::new();
+    assert_eq!(layered(&dir, &[], &["node.fallback="]).unwrap().node.fallback, Fallback::OnFailure);
+    let node = layered(&dir, &[("TRUNKLINE_NODE_FALLBACK", "null")], &[]).unwrap().node;
     assert_eq!(node.fallback, Fallback::OnFailure);
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let dir = Dir::new();
+    let text = "node: { name: app@127.0.0.1, cookie_file: cookie, fallback: on_miss }\nroutes: [{ match: f, port: 1 }]\n\
+                peers: [{ match: 'a@.*', cookie_file: cookie }]\nproxied: { allow: [] }\ntransit: { rules: [{ from: 'a@.*', \
+                to: 'b@h' }] }\n";
+    let plain = over(&dir, text, &[], &[]).unwrap();
+    for empty in ["", "  \n"] {
+        for section in ["PEERS", "PROXIED", "TRANSIT", "ROUTES", "NODE", "NODE_FALLBACK", "NO_SUCH_KEY"] {
+            let name = format!("TRUNKLINE_{section}");
+            let layers = Layers { environment: vec![(name.into(), empty.into())], set: Vec::new() };
+            assert_eq!(Config::parse(text, dir.path(), "app.yaml", &layers).unwrap(), plain, "{section}");
+            assert_eq!(layers.over("peers"), None);
+        }
+    }
+    let layers = Layers { environment: vec![("TRUNKLINE_PEERS".into(), "[]".into())], set: Vec::new() };
+    assert_eq!(layers.over("peers").as_deref(), Some("the variable TRUNKLINE_PEERS"));
+    let named = over(&dir, "node: { name: a@h, cookie_env: APP_COOKIE }", &[("APP_COOKIE", "")], &[]);
+    refused(named, &["node.cookie_env", "`APP_COOKIE` is not set or empty"]);
+}
+
+#[test]
+fn a_variable_that_is_not_text_is_named() {
+    let dir = Dir::new();
+    let not_text = || OsString::from_vec(b"canary-\xff-canary".to_vec());
+    let with = |name: &str, text: &str| {
+        let layers = Layers { environment: vec![(name.into(), not_text())], set: Vec::new() };
+        Config::parse(text, dir.path(), "app.yaml", &layers)
+    };
+    let text = "node: { name: a@h, cookie_file: cookie }\n";
+    for name in ["TRUNKLINE_PEERS", "TRUNKLINE_NODE_TLS"] {
+        refused(with(name, text), &[&format!("environment variable {name}: the value is not UTF-8")]);
+    }
+    let text = "node: { name: a@h, cookie_env: APP_COOKIE }\n";
+    refused(with("APP_COOKIE", text), &["node.cookie_env", "`APP_COOKIE` is not UTF-8"]);
+    assert!(with("UNRELATED", "node: { name: a@h, cookie_file: cookie }\n").is_ok());
+}
+
+/// What Kubernetes gives every container of a namespace for a service of this name with a port 80 called `http`.
+fn service_variables(service: &str) -> Vec<(String, String)> {
+    let own = service.to_ascii_uppercase().replace('-', "_");
+    let of = |rest: &str, value: &str| (format!("{own}_{rest}"), value.to_owned());
+    vec![
+        of("SERVICE_HOST", "10.96.0.11"),
+        of("SERVICE_PORT", "80"),
+        of("SERVICE_PORT_HTTP", "80"),
+        of("PORT", "tcp://10.96.0.11:80"),
+        of("PORT_80_TCP", "tcp://10.96.0.11:80"),
+        of("PORT_80_TCP_PROTO", "tcp"),
+        of("PORT_80_TCP_PORT", "80"),
+        of("PORT_80_TCP_ADDR", "10.96.0.11"),
+        of("PORT_53_UDP", "udp://10.96.0.11:53"),
+    ]
+}
+
+#[test]
+fn the_variables_of_a_kubernetes_service_change_nothing() {
+    let dir = Dir::new();
+    let plain = layered(&dir, &[], &[]).unwrap();
+    let services = ["trunkline", "trunkline-x", "trunkline-node", "trunkline-admin", "trunkline-node-registrar-listen"];
+    for service in services {
+        let variables = service_variables(service);
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(layered(&dir, &variables, &[]).unwrap(), plain, "{service}");
+    }
+    for (name, value) in
+        [("TRUNKLINE_NODE_PORT", "80"), ("TRUNKLINE_PORT_80_QUIC", "x"), ("TRUNKLINE_PORTS", "tcp://a:1")]
+    {
+        refused(layered(&dir, &[(name, value)], &[]), &[name, "not a variable of trunkline"]);
+    }
 }
 
 #[test]
@@ -79,7 +156,13 @@ fn an_unknown_variable_names_the_nearest_known_one() {
     let dir = Dir::new();
     let outcome = layered(&dir, &[("TRUNKLINE_NODE_NAM", SECRET)], &[]);
     refused(outcome, &["environment variable TRUNKLINE_NODE_NAM", "`TRUNKLINE_NODE_NAME`"]);
-    let reserved = [("TRUNKLINE_CONFIG", "x"), ("TRUNKLINE_LOG", "x"), ("TRUNKLINE_ADMIN_TOKEN", "x"), ("HOME", "/")];
+    let reserved = [
+        ("TRUNKLINE_CONFIG", "x"),
+        ("TRUNKLINE_LOG", "x"),
+        ("TRUNKLINE_ADMIN_TOKEN", "x"),
+        ("TRUNKLINE_PID", "x"),
+        ("HOME", "/"),
+    ];
     assert!(layered(&dir, &reserved, &[]).is_ok());
 }
 

@@ -284,6 +284,26 @@ fn a_cookie_file_must_exist_and_be_private_and_long_enough() {
 }
 
 #[test]
+fn a_cookie_that_a_group_of_this_user_can_read_is_taken_where_it_cannot_be_changed() {
+    let dir = Dir::new();
+    let cookie = |owner: u32, group: u32, mode: u32| {
+        let path = dir.file("mounted", SECRET, mode);
+        std::os::unix::fs::chown(path, Some(owner), Some(group)).unwrap();
+        dir.parse("node: { name: a@h, cookie_file: mounted }")
+    };
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let own = rustix::process::getegid().as_raw();
+    assert!(cookie(12_345, own, 0o440).is_ok());
+    for (group, mode) in [(54_321, 0o440), (own, 0o444), (own, 0o460)] {
+        let shown = format!("(mode {mode:04o})");
+        refused(cookie(12_345, group, mode), &["node.cookie_file", &shown, "cannot change that", "defaultMode: 0440"]);
+    }
+    refused(cookie(0, own, 0o440), &["node.cookie_file", "run `chmod 600 "]);
+}
+
+#[test]
 fn exactly_one_source_of_the_nodes_cookie_is_needed() {
     let dir = Dir::new();
     refused(dir.node("  cookie_env: X\n"), &["app.yaml:4:15: node.cookie_env", "both cookie_file and cookie_env"]);
@@ -460,7 +480,7 @@ fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
                 backend-db@in\n    max_hop: 3\n    direct: never\n    cookie_file: gate\n    target: { cookie_file: inner, tls: true, \
                 tls_profile: lab, flags: { remote_spawn: false } }\n  - { match: x, proxy: g@h }\ntransit:\n  gateways: [\"outer@.*\"]\n  \
                 rules: [{ from: \"app@.*\", to: \"db@.*\", flags: { remote_spawn: false } }]\n  circuits: 9\n  \
-                opens_per_second: 3\n  idle_ms: 5000\nproxied:\n  allow: [\"app@.*\"]\n  gateways: [\"gate@.*\"]\n  \
+                opens_per_second: 3\n  idle_ms: 15000\nproxied:\n  allow: [\"app@.*\"]\n  gateways: [\"gate@.*\"]\n  \
                 flags: { link: false }\n";
     let config = dir.with(text).unwrap();
     let (full, short) = (&config.proxy_routes[0], &config.proxy_routes[1]);
@@ -476,7 +496,7 @@ fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
     let rule = &config.transit.rules[0];
     assert!(rule.from.is_match("app@x") && config.transit.gateways[0].is_match("outer@x"));
     assert_eq!(rule.flags, PeerFlags::ALL.with(Flag::RemoteSpawn, false));
-    assert_eq!(config.transit.idle, std::time::Duration::from_secs(5));
+    assert_eq!(config.transit.idle, std::time::Duration::from_secs(15));
     let proxied = &config.proxied;
     assert!(
         proxied.allow.as_ref().unwrap()[0].is_match("app@x")
@@ -508,7 +528,10 @@ fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
         transit("rules: [{ from: a, to: b, flags: { spawn: false } }]"),
         &["transit.rules[0].flags.spawn", "unknown key"],
     );
-    refused(transit("idle_ms: 10"), &["transit.idle_ms", "from 1000"]);
+    for ms in [0, 10, 5_000, 14_999] {
+        let parts = ["transit.idle_ms", &format!("{ms} ms would end"), "a ping every 5 s", "from 15000"];
+        refused(transit(&format!("idle_ms: {ms}")), &parts);
+    }
     refused(Dir::new().with("proxied: { allow: yes }\n"), &["proxied.allow", "a list"]);
     refused(Dir::new().with("proxied: { gateways: [\"(\"] }\n"), &["proxied.gateways[0]"]);
     refused(transit("burst: 0"), &["transit.burst", "from 1 to 65536"]);
@@ -543,4 +566,53 @@ fn a_gateway_that_could_answer_for_who_is_behind_it_is_warned_of() {
         assert_eq!(warned(&fine), Vec::<String>::new(), "{fine}");
     }
     assert_eq!(warned(&route(", cookie_file: other, target: { cookie_file: other }")).len(), 1);
+}
+
+#[test]
+fn a_pattern_that_no_name_can_match_is_refused_wherever_one_stands() {
+    let dir = Dir::new();
+    let text = "routes:\n  - match: |\n      ^db@\n    port: 1\n";
+    refused(
+        dir.with(text),
+        &[
+            "routes[0].match: no node name matches",
+            r"'\n' (U+000A)",
+            "begin the block with `|-`",
+            "\n    ^db@␊\n        ^",
+        ],
+    );
+    let places = [
+        ("proxy_routes: [{ match: PATTERN, proxy: g@h }]\n", "proxy_routes[0].match"),
+        ("peers: [{ match: PATTERN, cookie_file: cookie }]\n", "peers[0].match"),
+        ("transit: { rules: [{ from: PATTERN, to: b@h }] }\n", "transit.rules[0].from"),
+        ("transit: { rules: [{ from: a@h, to: PATTERN }] }\n", "transit.rules[0].to"),
+        ("transit: { gateways: [PATTERN] }\n", "transit.gateways[0]"),
+        ("proxied: { allow: [PATTERN] }\n", "proxied.allow[0]"),
+        ("proxied: { gateways: [PATTERN] }\n", "proxied.gateways[0]"),
+        ("spawn: { s: { command: [x], allow: [PATTERN] } }\n", "spawn.s.allow[0]"),
+        ("services: { s: { connect: 'h:1', allow: [PATTERN] } }\n", "services.s.allow[0]"),
+        (
+            "applications: { s: { processes: [{ service: s, command: [x] }], allow: [PATTERN] } }\n",
+            "applications.s.allow[0]",
+        ),
+    ];
+    for (pattern, character) in
+        [("'app @.*'", "' ' (U+0020)"), (r#""db\u200b@.*""#, r"'\u{200b}' (U+200B)"), (r"'db\s@.*'", "U+0009")]
+    {
+        for (text, key) in places {
+            refused(dir.with(&text.replace("PATTERN", pattern)), &[key, "no node name matches", character]);
+        }
+        let listen = format!("  listen: [{{ allow: [{pattern}] }}]\n");
+        refused(dir.node(&listen), &["node.listen[0].allow[0]", "no node name matches", character]);
+    }
+    dir.with("routes: [{ match: 'db( |-)x', port: 1 }, { match: '[\\s-]', port: 1 }]\n").unwrap();
+}
+
+#[test]
+fn a_pattern_that_stands_twice_is_refused_with_another_way_to_write_it() {
+    let text =
+        "routes:\n  - { match: '^shop@', host: h, port: 1 }\n  - { match: '^shop@', host: i, port: 1, weight: 50 }\n";
+    refused(Dir::new().with(text), &["routes[1].match", "first in routes[0].match", "`^(?:shop)@`"]);
+    let config = Dir::new().with(&text.replacen("'^shop@'", "'^(?:shop)@'", 1)).unwrap();
+    assert!(config.routes.iter().all(|route| route.pattern.is_match("shop@x") && !route.pattern.is_match("a-shop@x")));
 }

@@ -4,6 +4,7 @@ mod edits;
 mod layers;
 mod load;
 mod save;
+mod warnings;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

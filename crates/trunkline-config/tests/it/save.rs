@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use trunkline_config::edit::save_atomically;
 
@@ -13,6 +13,30 @@ fn saving_keeps_the_mode_and_leaves_nothing_beside() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "new");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn saving_keeps_owner_and_group() {
+    let dir = Dir::new();
+    let path = dir.file("app.yaml", "old", 0o640);
+    let meta = || fs::metadata(&path).unwrap();
+    let is_root = meta().uid() == 0;
+    // Only the superuser can give a file away; another user changes nothing here, and saving must not either.
+    let (owner, group) = if is_root { (12_345, 54_321) } else { (meta().uid(), meta().gid()) };
+    chown(&path, Some(owner), Some(group)).unwrap();
+    save_atomically(&path, "new").unwrap();
+    assert_eq!((meta().uid(), meta().gid(), meta().mode() & 0o777), (owner, group, 0o640));
+}
+
+#[test]
+fn saving_refuses_a_read_only_file() {
+    let dir = Dir::new();
+    let path = dir.file("app.yaml", "old", 0o444);
+    let error = save_atomically(&path, "new").unwrap_err();
+    assert!(error.to_string().contains("app.yaml"), "{error}");
+    assert!(error.source.to_string().contains("read-only"), "{}", error.source);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside it");
 }
 
 #[test]

@@ -75,7 +75,9 @@ pub(super) fn in_its_time(
 ) -> Result<(), TlsError> {
     match fault_at(certificate, provider, now)? {
         Some(webpki::Error::CertExpired { not_after, .. }) => Err(TlsError::Expired { on: day(not_after) }),
-        Some(webpki::Error::CertNotValidYet { not_before, .. }) => Err(TlsError::NotYetValid { from: day(not_before) }),
+        Some(webpki::Error::CertNotValidYet { not_before, .. }) => {
+            Err(TlsError::NotYetValid { from: day(not_before), today: day(now) })
+        }
         _ => Ok(()),
     }
 }
@@ -100,7 +102,51 @@ fn expiry(certificate: &CertificateDer<'_>, provider: &CryptoProvider, far: Unix
     }
 }
 
+/// Returns the words for a peer's certificate that was refused: for one that is out of its time with the day, and with what
+/// this machine's clock says, since the clock may be what is wrong.
+pub(crate) fn told(error: &rustls::Error) -> String {
+    use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
+
+    match error {
+        rustls::Error::InvalidCertificate(NotValidYetContext { time, not_before }) => format!(
+            "the peer's certificate is not valid before {}, and this machine's clock says {}; set the clock, or wait",
+            day(*not_before),
+            day(*time)
+        ),
+        rustls::Error::InvalidCertificate(ExpiredContext { time, not_after }) => format!(
+            "the peer's certificate expired on {}, and this machine's clock says {}; give the peer a newer one, or set the \
+             clock",
+            day(*not_after),
+            day(*time)
+        ),
+        error => error.to_string(),
+    }
+}
+
 fn day(time: UnixTime) -> String {
     let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     time::OffsetDateTime::from_unix_timestamp(seconds).map_or_else(|_| "a far day".into(), |t| t.date().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_told_with_what_the_clock_says() {
+        let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(days * 86_400));
+        let told = |error| told(&rustls::Error::InvalidCertificate(error));
+        let early = rustls::CertificateError::NotValidYetContext { time: at(0), not_before: at(20_454) };
+        assert_eq!(
+            told(early),
+            "the peer's certificate is not valid before 2026-01-01, and this machine's clock says 1970-01-01; set the clock, \
+             or wait"
+        );
+        let late = rustls::CertificateError::ExpiredContext { time: at(20_454), not_after: at(20_089) };
+        assert!(
+            told(late)
+                .starts_with("the peer's certificate expired on 2025-01-01, and this machine's clock says 2026-01-01")
+        );
+        assert_eq!(told(rustls::CertificateError::UnknownIssuer), "invalid peer certificate: UnknownIssuer");
+    }
 }
