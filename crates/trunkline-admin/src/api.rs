@@ -52,6 +52,9 @@ pub struct Status {
     pub registrar_queries: u64,
     /// The patterns of the static routes.
     pub patterns: Patterns,
+    /// Log lines that were lost since the node began, because standard error could not be written or nobody read it.
+    #[serde(default)]
+    pub lost_log_lines: u64,
 }
 
 /// Numbers of the streams of a service or a forwarder.
@@ -198,6 +201,7 @@ impl From<NodeStatus> for Status {
             serves_registrar: status.serves_registrar,
             registrar_queries: status.registrar_queries,
             patterns: Patterns::default(),
+            lost_log_lines: 0,
         }
     }
 }

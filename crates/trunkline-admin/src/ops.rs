@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -144,6 +145,7 @@ pub struct Operations {
     started: Config,
     /// By where they listen.
     forwards: Mutex<BTreeMap<LocalPlace, Forward>>,
+    lost_log_lines: Arc<AtomicU64>,
 }
 
 /// The longest a request may wait: a day.
@@ -204,7 +206,14 @@ impl Operations {
         let from_file = FromFile::of(config);
         let base_dir = source.as_ref().and_then(|s| s.path.parent()).map(PathBuf::from).unwrap_or_default();
         let started = config.clone();
-        Self { node, source, from_file: Mutex::new(from_file), base_dir, started, forwards: Mutex::default() }
+        let (from_file, forwards, lost_log_lines) = (Mutex::new(from_file), Mutex::default(), Arc::default());
+        Self { node, source, from_file, base_dir, started, forwards, lost_log_lines }
+    }
+
+    /// Shows this count of lost log lines in the status. Default: a count that stays 0.
+    #[must_use]
+    pub fn with_lost_log_lines(self, lost: Arc<AtomicU64>) -> Self {
+        Self { lost_log_lines: lost, ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, FromFile> {
@@ -231,7 +240,8 @@ impl Operations {
         };
         let stream_services = self.node.services().into_iter().map(service).collect();
         let forwards = self.forwards().values().map(Forwarding::from).collect();
-        Status { patterns, stream_services, forwards, ..self.node.status().into() }
+        let lost_log_lines = self.lost_log_lines.load(Ordering::Relaxed);
+        Status { patterns, stream_services, forwards, lost_log_lines, ..self.node.status().into() }
     }
 
     /// Its live connections.

@@ -503,6 +503,7 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             None => "no, hidden or without a registrar",
         };
         let list = |items: &[String]| if items.is_empty() { "none".into() } else { items.join(", ") };
+        let lost = if status.lost_log_lines > 0 { status.lost_log_lines.to_string() } else { String::new() };
         let rows: Vec<Vec<String>> = [
             ("version", status.version.clone()),
             ("listening", list(&status.listening)),
@@ -519,8 +520,10 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             ("registrar", if status.serves_registrar { "served here".into() } else { String::from("not served here") }),
             ("questions answered", status.registrar_queries.to_string()),
             ("patterns", patterns_text(&status.patterns)),
+            ("lost log lines", lost),
         ]
         .into_iter()
+        .filter(|(_, value)| !value.is_empty())
         .map(|(key, value)| vec![key.to_owned(), value])
         .collect();
         table(&["NODE", &status.name], &rows)

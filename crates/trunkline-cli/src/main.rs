@@ -6,6 +6,7 @@ mod certs;
 mod commands;
 mod demo;
 mod forward;
+mod log;
 mod output;
 mod program;
 mod serve;
@@ -55,7 +56,7 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         Command::Forward { .. } => "warn",
         _ => "error",
     };
-    serve::start_logging(&cli.log, level)?;
+    let _last_lines = serve::start_logging(&cli.log, level)?;
     match cli.command {
         Command::Node(args) => serve::node(args, output).await,
         Command::Demo(args) => demo::run(args, output).await,

@@ -1,6 +1,6 @@
 //! What is printed: text for people, JSON for programs, colours on a terminal only.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -52,6 +52,20 @@ impl From<OpError> for Failed {
     }
 }
 
+/// Returns true if colours are wanted there: on a terminal that has them, unless `NO_COLOR` is set and not empty.
+pub(crate) fn is_coloured(there: &impl IsTerminal) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    there.is_terminal() && !refused && !dumb
+}
+
+/// Writes a line to standard output.
+pub(crate) fn write_line(text: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    writeln!(out, "{}", text.trim_end())?;
+    out.flush()
+}
+
 /// Where results go.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -61,7 +75,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        let colour = !json && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let colour = !json && is_coloured(&std::io::stdout());
         Self { json, colour }
     }
 

@@ -178,7 +178,8 @@ pub(crate) struct Running {
     pub(crate) ready: Value,
 }
 
-/// What a process has printed so far, and the thread that reads it.
+/// What a process has printed so far, and the thread that reads it. Empty if the test has that output itself.
+#[derive(Default)]
 struct Output {
     text: Arc<Mutex<Vec<u8>>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -209,7 +210,8 @@ impl Output {
 
 impl Running {
     pub(crate) fn spawned(mut child: Child) -> Self {
-        let (out, err) = (Output::of(child.stdout.take().unwrap()), Output::of(child.stderr.take().unwrap()));
+        let out = child.stdout.take().map(Output::of).unwrap_or_default();
+        let err = child.stderr.take().map(Output::of).unwrap_or_default();
         let stdin = child.stdin.take();
         Self { child, stdin, out, err, ready: Value::Null }
     }
@@ -267,7 +269,7 @@ impl Running {
     pub(crate) fn end(mut self) -> Ran {
         let status = eventually("the end of the process", || self.child.try_wait().unwrap());
         for output in [&mut self.out, &mut self.err] {
-            output.thread.take().unwrap().join().unwrap();
+            output.thread.take().map(|thread| thread.join().unwrap());
         }
         let (bytes, stdout, stderr) = (self.out.bytes(), self.stdout(), self.stderr());
         Ran { code: status.code(), bytes, stdout, stderr }
