@@ -114,6 +114,10 @@ pub struct ForwardRequest {
     pub name: String,
     /// Which service.
     pub service: String,
+    /// Ends the forward with the connection of this request. The answer is then a line, and its end that of the forward.
+    /// Default: false; the forward goes on until it is removed or the node leaves.
+    #[serde(default)]
+    pub attached: bool,
 }
 
 /// `POST /v1/forwards/remove`

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use trunkline::{
     AddError, ApplicationError, CallError, CircuitLimits, ConnectError, Drained, Exit, Forward, ImportantError,
     LinkCallError, LinkSendError, LocalPlace, Node, NodeName, Proxied, Reloaded, RemoveError, RouteEdit, SendError,
@@ -144,8 +147,55 @@ pub struct Operations {
     base_dir: PathBuf,
     started: Config,
     /// By where they listen.
-    forwards: Mutex<BTreeMap<LocalPlace, Forward>>,
+    forwards: Mutex<BTreeMap<LocalPlace, Begun>>,
     lost_log_lines: Arc<AtomicU64>,
+}
+
+/// A forward, and who learns of its end.
+#[derive(Debug)]
+struct Begun {
+    forward: Forward,
+    /// Dropped with the forward.
+    _ends: oneshot::Sender<()>,
+}
+
+/// A forward that ends when this is dropped. See [`Operations::forward_attached`].
+#[derive(Debug)]
+pub struct AttachedForward {
+    operations: Arc<Operations>,
+    place: LocalPlace,
+    told: Forwarding,
+    ended: oneshot::Receiver<()>,
+}
+
+impl AttachedForward {
+    /// What was begun.
+    pub fn forwarding(&self) -> &Forwarding {
+        &self.told
+    }
+
+    /// Resolves when the forward was ended by another request, or with the node.
+    pub async fn ended(&mut self) {
+        std::future::poll_fn(|cx| self.poll_ended(cx)).await;
+    }
+
+    /// As [`AttachedForward::ended`].
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Polled after it resolved, the receiver panics.
+        if self.ended.is_terminated() {
+            return Poll::Ready(());
+        }
+        Pin::new(&mut self.ended).poll(cx).map(drop)
+    }
+}
+
+impl Drop for AttachedForward {
+    fn drop(&mut self) {
+        // Else another one may listen there by now.
+        if !self.ended.is_terminated() && matches!(self.ended.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            self.operations.forwards().remove(&self.place);
+        }
+    }
 }
 
 /// The longest a request may wait: a day.
@@ -239,7 +289,7 @@ impl Operations {
             numbers: service.traffic.into(),
         };
         let stream_services = self.node.services().into_iter().map(service).collect();
-        let forwards = self.forwards().values().map(Forwarding::from).collect();
+        let forwards = self.forwards().values().map(|begun| (&begun.forward).into()).collect();
         let lost_log_lines = self.lost_log_lines.load(Ordering::Relaxed);
         Status { patterns, stream_services, forwards, lost_log_lines, ..self.node.status().into() }
     }
@@ -636,7 +686,7 @@ impl Operations {
         Ok(Changed::new(format!("{name} is being stopped")))
     }
 
-    fn forwards(&self) -> MutexGuard<'_, BTreeMap<LocalPlace, Forward>> {
+    fn forwards(&self) -> MutexGuard<'_, BTreeMap<LocalPlace, Begun>> {
         self.forwards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -645,14 +695,32 @@ impl Operations {
     /// # Errors
     /// [`OpError`]; nothing changed.
     pub async fn forward(&self, request: &ForwardRequest) -> Result<Forwarding, OpError> {
+        let (told, ..) = self.begin_forward(request).await?;
+        Ok(told)
+    }
+
+    /// As [`Operations::forward`]; the forward ends when what is returned is dropped.
+    ///
+    /// # Errors
+    /// [`OpError`]; nothing changed.
+    pub async fn forward_attached(self: &Arc<Self>, request: &ForwardRequest) -> Result<AttachedForward, OpError> {
+        let (told, place, ended) = self.begin_forward(request).await?;
+        Ok(AttachedForward { operations: self.clone(), place, told, ended })
+    }
+
+    async fn begin_forward(
+        &self,
+        request: &ForwardRequest,
+    ) -> Result<(Forwarding, LocalPlace, oneshot::Receiver<()>), OpError> {
         let target = name(&request.name)?;
         service(&request.service)?;
         let listen: LocalPlace = request.listen.parse().map_err(|e| OpError::new(Kind::Bad, format!("listen: {e}")))?;
         let forward = self.node.forward(listen.within(&self.base_dir), target, &request.service).await;
         let forward = forward.map_err(|error| OpError::new(Kind::Conflict, error))?;
-        let told = Forwarding::from(&forward);
-        self.forwards().insert(forward.place().clone(), forward);
-        Ok(told)
+        let (told, place) = (Forwarding::from(&forward), forward.place().clone());
+        let (ends, ended) = oneshot::channel();
+        self.forwards().insert(place.clone(), Begun { forward, _ends: ends });
+        Ok((told, place, ended))
     }
 
     /// Ends what [`Operations::forward`] began, and the connections over it.
@@ -662,7 +730,7 @@ impl Operations {
     pub fn end_forward(&self, request: &EndForward) -> Result<Changed, OpError> {
         let listen: LocalPlace = request.listen.parse().map_err(|e| OpError::new(Kind::Bad, format!("listen: {e}")))?;
         let listen = listen.within(&self.base_dir);
-        let Some(ended) = self.forwards().remove(&listen) else {
+        let Some(Begun { forward: ended, .. }) = self.forwards().remove(&listen) else {
             let error = format!("nothing is forwarded from {listen}; `trunkline status` lists what is");
             return Err(OpError::new(Kind::Missing, error));
         };

@@ -38,8 +38,7 @@ pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
             text += &format!("\nwarning: {warning}");
         }
         text
-    });
-    Ok(())
+    })
 }
 
 /// A malformed name is wrong usage, whoever would be asked.
@@ -53,8 +52,7 @@ pub(crate) async fn explain(at: At, name: &str, output: &Output) -> Result<(), F
         Target::Running(client) => client.get(&format!("/v1/explain?name={}", encoded(name))).await?,
         Target::ShortLived(operations) => operations.explain(name)?,
     };
-    output.print(&explanation, explain_text);
-    Ok(())
+    output.print(&explanation, explain_text)
 }
 
 fn encoded(text: &str) -> String {
@@ -130,8 +128,7 @@ pub(crate) async fn routes(command: RoutesCommand, output: &Output) -> Result<()
                 Target::Running(client) => client.get("/v1/routes").await?,
                 Target::ShortLived(operations) => operations.routes(),
             };
-            output.print(&routes, |routes| routes_text(routes));
-            Ok(())
+            output.print(&routes, |routes| routes_text(routes))
         }
         RoutesCommand::Add { at, route, save } => {
             let request = AddRoute { route: entry(*route)?, save };
@@ -154,8 +151,7 @@ pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -
                 Target::Running(client) => client.get("/v1/proxy-routes").await?,
                 Target::ShortLived(operations) => operations.proxy_routes(),
             };
-            output.print(&routes, |routes| proxies_text(routes));
-            Ok(())
+            output.print(&routes, |routes| proxies_text(routes))
         }
         ProxyRoutesCommand::Add { at, route, save } => {
             let request = AddProxyRoute { route: proxy_entry(*route)?, save };
@@ -245,7 +241,7 @@ pub(crate) fn changed(changed: Changed, output: &Output) -> Result<(), Failed> {
     output.print(&changed, |changed| {
         let warnings: String = changed.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
         format!("{}{warnings}", changed.message)
-    });
+    })?;
     match changed.kept.is_empty() {
         true => Ok(()),
         false => Err(Failed::because(changed.kept.join("\n"))),
@@ -318,7 +314,7 @@ fn flags_text(flags: &FlagsEntry) -> String {
 pub(crate) async fn ping(at: At, name: &str, wait: Duration, now: bool, output: &Output) -> Result<(), Failed> {
     checked(name)?;
     let request = PingRequest { name: name.into(), timeout_ms: wait.as_millis() as u64, now };
-    let ping = ask::<Pong>(at, "/v1/ping", &request, async |node| node.ping(&request).await);
+    let ping = ask::<Pong>(at, "/v1/ping", &request, wait, async |node| node.ping(&request).await);
     let pong = output.waiting(&format!("reaching {name}"), ping).await?;
     output.print(&pong, |pong| {
         let peer = &pong.peer;
@@ -330,20 +326,19 @@ pub(crate) async fn ping(at: At, name: &str, wait: Duration, now: bool, output: 
             "{} answers {} (link {}, {}, {}): connected in {:.1} ms, round trip {:.3} ms",
             peer.name, from, peer.link, peer.handshake, peer.tls, pong.connect_ms, pong.round_trip_ms
         )
-    });
-    Ok(())
+    })
 }
 
 pub(crate) async fn trace(at: At, name: &str, timeout: Duration, output: &Output) -> Result<(), Failed> {
     checked(name)?;
     let request = TraceRequest { name: name.into(), timeout_ms: timeout.as_millis() as u64 };
-    let trace = ask::<Traced>(at, "/v1/trace", &request, async |node| node.trace(&request).await);
+    let trace = ask::<Traced>(at, "/v1/trace", &request, timeout, async |node| node.trace(&request).await);
     let traced = output.waiting(&format!("looking for the way to {name}"), trace).await?;
     output.print(&traced, |traced| {
         let ways = traced.ways.iter().map(way_text);
         let failed = traced.failed.iter().map(|attempt| format!("{}: {}", attempt.origin, printable(&attempt.error)));
         ways.chain(failed).collect::<Vec<_>>().join("\n")
-    });
+    })?;
     if traced.reached { Ok(()) } else { Err(Failed::because(format!("no way leads to {name}"))) }
 }
 
@@ -394,7 +389,7 @@ pub(crate) async fn send(
     let request = message(args, wait, important)?;
     let sent = async {
         Ok::<Changed, Failed>(match Target::find(at).await? {
-            Target::Running(client) => client.post("/v1/send", &request).await?,
+            Target::Running(client) => client.post_within("/v1/send", &request, wait).await?,
             Target::ShortLived(operations) => {
                 let sent = operations.send(&request).await?;
                 // A node that vanishes takes what it has not written yet along.
@@ -413,26 +408,26 @@ pub(crate) async fn send(
 
 pub(crate) async fn call(at: At, args: MessageArgs, wait: Duration, output: &Output) -> Result<(), Failed> {
     let request = message(args, wait, false)?;
-    let call = ask::<CallReply>(at, "/v1/call", &request, async |node| node.call(&request).await);
+    let call = ask::<CallReply>(at, "/v1/call", &request, wait, async |node| node.call(&request).await);
     let reply = output.waiting(&format!("calling {} at {}", request.service, request.name), call).await?;
     if output.json || output.is_terminal() {
-        output.print(&reply, |reply| match &reply.body {
+        return output.print(&reply, |reply| match &reply.body {
             Body::Text(text) => printable(text),
             Body::Base64(text) => format!("(base64) {text}"),
         });
-        return Ok(());
     }
     output.bytes(&reply.body.bytes().map_err(Failed::because)?)
 }
 
 pub(crate) async fn spawn(at: At, request: SpawnRequest, output: &Output) -> Result<(), Failed> {
     checked(&request.name)?;
-    let spawn = ask::<Spawned>(at, "/v1/spawn", &request, async |node| node.spawn(&request).await);
+    let wait = Duration::from_millis(request.timeout_ms);
+    let spawn = ask::<Spawned>(at, "/v1/spawn", &request, wait, async |node| node.spawn(&request).await);
     let spawned = output.waiting(&format!("running {} at {}", request.program, request.name), spawn).await?;
     output.print(&spawned, |spawned| match &spawned.exit {
         Some(exit) => format!("{}: {exit}", spawned.pid),
         None => spawned.pid.clone(),
-    });
+    })?;
     match spawned.exit.filter(|_| !spawned.ended_well) {
         Some(exit) => Err(Failed::because(format!("{} at {}: {exit}", request.program, request.name))),
         None => Ok(()),
@@ -441,8 +436,8 @@ pub(crate) async fn spawn(at: At, request: SpawnRequest, output: &Output) -> Res
 
 pub(crate) async fn start_application(at: At, request: ApplicationRequest, output: &Output) -> Result<(), Failed> {
     checked(&request.name)?;
-    let start =
-        ask::<Changed>(at, "/v1/applications/start", &request, async |node| node.start_application(&request).await);
+    let (wait, path) = (Duration::from_millis(request.timeout_ms), "/v1/applications/start");
+    let start = ask::<Changed>(at, path, &request, wait, async |node| node.start_application(&request).await);
     changed(output.waiting(&format!("starting {} at {}", request.application, request.name), start).await?, output)
 }
 
@@ -476,8 +471,7 @@ pub(crate) async fn nodes(at: Admin, output: &Output) -> Result<(), Failed> {
         };
         let rows: Vec<_> = peers.iter().map(row).collect();
         table(&["NAME", "DIR", "ADDRESS", "LINK", "TLS", "SENT", "RECEIVED", "BYTES OUT", "BYTES IN"], &rows)
-    });
-    Ok(())
+    })
 }
 
 fn patterns_text(patterns: &Patterns) -> String {
@@ -527,8 +521,7 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
         .map(|(key, value)| vec![key.to_owned(), value])
         .collect();
         table(&["NODE", &status.name], &rows)
-    });
-    Ok(())
+    })
 }
 
 fn stream_service(service: &StreamService) -> String {

@@ -118,7 +118,7 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
     let operations = Arc::new(Operations::new(node.clone(), &config, Some(source)).with_lost_log_lines(lost));
     for forward in &config.forwards {
         let (listen, name) = (forward.listen.to_string(), forward.name.to_string());
-        let request = ForwardRequest { listen, name, service: forward.service.clone() };
+        let request = ForwardRequest { listen, name, service: forward.service.clone(), attached: false };
         let forwarded = operations.forward(&request).await;
         forwarded.map_err(|e| Failed::usage(format!("forwards: {}", e.failure.error)).within(&args.config))?;
     }
@@ -143,7 +143,12 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
     });
     until_told(&mut signals, &operations, args.until_eof).await;
     tracing::info!("leaving");
-    let down = node.shut_down(args.grace);
+    let down = async {
+        let report = node.shut_down(args.grace).await;
+        // Requests that are attached to one end with it.
+        operations.end_forwards();
+        report
+    };
     let leaving = async {
         match admin {
             Some(admin) => admin.while_leaving(down).await,
@@ -167,15 +172,14 @@ fn shown(address: &AdminAddress) -> String {
 }
 
 /// What a node is told from outside; listened to before anybody learns that it is up.
-pub(crate) struct Signals {
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
 impl Signals {
-    pub(crate) fn listen() -> Result<Self, Failed> {
-        let listen = |kind| signal(kind).map_err(|e| Failed::because(format!("signals cannot be received: {e}")));
+    fn listen() -> Result<Self, Failed> {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -183,12 +187,55 @@ impl Signals {
         })
     }
 
-    pub(crate) async fn stop(&mut self) {
+    async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// The signals that end a command in the foreground: SIGINT, SIGTERM, and SIGHUP unless it is ignored, as `nohup` has it.
+pub(crate) struct ToldToEnd {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Option<Signal>,
+}
+
+impl ToldToEnd {
+    pub(crate) fn listen() -> Result<Self, Failed> {
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: if hang_up_is_ignored() { None } else { Some(listen(SignalKind::hangup())?) },
+        })
+    }
+
+    /// Resolves when one of them came.
+    pub(crate) async fn wait(&mut self) {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(hang_up) => drop(hang_up.recv().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = hang_up => {}
+        }
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Failed> {
+    signal(kind).map_err(|e| Failed::because(format!("signals cannot be received: {e}")))
+}
+
+/// Returns true if whoever started this process has it ignore SIGHUP, which is signal 1. Only Linux says so.
+fn hang_up_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 async fn until_told(signals: &mut Signals, operations: &Arc<Operations>, until_eof: bool) {

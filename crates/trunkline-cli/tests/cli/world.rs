@@ -102,6 +102,15 @@ impl Dir {
         command
     }
 
+    /// The program with at most so many file descriptors.
+    pub(crate) fn with_descriptors(&self, most: usize, args: &[&str]) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_trunkline")]);
+        command.args(args).current_dir(self.path()).env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
     #[track_caller]
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         finish(self.command(args))
