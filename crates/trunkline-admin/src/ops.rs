@@ -11,18 +11,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use trunkline::{
     AddError, ApplicationError, CallError, CircuitLimits, ConnectError, Drained, Exit, Forward, ImportantError,
-    LinkCallError, LinkSendError, LocalPlace, Node, NodeName, Proxied, Reloaded, RemoveError, RouteEdit, SendError,
-    ServiceStatus, SpawnError, TableRoute, Term, Transit, TransitRule,
+    LinkCallError, LinkInfo, LinkSendError, LinkStats, LocalPlace, Node, NodeName, Proxied, Reloaded, RemoveError,
+    RouteEdit, SendError, ServiceStatus, SpawnError, TableRoute, Term, Transit, TransitRule,
 };
-use trunkline_config::{
-    Config, EditError, Layers, ProxiedConfig, ProxyEntry, RouteContext, RouteEntry, TransitConfig, edit,
-};
+use trunkline_config::{Config, EditError, Layers, ProxiedConfig, RouteContext, RouteEntry, TransitConfig, edit};
 use trunkline_matcher::{RoutePattern, quoted};
 
 use crate::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, EndForward, Explanation, Failure,
-    ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, RemoveRoute, Route, SpawnRequest, Spawned,
-    Status, StreamService, TraceRequest, Traced,
+    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, EndForward, Explanation, FailbackTo,
+    Failure, ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute, Route,
+    SpawnRequest, Spawned, Status, StreamService, TraceRequest, Traced,
 };
 
 /// Whose move a failure is; becomes the HTTP status.
@@ -296,7 +294,15 @@ impl Operations {
 
     /// Its live connections.
     pub fn nodes(&self) -> Vec<Peer> {
-        self.node.nodes().into_iter().map(Peer::from).collect()
+        let peer = |(info, stats): (LinkInfo, LinkStats)| {
+            let failback = self.failback(&info.peer);
+            Peer { failback, ..(info, stats).into() }
+        };
+        self.node.nodes().into_iter().map(peer).collect()
+    }
+
+    fn failback(&self, peer: &NodeName) -> Vec<FailbackTo> {
+        self.node.pending_failbacks(peer).into_iter().map(FailbackTo::from).collect()
     }
 
     /// Its static routes, in order.
@@ -345,9 +351,9 @@ impl Operations {
     }
 
     /// Its proxy routes, in order.
-    pub fn proxy_routes(&self) -> Vec<ProxyEntry> {
+    pub fn proxy_routes(&self) -> Vec<ProxyRoute> {
         let routes = self.node.proxy_routes();
-        routes.iter().map(|e| ProxyEntry::of(e.pattern().as_str(), e.weight(), e.value())).collect()
+        routes.iter().map(|e| ProxyRoute::new(e.pattern().as_str(), e.weight(), e.value())).collect()
     }
 
     /// Adds a proxy route, and writes it to the file if asked; both or neither. Reads and writes files.
@@ -540,6 +546,7 @@ impl Operations {
     pub fn explain(&self, text: &str) -> Result<Explanation, OpError> {
         let name = name(text)?;
         let mut explanation: Explanation = (&self.node.explain(&name)).into();
+        explanation.failback = self.failback(&name);
         let routes = self.node.routes();
         // A node's name is never too long for the table.
         for found in routes.explain(name.as_str()).into_iter().flatten() {

@@ -37,7 +37,7 @@ use crate::api::{
     MessageRequest, PingRequest, RemoveRoute, SpawnRequest, StopApplication, TraceRequest,
 };
 use crate::ops::{AttachedForward, Kind, OpError, Operations};
-use crate::places::{self, MAX_REQUESTS, Place, Places};
+use crate::places::{self, MAX_CONNECTIONS, MAX_REQUESTS, Place, Places};
 
 /// The largest request: a message of the largest size in base64, and some.
 const MAX_REQUEST: usize = 12 * 1024 * 1024;
@@ -220,6 +220,10 @@ async fn accept(door: Door, app: Router, places: Arc<Places>, mut stopping: watc
             }
         }
         failures.accepted();
+        // Those that were told to give way have a socket until they end.
+        while connections.len() > MAX_CONNECTIONS {
+            connections.join_next().await;
+        }
     }
     drop(door);
     while connections.join_next().await.is_some() {}

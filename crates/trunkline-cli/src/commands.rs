@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, Explanation, Forwarding,
-    MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveRoute, Route, RunningApplication, SpawnRequest, Spawned,
-    Status, Step, StopApplication, StreamNumbers, StreamService, TraceRequest, Traced, Way, WayEnd,
+    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, Explanation, FailbackTo,
+    Forwarding, MessageRequest, Patterns, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute, Route, RunningApplication,
+    SpawnRequest, Spawned, Status, Step, StopApplication, StreamNumbers, StreamService, TraceRequest, Traced, Way,
+    WayEnd,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, ProxyEntry, RouteEntry};
 
@@ -55,6 +56,17 @@ pub(crate) async fn explain(at: At, name: &str, output: &Output) -> Result<(), F
     output.print(&explanation, explain_text)
 }
 
+/// The route that a connection is to go back to, and why it has not yet.
+fn failback_text(failback: &FailbackTo) -> String {
+    let FailbackTo { pattern, hold_ms, answered_ms, error } = failback;
+    let why = match (answered_ms, error) {
+        (_, Some(error)) => format!("it does not answer now: {}", one_line(error)),
+        (Some(answered), None) => format!("it has for {:.1} s", *answered as f64 / 1e3),
+        (None, None) => "it was not probed yet".into(),
+    };
+    format!("{} when that has answered for {:.1} s; {why}", one_line(pattern), *hold_ms as f64 / 1e3)
+}
+
 fn encoded(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
@@ -63,7 +75,11 @@ fn encoded(text: &str) -> String {
 pub(crate) fn explain_text(explanation: &Explanation) -> String {
     let mut text = String::new();
     if let Some(link) = &explanation.live {
-        text += &format!("{} is connected (link {link}); that connection is used.\nOtherwise:\n", explanation.name);
+        text += &format!("{} is connected (link {link}); that connection is used.\n", explanation.name);
+        for failback in &explanation.failback {
+            text += &format!("It goes back to {}.\n", failback_text(failback));
+        }
+        text += "Otherwise:\n";
     }
     if explanation.steps.is_empty() {
         return text + &format!("no static route matches {} and nobody is to be asked", explanation.name);
@@ -147,7 +163,7 @@ async fn remove(args: RemoveArgs, path: &str, output: &Output) -> Result<(), Fai
 pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -> Result<(), Failed> {
     match command {
         ProxyRoutesCommand::List { at } => {
-            let routes: Vec<ProxyEntry> = match Target::find(at).await? {
+            let routes: Vec<ProxyRoute> = match Target::find(at).await? {
                 Target::Running(client) => client.get("/v1/proxy-routes").await?,
                 Target::ShortLived(operations) => operations.proxy_routes(),
             };
@@ -162,23 +178,52 @@ pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -
     }
 }
 
-fn proxies_text(routes: &[ProxyEntry]) -> String {
+fn proxies_text(routes: &[ProxyRoute]) -> String {
     if routes.is_empty() {
         return "no proxy routes; add one with `trunkline proxy-routes add`".into();
     }
-    let row = |route: &ProxyEntry| {
+    let row = |route: &ProxyRoute| {
+        let cookies = [(route.own_cookie, "to the gateway"), (route.own_target_cookie, "to the node")];
+        let cookies: Vec<_> = cookies.into_iter().filter(|(own, _)| *own).map(|(_, to)| to).collect();
         vec![
-            route.weight.unwrap_or_default().to_string(),
+            route.weight.to_string(),
             printable(&route.pattern),
             route.proxy.clone(),
             route.to.clone().unwrap_or_else(|| "any".into()),
-            route.max_hop.unwrap_or_default().to_string(),
-            route.direct.clone().unwrap_or_default(),
+            route.max_hop.to_string(),
+            route.direct.clone(),
+            tls_text(route.target_tls, route.target_insecure_skip_verify),
+            route.target_tls_profile.clone().unwrap_or_default(),
+            cookies.join(", "),
             route.target_flags.as_ref().map(flags_text).unwrap_or_default(),
+            route.target_atom_mapping.as_ref().map(atoms_text).unwrap_or_default(),
+            route.target_log_level.clone().unwrap_or_default(),
         ]
     };
     let rows: Vec<_> = routes.iter().map(row).collect();
-    table(&["WEIGHT", "PATTERN", "GATEWAY", "FOR", "HOPS", "DIRECT", "FLAGS"], &rows)
+    let heads = [
+        "WEIGHT",
+        "PATTERN",
+        "GATEWAY",
+        "FOR",
+        "HOPS",
+        "DIRECT",
+        "TLS",
+        "PROFILE",
+        "OWN COOKIES",
+        "FLAGS",
+        "ATOMS",
+        "LOG",
+    ];
+    table(&heads, &rows)
+}
+
+fn tls_text(tls: Option<bool>, skip_verify: bool) -> String {
+    match (tls, skip_verify) {
+        (Some(true), true) => "skip-verify".into(),
+        (Some(on), _) => on.to_string(),
+        (None, _) => String::new(),
+    }
 }
 
 /// The node resolves relative paths against its own file, which is not where this command runs.
@@ -260,11 +305,7 @@ fn routes_text(routes: &[Route]) -> String {
             (None, Some(port)) => format!("{host}:{port}"),
             (None, None) => host,
         };
-        let tls = match (route.tls, route.insecure_skip_verify) {
-            (Some(true), true) => "skip-verify".into(),
-            (Some(on), _) => on.to_string(),
-            (None, _) => String::new(),
-        };
+        let tls = tls_text(route.tls, route.insecure_skip_verify);
         vec![
             route.pattern.clone(),
             route.weight.to_string(),
@@ -467,10 +508,14 @@ pub(crate) async fn nodes(at: Admin, output: &Output) -> Result<(), Failed> {
                 count(peer.messages_in),
                 count(peer.bytes_out),
                 count(peer.bytes_in),
+                peer.failback.first().map(failback_text).unwrap_or_default(),
             ]
         };
         let rows: Vec<_> = peers.iter().map(row).collect();
-        table(&["NAME", "DIR", "ADDRESS", "LINK", "TLS", "SENT", "RECEIVED", "BYTES OUT", "BYTES IN"], &rows)
+        table(
+            &["NAME", "DIR", "ADDRESS", "LINK", "TLS", "SENT", "RECEIVED", "BYTES OUT", "BYTES IN", "GOES BACK TO"],
+            &rows,
+        )
     })
 }
 

@@ -42,7 +42,9 @@ impl AdminToken {
             return Err(format!("the token has characters that are not printable ASCII: {REMEDY}"));
         }
         match Cookie::new(bytes) {
-            Ok(cookie) if cookie.estimated_bits() <= REPETITIVE_BITS => Err(format!("the token is too weak, it repeats itself: {REMEDY}")),
+            Ok(cookie) if cookie.estimated_bits() <= REPETITIVE_BITS => {
+                Err(format!("the token is too weak, it repeats itself: {REMEDY}"))
+            }
             Ok(cookie) => Ok(Self(cookie)),
             Err(_) => Err(format!("the token is longer than 4096 characters: {REMEDY}")),
         }

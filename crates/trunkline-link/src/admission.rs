@@ -33,11 +33,7 @@ struct State {
 impl Admission {
     pub(crate) fn new(limits: GateLimits) -> Arc<Self> {
         let state = State { gate: Gate::new(limits), evictions: HashMap::new() };
-        Arc::new(Self {
-            state: Mutex::new(state),
-            changed: Notify::new(),
-            warnings: LogLimit::new(1, LOG_PERIOD),
-        })
+        Arc::new(Self { state: Mutex::new(state), changed: Notify::new(), warnings: LogLimit::new(1, LOG_PERIOD) })
     }
 
     pub(crate) fn stats(&self) -> GateStats {

@@ -84,12 +84,7 @@ impl Listener {
     ///
     /// # Errors
     /// The operating system's, for an address in use among others.
-    pub fn bind(
-        address: SocketAddr,
-        mode: Mode,
-        tls: ServerTls,
-        credentials: Box<CredentialsFn>,
-    ) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, mode: Mode, tls: ServerTls, credentials: Box<CredentialsFn>) -> io::Result<Self> {
         Ok(Self { socket: listen_tcp(address)?, answers: Answers { mode, tls, credentials } })
     }
 
@@ -331,6 +326,8 @@ impl Offered {
             address: self.address,
             via: self.via,
             tls: TlsMode::CookieOnly,
+            // TLS itself has verified one that was shown.
+            caller_certified: self.pipe.peer_has_certificate(),
             cookie: self.offer.cookie,
             flags: agreed,
             log_level: policy.log_level,

@@ -87,7 +87,7 @@ impl Embedded {
         native: Arc<Native>,
         listen: SocketAddr,
         cookie: Cookie,
-            credentials: Box<CredentialsFn>,
+        credentials: Box<CredentialsFn>,
     ) -> io::Result<Self> {
         let this = Self::new(native, listen, cookie, Some(Arc::from(credentials)));
         this.core.try_serve()?;
@@ -99,12 +99,7 @@ impl Embedded {
         Self::new(native, listen, cookie, None)
     }
 
-    fn new(
-        native: Arc<Native>,
-        listen: SocketAddr,
-        cookie: Cookie,
-            serve: Option<Arc<CredentialsFn>>,
-    ) -> Self {
+    fn new(native: Arc<Native>, listen: SocketAddr, cookie: Cookie, serve: Option<Arc<CredentialsFn>>) -> Self {
         let core = Arc::new(Core {
             native,
             listen,

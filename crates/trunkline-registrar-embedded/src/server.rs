@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use trunkline_link::handshake::{CloseCode, Mode};
-use trunkline_link::{
-    CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, Offered, ServerTls, random_16,
-};
+use trunkline_link::{CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, Offered, ServerTls, random_16};
 use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{RegisterError, Registration};
 use trunkline_route::{Endpoint, LinkPolicy, NodeName};

@@ -108,6 +108,10 @@ fn every_command_that_prints_speaks_json_and_its_text_has_no_escapes() {
     }
     let help = dir.ok(&["--help"]).stdout;
     assert!(help.contains("Exit codes") && !help.contains('\u{1b}'), "{help}");
+    for args in [&["--help"][..], &["node", "--help"], &["routes", "add", "--help"], &["spawn", "-h"]] {
+        let help = dir.ok(args).stdout;
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "a line of more than 100 characters:\n{help}");
+    }
     assert!(dir.ok(&["completions", "bash"]).stdout.contains("trunkline"));
 }
 
