@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use trunkline::{
     AtomMapping, Candidate, Forward, GateStats, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin,
-    Preview, Record, Role, RouteValue, Source, Trace, TraceEnd, TracedWay, TrafficStats,
+    PendingFailback, Preview, Record, Role, RouteValue, Source, Trace, TraceEnd, TracedWay, TrafficStats,
 };
 use trunkline_config::{FlagsEntry, ProxyEntry, RouteEntry};
 use trunkline_matcher::{PatternClass, Stats};
@@ -55,6 +55,9 @@ pub struct Status {
     pub registrar_queries: u64,
     /// The patterns of the static routes.
     pub patterns: Patterns,
+    /// Log lines that were lost since the node began, because standard error could not be written or nobody read it.
+    #[serde(default)]
+    pub lost_log_lines: u64,
 }
 
 /// Counters of callers before authentication, since the node started but for `taken`.
@@ -134,6 +137,10 @@ pub struct ForwardRequest {
     pub name: String,
     /// Which service.
     pub service: String,
+    /// Ends the forward with the connection of this request. The answer is then a line, and its end that of the forward.
+    /// Default: false; the forward goes on until it is removed or the node leaves.
+    #[serde(default)]
+    pub attached: bool,
 }
 
 /// `POST /v1/forwards/remove`
@@ -222,6 +229,7 @@ impl From<NodeStatus> for Status {
             serves_registrar: status.serves_registrar,
             registrar_queries: status.registrar_queries,
             patterns: Patterns::default(),
+            lost_log_lines: 0,
         }
     }
 }
@@ -244,7 +252,8 @@ pub struct Peer {
     pub direction: String,
     /// The handshake version.
     pub handshake: String,
-    /// How the certificate was treated: `cookie`, `verify…` or `skip-verify`.
+    /// How the certificate was treated: `cookie`, `verify…` or `skip-verify`; `certificate` of a caller that showed one which
+    /// `client_ca` verified.
     pub tls: String,
     /// The flags both ends agreed on.
     #[serde(default)]
@@ -270,6 +279,34 @@ pub struct Peer {
     pub bytes_in: u64,
     /// Messages for unknown services, dropped.
     pub undeliverable: u64,
+    /// The routes it is to go back to, best first; left out when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failback: Vec<FailbackTo>,
+}
+
+/// A route that a connection is to go back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailbackTo {
+    /// The pattern of the route.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// For how many milliseconds the route must answer every probe.
+    pub hold_ms: u64,
+    /// For how many milliseconds it has; absent when it did not answer the last probe, or there was none yet.
+    pub answered_ms: Option<u64>,
+    /// Why the last probe failed; absent when it did not.
+    pub error: Option<String>,
+}
+
+impl From<PendingFailback> for FailbackTo {
+    fn from(pending: PendingFailback) -> Self {
+        Self {
+            pattern: pending.pattern.to_string(),
+            hold_ms: pending.hold.as_millis() as u64,
+            answered_ms: pending.answered_for.map(|time| time.as_millis() as u64),
+            error: pending.failure,
+        }
+    }
 }
 
 impl From<(LinkInfo, LinkStats)> for Peer {
@@ -282,7 +319,7 @@ impl From<(LinkInfo, LinkStats)> for Peer {
             epoch: info.epoch,
             direction: if info.role == Role::Initiator { "out" } else { "in" }.into(),
             handshake: format!("TLK/{}", info.version),
-            tls: info.tls.to_string(),
+            tls: info.proof(),
             log_level: info.log_level.to_string(),
             route: info.route.as_deref().map(Into::into),
             resolver: info.resolver.as_ref().map(ToString::to_string),
@@ -293,6 +330,7 @@ impl From<(LinkInfo, LinkStats)> for Peer {
             bytes_out: stats.bytes_out,
             bytes_in: stats.bytes_in,
             undeliverable: stats.undeliverable,
+            failback: Vec::new(),
         }
     }
 }
@@ -375,6 +413,66 @@ fn pairs(mapping: &AtomMapping) -> BTreeMap<String, String> {
 impl From<&Candidate> for Route {
     fn from(candidate: &Candidate) -> Self {
         Self::new(&candidate.pattern, candidate.weight, &candidate.route)
+    }
+}
+
+/// One proxy route: `GET /v1/proxy-routes` gives all, in order. `target_…` is for the connection to the final node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyRoute {
+    /// The pattern.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// The weight.
+    pub weight: i64,
+    /// The gateway.
+    pub proxy: String,
+    /// The only name it is for; absent when for all.
+    pub to: Option<String>,
+    /// The most gateways.
+    pub max_hop: u8,
+    /// `first`, `never` or `only`.
+    pub direct: String,
+    /// Whether the gateway is shown a cookie of the route's own. The cookie itself is never shown.
+    pub own_cookie: bool,
+    /// Whether the final node is shown a cookie of the route's own.
+    pub own_target_cookie: bool,
+    /// Whether certificates are verified; absent for the node's default.
+    pub target_tls: Option<bool>,
+    /// The TLS profile.
+    pub target_tls_profile: Option<String>,
+    /// TLS without verification.
+    pub target_insecure_skip_verify: bool,
+    /// The handshake version demanded.
+    pub target_handshake: Option<String>,
+    /// The flags switched on or off, and those required; absent when none is mentioned.
+    pub target_flags: Option<FlagsEntry>,
+    /// What names are called there: this node's, then the other's; absent when none is replaced.
+    pub target_atom_mapping: Option<BTreeMap<String, String>>,
+    /// How much is said about its connections; absent for the node's.
+    pub target_log_level: Option<String>,
+}
+
+impl ProxyRoute {
+    /// A proxy route as it stands in the table.
+    pub fn new(pattern: &str, weight: i64, route: &trunkline::ProxyRoute) -> Self {
+        let target = route.target_route();
+        Self {
+            pattern: pattern.into(),
+            weight,
+            proxy: route.gateway().to_string(),
+            to: route.only_to().map(ToString::to_string),
+            max_hop: route.most_hops().get(),
+            direct: route.direct_use().to_string(),
+            own_cookie: route.gateway_cookie().is_some(),
+            own_target_cookie: target.cookie().is_some(),
+            target_tls: target.tls(),
+            target_tls_profile: target.tls_profile().map(ToString::to_string),
+            target_insecure_skip_verify: target.insecure_skip_verify(),
+            target_handshake: target.version().map(ToString::to_string),
+            target_flags: FlagsEntry::of(target.flags()),
+            target_atom_mapping: target.atom_mapping().map(pairs),
+            target_log_level: target.log_level().map(|level| level.to_string()),
+        }
     }
 }
 
@@ -509,6 +607,9 @@ pub struct Explanation {
     pub steps: Vec<Step>,
     /// Nobody is asked when the static routes fail.
     pub static_only: bool,
+    /// The routes that the live connection is to go back to, best first; left out when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failback: Vec<FailbackTo>,
 }
 
 impl From<&trunkline::Explanation> for Explanation {
@@ -518,6 +619,7 @@ impl From<&trunkline::Explanation> for Explanation {
             live: explanation.live.as_ref().filter(|_| explanation.live_satisfies).map(LinkInfo::short_id),
             steps: explanation.steps.iter().map(Step::from).collect(),
             static_only: explanation.static_only,
+            failback: Vec::new(),
         }
     }
 }

@@ -2,23 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use trunkline::{
     AddError, ApplicationError, CallError, CircuitLimits, ConnectError, Drained, Exit, Forward, ImportantError,
-    LinkCallError, LinkSendError, LocalPlace, Node, NodeName, Proxied, Reloaded, RemoveError, RouteEdit, SendError,
-    ServiceStatus, SpawnError, TableRoute, Term, Transit, TransitRule,
+    LinkCallError, LinkInfo, LinkSendError, LinkStats, LocalPlace, Node, NodeName, Proxied, Reloaded, RemoveError,
+    RouteEdit, SendError, ServiceStatus, SpawnError, TableRoute, Term, Transit, TransitRule,
 };
-use trunkline_config::{
-    Config, EditError, Layers, ProxiedConfig, ProxyEntry, RouteContext, RouteEntry, TransitConfig, edit,
-};
+use trunkline_config::{Config, EditError, Layers, ProxiedConfig, RouteContext, RouteEntry, TransitConfig, edit};
 use trunkline_matcher::{RoutePattern, quoted};
 
 use crate::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, EndForward, Explanation, Failure,
-    ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, RemoveRoute, Route, SpawnRequest, Spawned,
-    Status, StreamService, TraceRequest, Traced,
+    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, EndForward, Explanation, FailbackTo,
+    Failure, ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute, Route,
+    SpawnRequest, Spawned, Status, StreamService, TraceRequest, Traced,
 };
 
 /// Whose move a failure is; becomes the HTTP status.
@@ -143,7 +145,55 @@ pub struct Operations {
     base_dir: PathBuf,
     started: Config,
     /// By where they listen.
-    forwards: Mutex<BTreeMap<LocalPlace, Forward>>,
+    forwards: Mutex<BTreeMap<LocalPlace, Begun>>,
+    lost_log_lines: Arc<AtomicU64>,
+}
+
+/// A forward, and who learns of its end.
+#[derive(Debug)]
+struct Begun {
+    forward: Forward,
+    /// Dropped with the forward.
+    _ends: oneshot::Sender<()>,
+}
+
+/// A forward that ends when this is dropped. See [`Operations::forward_attached`].
+#[derive(Debug)]
+pub struct AttachedForward {
+    operations: Arc<Operations>,
+    place: LocalPlace,
+    told: Forwarding,
+    ended: oneshot::Receiver<()>,
+}
+
+impl AttachedForward {
+    /// What was begun.
+    pub fn forwarding(&self) -> &Forwarding {
+        &self.told
+    }
+
+    /// Resolves when the forward was ended by another request, or with the node.
+    pub async fn ended(&mut self) {
+        std::future::poll_fn(|cx| self.poll_ended(cx)).await;
+    }
+
+    /// As [`AttachedForward::ended`].
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Polled after it resolved, the receiver panics.
+        if self.ended.is_terminated() {
+            return Poll::Ready(());
+        }
+        Pin::new(&mut self.ended).poll(cx).map(drop)
+    }
+}
+
+impl Drop for AttachedForward {
+    fn drop(&mut self) {
+        // Else another one may listen there by now.
+        if !self.ended.is_terminated() && matches!(self.ended.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            self.operations.forwards().remove(&self.place);
+        }
+    }
 }
 
 /// The longest a request may wait: a day.
@@ -204,7 +254,14 @@ impl Operations {
         let from_file = FromFile::of(config);
         let base_dir = source.as_ref().and_then(|s| s.path.parent()).map(PathBuf::from).unwrap_or_default();
         let started = config.clone();
-        Self { node, source, from_file: Mutex::new(from_file), base_dir, started, forwards: Mutex::default() }
+        let (from_file, forwards, lost_log_lines) = (Mutex::new(from_file), Mutex::default(), Arc::default());
+        Self { node, source, from_file, base_dir, started, forwards, lost_log_lines }
+    }
+
+    /// Shows this count of lost log lines in the status. Default: a count that stays 0.
+    #[must_use]
+    pub fn with_lost_log_lines(self, lost: Arc<AtomicU64>) -> Self {
+        Self { lost_log_lines: lost, ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, FromFile> {
@@ -230,13 +287,22 @@ impl Operations {
             numbers: service.traffic.into(),
         };
         let stream_services = self.node.services().into_iter().map(service).collect();
-        let forwards = self.forwards().values().map(Forwarding::from).collect();
-        Status { patterns, stream_services, forwards, ..self.node.status().into() }
+        let forwards = self.forwards().values().map(|begun| (&begun.forward).into()).collect();
+        let lost_log_lines = self.lost_log_lines.load(Ordering::Relaxed);
+        Status { patterns, stream_services, forwards, lost_log_lines, ..self.node.status().into() }
     }
 
     /// Its live connections.
     pub fn nodes(&self) -> Vec<Peer> {
-        self.node.nodes().into_iter().map(Peer::from).collect()
+        let peer = |(info, stats): (LinkInfo, LinkStats)| {
+            let failback = self.failback(&info.peer);
+            Peer { failback, ..(info, stats).into() }
+        };
+        self.node.nodes().into_iter().map(peer).collect()
+    }
+
+    fn failback(&self, peer: &NodeName) -> Vec<FailbackTo> {
+        self.node.pending_failbacks(peer).into_iter().map(FailbackTo::from).collect()
     }
 
     /// Its static routes, in order.
@@ -285,9 +351,9 @@ impl Operations {
     }
 
     /// Its proxy routes, in order.
-    pub fn proxy_routes(&self) -> Vec<ProxyEntry> {
+    pub fn proxy_routes(&self) -> Vec<ProxyRoute> {
         let routes = self.node.proxy_routes();
-        routes.iter().map(|e| ProxyEntry::of(e.pattern().as_str(), e.weight(), e.value())).collect()
+        routes.iter().map(|e| ProxyRoute::new(e.pattern().as_str(), e.weight(), e.value())).collect()
     }
 
     /// Adds a proxy route, and writes it to the file if asked; both or neither. Reads and writes files.
@@ -481,6 +547,7 @@ impl Operations {
     pub fn explain(&self, text: &str) -> Result<Explanation, OpError> {
         let name = name(text)?;
         let mut explanation: Explanation = (&self.node.explain(&name)).into();
+        explanation.failback = self.failback(&name);
         let routes = self.node.routes();
         // A node's name is never too long for the table.
         for found in routes.explain(name.as_str()).into_iter().flatten() {
@@ -627,7 +694,7 @@ impl Operations {
         Ok(Changed::new(format!("{name} is being stopped")))
     }
 
-    fn forwards(&self) -> MutexGuard<'_, BTreeMap<LocalPlace, Forward>> {
+    fn forwards(&self) -> MutexGuard<'_, BTreeMap<LocalPlace, Begun>> {
         self.forwards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -636,14 +703,32 @@ impl Operations {
     /// # Errors
     /// [`OpError`]; nothing changed.
     pub async fn forward(&self, request: &ForwardRequest) -> Result<Forwarding, OpError> {
+        let (told, ..) = self.begin_forward(request).await?;
+        Ok(told)
+    }
+
+    /// As [`Operations::forward`]; the forward ends when what is returned is dropped.
+    ///
+    /// # Errors
+    /// [`OpError`]; nothing changed.
+    pub async fn forward_attached(self: &Arc<Self>, request: &ForwardRequest) -> Result<AttachedForward, OpError> {
+        let (told, place, ended) = self.begin_forward(request).await?;
+        Ok(AttachedForward { operations: self.clone(), place, told, ended })
+    }
+
+    async fn begin_forward(
+        &self,
+        request: &ForwardRequest,
+    ) -> Result<(Forwarding, LocalPlace, oneshot::Receiver<()>), OpError> {
         let target = name(&request.name)?;
         service(&request.service)?;
         let listen: LocalPlace = request.listen.parse().map_err(|e| OpError::new(Kind::Bad, format!("listen: {e}")))?;
         let forward = self.node.forward(listen.within(&self.base_dir), target, &request.service).await;
         let forward = forward.map_err(|error| OpError::new(Kind::Conflict, error))?;
-        let told = Forwarding::from(&forward);
-        self.forwards().insert(forward.place().clone(), forward);
-        Ok(told)
+        let (told, place) = (Forwarding::from(&forward), forward.place().clone());
+        let (ends, ended) = oneshot::channel();
+        self.forwards().insert(place.clone(), Begun { forward, _ends: ends });
+        Ok((told, place, ended))
     }
 
     /// Ends what [`Operations::forward`] began, and the connections over it.
@@ -653,7 +738,7 @@ impl Operations {
     pub fn end_forward(&self, request: &EndForward) -> Result<Changed, OpError> {
         let listen: LocalPlace = request.listen.parse().map_err(|e| OpError::new(Kind::Bad, format!("listen: {e}")))?;
         let listen = listen.within(&self.base_dir);
-        let Some(ended) = self.forwards().remove(&listen) else {
+        let Some(Begun { forward: ended, .. }) = self.forwards().remove(&listen) else {
             let error = format!("nothing is forwarded from {listen}; `trunkline status` lists what is");
             return Err(OpError::new(Kind::Missing, error));
         };

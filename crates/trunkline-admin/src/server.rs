@@ -1,45 +1,62 @@
 //! The operations over HTTP.
 
-use std::fs::{File, TryLockError};
+use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use axum::body::HttpBody;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use trunkline::{SocketError, SocketFile, bind_unix};
 use trunkline_config::{AdminConfig, AdminToken};
+use trunkline_link::{AcceptFailures, LogLimit, listen_tcp};
 
 use crate::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, DisconnectRequest, EndForward, Failure, ForwardRequest,
+    AddProxyRoute, AddRoute, ApplicationRequest, DisconnectRequest, EndForward, Failure, ForwardRequest, Forwarding,
     MessageRequest, PingRequest, RemoveRoute, SpawnRequest, StopApplication, TraceRequest,
 };
-use crate::ops::{Kind, OpError, Operations};
+use crate::ops::{AttachedForward, Kind, OpError, Operations};
+use crate::places::{self, MAX_CONNECTIONS, MAX_REQUESTS, Place, Places};
 
 /// The largest request: a message of the largest size in base64, and some.
 const MAX_REQUEST: usize = 12 * 1024 * 1024;
+/// Time for the head of a request: from the begin of a connection, or from the answer before. A caller that wants
+/// something sends it at once.
+const HEAD: Duration = Duration::from_secs(10);
+/// Time for the body of a request after its head: the largest one at 400 KiB a second.
+const BODY: Duration = Duration::from_secs(30);
 /// How long the last answers may take to be written once the node has left.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// Lines about refused tokens: one an address in this time.
+const REFUSALS: Duration = Duration::from_secs(10);
 
 /// A running operations API. Dropping it stops it at once and removes its socket; see also
 /// [`AdminServer::while_leaving`].
 #[derive(Debug)]
 pub struct AdminServer {
     task: JoinHandle<()>,
-    stop: oneshot::Sender<()>,
+    stop: watch::Sender<bool>,
     address: AdminAddress,
     _file: Option<SocketFile>,
 }
@@ -67,7 +84,7 @@ impl std::fmt::Display for AdminAddress {
 #[error("the operations API cannot listen at {address}: {cause}; {remedy}")]
 pub struct AdminError {
     address: String,
-    cause: io::Error,
+    cause: SocketError,
     remedy: &'static str,
 }
 
@@ -81,7 +98,7 @@ pub struct AdminListener {
 #[derive(Debug)]
 enum Bound {
     Socket(UnixListener, SocketFile),
-    Tcp(TcpListener, AdminToken),
+    Tcp(Vec<TcpListener>, AdminToken),
 }
 
 impl AdminListener {
@@ -98,14 +115,18 @@ impl AdminListener {
                 Ok(Some(Self { bound: Bound::Socket(listener, file), address }))
             }
             AdminConfig::Tcp { listen, token } => {
-                let failed = |cause| AdminError {
+                let failed = |cause: io::Error| AdminError {
                     address: listen.to_string(),
-                    cause,
+                    cause: cause.into(),
                     remedy: "choose another node.admin.listen",
                 };
-                let listener = TcpListener::bind((listen.host.as_str(), listen.port.get())).await.map_err(failed)?;
-                let address = AdminAddress::Tcp(listener.local_addr().map_err(failed)?);
-                Ok(Some(Self { bound: Bound::Tcp(listener, token.clone()), address }))
+                // A name such as localhost may have several.
+                let addresses = tokio::net::lookup_host((listen.host.as_str(), listen.port.get())).await;
+                let addresses: BTreeSet<_> = addresses.map_err(failed)?.collect();
+                let listeners = listen_all(addresses).map_err(failed)?;
+                let first = listeners.first().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+                let address = AdminAddress::Tcp(first.local_addr().map_err(failed)?);
+                Ok(Some(Self { bound: Bound::Tcp(listeners, token.clone()), address }))
             }
             _ => Ok(None),
         }
@@ -113,23 +134,119 @@ impl AdminListener {
 
     /// Serves these operations from now on.
     pub fn serve(self, operations: Arc<Operations>) -> AdminServer {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        let (task, file) = match self.bound {
-            Bound::Socket(listener, file) => {
-                let serving = axum::serve(listener, router(operations)).with_graceful_shutdown(stopped);
-                (tokio::spawn(async { drop(serving.await) }), Some(file))
-            }
-            Bound::Tcp(listener, token) => {
-                let app = router(operations).layer(middleware::from_fn_with_state(Arc::new(token), authorize));
-                let serving = axum::serve(listener, app).with_graceful_shutdown(stopped);
-                (tokio::spawn(async { drop(serving.await) }), None)
+        let (stop, stopping) = watch::channel(false);
+        let (doors, file, app) = match self.bound {
+            Bound::Socket(listener, file) => (vec![Door::Unix(listener)], Some(file), router(operations)),
+            Bound::Tcp(listeners, token) => {
+                let refusals = LogLimit::new(1, REFUSALS);
+                let checked = middleware::from_fn_with_state(Arc::new(Tokens { token, refusals }), authorize);
+                (listeners.into_iter().map(Door::Tcp).collect(), None, router(operations).layer(checked))
             }
         };
+        let places = Arc::<Places>::default();
+        let mut loops = JoinSet::new();
+        for door in doors {
+            loops.spawn(accept(door, app.clone(), places.clone(), stopping.clone()));
+        }
+        let task = tokio::spawn(async move { while loops.join_next().await.is_some() {} });
         AdminServer { task, stop, address: self.address, _file: file }
     }
+}
+
+/// Listens at all these addresses. One that this machine does not have, such as `::1` without IPv6, is left out as long as
+/// there is another.
+fn listen_all(addresses: BTreeSet<SocketAddr>) -> io::Result<Vec<TcpListener>> {
+    let several = addresses.len() > 1;
+    let missing = [io::ErrorKind::AddrNotAvailable, io::ErrorKind::Unsupported];
+    let (mut listeners, mut left_out) = (Vec::new(), None);
+    for address in addresses {
+        match listen_tcp(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if several && missing.contains(&error.kind()) => left_out = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match left_out.filter(|_| listeners.is_empty()) {
+        Some(error) => Err(error),
+        None => Ok(listeners),
+    }
+}
+
+/// A listening socket.
+enum Door {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection that was accepted.
+enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Door {
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (tcp, address) = listener.accept().await?;
+                let _ = tcp.set_nodelay(true);
+                crate::keep_alive(&tcp);
+                Ok(Accepted::Tcp(tcp, address))
+            }
+            Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// Accepts until told to stop, and then waits for the requests under way.
+async fn accept(door: Door, app: Router, places: Arc<Places>, mut stopping: watch::Receiver<bool>) {
+    let (mut connections, mut failures) = (JoinSet::new(), AcceptFailures::default());
+    loop {
+        let accepted = tokio::select! {
+            // Also when the server was dropped.
+            _ = stopping.wait_for(|stop| *stop) => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = door.accept() => accepted,
+        };
+        let (app, stopping) = (app.clone(), stopping.clone());
+        match accepted {
+            Ok(Accepted::Tcp(tcp, address)) => {
+                connections.spawn(connection(tcp, places.take(Some(address.ip())), app, stopping));
+            }
+            Ok(Accepted::Unix(unix)) => drop(connections.spawn(connection(unix, places.take(None), app, stopping))),
+            Err(error) => {
+                failures.failed(&"the operations API", &error).await;
+                continue;
+            }
+        }
+        failures.accepted();
+        // Those that were told to give way have a socket until they end.
+        while connections.len() > MAX_CONNECTIONS {
+            connections.join_next().await;
+        }
+    }
+    drop(door);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Serves one connection until it ends, gives way to another or the server stops.
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    place: Place,
+    app: Router,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let app = app.layer(Extension(place.clone()));
+    let mut http = hyper::server::conn::http1::Builder::new();
+    let http = http.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let mut served = pin!(served);
+    tokio::select! {
+        _ = &mut served => return,
+        () = place.gives_way() => return,
+        _ = stopping.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
 }
 
 impl Drop for AdminServer {
@@ -156,123 +273,120 @@ impl AdminServer {
     /// when it has left, at most a second later.
     pub async fn while_leaving<T>(mut self, leaving: impl Future<Output = T>) -> T {
         self._file = None;
-        let stop = std::mem::replace(&mut self.stop, oneshot::channel().0);
-        let _ = stop.send(());
+        self.stop.send_replace(true);
         let left = leaving.await;
         let _ = tokio::time::timeout(LAST_ANSWERS, &mut self.task).await;
         left
     }
 }
 
-/// The file of a bound socket; removed when dropped, unless another process put its own there.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    id: Option<(u64, u64)>,
-    /// The directory, if it was made for this socket.
-    made: Option<PathBuf>,
-}
-
-impl SocketFile {
-    fn id(path: &Path) -> Option<(u64, u64)> {
-        std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.id.is_some() && Self::id(&self.path) == self.id {
-            let _ = std::fs::remove_file(&self.path);
-        }
-        if let Some(directory) = &self.made {
-            // Only if nothing else is in it.
-            let _ = std::fs::remove_dir(directory);
-        }
-    }
-}
-
-/// What Linux has room for, without the zero at the end.
-const LONGEST_SOCKET_PATH: usize = 107;
-
-/// Binds a socket only this user can open. One left behind by a dead process is replaced, a live one is not, nor is
-/// a file that is no socket.
+/// Binds a socket only this user can open.
 async fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), AdminError> {
-    let failed = |cause, remedy| AdminError { address: path.display().to_string(), cause, remedy };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let remedy = "give the node a node.data_dir it may write to, with a short path";
-    let len = path.as_os_str().len();
-    if len > LONGEST_SOCKET_PATH {
-        let cause = format!("the path has {len} bytes, and that of a socket at most {LONGEST_SOCKET_PATH}");
-        let cause = io::Error::new(io::ErrorKind::InvalidInput, cause);
-        return Err(failed(cause, "give the node a shorter node.data_dir or node.admin.socket"));
-    }
-    // Made before anything can fail, so that whatever fails takes it away again.
-    let mut file = SocketFile { path: path.to_owned(), id: None, made: None };
-    if !directory.exists() {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(|e| failed(e, remedy))?;
-        file.made = Some(directory.to_owned());
-    }
-    let _turn = turn(directory).await;
-    match UnixStream::connect(path).await.map_err(|error| error.kind()) {
-        Err(io::ErrorKind::NotFound) => {}
-        Err(io::ErrorKind::ConnectionRefused) => {
-            let stale = std::fs::symlink_metadata(path).map_err(|e| failed(e, remedy))?;
-            if !stale.file_type().is_socket() {
-                let cause = io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket stands there");
-                return Err(failed(cause, "remove it, or choose another node.admin.socket"));
-            }
-            std::fs::remove_file(path).map_err(|e| failed(e, remedy))?;
-        }
-        Err(io::ErrorKind::PermissionDenied) => {
-            let cause = io::Error::new(io::ErrorKind::PermissionDenied, "another user's socket stands there");
-            return Err(failed(cause, "run the node as that user, or give it another node.data_dir"));
-        }
-        // A node too busy to take the connection is alive too.
-        Ok(_) | Err(io::ErrorKind::WouldBlock) => {
-            let cause = io::Error::new(io::ErrorKind::AddrInUse, "a running node answers there");
-            return Err(failed(cause, "stop that node, or give this one another node.data_dir"));
-        }
-        Err(other) => return Err(failed(other.into(), remedy)),
-    }
-    // Bound under a name nobody knows yet, so that nobody connects before the mode is set. It is no longer than the
-    // usual name: what the system allows is short.
-    let staging = path.with_file_name(format!(".{}", std::process::id()));
-    let _ = std::fs::remove_file(&staging);
-    let listener = UnixListener::bind(&staging).map_err(|e| failed(e, remedy))?;
-    let private = std::fs::Permissions::from_mode(0o600);
-    let placed = std::fs::set_permissions(&staging, private).and_then(|()| std::fs::rename(&staging, path));
-    if let Err(error) = placed {
-        let _ = std::fs::remove_file(&staging);
-        return Err(failed(error, remedy));
-    }
-    file.id = SocketFile::id(path);
-    Ok((listener, file))
+    bind_unix(path, true).await.map_err(|cause| {
+        let remedy = match cause {
+            SocketError::TooLong { .. } => "give the node a shorter node.data_dir or node.admin.socket",
+            SocketError::NotASocket => "remove it, or choose another node.admin.socket",
+            SocketError::OtherUser => "run the node as that user, or give it another node.data_dir",
+            SocketError::Answered => "stop that node, or give this one another node.data_dir",
+            _ => "give the node a node.data_dir it may write to, with a short path",
+        };
+        AdminError { address: path.display().to_string(), cause, remedy }
+    })
 }
 
-/// Waits a moment for other nodes that bind in this directory. Where it cannot be locked, nobody waits.
-async fn turn(directory: &Path) -> Option<File> {
-    let file = File::open(directory).ok()?;
-    for _ in 0..50 {
-        match file.try_lock() {
-            Ok(()) => return Some(file),
-            Err(TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(20)).await,
-            Err(TryLockError::Error(_)) => return None,
-        }
-    }
-    None
+/// The token, and the limit of lines about wrong ones.
+struct Tokens {
+    token: AdminToken,
+    refusals: LogLimit<Option<IpAddr>>,
 }
 
-async fn authorize(State(token): State<Arc<AdminToken>>, request: Request, next: Next) -> Response {
+#[expect(clippy::disallowed_methods, reason = "the log limit takes the time")]
+async fn authorize(
+    State(tokens): State<Arc<Tokens>>,
+    Extension(place): Extension<Place>,
+    request: Request,
+    next: Next,
+) -> Response {
     let shown =
         request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    if shown.is_some_and(|shown| token.matches(shown)) {
+    if shown.is_some_and(|shown| tokens.token.matches(shown)) {
         return next.run(request).await;
     }
-    let failure = Failure::new(
+    if let (Some(address), Some(suppressed)) =
+        (place.address(), tokens.refusals.allow(Instant::now(), &place.address()))
+    {
+        let shown = if shown.is_some() { "a wrong token" } else { "no token" };
+        tracing::warn!(%address, suppressed, "the operations API refused a request with {shown}");
+    }
+    failed(
+        StatusCode::UNAUTHORIZED,
         "a valid token is needed: Authorization: Bearer TOKEN, or TRUNKLINE_ADMIN_TOKEN for the command line",
-    );
-    (StatusCode::UNAUTHORIZED, Json(failure)).into_response()
+    )
+}
+
+/// Counts a request until its answer is written, and refuses it when too many are under way.
+async fn count(Extension(place): Extension<Place>, request: Request, next: Next) -> Response {
+    let Some(counted) = place.request() else {
+        let error = format!("{MAX_REQUESTS} requests are under way; try again when some are answered");
+        return failed(StatusCode::SERVICE_UNAVAILABLE, error);
+    };
+    next.run(request).await.map(|body| axum::body::Body::new(Answer { body, _counted: counted }))
+}
+
+/// The body of an answer, whose request is under way until all of it is written.
+struct Answer {
+    body: axum::body::Body,
+    _counted: places::Request,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The answer to a request for a forward that ends with its connection: what was begun, and then nothing until it ends.
+struct Attachment {
+    told: Option<Bytes>,
+    attached: AttachedForward,
+}
+
+impl HttpBody for Attachment {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.told.take() {
+            Some(told) => Poll::Ready(Some(Ok(Frame::data(told)))),
+            None => self.attached.poll_ended(cx).map(|()| None),
+        }
+    }
+}
+
+async fn forward(operations: Arc<Operations>, request: ForwardRequest) -> Response {
+    if !request.attached {
+        return answer(operations.forward(&request).await);
+    }
+    let attached = match operations.forward_attached(&request).await {
+        Ok(attached) => attached,
+        Err(error) => return answer::<Forwarding>(Err(error)),
+    };
+    let mut told = serde_json::to_vec(attached.forwarding()).unwrap_or_default();
+    // The end of the line tells the caller that it has everything for now.
+    told.push(b'\n');
+    let body = axum::body::Body::new(Attachment { told: Some(told.into()), attached });
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 type Shared = State<Arc<Operations>>;
@@ -352,7 +466,7 @@ fn router(operations: Arc<Operations>) -> Router {
         )
         .route(
             "/v1/forwards",
-            post(async |State(ops): Shared, Body(request): Body<ForwardRequest>| answer(ops.forward(&request).await)),
+            post(async |State(ops): Shared, Body(request): Body<ForwardRequest>| forward(ops, request).await),
         )
         .route(
             "/v1/forwards/remove",
@@ -372,6 +486,7 @@ fn router(operations: Arc<Operations>) -> Router {
             failed(StatusCode::METHOD_NOT_ALLOWED, "that operation takes another method")
         })
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
+        .layer(middleware::from_fn(count))
         .with_state(operations)
 }
 
@@ -404,7 +519,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        let bytes = tokio::time::timeout(BODY, Bytes::from_request(request, state)).await;
+        let late =
+            |_| failed(StatusCode::REQUEST_TIMEOUT, format!("the body of the request did not come within {BODY:?}"));
+        let bytes = bytes.map_err(late)?.map_err(|rejection| match rejection.status() {
             status @ StatusCode::PAYLOAD_TOO_LARGE => {
                 failed(status, format!("the request has more than {MAX_REQUEST} bytes; send less at a time"))
             }

@@ -7,9 +7,10 @@ use trunkline::LocalPlace;
 /// Reach any node by its name.
 ///
 /// Commands that ask something talk to a running node over its operations API (--admin), or, with --config, act as
-/// a short-lived hidden node of their own. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+/// a short-lived hidden node of their own. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 141 the reader of
+/// the output went away.
 #[derive(Debug, Parser)]
-#[command(name = "trunkline", version, propagate_version = true)]
+#[command(name = "trunkline", version, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Print JSON instead of text.
     #[arg(long, global = true)]
@@ -374,7 +375,7 @@ pub(crate) struct MessageArgs {
 pub(crate) struct Admin {
     /// The running node to ask: its socket, or host:port with the token in the variable TRUNKLINE_ADMIN_TOKEN.
     /// Default: the variable TRUNKLINE_ADMIN, else the one *.data/admin.sock in this directory.
-    #[arg(long, value_name = "SOCKET|HOST:PORT")]
+    #[arg(long, value_name = "ADDRESS")]
     pub(crate) admin: Option<String>,
 }
 
@@ -489,6 +490,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn no_value_is_called_what_a_completion_script_for_zsh_cannot_carry() {
+        fn look_at(command: &clap::Command) {
+            let names = command.get_arguments().filter_map(clap::Arg::get_value_names).flatten();
+            for name in names {
+                // A colon ends the words about a value, and what follows is run.
+                assert!(!name.contains(':'), "{}: {name}", command.get_name());
+            }
+            command.get_subcommands().for_each(look_at);
+        }
+        look_at(&<Cli as clap::CommandFactory>::command());
     }
 
     #[test]

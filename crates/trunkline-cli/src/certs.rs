@@ -67,8 +67,7 @@ pub(crate) fn run(args: &CertsArgs, output: &Output) -> Result<(), Failed> {
         authority: Authority { certificate: ca, key: ca_key, new: is_new },
         nodes: nodes.into_iter().map(|(_, files)| files).collect(),
     };
-    output.print(&made, text);
-    Ok(())
+    output.print(&made, text)
 }
 
 fn text(made: &Made) -> String {

@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, Explanation, Forwarding,
-    MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveRoute, Route, RunningApplication, SpawnRequest, Spawned,
-    Status, Step, StopApplication, Strangers, StreamNumbers, StreamService, TraceRequest, Traced, Way, WayEnd,
+    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, Explanation, FailbackTo,
+    Forwarding, MessageRequest, Patterns, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute, Route, RunningApplication,
+    SpawnRequest, Spawned, Status, Step, StopApplication, Strangers, StreamNumbers, StreamService, TraceRequest,
+    Traced, Way, WayEnd,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, ProxiedConfig, ProxyEntry, RouteEntry};
 
@@ -48,8 +49,7 @@ pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
             text += &format!("\nwarning: {warning}");
         }
         text
-    });
-    Ok(())
+    })
 }
 
 /// Returns true if `proxied:` says anything: a section that is lost lets callers in.
@@ -95,8 +95,18 @@ pub(crate) async fn explain(at: At, name: &str, output: &Output) -> Result<(), F
         Target::Running(client) => client.get(&format!("/v1/explain?name={}", encoded(name))).await?,
         Target::ShortLived(operations) => operations.explain(name)?,
     };
-    output.print(&explanation, explain_text);
-    Ok(())
+    output.print(&explanation, explain_text)
+}
+
+/// The route that a connection is to go back to, and why it has not yet.
+fn failback_text(failback: &FailbackTo) -> String {
+    let FailbackTo { pattern, hold_ms, answered_ms, error } = failback;
+    let why = match (answered_ms, error) {
+        (_, Some(error)) => format!("it does not answer now: {}", one_line(error)),
+        (Some(answered), None) => format!("it has for {:.1} s", *answered as f64 / 1e3),
+        (None, None) => "it was not probed yet".into(),
+    };
+    format!("{} when that has answered for {:.1} s; {why}", one_line(pattern), *hold_ms as f64 / 1e3)
 }
 
 fn encoded(text: &str) -> String {
@@ -107,7 +117,11 @@ fn encoded(text: &str) -> String {
 pub(crate) fn explain_text(explanation: &Explanation) -> String {
     let mut text = String::new();
     if let Some(link) = &explanation.live {
-        text += &format!("{} is connected (link {link}); that connection is used.\nOtherwise:\n", explanation.name);
+        text += &format!("{} is connected (link {link}); that connection is used.\n", explanation.name);
+        for failback in &explanation.failback {
+            text += &format!("It goes back to {}.\n", failback_text(failback));
+        }
+        text += "Otherwise:\n";
     }
     if explanation.steps.is_empty() {
         return text + &format!("no static route matches {} and nobody is to be asked", explanation.name);
@@ -172,8 +186,7 @@ pub(crate) async fn routes(command: RoutesCommand, output: &Output) -> Result<()
                 Target::Running(client) => client.get("/v1/routes").await?,
                 Target::ShortLived(operations) => operations.routes(),
             };
-            output.print(&routes, |routes| routes_text(routes));
-            Ok(())
+            output.print(&routes, |routes| routes_text(routes))
         }
         RoutesCommand::Add { at, route, save } => {
             let request = AddRoute { route: entry(*route)?, save };
@@ -192,12 +205,11 @@ async fn remove(args: RemoveArgs, path: &str, output: &Output) -> Result<(), Fai
 pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -> Result<(), Failed> {
     match command {
         ProxyRoutesCommand::List { at } => {
-            let routes: Vec<ProxyEntry> = match Target::find(at).await? {
+            let routes: Vec<ProxyRoute> = match Target::find(at).await? {
                 Target::Running(client) => client.get("/v1/proxy-routes").await?,
                 Target::ShortLived(operations) => operations.proxy_routes(),
             };
-            output.print(&routes, |routes| proxies_text(routes));
-            Ok(())
+            output.print(&routes, |routes| proxies_text(routes))
         }
         ProxyRoutesCommand::Add { at, route, save } => {
             let request = AddProxyRoute { route: proxy_entry(*route)?, save };
@@ -208,23 +220,52 @@ pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -
     }
 }
 
-fn proxies_text(routes: &[ProxyEntry]) -> String {
+fn proxies_text(routes: &[ProxyRoute]) -> String {
     if routes.is_empty() {
         return "no proxy routes; add one with `trunkline proxy-routes add`".into();
     }
-    let row = |route: &ProxyEntry| {
+    let row = |route: &ProxyRoute| {
+        let cookies = [(route.own_cookie, "to the gateway"), (route.own_target_cookie, "to the node")];
+        let cookies: Vec<_> = cookies.into_iter().filter(|(own, _)| *own).map(|(_, to)| to).collect();
         vec![
-            route.weight.unwrap_or_default().to_string(),
+            route.weight.to_string(),
             printable(&route.pattern),
             route.proxy.clone(),
             route.to.clone().unwrap_or_else(|| "any".into()),
-            route.max_hop.unwrap_or_default().to_string(),
-            route.direct.clone().unwrap_or_default(),
+            route.max_hop.to_string(),
+            route.direct.clone(),
+            tls_text(route.target_tls, route.target_insecure_skip_verify),
+            route.target_tls_profile.clone().unwrap_or_default(),
+            cookies.join(", "),
             route.target_flags.as_ref().map(flags_text).unwrap_or_default(),
+            route.target_atom_mapping.as_ref().map(atoms_text).unwrap_or_default(),
+            route.target_log_level.clone().unwrap_or_default(),
         ]
     };
     let rows: Vec<_> = routes.iter().map(row).collect();
-    table(&["WEIGHT", "PATTERN", "GATEWAY", "FOR", "HOPS", "DIRECT", "FLAGS"], &rows)
+    let heads = [
+        "WEIGHT",
+        "PATTERN",
+        "GATEWAY",
+        "FOR",
+        "HOPS",
+        "DIRECT",
+        "TLS",
+        "PROFILE",
+        "OWN COOKIES",
+        "FLAGS",
+        "ATOMS",
+        "LOG",
+    ];
+    table(&heads, &rows)
+}
+
+fn tls_text(tls: Option<bool>, skip_verify: bool) -> String {
+    match (tls, skip_verify) {
+        (Some(true), true) => "skip-verify".into(),
+        (Some(on), _) => on.to_string(),
+        (None, _) => String::new(),
+    }
 }
 
 /// The node resolves relative paths against its own file, which is not where this command runs.
@@ -287,7 +328,7 @@ pub(crate) fn changed(changed: Changed, output: &Output) -> Result<(), Failed> {
     output.print(&changed, |changed| {
         let warnings: String = changed.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
         format!("{}{warnings}", changed.message)
-    });
+    })?;
     match changed.kept.is_empty() {
         true => Ok(()),
         false => Err(Failed::because(changed.kept.join("\n"))),
@@ -306,11 +347,7 @@ fn routes_text(routes: &[Route]) -> String {
             (None, Some(port)) => format!("{host}:{port}"),
             (None, None) => host,
         };
-        let tls = match (route.tls, route.insecure_skip_verify) {
-            (Some(true), true) => "skip-verify".into(),
-            (Some(on), _) => on.to_string(),
-            (None, _) => String::new(),
-        };
+        let tls = tls_text(route.tls, route.insecure_skip_verify);
         vec![
             route.pattern.clone(),
             route.weight.to_string(),
@@ -360,7 +397,7 @@ fn flags_text(flags: &FlagsEntry) -> String {
 pub(crate) async fn ping(at: At, name: &str, wait: Duration, now: bool, output: &Output) -> Result<(), Failed> {
     checked(name)?;
     let request = PingRequest { name: name.into(), timeout_ms: wait.as_millis() as u64, now };
-    let ping = ask::<Pong>(at, "/v1/ping", &request, async |node| node.ping(&request).await);
+    let ping = ask::<Pong>(at, "/v1/ping", &request, wait, async |node| node.ping(&request).await);
     let pong = output.waiting(&format!("reaching {name}"), ping).await?;
     output.print(&pong, |pong| {
         let peer = &pong.peer;
@@ -372,20 +409,19 @@ pub(crate) async fn ping(at: At, name: &str, wait: Duration, now: bool, output: 
             "{} answers {} (link {}, {}, {}): connected in {:.1} ms, round trip {:.3} ms",
             peer.name, from, peer.link, peer.handshake, peer.tls, pong.connect_ms, pong.round_trip_ms
         )
-    });
-    Ok(())
+    })
 }
 
 pub(crate) async fn trace(at: At, name: &str, timeout: Duration, output: &Output) -> Result<(), Failed> {
     checked(name)?;
     let request = TraceRequest { name: name.into(), timeout_ms: timeout.as_millis() as u64 };
-    let trace = ask::<Traced>(at, "/v1/trace", &request, async |node| node.trace(&request).await);
+    let trace = ask::<Traced>(at, "/v1/trace", &request, timeout, async |node| node.trace(&request).await);
     let traced = output.waiting(&format!("looking for the way to {name}"), trace).await?;
     output.print(&traced, |traced| {
         let ways = traced.ways.iter().map(way_text);
         let failed = traced.failed.iter().map(|attempt| format!("{}: {}", attempt.origin, printable(&attempt.error)));
         ways.chain(failed).collect::<Vec<_>>().join("\n")
-    });
+    })?;
     if traced.reached { Ok(()) } else { Err(Failed::because(format!("no way leads to {name}"))) }
 }
 
@@ -436,7 +472,7 @@ pub(crate) async fn send(
     let request = message(args, wait, important)?;
     let sent = async {
         Ok::<Changed, Failed>(match Target::find(at).await? {
-            Target::Running(client) => client.post("/v1/send", &request).await?,
+            Target::Running(client) => client.post_within("/v1/send", &request, wait).await?,
             Target::ShortLived(operations) => {
                 let sent = operations.send(&request).await?;
                 // A node that vanishes takes what it has not written yet along.
@@ -455,26 +491,26 @@ pub(crate) async fn send(
 
 pub(crate) async fn call(at: At, args: MessageArgs, wait: Duration, output: &Output) -> Result<(), Failed> {
     let request = message(args, wait, false)?;
-    let call = ask::<CallReply>(at, "/v1/call", &request, async |node| node.call(&request).await);
+    let call = ask::<CallReply>(at, "/v1/call", &request, wait, async |node| node.call(&request).await);
     let reply = output.waiting(&format!("calling {} at {}", request.service, request.name), call).await?;
     if output.json || output.is_terminal() {
-        output.print(&reply, |reply| match &reply.body {
+        return output.print(&reply, |reply| match &reply.body {
             Body::Text(text) => printable(text),
             Body::Base64(text) => format!("(base64) {text}"),
         });
-        return Ok(());
     }
     output.bytes(&reply.body.bytes().map_err(Failed::because)?)
 }
 
 pub(crate) async fn spawn(at: At, request: SpawnRequest, output: &Output) -> Result<(), Failed> {
     checked(&request.name)?;
-    let spawn = ask::<Spawned>(at, "/v1/spawn", &request, async |node| node.spawn(&request).await);
+    let wait = Duration::from_millis(request.timeout_ms);
+    let spawn = ask::<Spawned>(at, "/v1/spawn", &request, wait, async |node| node.spawn(&request).await);
     let spawned = output.waiting(&format!("running {} at {}", request.program, request.name), spawn).await?;
     output.print(&spawned, |spawned| match &spawned.exit {
         Some(exit) => format!("{}: {exit}", spawned.pid),
         None => spawned.pid.clone(),
-    });
+    })?;
     match spawned.exit.filter(|_| !spawned.ended_well) {
         Some(exit) => Err(Failed::because(format!("{} at {}: {exit}", request.program, request.name))),
         None => Ok(()),
@@ -483,8 +519,8 @@ pub(crate) async fn spawn(at: At, request: SpawnRequest, output: &Output) -> Res
 
 pub(crate) async fn start_application(at: At, request: ApplicationRequest, output: &Output) -> Result<(), Failed> {
     checked(&request.name)?;
-    let start =
-        ask::<Changed>(at, "/v1/applications/start", &request, async |node| node.start_application(&request).await);
+    let (wait, path) = (Duration::from_millis(request.timeout_ms), "/v1/applications/start");
+    let start = ask::<Changed>(at, path, &request, wait, async |node| node.start_application(&request).await);
     changed(output.waiting(&format!("starting {} at {}", request.application, request.name), start).await?, output)
 }
 
@@ -514,12 +550,15 @@ pub(crate) async fn nodes(at: Admin, output: &Output) -> Result<(), Failed> {
                 count(peer.messages_in),
                 count(peer.bytes_out),
                 count(peer.bytes_in),
+                peer.failback.first().map(failback_text).unwrap_or_default(),
             ]
         };
         let rows: Vec<_> = peers.iter().map(row).collect();
-        table(&["NAME", "DIR", "ADDRESS", "LINK", "TLS", "SENT", "RECEIVED", "BYTES OUT", "BYTES IN"], &rows)
-    });
-    Ok(())
+        table(
+            &["NAME", "DIR", "ADDRESS", "LINK", "TLS", "SENT", "RECEIVED", "BYTES OUT", "BYTES IN", "GOES BACK TO"],
+            &rows,
+        )
+    })
 }
 
 fn patterns_text(patterns: &Patterns) -> String {
@@ -545,6 +584,7 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             None => "no, hidden or without a registrar",
         };
         let list = |items: &[String]| if items.is_empty() { "none".into() } else { items.join(", ") };
+        let lost = if status.lost_log_lines > 0 { status.lost_log_lines.to_string() } else { String::new() };
         let rows: Vec<Vec<String>> = [
             ("version", status.version.clone()),
             ("listening", list(&status.listening)),
@@ -562,13 +602,14 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             ("registrar", if status.serves_registrar { "served here".into() } else { String::from("not served here") }),
             ("questions answered", status.registrar_queries.to_string()),
             ("patterns", patterns_text(&status.patterns)),
+            ("lost log lines", lost),
         ]
         .into_iter()
+        .filter(|(_, value)| !value.is_empty())
         .map(|(key, value)| vec![key.to_owned(), value])
         .collect();
         table(&["NODE", &status.name], &rows)
-    });
-    Ok(())
+    })
 }
 
 fn stream_service(service: &StreamService) -> String {

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 use trunkline_admin::AdminClient;
 use trunkline_admin::api::{
     Body, CallReply, Explanation, MessageRequest, Peer, PingRequest, Pong, Status, TraceRequest, Traced,
@@ -15,8 +14,8 @@ use trunkline_admin::api::{
 
 use crate::args::DemoArgs;
 use crate::commands::{explain_text, way_text};
-use crate::output::{Failed, Output};
-use crate::serve::Ready;
+use crate::output::{Failed, Output, write_line, written};
+use crate::serve::{Ready, ToldToEnd};
 
 /// How long a process may take to come up.
 const START: Duration = Duration::from_secs(10);
@@ -219,38 +218,38 @@ async fn whoami(client: &AdminClient, name: &str) -> Result<(String, f64), Faile
 
 pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<(), Failed> {
     let began = now();
-    let listen = |kind| signal(kind).map_err(|e| Failed::because(format!("signals cannot be received: {e}")));
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    let told = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
+    let mut told_to_end = ToldToEnd::listen()?;
+    let told = told_to_end.wait();
     tokio::pin!(told);
     let interrupted = || Failed::because("interrupted; everything is stopped and removed");
     let mut cluster = tokio::select! {
         cluster = Cluster::start() => cluster?,
         () = &mut told => return Err(interrupted()),
     };
-    let result = tokio::select! {
+    let mut result = tokio::select! {
         result = show(&mut cluster, began, output) => result,
         () = &mut told => Err(interrupted()),
     };
     if result.is_ok() && args.keep {
-        instructions(&cluster, output)?;
-        told.await;
+        result = instructions(&cluster, output).await;
+        if result.is_ok() {
+            told.await;
+        }
     }
     cluster.stop().await;
     result?;
-    say(output, &format!("Everything is stopped and removed. The whole took {:.1} s.", ms(began) / 1e3));
+    say(output, format!("Everything is stopped and removed. The whole took {:.1} s.", ms(began) / 1e3)).await?;
     Ok(())
 }
 
-fn say(output: &Output, text: &str) {
-    if !output.json {
-        output.line(text);
+/// Prints a text. Other threads do, so that nobody who does not read keeps the demo from being interrupted.
+async fn say(output: &Output, text: impl Into<String>) -> Result<(), Failed> {
+    if output.json {
+        return Ok(());
     }
+    let text = text.into();
+    let done = tokio::task::spawn_blocking(move || write_line(&text)).await;
+    written(done.map_err(Failed::because)?)
 }
 
 fn indented(text: &str) -> String {
@@ -259,8 +258,8 @@ fn indented(text: &str) -> String {
 
 async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<(), Failed> {
     let client = cluster.app.client();
-    let step = |n: u8, text: &str| say(output, &format!("\n{} {text}", output.bold(&format!("{n}."))));
-    say(output, &format!("Seven nodes are up after {:.0} ms, each a process of its own:", ms(began)));
+    let step = |n: u8, text: &str| say(output, format!("\n{} {text}", output.bold(&format!("{n}."))));
+    say(output, format!("Seven nodes are up after {:.0} ms, each a process of its own:", ms(began))).await?;
     let primary_pid = cluster.primary.as_ref().map_or(0, Process::pid);
     let processes = cluster.summary();
     let primary_port = cluster.primary.as_ref().map_or("", Process::port).to_owned();
@@ -274,55 +273,59 @@ async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<
         (GATES[1], cluster.gates[1].pid(), "another".into()),
     ];
     let nodes = nodes.map(|(name, pid, what)| format!("{name:<15}  pid {pid}   {what}").trim_end().to_owned());
-    say(output, &indented(&nodes.join("\n")));
+    say(output, indented(&nodes.join("\n"))).await?;
 
-    step(1, &format!("What would app try for {SHOP}? Two static routes by weight, then the registrar:"));
+    step(1, &format!("What would app try for {SHOP}? Two static routes by weight, then the registrar:")).await?;
     let explained: Explanation = client.get(&format!("/v1/explain?name={SHOP}")).await?;
-    say(output, &indented(&explain_text(&explained)));
+    say(output, indented(&explain_text(&explained))).await?;
 
-    step(2, "The greater weight wins: app calls whoami at shop.");
+    step(2, "The greater weight wins: app calls whoami at shop.").await?;
     let (answer, took) = whoami(&client, SHOP).await?;
     expect(answer == "the primary", "the primary should have answered")?;
-    say(output, &format!("    {answer:?} answered after {took:.1} ms, connecting included"));
+    say(output, format!("    {answer:?} answered after {took:.1} ms, connecting included")).await?;
 
-    step(3, &format!("No static route matches {DB}: app asks the registrar."));
+    step(3, &format!("No static route matches {DB}: app asks the registrar.")).await?;
     let pong = ping(&client, DB).await?;
     let (answer, _) = whoami(&client, DB).await?;
     expect(answer.starts_with("the db"), "the db should have answered")?;
     say(
         output,
         &format!("    connected in {:.1} ms, round trip {:.3} ms: {answer:?}", pong.connect_ms, pong.round_trip_ms),
-    );
+    )
+    .await?;
 
-    step(4, &format!("The primary dies of SIGKILL (pid {primary_pid}); app calls again at once."));
+    step(4, &format!("The primary dies of SIGKILL (pid {primary_pid}); app calls again at once.")).await?;
     if let Some(mut primary) = cluster.primary.take() {
         primary.child.kill().await.map_err(Failed::because)?;
     }
     let (answer, failover) = whoami_again(&client, SHOP).await?;
     expect(answer == "the standby", "the standby should have answered")?;
-    say(output, &format!("    {answer:?} answered {failover:.1} ms after the kill"));
+    say(output, format!("    {answer:?} answered {failover:.1} ms after the kill")).await?;
 
-    step(5, "What app remembers now, and its live connections:");
+    step(5, "What app remembers now, and its live connections:").await?;
     let explained: Explanation = client.get(&format!("/v1/explain?name={SHOP}")).await?;
     let peers: Vec<Peer> = client.get("/v1/nodes").await?;
     let peers: String = peers.iter().map(|p| format!("{:<16} {}  link {}\n", p.name, p.address, p.link)).collect();
-    say(output, &indented(&format!("{}\n\n{peers}", explain_text(&explained))));
+    say(output, indented(&format!("{}\n\n{peers}", explain_text(&explained)))).await?;
 
-    step(6, &format!("Nobody can dial {VAULT}. By its proxy routes app has a gateway lead on, end to end encrypted:"));
+    step(6, &format!("Nobody can dial {VAULT}. By its proxy routes app has a gateway lead on, end to end encrypted:"))
+        .await?;
     let (answered, took_through) = whoami(&client, VAULT).await?;
     expect(answered == "the vault", "the vault should have answered")?;
     let before = way(&client).await?;
-    say(output, &format!("    {answered:?} answered after {took_through:.1} ms, connecting included, by this way:\n"));
-    say(output, &indented(&ways_text(&before)));
+    say(output, format!("    {answered:?} answered after {took_through:.1} ms, connecting included, by this way:\n"))
+        .await?;
+    say(output, indented(&ways_text(&before))).await?;
     expect(passes(&before, GATES[0]), "the first gateway should have led on")?;
 
-    step(7, &format!("That gateway dies of SIGKILL (pid {}); app calls again at once.", cluster.gates[0].pid()));
+    step(7, &format!("That gateway dies of SIGKILL (pid {}); app calls again at once.", cluster.gates[0].pid()))
+        .await?;
     cluster.gates.remove(0).child.kill().await.map_err(Failed::because)?;
     let (answered, gateway_failover) = whoami_again(&client, VAULT).await?;
     expect(answered == "the vault", "the vault should have answered")?;
     let after = way(&client).await?;
-    say(output, &format!("    {answered:?} answered {gateway_failover:.1} ms after the kill, by this way:\n"));
-    say(output, &indented(&ways_text(&after)));
+    say(output, format!("    {answered:?} answered {gateway_failover:.1} ms after the kill, by this way:\n")).await?;
+    say(output, indented(&ways_text(&after))).await?;
     expect(passes(&after, GATES[1]), "the second gateway should have led on")?;
     if output.json {
         let summary = serde_json::json!({
@@ -330,7 +333,7 @@ async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<
             "through_gateway_ms": took_through, "gateway_failover_ms": gateway_failover, "total_ms": ms(began),
             "before": "the primary", "after": answer, "nodes": processes,
         });
-        output.print(&summary, |_| String::new());
+        output.print(&summary, |_| String::new())?;
     }
     Ok(())
 }
@@ -351,7 +354,7 @@ fn expect(held: bool, otherwise: &str) -> Result<(), Failed> {
     if held { Ok(()) } else { Err(Failed::because(format!("the demo went wrong: {otherwise}"))) }
 }
 
-fn instructions(cluster: &Cluster, output: &Output) -> Result<(), Failed> {
+async fn instructions(cluster: &Cluster, output: &Output) -> Result<(), Failed> {
     let program = std::env::current_exe().map_err(Failed::because)?;
     let (program, admin) = (program.display(), cluster.app.ready.admin.clone().unwrap_or_default());
     let config = cluster.directory.path().join("app.yaml");
@@ -371,6 +374,6 @@ fn instructions(cluster: &Cluster, output: &Output) -> Result<(), Failed> {
 ",
             config.display()
         ),
-    );
-    Ok(())
+    )
+    .await
 }

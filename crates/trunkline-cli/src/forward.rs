@@ -6,7 +6,7 @@ use trunkline_admin::api::{Changed, EndForward, ForwardRequest, Forwarding};
 use crate::args::{Admin, At};
 use crate::commands::{changed, checked};
 use crate::output::{Failed, Output};
-use crate::serve::Signals;
+use crate::serve::ToldToEnd;
 use crate::target::{Target, client, leave};
 
 /// The node's directory is not the command's.
@@ -19,29 +19,35 @@ fn absolute(place: LocalPlace) -> LocalPlace {
 
 pub(crate) async fn forward(at: At, request: ForwardRequest, background: bool, output: &Output) -> Result<(), Failed> {
     checked(&request.name)?;
-    let mut signals = Signals::listen()?;
-    let target = Target::find(at).await?;
-    let told: Forwarding = match &target {
-        Target::Running(client) => client.post("/v1/forwards", &request).await?,
-        Target::ShortLived(operations) => operations.forward(&request).await?,
-    };
-    // A line, so that a program that waits for it need not parse more.
-    if output.json {
-        output.line(&serde_json::to_string(&told).map_err(Failed::because)?);
-    } else {
+    let mut told_to_end = ToldToEnd::listen()?;
+    let say = |told: &Forwarding| {
+        // A line, so that a program that waits for it need not parse more.
+        if output.json {
+            return output.document(&serde_json::to_string(told).map_err(Failed::because)?);
+        }
         let end = if background { "`trunkline end-forward` ends it" } else { "it ends with this command" };
-        output.line(&format!("{} leads to {} at {}; {end}", told.listen, told.service, told.name));
-    }
-    if background {
-        return Ok(());
-    }
-    signals.stop().await;
-    match target {
+        output.line(&format!("{} leads to {} at {}; {end}", told.listen, told.service, told.name))
+    };
+    match Target::find(at).await? {
+        Target::Running(client) if background => say(&client.post("/v1/forwards", &request).await?),
         Target::Running(client) => {
+            let request = ForwardRequest { attached: true, ..request };
+            // Whatever ends this command, the node learns by the end of this connection.
+            let (told, mut hold) = client.hold::<Forwarding>("/v1/forwards", &request).await?;
+            say(&told)?;
+            tokio::select! {
+                () = told_to_end.wait() => {}
+                () = hold.ended() => return Err(Failed::because(format!(
+                    "{} leads to {} at {} no more: the node ended it or went away; run the command again when the node runs",
+                    told.listen, told.service, told.name
+                ))),
+            }
             let ended = client.post::<Changed>("/v1/forwards/remove", &EndForward { listen: told.listen }).await;
             ended.map(drop).map_err(Failed::from)
         }
         Target::ShortLived(operations) => {
+            say(&operations.forward(&request).await?)?;
+            told_to_end.wait().await;
             leave(operations).await;
             Ok(())
         }
@@ -54,5 +60,5 @@ pub(crate) async fn end(at: Admin, local: LocalPlace, output: &Output) -> Result
 }
 
 pub(crate) fn request(local: LocalPlace, name: String, service: String) -> ForwardRequest {
-    ForwardRequest { listen: absolute(local).to_string(), name, service }
+    ForwardRequest { listen: absolute(local).to_string(), name, service, attached: false }
 }

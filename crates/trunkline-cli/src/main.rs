@@ -6,6 +6,7 @@ mod certs;
 mod commands;
 mod demo;
 mod forward;
+mod log;
 mod output;
 mod program;
 mod serve;
@@ -47,7 +48,14 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
         let text = text.strip_prefix("error: ").unwrap_or(&text);
         return output::Output::new(true).fail(Failed::usage(text.trim_end()));
     }
-    error.exit()
+    // The help and the version are results; an error that cannot be printed is an error all the same.
+    match error.print() {
+        Err(failed) if !error.use_stderr() => match output::written(Err(failed)) {
+            Err(failed) => output::Output::new(false).fail(failed),
+            Ok(()) => ExitCode::SUCCESS,
+        },
+        _ => ExitCode::from(if error.use_stderr() { 2 } else { 0 }),
+    }
 }
 
 async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
@@ -58,7 +66,7 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         _ => "error",
     };
     variables::check()?;
-    serve::start_logging(&cli.log, level)?;
+    let _last_lines = serve::start_logging(&cli.log, level)?;
     match cli.command {
         Command::Node(args) => serve::node(args, output).await,
         Command::Demo(args) => demo::run(args, output).await,

@@ -1,7 +1,8 @@
 //! What is printed: text for people, JSON for programs, colours on a terminal only.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,12 +14,14 @@ use trunkline_admin::{ClientError, OpError};
 pub(crate) struct Failed {
     failure: Failure,
     usage: bool,
+    /// The reader of standard output went away and wants no words.
+    quiet: bool,
 }
 
 impl Failed {
     /// It was tried and did not work: exit code 1.
     pub(crate) fn because(error: impl ToString) -> Self {
-        Self { failure: Failure::new(error), usage: false }
+        Self { failure: Failure::new(error), usage: false, quiet: false }
     }
 
     /// Says which configuration file it is about.
@@ -29,7 +32,7 @@ impl Failed {
 
     /// It could not be tried, since the command or the configuration is wrong: exit code 2.
     pub(crate) fn usage(error: impl ToString) -> Self {
-        Self { failure: Failure::new(error), usage: true }
+        Self { failure: Failure::new(error), usage: true, quiet: false }
     }
 }
 
@@ -38,7 +41,7 @@ impl From<ClientError> for Failed {
         match error {
             // 404 is for what could be there and is not: the command was understood and had nothing to act on.
             ClientError::Failed { status, failure } => {
-                Self { failure, usage: (400..500).contains(&status) && status != 404 }
+                Self { failure, usage: (400..500).contains(&status) && status != 404, quiet: false }
             }
             error => Self::because(error),
         }
@@ -48,72 +51,101 @@ impl From<ClientError> for Failed {
 impl From<OpError> for Failed {
     fn from(error: OpError) -> Self {
         let usage = matches!(error.kind, trunkline_admin::Kind::Bad | trunkline_admin::Kind::Conflict);
-        Self { failure: error.failure, usage }
+        Self { failure: error.failure, usage, quiet: false }
     }
 }
 
+/// Returns true if colours are wanted there: on a terminal that has them, unless `NO_COLOR` is set and not empty.
+pub(crate) fn is_coloured(there: &impl IsTerminal) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    there.is_terminal() && !refused && !dumb
+}
+
+/// Writes a line to standard output.
+pub(crate) fn write_line(text: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    writeln!(out, "{}", text.trim_end())?;
+    out.flush()
+}
+
+/// Exit code when the reader of standard output went away: that of other programs, which SIGPIPE ends.
+const READER_GONE: u8 = 128 + 13;
+
+/// What a result that cannot be written means: it is not done. A reader that went away is told nothing, since it wants
+/// nothing more; `head` is one.
+pub(crate) fn written(result: io::Result<()>) -> Result<(), Failed> {
+    result.map_err(|error| Failed {
+        quiet: error.kind() == io::ErrorKind::BrokenPipe,
+        ..Failed::because(format!("standard output cannot be written: {error}; what was asked is done"))
+    })
+}
+
 /// Where results go.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) json: bool,
     colour: bool,
+    /// The one JSON document was printed.
+    document: AtomicBool,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        let colour = !json && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { json, colour }
+        let colour = !json && is_coloured(&io::stdout());
+        Self { json, colour, document: AtomicBool::new(false) }
     }
 
     /// Prints a result: the value as JSON, or the text made of it.
-    pub(crate) fn print<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) {
-        let text = if self.json {
-            serde_json::to_string_pretty(value).unwrap_or_else(|e| format!("{{\"error\": {:?}}}", e.to_string()))
-        } else {
-            text(value)
-        };
-        self.line(&text);
+    pub(crate) fn print<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failed> {
+        if self.json {
+            return self.document(&serde_json::to_string_pretty(value).map_err(Failed::because)?);
+        }
+        self.line(&text(value))
     }
 
-    /// Prints a line; a reader that went away is no failure of ours.
-    pub(crate) fn line(&self, text: &str) {
-        let mut out = std::io::stdout();
-        let _ = writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush());
+    /// Prints the one JSON document there is.
+    pub(crate) fn document(&self, json: &str) -> Result<(), Failed> {
+        self.document.store(true, Ordering::Relaxed);
+        self.line(json)
+    }
+
+    /// Prints a line.
+    pub(crate) fn line(&self, text: &str) -> Result<(), Failed> {
+        written(write_line(text))
     }
 
     /// Whether a person reads what is printed.
     pub(crate) fn is_terminal(&self) -> bool {
-        std::io::stdout().is_terminal()
+        io::stdout().is_terminal()
     }
 
-    /// Prints bytes as they are; a reader that went away is no failure of ours.
+    /// Prints bytes as they are.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), Failed> {
-        let mut out = std::io::stdout();
-        match out.write_all(bytes).and_then(|()| out.flush()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(Failed::because(format!("standard output cannot be written: {error}")))
-            }
-            _ => Ok(()),
-        }
+        let mut out = io::stdout();
+        written(out.write_all(bytes).and_then(|()| out.flush()))
     }
 
     pub(crate) fn bold(&self, text: &str) -> String {
         if self.colour { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.into() }
     }
 
-    /// Prints why a command failed and gives its exit code.
+    /// Prints why a command failed and gives its exit code: as JSON unless a document was printed already, else as text to
+    /// standard error.
     pub(crate) fn fail(&self, failed: Failed) -> ExitCode {
-        let Failed { failure, usage } = failed;
-        if self.json {
-            self.print(&failure, |_| String::new());
-        } else {
+        let Failed { failure, usage, quiet } = failed;
+        if quiet {
+            return ExitCode::from(READER_GONE);
+        }
+        let is_first = self.json && !self.document.load(Ordering::Relaxed);
+        if !is_first || self.print(&failure, |_| String::new()).is_err() {
             let mut text = format!("trunkline: {}", printable(&failure.error));
             for (n, a) in failure.attempts.iter().enumerate() {
                 let at = if a.address.is_empty() { String::new() } else { format!(" at {}", a.address) };
                 let error = printable(&a.error).replace('\n', " ");
                 text += &format!("\n  {}. {}{at}: {error} ({:.1} ms)", n + 1, a.origin, a.took_ms);
             }
-            let _ = writeln!(std::io::stderr(), "{text}");
+            let _ = writeln!(io::stderr(), "{text}");
         }
         ExitCode::from(if usage { 2 } else { 1 })
     }
@@ -121,14 +153,14 @@ impl Output {
     /// Waits for something; on a terminal, says so once it takes a while.
     pub(crate) async fn waiting<T>(&self, what: &str, wait: impl Future<Output = T>) -> T {
         tokio::pin!(wait);
-        if !std::io::stderr().is_terminal() {
+        if !io::stderr().is_terminal() {
             return wait.await;
         }
         tokio::select! {
             done = &mut wait => return done,
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
         }
-        let mut err = std::io::stderr();
+        let mut err = io::stderr();
         let _ = write!(err, "{what} …");
         let _ = err.flush();
         let done = wait.await;

@@ -1,6 +1,7 @@
 //! `trunkline node`: a node that runs until it is told to stop.
 
-use std::io::IsTerminal;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,8 @@ use trunkline_config::Layers;
 
 use crate::args::{LogArgs, LogFormat, NodeArgs};
 use crate::boot;
-use crate::output::{Failed, Output};
+use crate::log::{Flush, Log};
+use crate::output::{self, Failed, Output};
 use crate::program;
 
 /// How much is said about connections whose route and node do not say; set once, with the rest of logging.
@@ -25,11 +27,15 @@ pub(crate) fn connection_level() -> LogLevel {
     CONNECTIONS.get().copied().unwrap_or_default()
 }
 
-/// Sends logs to standard error: text or JSON, coloured on a terminal only.
+/// The count of log lines that were lost; set once, with the rest of logging.
+static LOST: OnceLock<Arc<AtomicU64>> = OnceLock::new();
+
+/// Sends logs and panics to standard error: text or JSON, coloured on a terminal only. The last lines are written when the
+/// value returned is dropped.
 ///
 /// Lines about connections are let through whatever their level: each connection has a level of its own, which is
 /// that of the command line unless the node or a route says otherwise.
-pub(crate) fn start_logging(args: &LogArgs, otherwise: &str) -> Result<(), Failed> {
+pub(crate) fn start_logging(args: &LogArgs, otherwise: &str) -> Result<Flush, Failed> {
     let level = args.log_level.as_deref().unwrap_or(otherwise);
     let wrong = |what: &dyn std::fmt::Display| {
         let levels = "off, error, warn, info, debug, trace";
@@ -40,12 +46,30 @@ pub(crate) fn start_logging(args: &LogArgs, otherwise: &str) -> Result<(), Faile
     }
     let _ = CONNECTIONS.set(level_of_connections(level));
     let filter = EnvFilter::try_new(format!("{level},{CONNECTION_TARGET}=trace")).map_err(|e| wrong(&e))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = Log::start(std::io::stderr());
+    let log = log.map_err(|error| Failed::because(format!("the thread of the log does not start: {error}")))?;
+    let _ = LOST.set(log.lost());
+    let writer = log.clone();
+    // What fails inside the log would be printed to standard error, which panics where that cannot be written.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .log_internal_errors(false)
+        .with_writer(move || writer.clone());
     match args.log_format {
         LogFormat::Json => builder.json().init(),
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Text => builder.with_ansi(output::is_coloured(&std::io::stderr())).init(),
     }
-    Ok(())
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(Flush(log))
+}
+
+/// Logs a panic as one line. The standard library would write it to standard error itself, and wait for that.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let text = panic.payload_as_str().unwrap_or("no text");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(&backtrace));
+    tracing::error!(place, backtrace, "panic: {text}; this is a bug");
 }
 
 /// What directives come to for lines about connections: the most specific one that concerns them.
@@ -90,10 +114,11 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
         tokio::spawn(answer_all(mailbox, text));
     }
     let source = Source { path: args.config.clone(), layers };
-    let operations = Arc::new(Operations::new(node.clone(), &config, Some(source)));
+    let lost = LOST.get().cloned().unwrap_or_default();
+    let operations = Arc::new(Operations::new(node.clone(), &config, Some(source)).with_lost_log_lines(lost));
     for forward in &config.forwards {
         let (listen, name) = (forward.listen.to_string(), forward.name.to_string());
-        let request = ForwardRequest { listen, name, service: forward.service.clone() };
+        let request = ForwardRequest { listen, name, service: forward.service.clone(), attached: false };
         let forwarded = operations.forward(&request).await;
         forwarded.map_err(|e| Failed::usage(format!("forwards: {}", e.failure.error)).within(&args.config))?;
     }
@@ -103,16 +128,27 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
         listening: node.listening().iter().map(ToString::to_string).collect(),
         admin: admin.as_ref().map(|admin| shown(admin.address())),
     };
-    if output.json {
-        output.line(&serde_json::to_string(&ready).map_err(Failed::because)?);
+    let line = if output.json {
+        serde_json::to_string(&ready).map_err(Failed::because)?
     } else {
         let admin = ready.admin.as_deref().unwrap_or("none");
         let listening = if ready.listening.is_empty() { "nowhere".into() } else { ready.listening.join(", ") };
-        output.line(&format!("{} is up; listening at {listening}; admin {admin}", ready.name));
-    }
+        format!("{} is up; listening at {listening}; admin {admin}", ready.name)
+    };
+    // The node runs whether or not anybody reads that.
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = output::write_line(&line) {
+            tracing::warn!(%error, line, "the ready line cannot be written to standard output");
+        }
+    });
     until_told(&mut signals, &operations, args.until_eof).await;
     tracing::info!("leaving");
-    let down = node.shut_down(args.grace);
+    let down = async {
+        let report = node.shut_down(args.grace).await;
+        // Requests that are attached to one end with it.
+        operations.end_forwards();
+        report
+    };
     let leaving = async {
         match admin {
             Some(admin) => admin.while_leaving(down).await,
@@ -136,15 +172,14 @@ fn shown(address: &AdminAddress) -> String {
 }
 
 /// What a node is told from outside; listened to before anybody learns that it is up.
-pub(crate) struct Signals {
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
 impl Signals {
-    pub(crate) fn listen() -> Result<Self, Failed> {
-        let listen = |kind| signal(kind).map_err(|e| Failed::because(format!("signals cannot be received: {e}")));
+    fn listen() -> Result<Self, Failed> {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -152,12 +187,55 @@ impl Signals {
         })
     }
 
-    pub(crate) async fn stop(&mut self) {
+    async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// The signals that end a command in the foreground: SIGINT, SIGTERM, and SIGHUP unless it is ignored, as `nohup` has it.
+pub(crate) struct ToldToEnd {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Option<Signal>,
+}
+
+impl ToldToEnd {
+    pub(crate) fn listen() -> Result<Self, Failed> {
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: if hang_up_is_ignored() { None } else { Some(listen(SignalKind::hangup())?) },
+        })
+    }
+
+    /// Resolves when one of them came.
+    pub(crate) async fn wait(&mut self) {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(hang_up) => drop(hang_up.recv().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = hang_up => {}
+        }
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Failed> {
+    signal(kind).map_err(|e| Failed::because(format!("signals cannot be received: {e}")))
+}
+
+/// Returns true if whoever started this process has it ignore SIGHUP, which is signal 1. Only Linux says so.
+fn hang_up_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 async fn until_told(signals: &mut Signals, operations: &Arc<Operations>, until_eof: bool) {

@@ -27,15 +27,17 @@ impl Target {
     }
 }
 
-/// Asks whichever node it is, once: a running one at this path, a short-lived one by `here`, which then leaves in order.
+/// Asks whichever node it is, once: a running one at this path, a short-lived one by `here`, which then leaves in order. A
+/// running one that is silent for as long as `wait` is given up; see [`AdminClient::post_within`].
 pub(crate) async fn ask<A: DeserializeOwned>(
     at: At,
     path: &str,
     request: &impl Serialize,
+    wait: Duration,
     here: impl AsyncFnOnce(&Operations) -> Result<A, OpError>,
 ) -> Result<A, Failed> {
     match Target::find(at).await? {
-        Target::Running(client) => Ok(client.post(path, request).await?),
+        Target::Running(client) => Ok(client.post_within(path, request, wait).await?),
         Target::ShortLived(operations) => {
             let answer = here(&operations).await;
             leave(operations).await;

@@ -47,22 +47,6 @@ pub struct ProxyEntry {
 }
 
 impl ProxyEntry {
-    /// What is shown of a route.
-    pub fn of(pattern: &str, weight: i64, route: &ProxyRoute) -> Self {
-        Self {
-            pattern: pattern.to_owned(),
-            weight: Some(weight),
-            proxy: route.gateway().to_string(),
-            to: route.only_to().map(ToString::to_string),
-            max_hop: Some(route.most_hops().get()),
-            direct: Some(route.direct_use().to_string()),
-            target_tls: route.target_route().tls(),
-            target_tls_profile: route.target_route().tls_profile().map(ToString::to_string),
-            target_flags: FlagsEntry::of(route.target_route().flags()),
-            ..Self::default()
-        }
-    }
-
     /// Checks everything and gives what the table takes. Reads the files that are named.
     ///
     /// # Errors

@@ -62,6 +62,8 @@ pub struct Failback {
     moved: Option<Instant>,
     /// How often it went back and did not stay.
     flaps: u32,
+    /// Cause of the last probe's failure, if it failed.
+    failure: Option<String>,
 }
 
 impl Failback {
@@ -75,7 +77,7 @@ impl Failback {
     /// With this hold time, at least 1 ms.
     pub fn new(hold: Duration) -> Self {
         let hold = hold.max(Duration::from_millis(1));
-        Self { hold, healthy_since: None, moved: None, flaps: 0 }
+        Self { hold, healthy_since: None, moved: None, flaps: 0, failure: None }
     }
 
     /// For how long every probe must be answered before the connection goes back.
@@ -86,6 +88,21 @@ impl Failback {
     /// How long to wait for the next probe.
     pub fn pause(&self) -> Duration {
         self.hold / Self::PROBES
+    }
+
+    /// For how long every probe was answered; `None` if the last one was not, or there was none yet.
+    pub fn answered_for(&self, now: Instant) -> Option<Duration> {
+        self.healthy_since.map(|since| now.saturating_duration_since(since))
+    }
+
+    /// Cause of the last probe's failure; `None` if it did not fail.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Notes why a probe failed; [`Failback::probed`] is told that it did.
+    pub fn failed(&mut self, cause: String) {
+        self.failure = Some(cause);
     }
 
     /// The connection is on a standby again although it went back before.
@@ -103,6 +120,7 @@ impl Failback {
             self.healthy_since = None;
             return false;
         }
+        self.failure = None;
         let since = *self.healthy_since.get_or_insert(now);
         now.saturating_duration_since(since) >= self.hold()
     }

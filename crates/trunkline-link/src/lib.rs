@@ -33,6 +33,7 @@
 #[macro_use]
 mod log;
 
+mod accept;
 mod account;
 mod admission;
 mod courtesy;
@@ -55,6 +56,7 @@ mod task;
 mod term;
 mod tls;
 
+pub use accept::{AcceptFailures, listen_tcp};
 pub use account::Sent;
 pub use link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};
 pub use listener::{AnswerError, CredentialsFn, Inside, Listener, Offered};

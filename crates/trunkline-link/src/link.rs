@@ -53,8 +53,10 @@ pub struct LinkInfo {
     pub address: SocketAddr,
     /// That first node, if the link goes through others.
     pub via: Option<NodeName>,
-    /// How this end checked the other's certificate.
+    /// How this end checked the other's certificate when it dialled.
     pub tls: TlsMode,
+    /// True if the other end dialled and showed a certificate that an authority of the listener (`client_ca`) issued.
+    pub caller_certified: bool,
     /// The cookie both ends proved.
     pub cookie: Cookie,
     /// What both ends agreed on.
@@ -81,6 +83,12 @@ impl LinkInfo {
     /// The route as log lines call it.
     pub fn route_name(&self) -> &str {
         self.route.as_deref().unwrap_or("none")
+    }
+
+    /// What proved the other end besides the cookie, for people: `certificate` of a caller that showed one, else how this end
+    /// checked the other's.
+    pub fn proof(&self) -> String {
+        if self.caller_certified { "certificate".into() } else { self.tls.to_string() }
     }
 
     /// The first eight hexadecimal digits of the id, for people.

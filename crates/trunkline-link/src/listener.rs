@@ -5,20 +5,19 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use trunkline_route::{Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, TlsMode};
 
+use crate::accept::{AcceptFailures, listen_tcp};
 use crate::admission::Place;
 use crate::gate::Caller;
 use crate::handshake::{
     CloseCode, Credential, HandshakeError, Hello, Mode, Offer, Params, RejectCode, Responder, ResponderConfig, claim,
 };
 use crate::link::{LinkInfo, now};
-use crate::log_limit::LogLimit;
 use crate::native::{DialError, Native, NativeLimits, Standing, random_16};
 use crate::pake::Role;
 use crate::pipe::{Pipe, PipeError, prepare};
@@ -32,12 +31,6 @@ use crate::tls::{ClientAuth, ServerTls};
 const MAX_UNAUTHENTICATED: usize = 8 * 1024;
 /// What comes on top where the listener asks for a certificate: a chain of three with large keys takes half of it.
 const MAX_CERTIFICATES: usize = 16 * 1024;
-/// Connections the kernel may hold for the listener; 128 loses connects in a burst.
-const BACKLOG: u32 = 1024;
-/// Pause after a failed accept, as when the process is out of descriptors: what is under way may free some.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Period in which at most one failed accept is logged.
-const ACCEPT_LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// Why a caller got no further. For logs; nothing of it is proven.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,11 +85,7 @@ impl Listener {
     /// # Errors
     /// The operating system's, for an address in use among others.
     pub fn bind(address: SocketAddr, mode: Mode, tls: ServerTls, credentials: Box<CredentialsFn>) -> io::Result<Self> {
-        let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
-        #[cfg(unix)]
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok(Self { socket: socket.listen(BACKLOG)?, answers: Answers { mode, tls, credentials } })
+        Ok(Self { socket: listen_tcp(address)?, answers: Answers { mode, tls, credentials } })
     }
 
     /// Where it listens.
@@ -116,7 +105,7 @@ impl Listener {
     {
         let (socket, answers, decide) = (self.socket, Arc::new(self.answers), Arc::new(decide));
         let mut tasks = JoinSet::new();
-        let accept_failures = LogLimit::new(1, ACCEPT_LOG_PERIOD);
+        let mut failures = AcceptFailures::default();
         loop {
             tokio::select! {
                 biased;
@@ -125,13 +114,11 @@ impl Listener {
                     let (tcp, address) = match accepted {
                         Ok(accepted) => accepted,
                         Err(error) => {
-                            if let Some(suppressed) = accept_failures.allow(now().into_std(), &()) {
-                                tracing::warn!(%error, suppressed, "accept failed");
-                            }
-                            tokio::time::sleep(ACCEPT_PAUSE).await;
+                            failures.failed(&"a listener", &error).await;
                             continue;
                         }
                     };
+                    failures.accepted();
                     let place = native.admission.admit(address.ip());
                     let deadline = now() + native.limits.answer;
                     tasks.spawn(handshake(native.clone(), answers.clone(), tcp, address, place, deadline, decide.clone()));
@@ -349,6 +336,8 @@ impl Offered {
             address: self.address,
             via: self.via,
             tls: TlsMode::CookieOnly,
+            // TLS itself has verified one that was shown.
+            caller_certified: self.pipe.peer_has_certificate(),
             cookie: self.offer.cookie,
             flags: agreed,
             log_level: policy.log_level,

@@ -436,6 +436,7 @@ impl Dialed {
             address: self.address,
             via: self.via,
             tls: self.tls,
+            caller_certified: false,
             cookie: self.cookie,
             flags,
             log_level: self.policy.log_level,

@@ -123,6 +123,11 @@ impl Pipe {
         shown.is_some_and(|certificate| names_node(certificate, node))
     }
 
+    /// Returns true if the peer showed a certificate. A listener that does not ask for one never sees any.
+    pub(crate) fn peer_has_certificate(&self) -> bool {
+        self.stream.tls.peer_certificates().is_some()
+    }
+
     pub(crate) fn exporter(&self) -> Result<[u8; 32], PipeError> {
         Ok(self.stream.tls.export_keying_material([0; 32], EXPORTER_LABEL, None)?)
     }

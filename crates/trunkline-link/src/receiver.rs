@@ -482,6 +482,7 @@ mod tests {
                 version: 1,
                 address: "127.0.0.1:1".parse().unwrap(),
                 tls: trunkline_route::TlsMode::CookieOnly,
+                caller_certified: false,
                 cookie: trunkline_route::Cookie::new("a cookie both ends hold").unwrap(),
                 flags: trunkline_route::PeerFlags::ALL,
                 log_level: trunkline_route::LogLevel::Info,

@@ -178,6 +178,9 @@ impl Inner {
             draining.remove(peer);
         }
         drop(draining);
+        if was_elder {
+            log_connection!(info, Info, "down", %reason);
+        }
         if was_elder && !reason.is_normal() {
             log_connection!(info, Warn, "a replaced link broke before it was drained; messages on it may be lost", %reason);
             self.emit(Event::DrainBroken { peer: peer.clone(), reason: reason.clone() });
@@ -193,7 +196,10 @@ impl Inner {
             self.emit(Event::Down { peer, reason });
         }
         let via = info.via.as_ref().map_or("direct", NodeName::as_str);
-        log_connection!(info, Info, "up", address = %info.address, via, role = ?info.role, tls = %info.tls, flags = %info.flags);
+        let replaces = old.map_or_else(|| "none".into(), |(old, _)| old.link.info().short_id());
+        log_connection!(
+            info, Info, "up", address = %info.address, via, role = ?info.role, tls = info.proof(), flags = %info.flags, replaces
+        );
         self.kept.up(self, info);
         self.emit(Event::Up(info.clone()));
     }

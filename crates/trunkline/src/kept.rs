@@ -2,10 +2,11 @@
 //! [`trunkline_dial::keep`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::Notify;
-use trunkline_dial::exec;
-use trunkline_dial::keep::{Better, Keeper};
+use trunkline_dial::keep::{Better, Failback, Keeper};
+use trunkline_dial::{Candidate, exec};
 use trunkline_link::handshake::CloseCode;
 use trunkline_link::{Down, LinkInfo, Role, log_connection, random_16};
 use trunkline_route::{NodeName, Reconnect};
@@ -14,6 +15,19 @@ use crate::ConnectError;
 use crate::events::Event;
 use crate::inner::{Demand, Inner, now};
 use crate::ports::Probe;
+
+/// A route that a connection over a worse one is to go back to, and why it has not yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingFailback {
+    /// The pattern of the route.
+    pub pattern: Arc<str>,
+    /// For how long the route must answer every probe.
+    pub hold: Duration,
+    /// For how long it has; `None` if it did not answer the last probe, or there was none yet.
+    pub answered_for: Option<Duration>,
+    /// Why the last probe failed, if it did.
+    pub failure: Option<String>,
+}
 
 /// What a node does for its connections unasked.
 #[derive(Default)]
@@ -139,7 +153,13 @@ impl Inner {
             let better = Better::of(&candidate);
             let demand = Demand { only: Some(candidate.clone()), ..Demand::default() };
             let lookup = self.lookup(name, &demand);
-            let healthy = exec::run(Arc::new(Probe { node: self.clone() }), lookup).await.is_ok();
+            let probed = exec::run(Arc::new(Probe { node: self.clone() }), lookup).await;
+            let healthy = probed.is_ok();
+            if let Err(no_route) = probed {
+                let cause =
+                    no_route.attempts.last().map_or_else(|| no_route.reason.to_string(), |at| at.error.to_string());
+                self.kept.lock().probe_failed(name, &better, cause);
+            }
             if !self.kept.lock().probed(now(), name, &better, healthy) {
                 continue;
             }
@@ -158,6 +178,21 @@ impl Inner {
             }
         }
         self.has_better_route(name)
+    }
+
+    /// What the connection of a link is to go back to, best first.
+    pub(crate) fn pending_failbacks(&self, info: &LinkInfo) -> Vec<PendingFailback> {
+        let (better, keeper, now) = (self.better_routes(info), self.kept.lock(), now());
+        let pending = |candidate: &Candidate| {
+            let known = keeper.failback(&info.peer, &Better::of(candidate));
+            PendingFailback {
+                pattern: candidate.pattern.clone(),
+                hold: known.map_or_else(|| candidate.route.failback().unwrap_or_default(), Failback::hold),
+                answered_for: known.and_then(|known| known.answered_for(now)),
+                failure: known.and_then(|known| known.failure().map(str::to_owned)),
+            }
+        };
+        better.iter().map(pending).collect()
     }
 
     fn has_better_route(&self, name: &NodeName) -> bool {

@@ -44,6 +44,7 @@ mod important;
 mod inbound;
 mod inner;
 mod kept;
+mod local;
 mod node;
 mod ports;
 mod processes;
@@ -59,6 +60,8 @@ pub use connection::Connection;
 pub use error::{CallError, ConnectError, SendError, StartError};
 pub use events::{Event, Events};
 pub use important::{ImportantError, WhyUnknown};
+pub use kept::PendingFailback;
+pub use local::{SocketError, SocketFile, bind_unix};
 pub use node::{Drained, Explanation, IntoName, Node, NodeStatus, ShutDownReport};
 pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, TieError};
 

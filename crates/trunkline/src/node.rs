@@ -30,7 +30,7 @@ use crate::certificates::{Certificates, Reloaded};
 use crate::events::{CAPACITY, Events};
 use crate::inbound::{Keys, credentials, decide, listener_credentials, registrar_credentials};
 use crate::inner::{Demand, Inner, now};
-use crate::kept::Kept;
+use crate::kept::{Kept, PendingFailback};
 use crate::processes::{self, Processes};
 use crate::proxy::{Proxy, read};
 use crate::services::{self, Services};
@@ -550,6 +550,13 @@ impl Node {
     pub fn nodes(&self) -> Vec<(LinkInfo, LinkStats)> {
         let links = self.inner().registry.links();
         links.into_iter().map(|(_, live)| (live.link.info().clone(), live.link.stats())).collect()
+    }
+
+    /// The routes that the live connection to a peer is to go back to, best first, and why it has not yet. Empty without a
+    /// connection.
+    pub fn pending_failbacks(&self, peer: &NodeName) -> Vec<PendingFailback> {
+        let live = self.inner().registry.get(peer);
+        live.map(|live| self.inner().pending_failbacks(live.link.info())).unwrap_or_default()
     }
 
     /// Makes a mailbox that peers reach by this name. Names that begin with `$` are the node's own.

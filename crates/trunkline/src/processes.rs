@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use trunkline_link::{Down, Mailbox, Message, Native, RegisterError};
+use trunkline_link::{Down, LogLimit, Mailbox, Message, Native, RegisterError};
 use trunkline_matcher::AccessPattern;
 use trunkline_process::{Effect, Exit, NoProcess, Notice, Pid, Refusal, Request, Ties, Unwilling};
 use trunkline_route::NodeName;
@@ -199,7 +199,12 @@ struct State {
     factories: BTreeMap<String, Offer<Factory>>,
     applications: BTreeMap<String, application::Offered>,
     stopped: bool,
+    /// Limit of the lines about what peers had begun.
+    lines: LogLimit<NodeName>,
 }
+
+/// Lines about processes and applications that one peer had begun, in one period.
+const PEER_LINES: (u32, Duration) = (10, Duration::from_secs(1));
 
 /// The processes of a node.
 pub(crate) struct Processes(Mutex<State>);
@@ -230,6 +235,7 @@ impl Processes {
             factories: BTreeMap::new(),
             applications: BTreeMap::new(),
             stopped: false,
+            lines: LogLimit::new(PEER_LINES.0, PEER_LINES.1),
         })))
     }
 

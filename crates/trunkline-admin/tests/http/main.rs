@@ -1,5 +1,7 @@
 //! The operations API as any HTTP client meets it, one sentence per test.
 
+mod limits;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Barrier};
@@ -242,7 +244,7 @@ fn of_many_that_bind_one_place_at_once_one_is_served_and_the_others_refused() {
             threads.into_iter().filter_map(|thread| thread.join().unwrap().err()).collect()
         });
         assert_eq!(refused.len(), MANY - 1);
-        assert!(refused.iter().all(|error| error.contains("a running node answers there")), "{refused:?}");
+        assert!(refused.iter().all(|error| error.contains("a running process answers there")), "{refused:?}");
         assert!(!path.exists());
     }
 }

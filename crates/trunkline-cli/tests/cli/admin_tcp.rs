@@ -4,9 +4,14 @@ use std::net::TcpStream;
 use crate::world::{Dir, Ran, Running, TOKEN, finish, free_port, no_secret};
 
 fn node(dir: &Dir, level: &str) -> Running {
+    dir.node(&config(dir, "127.0.0.1"), &["--answer", "echo", "--log-level", level])
+}
+
+/// Writes the configuration of a node whose operations API listens at this host.
+fn config(dir: &Dir, host: &str) -> String {
     dir.file("token", &format!("{TOKEN}\n"), 0o600);
-    let rest = format!("  admin: {{ listen: '127.0.0.1:{}', token_file: token }}\n", free_port());
-    dir.node(&dir.config("app", &rest), &["--answer", "echo", "--log-level", level])
+    let rest = format!("  admin: {{ listen: '{host}:{}', token_file: token }}\n", free_port());
+    dir.config("app", &rest)
 }
 
 /// One request by hand: the status line and the body.
@@ -50,6 +55,23 @@ fn over_tcp_only_the_right_token_opens_any_path() {
     assert_eq!(ran.json()["name"], "app@127.0.0.1");
     with_token(&dir, &format!("{TOKEN}\n"), &["status", "--admin", address]).exits(0);
     with_token(&dir, "wrong", &["status", "--admin", address]).refused(&["a valid token is needed"]);
+    let log = node.stop().stderr;
+    let refusals: Vec<_> = log.lines().filter(|line| line.contains("the operations API refused a request")).collect();
+    assert!(refusals[0].contains("no token") && refusals[0].contains("address=127.0.0.1"), "{log}");
+    assert!(refusals.len() < 4, "one line an address in ten seconds: {log}");
+}
+
+#[test]
+fn silent_connections_keep_nobody_with_a_token_out_and_take_no_more_than_their_share_of_descriptors() {
+    let dir = Dir::new();
+    let file = config(&dir, "127.0.0.1");
+    let node = Running::start(dir.with_descriptors(320, &["--json", "node", "--config", &file]));
+    let address = node.admin();
+    let mut silent: Vec<_> = (0..600).map(|_| TcpStream::connect(address).unwrap()).collect();
+    with_token(&dir, TOKEN, &["status", "--admin", address]).exits(0);
+    assert!(matches!(silent[0].read(&mut [0; 1]), Ok(0) | Err(_)), "the oldest ones give way");
+    assert!(!node.stderr().contains("cannot be accepted"), "{}", node.stderr());
+    drop(silent);
     node.stop();
 }
 

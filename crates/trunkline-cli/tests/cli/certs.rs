@@ -32,6 +32,7 @@ fn made_certificates_carry_a_connection_that_each_end_verifies() {
     dir.ok(&["check", &file]);
     let pong = dir.json(&["ping", "--config", &file, "db@127.0.0.1"]);
     assert_eq!(pong["peer"]["tls"], "verify(lab)");
+    db.logs("tls=\"certificate\"");
     let file = app(&dir, db.port(), "roots: certs/ca.pem");
     let refused = dir.run(&["ping", "--config", &file, "db@127.0.0.1"]).exits(1);
     assert!(refused.stderr.contains("the listener demands a certificate"), "{}", refused.stderr);

@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use super::world::{Dir, Running, shouting};
+use super::world::{Dir, Running, eventually, shouting};
 
 fn ask(at: &str, question: &str) -> std::io::Result<String> {
     let mut socket = TcpStream::connect(at)?;
@@ -67,7 +69,7 @@ fn a_local_socket_leads_to_a_service_of_another_node_as_long_as_it_is_to() {
     assert!(missing.contains("nothing is forwarded from") && missing.contains("trunkline status"), "{missing}");
 
     // From the configuration.
-    let mut socket = std::os::unix::net::UnixStream::connect(dir.at("shout.sock")).unwrap();
+    let mut socket = UnixStream::connect(dir.at("shout.sock")).unwrap();
     socket.write_all(b"by path").unwrap();
     socket.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
@@ -110,4 +112,120 @@ fn what_cannot_be_forwarded_says_why_where_it_is_looked_for() {
     db.logs("the service does not allow this node");
     short.signal(Signal::TERM);
     short.end().exits(0);
+}
+
+/// Two nodes, and a forward in the foreground from one to a service of the other.
+fn foreground(dir: &Dir) -> (Running, Running, Running, String) {
+    let db = db(dir);
+    let rest = format!("routes:\n  - {{ match: '^db@', host: 127.0.0.1, port: {} }}\n", db.port());
+    let app = dir.node(&dir.config("app", &rest), &[]);
+    let (running, at) = foreground_at(dir, &app, "");
+    (db, app, running, at)
+}
+
+fn foreground_at(dir: &Dir, app: &Running, before: &str) -> (Running, String) {
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", &format!("{before} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_trunkline"), "--json", "forward"]);
+    command.args(["127.0.0.1:0", "db@127.0.0.1", "shout", "--admin", app.admin()]).current_dir(dir.path()).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = Running::start(command);
+    let at = running.ready["listen"].as_str().unwrap().to_owned();
+    assert_eq!(ask(&at, "hello").unwrap(), "HELLO");
+    (running, at)
+}
+
+#[test]
+fn a_forward_in_the_foreground_ends_with_its_command_however_that_ends() {
+    let dir = Dir::new();
+    let (_db, app, running, at) = foreground(&dir);
+    running.signal(Signal::HUP);
+    running.end().exits(0);
+    assert!(TcpStream::connect(&at).is_err());
+
+    let (running, at) = foreground_at(&dir, &app, "");
+    running.kill();
+    eventually("the end of the forward", || TcpStream::connect(&at).is_err().then_some(()));
+    let status = dir.json(&["status", "--admin", app.admin()]);
+    assert_eq!(status["forwards"], serde_json::json!([]), "{status}");
+
+    // As under `nohup`.
+    let (running, at) = foreground_at(&dir, &app, "trap '' HUP;");
+    running.signal(Signal::HUP);
+    assert_eq!(ask(&at, "still there").unwrap(), "STILL THERE");
+    running.signal(Signal::TERM);
+    running.end().exits(0);
+}
+
+#[test]
+fn a_forward_in_the_foreground_fails_when_the_node_ends_it_or_ends_itself() {
+    let dir = Dir::new();
+    let (_db, app, running, at) = foreground(&dir);
+    dir.ok(&["end-forward", &at, "--admin", app.admin()]);
+    let ended = running.end().exits(1);
+    assert!(ended.stderr.contains("no more: the node ended it or went away"), "{}", ended.stderr);
+    assert_eq!(ended.json()["service"], "shout", "one document");
+    app.stop();
+
+    for signal in [Signal::KILL, Signal::TERM] {
+        let app = dir.node("app.yaml", &[]);
+        let (running, _) = foreground_at(&dir, &app, "");
+        app.signal(signal);
+        let ended = running.end().exits(1);
+        assert!(ended.stderr.contains("the node ended it or went away"), "{}", ended.stderr);
+        drop(app);
+    }
+}
+
+#[test]
+fn the_socket_that_a_killed_node_left_behind_is_replaced_and_one_that_is_in_use_is_not() {
+    let dir = Dir::new();
+    let file = dir.config("app", "forwards:\n  - { listen: 'unix:shout.sock', name: db@127.0.0.1, service: shout }\n");
+    dir.node(&file, &[]).kill();
+    assert!(dir.at("shout.sock").exists() && UnixStream::connect(dir.at("shout.sock")).is_err());
+    let node = dir.node(&file, &[]);
+    UnixStream::connect(dir.at("shout.sock")).unwrap();
+    // Nor is it taken away by a second one that is refused.
+    let again = ["forward", "unix:shout.sock", "db@127.0.0.1", "shout", "--config", &file];
+    dir.run(&again).refused(&["cannot listen at", "shout.sock", "a running process answers there"]);
+    UnixStream::connect(dir.at("shout.sock")).unwrap();
+    node.stop();
+
+    let other = UnixListener::bind(dir.at("shout.sock")).unwrap();
+    let node = ["node", "--config", &file];
+    dir.run(&node).refused(&["forwards: cannot listen at", "a running process answers there"]);
+    drop(other);
+    std::fs::remove_file(dir.at("shout.sock")).unwrap();
+    dir.file("shout.sock", "precious", 0o600);
+    dir.run(&node).refused(&["a file that is no socket stands there"]);
+    assert_eq!(dir.read("shout.sock"), "precious");
+}
+
+#[test]
+fn loops_without_descriptors_log_once_a_second_and_accept_again_when_there_are_some() {
+    let dir = Dir::new();
+    let db = db(&dir);
+    let rest = format!(
+        "routes:\n  - {{ match: '^db@', host: 127.0.0.1, port: {} }}\nforwards:\n  - {{ listen: 'unix:shout.sock', name: \
+         db@127.0.0.1, service: shout }}\n",
+        db.port()
+    );
+    let file = dir.config("app", &rest);
+    let app = Running::start(dir.with_descriptors(40, &["--json", "node", "--config", &file]));
+    let open: Vec<_> = (0..60).map(|_| UnixStream::connect(dir.at("shout.sock")).unwrap()).collect();
+    let admin = UnixStream::connect(app.admin()).unwrap();
+    for place in ["place=unix:", "place=the operations API"] {
+        let lines = || app.stderr().lines().filter(|line| line.contains(place)).map(str::to_owned).collect::<Vec<_>>();
+        let second = eventually("a second line", || lines().get(1).cloned());
+        // Several tries in the meantime, none of which was logged.
+        assert!(second.contains("cannot be accepted") && !second.contains("suppressed=0"), "{second}");
+    }
+    drop((open, admin));
+    eventually("an answer", || (dir.run(&["status", "--admin", app.admin()]).code == Some(0)).then_some(()));
+    let mut socket = UnixStream::connect(dir.at("shout.sock")).unwrap();
+    socket.write_all(b"again").unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "AGAIN");
+    app.stop();
 }

@@ -97,6 +97,26 @@ fn e7_proxy_routes_come_and_go_and_a_denial_names_the_gateway_and_the_rule() {
     add(&["x", "--proxy", "g@h", "--max-hop", "17"]).refused(&["a number from 1 to 16"]);
     let removed = dir.ok(&["proxy-routes", "remove", "--admin", app.admin(), "^backend-"]).stdout;
     assert!(removed.contains("proxy route `^backend-` removed"), "{removed}");
+    add(&[
+        "^own-",
+        "--proxy",
+        "g@h",
+        "--cookie-file",
+        "cookie",
+        "--target-cookie-file",
+        "cookie",
+        "--target-tls",
+        "true",
+    ])
+    .exits(0);
+    let listed = dir.json(&["proxy-routes", "list", "--admin", app.admin()]);
+    assert_eq!((&listed[0]["own_cookie"], &listed[0]["own_target_cookie"]), (&true.into(), &true.into()), "{listed}");
+    let listed = dir.ok(&["proxy-routes", "list", "--admin", app.admin()]).stdout;
+    assert!(
+        listed.contains("TLS") && listed.contains("true") && listed.contains("to the gateway, to the node"),
+        "{listed}"
+    );
+    dir.ok(&["proxy-routes", "remove", "--admin", app.admin(), "^own-"]);
     let gone = call(1).stderr;
     assert!(!gone.contains("relay denied"), "{gone}");
     assert!(TcpStream::connect(("127.0.0.1", app.port())).is_ok());

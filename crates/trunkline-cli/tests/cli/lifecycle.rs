@@ -33,7 +33,7 @@ fn a_second_node_in_the_same_place_is_refused_and_the_first_goes_on() {
     let first = dir.node(&dir.config("app", ""), &[]);
     let text = dir.read("app.yaml").replace("name: app@", "name: other@");
     dir.file("other.yaml", &text, 0o600);
-    let parts = ["other.yaml: node.admin", "a running node answers there", "another node.data_dir"];
+    let parts = ["other.yaml: node.admin", "a running process answers there", "another node.data_dir"];
     dir.run(&["node", "--config", "other.yaml"]).refused(&parts);
     assert_eq!(dir.json(&["status"])["name"], "app@127.0.0.1");
     first.stop();

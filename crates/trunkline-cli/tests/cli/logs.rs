@@ -1,8 +1,13 @@
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, PipeWriter, Read, Write, pipe};
+use std::process::Stdio;
+
 use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
 use crate::peer::Peer;
-use crate::world::Dir;
+use crate::world::{Dir, Running, eventually, finish};
 
 #[test]
 fn json_logs_are_one_object_per_line_and_text_logs_have_no_escapes() {
@@ -62,4 +67,149 @@ fn one_connection_may_say_more_than_the_rest() {
     dir.run(&["check", &refused]).refused(&["routes[0].log_level", "write off, error, warn, info, debug or trace"]);
     let off = dir.config("off", "  log_level: off\nroutes:\n  - { match: a@b, port: 1, log_level: off }\n");
     dir.ok(&["check", &off]);
+}
+
+/// Starts a node whose standard error is this, and lets it log and lose lines.
+#[track_caller]
+fn losing_lines(dir: &Dir, stderr: Stdio) -> Running {
+    // Each of them is a warning at every reload.
+    let routes: String = (0..500).map(|n| format!("  - {{ match: 'db.*@host{n}.example', port: 1 }}\n")).collect();
+    let file = dir.config("app", &format!("routes:\n{routes}"));
+    let mut command = dir.command(&["--json", "node", "--config", &file]);
+    command.stderr(stderr);
+    let node = Running::start(command);
+    eventually("a lost line", || {
+        node.signal(Signal::HUP);
+        lost(dir, &node)
+    });
+    node
+}
+
+/// The count of lost lines, by the node's own account.
+#[track_caller]
+fn lost(dir: &Dir, node: &Running) -> Option<u64> {
+    let lost = dir.json(&["status", "--admin", node.admin()])["lost_log_lines"].as_u64().unwrap();
+    (lost > 0).then_some(lost)
+}
+
+#[test]
+fn a_node_whose_log_has_no_room_or_no_reader_goes_on_and_counts_the_lost_lines() {
+    let full = || Stdio::from(OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let closed = || Stdio::from(pipe().unwrap().1);
+    for stderr in [full(), closed()] {
+        let dir = Dir::new();
+        let node = losing_lines(&dir, stderr);
+        let status = dir.ok(&["status", "--admin", node.admin()]).stdout;
+        assert!(status.contains("lost log lines"), "{status}");
+        node.stop();
+    }
+    // Errors of commands that act as a node themselves.
+    let dir = Dir::new();
+    let file = dir.config("app", "routes:\n  - { match: '^db@', host: 127.0.0.1, port: 1 }\n");
+    for stderr in [full(), closed()] {
+        let mut command = dir.command(&["--log-level", "trace", "ping", "--config", &file, "db@127.0.0.1"]);
+        command.stderr(stderr);
+        finish(command).exits(1);
+    }
+}
+
+#[test]
+fn a_node_whose_log_nobody_reads_goes_on_and_says_later_how_many_lines_were_lost() {
+    let dir = Dir::new();
+    let (mut reader, writer) = pipe().unwrap();
+    let node = losing_lines(&dir, writer.into());
+    let reading = std::thread::spawn(move || {
+        let mut log = String::new();
+        reader.read_to_string(&mut log).map(|_| log).unwrap()
+    });
+    // When it has left, the pipe is empty and ended.
+    node.stop();
+    let log = reading.join().unwrap();
+    let said = log.lines().find(|line| line.contains("log lines were lost")).expect("no line about it");
+    let lines: u64 = said.split_once("lines=").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+    assert!(lines > 0 && said.contains("too slowly"), "{said}");
+    assert!(log.trim_end().ends_with("cut=0"), "the last lines are missing");
+}
+
+#[test]
+fn a_node_that_cannot_print_its_ready_line_is_up_and_ends_when_it_is_told() {
+    let dir = Dir::new();
+    let file = dir.config("app", "");
+    let (_reader, full) = full_pipe();
+    for stdout in
+        [Stdio::from(full.try_clone().unwrap()), OpenOptions::new().write(true).open("/dev/full").unwrap().into()]
+    {
+        let mut command = dir.command(&["node", "--config", &file]);
+        command.stdout(stdout);
+        let node = Running::spawned(command.spawn().unwrap());
+        let status = ["status", "--admin", "app.data/admin.sock"];
+        eventually("an answer", || (dir.run(&status).code == Some(0)).then_some(()));
+        node.signal(Signal::TERM);
+        node.end().exits(0);
+    }
+}
+
+/// A pipe that has no room.
+fn full_pipe() -> (impl Read, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    assert_eq!(writer.write(b"x").unwrap_err().kind(), ErrorKind::WouldBlock);
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_line_of_the_text_log_is_one_line_whatever_is_in_its_fields() {
+    let dir = Dir::new();
+    let file = dir.config("app", "routes:\n  - { match: '^db@', port: 1 }\n");
+    let node = dir.node(&file, &[]);
+    // Both problems are told at once, a line each.
+    dir.config("app", "routes:\n  - { match: '^db@', port: 0 }\n  - { match: '(', port: 1 }\n");
+    node.signal(Signal::HUP);
+    node.logs("not reloaded");
+    let log = node.stop().stderr;
+    assert!(log.contains("\\n"), "{log}");
+    assert!(log.lines().all(|line| line.starts_with("20")), "{log}");
+}
+
+/// What a node logs to a terminal.
+fn logged_to_a_terminal(variables: &[(&str, &str)]) -> String {
+    let dir = Dir::new();
+    let file = dir.config("app", "");
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let side = OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let mut command = dir.command(&["--json", "node", "--config", &file]);
+    command.envs(variables.iter().copied()).stderr(side);
+    let node = Running::start(command);
+    let mut terminal = File::from(terminal);
+    let reading = std::thread::spawn(move || {
+        let (mut log, mut bytes) = (Vec::new(), [0; 4096]);
+        // It fails when the last process that had the other side has ended.
+        while let Ok(read) = terminal.read(&mut bytes) {
+            log.extend(&bytes[..read]);
+        }
+        String::from_utf8(log).unwrap()
+    });
+    node.stop();
+    reading.join().unwrap()
+}
+
+#[test]
+fn log_lines_have_colours_only_where_a_terminal_has_them_and_nobody_refuses_them() {
+    let xterm = ("TERM", "xterm");
+    for (variables, coloured) in [
+        (&[xterm][..], true),
+        (&[xterm, ("NO_COLOR", "")], true),
+        (&[xterm, ("NO_COLOR", "1")], false),
+        (&[("TERM", "dumb")], false),
+        (&[], false),
+    ] {
+        let log = logged_to_a_terminal(variables);
+        assert!(log.contains("leaving"), "{log:?}");
+        assert_eq!(log.contains('\u{1b}'), coloured, "{variables:?}: {log:?}");
+    }
 }

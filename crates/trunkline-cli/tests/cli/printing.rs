@@ -109,6 +109,10 @@ fn every_command_that_prints_speaks_json_and_its_text_has_no_escapes() {
     }
     let help = dir.ok(&["--help"]).stdout;
     assert!(help.contains("Exit codes") && !help.contains('\u{1b}'), "{help}");
+    for args in [&["--help"][..], &["node", "--help"], &["routes", "add", "--help"], &["spawn", "-h"]] {
+        let help = dir.ok(args).stdout;
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "a line of more than 100 characters:\n{help}");
+    }
     assert!(dir.ok(&["completions", "bash"]).stdout.contains("trunkline"));
 }
 
@@ -145,6 +149,100 @@ fn bytes_go_in_from_standard_input_and_come_out_as_they_are() {
     let reply: Value = call(&["--json"]).json();
     assert!(reply["body"]["base64"].as_str().unwrap().starts_with("AAECAwQ"), "{reply}");
     assert_eq!(dir.ok(&["call", "--admin", app.admin(), "db@127.0.0.1", "echo", "  a\n"]).stdout, "  a\n");
+}
+
+#[test]
+fn every_command_gives_up_a_node_that_does_not_answer() {
+    let dir = Dir::new();
+    let (app, _db) = pair(&dir);
+    let admin = app.admin();
+    app.signal(rustix::process::Signal::STOP);
+    let commands: [&[&str]; 13] = [
+        &["call", "db@127.0.0.1", "whoami", "", "--wait", "1s"],
+        &["send", "db@127.0.0.1", "whoami", "", "--wait", "1s"],
+        &["send", "db@127.0.0.1", "whoami", "", "--wait", "1s", "--important"],
+        &["ping", "db@127.0.0.1", "--wait", "1s"],
+        &["trace", "db@127.0.0.1", "--timeout", "1s"],
+        &["spawn", "db@127.0.0.1", "backup", "--until-end", "--wait", "1s"],
+        &["start-application", "db@127.0.0.1", "shop", "--wait", "1s"],
+        &["reload"],
+        &["status"],
+        &["routes", "add", "^x@", "--port", "1"],
+        &["routes", "drain", "^db@"],
+        &["disconnect", "db@127.0.0.1"],
+        &["forward", "127.0.0.1:0", "db@127.0.0.1", "shout"],
+    ];
+    let start = |command: &&[&str]| {
+        let args: Vec<_> = command.iter().chain(&["--admin", admin]).copied().collect();
+        Running::spawned(dir.command(&args).spawn().unwrap())
+    };
+    // All at once; each ends within ten seconds.
+    let running: Vec<_> = commands.iter().map(start).collect();
+    for (running, command) in running.into_iter().zip(commands) {
+        let ended = running.end().exits(1);
+        let within = if command.contains(&"1s") { "silent for 2s" } else { "silent for 10s" };
+        assert!(ended.stderr.contains(within), "{command:?}: {}", ended.stderr);
+    }
+    app.signal(rustix::process::Signal::CONT);
+}
+
+#[test]
+fn a_slow_peer_is_waited_for_as_long_as_the_node_answers() {
+    let dir = Dir::new();
+    let peer = crate::peer::Peer::start(&dir, "slow");
+    let routes = format!("routes:\n  - {{ match: '^slow@', host: 127.0.0.1, port: {} }}\n", peer.port());
+    let app = dir.node(&dir.config("app", &routes), &[]);
+    let ran = dir.run(&["call", "--admin", app.admin(), "slow@127.0.0.1", "work", "", "--wait", "3s"]).exits(1);
+    assert!(ran.stderr.contains("did not answer within 3s"), "{}", ran.stderr);
+}
+
+#[test]
+fn there_is_one_json_document_also_when_the_result_is_a_failure() {
+    let dir = Dir::new();
+    let (app, db) = pair(&dir);
+    drop(db);
+    let told = dir.run(&["--json", "trace", "--admin", app.admin(), "nobody@127.0.0.1"]).exits(1);
+    assert_eq!(told.json()["reached"], false);
+    assert!(told.stderr.contains("no way leads to nobody@127.0.0.1"), "{}", told.stderr);
+
+    let spawn = "spawn:\n  fails: { command: ['/bin/false'], allow: ['.*'] }\n";
+    let db = dir.node(&dir.config("db", spawn), &[]);
+    let routes = format!("routes:\n  - {{ match: '^db@', host: 127.0.0.1, port: {} }}\n", db.port());
+    let again = dir.node(&dir.config("again", &routes), &[]);
+    let told = dir.run(&["--json", "spawn", "--until-end", "--admin", again.admin(), "db@127.0.0.1", "fails"]).exits(1);
+    assert_eq!(told.json()["ended_well"], false);
+    assert!(told.stderr.contains("fails at db@127.0.0.1"), "{}", told.stderr);
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let dir = Dir::new();
+    let (app, _db) = pair(&dir);
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let admin = app.admin();
+    let commands: [&[&str]; 8] = [
+        &["status", "--admin", admin],
+        &["--json", "status", "--admin", admin],
+        &["call", "--admin", admin, "db@127.0.0.1", "whoami", ""],
+        &["routes", "add", "^x@", "--port", "1", "--admin", admin],
+        &["check", "app.yaml"],
+        &["completions", "bash"],
+        &["--help"],
+        &["--version"],
+    ];
+    for command in commands {
+        let mut full_disk = dir.command(command);
+        full_disk.stdout(full());
+        let ran = finish(full_disk).exits(1);
+        assert!(ran.stderr.contains("standard output cannot be written: No space left"), "{command:?}: {}", ran.stderr);
+        // A reader that has enough.
+        let mut closed = dir.command(command);
+        closed.stdout(std::io::pipe().unwrap().1);
+        if command[0] == "routes" {
+            dir.ok(&["routes", "remove", "^x@", "--admin", admin]);
+        }
+        assert_eq!(finish(closed).exits(141).stderr, "", "{command:?}");
+    }
 }
 
 #[test]

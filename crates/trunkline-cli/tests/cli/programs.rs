@@ -38,6 +38,7 @@ fn a_peer_runs_programs_that_are_offered_and_learns_how_they_ended() {
     let sorted = spawn(&["sort", "--until-end", "b\na\n"]).exits(0);
     assert!(sorted.stdout.starts_with("db@127.0.0.1#") && sorted.stdout.contains("it ended"), "{}", sorted.stdout);
     db.logs("a\nb\n");
+    db.logs("peer=app@127.0.0.1 offer=\"sort\" pid=db@127.0.0.1#");
     let failed = spawn(&["fail", "--until-end"]).exits(1);
     assert!(failed.stderr.contains("exit status: 3"), "{}", failed.stderr);
     assert!(spawn(&["none", "--until-end"]).exits(1).stderr.contains("/no/such/program cannot be run"));

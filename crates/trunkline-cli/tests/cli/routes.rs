@@ -3,7 +3,7 @@ use std::net::TcpListener;
 use serde_json::Value;
 
 use crate::peer::Peer;
-use crate::world::Dir;
+use crate::world::{Dir, eventually, free_port};
 
 fn routes(dir: &Dir) -> Value {
     dir.json(&["routes", "list"])
@@ -310,6 +310,18 @@ fn a_drained_route_gives_its_connections_to_the_next() {
     let said = dir.ok(&["routes", "drain", "--admin", app.admin(), "^db@", "--save"]).stdout;
     assert!(said.contains("`^db@` removed and taken out of the file; 1 connections moved"), "{said}");
     assert_eq!(at(&app), ports[1]);
+    // Each link that is said to be up is said to be down, the one that was replaced too.
+    for node in [&app, &db] {
+        let link = |line: &str| line.split_once("link=\"").map(|(_, rest)| rest[..8].to_owned());
+        let said = |what: &str| -> Vec<String> {
+            let log = node.stderr();
+            log.lines().filter(|line| line.contains(&format!(": {what} peer="))).filter_map(link).collect()
+        };
+        let down = eventually("the end of the replaced link", || said("down").pop());
+        let up = said("up");
+        assert_eq!((up.len(), &up[0]), (2, &down));
+        node.logs(&format!("replaces=\"{down}\""));
+    }
     assert!(!dir.read("app.yaml").contains("^db@"));
     dir.run(&["routes", "drain", "--admin", app.admin(), "^db@"]).exits(1);
     let said = dir.ok(&["routes", "drain", "--admin", app.admin(), "@127"]).stdout;
@@ -320,6 +332,32 @@ fn a_drained_route_gives_its_connections_to_the_next() {
     dir.ok(&added);
     dir.run(&["routes", "add", "--admin", app.admin(), "^y@", "--port", "1", "--reconnect", "ever"])
         .refused(&["reconnect", "write never, on_demand or keep"]);
+}
+
+#[test]
+fn a_connection_that_is_to_go_back_to_a_better_route_says_so_and_why_it_does_not_yet() {
+    let dir = Dir::new();
+    let db = dir.node(&dir.config("db", ""), &[]);
+    let routes = format!(
+        "routes:\n  - {{ match: '^db@', weight: 200, host: 127.0.0.1, port: {}, failback_ms: 200 }}\n  - {{ match: '@127', \
+         host: 127.0.0.1, port: {} }}\n",
+        free_port(),
+        db.port()
+    );
+    let app = dir.node(&dir.config("app", &routes), &[]);
+    dir.ok(&["ping", "--admin", app.admin(), "db@127.0.0.1"]);
+    let failback = eventually("a probe that failed", || {
+        let nodes = dir.json(&["nodes", "--admin", app.admin()]);
+        let failback = nodes[0]["failback"][0].clone();
+        failback["error"].is_string().then_some(failback)
+    });
+    assert_eq!((&failback["match"], &failback["hold_ms"]), (&"^db@".into(), &200.into()));
+    assert!(failback["error"].as_str().unwrap().contains("refused"), "{failback}");
+    for command in [&["nodes"][..], &["explain", "db@127.0.0.1"]] {
+        let args: Vec<_> = command.iter().chain(&["--admin", app.admin()]).copied().collect();
+        let shown = dir.ok(&args).stdout;
+        assert!(shown.contains("^db@ when that has answered for 0.2 s; it does not answer now"), "{shown}");
+    }
 }
 
 #[test]

@@ -102,6 +102,15 @@ impl Dir {
         command
     }
 
+    /// The program with at most so many file descriptors.
+    pub(crate) fn with_descriptors(&self, most: usize, args: &[&str]) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_trunkline")]);
+        command.args(args).current_dir(self.path()).env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
     #[track_caller]
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         finish(self.command(args))
@@ -178,7 +187,8 @@ pub(crate) struct Running {
     pub(crate) ready: Value,
 }
 
-/// What a process has printed so far, and the thread that reads it.
+/// What a process has printed so far, and the thread that reads it. Empty if the test has that output itself.
+#[derive(Default)]
 struct Output {
     text: Arc<Mutex<Vec<u8>>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -209,7 +219,8 @@ impl Output {
 
 impl Running {
     pub(crate) fn spawned(mut child: Child) -> Self {
-        let (out, err) = (Output::of(child.stdout.take().unwrap()), Output::of(child.stderr.take().unwrap()));
+        let out = child.stdout.take().map(Output::of).unwrap_or_default();
+        let err = child.stderr.take().map(Output::of).unwrap_or_default();
         let stdin = child.stdin.take();
         Self { child, stdin, out, err, ready: Value::Null }
     }
@@ -267,7 +278,7 @@ impl Running {
     pub(crate) fn end(mut self) -> Ran {
         let status = eventually("the end of the process", || self.child.try_wait().unwrap());
         for output in [&mut self.out, &mut self.err] {
-            output.thread.take().unwrap().join().unwrap();
+            output.thread.take().map(|thread| thread.join().unwrap());
         }
         let (bytes, stdout, stderr) = (self.out.bytes(), self.stdout(), self.stderr());
         Ran { code: status.code(), bytes, stdout, stderr }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use trunkline_config::edit::{add_proxy_route, add_route, remove_proxy_route, remove_route};
 use trunkline_config::{EditError, FlagsEntry, OverrideEntry, ProxyEntry, RouteContext, RouteEntry};
-use trunkline_route::{Flag, NetworkRoute};
+use trunkline_route::{DirectUse, Flag, NetworkRoute};
 
 use super::Dir;
 
@@ -225,8 +225,12 @@ fn a_proxy_route_is_added_and_removed_in_a_list_of_its_own() {
     let in_lab = ProxyEntry { cookie_file: Some("gate".into()), target_cookie_file: Some("inner".into()), ..entry };
     let text = add_proxy_route("tls_profiles: { lab: {} }\n", &in_lab).unwrap();
     let read = &dir.with(&text).unwrap().proxy_routes[0];
-    let shown = ProxyEntry::of(read.pattern.as_str(), read.weight, &read.route);
-    assert_eq!(shown, ProxyEntry { cookie_file: None, target_cookie_file: None, ..in_lab });
+    assert_eq!((read.pattern.as_str(), read.weight), ("^db@", 7));
+    let (gateway, target) = (&read.route, read.route.target_route());
+    assert_eq!((gateway.gateway().as_str(), gateway.only_to().unwrap().as_str()), ("gate@dmz", "db@in"));
+    assert_eq!((gateway.most_hops().get(), gateway.direct_use()), (3, DirectUse::Never));
+    assert_eq!((target.tls(), target.tls_profile().map(ToString::to_string)), (Some(true), Some("lab".into())));
+    assert_eq!(FlagsEntry::of(target.flags()), in_lab.target_flags);
     assert_eq!(read.route.gateway_cookie().unwrap().expose(), b"the cookie of the gateway");
     assert_eq!(read.route.target_route().cookie().unwrap().expose(), b"the cookie of the backend");
 }

@@ -190,6 +190,13 @@ impl Keeper {
         self.failback_mut(name, better).is_some_and(|failback| failback.probed(now, healthy))
     }
 
+    /// Notes why a probe of a better route failed.
+    pub fn probe_failed(&mut self, name: &NodeName, better: &Better, cause: String) {
+        if let Some(failback) = self.failback_mut(name, better) {
+            failback.failed(cause);
+        }
+    }
+
     /// The connection went back to this route.
     pub fn moved(&mut self, now: Instant, name: &NodeName, better: &Better) {
         if let Some(failback) = self.failback_mut(name, better) {

@@ -10,7 +10,7 @@ use trunkline_route::{Flag, NodeName, PeerFlags};
 use trunkline_term::Term;
 
 use super::{SpawnError, TieError};
-use crate::inner::Inner;
+use crate::inner::{Inner, now};
 use crate::node::Handle;
 use crate::{CallError, Connection, Node};
 
@@ -79,6 +79,11 @@ impl Node {
         tokio::time::timeout(deadline, whole).await.unwrap_or(Err(LinkCallError::TimedOut(deadline).into()))
     }
 
+    /// Returns `Some` if a line about what this peer had begun may be written, with the number of suppressed ones.
+    fn may_log(&self, peer: &NodeName) -> Option<u64> {
+        self.inner().processes.lock().lines.allow(now(), peer)
+    }
+
     /// What a peer asks for.
     fn do_for(&self, message: &Message, request: Request) -> Result<Option<Pid>, Unwilling> {
         let (peer, node) = (message.node(), self.inner());
@@ -103,9 +108,18 @@ impl Node {
                 let run = |process| factory(process, arguments);
                 let watcher = watch.map(|watch| (peer.clone(), watch));
                 let begun = node.processes.begin(Arc::downgrade(&self.handle), node, None, None, watcher, run);
+                if let (Ok(pid), Some(suppressed)) = (&begun, self.may_log(peer)) {
+                    tracing::info!(%peer, offer = name, %pid, suppressed, "a peer had a process begun");
+                }
                 begun.map(Some).map_err(|error| Unwilling { refusal: Refusal::Failed, text: error.to_string() })
             }
-            Request::StartApplication(name) => self.start_for(peer, name.as_str()).map(|()| None),
+            Request::StartApplication(name) => {
+                self.start_for(peer, name.as_str())?;
+                if let Some(suppressed) = self.may_log(peer) {
+                    tracing::info!(%peer, application = name.as_str(), suppressed, "a peer had an application started");
+                }
+                Ok(None)
+            }
             Request::Link((number, creation), (own, life)) => {
                 let mut state = node.processes.lock();
                 let own = state.ties.own(own, life)?;

@@ -3,19 +3,22 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{JoinHandle, JoinSet};
-use trunkline_link::{EARLY_DATA, First};
+use trunkline_link::{AcceptFailures, EARLY_DATA, First, LogLimit, listen_tcp};
 use trunkline_route::{LocalPlace, NodeName};
 
 use super::splice::{Door, Socket, Traffic, TrafficStats, splice};
-use crate::inner::Inner;
+use crate::inner::{Inner, now};
+use crate::local::{SocketError, SocketFile, bind_unix};
 use crate::{IntoName, NameError, Node};
 
 /// How long a connection waits for its stream.
 const OPEN: Duration = Duration::from_secs(15);
-/// After a failure to accept, which mostly is for want of descriptors.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Connections of one forward at once: as many as a link has streams. Further ones are reset, so that one forward cannot
+/// take all file descriptors of the node.
+const MAX_CONNECTIONS: usize = trunkline_link::MAX_STREAMS;
+/// Period in which one connection above that number is logged.
+const LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// Why nothing is forwarded.
 #[derive(Debug, thiserror::Error)]
@@ -25,12 +28,12 @@ pub enum ForwardError {
     #[error(transparent)]
     BadName(#[from] NameError),
     /// The local socket cannot be had.
-    #[error("cannot listen at {place}: {cause}")]
+    #[error("cannot listen at {place}: {cause}; choose another place, or end what has this one")]
     Listen {
         /// Where.
         place: LocalPlace,
         /// Why.
-        cause: std::io::Error,
+        cause: SocketError,
     },
 }
 
@@ -43,6 +46,8 @@ pub struct Forward {
     service: Arc<str>,
     traffic: Arc<Traffic>,
     task: JoinHandle<()>,
+    /// Dropped with the forward, whenever the task learns of it: the process may end before.
+    _file: Option<SocketFile>,
 }
 
 impl Forward {
@@ -70,16 +75,15 @@ impl Forward {
 impl Drop for Forward {
     fn drop(&mut self) {
         self.task.abort();
-        // At once, whenever the task learns of it: the process may end before.
-        if let LocalPlace::Unix(path) = &self.place {
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 
 impl Node {
     /// Listens at a place of this machine and leads each connection to a service of the peer: a stream each, over the one
-    /// connection to it, which is made when the first one comes. A connection whose stream is refused is reset.
+    /// connection to it, which is made when the first one comes. A connection whose stream is refused is reset, and so is
+    /// one beyond the 4,096 that a forward has at once.
+    ///
+    /// A Unix socket that a dead process left behind is replaced; one where a process answers is not.
     ///
     /// # Errors
     /// [`ForwardError`].
@@ -91,35 +95,55 @@ impl Node {
     ) -> Result<Forward, ForwardError> {
         let peer = peer.into_name()?;
         let listen = |cause| ForwardError::Listen { place: place.clone(), cause };
-        let (door, bound) = match &place {
+        let (door, bound, file) = match &place {
             LocalPlace::Tcp(address) => {
-                let listener = TcpListener::bind(address).await.map_err(listen)?;
-                let bound = listener.local_addr().map_err(listen)?;
-                (Door::Tcp(listener), LocalPlace::Tcp(bound))
+                let listener = listen_tcp(*address).map_err(|error| listen(error.into()))?;
+                let bound = listener.local_addr().map_err(|error| listen(error.into()))?;
+                (Door::Tcp(listener), LocalPlace::Tcp(bound), None)
             }
-            LocalPlace::Unix(path) => (Door::Unix(UnixListener::bind(path).map_err(listen)?), place.clone()),
+            LocalPlace::Unix(path) => {
+                let (listener, file) = bind_unix(path, false).await.map_err(listen)?;
+                (Door::Unix(listener), place.clone(), Some(file))
+            }
         };
         let (service, traffic): (Arc<str>, _) = (service.into(), Arc::new(Traffic::default()));
         let node = Arc::downgrade(self.inner());
-        let task = tokio::spawn(accept(node, door, peer.clone(), service.clone(), traffic.clone()));
-        Ok(Forward { place: bound, peer, service, traffic, task })
+        let leading =
+            Leading { place: bound.clone(), peer: peer.clone(), service: service.clone(), traffic: traffic.clone() };
+        let task = tokio::spawn(accept(node, door, leading));
+        Ok(Forward { place: bound, peer, service, traffic, task, _file: file })
     }
 }
 
-async fn accept(node: Weak<Inner>, door: Door, peer: NodeName, service: Arc<str>, traffic: Arc<Traffic>) {
+/// Where connections come from and where they lead.
+struct Leading {
+    place: LocalPlace,
+    peer: NodeName,
+    service: Arc<str>,
+    traffic: Arc<Traffic>,
+}
+
+async fn accept(node: Weak<Inner>, door: Door, leading: Leading) {
+    let Leading { place, peer, service, traffic } = leading;
     let mut connections = JoinSet::new();
+    let (mut failures, refused) = (AcceptFailures::default(), LogLimit::new(1, LOG_PERIOD));
     loop {
         let accepted = door.accept().await;
         while connections.try_join_next().is_some() {}
         let Some(node) = node.upgrade() else { return };
         match accepted {
+            Ok(socket) if connections.len() >= MAX_CONNECTIONS => {
+                traffic.refuses();
+                socket.abort();
+                if let Some(suppressed) = refused.allow(now(), &()) {
+                    tracing::warn!(%place, suppressed, "a connection was reset: {MAX_CONNECTIONS} are open already");
+                }
+            }
             Ok(socket) => {
+                failures.accepted();
                 connections.spawn(lead(node, socket, peer.clone(), service.clone(), traffic.clone()));
             }
-            Err(error) => {
-                tracing::warn!(%error, "a connection to be forwarded was not accepted");
-                tokio::time::sleep(PAUSE).await;
-            }
+            Err(error) => failures.failed(&place, &error).await,
         }
     }
 }
