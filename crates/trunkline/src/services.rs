@@ -59,9 +59,19 @@ enum Target {
     Program(mpsc::Sender<Incoming>),
 }
 
+/// Options of the connections of a service or a forward.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// A connection over which no byte moved in either direction for so long is reset at both ends; the end comes after one
+    /// to two times this time. `None`, the default: no limit; of TCP connections the kernel still notices within two minutes
+    /// that the other end's host vanished.
+    pub idle: Option<Duration>,
+}
+
 struct Service {
     allow: Vec<AccessPattern>,
     target: Target,
+    options: StreamOptions,
     traffic: Traffic,
 }
 
@@ -168,7 +178,9 @@ async fn serve(service: Arc<Service>, name: String, incoming: Incoming) {
         () = incoming.cancelled() => return,
     };
     let refused = match connected {
-        Ok(Ok(socket)) => return splice(socket, incoming.accept(), false, &service.traffic).await,
+        Ok(Ok(socket)) => {
+            return splice(socket, incoming.accept(), false, &service.traffic, service.options.idle).await;
+        }
         Ok(Err(error)) => (StreamCode::Unreachable, error.to_string()),
         Err(_) => (StreamCode::TimedOut, format!("no connection within {within:?}")),
     };
@@ -186,8 +198,22 @@ impl Node {
     /// # Errors
     /// [`ServiceError`]; nothing changed.
     pub fn serve(&self, service: &str, place: SocketPlace, allow: Vec<AccessPattern>) -> Result<(), ServiceError> {
+        self.serve_with(service, place, allow, StreamOptions::default())
+    }
+
+    /// Does what [`Node::serve`] does, with these options for every connection.
+    ///
+    /// # Errors
+    /// As [`Node::serve`].
+    pub fn serve_with(
+        &self,
+        service: &str,
+        place: SocketPlace,
+        allow: Vec<AccessPattern>,
+        options: StreamOptions,
+    ) -> Result<(), ServiceError> {
         let target = Target::Place(place);
-        self.inner().services.offer(service, Service { allow, target, traffic: Traffic::default() })
+        self.inner().services.offer(service, Service { allow, target, options, traffic: Traffic::default() })
     }
 
     /// Serves streams of this name by this program.
@@ -197,7 +223,8 @@ impl Node {
     pub fn accept(&self, service: &str, allow: Vec<AccessPattern>) -> Result<Streams, ServiceError> {
         let (sender, streams) = mpsc::channel(WAITING);
         let target = Target::Program(sender);
-        self.inner().services.offer(service, Service { allow, target, traffic: Traffic::default() })?;
+        let options = StreamOptions::default();
+        self.inner().services.offer(service, Service { allow, target, options, traffic: Traffic::default() })?;
         Ok(Streams(streams))
     }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{JoinHandle, JoinSet};
-use trunkline_link::{EARLY_DATA, First};
+use trunkline_link::{EARLY_DATA, First, StreamCode};
 use trunkline_route::{LocalPlace, NodeName};
 
-use super::splice::{Door, Socket, Traffic, TrafficStats, splice};
+use super::StreamOptions;
+use super::splice::{Door, Sent, Socket, Traffic, TrafficStats, splice};
 use crate::inner::Inner;
 use crate::{IntoName, NameError, Node};
 
@@ -89,6 +90,20 @@ impl Node {
         peer: impl IntoName,
         service: &str,
     ) -> Result<Forward, ForwardError> {
+        self.forward_with(place, peer, service, StreamOptions::default()).await
+    }
+
+    /// Does what [`Node::forward`] does, with these options for every connection.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub async fn forward_with(
+        &self,
+        place: LocalPlace,
+        peer: impl IntoName,
+        service: &str,
+        options: StreamOptions,
+    ) -> Result<Forward, ForwardError> {
         let peer = peer.into_name()?;
         let listen = |cause| ForwardError::Listen { place: place.clone(), cause };
         let (door, bound) = match &place {
@@ -101,12 +116,19 @@ impl Node {
         };
         let (service, traffic): (Arc<str>, _) = (service.into(), Arc::new(Traffic::default()));
         let node = Arc::downgrade(self.inner());
-        let task = tokio::spawn(accept(node, door, peer.clone(), service.clone(), traffic.clone()));
+        let task = tokio::spawn(accept(node, door, peer.clone(), service.clone(), options, traffic.clone()));
         Ok(Forward { place: bound, peer, service, traffic, task })
     }
 }
 
-async fn accept(node: Weak<Inner>, door: Door, peer: NodeName, service: Arc<str>, traffic: Arc<Traffic>) {
+async fn accept(
+    node: Weak<Inner>,
+    door: Door,
+    peer: NodeName,
+    service: Arc<str>,
+    options: StreamOptions,
+    traffic: Arc<Traffic>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = door.accept().await;
@@ -114,7 +136,7 @@ async fn accept(node: Weak<Inner>, door: Door, peer: NodeName, service: Arc<str>
         let Some(node) = node.upgrade() else { return };
         match accepted {
             Ok(socket) => {
-                connections.spawn(lead(node, socket, peer.clone(), service.clone(), traffic.clone()));
+                connections.spawn(lead(node, socket, peer.clone(), service.clone(), options, traffic.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection to be forwarded was not accepted");
@@ -124,12 +146,22 @@ async fn accept(node: Weak<Inner>, door: Door, peer: NodeName, service: Arc<str>
     }
 }
 
-async fn lead(node: Arc<Inner>, socket: Socket, peer: NodeName, service: Arc<str>, traffic: Arc<Traffic>) {
+async fn lead(
+    node: Arc<Inner>,
+    socket: Socket,
+    peer: NodeName,
+    service: Arc<str>,
+    options: StreamOptions,
+    traffic: Arc<Traffic>,
+) {
     // What it has sent already need not wait for the answer.
-    let (first, is_all) = match socket.sent_already(EARLY_DATA as usize) {
-        Ok(sent) => sent,
-        Err(error) => return tracing::debug!(%peer, %error, "a connection to be forwarded broke off at once"),
-    };
+    let (first, sent) = socket.sent_already(EARLY_DATA as usize);
+    let is_all = matches!(sent, Sent::All);
+    if let Sent::Broken(error) = &sent
+        && first.is_empty()
+    {
+        return tracing::debug!(%peer, %error, "a connection to be forwarded broke off at once");
+    }
     let stream = node.open(peer.clone(), &service, First { bytes: &first, is_all }, OPEN).await;
     // The bytes do not keep the node alive.
     drop(node);
@@ -137,12 +169,16 @@ async fn lead(node: Arc<Inner>, socket: Socket, peer: NodeName, service: Arc<str
         Ok(stream) => {
             traffic.sends(first.len());
             drop(first);
-            splice(socket, stream, is_all, &traffic).await;
+            match sent {
+                // What it had sent goes out before the break does.
+                Sent::Broken(_) => stream.reset_behind(StreamCode::Broken),
+                Sent::Open | Sent::All => splice(socket, stream, is_all, &traffic, options.idle).await,
+            }
         }
         Err(error) => {
             traffic.refuses();
             tracing::warn!(%peer, service = &*service, %error, "a connection could not be forwarded");
-            socket.abort();
+            socket.abort().await;
         }
     }
 }
