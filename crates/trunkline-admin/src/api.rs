@@ -108,6 +108,9 @@ pub struct StreamService {
     pub name: String,
     /// Where its streams go; absent when a program takes them.
     pub place: Option<String>,
+    /// Time without a byte after which a stream is reset, in milliseconds; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_limit_ms: Option<u64>,
     /// Numbers.
     #[serde(flatten)]
     pub numbers: StreamNumbers,
@@ -134,6 +137,10 @@ pub struct ForwardRequest {
     pub name: String,
     /// Which service.
     pub service: String,
+    /// Time without a byte in either direction after which a connection is reset, 1,000 to 86,400,000 ms. Default: no
+    /// limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
 }
 
 /// `POST /v1/forwards/remove`
@@ -153,6 +160,9 @@ pub struct Forwarding {
     pub name: String,
     /// Which service.
     pub service: String,
+    /// Time without a byte after which a connection is reset, in milliseconds; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_limit_ms: Option<u64>,
     /// Numbers.
     #[serde(flatten)]
     pub numbers: StreamNumbers,
@@ -164,6 +174,7 @@ impl From<&Forward> for Forwarding {
             listen: forward.place().to_string(),
             name: forward.peer().to_string(),
             service: forward.service().to_owned(),
+            idle_limit_ms: forward.options().idle.map(|idle| idle.as_millis() as u64),
             numbers: forward.traffic().into(),
         }
     }

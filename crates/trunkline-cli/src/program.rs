@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt;
-use trunkline::{AccessPattern, Application, Exit, Node, Process, Term};
+use trunkline::{AccessPattern, Application, Exit, Node, Process, StreamOptions, Term};
 use trunkline_config::Config;
 
 use crate::output::Failed;
@@ -24,7 +24,8 @@ pub(crate) fn offer(node: &Node, config: &Config) -> Result<(), Failed> {
         enabled.map_err(|error| Failed::usage(format!("applications.{name}: {error}")))?;
     }
     for (name, service) in &config.services {
-        let served = node.serve(name, service.connect.clone(), allow(&service.allow));
+        let options = StreamOptions { idle: service.idle };
+        let served = node.serve_with(name, service.connect.clone(), allow(&service.allow), options);
         served.map_err(|error| Failed::usage(format!("services.{name}: {error}")))?;
     }
     Ok(())

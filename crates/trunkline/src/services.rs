@@ -103,6 +103,8 @@ pub struct ServiceStatus {
     pub name: String,
     /// Where its streams go; `None` to this program.
     pub place: Option<SocketPlace>,
+    /// Options of its connections.
+    pub options: StreamOptions,
     /// Numbers.
     pub traffic: TrafficStats,
 }
@@ -242,6 +244,7 @@ impl Node {
                 Target::Place(place) => Some(place.clone()),
                 Target::Program(_) => None,
             },
+            options: service.options,
             traffic: service.traffic.stats(),
         };
         services.iter().map(status).collect()

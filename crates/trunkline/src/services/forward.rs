@@ -42,6 +42,7 @@ pub struct Forward {
     place: LocalPlace,
     peer: NodeName,
     service: Arc<str>,
+    options: StreamOptions,
     traffic: Arc<Traffic>,
     task: JoinHandle<()>,
 }
@@ -60,6 +61,11 @@ impl Forward {
     /// Which service it leads to.
     pub fn service(&self) -> &str {
         &self.service
+    }
+
+    /// Options of its connections.
+    pub fn options(&self) -> StreamOptions {
+        self.options
     }
 
     /// Numbers.
@@ -117,7 +123,7 @@ impl Node {
         let (service, traffic): (Arc<str>, _) = (service.into(), Arc::new(Traffic::default()));
         let node = Arc::downgrade(self.inner());
         let task = tokio::spawn(accept(node, door, peer.clone(), service.clone(), options, traffic.clone()));
-        Ok(Forward { place: bound, peer, service, traffic, task })
+        Ok(Forward { place: bound, peer, service, options, traffic, task })
     }
 }
 
