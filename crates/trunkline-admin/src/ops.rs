@@ -653,8 +653,7 @@ impl Operations {
         let listen: LocalPlace = request.listen.parse().map_err(|e| OpError::new(Kind::Bad, format!("listen: {e}")))?;
         let idle = request.idle_ms.map(idle_limit).transpose()?;
         let options = StreamOptions { idle };
-        let forward =
-            self.node.forward_with(listen.within(&self.base_dir), target, &request.service, options).await;
+        let forward = self.node.forward_with(listen.within(&self.base_dir), target, &request.service, options).await;
         let forward = forward.map_err(|error| OpError::new(Kind::Conflict, error))?;
         let told = Forwarding::from(&forward);
         self.forwards().insert(forward.place().clone(), forward);

@@ -58,7 +58,9 @@ pub(crate) fn forwards(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<Forw
     let items = fields.list(reader, "forwards");
     for (i, item) in items.unwrap_or_default().iter().enumerate() {
         let path = format!("forwards[{i}]");
-        let Some(fields) = Fields::open(reader, item, &path, &["listen", "name", "service", "idle_ms"]) else { continue };
+        let Some(fields) = Fields::open(reader, item, &path, &["listen", "name", "service", "idle_ms"]) else {
+            continue;
+        };
         let idle = idle(reader, &fields);
         let remedy = "a forward needs `listen`: IP:PORT or unix:PATH of this machine";
         let listen = parsed::<LocalPlace>(reader, &fields, "listen", remedy);

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use trunkline_link::{ByteStream, Directory, First, Incoming, OpenError, StreamCode, StreamKind};
+use trunkline_link::{ByteStream, Directory, First, Incoming, Native, OpenError, StreamCode, StreamKind};
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{NodeName, SocketPlace};
 
@@ -155,7 +155,7 @@ fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
         return incoming.refuse(StreamCode::NotAllowed, "the service does not allow this node");
     }
     match &service.target {
-        Target::Place(_) => node.spawn(serve(service, name, incoming)),
+        Target::Place(_) => node.spawn(serve(node.native.clone(), service, name, incoming)),
         Target::Program(streams) => {
             if let Err(error) = streams.try_send(incoming) {
                 service.traffic.refuses();
@@ -172,11 +172,11 @@ fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
     }
 }
 
-async fn serve(service: Arc<Service>, name: String, incoming: Incoming) {
+async fn serve(native: Arc<Native>, service: Arc<Service>, name: String, incoming: Incoming) {
     let Target::Place(place) = &service.target else { return };
     let within = CONNECT.min(incoming.deadline());
     let connected = tokio::select! {
-        connected = tokio::time::timeout(within, connect(place)) => connected,
+        connected = tokio::time::timeout(within, connect(native.names(), place)) => connected,
         () = incoming.cancelled() => return,
     };
     let refused = match connected {

@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use trunkline_link::{ByteStream, StreamCode};
+use trunkline_link::{ByteStream, Names, StreamCode, first_of};
 use trunkline_proxy::{FlowError, LAST_BYTES, Outflow, Quiet};
 use trunkline_route::SocketPlace;
 
@@ -43,11 +43,13 @@ fn prepare(tcp: &TcpStream) {
     let _ = SockRef::from(tcp).set_tcp_keepalive(&keep_alive);
 }
 
-/// Connects to a place.
-pub(super) async fn connect(place: &SocketPlace) -> io::Result<Socket> {
+/// Connects to a place: of a host with several addresses to the first one that answers.
+pub(super) async fn connect(names: &Names, place: &SocketPlace) -> io::Result<Socket> {
     match place {
         SocketPlace::Tcp(address) => {
-            let tcp = TcpStream::connect((address.host.as_str(), address.port.get())).await?;
+            let addresses = names.addresses(address.host.as_str(), address.port.get()).await?;
+            let first = first_of(addresses, TcpStream::connect).await;
+            let tcp = first.map_err(|mut failed| failed.pop().unwrap_or(io::ErrorKind::NotFound.into()))?;
             prepare(&tcp);
             Ok(Socket::Tcp(tcp))
         }
@@ -421,7 +423,8 @@ mod tests {
         let door = Door::Tcp(TcpListener::bind("127.0.0.1:0").await.unwrap());
         let Door::Tcp(listener) = &door else { unreachable!("it was made just now") };
         let place = format!("{}", listener.local_addr().unwrap()).parse().unwrap();
-        let (client, accepted) = tokio::join!(connect(&place), door.accept());
+        let native = trunkline_link::Native::new("a@h".parse().unwrap(), trunkline_link::NativeLimits::default());
+        let (client, accepted) = tokio::join!(connect(native.names(), &place), door.accept());
         for socket in [client.unwrap(), accepted.unwrap()] {
             let Socket::Tcp(tcp) = socket else { panic!("it is no TCP socket") };
             let socket = SockRef::from(&tcp);
