@@ -60,7 +60,7 @@ pub use error::{CallError, ConnectError, SendError, StartError};
 pub use events::{Event, Events};
 pub use important::{ImportantError, WhyUnknown};
 pub use node::{Drained, Explanation, IntoName, Node, NodeStatus, ShutDownReport};
-pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, TieError};
+pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError};
 
 pub use services::{
     Forward, ForwardError, ServiceError, ServiceStatus, StreamError, StreamOptions, Streams, TrafficStats,
