@@ -111,6 +111,9 @@ pub struct StreamService {
     pub name: String,
     /// Where its streams go; absent when a program takes them.
     pub place: Option<String>,
+    /// Time without a byte after which a stream is reset, in milliseconds; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_limit_ms: Option<u64>,
     /// Numbers.
     #[serde(flatten)]
     pub numbers: StreamNumbers,
@@ -141,6 +144,10 @@ pub struct ForwardRequest {
     /// Default: false; the forward goes on until it is removed or the node leaves.
     #[serde(default)]
     pub attached: bool,
+    /// Time without a byte in either direction after which a connection is reset, 1,000 to 86,400,000 ms. Default: no
+    /// limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
 }
 
 /// `POST /v1/forwards/remove`
@@ -160,6 +167,9 @@ pub struct Forwarding {
     pub name: String,
     /// Which service.
     pub service: String,
+    /// Time without a byte after which a connection is reset, in milliseconds; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_limit_ms: Option<u64>,
     /// Numbers.
     #[serde(flatten)]
     pub numbers: StreamNumbers,
@@ -171,6 +181,7 @@ impl From<&Forward> for Forwarding {
             listen: forward.place().to_string(),
             name: forward.peer().to_string(),
             service: forward.service().to_owned(),
+            idle_limit_ms: forward.options().idle.map(|idle| idle.as_millis() as u64),
             numbers: forward.traffic().into(),
         }
     }

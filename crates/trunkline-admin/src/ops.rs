@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use trunkline::{
     AddError, ApplicationError, CallError, CircuitLimits, ConnectError, Drained, Exit, Forward, ImportantError,
     LinkCallError, LinkInfo, LinkSendError, LinkStats, LocalPlace, Node, NodeName, Proxied, Reloaded, RemoveError,
-    RouteEdit, SendError, ServiceStatus, SpawnError, TableRoute, Term, Transit, TransitRule,
+    RouteEdit, SendError, ServiceStatus, SpawnError, StreamOptions, TableRoute, Term, Transit, TransitRule,
 };
 use trunkline_config::{Config, EditError, Layers, ProxiedConfig, RouteContext, RouteEntry, TransitConfig, edit};
 use trunkline_matcher::{RoutePattern, quoted};
@@ -199,6 +199,17 @@ impl Drop for AttachedForward {
 /// The longest a request may wait: a day.
 const MAX_WAIT_MS: u64 = 86_400_000;
 
+/// The idle limits of a forward that make sense, in milliseconds.
+const IDLE_LIMITS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
+
+fn idle_limit(ms: u64) -> Result<Duration, OpError> {
+    if IDLE_LIMITS.contains(&ms) {
+        return Ok(Duration::from_millis(ms));
+    }
+    let (low, high) = (IDLE_LIMITS.start(), IDLE_LIMITS.end());
+    Err(OpError::new(Kind::Bad, format!("idle_ms: {ms} is not a number from {low} to {high}")))
+}
+
 fn wait(timeout_ms: u64) -> Result<Duration, OpError> {
     if (1..=MAX_WAIT_MS).contains(&timeout_ms) {
         return Ok(Duration::from_millis(timeout_ms));
@@ -284,6 +295,7 @@ impl Operations {
         let service = |service: ServiceStatus| StreamService {
             name: service.name,
             place: service.place.map(|place| place.to_string()),
+            idle_limit_ms: service.options.idle.map(|idle| idle.as_millis() as u64),
             numbers: service.traffic.into(),
         };
         let stream_services = self.node.services().into_iter().map(service).collect();
@@ -723,7 +735,9 @@ impl Operations {
         let target = name(&request.name)?;
         service(&request.service)?;
         let listen: LocalPlace = request.listen.parse().map_err(|e| OpError::new(Kind::Bad, format!("listen: {e}")))?;
-        let forward = self.node.forward(listen.within(&self.base_dir), target, &request.service).await;
+        let idle = request.idle_ms.map(idle_limit).transpose()?;
+        let options = StreamOptions { idle };
+        let forward = self.node.forward_with(listen.within(&self.base_dir), target, &request.service, options).await;
         let forward = forward.map_err(|error| OpError::new(Kind::Conflict, error))?;
         let (told, place) = (Forwarding::from(&forward), forward.place().clone());
         let (ends, ended) = oneshot::channel();

@@ -124,6 +124,9 @@ pub(crate) enum Command {
         name: String,
         /// The service.
         service: String,
+        /// Reset a connection over which no byte moved for so long, 1s to 1440m. Default: no limit.
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        idle: Option<Duration>,
         /// Leave it to the running node, which goes on until `end-forward`.
         #[arg(long, conflicts_with = "config")]
         background: bool,

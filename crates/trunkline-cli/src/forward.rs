@@ -1,5 +1,7 @@
 //! `trunkline forward`: a local socket that leads to a service of another node.
 
+use std::time::Duration;
+
 use trunkline::LocalPlace;
 use trunkline_admin::api::{Changed, EndForward, ForwardRequest, Forwarding};
 
@@ -59,6 +61,7 @@ pub(crate) async fn end(at: Admin, local: LocalPlace, output: &Output) -> Result
     changed(client(at)?.post("/v1/forwards/remove", &request).await?, output)
 }
 
-pub(crate) fn request(local: LocalPlace, name: String, service: String) -> ForwardRequest {
-    ForwardRequest { listen: absolute(local).to_string(), name, service, attached: false }
+pub(crate) fn request(local: LocalPlace, name: String, service: String, idle: Option<Duration>) -> ForwardRequest {
+    let idle_ms = idle.map(|idle| idle.as_millis() as u64);
+    ForwardRequest { listen: absolute(local).to_string(), name, service, attached: false, idle_ms }
 }

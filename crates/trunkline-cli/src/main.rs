@@ -91,8 +91,8 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         Command::StartApplication { at, name, application, wait } => {
             commands::start_application(at, ApplicationRequest::of(name, application, wait), output).await
         }
-        Command::Forward { at, local, name, service, background } => {
-            forward::forward(at, forward::request(local, name, service), background, output).await
+        Command::Forward { at, local, name, service, idle, background } => {
+            forward::forward(at, forward::request(local, name, service, idle), background, output).await
         }
         Command::EndForward { at, local } => forward::end(at, local, output).await,
         Command::StopApplication { at, application } => commands::stop_application(at, &application, output).await,

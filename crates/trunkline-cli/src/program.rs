@@ -1,92 +1,263 @@
 //! What a node has for its peers: programs as processes, and services.
 
+use std::ffi::OsString;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt;
-use trunkline::{AccessPattern, Application, Exit, Node, Process, Term};
-use trunkline_config::Config;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use trunkline::{AccessPattern, Application, Exit, LogLimit, Node, Process, SpawnLimits, StreamOptions, Term};
+use trunkline_config::{Config, EnvEntry, ProgramConfig};
 
 use crate::output::Failed;
+
+/// Variables of the node that every program gets, as far as the node has them. None of them carries a secret by custom.
+const PASSED: [&str; 9] = ["HOME", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LOGNAME", "TMPDIR", "TZ", "USER"];
+/// The search path of a program when the node has none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Bytes of one line of a program's output that are logged; the rest of the line is left out.
+const MAX_LINE: usize = 1024;
+/// Lines about the programs of one peer and offer that are logged in one [`PERIOD`]: 10 a second in the mean.
+const LINES: u32 = 100;
+/// The time for which [`LINES`] counts.
+const PERIOD: Duration = Duration::from_secs(10);
+/// Time for which the output of a program is read on after its end: what it left in the pipes is there at once, and a
+/// descendant that left the process group may hold them open.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
+/// Lines per peer and offer.
+type Limit = LogLimit<(String, String)>;
+
+#[expect(clippy::disallowed_methods, reason = "the limit of log lines is counted by the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
 
 /// Offers what the configuration says to peers.
 pub(crate) fn offer(node: &Node, config: &Config) -> Result<(), Failed> {
     let allow = |patterns: &[AccessPattern]| patterns.to_vec();
+    let limit = Arc::new(Limit::new(LINES, PERIOD));
     for (name, spawn) in &config.spawn {
-        let enabled = node.enable_spawn(name, allow(&spawn.allow), program(spawn.command.clone()));
+        let limits = SpawnLimits { max: Some(spawn.max) };
+        let factory = program(name, &spawn.program, &limit);
+        let enabled = node.enable_spawn_with(name, allow(&spawn.allow), limits, factory);
         enabled.map_err(|error| Failed::usage(format!("spawn.{name}: {error}")))?;
     }
     for (name, application) in &config.applications {
         let mut set = Application::new();
-        for (service, command) in &application.processes {
-            set = set.process(service, Term::from(""), program(command.clone()));
+        for (service, process) in &application.processes {
+            set = set.process(service, Term::from(""), program(&format!("{name}.{service}"), process, &limit));
         }
         let enabled = node.enable_application(name, allow(&application.allow), set);
         enabled.map_err(|error| Failed::usage(format!("applications.{name}: {error}")))?;
     }
     for (name, service) in &config.services {
-        let served = node.serve(name, service.connect.clone(), allow(&service.allow));
+        let options = StreamOptions { idle: service.idle };
+        let served = node.serve_with(name, service.connect.clone(), allow(&service.allow), options);
         served.map_err(|error| Failed::usage(format!("services.{name}: {error}")))?;
     }
     Ok(())
 }
 
-fn program(command: Vec<String>) -> impl Fn(Process, Term) -> BoxedRun + Send + Sync + 'static {
-    move |process, input| Box::pin(run(process, command.clone(), input))
+fn program(
+    offer: &str,
+    program: &ProgramConfig,
+    limit: &Arc<Limit>,
+) -> impl Fn(Process, Term) -> BoxedRun + Send + Sync + 'static {
+    let (offer, program, limit) = (offer.to_owned(), program.clone(), limit.clone());
+    move |process, input| {
+        // One that the node itself starts runs for nobody else.
+        let peer = process.peer().map_or_else(|| "-".to_owned(), ToString::to_string);
+        let log = Log { peer, offer: offer.clone(), pid: process.pid().to_string(), limit: limit.clone() };
+        Box::pin(run(process, program.clone(), input, log))
+    }
 }
 
 type BoxedRun = std::pin::Pin<Box<dyn Future<Output = Exit> + Send>>;
 
-/// Runs until the program ends. It is killed when the process is stopped or the node leaves. What it prints goes to standard error.
-async fn run(mut process: Process, command: Vec<String>, input: Term) -> Exit {
+/// Log lines about one program, labelled by its peer and its offer.
+struct Log {
+    peer: String,
+    offer: String,
+    pid: String,
+    limit: Arc<Limit>,
+}
+
+impl Log {
+    fn line(&self, write: impl FnOnce(&Self, u64)) {
+        if let Some(suppressed) = self.limit.allow(now(), &(self.peer.clone(), self.offer.clone())) {
+            write(self, suppressed);
+        }
+    }
+
+    fn event(&self, what: &str) {
+        self.line(|Self { peer, offer, pid, .. }, suppressed| {
+            tracing::info!(peer, offer, pid, suppressed, "program: {what}");
+        });
+    }
+
+    /// Logs what the program prints, line by line, up to the end of its output.
+    async fn output(&self, stream: &str, from: impl AsyncRead + Unpin) {
+        let mut from = BufReader::new(from);
+        while let Some(text) = line(&mut from).await {
+            self.line(|Self { peer, offer, pid, .. }, suppressed| {
+                tracing::info!(peer, offer, pid, stream, suppressed, "program output: {text}");
+            });
+        }
+    }
+}
+
+/// The next line, as one that can stand in a log: at most [`MAX_LINE`] bytes of it, without control characters.
+async fn line(from: &mut (impl AsyncBufReadExt + Unpin)) -> Option<String> {
+    let (mut line, mut left_out, mut began) = (Vec::new(), 0_u64, false);
+    loop {
+        let bytes = from.fill_buf().await.ok()?;
+        if bytes.is_empty() && !began {
+            return None;
+        }
+        began = true;
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let (now, used) = end.map_or((bytes, bytes.len()), |end| (&bytes[..end], end + 1));
+        let room = now.len().min(MAX_LINE - line.len());
+        line.extend_from_slice(&now[..room]);
+        left_out += (now.len() - room) as u64;
+        let is_over = end.is_some() || bytes.is_empty();
+        from.consume(used);
+        if is_over {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&line);
+    let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if left_out > 0 {
+        text.push_str(&format!(" [{left_out} more bytes]"));
+    }
+    Some(text)
+}
+
+/// The processes of a program: itself and its descendants, as far as they stay in its group. Dropped, all are killed.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // None may be left.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+/// The environment of a program: what is passed to every program, and what its offer says. Nothing else of the node's.
+fn environment(program: &ProgramConfig, process: &Process, log: &Log) -> Vec<(OsString, OsString)> {
+    let mut all: Vec<(OsString, OsString)> = Vec::new();
+    let own = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    all.push(("PATH".into(), own("PATH").unwrap_or_else(|| DEFAULT_PATH.into())));
+    all.extend(PASSED.iter().filter_map(|name| Some(((*name).into(), own(name)?))));
+    for entry in &program.env {
+        match entry {
+            EnvEntry::Pass(name) => all.extend(std::env::var_os(name).map(|value| (name.into(), value))),
+            EnvEntry::Set(name, value) => all.push((name.into(), value.into())),
+        }
+    }
+    all.push(("TRUNKLINE_PID".into(), process.pid().to_string().into()));
+    all.push(("TRUNKLINE_OFFER".into(), log.offer.clone().into()));
+    all.extend(process.peer().map(|peer| ("TRUNKLINE_PEER".into(), peer.to_string().into())));
+    all
+}
+
+/// Runs until the program ends. Its process group is killed when it has ended, when the process is stopped and when the node
+/// leaves. What it prints goes to the log.
+async fn run(mut process: Process, program: ProgramConfig, input: Term, log: Log) -> Exit {
     let Some(input) = input.as_text().map(str::to_owned) else {
         return Exit::Failed("a program is given a text".into());
     };
-    let (program, arguments) = command.split_first().expect("the configuration has no empty command");
-    let child = tokio::process::Command::new(program)
+    let (command, arguments) = program.command.split_first().expect("the configuration has no empty command");
+    let child = tokio::process::Command::new(command)
         .args(arguments)
-        .env("TRUNKLINE_PID", process.pid().to_string())
+        .env_clear()
+        .envs(environment(&program, &process, &log))
+        .process_group(0)
         .stdin(Stdio::piped())
-        .stdout(Stdio::from(std::io::stderr()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn();
     let mut child = match child {
         Ok(child) => child,
         Err(error) => {
-            tracing::warn!(pid = %process.pid(), program, %error, "cannot be run");
-            return Exit::Failed(format!("{program} cannot be run: {error}"));
+            log.event(&format!("{command} cannot be run: {error}"));
+            return Exit::Failed(format!("{command} cannot be run: {error}"));
         }
     };
-    tracing::info!(pid = %process.pid(), program, "began");
-    let stdin = child.stdin.take();
-    let ended = async {
-        let feed = async {
-            if let Some(mut stdin) = stdin {
-                // Whether it reads is its own business.
-                let _ = stdin.write_all(input.as_bytes()).await;
+    // Dropped before the child is: until that is waited for, no other group can have its id.
+    let group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
+    log.event(&format!("{command} began"));
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            // Whether it reads is its own business.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+    };
+    let print = async {
+        let out = async {
+            if let Some(stdout) = stdout {
+                log.output("stdout", stdout).await;
             }
         };
-        tokio::select! {
-            biased;
-            status = child.wait() => status,
-            () = async { feed.await; std::future::pending().await } => unreachable!("it waits for ever"),
-        }
+        let err = async {
+            if let Some(stderr) = stderr {
+                log.output("stderr", stderr).await;
+            }
+        };
+        tokio::join!(out, err);
     };
     let told = async {
         // Nothing that is said means anything to a program: whoever may talk to this node could link itself to it.
         while process.recv().await.is_some() {}
     };
-    let status = tokio::select! {
-        status = ended => status,
-        () = told => {
-            tracing::info!(pid = %process.pid(), program, "stopped");
-            return Exit::Killed;
+    tokio::pin!(feed, print, told);
+    let (mut fed, mut printed) = (false, false);
+    let status = loop {
+        tokio::select! {
+            biased;
+            status = child.wait() => break status,
+            () = &mut feed, if !fed => fed = true,
+            () = &mut print, if !printed => printed = true,
+            () = &mut told => {
+                log.event(&format!("{command} was stopped"));
+                return Exit::Killed;
+            }
         }
     };
+    drop(group);
+    if !printed {
+        let _ = tokio::time::timeout(LAST_OUTPUT, print).await;
+    }
     let exit = match status {
         Ok(status) if status.success() => Exit::Normal,
-        Ok(status) => Exit::Failed(format!("{program}: {status}")),
-        Err(error) => Exit::Failed(format!("{program}: {error}")),
+        Ok(status) => Exit::Failed(format!("{command}: {status}")),
+        Err(error) => Exit::Failed(format!("{command}: {error}")),
     };
-    tracing::info!(pid = %process.pid(), program, %exit, "ended");
+    log.event(&format!("{command} ended: {exit}"));
     exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_bounded_and_have_no_control_characters() {
+        let long = "x".repeat(100_000);
+        let text = format!("plain\n\n\x1b[31mred\r\n{long}\nbytes \u{fffd} without an end");
+        let mut from = BufReader::new(text.as_bytes());
+        let mut lines = Vec::new();
+        while let Some(text) = line(&mut from).await {
+            lines.push(text);
+        }
+        let cut = format!("{} [{} more bytes]", &long[..MAX_LINE], 100_000 - MAX_LINE);
+        assert_eq!(lines, ["plain", "", " [31mred ", &cut, "bytes \u{fffd} without an end"]);
+    }
 }

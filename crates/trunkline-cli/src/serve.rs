@@ -118,7 +118,8 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
     let operations = Arc::new(Operations::new(node.clone(), &config, Some(source)).with_lost_log_lines(lost));
     for forward in &config.forwards {
         let (listen, name) = (forward.listen.to_string(), forward.name.to_string());
-        let request = ForwardRequest { listen, name, service: forward.service.clone(), attached: false };
+        let idle_ms = forward.idle.map(|idle| idle.as_millis() as u64);
+        let request = ForwardRequest { listen, name, service: forward.service.clone(), attached: false, idle_ms };
         let forwarded = operations.forward(&request).await;
         forwarded.map_err(|e| Failed::usage(format!("forwards: {}", e.failure.error)).within(&args.config))?;
     }

@@ -61,7 +61,7 @@ pub use proxy_entry::ProxyEntry;
 pub use route::{FlagsEntry, OverrideEntry, RouteContext, RouteEntry};
 pub use secret::AdminToken;
 pub use services::{ForwardConfig, ServiceConfig};
-pub use spawn::{ApplicationConfig, SpawnConfig};
+pub use spawn::{ApplicationConfig, EnvEntry, ProgramConfig, SpawnConfig};
 
 /// A documented sample configuration. It loads once the file `secrets/cookie` beside it exists.
 pub fn example() -> &'static str {

@@ -1,6 +1,7 @@
 //! The sections `services:` and `forwards:`: streams of bytes for peers, and to them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{LocalPlace, NodeName, SocketPlace};
@@ -17,6 +18,8 @@ pub struct ServiceConfig {
     pub connect: SocketPlace,
     /// The names of those peers, each matched whole.
     pub allow: Vec<AccessPattern>,
+    /// Time without a byte in either direction after which a stream is reset (`idle_ms`), 1 s to 24 h. Default: no limit.
+    pub idle: Option<Duration>,
 }
 
 /// A local socket that leads to a service of another node.
@@ -28,6 +31,14 @@ pub struct ForwardConfig {
     pub name: NodeName,
     /// Which service.
     pub service: String,
+    /// Time without a byte in either direction after which a connection is reset (`idle_ms`), 1 s to 24 h. Default: no
+    /// limit.
+    pub idle: Option<Duration>,
+}
+
+fn idle(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Duration> {
+    let ms = fields.int(reader, "idle_ms", 1_000, 86_400_000).and_then(|ms| u64::try_from(ms).ok());
+    ms.map(Duration::from_millis)
 }
 
 pub(crate) fn services(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap<String, ServiceConfig> {
@@ -35,11 +46,11 @@ pub(crate) fn services(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap
 }
 
 fn service(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ServiceConfig> {
-    let fields = Fields::open(reader, node, path, &["connect", "allow"])?;
-    let allow = allow(reader, &fields);
+    let fields = Fields::open(reader, node, path, &["connect", "allow", "idle_ms"])?;
+    let (allow, idle) = (allow(reader, &fields), idle(reader, &fields));
     let remedy = "a service needs `connect`: HOST:PORT or unix:PATH, where its streams go";
     let connect = parsed::<SocketPlace>(reader, &fields, "connect", remedy)?;
-    Some(ServiceConfig { connect: connect.within(reader.around.base_dir), allow: allow? })
+    Some(ServiceConfig { connect: connect.within(reader.around.base_dir), allow: allow?, idle })
 }
 
 pub(crate) fn forwards(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<ForwardConfig> {
@@ -47,7 +58,10 @@ pub(crate) fn forwards(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<Forw
     let items = fields.list(reader, "forwards");
     for (i, item) in items.unwrap_or_default().iter().enumerate() {
         let path = format!("forwards[{i}]");
-        let Some(fields) = Fields::open(reader, item, &path, &["listen", "name", "service"]) else { continue };
+        let Some(fields) = Fields::open(reader, item, &path, &["listen", "name", "service", "idle_ms"]) else {
+            continue;
+        };
+        let idle = idle(reader, &fields);
         let remedy = "a forward needs `listen`: IP:PORT or unix:PATH of this machine";
         let listen = parsed::<LocalPlace>(reader, &fields, "listen", remedy);
         let name = parsed::<NodeName>(reader, &fields, "name", "a forward needs a `name`: the node it leads to");
@@ -61,7 +75,7 @@ pub(crate) fn forwards(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<Forw
         if !any_port && forwards.iter().any(|other| other.listen == listen) {
             reader.problem(&fields.at("listen"), fields.path("listen"), format!("{listen} stands twice"));
         }
-        forwards.push(ForwardConfig { listen, name, service });
+        forwards.push(ForwardConfig { listen, name, service, idle });
     }
     forwards
 }

@@ -10,20 +10,45 @@ use crate::fields::{Fields, Reader};
 use crate::node::patterns;
 use crate::tree::{Node, Value};
 
+/// A program that runs for peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramConfig {
+    /// The program and its arguments; not empty.
+    pub command: Vec<String>,
+    /// Variables of its environment besides those that every program gets.
+    pub env: Vec<EnvEntry>,
+}
+
+/// A variable of a program's environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvEntry {
+    /// The node's own variable of this name, if it has one (`NAME`).
+    Pass(String),
+    /// A variable of this name and value (`NAME=VALUE`).
+    Set(String, String),
+}
+
 /// A program that peers may have run here as a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnConfig {
-    /// The program and its arguments; not empty.
-    pub command: Vec<String>,
+    /// The program.
+    pub program: ProgramConfig,
     /// The names of those peers, each matched whole.
     pub allow: Vec<AccessPattern>,
+    /// How many of it run at once, for all peers together (`max`), 1 to 65,536. Default: 16.
+    pub max: usize,
 }
+
+/// Programs of one offer that run at once when `max` does not say.
+const DEFAULT_MAX: usize = 16;
+/// Variables that the node sets for every program.
+const OWN_VARIABLES: [&str; 3] = ["TRUNKLINE_PID", "TRUNKLINE_PEER", "TRUNKLINE_OFFER"];
 
 /// A set of programs that are started and stopped as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApplicationConfig {
-    /// Each program with its arguments, under the name of a service, in the order they are started; not empty.
-    pub processes: Vec<(String, Vec<String>)>,
+    /// Each program under the name of a service, in the order they are started; not empty.
+    pub processes: Vec<(String, ProgramConfig)>,
     /// The names of the peers that may start it, each matched whole.
     pub allow: Vec<AccessPattern>,
 }
@@ -42,9 +67,10 @@ pub(crate) fn read(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Sections {
 }
 
 fn program(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<SpawnConfig> {
-    let fields = Fields::open(reader, node, path, &["command", "allow"])?;
-    let (command, allow) = (command(reader, &fields), allow(reader, &fields));
-    Some(SpawnConfig { command: command?, allow: allow? })
+    let fields = Fields::open(reader, node, path, &["command", "env", "allow", "max"])?;
+    let (program, allow) = (runs(reader, &fields), allow(reader, &fields));
+    let max = fields.int(reader, "max", 1, 65_536).and_then(|max| usize::try_from(max).ok());
+    Some(SpawnConfig { program: program?, allow: allow?, max: max.unwrap_or(DEFAULT_MAX) })
 }
 
 fn application(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ApplicationConfig> {
@@ -52,11 +78,11 @@ fn application(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Appli
     let allow = allow(reader, &fields);
     fields.needs(reader, "processes", "an application needs a list of `processes`");
     let items = fields.list(reader, "processes")?;
-    let mut processes: Vec<(String, Vec<String>)> = Vec::new();
+    let mut processes: Vec<(String, ProgramConfig)> = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let path = format!("{path}.processes[{i}]");
-        let Some(fields) = Fields::open(reader, item, &path, &["service", "command"]) else { continue };
-        let command = command(reader, &fields);
+        let Some(fields) = Fields::open(reader, item, &path, &["service", "command", "env"]) else { continue };
+        let program = runs(reader, &fields);
         fields.needs(reader, "service", "a process needs a `service`: its name");
         let Some((service, at)) = fields.text(reader, "service") else { continue };
         let problem = match service.len() {
@@ -69,14 +95,50 @@ fn application(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Appli
         };
         if let Some(problem) = problem {
             reader.problem(&at, fields.path("service"), problem);
-        } else if let Some(command) = command {
-            processes.push((service.to_owned(), command));
+        } else if let Some(program) = program {
+            processes.push((service.to_owned(), program));
         }
     }
     if items.is_empty() {
         reader.problem(&fields.at("processes"), fields.path("processes"), "an application needs a process at least");
     }
     Some(ApplicationConfig { processes, allow: allow? })
+}
+
+fn runs(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<ProgramConfig> {
+    let (command, env) = (command(reader, fields), env(reader, fields));
+    Some(ProgramConfig { command: command?, env })
+}
+
+fn env(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<EnvEntry> {
+    let items = if fields.has("env") { fields.list(reader, "env").unwrap_or_default() } else { &[] };
+    let mut entries: Vec<(String, EnvEntry)> = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let path = format!("{}[{i}]", fields.path("env"));
+        let Value::Text(text) = &item.value else {
+            let message = format!("expected NAME or NAME=VALUE, found {}; put it in quotes", item.kind());
+            reader.problem(&item.at, path, message);
+            continue;
+        };
+        let (name, entry) = match text.split_once('=') {
+            Some((name, value)) => (name, EnvEntry::Set(name.into(), value.into())),
+            None => (text.as_str(), EnvEntry::Pass(text.clone())),
+        };
+        let problem = if name.is_empty() || text.contains('\0') {
+            Some("a variable needs a name and has no zero bytes; write NAME or NAME=VALUE".to_owned())
+        } else if OWN_VARIABLES.contains(&name) {
+            Some(format!("{name} is set by the node; choose another name"))
+        } else if entries.iter().any(|(other, _)| other == name) {
+            Some(format!("the variable {name} stands twice; remove one of them"))
+        } else {
+            None
+        };
+        match problem {
+            Some(problem) => reader.problem(&item.at, path, problem),
+            None => entries.push((name.to_owned(), entry)),
+        }
+    }
+    entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
 fn command(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<String>> {

@@ -159,11 +159,13 @@ fn offered_shells(config: &Config) -> Vec<String> {
             quoted(pattern.as_str())
         ))
     };
-    let programs =
-        config.spawn.iter().filter_map(|(name, spawn)| tell(format!("spawn.{name}"), &spawn.command, &spawn.allow));
+    let programs = config
+        .spawn
+        .iter()
+        .filter_map(|(name, spawn)| tell(format!("spawn.{name}"), &spawn.program.command, &spawn.allow));
     let applications = config.applications.iter().flat_map(|(name, application)| {
-        application.processes.iter().filter_map(move |(service, command)| {
-            tell(format!("applications.{name}.processes: {service}"), command, &application.allow)
+        application.processes.iter().filter_map(move |(service, program)| {
+            tell(format!("applications.{name}.processes: {service}"), &program.command, &application.allow)
         })
     });
     programs.chain(applications).collect()

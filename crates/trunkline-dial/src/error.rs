@@ -12,7 +12,9 @@ pub enum AttemptError {
     #[error("another link to the same peer came first")]
     Adopted,
     /// The whole candidate took too long, or longer than the lookup had left; the time is what it was given.
-    #[error("not up within {0:?}, all the time it had")]
+    #[error(
+        "not up within {0:?}, all the time it had; `candidate_ms` under `node.timeouts` bounds one candidate, `total_ms` all"
+    )]
     CandidateTimeout(Duration),
     /// The cookie was wrong there a short time ago, and each dial gives whoever answers one more guess at it: the same cookie
     /// is not shown to the same address for this much longer. Nothing was dialled.
@@ -25,7 +27,7 @@ pub enum AttemptError {
     #[error("DNS: {0}")]
     Dns(String),
     /// The host name did not resolve in time.
-    #[error("DNS: no answer within {0:?}")]
+    #[error("DNS: no answer within {0:?}; `dns_ms` under `node.timeouts` sets this time")]
     DnsTimeout(Duration),
     /// Something on this node: its configuration, its descriptors.
     #[error("{0}")]
@@ -34,7 +36,7 @@ pub enum AttemptError {
     #[error("handshake: {0}")]
     Handshake(String),
     /// The peer did not answer inside TLS.
-    #[error("handshake: no answer within {0:?}")]
+    #[error("handshake: no answer within {0:?}; `handshake_ms` under `node.timeouts` sets this time")]
     HandshakeTimeout(Duration),
     /// The name led back to this node.
     #[error("the address is this node's own")]
@@ -61,19 +63,19 @@ pub enum AttemptError {
     #[error("resolver: no address for this name")]
     ResolveEmpty,
     /// The resolver did not answer in time.
-    #[error("resolver: no answer within {0:?}")]
+    #[error("resolver: no answer within {0:?}; `resolve_ms` under `node.timeouts` sets this time")]
     ResolveTimeout(Duration),
     /// Refused, unreachable, reset.
     #[error("TCP: {0}")]
     Tcp(String),
     /// No connection in time.
-    #[error("TCP: no connection within {0:?}")]
+    #[error("TCP: no connection within {0:?}; `tcp_ms` under `node.timeouts` sets this time")]
     TcpTimeout(Duration),
     /// TLS, certificates included.
     #[error("{0}")]
     Tls(String),
     /// No TLS in time.
-    #[error("TLS: no answer within {0:?}")]
+    #[error("TLS: no answer within {0:?}; `tls_ms` under `node.timeouts` sets this time")]
     TlsTimeout(Duration),
     /// One end demands a flag that the other does not offer.
     #[error("{0}")]

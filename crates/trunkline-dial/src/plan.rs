@@ -5,14 +5,14 @@
 //! [`Step::Cancel`] for it came first; answers to cancelled operations are ignored. `Done(Ok(op))` means: keep
 //! the link of that operation, close every other.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use trunkline_route::{
     Address, Attempt, Cookie, Endpoint, Fallback, NetworkRoute, NodeName, Origin, ProxyRoute, ResolverId, RouteValue,
-    Source, Version,
+    Source, Version, interleave,
 };
 
 use crate::table::Candidate;
@@ -107,7 +107,7 @@ struct Dialing {
 #[derive(Debug)]
 enum Work {
     Resolving { op: OpId, origin: Origin, resolver: ResolverId, route: usize, began: Instant },
-    LookingUp { op: OpId, what: Try, began: Instant },
+    LookingUp { op: OpId, what: Try, began: Instant, is_last: bool },
     Dialing { what: Try, began: Instant, live: Vec<Dialing>, rest: VecDeque<IpAddr>, next: Instant },
     AskingGateways { op: OpId, origin: Origin, resolver: ResolverId, began: Instant },
     Relaying { op: OpId, hop: Hop, began: Instant },
@@ -121,6 +121,8 @@ pub struct Plan {
     queue: VecDeque<Item>,
     /// What is remembered as failing: the end of the stage, in the order of the routes.
     late: VecDeque<Item>,
+    /// Candidates whose host name was not resolved in time: looked up once more when nothing else is left.
+    unresolved: VecDeque<Try>,
     discovery_left: bool,
     proxies_left: bool,
     gateways_left: bool,
@@ -162,6 +164,7 @@ impl Plan {
             began: now,
             queue: VecDeque::new(),
             late: VecDeque::new(),
+            unresolved: VecDeque::new(),
             discovery_left,
             proxies_left,
             gateways_left,
@@ -492,6 +495,7 @@ impl Plan {
         self.works.clear();
         self.queue.clear();
         self.late.clear();
+        self.unresolved.clear();
         self.discovery_left = false;
         (self.proxies_left, self.gateways_left) = (false, false);
         self.done = Some(result);
@@ -525,9 +529,12 @@ impl Plan {
                     let error = AttemptError::ResolveTimeout(self.limit(began, self.lookup.policy.resolve));
                     self.question_failed(now, origin, began, error);
                 }
-                Work::LookingUp { what, began, .. } => {
-                    let error = AttemptError::DnsTimeout(self.limit(began, self.dns_limit()));
+                Work::LookingUp { what, began, is_last, .. } => {
+                    let error = AttemptError::DnsTimeout(self.limit(began, self.dns_limit(is_last)));
                     self.attempt_failed(now, &what, None, began, error);
+                    if !is_last && self.dns_limit(false) < self.dns_limit(true) {
+                        self.unresolved.push_back(what);
+                    }
                 }
                 Work::Relaying { hop, began, .. } => {
                     let error = AttemptError::CandidateTimeout(self.limit(began, self.lookup.policy.candidate));
@@ -546,8 +553,10 @@ impl Plan {
         }
     }
 
-    fn dns_limit(&self) -> Duration {
-        self.lookup.policy.dns.min(self.lookup.policy.candidate)
+    /// The time of a lookup of a host name; the last one of a candidate has all the time of the candidate.
+    fn dns_limit(&self, is_last: bool) -> Duration {
+        let Policy { dns, candidate, .. } = self.lookup.policy;
+        if is_last { candidate } else { dns.min(candidate) }
     }
 
     /// The time that an operation begun then has: its own, and no more than the lookup's.
@@ -569,7 +578,7 @@ impl Plan {
             Work::Resolving { began, .. } | Work::AskingGateways { began, .. } => {
                 later(*began, self.lookup.policy.resolve)
             }
-            Work::LookingUp { began, .. } => later(*began, self.dns_limit()),
+            Work::LookingUp { began, is_last, .. } => later(*began, self.dns_limit(*is_last)),
             Work::Dialing { began, .. } | Work::Relaying { began, .. } => later(*began, self.lookup.policy.candidate),
         }
     }
@@ -709,7 +718,7 @@ impl Plan {
                 true => self.next_of_equals().and_then(|(nth, _)| self.queue.remove(nth)),
                 false => self.next_item(now),
             };
-            let Some(item) = item else { return false };
+            let Some(item) = item else { return !races && self.look_up_again(now) };
             if let Item::Dial(what) = &item
                 && self.is_refused(what)
             {
@@ -745,7 +754,7 @@ impl Plan {
                         let op = self.op();
                         self.questions += 1;
                         self.steps.push_back(Step::Lookup { op, host: what.attempt.address.host.clone() });
-                        self.works.push(Work::LookingUp { op, what, began: now });
+                        self.works.push(Work::LookingUp { op, what, began: now, is_last: false });
                     }
                 },
                 Item::Relay(hop) => {
@@ -777,6 +786,28 @@ impl Plan {
         true
     }
 
+    /// Looks up once more a host name that was not resolved in time, when nothing else is left to try: the driver's lookup of
+    /// it may have gone on meanwhile. False when there is none left.
+    fn look_up_again(&mut self, now: Instant) -> bool {
+        while let Some(what) = self.unresolved.pop_front() {
+            if self.is_refused(&what) {
+                continue;
+            }
+            let max = self.lookup.policy.max_attempts;
+            if self.dials >= max || self.questions >= max {
+                self.cut = true;
+                return false;
+            }
+            self.last = Some((now, what.route));
+            let op = self.op();
+            self.questions += 1;
+            self.steps.push_back(Step::Lookup { op, host: what.attempt.address.host.clone() });
+            self.works.push(Work::LookingUp { op, what, began: now, is_last: true });
+            return true;
+        }
+        false
+    }
+
     /// Whether this lookup has already learnt that the candidate is in vain.
     fn is_refused(&self, what: &Try) -> bool {
         let Attempt { address, cookie, version, .. } = &*what.attempt;
@@ -801,24 +832,6 @@ fn cancels(work: &Work) -> impl Iterator<Item = Step> {
 fn later(from: Instant, by: Duration) -> Instant {
     const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     from.checked_add(by.min(NEVER)).unwrap_or(from)
-}
-
-/// Alternates the families, the first answer's first (RFC 8305 §4), without repeats.
-fn interleave(ips: Vec<IpAddr>, max: usize) -> VecDeque<IpAddr> {
-    let first_is_v6 = ips.first().is_some_and(IpAddr::is_ipv6);
-    let mut seen = BTreeSet::new();
-    let ips = ips.into_iter().filter(|ip| seen.insert(*ip));
-    let (mut a, mut b): (VecDeque<_>, VecDeque<_>) = ips.partition(|ip| ip.is_ipv6() == first_is_v6);
-    let mut out = VecDeque::new();
-    while out.len() < max
-        && let Some(ip) = a.pop_front()
-    {
-        out.push_back(ip);
-        if !b.is_empty() {
-            std::mem::swap(&mut a, &mut b);
-        }
-    }
-    out
 }
 
 /// The attempt says whose policy it has.

@@ -46,6 +46,7 @@ mod listener;
 mod log_limit;
 mod mailbox;
 pub mod mux;
+mod names;
 mod native;
 mod pake;
 mod pipe;
@@ -63,6 +64,7 @@ pub use listener::{AnswerError, CredentialsFn, Inside, Listener, Offered};
 pub use log::CONNECTION_TARGET;
 pub use log_limit::LogLimit;
 pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
+pub use names::{Names, STAGGER, first_of};
 pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, Standing, random_16};
 pub use pake::{Pake, Role, Spake2};
 pub use streams::{

@@ -22,6 +22,7 @@ use crate::handshake::{
 use crate::link::{Link, LinkInfo, Shared, now};
 use crate::mailbox::Directory;
 use crate::mux::Window;
+use crate::names::Names;
 use crate::pake::Role;
 use crate::pipe::{Pipe, PipeError, prepare};
 use crate::stream::Carrier;
@@ -82,6 +83,7 @@ pub struct Native {
     pub(crate) admission: Arc<Admission>,
     software: String,
     pub(crate) farewells: Farewells,
+    names: Names,
 }
 
 /// The times of one dial.
@@ -157,6 +159,7 @@ impl Native {
             admission: Admission::new(limits.gate),
             software: concat!("trunkline/", env!("CARGO_PKG_VERSION")).to_owned(),
             farewells: Farewells::default(),
+            names: Names::of_the_system(),
         })
     }
 
@@ -173,6 +176,11 @@ impl Native {
     /// Returns the counters of what happened before authentication, over all listeners of the node.
     pub fn gate_stats(&self) -> GateStats {
         self.admission.stats()
+    }
+
+    /// The lookups of host names of this node.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     pub(crate) fn params(&self) -> Params {

@@ -546,8 +546,8 @@ pub(crate) async fn open(
 /// A stream of bytes to a peer and back, on a link that carries other things too.
 ///
 /// What is written is flushed by itself. [`AsyncWrite::poll_shutdown`] ends this direction and leaves the other one
-/// open. Dropped before both ends are done with it, it is reset: what was written and not sent yet is lost, unless this
-/// direction was shut down.
+/// open. Dropped before both ends are done with it, it is reset as [`StreamCode::Cancelled`] behind what was written, as
+/// [`ByteStream::reset_behind`] does.
 pub struct ByteStream {
     link: Arc<Shared>,
     state: Arc<State>,
@@ -721,12 +721,18 @@ impl ByteStream {
         self.link.with_out(|out| out.outbox.grant_stream(id, grant));
     }
 
-    /// Ends it at once, in both directions, and says why.
+    /// Ends the stream at once in both directions and tells the peer why. What was written and not sent yet is discarded.
     pub fn reset(self, code: StreamCode) {
-        self.end(code);
+        self.end(code, false);
     }
 
-    fn end(&self, code: StreamCode) {
+    /// Ends the stream in both directions and tells the peer why, behind everything that was written: the peer reads all
+    /// of it before it sees the error.
+    pub fn reset_behind(self, code: StreamCode) {
+        self.end(code, true);
+    }
+
+    fn end(&self, code: StreamCode, behind: bool) {
         let id = self.state.id;
         let mut read = lock(&self.state.read);
         let (over, written) = (read.end.is_some() || (read.finished && read.written), read.written);
@@ -737,7 +743,7 @@ impl ByteStream {
         if !over {
             self.link.with_out(|out| {
                 if out.closing.is_some() {
-                } else if written {
+                } else if written || behind {
                     out.outbox.abandon_stream(id, code.to_byte());
                 } else {
                     out.outbox.reset_stream(id, code.to_byte());
@@ -750,7 +756,7 @@ impl ByteStream {
 
 impl Drop for ByteStream {
     fn drop(&mut self) {
-        self.end(StreamCode::Cancelled);
+        self.end(StreamCode::Cancelled, true);
     }
 }
 

@@ -46,13 +46,16 @@ pub enum Refusal {
     NoProcess,
     /// `failed`: it could not be done.
     Failed,
+    /// `overloaded`: as many run as may at once. A node that does not know the word takes it for `failed`.
+    Overloaded,
 }
 
-const REFUSALS: [(Refusal, &str); 4] = [
+const REFUSALS: [(Refusal, &str); 5] = [
     (Refusal::NotAllowed, "not_allowed"),
     (Refusal::Unknown, "unknown"),
     (Refusal::NoProcess, "no_process"),
     (Refusal::Failed, "failed"),
+    (Refusal::Overloaded, "overloaded"),
 ];
 
 /// A peer's refusal and its words.

@@ -6,17 +6,19 @@
 //! - [`onwards`]: which ways on a gateway tries, in order. Pure.
 //! - [`Circuits`]: how many a gateway carries at a time, and how fast new ones may come. Pure; time is an argument.
 //! - [`Report`]: what a hop says of the way, when somebody only looks at it.
-//! - [`relay`]: the bytes, as they come, as far as the one who takes them does.
+//! - [`relay`]: the bytes, as they come, as far as the one who takes them does. [`Quiet`]: for how long none may come.
 //!
 //! `examples/hops.rs` walks a chain of gateways.
 
 mod circuits;
 mod hop;
 mod names;
+mod quiet;
 mod relay;
 mod trace;
 
 pub use circuits::{Circuit, CircuitLimits, Circuits, Full};
 pub use hop::{MAX_PATH, MalformedOpen, Onwards, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide, onwards};
+pub use quiet::{LAST_BYTES, Quiet};
 pub use relay::{Carried, FlowError, Outflow, relay};
 pub use trace::{MAX_REPORTS, Report};

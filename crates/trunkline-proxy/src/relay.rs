@@ -1,15 +1,16 @@
 //! The bytes of a circuit.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 use trunkline_link::{ByteStream, StreamCode};
+
+use crate::quiet::{LAST_BYTES, Quiet};
 
 /// Bytes that were passed on so far, both ways together.
 #[derive(Debug, Default)]
@@ -22,43 +23,59 @@ impl Carried {
     }
 }
 
-/// Passes bytes on between two streams until both directions ended, each by itself, or one of the two broke off, which the
-/// other learns.
+/// Copies bytes between two streams until both directions ended, each by itself, or one of the two broke off. What had
+/// arrived from the one that broke off is written to the other one, which then learns the code of the break behind it; that
+/// takes at most [`LAST_BYTES`] in which none of it moves.
 ///
 /// Nothing is read that the other side does not take: what waits in between is at most the windows of the two streams and one
 /// piece each way. Pieces go as they came, without being copied on the way in. When nothing moved for so long as `idle`, both
 /// are reset as out of time.
 pub async fn relay(mut one: ByteStream, mut other: ByteStream, carried: &Carried, idle: Duration) {
     let (mut there, mut back) = (Outflow::default(), Outflow::default());
-    // The clock is not asked for every piece: when it strikes, it starts again if anything moved meanwhile.
-    let (mut quiet, has_moved) = (std::pin::pin!(tokio::time::sleep(idle)), AtomicBool::new(false));
-    let moved = |bytes: usize| {
-        carried.0.fetch_add(bytes as u64, Ordering::Relaxed);
-        has_moved.store(true, Ordering::Relaxed);
-    };
+    let (mut quiet, mut broken) = (Quiet::new(Some(idle)), None);
     let ended = std::future::poll_fn(|cx| {
-        // Also while what came before waits for the other side.
-        if let Poll::Ready(error) = one.poll_broken(cx) {
-            return Poll::Ready(Err(Broken::One(code(&error))));
-        }
-        if let Poll::Ready(error) = other.poll_broken(cx) {
-            return Poll::Ready(Err(Broken::Other(code(&error))));
-        }
-        while quiet.as_mut().poll(cx).is_ready() {
-            if !has_moved.swap(false, Ordering::Relaxed) {
-                return Poll::Ready(Err(Broken::Both(StreamCode::TimedOut)));
+        loop {
+            // Also while what came before waits for the other side.
+            if broken.is_none() {
+                broken = match (one.poll_broken(cx), other.poll_broken(cx)) {
+                    (Poll::Ready(error), _) => Some(Broken::One(code(&error))),
+                    (_, Poll::Ready(error)) => Some(Broken::Other(code(&error))),
+                    _ => None,
+                };
+                if broken.is_some() {
+                    quiet.tighten(LAST_BYTES);
+                }
             }
-            quiet.set(tokio::time::sleep(idle));
+            if quiet.poll(cx).is_ready() {
+                return Poll::Ready(Some(broken.unwrap_or(Broken::Both(StreamCode::TimedOut))));
+            }
+            let moved = |bytes: usize| {
+                carried.0.fetch_add(bytes as u64, Ordering::Relaxed);
+                quiet.moved();
+            };
+            let failed = match broken {
+                None => {
+                    let first = there.poll(cx, &mut one, &mut other, moved).map_err(Broken::from_there);
+                    let second = back.poll(cx, &mut other, &mut one, moved).map_err(Broken::from_back);
+                    match (first, second) {
+                        (Poll::Ready(Err(failed)), _) | (_, Poll::Ready(Err(failed))) => failed,
+                        (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(None),
+                        _ => return Poll::Pending,
+                    }
+                }
+                // Up to the end or the error that comes behind what had arrived.
+                Some(Broken::One(_)) => return there.poll(cx, &mut one, &mut other, moved).map(|_| broken),
+                Some(_) => return back.poll(cx, &mut other, &mut one, moved).map(|_| broken),
+            };
+            broken = Some(failed);
+            quiet.tighten(LAST_BYTES);
         }
-        let first = there.poll(cx, &mut one, &mut other, moved).map_err(Broken::from_there)?;
-        let second = back.poll(cx, &mut other, &mut one, moved).map_err(Broken::from_back)?;
-        if first.is_ready() && second.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     });
     match ended.await {
-        Ok(()) => {}
-        Err(Broken::One(code)) => other.reset(code),
-        Err(Broken::Other(code)) => one.reset(code),
-        Err(Broken::Both(code)) => {
+        None => {}
+        Some(Broken::One(code)) => other.reset_behind(code),
+        Some(Broken::Other(code)) => one.reset_behind(code),
+        Some(Broken::Both(code)) => {
             one.reset(code);
             other.reset(code);
         }
@@ -66,6 +83,7 @@ pub async fn relay(mut one: ByteStream, mut other: ByteStream, carried: &Carried
 }
 
 /// Which of the two broke off, and what the remaining one is told; or what both are told.
+#[derive(Debug, Clone, Copy)]
 enum Broken {
     One(StreamCode),
     Other(StreamCode),

@@ -2,11 +2,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex as StdMutex};
 
 use tokio::sync::Mutex;
-use trunkline_link::Native;
+use trunkline_link::{Native, first_of};
 use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
 use trunkline_route::{Address, Cookie, Endpoint, NodeName};
 
-use crate::client::Session;
+use crate::client::{Session, Trouble};
 use crate::wrong_cookies::WrongCookies;
 
 /// Asks the embedded registrar at one address for every name, whatever the name's host.
@@ -31,14 +31,12 @@ impl RegistrarAt {
         }
         let unknown = |error: &dyn fmt::Display| ResolveError::Unreachable(format!("{}: {error}", self.address));
         let (host, port) = (self.address.host.as_str(), self.address.port.get());
-        let mut trouble = unknown(&"it does not resolve");
-        for address in tokio::net::lookup_host((host, port)).await.map_err(|e| unknown(&e))? {
-            match Session::open(&self.native, address, &self.cookie, &self.wrong).await {
-                Ok(opened) => return Ok(session.insert(Arc::new(opened)).clone()),
-                Err(error) => trouble = error.into(),
-            }
-        }
-        Err(trouble)
+        let addresses = self.native.names().addresses(host, port).await.map_err(|e| unknown(&e))?;
+        let opened =
+            first_of(addresses, |address| Session::open(&self.native, address, &self.cookie, &self.wrong)).await;
+        let last = |troubles: Vec<Trouble>| troubles.into_iter().next_back().map(ResolveError::from);
+        let opened = opened.map_err(|troubles| last(troubles).unwrap_or_else(|| unknown(&"it has no address")))?;
+        Ok(session.insert(Arc::new(opened)).clone())
     }
 }
 

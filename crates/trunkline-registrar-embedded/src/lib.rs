@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use trunkline_link::{CredentialsFn, Native, random_16};
+use trunkline_link::{CredentialsFn, Native, first_of, random_16};
 use trunkline_registrar::{BoxFuture, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver};
 use trunkline_route::{Cookie, Endpoint, NodeName};
 
@@ -179,16 +179,17 @@ impl Core {
 
     async fn remote_session(&self, host: &str) -> Result<Arc<Session>, Trouble> {
         let unknown = |e: String| Trouble::Unreachable(format!("{host}: {e}"));
-        let addresses: Vec<_> =
-            tokio::net::lookup_host((host, self.listen.port())).await.map_err(|e| unknown(e.to_string()))?.collect();
-        let mut trouble = unknown("it does not resolve".into());
-        for address in addresses {
-            match self.session_at(address).await {
-                Err(Trouble::Unreachable(text)) => trouble = Trouble::Unreachable(text),
-                result => return result,
+        let addresses = self.native.names().addresses(host, self.listen.port()).await;
+        let addresses = addresses.map_err(|e| unknown(e.to_string()))?;
+        let opened = first_of(addresses, |address| self.session_at(address)).await;
+        opened.map_err(|mut troubles| {
+            // A wrong cookie says more than an address where nobody answers.
+            let at = troubles.iter().position(|trouble| matches!(trouble, Trouble::WrongCookie(_)));
+            match at.or(troubles.len().checked_sub(1)) {
+                Some(at) => troubles.swap_remove(at),
+                None => unknown("it has no address".into()),
             }
-        }
-        Err(trouble)
+        })
     }
 
     async fn session_at(&self, address: SocketAddr) -> Result<Arc<Session>, Trouble> {

@@ -1,3 +1,4 @@
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
@@ -162,6 +163,25 @@ pub enum EndpointError {
     /// Port 0, none, or not a number up to 65535.
     #[error("a port to dial is a number from 1 to 65535")]
     Port,
+}
+
+/// Returns addresses of a host in the order in which they are to be dialled: the families in turn, that of the first address
+/// first (RFC 8305 §4), without repeats and at most `max`.
+pub fn interleave(ips: Vec<IpAddr>, max: usize) -> VecDeque<IpAddr> {
+    let first_is_v6 = ips.first().is_some_and(IpAddr::is_ipv6);
+    let mut seen = BTreeSet::new();
+    let ips = ips.into_iter().filter(|ip| seen.insert(*ip));
+    let (mut a, mut b): (VecDeque<_>, VecDeque<_>) = ips.partition(|ip| ip.is_ipv6() == first_is_v6);
+    let mut out = VecDeque::new();
+    while out.len() < max
+        && let Some(ip) = a.pop_front()
+    {
+        out.push_back(ip);
+        if !b.is_empty() {
+            std::mem::swap(&mut a, &mut b);
+        }
+    }
+    out
 }
 
 #[cfg(test)]

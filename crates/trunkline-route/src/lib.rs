@@ -34,7 +34,7 @@ mod values;
 mod version;
 
 pub use cookie::{Cookie, CookieError, Cookies, MIN_COOKIE_LEN, STRONG_COOKIE_BITS};
-pub use endpoint::{Address, Endpoint, EndpointError, EndpointOverride, Host, MAX_HOST_LEN};
+pub use endpoint::{Address, Endpoint, EndpointError, EndpointOverride, Host, MAX_HOST_LEN, interleave};
 pub use flags::{Disagreement, Flag, FlagPolicy, FlagTerms, PeerFlags, UnknownFlag};
 pub use id::{IdError, ResolverId, TlsProfileId};
 pub use mapping::{AtomMapping, MappingError};

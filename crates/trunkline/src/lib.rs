@@ -63,9 +63,11 @@ pub use important::{ImportantError, WhyUnknown};
 pub use kept::PendingFailback;
 pub use local::{SocketError, SocketFile, bind_unix};
 pub use node::{Drained, Explanation, IntoName, Node, NodeStatus, ShutDownReport};
-pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, TieError};
+pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError};
 
-pub use services::{Forward, ForwardError, ServiceError, ServiceStatus, StreamError, Streams, TrafficStats};
+pub use services::{
+    Forward, ForwardError, ServiceError, ServiceStatus, StreamError, StreamOptions, Streams, TrafficStats,
+};
 pub use trace::{Trace, TraceEnd, TracedHop, TracedWay};
 
 pub use trunkline_dial::plan::{Policy, Preview};

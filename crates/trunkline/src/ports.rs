@@ -39,7 +39,7 @@ impl Ports for NodePorts {
     }
 
     async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, AttemptError> {
-        lookup(&host).await
+        lookup(&self.node, &host).await
     }
 
     async fn gateways(&self, resolver: ResolverId, target: NodeName) -> Result<Vec<FoundGateway>, AttemptError> {
@@ -157,7 +157,7 @@ impl Ports for Probe {
     }
 
     async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, AttemptError> {
-        lookup(&host).await
+        lookup(&self.node, &host).await
     }
 
     async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, ()), AttemptError> {
@@ -187,10 +187,9 @@ async fn resolve(node: &Inner, resolver: &ResolverId, target: &NodeName) -> Resu
     asked.resolve(target).await.map_err(|error| AttemptError::Resolve(error.to_string()))
 }
 
-async fn lookup(host: &Host) -> Result<Vec<IpAddr>, AttemptError> {
-    let found = tokio::net::lookup_host((host.as_str(), 0)).await;
-    let found = found.map_err(|error| AttemptError::Dns(format!("{host}: {error}")))?;
-    Ok(found.map(|address| address.ip()).collect())
+async fn lookup(node: &Inner, host: &Host) -> Result<Vec<IpAddr>, AttemptError> {
+    let found = node.native.names().lookup(host.as_str()).await;
+    found.map_err(|error| AttemptError::Dns(format!("{host}: {error}")))
 }
 
 /// Returns the socket with the interface that the host's address belongs to: a plan knows addresses only, and an IPv6

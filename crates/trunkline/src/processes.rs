@@ -46,6 +46,9 @@ pub enum SpawnError {
     /// The connection, or the peer's node, does not allow it.
     #[error("not allowed: {0}")]
     NotAllowed(String),
+    /// As many processes of the offer run at the peer as may at once; in the peer's words.
+    #[error("overloaded: {0}")]
+    Overloaded(String),
     /// The name of its service cannot be had.
     #[error(transparent)]
     Service(#[from] RegisterError),
@@ -92,12 +95,19 @@ pub struct Process {
     mailbox: Mailbox,
     exits: mpsc::Receiver<(Pid, Exit)>,
     node: Weak<Handle>,
+    peer: Option<NodeName>,
 }
 
 impl Process {
     /// Its name in the network.
     pub fn pid(&self) -> &Pid {
         &self.pid
+    }
+
+    /// The peer that asked for it by [`Node::spawn_on`] or [`Node::start_application_on`]; `None` for a process that its own
+    /// node began.
+    pub fn peer(&self) -> Option<&NodeName> {
+        self.peer.as_ref()
     }
 
     /// The node it runs on; `None` when that is being dropped. A process that keeps it keeps the node from being dropped.
@@ -177,7 +187,55 @@ struct Live {
     exits: mpsc::Sender<(Pid, Exit)>,
     /// Known a moment after it began.
     abort: Option<AbortHandle>,
-    application: Option<String>,
+    origin: Origin,
+}
+
+/// How a process came about.
+pub(crate) enum Origin {
+    /// By this node's own program.
+    Own,
+    /// By a peer, from an offer.
+    Spawn { peer: NodeName, offer: String },
+    /// As a part of an application, which a peer may have started.
+    Application { peer: Option<NodeName>, name: String, service: String },
+}
+
+impl Origin {
+    fn application(&self) -> Option<&str> {
+        match self {
+            Self::Application { name, .. } => Some(name),
+            Self::Own | Self::Spawn { .. } => None,
+        }
+    }
+
+    fn service(&self) -> Option<&str> {
+        match self {
+            Self::Application { service, .. } => Some(service),
+            Self::Own | Self::Spawn { .. } => None,
+        }
+    }
+
+    fn peer(&self) -> Option<&NodeName> {
+        match self {
+            Self::Spawn { peer, .. } => Some(peer),
+            Self::Application { peer, .. } => peer.as_ref(),
+            Self::Own => None,
+        }
+    }
+}
+
+/// Limits on the processes that peers begin by one name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpawnLimits {
+    /// Processes of this name that run at once; one more is refused as [`SpawnError::Overloaded`]. `None`, the default: no
+    /// limit.
+    pub max: Option<usize>,
+}
+
+/// What peers may begin by one name.
+struct Spawnable {
+    offer: Offer<Factory>,
+    limits: SpawnLimits,
 }
 
 /// What a peer may begin here.
@@ -196,7 +254,7 @@ struct State {
     ties: Ties,
     live: HashMap<u64, Live>,
     watches: HashMap<u64, oneshot::Sender<Exit>>,
-    factories: BTreeMap<String, Offer<Factory>>,
+    factories: BTreeMap<String, Spawnable>,
     applications: BTreeMap<String, application::Offered>,
     stopped: bool,
     /// Limit of the lines about what peers had begun.
@@ -205,6 +263,18 @@ struct State {
 
 /// Lines about processes and applications that one peer had begun, in one period.
 const PEER_LINES: (u32, Duration) = (10, Duration::from_secs(1));
+impl State {
+    /// Refuses a process of an offer of which as many run as may.
+    fn room_for(&self, origin: &Origin) -> Result<(), SpawnError> {
+        let Origin::Spawn { offer, .. } = origin else { return Ok(()) };
+        let Some(max) = self.factories.get(offer).and_then(|spawnable| spawnable.limits.max) else { return Ok(()) };
+        let is_of_it = |live: &&Live| matches!(&live.origin, Origin::Spawn { offer: other, .. } if other == offer);
+        if self.live.values().filter(is_of_it).count() < max {
+            return Ok(());
+        }
+        Err(SpawnError::Overloaded(format!("{max} processes named {offer:?} run already, as many as may at once")))
+    }
+}
 
 /// The processes of a node.
 pub(crate) struct Processes(Mutex<State>);
@@ -243,13 +313,12 @@ impl Processes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a process. Its mailbox has the name of its service as well, if it is given one.
+    /// Begins a process. The mailbox of a part of an application has the name of its service as well.
     fn begin(
         &self,
         handle: Weak<Handle>,
         node: &Arc<Inner>,
-        service: Option<&str>,
-        application: Option<&str>,
+        origin: Origin,
         watcher: Option<(NodeName, u64)>,
         run: impl FnOnce(Process) -> Running,
     ) -> Result<Pid, SpawnError> {
@@ -258,9 +327,10 @@ impl Processes {
             if state.stopped {
                 return Err(SpawnError::ShuttingDown);
             }
+            state.room_for(&origin)?;
             let pid = state.ties.begin();
             let mailbox = node.directory.register(&pid.mailbox()).and_then(|mut mailbox| {
-                service.map_or(Ok(()), |service| mailbox.also(service))?;
+                origin.service().map_or(Ok(()), |service| mailbox.also(service))?;
                 Ok(mailbox)
             });
             let mailbox = match mailbox {
@@ -274,12 +344,12 @@ impl Processes {
                 state.ties.watched_by(peer, watch, pid.number).expect("it began just now");
             }
             let (sender, exits) = mpsc::channel(remote::MAX_TIES);
-            let live = Live { exits: sender, abort: None, application: application.map(Into::into) };
-            state.live.insert(pid.number, live);
-            if let Some(offered) = application.and_then(|name| state.applications.get_mut(name)) {
+            if let Some(offered) = origin.application().and_then(|name| state.applications.get_mut(name)) {
                 offered.running.push(pid.clone());
             }
-            (Process { pid: pid.clone(), mailbox, exits, node: handle }, pid)
+            let peer = origin.peer().cloned();
+            state.live.insert(pid.number, Live { exits: sender, abort: None, origin });
+            (Process { pid: pid.clone(), mailbox, exits, node: handle, peer }, pid)
         };
         let ending = Ending { node: Arc::downgrade(node), number: pid.number, exit: Exit::Killed };
         // What a factory does before its first await may depend on what a peer gave it.
@@ -303,8 +373,10 @@ impl Processes {
     fn ended(&self, node: &Arc<Inner>, number: u64, exit: &Exit) {
         let mut state = self.lock();
         let effects = state.ties.end(number, exit);
-        let application = state.live.remove(&number).and_then(|live| live.application);
-        let stop = application.map(|name| application::ended(&mut state, &name, number, exit)).unwrap_or_default();
+        let stop = match state.live.remove(&number).map(|live| live.origin) {
+            Some(Origin::Application { name, .. }) => application::ended(&mut state, &name, number, exit),
+            _ => Vec::new(),
+        };
         drop(state);
         stop.iter().for_each(AbortHandle::abort);
         self.carry_out(node, effects);
@@ -398,7 +470,7 @@ impl Node {
         R: Future<Output: Into<Exit>> + Send + 'static,
     {
         let node = self.inner();
-        node.processes.begin(Arc::downgrade(&self.handle), node, None, None, None, |process| {
+        node.processes.begin(Arc::downgrade(&self.handle), node, Origin::Own, None, |process| {
             let running = run(process);
             Box::pin(async move { running.await.into() })
         })
@@ -443,12 +515,31 @@ impl Node {
         F: Fn(Process, Term) -> R + Send + Sync + 'static,
         R: Future<Output: Into<Exit>> + Send + 'static,
     {
+        self.enable_spawn_with(name, allow, SpawnLimits::default(), factory)
+    }
+
+    /// Does what [`Node::enable_spawn`] does, within these limits.
+    ///
+    /// # Errors
+    /// As [`Node::enable_spawn`].
+    pub fn enable_spawn_with<F, R>(
+        &self,
+        name: &str,
+        allow: Vec<AccessPattern>,
+        limits: SpawnLimits,
+        factory: F,
+    ) -> Result<(), RegisterError>
+    where
+        F: Fn(Process, Term) -> R + Send + Sync + 'static,
+        R: Future<Output: Into<Exit>> + Send + 'static,
+    {
         word(name)?;
         let mut state = self.inner().processes.lock();
         if state.factories.contains_key(name) {
             return Err(RegisterError::Taken { name: name.into() });
         }
-        state.factories.insert(name.into(), Offer { what: boxed(factory), allow });
+        let offer = Offer { what: boxed(factory), allow };
+        state.factories.insert(name.into(), Spawnable { offer, limits });
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use trunkline_link::{ByteStream, Directory, First, Incoming, OpenError, StreamCode, StreamKind};
+use trunkline_link::{ByteStream, Directory, First, Incoming, Native, OpenError, StreamCode, StreamKind};
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{NodeName, SocketPlace};
 
@@ -59,9 +59,19 @@ enum Target {
     Program(mpsc::Sender<Incoming>),
 }
 
+/// Options of the connections of a service or a forward.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// A connection over which no byte moved in either direction for so long is reset at both ends; the end comes after one
+    /// to two times this time. `None`, the default: no limit; of TCP connections the kernel still notices within two minutes
+    /// that the other end's host vanished.
+    pub idle: Option<Duration>,
+}
+
 struct Service {
     allow: Vec<AccessPattern>,
     target: Target,
+    options: StreamOptions,
     traffic: Traffic,
 }
 
@@ -93,6 +103,8 @@ pub struct ServiceStatus {
     pub name: String,
     /// Where its streams go; `None` to this program.
     pub place: Option<SocketPlace>,
+    /// Options of its connections.
+    pub options: StreamOptions,
     /// Numbers.
     pub traffic: TrafficStats,
 }
@@ -143,7 +155,7 @@ fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
         return incoming.refuse(StreamCode::NotAllowed, "the service does not allow this node");
     }
     match &service.target {
-        Target::Place(_) => node.spawn(serve(service, name, incoming)),
+        Target::Place(_) => node.spawn(serve(node.native.clone(), service, name, incoming)),
         Target::Program(streams) => {
             if let Err(error) = streams.try_send(incoming) {
                 service.traffic.refuses();
@@ -160,15 +172,17 @@ fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
     }
 }
 
-async fn serve(service: Arc<Service>, name: String, incoming: Incoming) {
+async fn serve(native: Arc<Native>, service: Arc<Service>, name: String, incoming: Incoming) {
     let Target::Place(place) = &service.target else { return };
     let within = CONNECT.min(incoming.deadline());
     let connected = tokio::select! {
-        connected = tokio::time::timeout(within, connect(place)) => connected,
+        connected = tokio::time::timeout(within, connect(native.names(), place)) => connected,
         () = incoming.cancelled() => return,
     };
     let refused = match connected {
-        Ok(Ok(socket)) => return splice(socket, incoming.accept(), false, &service.traffic).await,
+        Ok(Ok(socket)) => {
+            return splice(socket, incoming.accept(), false, &service.traffic, service.options.idle).await;
+        }
         Ok(Err(error)) => (StreamCode::Unreachable, error.to_string()),
         Err(_) => (StreamCode::TimedOut, format!("no connection within {within:?}")),
     };
@@ -186,8 +200,22 @@ impl Node {
     /// # Errors
     /// [`ServiceError`]; nothing changed.
     pub fn serve(&self, service: &str, place: SocketPlace, allow: Vec<AccessPattern>) -> Result<(), ServiceError> {
+        self.serve_with(service, place, allow, StreamOptions::default())
+    }
+
+    /// Does what [`Node::serve`] does, with these options for every connection.
+    ///
+    /// # Errors
+    /// As [`Node::serve`].
+    pub fn serve_with(
+        &self,
+        service: &str,
+        place: SocketPlace,
+        allow: Vec<AccessPattern>,
+        options: StreamOptions,
+    ) -> Result<(), ServiceError> {
         let target = Target::Place(place);
-        self.inner().services.offer(service, Service { allow, target, traffic: Traffic::default() })
+        self.inner().services.offer(service, Service { allow, target, options, traffic: Traffic::default() })
     }
 
     /// Serves streams of this name by this program.
@@ -197,7 +225,8 @@ impl Node {
     pub fn accept(&self, service: &str, allow: Vec<AccessPattern>) -> Result<Streams, ServiceError> {
         let (sender, streams) = mpsc::channel(WAITING);
         let target = Target::Program(sender);
-        self.inner().services.offer(service, Service { allow, target, traffic: Traffic::default() })?;
+        let options = StreamOptions::default();
+        self.inner().services.offer(service, Service { allow, target, options, traffic: Traffic::default() })?;
         Ok(Streams(streams))
     }
 
@@ -215,6 +244,7 @@ impl Node {
                 Target::Place(place) => Some(place.clone()),
                 Target::Program(_) => None,
             },
+            options: service.options,
             traffic: service.traffic.stats(),
         };
         services.iter().map(status).collect()

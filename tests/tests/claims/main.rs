@@ -21,6 +21,7 @@ mod examples;
 mod f_registrar;
 mod g_cookies;
 mod h_attacker;
+mod last_bytes;
 mod one_link;
 mod p_close;
 mod services;

@@ -6,6 +6,7 @@ mod certs;
 mod demo;
 mod forward;
 mod gateway;
+mod host_names;
 mod lifecycle;
 mod logs;
 mod netns;

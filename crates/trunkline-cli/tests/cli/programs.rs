@@ -37,7 +37,11 @@ fn a_peer_runs_programs_that_are_offered_and_learns_how_they_ended() {
     };
     let sorted = spawn(&["sort", "--until-end", "b\na\n"]).exits(0);
     assert!(sorted.stdout.starts_with("db@127.0.0.1#") && sorted.stdout.contains("it ended"), "{}", sorted.stdout);
-    db.logs("a\nb\n");
+    // What it prints stands in the log, with whom it runs for and what it is.
+    for text in ["a", "b"] {
+        let labels = format!("output: {text} peer=\"app@127.0.0.1\" offer=\"sort\" pid=\"db@127.0.0.1#");
+        eventually("the output in the log", || db.stderr().contains(&labels).then_some(()));
+    }
     db.logs("peer=app@127.0.0.1 offer=\"sort\" pid=db@127.0.0.1#");
     let failed = spawn(&["fail", "--until-end"]).exits(1);
     assert!(failed.stderr.contains("exit status: 3"), "{}", failed.stderr);
@@ -54,6 +58,122 @@ fn a_peer_runs_programs_that_are_offered_and_learns_how_they_ended() {
     db.stop().exits(0);
     let ended = dir.run(&["spawn", "--admin", app.admin(), "db@127.0.0.1", "sort"]).exits(1);
     assert!(ended.stderr.contains("no route"), "{}", ended.stderr);
+}
+
+/// As [`pair`], with these offers to `app`, and with these variables in the environment of the node that offers.
+fn offering(dir: &Dir, offers: &str, variables: &[(&str, &str)]) -> (Running, Running) {
+    let text = format!("node:\n  name: db@127.0.0.1\n  cookie_file: cookie\n  registrar: none\n{offers}");
+    dir.file("db.yaml", &text, 0o600);
+    let mut command = dir.command(&["--json", "node", "--config", "db.yaml"]);
+    command.envs(variables.iter().copied());
+    let db = Running::start(command);
+    let routes = format!("  listen: []\nroutes:\n  - {{ match: '^db@', host: 127.0.0.1, port: {} }}\n", db.port());
+    let app = dir.node(&dir.config("app", &routes), &[]);
+    (db, app)
+}
+
+fn spawn(dir: &Dir, app: &Running, args: &[&str]) -> Ran {
+    let mut all = vec!["spawn", "--admin", app.admin(), "db@127.0.0.1"];
+    all.extend(args);
+    dir.run(&all)
+}
+
+#[test]
+fn a_program_gets_the_variables_that_are_offered_and_no_others_of_the_node() {
+    let dir = Dir::new();
+    let offers = "spawn:\n  show: { command: [/usr/bin/env], env: [REGION, 'MODE=a=b', ABSENT], allow: ['app@.*'] }\n\
+                  applications:\n  shop:\n    allow: ['app@.*']\n    processes:\n      \
+                  - { service: till, command: [/usr/bin/env], env: ['PART=till'] }\n";
+    let variables =
+        [("DB_PASSWORD", "canary-password"), ("REGION", "north"), ("SECRET_TOKEN", "canary-token"), ("TZ", "UTC")];
+    let (db, app) = offering(&dir, offers, &variables);
+    spawn(&dir, &app, &["show", "--until-end"]).exits(0);
+    dir.ok(&["start-application", "--admin", app.admin(), "db@127.0.0.1", "shop"]);
+    for variable in [
+        "REGION=north",
+        "MODE=a=b",
+        "TZ=UTC",
+        "PATH=/",
+        "TRUNKLINE_PEER=app@127.0.0.1",
+        "TRUNKLINE_OFFER=show",
+        "TRUNKLINE_PID=db@127.0.0.1#",
+        "PART=till",
+        "TRUNKLINE_OFFER=shop.till",
+    ] {
+        db.logs(&format!("output: {variable}"));
+    }
+    for variable in ["ABSENT", "PASSWORD", "TOKEN"] {
+        assert!(!db.stderr().contains(variable), "{}", db.stderr());
+    }
+}
+
+#[test]
+fn no_more_programs_of_an_offer_run_at_once_than_may() {
+    let dir = Dir::new();
+    let offers = "spawn:\n  wait: { command: [sleep, '1000'], max: 2, allow: ['app@.*'] }\n  \
+                  other: { command: [sleep, '1000'], allow: ['app@.*'] }\n  \
+                  short: { command: ['true'], max: 1, allow: ['app@.*'] }\n";
+    let (_db, app) = offering(&dir, offers, &[]);
+    for _ in 0..2 {
+        spawn(&dir, &app, &["wait"]).exits(0);
+    }
+    let refused = spawn(&dir, &app, &["wait"]).exits(1).stderr;
+    assert!(refused.contains("overloaded: 2 processes named \"wait\" run already"), "{refused}");
+    spawn(&dir, &app, &["other"]).exits(0);
+    // One that has ended makes room.
+    for _ in 0..3 {
+        spawn(&dir, &app, &["short", "--until-end"]).exits(0);
+    }
+}
+
+/// Waits for a line `child PID` of the log, and gives the pid.
+fn child(db: &Running, offer: &str) -> u32 {
+    eventually("the pid of a child in the log", || {
+        let log = db.stderr();
+        let line = log.lines().find(|line| line.contains("output: child ") && line.contains(offer))?;
+        line.split("output: child ").nth(1)?.split(' ').next()?.parse().ok()
+    })
+}
+
+fn ends(pid: u32) {
+    // A process that is dead and not waited for has no command line.
+    eventually("the end of a child", || {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.is_empty().then_some(())
+    });
+}
+
+#[test]
+fn what_a_program_leaves_behind_is_killed_with_it() {
+    let dir = Dir::new();
+    let leaves = "'sleep 1001 & echo child $!; exec 1>&- 2>&-'";
+    let waits = "'sleep 1002 & echo child $!; wait'";
+    let offers = format!(
+        "spawn:\n  leaves: {{ command: [sh, -c, {leaves}], allow: ['app@.*'] }}\n  \
+         waits: {{ command: [sh, -c, {waits}], allow: ['app@.*'] }}\n"
+    );
+    let (db, app) = offering(&dir, &offers, &[]);
+    spawn(&dir, &app, &["leaves", "--until-end"]).exits(0);
+    ends(child(&db, "leaves"));
+    spawn(&dir, &app, &["waits"]).exits(0);
+    let waited_for = child(&db, "waits");
+    assert!(std::path::Path::new(&format!("/proc/{waited_for}")).exists());
+    db.stop().exits(0);
+    ends(waited_for);
+}
+
+#[test]
+fn a_program_that_prints_without_end_does_not_fill_the_log() {
+    let dir = Dir::new();
+    let floods = "'yes | head -n 100000; yes | tr -d \"\\n\" | head -c 1000000 >&2; printf \"\\033[31mred\"'";
+    let offers = format!("spawn:\n  floods: {{ command: [sh, -c, {floods}], allow: ['app@.*'] }}\n");
+    let (db, app) = offering(&dir, &offers, &[]);
+    spawn(&dir, &app, &["floods", "--until-end"]).exits(0);
+    let log = db.stop().exits(0).stderr;
+    let lines = log.lines().filter(|line| line.contains("program output")).count();
+    // A hundred in ten seconds; the command takes less than a minute.
+    assert!((90..700).contains(&lines), "{lines} lines");
+    assert!(log.len() < 300_000 && !log.contains("\u{1b}[31mred"), "{} bytes", log.len());
 }
 
 #[test]
@@ -90,6 +210,11 @@ fn what_cannot_be_offered_is_refused_before_anything_starts() {
         ("spawn: { x: { command: [a], allow: ['('] } }", &["spawn.x.allow[0]"]),
         ("spawn: { x: { command: [a, 1], allow: [] } }", &["spawn.x.command[1]", "in quotes"]),
         ("spawn: { x: { command: [a], allow: [], alow: [] } }", &["spawn.x.alow", "unknown key"]),
+        ("spawn: { x: { command: [a], allow: [], max: 0 } }", &["spawn.x.max", "from 1 to 65536"]),
+        ("spawn: { x: { command: [a], allow: [], env: ['=1'] } }", &["spawn.x.env[0]", "write NAME or NAME=VALUE"]),
+        ("spawn: { x: { command: [a], allow: [], env: [A, 'A=1'] } }", &["spawn.x.env[1]", "A stands twice"]),
+        ("spawn: { x: { command: [a], allow: [], env: [TRUNKLINE_PID] } }", &["spawn.x.env[0]", "set by the node"]),
+        ("spawn: { x: { command: [a], allow: [], env: [1] } }", &["spawn.x.env[0]", "in quotes"]),
         ("applications: { x: { allow: [] } }", &["applications.x.processes"]),
         ("applications: { x: { allow: [], processes: [] } }", &["applications.x.processes", "a process at least"]),
         (

@@ -440,9 +440,9 @@ fn thirty_thousand_routes_load_and_a_byte_order_mark_is_ignored() {
 #[test]
 fn services_and_forwards_are_read_and_what_is_wrong_with_them_is_named() {
     let dir = Dir::new();
-    let text = "services:\n  postgres: { connect: db.internal:5432, allow: [\"app@.*\"] }\n  local: { connect: unix:run/s, \
+    let text = "services:\n  postgres: { connect: db.internal:5432, allow: [\"app@.*\"], idle_ms: 60000 }\n  local: { connect: unix:run/s, \
                 allow: [] }\nforwards:\n  - { listen: 127.0.0.1:0, name: db@lab, service: postgres }\n  - { listen: \
-                unix:pg.sock, name: db@lab, service: postgres }\n";
+                unix:pg.sock, name: db@lab, service: postgres, idle_ms: 1000 }\n";
     let config = dir.with(text).unwrap();
     assert_eq!(config.services["postgres"].connect.to_string(), "db.internal:5432");
     assert_eq!(config.services["local"].connect.to_string(), format!("unix:{}", dir.path().join("run/s").display()));
@@ -450,6 +450,10 @@ fn services_and_forwards_are_read_and_what_is_wrong_with_them_is_named() {
     assert_eq!(config.forwards[0].listen.to_string(), "127.0.0.1:0");
     assert_eq!(config.forwards[1].listen.to_string(), format!("unix:{}", dir.path().join("pg.sock").display()));
     assert_eq!((config.forwards[1].name.as_str(), config.forwards[1].service.as_str()), ("db@lab", "postgres"));
+
+    let idle = |ms| Some(std::time::Duration::from_millis(ms));
+    assert_eq!((config.services["postgres"].idle, config.services["local"].idle), (idle(60_000), None));
+    assert_eq!((config.forwards[0].idle, config.forwards[1].idle), (None, idle(1_000)));
 
     let service = |text: &str| Dir::new().with(&format!("services: {{ s: {{ {text} }} }}\n"));
     refused(service("allow: []"), &["app.yaml:2", "services.s.connect", "HOST:PORT or unix:PATH"]);
@@ -459,6 +463,7 @@ fn services_and_forwards_are_read_and_what_is_wrong_with_them_is_named() {
     refused(service("connect: \"h:1\", allow: [\"(\"]"), &["services.s.allow[0]"]);
     refused(service("connect: \"h:1\", allow: [], tls: true"), &["services.s.tls", "unknown key"]);
     refused(Dir::new().with("services: [a]\n"), &["services", "a mapping of names to services"]);
+    refused(service("connect: \"h:1\", allow: [], idle_ms: 999"), &["services.s.idle_ms", "from 1000 to 86400000"]);
     let forward = |text: &str| Dir::new().with(&format!("forwards: [{{ {text} }}]\n"));
     refused(forward("name: a@b, service: s"), &["forwards[0].listen", "IP:PORT or unix:PATH"]);
     refused(forward("listen: \"localhost:1\", name: a@b, service: s"), &["forwards[0].listen", "neither IP:PORT"]);
@@ -466,6 +471,7 @@ fn services_and_forwards_are_read_and_what_is_wrong_with_them_is_named() {
     refused(forward("listen: \"127.0.0.1:1\", name: a@b"), &["forwards[0].service"]);
     refused(forward("listen: \"127.0.0.1:1\", name: \"a b\", service: s"), &["forwards[0].name"]);
     refused(forward("listen: \"127.0.0.1:1\", name: a@b, service: \"\""), &["forwards[0].service", "1 to 255 bytes"]);
+    refused(forward("listen: \"127.0.0.1:1\", name: a@b, service: s, idle_ms: 0"), &["forwards[0].idle_ms"]);
     let twice = "forwards: [{ listen: \"127.0.0.1:1\", name: a@b, service: s }, { listen: \"127.0.0.1:1\", name: c@d, \
                  service: s }]\n";
     refused(Dir::new().with(twice), &["forwards[1].listen", "127.0.0.1:1 stands twice"]);

@@ -201,6 +201,25 @@ fn p33_the_loser_of_a_stagger_is_cancelled_and_leaves_no_record() {
 }
 
 #[test]
+fn a_host_name_that_is_not_resolved_in_time_is_looked_up_once_more_after_everything_else() {
+    // The driver's lookup goes on meanwhile; here each one takes five seconds.
+    let world = World::new().dns("h", 5000, &["10.0.0.1"]).up("10.0.0.1:1", 7).down("10.0.0.2:1", 100);
+    let ran = world.run(lookup([direct("h", 1), direct("10.0.0.2", 1)], &[]));
+    assert_eq!((ran.won(), ran.took), (Some("10.0.0.1:1"), ms(2000 + 100 + 5000 + 7)));
+    assert_eq!(ran.asked, ["dns:h", "dns:h"]);
+    assert_eq!(errors(&ran), [AttemptError::DnsTimeout(ms(2000)), tcp()]);
+    // Nothing else is held up by it.
+    let world = World::new().up("10.0.0.2:1", 100);
+    let ran = world.run(lookup([direct("unknown", 1), direct("10.0.0.2", 1)], &[]));
+    assert_eq!((ran.won(), ran.took), (Some("10.0.0.2:1"), ms(2100)));
+    // Not when the first one had all the time there is for a candidate.
+    let mut long = lookup([direct("unknown", 1)], &[]);
+    long.policy.dns = long.policy.candidate;
+    let ran = World::new().run(long);
+    assert_eq!((reason(&ran), ran.asked.len(), ran.took), (Reason::AllFailed, 1, ms(8000)));
+}
+
+#[test]
 fn the_next_address_of_a_host_does_not_wait_once_one_failed() {
     let world = World::new().dns("h", 0, &["10.0.0.1", "10.0.0.2"]).down("10.0.0.1:1", 7).up("10.0.0.2:1", 7);
     assert_eq!(world.run(lookup([direct("h", 1)], &[])).took, ms(14));
@@ -224,13 +243,15 @@ fn each_time_out_is_recorded_with_its_stage_and_the_time_it_had() {
     let (dns, resolve, candidate) = (ms(2000), ms(2000), ms(8000));
 
     let ran = world.run(lookup([by("mute"), direct("unknown", 1), direct("10.0.0.1", 1)], &[]));
-    assert_eq!(reason(&ran), Reason::AllFailed);
+    assert_eq!(reason(&ran), Reason::OutOfTime);
     assert_eq!(
         stage(&ran),
         [
             ("resolve", AttemptError::ResolveTimeout(resolve), resolve),
             ("dns", AttemptError::DnsTimeout(dns), dns),
             ("handshake", AttemptError::CandidateTimeout(candidate), candidate),
+            // The host name once more, with what was left of the lookup.
+            ("dns", AttemptError::DnsTimeout(ms(3000)), ms(3000)),
         ]
     );
 

@@ -413,7 +413,7 @@ impl Outbox {
         frame::put(&mut self.control, frame::RESET, id, &[code]);
     }
 
-    /// A finished stream is over for reading too, which the peer learns behind what is queued.
+    /// Ends a stream in both directions, which the peer learns behind what is queued of it.
     pub fn abandon_stream(&mut self, id: u32, code: u8) {
         self.streams.abandon(id, code);
     }

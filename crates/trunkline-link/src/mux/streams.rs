@@ -139,12 +139,14 @@ impl Lanes {
         }
     }
 
-    /// Nothing is read of a finished stream any more, which is said behind what was written.
+    /// Ends a stream in both directions: its RESET goes behind what was written, which has its credit already.
     pub(super) fn abandon(&mut self, id: u32, code: u8) {
-        let lane = self.lanes.entry(id).or_insert_with(|| Lane { finished: true, ..Lane::default() });
+        let lane = self.lanes.entry(id).or_default();
         let was_idle = lane.chunks.is_empty();
         frame::put(lane.tail(HEADER_LEN + 1), frame::RESET, id, &[code]);
         lane.queued += HEADER_LEN + 1;
+        (lane.finished, lane.open) = (true, None);
+        lane.wake();
         if was_idle {
             self.turns.push_back(id);
         }

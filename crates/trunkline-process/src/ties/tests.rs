@@ -258,7 +258,7 @@ fn what_is_said_of_processes_is_read_as_it_was_meant() {
     let pid = Pid { node: name("a@h"), number: 1 << 33 | 5, creation: 0xbad_cafe };
     assert_eq!(answered(&answer(&Ok(Some(pid.clone())))), Ok(Ok(Some((pid.number, pid.creation)))));
     assert_eq!(answered(&answer(&Ok(None))), Ok(Ok(None)));
-    for refusal in [Refusal::NotAllowed, Refusal::Unknown, Refusal::NoProcess, Refusal::Failed] {
+    for refusal in [Refusal::NotAllowed, Refusal::Unknown, Refusal::NoProcess, Refusal::Failed, Refusal::Overloaded] {
         let unwilling = Unwilling { refusal, text: "no".into() };
         assert_eq!(answered(&answer(&Err(unwilling.clone()))), Ok(Err(unwilling)));
     }

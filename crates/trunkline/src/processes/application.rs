@@ -8,9 +8,10 @@ use tokio::task::AbortHandle;
 use trunkline_link::RegisterError;
 use trunkline_matcher::AccessPattern;
 use trunkline_process::{Exit, Pid, Refusal, Request, Unwilling};
+use trunkline_route::NodeName;
 use trunkline_term::Term;
 
-use super::{Factory, Offer, Process, SpawnError, State, boxed, word};
+use super::{Factory, Offer, Origin, Process, SpawnError, State, boxed, word};
 use crate::{CallError, ConnectError, IntoName, Node};
 
 /// Why an application was not started or stopped.
@@ -148,6 +149,10 @@ impl Node {
     /// # Errors
     /// [`ApplicationError`]; it does not run because of this call.
     pub fn start_application(&self, name: &str) -> Result<(), ApplicationError> {
+        self.start_application_by(name, None)
+    }
+
+    fn start_application_by(&self, name: &str, peer: Option<&NodeName>) -> Result<(), ApplicationError> {
         let (node, processes) = (self.inner(), &self.inner().processes);
         let application = {
             let mut state = processes.lock();
@@ -161,7 +166,9 @@ impl Node {
         let mut refused = None;
         for (service, arguments, factory) in application.processes {
             let run = |process| factory(process, arguments);
-            let begun = processes.begin(Arc::downgrade(&self.handle), node, Some(&service), Some(name), None, run);
+            let origin =
+                Origin::Application { peer: peer.cloned(), name: name.into(), service: service.as_str().into() };
+            let begun = processes.begin(Arc::downgrade(&self.handle), node, origin, None, run);
             let failed = processes.lock().applications.get(name).and_then(|offered| offered.failed.clone());
             let failed = failed.map(|exit| SpawnError::Failed(exit.to_string()));
             refused = begun.err().or(failed).map(|cause| (service, cause));
@@ -216,7 +223,7 @@ impl Node {
     }
 
     /// What a peer asks for.
-    pub(super) fn start_for(&self, peer: &trunkline_route::NodeName, name: &str) -> Result<(), Unwilling> {
+    pub(super) fn start_for(&self, peer: &NodeName, name: &str) -> Result<(), Unwilling> {
         let allowed = {
             let state = self.inner().processes.lock();
             state.applications.get(name).map(|offered| offered.offer.allows(peer))
@@ -225,7 +232,7 @@ impl Node {
             None => Err(super::remote::unknown("application", name)),
             Some(false) => Err(super::remote::not_allowed(format!("{peer} may not start the application {name:?}"))),
             Some(true) => self
-                .start_application(name)
+                .start_application_by(name, Some(peer))
                 .map_err(|error| Unwilling { refusal: Refusal::Failed, text: error.to_string() }),
         }
     }

@@ -9,7 +9,7 @@ use trunkline_process::{Notice, Pid, Refusal, Request, Unwilling, answer, answer
 use trunkline_route::{Flag, NodeName, PeerFlags};
 use trunkline_term::Term;
 
-use super::{SpawnError, TieError};
+use super::{Origin, SpawnError, TieError};
 use crate::inner::{Inner, now};
 use crate::node::Handle;
 use crate::{CallError, Connection, Node};
@@ -37,6 +37,7 @@ pub(super) fn spawn_error(name: &str, Unwilling { refusal, text }: Unwilling) ->
     match refusal {
         Refusal::NotAllowed => SpawnError::NotAllowed(text),
         Refusal::Unknown => SpawnError::Unknown(name.into()),
+        Refusal::Overloaded => SpawnError::Overloaded(text),
         _ => SpawnError::Failed(text),
     }
 }
@@ -99,7 +100,7 @@ impl Node {
                 let name = name.as_str();
                 let factory = {
                     let state = node.processes.lock();
-                    let offer = state.factories.get(name).ok_or_else(|| unknown("factory", name))?;
+                    let offer = &state.factories.get(name).ok_or_else(|| unknown("factory", name))?.offer;
                     if !offer.allows(peer) {
                         return Err(not_allowed(format!("{peer} may not begin processes named {name:?}")));
                     }
@@ -107,11 +108,15 @@ impl Node {
                 };
                 let run = |process| factory(process, arguments);
                 let watcher = watch.map(|watch| (peer.clone(), watch));
-                let begun = node.processes.begin(Arc::downgrade(&self.handle), node, None, None, watcher, run);
+                let origin = Origin::Spawn { peer: peer.clone(), offer: name.into() };
+                let begun = node.processes.begin(Arc::downgrade(&self.handle), node, origin, watcher, run);
                 if let (Ok(pid), Some(suppressed)) = (&begun, self.may_log(peer)) {
                     tracing::info!(%peer, offer = name, %pid, suppressed, "a peer had a process begun");
                 }
-                begun.map(Some).map_err(|error| Unwilling { refusal: Refusal::Failed, text: error.to_string() })
+                begun.map(Some).map_err(|error| match error {
+                    SpawnError::Overloaded(text) => Unwilling { refusal: Refusal::Overloaded, text },
+                    error => Unwilling { refusal: Refusal::Failed, text: error.to_string() },
+                })
             }
             Request::StartApplication(name) => {
                 self.start_for(peer, name.as_str())?;

@@ -4,10 +4,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
-use trunkline_link::{AcceptFailures, EARLY_DATA, First, LogLimit, listen_tcp};
+use trunkline_link::{AcceptFailures, EARLY_DATA, First, LogLimit, StreamCode, listen_tcp};
 use trunkline_route::{LocalPlace, NodeName};
 
-use super::splice::{Door, Socket, Traffic, TrafficStats, splice};
+use super::StreamOptions;
+use super::splice::{Door, Sent, Socket, Traffic, TrafficStats, splice};
 use crate::inner::{Inner, now};
 use crate::local::{SocketError, SocketFile, bind_unix};
 use crate::{IntoName, NameError, Node};
@@ -44,6 +45,7 @@ pub struct Forward {
     place: LocalPlace,
     peer: NodeName,
     service: Arc<str>,
+    options: StreamOptions,
     traffic: Arc<Traffic>,
     task: JoinHandle<()>,
     /// Dropped with the forward, whenever the task learns of it: the process may end before.
@@ -64,6 +66,11 @@ impl Forward {
     /// Which service it leads to.
     pub fn service(&self) -> &str {
         &self.service
+    }
+
+    /// Options of its connections.
+    pub fn options(&self) -> StreamOptions {
+        self.options
     }
 
     /// Numbers.
@@ -93,6 +100,20 @@ impl Node {
         peer: impl IntoName,
         service: &str,
     ) -> Result<Forward, ForwardError> {
+        self.forward_with(place, peer, service, StreamOptions::default()).await
+    }
+
+    /// Does what [`Node::forward`] does, with these options for every connection.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub async fn forward_with(
+        &self,
+        place: LocalPlace,
+        peer: impl IntoName,
+        service: &str,
+        options: StreamOptions,
+    ) -> Result<Forward, ForwardError> {
         let peer = peer.into_name()?;
         let listen = |cause| ForwardError::Listen { place: place.clone(), cause };
         let (door, bound, file) = match &place {
@@ -108,10 +129,10 @@ impl Node {
         };
         let (service, traffic): (Arc<str>, _) = (service.into(), Arc::new(Traffic::default()));
         let node = Arc::downgrade(self.inner());
-        let leading =
-            Leading { place: bound.clone(), peer: peer.clone(), service: service.clone(), traffic: traffic.clone() };
+        let (to, counted) = (peer.clone(), traffic.clone());
+        let leading = Leading { place: bound.clone(), peer: to, service: service.clone(), options, traffic: counted };
         let task = tokio::spawn(accept(node, door, leading));
-        Ok(Forward { place: bound, peer, service, traffic, task, _file: file })
+        Ok(Forward { place: bound, peer, service, options, traffic, task, _file: file })
     }
 }
 
@@ -120,11 +141,12 @@ struct Leading {
     place: LocalPlace,
     peer: NodeName,
     service: Arc<str>,
+    options: StreamOptions,
     traffic: Arc<Traffic>,
 }
 
 async fn accept(node: Weak<Inner>, door: Door, leading: Leading) {
-    let Leading { place, peer, service, traffic } = leading;
+    let Leading { place, peer, service, options, traffic } = leading;
     let mut connections = JoinSet::new();
     let (mut failures, refused) = (AcceptFailures::default(), LogLimit::new(1, LOG_PERIOD));
     loop {
@@ -134,26 +156,36 @@ async fn accept(node: Weak<Inner>, door: Door, leading: Leading) {
         match accepted {
             Ok(socket) if connections.len() >= MAX_CONNECTIONS => {
                 traffic.refuses();
-                socket.abort();
+                socket.abort().await;
                 if let Some(suppressed) = refused.allow(now(), &()) {
                     tracing::warn!(%place, suppressed, "a connection was reset: {MAX_CONNECTIONS} are open already");
                 }
             }
             Ok(socket) => {
                 failures.accepted();
-                connections.spawn(lead(node, socket, peer.clone(), service.clone(), traffic.clone()));
+                connections.spawn(lead(node, socket, peer.clone(), service.clone(), options, traffic.clone()));
             }
             Err(error) => failures.failed(&place, &error).await,
         }
     }
 }
 
-async fn lead(node: Arc<Inner>, socket: Socket, peer: NodeName, service: Arc<str>, traffic: Arc<Traffic>) {
+async fn lead(
+    node: Arc<Inner>,
+    socket: Socket,
+    peer: NodeName,
+    service: Arc<str>,
+    options: StreamOptions,
+    traffic: Arc<Traffic>,
+) {
     // What it has sent already need not wait for the answer.
-    let (first, is_all) = match socket.sent_already(EARLY_DATA as usize) {
-        Ok(sent) => sent,
-        Err(error) => return tracing::debug!(%peer, %error, "a connection to be forwarded broke off at once"),
-    };
+    let (first, sent) = socket.sent_already(EARLY_DATA as usize);
+    let is_all = matches!(sent, Sent::All);
+    if let Sent::Broken(error) = &sent
+        && first.is_empty()
+    {
+        return tracing::debug!(%peer, %error, "a connection to be forwarded broke off at once");
+    }
     let stream = node.open(peer.clone(), &service, First { bytes: &first, is_all }, OPEN).await;
     // The bytes do not keep the node alive.
     drop(node);
@@ -161,12 +193,16 @@ async fn lead(node: Arc<Inner>, socket: Socket, peer: NodeName, service: Arc<str
         Ok(stream) => {
             traffic.sends(first.len());
             drop(first);
-            splice(socket, stream, is_all, &traffic).await;
+            match sent {
+                // What it had sent goes out before the break does.
+                Sent::Broken(_) => stream.reset_behind(StreamCode::Broken),
+                Sent::Open | Sent::All => splice(socket, stream, is_all, &traffic, options.idle).await,
+            }
         }
         Err(error) => {
             traffic.refuses();
             tracing::warn!(%peer, service = &*service, %error, "a connection could not be forwarded");
-            socket.abort();
+            socket.abort().await;
         }
     }
 }

@@ -46,6 +46,8 @@ struct Model<'a> {
     now: Duration,
     questions: usize,
     cut: bool,
+    /// Candidates whose host was not resolved in time.
+    unresolved: Vec<Entry>,
     refused_cookies: Vec<(Address, Cookie)>,
     refused_versions: Vec<(usize, Version)>,
     out: Expected,
@@ -58,11 +60,12 @@ pub(super) fn expected(world: &World, lookup: &Lookup) -> Expected {
         now: Duration::ZERO,
         questions: 0,
         cut: false,
+        unresolved: vec![],
         refused_cookies: vec![],
         refused_versions: vec![],
         out: Expected::default(),
     };
-    match model.stages() {
+    match model.stages().and_then(|()| model.last_lookups()) {
         Ok(()) => {
             let tried = !model.out.records.is_empty() || !lookup.candidates.is_empty();
             let lost = if tried { Reason::AllFailed } else { Reason::NoCandidate };
@@ -98,6 +101,30 @@ impl Model<'_> {
         Ok(())
     }
 
+    /// A host that was not resolved in time is looked up once more, after everything else.
+    fn last_lookups(&mut self) -> Result<(), End> {
+        for entry in std::mem::take(&mut self.unresolved) {
+            let What::Dial(attempt) = &entry.what else { unreachable!("only a dial looks a host up") };
+            if self.is_refused(&entry, attempt) {
+                continue;
+            }
+            self.has_attempts_left()?;
+            self.dial(&entry, attempt, true)?;
+            self.in_time()?;
+        }
+        Ok(())
+    }
+
+    fn is_refused(&self, entry: &Entry, attempt: &Attempt) -> bool {
+        self.refused_cookies.contains(&(attempt.address.clone(), attempt.cookie.clone()))
+            || entry.route.is_some_and(|n| self.refused_versions.contains(&(n, attempt.version.clone())))
+    }
+
+    fn has_attempts_left(&self) -> Result<(), End> {
+        let max = self.lookup.policy.max_attempts;
+        if self.questions >= max || self.out.dialled.len() >= max { Err(End::Lost(Reason::TooMany)) } else { Ok(()) }
+    }
+
     fn static_entry(&self, n: usize, candidate: &Candidate) -> Entry {
         let Lookup { target, defaults, given, .. } = self.lookup;
         let pattern = candidate.pattern.clone();
@@ -128,8 +155,7 @@ impl Model<'_> {
         while let Some(at) = (0..open.len()).min_by_key(|n| open[*n].key) {
             let entry = open.remove(at);
             if let What::Dial(attempt) = &entry.what
-                && (self.refused_cookies.contains(&(attempt.address.clone(), attempt.cookie.clone()))
-                    || entry.route.is_some_and(|n| self.refused_versions.contains(&(n, attempt.version.clone()))))
+                && self.is_refused(&entry, attempt)
             {
                 continue;
             }
@@ -140,10 +166,7 @@ impl Model<'_> {
                 self.record(&entry.origin, attempt.address.to_string(), None, self.now, error)?;
                 continue;
             }
-            let max = self.lookup.policy.max_attempts;
-            if self.questions >= max || self.out.dialled.len() >= max {
-                return Err(End::Lost(Reason::TooMany));
-            }
+            self.has_attempts_left()?;
             match &entry.what {
                 What::Void(address) => {
                     self.questions += 1;
@@ -152,7 +175,11 @@ impl Model<'_> {
                     self.record(&entry.origin, address.clone(), None, self.now, error)?;
                 }
                 What::Ask(id) => open.extend(self.ask(&entry, id)?),
-                What::Dial(attempt) => self.dial(&entry, attempt)?,
+                What::Dial(attempt) => {
+                    if self.dial(&entry, attempt, false)? {
+                        self.unresolved.push(entry);
+                    }
+                }
             }
             self.in_time()?;
         }
@@ -209,7 +236,8 @@ impl Model<'_> {
         Ok(endpoints.iter().enumerate().take(policy.max_answers).map(answered).collect())
     }
 
-    fn dial(&mut self, entry: &Entry, attempt: &Attempt) -> Result<(), End> {
+    /// Says whether the host was not resolved in time and is worth another lookup.
+    fn dial(&mut self, entry: &Entry, attempt: &Attempt, is_last: bool) -> Result<bool, End> {
         let policy = self.lookup.policy;
         let candidate_began = self.now;
         let ips = match attempt.address.host.ip() {
@@ -217,19 +245,19 @@ impl Model<'_> {
             None => {
                 self.out.asked.push(format!("dns:{}", attempt.address.host));
                 let reply = self.world.hosts.get(attempt.address.host.as_str());
-                let answer = self.question(reply, policy.dns.min(policy.candidate));
-                match answer.unwrap_or_else(|limit| Err(AttemptError::DnsTimeout(limit))) {
-                    Ok(ips) if ips.is_empty() => {
-                        return self.failed(
-                            entry,
-                            attempt,
-                            None,
-                            candidate_began,
-                            AttemptError::Dns("no address".into()),
-                        );
-                    }
+                let limit = if is_last { policy.candidate } else { policy.dns.min(policy.candidate) };
+                let answer = self.question(reply, limit);
+                let again = answer.is_err() && !is_last && policy.dns < policy.candidate;
+                let error = match answer.unwrap_or_else(|limit| Err(AttemptError::DnsTimeout(limit))) {
+                    Ok(ips) if ips.is_empty() => Err(AttemptError::Dns("no address".into())),
+                    answer => answer,
+                };
+                match error {
                     Ok(ips) => ips,
-                    Err(error) => return self.failed(entry, attempt, None, candidate_began, error),
+                    Err(error) => {
+                        self.failed(entry, attempt, None, candidate_began, error)?;
+                        return Ok(again);
+                    }
                 }
             }
         };
@@ -246,7 +274,7 @@ impl Model<'_> {
                 for (_, _, began, socket) in live {
                     self.failed(entry, attempt, Some(socket), began, error.clone())?;
                 }
-                return Ok(());
+                return Ok(false);
             }
             while next <= self.now && !rest.is_empty() && self.out.dialled.len() < policy.max_attempts {
                 let socket = SocketAddr::new(rest.pop_front().unwrap(), attempt.address.port.get());
@@ -261,7 +289,7 @@ impl Model<'_> {
                 self.cut = true;
             }
             if rest.is_empty() && live.is_empty() {
-                return Ok(());
+                return Ok(false);
             }
             let until = if rest.is_empty() { end } else { end.min(next) };
             let ending = live.iter().filter(|(ends, ..)| ends.is_some_and(|ends| ends <= until)).min();

@@ -1,0 +1,304 @@
+//! Host names, and the addresses behind them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+use trunkline_route::interleave;
+
+use crate::link::now;
+use crate::mailbox::lock;
+
+/// Time after which a dial to the next address of a host begins beside the one under way (RFC 8305 §5).
+pub const STAGGER: Duration = Duration::from_millis(250);
+/// Addresses of one host that are dialled at most.
+const MAX_ADDRESSES: usize = 16;
+/// Time that a lookup may take before the last known answer stands in for it.
+const FRESH: Duration = Duration::from_millis(500);
+/// Time for which the answer of a slow lookup can stand in for the next ones.
+const KEPT: Duration = Duration::from_secs(300);
+/// Host names of which such an answer is kept at most.
+const MAX_KEPT: usize = 1024;
+
+type Asked = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
+type Answer = Result<Vec<IpAddr>, (io::ErrorKind, String)>;
+
+/// The lookups of host names of one node.
+///
+/// A lookup goes on when nobody waits for it any more: a resolver whose first name server is dead answers after 5 s, which is
+/// longer than a dial waits. Its answer stands in for later lookups of the name that are slow too, for up to five minutes.
+/// Lookups of one name at one time are one. Answers that come quickly are not kept.
+pub struct Names {
+    ask: Box<dyn Fn(String) -> Asked + Send + Sync>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    running: HashMap<String, Running>,
+    late: HashMap<String, Late>,
+}
+
+struct Running {
+    answer: watch::Receiver<Option<Answer>>,
+    task: AbortHandle,
+}
+
+struct Late {
+    since: Instant,
+    found: Vec<IpAddr>,
+}
+
+impl State {
+    fn ended(&mut self, host: &str, answer: &Answer, is_slow: bool) {
+        self.running.remove(host);
+        self.late.remove(host);
+        if let Ok(found) = answer
+            && is_slow
+            && !found.is_empty()
+        {
+            if self.late.len() >= MAX_KEPT {
+                self.late.retain(|_, late| late.since.elapsed() < KEPT);
+            }
+            if self.late.len() < MAX_KEPT {
+                self.late.insert(host.to_owned(), Late { since: now(), found: found.clone() });
+            }
+        }
+    }
+}
+
+impl Names {
+    /// Lookups by the operating system.
+    pub(crate) fn of_the_system() -> Self {
+        Self::asking(|host| {
+            Box::pin(async move {
+                let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
+                Ok(found.map(|address| address.ip()).collect())
+            })
+        })
+    }
+
+    fn asking(ask: impl Fn(String) -> Asked + Send + Sync + 'static) -> Self {
+        Self { ask: Box::new(ask), state: Arc::default() }
+    }
+
+    /// Returns the addresses of a host, in the resolver's order. Waits as long as the resolver does; dropping the future
+    /// leaves the lookup running.
+    ///
+    /// # Errors
+    /// The resolver's.
+    pub async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        if let Ok(ip) = host.parse() {
+            return Ok(vec![ip]);
+        }
+        let (mut answer, late) = self.join(host);
+        let fresh = async {
+            let told = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
+            let lost = || (io::ErrorKind::Other, "the lookup failed unexpectedly; this is a bug".into());
+            told.unwrap_or_else(|| Err(lost())).map_err(|(kind, text)| io::Error::new(kind, text))
+        };
+        match late {
+            None => fresh.await,
+            Some(late) => timeout(FRESH, fresh).await.unwrap_or(Ok(late)),
+        }
+    }
+
+    /// Returns the socket addresses of a host in the order in which they are to be dialled, the families in turn.
+    ///
+    /// # Errors
+    /// The resolver's, and [`io::ErrorKind::NotFound`] when the host has no address.
+    pub async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let found = interleave(self.lookup(host).await?, MAX_ADDRESSES);
+        if found.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address"));
+        }
+        Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+    }
+
+    /// Begins a lookup, or joins the one under way.
+    fn join(&self, host: &str) -> (watch::Receiver<Option<Answer>>, Option<Vec<IpAddr>>) {
+        let mut state = lock(&self.state);
+        let late = state.late.get(host).filter(|late| late.since.elapsed() < KEPT).map(|late| late.found.clone());
+        if let Some(running) = state.running.get(host) {
+            return (running.answer.clone(), late);
+        }
+        let (tell, answer) = watch::channel(None);
+        let (asked, host, began) = ((self.ask)(host.to_owned()), host.to_owned(), now());
+        let task = tokio::spawn({
+            let (shared, host) = (self.state.clone(), host.clone());
+            async move {
+                let answer = asked.await.map_err(|error| (error.kind(), error.to_string()));
+                lock(&shared).ended(&host, &answer, began.elapsed() > FRESH);
+                tell.send_replace(Some(answer));
+            }
+        });
+        state.running.insert(host, Running { answer: answer.clone(), task: task.abort_handle() });
+        (answer, late)
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        for running in lock(&self.state).running.values() {
+            running.task.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Names").finish_non_exhaustive()
+    }
+}
+
+/// Dials addresses in their order and returns the first success. The next dial begins when the one before has failed, or
+/// beside it after [`STAGGER`]; dials that are not needed any more are dropped.
+///
+/// # Errors
+/// Every dial's, in the order in which they failed.
+pub async fn first_of<T, E, F: Future<Output = Result<T, E>>>(
+    addresses: impl IntoIterator<Item = SocketAddr>,
+    mut dial: impl FnMut(SocketAddr) -> F,
+) -> Result<T, Vec<E>> {
+    let mut rest = addresses.into_iter();
+    let mut live: Vec<Pin<Box<F>>> = Vec::new();
+    let mut failed = Vec::new();
+    let mut next = rest.next();
+    while next.is_some() || !live.is_empty() {
+        let stagger = next.take().map(|address| live.push(Box::pin(dial(address)))).map(|()| sleep(STAGGER));
+        let mut turn = pin!(async {
+            match stagger {
+                Some(stagger) => stagger.await,
+                None => std::future::pending().await,
+            }
+        });
+        let outcome = poll_fn(|cx| {
+            for at in 0..live.len() {
+                if let Poll::Ready(outcome) = live[at].as_mut().poll(cx) {
+                    drop(live.remove(at));
+                    return Poll::Ready(Some(outcome));
+                }
+            }
+            turn.as_mut().poll(cx).map(|()| None)
+        });
+        match outcome.await {
+            Some(Ok(won)) => return Ok(won),
+            Some(Err(error)) => failed.push(error),
+            None => {}
+        }
+        next = rest.next();
+    }
+    Err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    /// Names whose resolver takes so long and counts its questions; the answer is the number of the question.
+    fn slow(took: Duration) -> (Names, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let names = Names::asking(move |_| {
+            let n = count.fetch_add(1, Ordering::Relaxed) + 1;
+            Box::pin(async move {
+                sleep(took).await;
+                Ok(vec![ip(n as u8)])
+            })
+        });
+        (names, asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_too_late_for_one_lookup_is_used_by_the_next() {
+        let (names, asked) = slow(5_000 * MS);
+        assert!(timeout(2_000 * MS, names.lookup("h")).await.is_err());
+        // One that comes meanwhile joins it.
+        let began = now();
+        assert_eq!(names.lookup("h").await.unwrap(), [ip(1)]);
+        assert_eq!((began.elapsed(), asked.load(Ordering::Relaxed)), (3_000 * MS, 1));
+        // The next one asks again, and does not wait for long.
+        let began = now();
+        assert_eq!(names.lookup("h").await.unwrap(), [ip(1)]);
+        assert_eq!((began.elapsed(), asked.load(Ordering::Relaxed)), (FRESH, 2));
+        // Its own answer stands in from then on, and not for ever.
+        sleep(5_000 * MS).await;
+        assert_eq!(names.lookup("h").await.unwrap(), [ip(2)]);
+        sleep(5_000 * MS + KEPT).await;
+        let began = now();
+        assert_eq!(names.lookup("h").await.unwrap(), [ip(4)]);
+        assert_eq!(began.elapsed(), 5_000 * MS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quick_answers_are_not_kept_and_addresses_are_not_asked_for() {
+        let (names, asked) = slow(10 * MS);
+        assert_eq!(names.lookup("10.0.0.9").await.unwrap(), [ip(9)]);
+        assert_eq!(names.lookup("h").await.unwrap(), [ip(1)]);
+        assert_eq!(names.lookup("h").await.unwrap(), [ip(2)]);
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        assert!(lock(&names.state).late.is_empty() && lock(&names.state).running.is_empty());
+        assert_eq!(names.addresses("h", 7).await.unwrap(), [SocketAddr::new(ip(3), 7)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answers_kept_are_bounded_and_a_failure_ends_one() {
+        let (names, _) = slow(1_000 * MS);
+        let names = Arc::new(names);
+        let mut all = tokio::task::JoinSet::new();
+        for n in 0..MAX_KEPT + 10 {
+            let names = names.clone();
+            all.spawn(async move { names.lookup(&format!("h{n}")).await.unwrap() });
+        }
+        all.join_all().await;
+        assert_eq!(lock(&names.state).late.len(), MAX_KEPT);
+
+        let fails = Names::asking(|_| Box::pin(async { Err(io::Error::new(io::ErrorKind::NotFound, "no such name")) }));
+        lock(&fails.state).late.insert("h".into(), Late { since: now(), found: vec![ip(1)] });
+        let error = fails.lookup("h").await.unwrap_err();
+        assert_eq!((error.kind(), error.to_string()), (io::ErrorKind::NotFound, "no such name".into()));
+        assert!(lock(&fails.state).late.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_address_is_dialled_beside_one_that_does_not_answer() {
+        let at = |last| SocketAddr::new(ip(last), 1);
+        let began = now();
+        let dialled = Mutex::new(Vec::new());
+        // The first never answers, the second refuses at once, the third takes a while, the fourth is not needed.
+        let dial = |address: SocketAddr| {
+            lock(&dialled).push((address, began.elapsed()));
+            async move {
+                match address.ip() {
+                    first if first == ip(1) => std::future::pending().await,
+                    second if second == ip(2) => Err("refused"),
+                    third => {
+                        sleep(100 * MS).await;
+                        Ok(third)
+                    }
+                }
+            }
+        };
+        assert_eq!(first_of([at(1), at(2), at(3), at(4)], dial).await, Ok(ip(3)));
+        assert_eq!(*lock(&dialled), [(at(1), 0 * MS), (at(2), STAGGER), (at(3), STAGGER)]);
+        let none = first_of([at(1), at(2)], |address| async move { Err::<(), _>(address) }).await;
+        assert_eq!(none, Err(vec![at(1), at(2)]));
+        assert_eq!(first_of([], |_| async { Err::<(), ()>(()) }).await, Err(vec![]));
+    }
+}
