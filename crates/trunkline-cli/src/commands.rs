@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, Explanation, Forwarding,
-    MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveRoute, Route, RunningApplication, SpawnRequest, Spawned,
-    Status, Step, StopApplication, StreamNumbers, StreamService, TraceRequest, Traced, Way, WayEnd,
+    AddProxyRoute, AddRoute, ApplicationRequest, Attempt, Body, CallReply, Changed, DisconnectRequest, Explanation,
+    Forwarding, MessageRequest, Patterns, Peer, PingRequest, Pong, RemoveRoute, Route, RunningApplication,
+    SpawnRequest, Spawned, Status, Step, StopApplication, StreamNumbers, StreamService, TraceRequest, Traced, Way,
+    WayEnd,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, ProxyEntry, RouteEntry};
 
@@ -341,10 +342,14 @@ pub(crate) async fn trace(at: At, name: &str, timeout: Duration, output: &Output
     let traced = output.waiting(&format!("looking for the way to {name}"), trace).await?;
     output.print(&traced, |traced| {
         let ways = traced.ways.iter().map(way_text);
-        let failed = traced.failed.iter().map(|attempt| format!("{}: {}", attempt.origin, printable(&attempt.error)));
+        let failed = traced.failed.iter().map(|Attempt { origin, address, error, .. }| {
+            let at = if address.is_empty() { String::new() } else { format!(" at {address}") };
+            format!("{origin}{at}: {}", one_line(error))
+        });
         ways.chain(failed).collect::<Vec<_>>().join("\n")
     });
-    if traced.reached { Ok(()) } else { Err(Failed::because(format!("no way leads to {name}"))) }
+    let reason = traced.reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    if traced.reached { Ok(()) } else { Err(Failed::because(format!("no way leads to {name}{reason}"))) }
 }
 
 pub(crate) fn way_text(way: &Way) -> String {

@@ -45,6 +45,7 @@ mod inbound;
 mod inner;
 mod kept;
 mod node;
+mod peer_log;
 mod ports;
 mod processes;
 mod proxy;

@@ -11,6 +11,7 @@ use trunkline_matcher::AccessPattern;
 use trunkline_route::{NodeName, SocketPlace};
 
 use crate::inner::{Demand, Inner, now};
+use crate::peer_log::log_peer;
 use crate::{ConnectError, Connection, IntoName, Node, proxy};
 
 mod forward;
@@ -138,12 +139,13 @@ fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
         return incoming.refuse(StreamCode::NoService, &text);
     };
     if !service.allow.iter().any(|pattern| pattern.is_match(incoming.peer().as_str())) {
-        tracing::warn!(peer = %incoming.peer(), service = name, "a stream was refused: the service does not allow this node");
+        let peer = incoming.peer();
+        log_peer!(node, peer, WARN, "a stream was refused: the service does not allow this node", %peer, service = name);
         service.traffic.refuses();
         return incoming.refuse(StreamCode::NotAllowed, "the service does not allow this node");
     }
     match &service.target {
-        Target::Place(_) => node.spawn(serve(service, name, incoming)),
+        Target::Place(_) => node.spawn(serve(Arc::downgrade(node), service, name, incoming)),
         Target::Program(streams) => {
             if let Err(error) = streams.try_send(incoming) {
                 service.traffic.refuses();
@@ -160,7 +162,7 @@ fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
     }
 }
 
-async fn serve(service: Arc<Service>, name: String, incoming: Incoming) {
+async fn serve(node: Weak<Inner>, service: Arc<Service>, name: String, incoming: Incoming) {
     let Target::Place(place) = &service.target else { return };
     let within = CONNECT.min(incoming.deadline());
     let connected = tokio::select! {
@@ -169,14 +171,17 @@ async fn serve(service: Arc<Service>, name: String, incoming: Incoming) {
     };
     let refused = match connected {
         Ok(Ok(socket)) => return splice(socket, incoming.accept(), false, &service.traffic).await,
-        Ok(Err(error)) => (StreamCode::Unreachable, error.to_string()),
-        Err(_) => (StreamCode::TimedOut, format!("no connection within {within:?}")),
+        Ok(Err(error)) => (StreamCode::Unreachable, error.kind().to_string(), error.to_string()),
+        Err(_) => (StreamCode::TimedOut, String::new(), format!("no connection within {within:?}")),
     };
-    let (code, why) = refused;
+    let (code, told, why) = refused;
     service.traffic.refuses();
-    tracing::warn!(peer = %incoming.peer(), service = name, %place, why, "what serves a stream cannot be reached");
-    // Where it is, is nobody else's business.
-    incoming.refuse(code, &why);
+    if let Some(node) = node.upgrade() {
+        let peer = incoming.peer();
+        log_peer!(node, peer, WARN, "what serves a stream cannot be reached", %peer, service = name, %place, why);
+    }
+    // The peer is told the kind of error alone: its text may name addresses and paths.
+    incoming.refuse(code, &told);
 }
 
 impl Node {

@@ -272,7 +272,7 @@ impl World {
         let transit = if self.makes(Mistake::NoRules) { &open_door } else { transit };
         match decide(name, &neighbour, open, transit, &Proxied::default()) {
             Verdict::Target(_) => self.answer(ask, None),
-            Verdict::Refuse(code, _) => self.answer(ask, Some(code)),
+            Verdict::Refuse(refusal) => self.answer(ask, Some(refusal.code)),
             Verdict::Forward(mut next) => {
                 if self.makes(Mistake::FreeHops) {
                     next.max_hop += 1;
