@@ -53,6 +53,7 @@ mod streams;
 mod task;
 mod term;
 mod tls;
+mod turns;
 
 pub use account::Sent;
 pub use link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};

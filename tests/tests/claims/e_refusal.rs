@@ -17,7 +17,7 @@ use trunkline_tests::support::*;
 const REFUSED: &str = "a connection was not passed on";
 
 /// A link to a node without a node around it: what comes over it is seen as it was sent.
-async fn neighbour(own: &str, of: &Node, cookie: Cookie) -> Link {
+pub(super) async fn neighbour(own: &str, of: &Node, cookie: Cookie) -> Link {
     let native = Native::new(name(own), NativeLimits::default());
     let tls = ClientTls::new(&TlsProfile::default().no_roots()).unwrap();
     let attempt = Attempt {
