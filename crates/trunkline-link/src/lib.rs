@@ -61,7 +61,7 @@ pub use listener::{AnswerError, CredentialsFn, Inside, Listener, Offered};
 pub use log::CONNECTION_TARGET;
 pub use log_limit::LogLimit;
 pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
-pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, Standing, random_16};
+pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, REGISTRAR_WINDOW, Standing, random_16};
 pub use pake::{Pake, Role, Spake2};
 pub use streams::{
     ALL_WINDOWS, Acceptor, ByteStream, EARLY_DATA, FIRST_WINDOW, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS,

@@ -1,5 +1,7 @@
 //! What a gateway that does not pass a connection on tells its neighbours, its log and its own traces.
 
+use std::net::SocketAddr;
+
 use tokio::io::AsyncReadExt;
 use trunkline::registrar::NamesFile;
 use trunkline::{Cookie, Node, NodeName, OpenError, StreamCode, TraceEnd};
@@ -18,18 +20,23 @@ const REFUSED: &str = "a connection was not passed on";
 
 /// A link to a node without a node around it: what comes over it is seen as it was sent.
 pub(super) async fn neighbour(own: &str, of: &Node, cookie: Cookie) -> Link {
+    dials(own, of.name(), address(of), Mode::Node, cookie).await
+}
+
+/// A link of a mode to a node at this address, without a node around it.
+pub(super) async fn dials(own: &str, target: &NodeName, at: SocketAddr, mode: Mode, cookie: Cookie) -> Link {
     let native = Native::new(name(own), NativeLimits::default());
     let tls = ClientTls::new(&TlsProfile::default().no_roots()).unwrap();
     let attempt = Attempt {
-        target: of.name().clone(),
+        target: target.clone(),
         via: None,
-        address: Address::new(address(of).ip().to_string(), address(of).port()).unwrap(),
+        address: Address::new(at.ip().to_string(), at.port()).unwrap(),
         tls: TlsMode::CookieOnly,
         version: Version::native(1),
         cookie,
         policy: LinkPolicy::default(),
     };
-    let dialed = soon(native.dial(address(of), &attempt, Mode::Node, &tls, DialTimes::default())).await.unwrap();
+    let dialed = soon(native.dial(at, &attempt, mode, &tls, DialTimes::default())).await.unwrap();
     let standing = soon(dialed.finish(Claims::default())).await.unwrap();
     let (link, driver) = standing.start(std::sync::Arc::new(Directory::default()), Hooks::default());
     tokio::spawn(driver);
