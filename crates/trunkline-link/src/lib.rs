@@ -47,6 +47,7 @@ pub mod mux;
 mod native;
 mod pake;
 mod pipe;
+mod rate;
 mod receiver;
 mod stream;
 mod streams;
@@ -63,6 +64,7 @@ pub use log_limit::LogLimit;
 pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
 pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, REGISTRAR_WINDOW, Standing, random_16};
 pub use pake::{Pake, Role, Spake2};
+pub use rate::{Bucket, Rate};
 pub use streams::{
     ALL_WINDOWS, Acceptor, ByteStream, EARLY_DATA, FIRST_WINDOW, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS,
     MAX_WINDOW, OpenError, SMALL_WINDOW, StreamCode, StreamKind,

@@ -18,7 +18,7 @@ mod refusal;
 mod relay;
 mod trace;
 
-pub use circuits::{Circuit, CircuitLimits, Circuits, Full};
+pub use circuits::{ADDRESS_RATES, Circuit, CircuitLimits, Circuits, Full};
 pub use hop::{MAX_PATH, MalformedOpen, Onwards, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide, onwards};
 pub use refusal::Refusal;
 pub use relay::{Carried, FlowError, Outflow, relay};

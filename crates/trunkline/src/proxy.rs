@@ -123,7 +123,8 @@ pub(crate) fn asked(node: &Arc<Inner>, incoming: Incoming) {
 
 /// Reserves a circuit for the neighbour that asks.
 fn hold(node: &Arc<Inner>, incoming: &Incoming) -> Result<Held, Refusal> {
-    let circuit = node.proxy.circuits().begin(now(), incoming.peer());
+    let address = incoming.link_info().address.ip();
+    let circuit = node.proxy.circuits().begin(now(), incoming.peer(), address);
     let circuit = circuit.map_err(|full| Refusal::new(&node.name, StreamCode::Overloaded, full.to_string()))?;
     Ok(Held { node: node.clone(), circuit: Some(circuit) })
 }

@@ -283,7 +283,8 @@ impl World {
                 let to = self.index(&next.to);
                 let ways = onwards(&next, routes.get(&to).into_iter().flatten());
                 self.forwarded(ask, to)?;
-                match self.nodes[at].circuits.begin(self.now, &neighbour) {
+                let address = [10, 0, 0, self.index(&neighbour) as u8].into();
+                match self.nodes[at].circuits.begin(self.now, &neighbour, address) {
                     Err(_) => self.answer(ask, Some(StreamCode::Overloaded)),
                     Ok(circuit) => {
                         let asked = &mut self.asks[ask];

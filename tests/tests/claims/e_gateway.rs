@@ -67,6 +67,28 @@ async fn e_a_gateway_carries_no_more_than_it_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn e_a_member_that_takes_one_name_after_the_other_has_no_more_of_a_gateway_than_its_address() {
+    let db = start(listener(DB)).await;
+    let limits = CircuitLimits { per_peer: 1, per_address: 3, ..CircuitLimits::default() };
+    let gate = listener(GATE).transit(all()).circuit_limits(limits).route("^db@", route_to(&db), 1);
+    let gate = start(gate).await;
+    let mut members = Vec::new();
+    for n in 0..6 {
+        let member = dialer(&format!("member{n}@127.0.0.1")).route("^gate@", route_to(&gate), 1);
+        let member = start(member.proxy_route("^db@", via(GATE), 1)).await;
+        match soon(member.connect(DB)).await {
+            Ok(_) => assert!(n < 3, "{n} names have a connection each"),
+            Err(error) => {
+                let said = relayed(&no_route::<()>(Err(error)));
+                assert!(n >= 3 && said[0].contains("gate@127.0.0.1 refused: overloaded"), "{n}: {said:?}");
+            }
+        }
+        members.push(member);
+    }
+    assert_eq!(gate.status().circuits, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn e_a_connection_on_which_nothing_comes_is_ended_by_the_gateway_and_both_ends_learn_of_it() {
     let db = start(listener(DB)).await;
     // Less than the pause between two pings of the link inside.
