@@ -716,7 +716,10 @@ pub struct Traced {
     pub reached: bool,
     /// The way that does; else all those through gateways, and where each ends.
     pub ways: Vec<Way>,
-    /// Attempts that failed, when none does.
+    /// The reason why the lookup ended without a connection; not there when a way leads there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The other attempts that failed, when none does: those through gateways are among the ways.
     pub failed: Vec<Attempt>,
 }
 
@@ -767,6 +770,7 @@ impl From<&Trace> for Traced {
         Self {
             reached: trace.is_reached(),
             ways: trace.ways.iter().map(way).collect(),
+            reason: trace.reason.map(|reason| reason.to_string()),
             failed: trace.failed.iter().map(Attempt::from).collect(),
         }
     }

@@ -815,9 +815,11 @@ fn replace<'c, R: TableRoute + Clone + PartialEq>(
 
 /// What a node passes on, as a configuration says.
 pub fn transit(config: &TransitConfig) -> (Transit, CircuitLimits) {
-    let TransitConfig { gateways, rules, circuits, per_peer, opens_per_second, burst, idle } = config.clone();
+    let TransitConfig { gateways, rules, circuits, per_peer, per_address, opens_per_second, burst, idle } =
+        config.clone();
     let rules = rules.into_iter().map(|rule| TransitRule::new(rule.from, rule.to).only(rule.flags)).collect();
-    (Transit { rules, gateways }, CircuitLimits { total: circuits, per_peer, opens_per_second, burst, idle })
+    let total = circuits;
+    (Transit { rules, gateways }, CircuitLimits { total, per_peer, per_address, opens_per_second, burst, idle })
 }
 
 /// Who may come through others, as a configuration says.

@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde_json::json;
 use trunkline::NodeName;
 use trunkline_admin::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, DisconnectRequest, Explanation, FailbackTo,
-    Forwarding, MessageRequest, Patterns, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute, Route, RunningApplication,
-    SpawnRequest, Spawned, Status, Step, StopApplication, Strangers, StreamNumbers, StreamService, TraceRequest,
-    Traced, Way, WayEnd,
+    AddProxyRoute, AddRoute, ApplicationRequest, Attempt, Body, CallReply, Changed, DisconnectRequest, Explanation,
+    FailbackTo, Forwarding, MessageRequest, Patterns, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute, Route,
+    RunningApplication, SpawnRequest, Spawned, Status, Step, StopApplication, Strangers, StreamNumbers, StreamService,
+    TraceRequest, Traced, Way, WayEnd,
 };
 use trunkline_config::{Config, FlagsEntry, Layers, ProxiedConfig, ProxyEntry, RouteEntry};
 
@@ -419,10 +419,14 @@ pub(crate) async fn trace(at: At, name: &str, timeout: Duration, output: &Output
     let traced = output.waiting(&format!("looking for the way to {name}"), trace).await?;
     output.print(&traced, |traced| {
         let ways = traced.ways.iter().map(way_text);
-        let failed = traced.failed.iter().map(|attempt| format!("{}: {}", attempt.origin, printable(&attempt.error)));
+        let failed = traced.failed.iter().map(|Attempt { origin, address, error, .. }| {
+            let at = if address.is_empty() { String::new() } else { format!(" at {address}") };
+            format!("{origin}{at}: {}", one_line(error))
+        });
         ways.chain(failed).collect::<Vec<_>>().join("\n")
     })?;
-    if traced.reached { Ok(()) } else { Err(Failed::because(format!("no way leads to {name}"))) }
+    let reason = traced.reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    if traced.reached { Ok(()) } else { Err(Failed::because(format!("no way leads to {name}{reason}"))) }
 }
 
 pub(crate) fn way_text(way: &Way) -> String {

@@ -35,6 +35,8 @@ pub struct TransitConfig {
     pub circuits: usize,
     /// Connections of one neighbour at a time.
     pub per_peer: usize,
+    /// Connections at a time of all neighbours at one address.
+    pub per_address: usize,
     /// New ones of one neighbour in a second, in the long run.
     pub opens_per_second: u32,
     /// And at once, after a pause.
@@ -78,6 +80,7 @@ impl Default for TransitConfig {
             rules: Vec::new(),
             circuits: 1_024,
             per_peer: 64,
+            per_address: 256,
             opens_per_second: 10,
             burst: 50,
             idle: Duration::from_secs(600),
@@ -189,7 +192,7 @@ pub(crate) fn transit(reader: &mut Reader<'_>, fields: &Fields<'_>) -> TransitCo
     if !fields.has("transit") {
         return transit;
     }
-    let keys = ["gateways", "rules", "circuits", "per_peer", "opens_per_second", "burst", "idle_ms"];
+    let keys = ["gateways", "rules", "circuits", "per_peer", "per_address", "opens_per_second", "burst", "idle_ms"];
     let Some(fields) = fields.fields(reader, "transit", &keys) else { return transit };
     transit.gateways = patterns(reader, &fields, "gateways").unwrap_or_default();
     let rules = fields.list(reader, "rules");
@@ -216,6 +219,9 @@ pub(crate) fn transit(reader: &mut Reader<'_>, fields: &Fields<'_>) -> TransitCo
     }
     if let Some(per_peer) = number("per_peer", MOST) {
         transit.per_peer = per_peer as usize;
+    }
+    if let Some(per_address) = number("per_address", MOST) {
+        transit.per_address = per_address as usize;
     }
     transit.opens_per_second = number("opens_per_second", MOST).unwrap_or(transit.opens_per_second);
     transit.burst = number("burst", MOST).unwrap_or(transit.burst);

@@ -156,7 +156,11 @@ fn message(error: &serde_saphyr::Error) -> String {
         }
         other => {
             let text = other.to_string();
-            let cut = text.find(" at line ").unwrap_or(text.len());
+            let mut cut = text.find(" at line ").unwrap_or(text.len());
+            // The texts of the parser are its own; all others quote the text that they are about.
+            if !matches!(other, serde_saphyr::Error::ExternalMessage { .. }) {
+                cut = cut.min(text.find(['`', '"', '\'']).unwrap_or(cut));
+            }
             format!("not well-formed YAML: {}", text[..cut].trim_end_matches([':', ' ', '\n']))
         }
     }

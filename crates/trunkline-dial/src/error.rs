@@ -1,3 +1,4 @@
+use std::cmp::Reverse;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -129,6 +130,28 @@ impl AttemptError {
         }
     }
 
+    /// Returns how far the attempt got: the farther, the more its failure tells about the cause.
+    fn reached(&self) -> u8 {
+        match self {
+            Self::Adopted | Self::ResolveEmpty => 0,
+            Self::Resolve(_) | Self::ResolveTimeout(_) => 1,
+            Self::Dns(_) | Self::DnsTimeout(_) => 2,
+            Self::CandidateTimeout(_) | Self::Relay(_) | Self::Tcp(_) | Self::TcpTimeout(_) => 3,
+            Self::Tls(_) | Self::TlsTimeout(_) => 4,
+            Self::Handshake(_) | Self::HandshakeTimeout(_) | Self::Rejected(_) => 5,
+            Self::CookieRefused(_)
+            | Self::Flags(_)
+            | Self::Local(_)
+            | Self::Myself
+            | Self::NameInUse(_)
+            | Self::Panicked
+            | Self::RelayRefused(_)
+            | Self::Version(_)
+            | Self::WrongCookie
+            | Self::WrongName { .. } => 6,
+        }
+    }
+
     /// What the lookup does next.
     pub fn next(&self) -> Next {
         match self {
@@ -211,6 +234,15 @@ pub struct NoRoute {
     pub reason: Reason,
     /// Every attempt, in order, with its cause and duration.
     pub attempts: Vec<Record>,
+}
+
+impl NoRoute {
+    /// Returns the attempt that tells most about why there is no connection: the one that got farthest, and the first of
+    /// several that got equally far. `None` when nothing was tried.
+    pub fn most_telling(&self) -> Option<&Record> {
+        let attempts = self.attempts.iter().enumerate();
+        attempts.max_by_key(|(nth, record)| (record.error.reached(), Reverse(*nth))).map(|(_, record)| record)
+    }
 }
 
 impl fmt::Display for NoRoute {

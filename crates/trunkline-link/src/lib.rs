@@ -50,12 +50,14 @@ mod names;
 mod native;
 mod pake;
 mod pipe;
+mod rate;
 mod receiver;
 mod stream;
 mod streams;
 mod task;
 mod term;
 mod tls;
+mod turns;
 
 pub use accept::{AcceptFailures, listen_tcp};
 pub use account::Sent;
@@ -65,8 +67,9 @@ pub use log::CONNECTION_TARGET;
 pub use log_limit::LogLimit;
 pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
 pub use names::{Names, STAGGER, first_of};
-pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, Standing, random_16};
+pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, REGISTRAR_WINDOW, Standing, random_16};
 pub use pake::{Pake, Role, Spake2};
+pub use rate::{Bucket, Rate};
 pub use streams::{
     ALL_WINDOWS, Acceptor, ByteStream, EARLY_DATA, FIRST_WINDOW, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS,
     MAX_WINDOW, OpenError, SMALL_WINDOW, StreamCode, StreamKind,

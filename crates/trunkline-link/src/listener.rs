@@ -278,7 +278,8 @@ impl Answers {
         if offer.params.abandon || offer.is_probe {
             return Err(AnswerError::Abandoned);
         }
-        Ok(Offered { pipe, machine, offer, address, via, params: native.params(), limits: native.limits, deadline })
+        let limits = native.limits.for_mode(self.mode);
+        Ok(Offered { pipe, machine, offer, address, via, params: limits.params(&native.software), limits, deadline })
     }
 }
 

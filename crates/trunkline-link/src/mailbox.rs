@@ -15,6 +15,11 @@ use crate::link::Shared;
 use crate::mux::{How, Status, cost};
 use crate::streams::{Acceptor, Reception};
 use crate::term;
+use crate::turns::Turns;
+
+/// Messages that a mailbox gives of one peer before it looks whether others wait: enough that turns cost nothing, and few
+/// enough that a peer that floods a service delays each of the others by little.
+const TURN: u32 = 64;
 
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No critical section of this crate can be left half-way by a panic that callers could notice.
@@ -226,7 +231,8 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct QueueState {
-    batches: VecDeque<Batch>,
+    /// Batches of each peer. By its name, not by its link: what an older link of a peer brought comes first.
+    batches: Turns<NodeName, Batch>,
     closed: bool,
 }
 
@@ -238,7 +244,8 @@ impl Queue {
             return Err(batch);
         }
         let first = state.batches.is_empty();
-        state.batches.push_back(batch);
+        let source = batch.source.clone();
+        state.batches.push(&source.info.peer, batch);
         drop(state);
         if first {
             self.arrived.notify_one();
@@ -295,7 +302,7 @@ impl Directory {
         let (name, queue): (Arc<str>, _) =
             (name.into(), Arc::new(Queue { state: Mutex::default(), arrived: Notify::new() }));
         queues.insert(name.clone(), queue.clone());
-        Ok(Mailbox { name, alias: None, queue, directory: Arc::downgrade(self), ready: VecDeque::new() })
+        Ok(Mailbox { name, alias: None, queue, directory: Arc::downgrade(self), ready: None, left: 0 })
     }
 
     /// The registered names, sorted.
@@ -331,13 +338,16 @@ impl fmt::Debug for Directory {
     }
 }
 
-/// The receiving end of a service. Bounded by credit: what is not read stops its senders.
+/// The receiving end of a service. Bounded by credit: what is not read stops its senders. The messages of one peer keep
+/// their order; peers take turns, so that one that sends much does not hold the others up.
 pub struct Mailbox {
     name: Arc<str>,
     alias: Option<Arc<str>>,
     queue: Arc<Queue>,
     directory: Weak<Directory>,
-    ready: VecDeque<Batch>,
+    /// The batch under way, and how many messages of it are left in this turn.
+    ready: Option<Batch>,
+    left: u32,
 }
 
 impl Mailbox {
@@ -391,25 +401,34 @@ impl Mailbox {
         }
     }
 
-    /// The next of the batch under way, without a look at the queue.
+    /// The next of the batch under way, without a look at the queue, as long as its turn lasts.
     #[inline]
     fn at_hand(&mut self) -> Option<Message> {
-        self.ready.front_mut()?.pop()
+        self.left = self.left.checked_sub(1)?;
+        self.ready.as_mut()?.pop()
     }
 
     fn next(&mut self) -> Next {
         loop {
+            let under_way = self.ready.take().filter(|batch| !batch.messages.is_empty());
+            let mut state = lock(&self.queue.state);
+            self.ready = match under_way {
+                Some(batch) if state.batches.is_empty() => Some(batch),
+                Some(batch) => {
+                    let peer = batch.source.info.peer.clone();
+                    state.batches.put_back(&peer, batch);
+                    state.batches.pop()
+                }
+                None => state.batches.pop(),
+            };
+            self.left = TURN;
+            if self.ready.is_none() {
+                return if state.closed { Next::Closed } else { Next::Nothing };
+            }
+            drop(state);
             if let Some(message) = self.at_hand() {
                 return Next::Message(message);
             }
-            if self.ready.pop_front().is_some() {
-                continue;
-            }
-            let mut state = lock(&self.queue.state);
-            if state.batches.is_empty() {
-                return if state.closed { Next::Closed } else { Next::Nothing };
-            }
-            std::mem::swap(&mut self.ready, &mut state.batches);
         }
     }
 }

@@ -60,6 +60,42 @@ pub struct NativeLimits {
     pub answer: Duration,
 }
 
+/// What each end of a session with a registrar may have outstanding. The largest request has 16 endpoints and 64 patterns,
+/// the largest answer 256 names: both stay below 72 KiB. Whoever may ask where nodes are is not to make a registrar hold
+/// megabytes.
+pub const REGISTRAR_WINDOW: Window = Window { link: 256 * 1024, mailbox: 256 * 1024, max_message: 128 * 1024 };
+
+impl NativeLimits {
+    /// Returns these limits as they hold for links of a mode: sessions with a registrar have a window of at most
+    /// [`REGISTRAR_WINDOW`].
+    #[must_use]
+    pub fn for_mode(mut self, mode: Mode) -> Self {
+        if mode == Mode::Registrar {
+            let Window { link, mailbox, max_message } = REGISTRAR_WINDOW;
+            self.window = Window {
+                link: self.window.link.min(link),
+                mailbox: self.window.mailbox.min(mailbox),
+                max_message: self.window.max_message.min(max_message),
+            };
+        }
+        self
+    }
+
+    /// Returns the parameters that announce these limits to a peer.
+    pub(crate) fn params(&self, software: &str) -> Params {
+        let clamp = |n: u64| n.min(u32::MAX.into()) as u32;
+        Params {
+            max_message: clamp(self.window.max_message as u64),
+            max_frame: crate::frame::MAX_FRAME as u32,
+            dead_after_ms: clamp(self.keep_alive.dead.as_millis() as u64),
+            link_credit: clamp(self.window.link),
+            mailbox_credit: clamp(self.window.mailbox),
+            software: software.to_owned(),
+            ..Params::default()
+        }
+    }
+}
+
 impl Default for NativeLimits {
     fn default() -> Self {
         const MIB: usize = 1024 * 1024;
@@ -81,7 +117,7 @@ pub struct Native {
     pub(crate) permits: Semaphore,
     /// Places and proofs of all listeners of the node.
     pub(crate) admission: Arc<Admission>,
-    software: String,
+    pub(crate) software: String,
     pub(crate) farewells: Farewells,
     names: Names,
 }
@@ -183,19 +219,6 @@ impl Native {
         &self.names
     }
 
-    pub(crate) fn params(&self) -> Params {
-        let clamp = |n: u64| n.min(u32::MAX.into()) as u32;
-        Params {
-            max_message: clamp(self.limits.window.max_message as u64),
-            max_frame: crate::frame::MAX_FRAME as u32,
-            dead_after_ms: clamp(self.limits.keep_alive.dead.as_millis() as u64),
-            link_credit: clamp(self.limits.window.link),
-            mailbox_credit: clamp(self.limits.window.mailbox),
-            software: self.software.clone(),
-            ..Params::default()
-        }
-    }
-
     /// Whether a dial of this address would come to a link: goes as far as the peer's proof, proves this end so that
     /// it does not count as a guess, and leaves.
     ///
@@ -289,6 +312,7 @@ impl Native {
         );
         (config.mode, config.versions) = (mode, versions);
         config.label = attempt.cookie.label().to_owned();
+        let limits = self.limits.for_mode(mode);
         let deadline = now() + times.handshake;
         let (machine, hello1) = <Initiator>::new(config, exporter);
         let mut courtesy = Courtesy::new(pipe, machine, self.farewells.clone());
@@ -316,8 +340,8 @@ impl Native {
             tls: attempt.tls.clone(),
             cookie: attempt.cookie.clone(),
             policy: attempt.policy.clone(),
-            params: self.params(),
-            limits: self.limits,
+            params: limits.params(&self.software),
+            limits,
             deadline,
             times,
         })

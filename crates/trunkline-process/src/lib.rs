@@ -26,5 +26,5 @@ mod wire;
 
 pub use exit::Exit;
 pub use pid::{BadPid, Pid};
-pub use ties::{Effect, NoProcess, Ties};
+pub use ties::{Effect, MAX_TIES, NoProcess, PEER_TIES, Ties, TooManyTies};
 pub use wire::{BadMessage, Notice, Refusal, Request, Unwilling, answer, answered};

@@ -56,10 +56,69 @@ enum Watcher {
     There(NodeName, u64),
 }
 
+/// Links and watchers that a process has before peers can add no more.
+pub const MAX_TIES: usize = 65_536;
+/// Links and watchers of one peer that a process has before this peer can add no more: a quarter of [`MAX_TIES`], so that
+/// no peer keeps the others from a process.
+pub const PEER_TIES: usize = MAX_TIES / 4;
+
+/// Error returned when a peer may add no link or watcher to a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TooManyTies {
+    /// The peer has its share.
+    #[error("the process has {PEER_TIES} links and watchers of this node already; unlink or demonitor some first")]
+    OfPeer,
+    /// The process has as many as it takes.
+    #[error("the process has {MAX_TIES} links and watchers already")]
+    OfProcess,
+}
+
 #[derive(Debug, Default)]
 struct Tied {
     links: BTreeSet<Pid>,
     watchers: BTreeSet<Watcher>,
+    /// How many of the links and watchers are of each node.
+    shares: BTreeMap<NodeName, usize>,
+}
+
+impl Tied {
+    fn link(&mut self, other: Pid) {
+        let node = other.node.clone();
+        if self.links.insert(other) {
+            *self.shares.entry(node).or_default() += 1;
+        }
+    }
+
+    fn unlink(&mut self, other: &Pid) -> bool {
+        let was = self.links.remove(other);
+        if was {
+            self.gives_back(&other.node);
+        }
+        was
+    }
+
+    fn watched_there(&mut self, node: NodeName, watch: u64) {
+        if self.watchers.insert(Watcher::There(node.clone(), watch)) {
+            *self.shares.entry(node).or_default() += 1;
+        }
+    }
+
+    fn unwatched_there(&mut self, node: &NodeName, watch: u64) {
+        if self.watchers.remove(&Watcher::There(node.clone(), watch)) {
+            self.gives_back(node);
+        }
+    }
+
+    /// One link or watcher of a node less.
+    fn gives_back(&mut self, node: &NodeName) {
+        if let Some(share) = self.shares.get_mut(node) {
+            *share -= 1;
+            if *share == 0 {
+                self.shares.remove(node);
+            }
+        }
+    }
 }
 
 /// The processes of one life of a node, and what they are tied to.
@@ -119,6 +178,18 @@ impl Ties {
         self.live.get(&number).map_or(0, |tied| tied.links.len() + tied.watchers.len())
     }
 
+    /// Returns whether a process has room for one more link or watcher of a peer.
+    ///
+    /// # Errors
+    /// [`TooManyTies`].
+    pub fn room(&self, number: u64, peer: &NodeName) -> Result<(), TooManyTies> {
+        let share = self.live.get(&number).and_then(|tied| tied.shares.get(peer));
+        if share.is_some_and(|share| *share >= PEER_TIES) {
+            return Err(TooManyTies::OfPeer);
+        }
+        if self.count(number) >= MAX_TIES { Err(TooManyTies::OfProcess) } else { Ok(()) }
+    }
+
     /// A process ended.
     pub fn end(&mut self, number: u64, exit: &Exit) -> Vec<Effect> {
         let Some(tied) = self.live.remove(&number) else { return Vec::new() };
@@ -127,7 +198,7 @@ impl Ties {
             let exit = exit.clone();
             if !self.is_own(&other) {
                 effects.push(Effect::ExitThere { to: other, from: number, exit });
-            } else if self.live.get_mut(&other.number).is_some_and(|tied| tied.links.remove(&from)) {
+            } else if self.live.get_mut(&other.number).is_some_and(|tied| tied.unlink(&from)) {
                 effects.push(Effect::Exit { to: other.number, from: from.clone(), exit });
             }
         }
@@ -158,9 +229,9 @@ impl Ties {
             return Err(NoProcess);
         }
         if self.is_own(other) {
-            self.live.get_mut(&other.number).ok_or(NoProcess)?.links.insert(pid);
+            self.live.get_mut(&other.number).ok_or(NoProcess)?.link(pid);
         }
-        self.live.get_mut(&number).ok_or(NoProcess)?.links.insert(other.clone());
+        self.live.get_mut(&number).ok_or(NoProcess)?.link(other.clone());
         Ok(())
     }
 
@@ -170,14 +241,14 @@ impl Ties {
         if self.is_own(other)
             && let Some(tied) = self.live.get_mut(&other.number)
         {
-            tied.links.remove(&pid);
+            tied.unlink(&pid);
         }
-        self.live.get_mut(&number).is_some_and(|tied| tied.links.remove(other))
+        self.live.get_mut(&number).is_some_and(|tied| tied.unlink(other))
     }
 
     /// A process of a peer, linked to one of ours, ended.
     pub fn exit_there(&mut self, from: Pid, number: u64, exit: Exit) -> Option<Effect> {
-        let linked = self.live.get_mut(&number).is_some_and(|tied| tied.links.remove(&from));
+        let linked = self.live.get_mut(&number).is_some_and(|tied| tied.unlink(&from));
         linked.then_some(Effect::Exit { to: number, from, exit })
     }
 
@@ -220,14 +291,14 @@ impl Ties {
     /// # Errors
     /// [`NoProcess`].
     pub fn watched_by(&mut self, node: NodeName, watch: u64, number: u64) -> Result<(), NoProcess> {
-        self.live.get_mut(&number).ok_or(NoProcess)?.watchers.insert(Watcher::There(node, watch));
+        self.live.get_mut(&number).ok_or(NoProcess)?.watched_there(node, watch);
         Ok(())
     }
 
     /// It does not any more.
     pub fn unwatched_by(&mut self, node: &NodeName, watch: u64, number: u64) {
         if let Some(tied) = self.live.get_mut(&number) {
-            tied.watchers.remove(&Watcher::There(node.clone(), watch));
+            tied.unwatched_there(node, watch);
         }
     }
 
@@ -245,6 +316,7 @@ impl Ties {
             tied.watchers.retain(|watcher| !matches!(watcher, Watcher::There(other, _) if other == node));
             let (gone, stay) = std::mem::take(&mut tied.links).into_iter().partition(|other| other.node == *node);
             tied.links = stay;
+            tied.shares.remove(node);
             let gone: BTreeSet<Pid> = gone;
             effects.extend(gone.into_iter().map(|from| Effect::Exit { to: *number, from, exit: exit.clone() }));
         }

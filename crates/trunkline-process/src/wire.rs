@@ -2,7 +2,7 @@
 
 use trunkline_term::{Atom, BigInt, Term};
 
-use crate::{Exit, NoProcess, Pid};
+use crate::{Exit, NoProcess, Pid, TooManyTies};
 
 /// The most characters of a peer's words that are kept.
 const MAX_TEXT: usize = 1024;
@@ -71,6 +71,12 @@ pub struct Unwilling {
 impl From<NoProcess> for Unwilling {
     fn from(error: NoProcess) -> Self {
         Self { refusal: Refusal::NoProcess, text: error.to_string() }
+    }
+}
+
+impl From<TooManyTies> for Unwilling {
+    fn from(error: TooManyTies) -> Self {
+        Self { refusal: Refusal::Failed, text: error.to_string() }
     }
 }
 

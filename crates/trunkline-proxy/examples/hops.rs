@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 (from, open) = (own, next);
             }
             Verdict::Target(flags) => println!("{own} is who was asked for; it may agree on {flags}"),
-            Verdict::Refuse(code, text) => println!("{own} refuses: {code}: {text}"),
+            Verdict::Refuse(refusal) => println!("{refusal}"),
         }
     }
     let (outer_name, guest, open) =

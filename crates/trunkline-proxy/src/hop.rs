@@ -5,6 +5,7 @@ use trunkline_matcher::AccessPattern;
 use trunkline_route::{Cookie, DirectUse, NodeName, PeerFlags, ProxyRoute};
 
 use crate::names;
+use crate::refusal::Refusal;
 
 /// Gateways a connection may go through at most, whatever is asked.
 pub const MAX_PATH: usize = 16;
@@ -150,21 +151,22 @@ pub enum Verdict {
     Target(PeerFlags),
     /// It passes on: this goes to the next.
     Forward(ProxyOpen),
-    /// It does not.
-    Refuse(StreamCode, String),
+    /// The node refuses.
+    Refuse(Refusal),
 }
 
 /// What the node of the name `own` does when a neighbour asks it for a connection. In this order: a loop, the target, the
 /// rules, the number of hops.
 pub fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &Transit, proxied: &Proxied) -> Verdict {
+    let refuse = |code, cause: String| Verdict::Refuse(Refusal::new(own, code, cause));
     let trail = |open: &ProxyOpen| open.path.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" > ");
     if open.path.contains(own) {
-        return Verdict::Refuse(StreamCode::Loop, format!("it went through {own} already: {}", trail(&open)));
+        return refuse(StreamCode::Loop, format!("it went through {own} already: {}", trail(&open)));
     }
     if open.to == *own {
         if !matches_one(proxied.gateways.as_deref(), neighbour) {
             let text = format!("nothing under `proxied:` lets anybody come through {neighbour}");
-            return Verdict::Refuse(StreamCode::RelayDenied, text);
+            return refuse(StreamCode::RelayDenied, text);
         }
         return Verdict::Target(open.flags.and(proxied.flags));
     }
@@ -174,22 +176,22 @@ pub fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &T
             true => format!("no rule under `transit:` lets {neighbour} through to {}", open.to),
             false => "this node passes nothing on; it needs rules under `transit:`".into(),
         };
-        return Verdict::Refuse(StreamCode::RelayDenied, text);
+        return refuse(StreamCode::RelayDenied, text);
     };
     if !open.path.is_empty() && !transit.gateways.iter().any(|gateway| gateway.is_match(neighbour.as_str())) {
         let text = format!("{neighbour} is none of the gateways under `transit:` and asks for somebody else");
-        return Verdict::Refuse(StreamCode::RelayDenied, text);
+        return refuse(StreamCode::RelayDenied, text);
     }
     if open.max_hop == 0 || open.path.len() >= MAX_PATH {
         let text = format!("the limit of gateways is reached after {}", open.path.len());
-        return Verdict::Refuse(StreamCode::HopLimit, text);
+        return refuse(StreamCode::HopLimit, text);
     }
     let flags = open.flags.and(rule.flags);
     let mut next = ProxyOpen { max_hop: open.max_hop - 1, flags, ..open };
     next.path.push(own.clone());
     if next.encode().len() > MAX_OPEN_DATA {
         let text = format!("the names of the {} gateways on the way are too long for one request", next.path.len());
-        return Verdict::Refuse(StreamCode::HopLimit, text);
+        return refuse(StreamCode::HopLimit, text);
     }
     Verdict::Forward(next)
 }
@@ -257,7 +259,7 @@ mod tests {
 
     fn refused(verdict: Verdict) -> (StreamCode, String) {
         match verdict {
-            Verdict::Refuse(code, text) => (code, text),
+            Verdict::Refuse(refusal) => (refusal.code, refusal.cause),
             other => panic!("{other:?}"),
         }
     }

@@ -4,6 +4,7 @@
 //! - [`Transit`]: what a gateway passes on: nothing, unless a rule allows it. [`Proxied`]: who may come to a node so.
 //! - [`decide`]: this node is the target, or the next hop follows, or why not. Pure.
 //! - [`onwards`]: which ways on a gateway tries, in order. Pure.
+//! - [`Refusal`]: why a connection is not passed on, and what of it a neighbour is told. Pure.
 //! - [`Circuits`]: how many a gateway carries at a time, and how fast new ones may come. Pure; time is an argument.
 //! - [`Report`]: what a hop says of the way, when somebody only looks at it.
 //! - [`relay`]: the bytes, as they come, as far as the one who takes them does. [`Quiet`]: for how long none may come.
@@ -14,11 +15,13 @@ mod circuits;
 mod hop;
 mod names;
 mod quiet;
+mod refusal;
 mod relay;
 mod trace;
 
-pub use circuits::{Circuit, CircuitLimits, Circuits, Full};
+pub use circuits::{ADDRESS_RATES, Circuit, CircuitLimits, Circuits, Full};
 pub use hop::{MAX_PATH, MalformedOpen, Onwards, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide, onwards};
 pub use quiet::{LAST_BYTES, Quiet};
+pub use refusal::Refusal;
 pub use relay::{Carried, FlowError, Outflow, relay};
 pub use trace::{MAX_REPORTS, Report};

@@ -7,18 +7,19 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use trunkline_link::StreamCode;
 use trunkline_route::NodeName;
 
-use crate::MAX_PATH;
 use crate::names::{put, take};
+use crate::{MAX_PATH, Refusal};
 
-/// The longest report: two names, a text.
+/// The longest report: two names of 255 bytes, what stands beside them, and room to grow.
 const MAX_REPORT: usize = 1024;
 /// Reports of one way at most: two of each gateway, and the last.
 pub const MAX_REPORTS: usize = 2 * MAX_PATH + 1;
 
-/// One thing a hop says. They are its own words, as true as it is.
+/// One thing that a hop says of a way: names, a time and a code, as true as the hop.
 ///
 /// As bytes: length u16, then kind u8 and: 1 the hop, the next one, the round trip between the two as u32 µs; 2 the hop; 3 the
-/// hop, code u8, text to the end. Names are each a length u8 and the name.
+/// hop, code u8, and to the end the name of the next node if the hop could not reach it. The other names are each a length u8
+/// and the name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     /// It leads on.
@@ -32,19 +33,12 @@ pub enum Report {
     },
     /// It is who was looked for.
     Reached(NodeName),
-    /// The way ends before that.
-    Stopped {
-        /// Who said so.
-        hop: String,
-        /// Why.
-        code: StreamCode,
-        /// In its words.
-        text: String,
-    },
+    /// The way ends before that. The cause is not sent.
+    Stopped(Refusal),
 }
 
 impl Report {
-    /// As bytes. Texts are cut to what fits.
+    /// Returns the bytes of the report.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![0, 0];
         match self {
@@ -59,12 +53,11 @@ impl Report {
                 out.push(2);
                 put(&mut out, hop.as_str());
             }
-            Self::Stopped { hop, code, text } => {
+            Self::Stopped(refusal) => {
                 out.push(3);
-                put(&mut out, hop);
-                out.push(code.to_byte());
-                let room = text.floor_char_boundary(MAX_REPORT + 2 - out.len());
-                out.extend_from_slice(&text.as_bytes()[..room]);
+                put(&mut out, refusal.hop.as_str());
+                out.push(refusal.code.to_byte());
+                out.extend_from_slice(refusal.told().as_bytes());
             }
         }
         let len = (out.len() - 2) as u16;
@@ -85,8 +78,8 @@ impl Report {
             2 if bytes.is_empty() => Some(Self::Reached(hop.parse().ok()?)),
             3 => {
                 let (&code, text) = bytes.split_first()?;
-                let (code, text) = (StreamCode::from_byte(code), String::from_utf8_lossy(text).into_owned());
-                Some(Self::Stopped { hop: hop.to_owned(), code, text })
+                let (hop, code) = (hop.parse().ok()?, StreamCode::from_byte(code));
+                Some(Self::Stopped(Refusal::heard(&hop, hop.as_str(), code, &String::from_utf8_lossy(text))))
             }
             _ => None,
         }
@@ -129,7 +122,8 @@ mod tests {
                 round_trip: Duration::from_micros(micros.into())
             }),
             name.clone().prop_map(Report::Reached),
-            (name, code, ".{0,100}").prop_map(|(hop, code, text)| Report::Stopped { hop: hop.to_string(), code, text }),
+            (name.clone(), code, prop::option::of(name))
+                .prop_map(|(hop, code, next)| { Report::Stopped(Refusal { hop, code, next, cause: String::new() }) }),
         ]
     }
 
@@ -157,12 +151,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_text_that_is_too_long_is_cut_and_a_report_that_is_too_long_refused() {
-        let stopped = Report::Stopped { hop: "a@x".into(), code: StreamCode::Loop, text: "ä".repeat(2000) };
-        let read = all(&stopped.encode()).await.unwrap();
-        assert!(
-            matches!(&read[..], [Report::Stopped { text, .. }] if text.starts_with("ää") && text.len() <= MAX_REPORT)
-        );
+    async fn a_report_carries_no_cause_and_one_that_is_too_long_is_refused() {
+        let hop: NodeName = "a@x".parse().unwrap();
+        let refusal =
+            Refusal::new(&hop, StreamCode::Unreachable, "10.0.0.7:4370: refused").next(&"b@x".parse().unwrap());
+        let bytes = Report::Stopped(refusal.clone()).encode();
+        assert_eq!(bytes[2..], *b"\x03\x03a@x\x04b@x");
+        let heard = Report::Stopped(Refusal { cause: String::new(), ..refusal });
+        assert_eq!(all(&bytes).await.unwrap(), [heard]);
+        // The words of a node that says more than it should are not kept.
+        let words = all(b"\x00\x0c\x03\x03a@x\x0410.0.0").await.unwrap();
+        assert_eq!(words, [Report::Stopped(Refusal::new(&hop, StreamCode::Unreachable, ""))]);
         let mut long = vec![0xff, 0xff];
         long.extend([0; 70_000]);
         assert_eq!(all(&long).await.unwrap_err().kind(), io::ErrorKind::InvalidData);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
+use serde_saphyr::{Location, Spanned};
 use trunkline_route::{Address, Endpoint, NodeName};
 
 use crate::{BoxFuture, ResolveError, Resolver};
@@ -52,7 +53,11 @@ struct Entry {
     proxy: Option<String>,
 }
 
-/// Why a file of names cannot be used.
+/// What an entry is, for whoever wrote another thing.
+const ENTRY: &str = "an entry has `host` and `port`, and maybe `tls` and `handshake`; or it has `proxy` alone";
+
+/// Why a file of names cannot be used. The text has the place and nothing of what stands there: the path may lead to
+/// another file, one with a secret, and the text goes into logs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct NamesFileError {
@@ -104,31 +109,55 @@ fn read(path: &Path) -> std::io::Result<String> {
 }
 
 fn parse(text: &str) -> Result<Names, String> {
-    let entries: HashMap<String, Vec<Entry>> = if text.trim().is_empty() {
+    let options = serde_saphyr::options! { with_snippet: false };
+    let entries: HashMap<String, Spanned<Vec<Spanned<Entry>>>> = if text.trim().is_empty() {
         HashMap::new()
     } else {
-        serde_saphyr::from_str(text).map_err(|e| e.to_string())?
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| malformed(&error))?
     };
-    let named = |(name, entries): (String, Vec<Entry>)| {
-        let wrong = |error: &dyn std::fmt::Display| format!("{name}: {error}");
+    let named = |(name, entries): (String, Spanned<Vec<Spanned<Entry>>>)| {
         let mut ways = Ways::default();
-        for entry in entries {
-            let Entry { host, port, tls, handshake, proxy } = entry;
+        let name = NodeName::new(&name);
+        let name =
+            name.map_err(|_| wrong(entries.referenced, "what stands before it is no name of a node, name@host"))?;
+        for entry in entries.value {
+            let wrong = |what: &str| wrong(entry.referenced, what);
+            let Entry { host, port, tls, handshake, proxy } = entry.value;
             match (host, port, proxy) {
                 (Some(host), Some(port), None) => ways.endpoints.push(Endpoint {
-                    address: Address::new(&host, port).map_err(|e| wrong(&e))?,
+                    address: Address::new(&host, port)
+                        .map_err(|_| wrong("`host` is no host, or `port` is not from 1 to 65535"))?,
                     tls,
-                    version: handshake.as_deref().map(str::parse).transpose().map_err(|e| wrong(&e))?,
+                    version: (handshake.as_deref().map(str::parse).transpose())
+                        .map_err(|_| wrong("`handshake` is no version, such as TLK/1"))?,
                 }),
                 (None, None, Some(proxy)) if tls.is_none() && handshake.is_none() => {
-                    ways.gateways.push(proxy.parse().map_err(|e| wrong(&e))?);
+                    ways.gateways.push(proxy.parse().map_err(|_| wrong("`proxy` is no name of a node, name@host"))?);
                 }
-                _ => return Err(wrong(&"an entry has `host` and `port`, or `proxy` alone")),
+                _ => return Err(wrong(ENTRY)),
             }
         }
-        Ok((NodeName::new(&name).map_err(|e| e.to_string())?, ways))
+        Ok((name, ways))
     };
     entries.into_iter().map(named).collect()
+}
+
+fn wrong(at: Location, what: &str) -> String {
+    format!("line {}, column {}: {what}", at.line(), at.column())
+}
+
+/// Returns the place and the kind of an error. The words of the parser may quote the file.
+fn malformed(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    let what = match error.without_snippet() {
+        Error::SerdeUnknownField { .. } => format!("there is an unknown key; {ENTRY}"),
+        Error::DuplicateMappingKey { .. } => "a key stands twice in one mapping; remove one of them".into(),
+        Error::SerdeInvalidType { .. } | Error::SerdeInvalidValue { .. } | Error::Unexpected { .. } => {
+            format!("it is not a mapping of names to lists of entries; {ENTRY}")
+        }
+        _ => format!("it is not well-formed YAML of names; {ENTRY}"),
+    };
+    error.location().map_or_else(|| what.clone(), |at| wrong(at, &what))
 }
 
 impl NamesFile {
@@ -180,18 +209,52 @@ mod tests {
         assert_eq!(file.gateways(&name).await, Ok(vec![NodeName::new("gate@dmz").unwrap()]));
         assert_eq!(file.resolve(&NodeName::new("web@example.com").unwrap()).await, Ok(Vec::new()));
         for (text, says) in [
-            ("db@example.com: [{ host: h, port: 0 }]", "db@example.com: a port to dial"),
-            ("db@example.com: [{ host: 'a b', port: 1 }]", "is no host"),
-            ("db: [{ host: h, port: 1 }]", "name@host"),
-            ("db@h: [{ host: h, prot: 1 }]", "prot"),
-            ("db@h: [{ host: h }]", "db@h: an entry has `host` and `port`"),
-            ("db@h: [{ host: h, port: 1, proxy: gate@dmz }]", "or `proxy` alone"),
-            ("db@h: [{ proxy: gate }]", "name@host"),
-            ("db@h: [{ host: h, port: 1, handshake: x }]", "db@h: "),
+            ("db@example.com: [{ host: h, port: 0 }]", "line 1, column 18: `host` is no host, or `port`"),
+            ("db@example.com: [{ host: 'a b', port: 1 }]", "line 1, column 18: `host` is no host"),
+            ("\ndb: [{ host: h, port: 1 }]", "line 2, column 5: what stands before it is no name of a node"),
+            ("db@h: [{ host: h, prot: 1 }]", "line 1, column 19: there is an unknown key; an entry has `host`"),
+            ("db@h: [{ host: h }]", "line 1, column 8: an entry has `host` and `port`"),
+            ("db@h: [{ host: h, port: 1, proxy: gate@dmz }]", "it has `proxy` alone"),
+            ("db@h: [{ proxy: gate }]", "`proxy` is no name of a node"),
+            ("db@h: [{ host: h, port: 1, handshake: x }]", "`handshake` is no version"),
         ] {
             std::fs::write(&path, text).unwrap();
             let error = file.resolve(&name).await.unwrap_err().to_string();
             assert!(error.contains(says) && error.contains("names.yaml"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_error_repeats_what_is_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cookie");
+        let secret = "5ecret-c00kie";
+        for text in [
+            format!("{secret}\n"),
+            format!("{secret}: {secret}"),
+            format!("{secret}: [{{ {secret}: 1 }}]"),
+            format!("{secret}: 1\n{secret}: 2"),
+            format!("a@h: [{{ host: {secret}, port: {secret} }}]"),
+            format!("a@h: [{{ host: h, port: 1, handshake: {secret} }}]"),
+            format!("a@h: [{{ host: '{secret} ', port: 1 }}]"),
+            format!("a@h: [{{ proxy: {secret} }}]"),
+            format!("a@h: [{{ tls: {secret} }}]"),
+            format!("{secret}: []"),
+            format!("*{secret}"),
+            format!("!{secret} x"),
+            format!("'{secret}"),
+            format!("[{secret}"),
+            format!("a@h: &{secret} [*{secret}]"),
+            format!("%{secret}"),
+            format!("- {secret}\n--- {secret}"),
+        ] {
+            std::fs::write(&path, &text).unwrap();
+            let error = NamesFile::new(&path).check().unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(
+                shown.contains("cookie") && !shown.contains("5ecret") && !shown.contains("c00kie"),
+                "{text}: {shown}"
+            );
         }
     }
 }

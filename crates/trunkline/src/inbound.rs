@@ -15,6 +15,7 @@ use trunkline_route::{Cookies, Disagreement, NodeName, PeerFlags};
 use crate::builder::Listen;
 use crate::connection::Live;
 use crate::inner::Inner;
+use crate::peer_log::log_peer;
 
 /// How long the old link of a name has to show that it lives, when another life claims the name.
 pub(crate) const CHALLENGE: Duration = Duration::from_secs(1);
@@ -93,12 +94,12 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered, allowed: PeerFlag
     policy.flags.offered = policy.flags.offered.and(allowed);
     let narrowed = policy.flags.required.without(allowed);
     if !narrowed.is_empty() {
-        tracing::warn!(peer = %from, required = %narrowed, "refused: the way it came does not allow what is required");
+        log_peer!(node, &from, WARN, "refused: the way it came does not allow what is required", peer = %from, required = %narrowed);
         let text = format!("it requires {narrowed}, which the way here does not allow");
         return offered.close_with(CloseCode::Flags, &text).await;
     }
     if let Err(disagreement) = offered.agree(policy.flags) {
-        tracing::warn!(peer = %from, %disagreement, "refused");
+        log_peer!(node, &from, WARN, "refused", peer = %from, %disagreement);
         // In the caller's words: what it lacks is what this end requires.
         let text = match disagreement {
             Disagreement::PeerLacks(flags) => format!("it requires {flags}"),
@@ -120,7 +121,7 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered, allowed: PeerFlag
             Verdict::Challenge(live) => challenged = Some((live.id(), live.link.probe(CHALLENGE).await)),
             Verdict::Refuse(OnOffer::Duplicate) => return offered.close(CloseCode::Duplicate).await,
             Verdict::Refuse(OnOffer::NameInUse) => {
-                tracing::warn!(peer = %from, "refused: another live node has this name");
+                log_peer!(node, &from, WARN, "refused: another live node has this name", peer = %from);
                 return offered.close(CloseCode::NameInUse).await;
             }
             Verdict::Refuse(_) => return offered.close(CloseCode::LostTie).await,

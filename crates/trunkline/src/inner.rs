@@ -29,6 +29,7 @@ use crate::connection::Live;
 use crate::events::Event;
 use crate::inbound::Keys;
 use crate::kept::Kept;
+use crate::peer_log::PeerLog;
 use crate::ports::NodePorts;
 use crate::processes::Processes;
 use crate::proxy::Proxy;
@@ -102,6 +103,7 @@ pub(crate) struct Inner {
     pub(crate) no_profile: ClientTls,
     pub(crate) platform: std::sync::OnceLock<ClientTls>,
     pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) peer_log: PeerLog,
     pub(crate) links: Mutex<JoinSet<()>>,
     /// Links that gave way to another and still deliver.
     pub(crate) draining: Mutex<BTreeMap<NodeName, Vec<Link>>>,

@@ -46,6 +46,7 @@ mod inner;
 mod kept;
 mod local;
 mod node;
+mod peer_log;
 mod ports;
 mod processes;
 mod proxy;

@@ -31,6 +31,7 @@ use crate::events::{CAPACITY, Events};
 use crate::inbound::{Keys, credentials, decide, listener_credentials, registrar_credentials};
 use crate::inner::{Demand, Inner, now};
 use crate::kept::{Kept, PendingFailback};
+use crate::peer_log::PeerLog;
 use crate::processes::{self, Processes};
 use crate::proxy::{Proxy, read};
 use crate::services::{self, Services};
@@ -279,6 +280,7 @@ impl Node {
             no_profile,
             platform: std::sync::OnceLock::new(),
             events: broadcast::Sender::new(CAPACITY),
+            peer_log: PeerLog::default(),
             links: Mutex::default(),
             draining: Mutex::default(),
             shutting_down: AtomicBool::new(false),

@@ -17,6 +17,7 @@ use crate::connection::Live;
 use crate::events::Event;
 use crate::inbound::CHALLENGE;
 use crate::inner::{Demand, Inner, now};
+use crate::peer_log::log_peer;
 
 /// How long a replaced link waits for the peer to hear from the new one.
 const UNHEARD: Duration = Duration::from_secs(5);
@@ -76,7 +77,7 @@ impl Ports for NodePorts {
 
     fn recorded(&self, target: &NodeName, record: &Record) {
         if matches!(record.error, AttemptError::Tls(_) | AttemptError::WrongCookie) {
-            tracing::warn!(%target, %record, "attempt failed");
+            log_peer!(self.node, target, WARN, "attempt failed", %target, %record);
         } else {
             tracing::debug!(%target, %record, "attempt failed");
         }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use trunkline_link::{Down, LogLimit, Mailbox, Message, Native, RegisterError};
 use trunkline_matcher::AccessPattern;
-use trunkline_process::{Effect, Exit, NoProcess, Notice, Pid, Refusal, Request, Ties, Unwilling};
+use trunkline_process::{Effect, Exit, MAX_TIES, NoProcess, Notice, Pid, Refusal, Request, Ties, Unwilling};
 use trunkline_route::NodeName;
 use trunkline_term::{Atom, Term};
 
@@ -343,7 +343,7 @@ impl Processes {
             if let Some((peer, watch)) = watcher {
                 state.ties.watched_by(peer, watch, pid.number).expect("it began just now");
             }
-            let (sender, exits) = mpsc::channel(remote::MAX_TIES);
+            let (sender, exits) = mpsc::channel(MAX_TIES);
             if let Some(offered) = origin.application().and_then(|name| state.applications.get_mut(name)) {
                 offered.running.push(pid.clone());
             }

@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use trunkline_dial::AttemptError;
+use trunkline_dial::{AttemptError, NoRoute, Reason, Record};
 use trunkline_link::{ByteStream, CredentialsFn, Incoming, Inside, OpenError, ServerTls, StreamCode, StreamKind};
 use trunkline_proxy::{
-    Carried, Circuit, CircuitLimits, Circuits, Full, Onwards, Proxied, ProxyOpen, Transit, Verdict, decide, onwards,
+    Carried, Circuit, CircuitLimits, Circuits, Onwards, Proxied, ProxyOpen, Refusal, Transit, Verdict, decide, onwards,
     relay,
 };
 use trunkline_route::{Attempt, NodeName, ProxyRoute};
@@ -17,6 +17,7 @@ use crate::ConnectError;
 use crate::connection::Live;
 use crate::inbound;
 use crate::inner::{Demand, Inner, now};
+use crate::peer_log::log_peer;
 use crate::trace;
 
 /// How long the way from a gateway on may take to be found.
@@ -81,47 +82,64 @@ impl Drop for Held {
     }
 }
 
-/// A neighbour asks for a connection to this node or through it.
+/// Handles the request of a neighbour for a connection to this node or through it.
 pub(crate) fn asked(node: &Arc<Inner>, incoming: Incoming) {
     let Ok(open) = ProxyOpen::decode(incoming.data()) else {
         return incoming.refuse(StreamCode::Unknown(255), "the request is malformed");
     };
+    let to = open.to.clone();
     let verdict = decide(&node.name, incoming.peer(), open, &read(&node.proxy.transit), &read(&node.proxy.proxied));
     if incoming.kind() == StreamKind::Trace {
         let (verdict, held) = match &verdict {
             Verdict::Forward(_) => match hold(node, &incoming) {
                 Ok(held) => (verdict, Some(held)),
-                Err(full) => (Verdict::Refuse(StreamCode::Overloaded, full.to_string()), None),
+                Err(refusal) => (Verdict::Refuse(refusal), None),
             },
             _ => (verdict, None),
         };
-        return node.spawn(trace::pass_on(node.clone(), incoming, verdict, held));
+        return node.spawn(trace::pass_on(node.clone(), incoming, to, verdict, held));
     }
     match verdict {
-        Verdict::Refuse(code, text) => {
-            tracing::info!(neighbour = %incoming.peer(), %code, text, "a connection was not passed on");
-            incoming.refuse_for(node.name.as_str(), code, &text);
-        }
+        Verdict::Refuse(refusal) => refuse(node, incoming, &to, &[refusal]),
         Verdict::Target(flags) => {
             let (of, gateway) = (node.clone(), incoming.peer().clone());
             node.spawn(async move {
                 match of.proxy.inside.answer(&of.native, incoming.accept()).await {
                     Ok(offered) => inbound::decide(of, offered, flags).await,
-                    Err(error) => tracing::info!(%gateway, %error, "who came through another node was not let in"),
+                    Err(error) => {
+                        log_peer!(of, &gateway, INFO, "who came through another node was not let in", %gateway, %error);
+                    }
                 }
             });
         }
         Verdict::Forward(next) => match hold(node, &incoming) {
             Ok(held) => node.spawn(pass_on(held, incoming, next)),
-            Err(full) => incoming.refuse_for(node.name.as_str(), StreamCode::Overloaded, &full.to_string()),
+            Err(refusal) => refuse(node, incoming, &to, &[refusal]),
         },
     }
 }
 
-/// One more circuit of who asks.
-fn hold(node: &Arc<Inner>, incoming: &Incoming) -> Result<Held, Full> {
-    let circuit = node.proxy.circuits().begin(now(), incoming.peer())?;
+/// Reserves a circuit for the neighbour that asks.
+fn hold(node: &Arc<Inner>, incoming: &Incoming) -> Result<Held, Refusal> {
+    let address = incoming.link_info().address.ip();
+    let circuit = node.proxy.circuits().begin(now(), incoming.peer(), address);
+    let circuit = circuit.map_err(|full| Refusal::new(&node.name, StreamCode::Overloaded, full.to_string()))?;
     Ok(Held { node: node.clone(), circuit: Some(circuit) })
+}
+
+/// Refuses a connection: the neighbour is told the first of the refusals without its cause, and the log has all of them.
+fn refuse(node: &Inner, incoming: Incoming, to: &NodeName, refusals: &[Refusal]) {
+    log_refused(node, incoming.peer(), to, refusals);
+    if let Some(refusal) = refusals.first() {
+        incoming.refuse_for(refusal.hop.as_str(), refusal.code, refusal.told());
+    }
+}
+
+/// Logs why a connection, or a trace, is not passed on.
+pub(crate) fn log_refused(node: &Inner, from: &NodeName, to: &NodeName, refusals: &[Refusal]) {
+    let Some(Refusal { hop, code, .. }) = refusals.first() else { return };
+    let cause = refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    log_peer!(node, from, INFO, "a connection was not passed on", %from, %to, %hop, %code, cause);
 }
 
 async fn pass_on(held: Held, incoming: Incoming, next: ProxyOpen) {
@@ -133,27 +151,35 @@ async fn pass_on(held: Held, incoming: Incoming, next: ProxyOpen) {
     };
     match onwards {
         Ok(stream) => {
-            tracing::info!(%from, %to, through = %stream.peer(), "passing a connection on");
+            log_peer!(node, &from, INFO, "passing a connection on", %from, %to, through = %stream.peer());
             let idle = node.proxy.circuits().limits().idle;
             relay(incoming.accept(), stream, &node.proxy.carried, idle).await;
-            tracing::info!(%from, %to, "a connection that was passed on has ended");
+            log_peer!(node, &from, INFO, "a connection that was passed on has ended", %from, %to);
         }
-        Err((hop, code, text)) => {
-            tracing::info!(%from, %to, hop, %code, text, "a connection was not passed on");
-            incoming.refuse_for(&hop, code, &text);
-        }
+        Err(refusals) => refuse(node, incoming, &to, &refusals),
     }
 }
 
-/// Who refused, why, and in which words.
-pub(crate) type Refused = (String, StreamCode, String);
-
-pub(crate) fn refused(hop: &NodeName, error: OpenError) -> Refused {
+/// Returns why a neighbour of the node `own` does not lead on.
+pub(crate) fn refused(own: &NodeName, neighbour: &NodeName, error: OpenError) -> Refusal {
     match error {
-        OpenError::Refused { hop, code, text } => (hop, code, text),
-        OpenError::TimedOut(_) => (hop.to_string(), StreamCode::TimedOut, error.to_string()),
-        error => (hop.to_string(), StreamCode::Unreachable, error.to_string()),
+        OpenError::Refused { hop, code, text } => Refusal::heard(neighbour, &hop, code, &text),
+        OpenError::TimedOut(_) => Refusal::new(own, StreamCode::TimedOut, error.to_string()).next(neighbour),
+        error => Refusal::new(own, StreamCode::Unreachable, error.to_string()).next(neighbour),
     }
+}
+
+/// Returns why a neighbour of the node `own` is not reached. Without a next node, no way to it is known.
+fn unreached(own: &NodeName, neighbour: &NodeName, error: &ConnectError) -> Refusal {
+    let refusal = Refusal::new(own, StreamCode::Unreachable, in_short(error));
+    if is_unknown(error) { refusal } else { refusal.next(neighbour) }
+}
+
+/// Returns whether a name was not reached because nothing knows an address for it.
+fn is_unknown(error: &ConnectError) -> bool {
+    let ConnectError::NoRoute(NoRoute { reason, attempts, .. }) = error else { return false };
+    let nothing = |attempts: &[Record]| attempts.iter().all(|attempt| attempt.error == AttemptError::ResolveEmpty);
+    matches!(reason, Reason::NoCandidate | Reason::AllFailed) && nothing(attempts)
 }
 
 /// Whether a link opened nothing because it was on its way out, so that another one may.
@@ -193,21 +219,26 @@ impl Inner {
         }
     }
 
-    /// The next hop of a connection that is passed on. Never inside a link that goes through others itself: its bytes would be
-    /// wrapped once more at every hop.
+    /// Opens a stream to the next hop of a connection that is passed on. Never inside a link that goes through others itself:
+    /// its bytes would be wrapped once more at every hop.
+    ///
+    /// # Errors
+    /// One refusal for each way that failed, and at least one, the most telling first.
     pub(crate) async fn onwards(
         self: &Arc<Self>,
         next: &ProxyOpen,
         kind: StreamKind,
         within: Duration,
-    ) -> Result<ByteStream, Refused> {
+    ) -> Result<ByteStream, Vec<Refusal>> {
         let until = now() + within;
         let left = || until.saturating_duration_since(now());
         let routes: Vec<_> = self.routes.matching_proxies(&next.to).into_iter().map(|found| found.route).collect();
         let ways = onwards(next, &routes);
-        let passed = routes.iter().any(|route| next.path.contains(route.gateway()));
-        let text = format!("every gateway that {} has for {} is passed already", self.name, next.to);
-        let mut last = (self.name.to_string(), StreamCode::Loop, text);
+        let mut refusals = Vec::new();
+        if ways.is_empty() || routes.iter().any(|route| next.path.contains(route.gateway())) {
+            let cause = format!("every other gateway that {} has for {} is passed already", self.name, next.to);
+            refusals.push(Refusal::new(&self.name, StreamCode::Loop, cause));
+        }
         for (nth, way) in ways.iter().enumerate() {
             // Those that are left are left enough time.
             let share = if nth + 1 < ways.len() { left() / 2 } else { left() };
@@ -216,33 +247,22 @@ impl Inner {
                 Onwards::Gateway { name, cookie, open } => (name, cookie.clone(), open),
             };
             let demand = Demand { directly: true, cookie, ..Demand::default() };
-            let failed = match self.hop(neighbour, demand, kind, open, share).await {
+            match self.hop(neighbour, demand, kind, open, share).await {
                 Ok(stream) => return Ok(stream),
                 Err(NoHop::Open(error)) => {
                     // What the final node refuses itself, it refuses by any way.
                     let is_final = matches!((way, &error), (Onwards::Target, OpenError::Refused { hop, .. }) if *hop == next.to.as_str());
-                    let failed = refused(neighbour, error);
+                    let refusal = refused(&self.name, neighbour, error);
                     if is_final {
-                        return Err(failed);
+                        return Err(vec![refusal]);
                     }
-                    failed
+                    refusals.push(refusal);
                 }
-                Err(NoHop::Connect(error)) if passed => {
-                    let text = format!(
-                        "{}; every other gateway that it has for {} is passed already",
-                        in_short(&error),
-                        next.to
-                    );
-                    (self.name.to_string(), StreamCode::Loop, text)
-                }
-                Err(NoHop::Connect(error)) => (self.name.to_string(), StreamCode::Unreachable, in_short(&error)),
-            };
-            // Who could not be reached says less than who refused.
-            if nth == 0 || failed.1 != StreamCode::Unreachable {
-                last = failed;
+                Err(NoHop::Connect(error)) => refusals.push(unreached(&self.name, neighbour, &error)),
             }
         }
-        Err(last)
+        Refusal::sort(&self.name, &mut refusals);
+        Err(refusals)
     }
 
     /// As [`Inner::connect`]; boxed, since a dial through a gateway connects to the gateway first.
@@ -275,12 +295,12 @@ impl Inner {
         self.hop(gateway, demand, StreamKind::Proxied, &open, self.policy.total).await.map_err(|error| match error {
             NoHop::Connect(error) => AttemptError::Relay(format!("the gateway {gateway}: {}", in_short(&error))),
             NoHop::Open(error) => {
-                let text = format!("through {gateway}: {error}");
-                match error {
-                    OpenError::Refused {
-                        code: StreamCode::RelayDenied | StreamCode::Loop | StreamCode::HopLimit,
-                        ..
-                    } => AttemptError::RelayRefused(text),
+                let refusal = refused(&self.name, gateway, error);
+                let text = in_words(&self.name, &refusal);
+                match refusal.code {
+                    StreamCode::RelayDenied | StreamCode::Loop | StreamCode::HopLimit => {
+                        AttemptError::RelayRefused(text)
+                    }
                     _ => AttemptError::Relay(text),
                 }
             }
@@ -288,16 +308,24 @@ impl Inner {
     }
 }
 
-/// On one line: attempts of attempts are for logs. That nobody knows an address says less than what became of those known.
+/// Returns a refusal for people: the causes that another node keeps to itself are in that node's log.
+pub(crate) fn in_words(own: &NodeName, refusal: &Refusal) -> String {
+    if refusal.hop == *own {
+        refusal.to_string()
+    } else {
+        format!("{refusal}; the log of {} has the cause", refusal.hop)
+    }
+}
+
+/// Returns an error on one line, with the most telling attempt: attempts of attempts are for logs.
 pub(crate) fn in_short(error: &ConnectError) -> String {
     match error {
         ConnectError::NoRoute(no_route) => {
-            let attempts = &no_route.attempts;
-            let telling = attempts.iter().rev().find(|attempt| attempt.error != AttemptError::ResolveEmpty);
-            match telling.or(attempts.last()) {
-                Some(attempt) if attempts.len() == 1 => format!("no route to {}: {attempt}", no_route.target),
-                Some(attempt) => format!("no route to {}, {} attempts: {attempt}", no_route.target, attempts.len()),
-                None => format!("no route to {}: {}", no_route.target, no_route.reason),
+            let NoRoute { target, reason, attempts } = no_route;
+            match no_route.most_telling() {
+                Some(attempt) if attempts.len() == 1 => format!("no route to {target}: {attempt}"),
+                Some(attempt) => format!("no route to {target}, {} attempts: {attempt}", attempts.len()),
+                None => format!("no route to {target}: {reason}"),
             }
         }
         error => error.to_string(),

@@ -6,11 +6,12 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use trunkline_link::{ByteStream, Directory, First, Incoming, Native, OpenError, StreamCode, StreamKind};
+use trunkline_link::{ByteStream, Directory, First, Incoming, OpenError, StreamCode, StreamKind};
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{NodeName, SocketPlace};
 
 use crate::inner::{Demand, Inner, now};
+use crate::peer_log::log_peer;
 use crate::{ConnectError, Connection, IntoName, Node, proxy};
 
 mod forward;
@@ -150,12 +151,13 @@ fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
         return incoming.refuse(StreamCode::NoService, &text);
     };
     if !service.allow.iter().any(|pattern| pattern.is_match(incoming.peer().as_str())) {
-        tracing::warn!(peer = %incoming.peer(), service = name, "a stream was refused: the service does not allow this node");
+        let peer = incoming.peer();
+        log_peer!(node, peer, WARN, "a stream was refused: the service does not allow this node", %peer, service = name);
         service.traffic.refuses();
         return incoming.refuse(StreamCode::NotAllowed, "the service does not allow this node");
     }
     match &service.target {
-        Target::Place(_) => node.spawn(serve(node.native.clone(), service, name, incoming)),
+        Target::Place(_) => node.spawn(serve(Arc::downgrade(node), service, name, incoming)),
         Target::Program(streams) => {
             if let Err(error) = streams.try_send(incoming) {
                 service.traffic.refuses();
@@ -172,8 +174,9 @@ fn dispatch(node: &Arc<Inner>, incoming: Incoming) {
     }
 }
 
-async fn serve(native: Arc<Native>, service: Arc<Service>, name: String, incoming: Incoming) {
+async fn serve(node: Weak<Inner>, service: Arc<Service>, name: String, incoming: Incoming) {
     let Target::Place(place) = &service.target else { return };
+    let Some(native) = node.upgrade().map(|node| node.native.clone()) else { return };
     let within = CONNECT.min(incoming.deadline());
     let connected = tokio::select! {
         connected = tokio::time::timeout(within, connect(native.names(), place)) => connected,
@@ -183,14 +186,17 @@ async fn serve(native: Arc<Native>, service: Arc<Service>, name: String, incomin
         Ok(Ok(socket)) => {
             return splice(socket, incoming.accept(), false, &service.traffic, service.options.idle).await;
         }
-        Ok(Err(error)) => (StreamCode::Unreachable, error.to_string()),
-        Err(_) => (StreamCode::TimedOut, format!("no connection within {within:?}")),
+        Ok(Err(error)) => (StreamCode::Unreachable, error.kind().to_string(), error.to_string()),
+        Err(_) => (StreamCode::TimedOut, String::new(), format!("no connection within {within:?}")),
     };
-    let (code, why) = refused;
+    let (code, told, why) = refused;
     service.traffic.refuses();
-    tracing::warn!(peer = %incoming.peer(), service = name, %place, why, "what serves a stream cannot be reached");
-    // Where it is, is nobody else's business.
-    incoming.refuse(code, &why);
+    if let Some(node) = node.upgrade() {
+        let peer = incoming.peer();
+        log_peer!(node, peer, WARN, "what serves a stream cannot be reached", %peer, service = name, %place, why);
+    }
+    // The peer is told the kind of error alone: its text may name addresses and paths.
+    incoming.refuse(code, &told);
 }
 
 impl Node {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use trunkline_dial::Record;
+use trunkline_dial::{Reason, Record};
 use trunkline_link::{ByteStream, Incoming, Link, StreamCode, StreamKind};
-use trunkline_proxy::{MAX_REPORTS, ProxyOpen, Report, Verdict};
+use trunkline_proxy::{MAX_REPORTS, ProxyOpen, Refusal, Report, Verdict};
 use trunkline_route::{NodeName, Origin, ProxyRoute};
 
 use crate::inner::{Demand, Inner, now};
-use crate::proxy::{Held, NoHop, ONWARDS, in_short, refused};
+use crate::proxy::{Held, NoHop, ONWARDS, in_short, log_refused, refused};
 use crate::{ConnectError, IntoName, Node, PING_SERVICE};
 
 /// How long a look at a way through this node may take.
@@ -24,7 +24,9 @@ pub struct Trace {
     pub target: NodeName,
     /// The way that leads there; else all those through gateways, and where each ends.
     pub ways: Vec<TracedWay>,
-    /// Attempts that failed, when none led there.
+    /// The reason why the lookup ended without a connection; `None` when a way leads there.
+    pub reason: Option<Reason>,
+    /// The other attempts that failed, when none led there: those through gateways are among the ways.
     pub failed: Vec<Record>,
 }
 
@@ -64,28 +66,36 @@ pub enum TraceEnd {
         hop: String,
         /// Why.
         code: StreamCode,
-        /// In its words.
+        /// What this node knows of it in words; of another node that stopped, at most which node it could not reach. May be
+        /// empty.
         text: String,
     },
 }
 
-/// A neighbour looks at the way through this node, or to it. It goes by the rules of a connection, and counts as one for as
-/// long as it may take.
-pub(crate) async fn pass_on(node: Arc<Inner>, incoming: Incoming, verdict: Verdict, held: Option<Held>) {
+/// Answers a neighbour that looks at the way through this node, or to it. It goes by the rules of a connection, and counts as
+/// one for as long as it may take.
+pub(crate) async fn pass_on(node: Arc<Inner>, incoming: Incoming, to: NodeName, verdict: Verdict, held: Option<Held>) {
     let within = incoming.deadline().min(TRACE);
+    let from = incoming.peer().clone();
     let mut back = incoming.accept();
     // Who reads nothing, or says nothing from behind, is not waited for.
-    let _ = tokio::time::timeout(within, report(node, &mut back, verdict, within)).await;
+    let _ = tokio::time::timeout(within, report(node, &mut back, (&from, &to), verdict, within)).await;
     drop(held);
 }
 
-async fn report(node: Arc<Inner>, back: &mut ByteStream, verdict: Verdict, within: Duration) {
+async fn report(
+    node: Arc<Inner>,
+    back: &mut ByteStream,
+    (from, to): (&NodeName, &NodeName),
+    verdict: Verdict,
+    within: Duration,
+) {
     let own = node.name.clone();
     let end = match verdict {
-        Verdict::Target(_) => Some(Report::Reached(own)),
-        Verdict::Refuse(code, text) => Some(Report::Stopped { hop: own.to_string(), code, text }),
+        Verdict::Target(_) => Some(Ok(Report::Reached(own))),
+        Verdict::Refuse(refusal) => Some(Err(vec![refusal])),
         Verdict::Forward(next) => match node.onwards(&next, StreamKind::Trace, ONWARDS.min(within)).await {
-            Err((hop, code, text)) => Some(Report::Stopped { hop, code, text }),
+            Err(refusals) => Some(Err(refusals)),
             Ok(mut onwards) => {
                 let next = onwards.peer().clone();
                 match node.registry.get(&next) {
@@ -97,16 +107,21 @@ async fn report(node: Arc<Inner>, back: &mut ByteStream, verdict: Verdict, withi
                         }
                         None
                     }
-                    None => Some(Report::Stopped {
-                        hop: own.to_string(),
-                        code: StreamCode::Unreachable,
-                        text: format!("the connection to {next} is down"),
-                    }),
+                    None => {
+                        let refusal = Refusal::new(&own, StreamCode::Unreachable, "the connection is down");
+                        Some(Err(vec![refusal.next(&next)]))
+                    }
                 }
             }
         },
     };
-    if let Some(end) = end {
+    let end = end.map(|end| {
+        end.or_else(|refusals| {
+            log_refused(&node, from, to, &refusals);
+            refusals.into_iter().next().map(Report::Stopped).ok_or(())
+        })
+    });
+    if let Some(Ok(end)) = end {
         let _ = back.write_all(&end.encode()).await;
     }
     let _ = back.shutdown().await;
@@ -152,16 +167,12 @@ impl Node {
                     }
                     Some(gateway) => node.trace_through(&node.route_through(&target, gateway), &target, left()).await,
                 };
-                Ok(Trace { target, ways: vec![way], failed: Vec::new() })
+                Ok(Trace { target, ways: vec![way], reason: None, failed: Vec::new() })
             }
             Err(ConnectError::NoRoute(no_route)) => {
                 let (mut ways, mut seen) = (Vec::new(), BTreeSet::new());
                 for record in &no_route.attempts {
-                    let (Origin::Proxied { gateway, .. } | Origin::DiscoveredProxy { gateway: Some(gateway), .. }) =
-                        &record.origin
-                    else {
-                        continue;
-                    };
+                    let Some(gateway) = gateway_of(&record.origin) else { continue };
                     if !seen.insert(gateway) {
                         continue;
                     }
@@ -176,10 +187,21 @@ impl Node {
                     }
                     ways.push(way);
                 }
-                Ok(Trace { target, ways, failed: no_route.attempts })
+                let is_way = |record: &Record| gateway_of(&record.origin).is_some();
+                let failed = no_route.attempts.iter().filter(|record| !is_way(record)).cloned().collect();
+                Ok(Trace { target, ways, reason: Some(no_route.reason), failed })
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Returns the gateway of an attempt that went through one.
+fn gateway_of(origin: &Origin) -> Option<&NodeName> {
+    match origin {
+        Origin::Proxied { gateway, .. } => Some(gateway),
+        Origin::DiscoveredProxy { gateway, .. } => gateway.as_ref(),
+        _ => None,
     }
 }
 
@@ -188,6 +210,17 @@ impl Inner {
     fn route_through(&self, name: &NodeName, gateway: &NodeName) -> ProxyRoute {
         let found = self.routes.matching_proxies(name).into_iter().find(|found| found.route.gateway() == gateway);
         found.map_or_else(|| ProxyRoute::via(gateway.clone()), |found| found.route)
+    }
+
+    /// Returns the end of a way at a refusal.
+    fn stopped(&self, refusal: Refusal) -> TraceEnd {
+        let Refusal { hop, code, next, cause } = refusal;
+        let text = match next {
+            Some(next) if hop != self.name => format!("it cannot reach {next}; its log has the cause"),
+            _ if hop != self.name => "its log has the cause".into(),
+            _ => cause,
+        };
+        TraceEnd::Stopped { hop: hop.to_string(), code, text }
     }
 
     async fn trace_through(self: &Arc<Self>, route: &ProxyRoute, target: &NodeName, within: Duration) -> TracedWay {
@@ -205,8 +238,7 @@ impl Inner {
                 return TracedWay { hops, end: stopped(&self.name, StreamCode::Unreachable, text) };
             }
             Err(NoHop::Open(error)) => {
-                let (hop, code, text) = refused(gateway, error);
-                return TracedWay { hops, end: TraceEnd::Stopped { hop, code, text } };
+                return TracedWay { hops, end: self.stopped(refused(&self.name, gateway, error)) };
             }
         };
         if let Some(live) = self.registry.get(gateway) {
@@ -219,7 +251,7 @@ impl Inner {
                     continue;
                 }
                 Ok(Ok(Some(Report::Reached(_)))) => TraceEnd::Reached,
-                Ok(Ok(Some(Report::Stopped { hop, code, text }))) => TraceEnd::Stopped { hop, code, text },
+                Ok(Ok(Some(Report::Stopped(refusal)))) => self.stopped(refusal),
                 Ok(Ok(None)) => stopped(gateway, StreamCode::Broken, "it said nothing more".into()),
                 Ok(Err(error)) => stopped(gateway, StreamCode::Broken, error.to_string()),
                 Err(_) => stopped(gateway, StreamCode::TimedOut, format!("nothing more within {within:?}")),

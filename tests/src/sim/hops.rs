@@ -272,7 +272,7 @@ impl World {
         let transit = if self.makes(Mistake::NoRules) { &open_door } else { transit };
         match decide(name, &neighbour, open, transit, &Proxied::default()) {
             Verdict::Target(_) => self.answer(ask, None),
-            Verdict::Refuse(code, _) => self.answer(ask, Some(code)),
+            Verdict::Refuse(refusal) => self.answer(ask, Some(refusal.code)),
             Verdict::Forward(mut next) => {
                 if self.makes(Mistake::FreeHops) {
                     next.max_hop += 1;
@@ -283,7 +283,8 @@ impl World {
                 let to = self.index(&next.to);
                 let ways = onwards(&next, routes.get(&to).into_iter().flatten());
                 self.forwarded(ask, to)?;
-                match self.nodes[at].circuits.begin(self.now, &neighbour) {
+                let address = [10, 0, 0, self.index(&neighbour) as u8].into();
+                match self.nodes[at].circuits.begin(self.now, &neighbour, address) {
                     Err(_) => self.answer(ask, Some(StreamCode::Overloaded)),
                     Ok(circuit) => {
                         let asked = &mut self.asks[ask];

@@ -60,6 +60,14 @@ impl Lines {
         lines.filter(|line| line["level"] == "WARN" && line["fields"].to_string().contains(text)).collect()
     }
 
+    /// Returns the fields of the lines with this message whose field has this value.
+    pub(crate) fn with(&self, message: &str, field: &str, value: &str) -> Vec<Value> {
+        let text = String::from_utf8(self.text.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let fields = lines.map(|mut line| line["fields"].take());
+        fields.filter(|fields| fields["message"] == message && fields[field] == value).collect()
+    }
+
     /// What was said about connections to this peer.
     pub(crate) fn about(&self, peer: &str) -> Vec<Value> {
         let text = String::from_utf8(self.text.lock().unwrap().clone()).unwrap();

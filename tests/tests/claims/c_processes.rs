@@ -311,3 +311,39 @@ async fn a_pid_of_a_former_life_reaches_nobody_and_names_of_factories_are_mapped
     assert!(soon(app.call_to(&pid, b"", Duration::from_secs(5))).await.is_err());
     soon(app.call_to(&next, b"", PATIENCE)).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_ties_itself_to_a_process_without_end_leaves_room_for_others() {
+    let db = start(listener(DB)).await;
+    let app = start(dialer(APP).route("^db@", route_to(&db), 1)).await;
+    let pid = db.spawn(obedient).unwrap();
+    let greedy = super::e_refusal::neighbour("greedy@127.0.0.1", &db, cookie("all")).await;
+    until(|| db.connection(&name("greedy@127.0.0.1")).is_some()).await;
+    let (share, workers) = (trunkline_process::PEER_TIES as u64, 8);
+    let mut asking = tokio::task::JoinSet::new();
+    for worker in 0..workers {
+        let (link, pid) = (greedy.clone(), pid.clone());
+        asking.spawn(async move {
+            let mut taken = 0;
+            for watch in (worker..share + 100).step_by(workers as usize) {
+                let request = trunkline_process::Request::Monitor(watch, (pid.number, pid.creation));
+                let answer = link.call_term("$process", "", &Term::from(&request), PATIENCE).await.unwrap();
+                match trunkline_process::answered(&answer).unwrap() {
+                    Ok(_) => taken += 1,
+                    Err(refused) => {
+                        assert!(refused.text.contains("16384 links and watchers of this node"), "{refused}")
+                    }
+                }
+            }
+            taken
+        });
+    }
+    // Others are served in between.
+    let monitor = soon(app.monitor(&pid)).await;
+    assert_eq!(asking.join_all().await.iter().sum::<u64>(), share);
+    assert_eq!(db.ties(&pid), Ok(trunkline_process::PEER_TIES + 1));
+    let other = soon(app.monitor(&pid)).await;
+    assert_eq!(db.ties(&pid), Ok(trunkline_process::PEER_TIES + 2));
+    db.stop(&pid).unwrap();
+    assert_eq!((soon(monitor.down()).await, soon(other.down()).await), (Exit::Killed, Exit::Killed));
+}

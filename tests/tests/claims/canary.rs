@@ -79,9 +79,15 @@ fn configurations(seen: &Seen) {
         "node: { name: 'app@127.0.0.1', cookie_file: open }".into(),
         "node: { name: nobody, cookie_env: APP_COOKIE }\nroutes: [{ match: '(', cookie_file: secret }]".into(),
     ];
-    for text in bad {
-        seen.both(&parse(&text, "").unwrap_err());
+    // A file that is no configuration at all, such as the cookie's own.
+    let other =
+        ["CANARY", "*CANARY", "!CANARY x", "'CANARY", "[CANARY", "&CANARY [*CANARY]", "%CANARY", "- CANARY\n---\n- x"];
+    let other = other.map(|text| text.replace("CANARY", CANARY));
+    for text in bad.iter().chain(&other) {
+        seen.both(&parse(text, "").unwrap_err());
     }
+    // A registrar's file of names that is the cookie's.
+    seen.both(&trunkline::registrar::NamesFile::new(dir.path().join("secret")).check().unwrap_err());
     seen.both(&parse(good, &format!("node.cookie={CANARY}")).unwrap_err());
 }
 

@@ -60,10 +60,32 @@ async fn e_a_gateway_carries_no_more_than_it_may() {
     let (one, two) = (app("app1@127.0.0.1").await, app("app2@127.0.0.1").await);
     soon(one.connect(DB)).await.unwrap();
     let said = relayed(&no_route(soon(two.connect(DB)).await));
-    assert!(said[0].contains("overloaded") && said[0].contains("as many as it may"), "{said:?}");
+    assert!(said[0].contains("gate@127.0.0.1 refused: overloaded"), "{said:?}");
     soon(one.shut_down(PATIENCE)).await;
     until(|| gate.status().circuits == 0).await;
     soon(two.dial_now(DB)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e_a_member_that_takes_one_name_after_the_other_has_no_more_of_a_gateway_than_its_address() {
+    let db = start(listener(DB)).await;
+    let limits = CircuitLimits { per_peer: 1, per_address: 3, ..CircuitLimits::default() };
+    let gate = listener(GATE).transit(all()).circuit_limits(limits).route("^db@", route_to(&db), 1);
+    let gate = start(gate).await;
+    let mut members = Vec::new();
+    for n in 0..6 {
+        let member = dialer(&format!("member{n}@127.0.0.1")).route("^gate@", route_to(&gate), 1);
+        let member = start(member.proxy_route("^db@", via(GATE), 1)).await;
+        match soon(member.connect(DB)).await {
+            Ok(_) => assert!(n < 3, "{n} names have a connection each"),
+            Err(error) => {
+                let said = relayed(&no_route::<()>(Err(error)));
+                assert!(n >= 3 && said[0].contains("gate@127.0.0.1 refused: overloaded"), "{n}: {said:?}");
+            }
+        }
+        members.push(member);
+    }
+    assert_eq!(gate.status().circuits, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,7 +268,7 @@ async fn e_a_neighbour_that_floods_a_gateway_with_requests_is_held_back_and_othe
             }
             Err(error) => {
                 let said = relayed(&no_route::<()>(Err(error)));
-                assert!(said[0].contains("overloaded") && said[0].contains("connections a second"), "{n}: {said:?}");
+                assert!(said[0].contains("gate@127.0.0.1 refused: overloaded"), "{n}: {said:?}");
                 refused += 1;
             }
         }

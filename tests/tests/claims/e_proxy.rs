@@ -147,10 +147,9 @@ async fn e5_e10_chains_work_up_to_the_hops_there_may_be_and_circles_end() {
             }
             Err(error) => {
                 let said = relayed(&no_route::<()>(Err(error)));
-                assert!(
-                    said[0].contains("hop limit") && said[0].contains(&format!("reached after {hops}")),
-                    "{said:?}"
-                );
+                // The gateway that would be one too many says so.
+                let hop = if hops == 1 { "middle@127.0.0.1" } else { "inner@127.0.0.1" };
+                assert!(said[0].starts_with(&format!("{hop} refused: hop limit")), "{said:?}");
             }
         }
         app.remove_proxy_route("^db@").unwrap();
@@ -166,7 +165,7 @@ async fn e5_e10_chains_work_up_to_the_hops_there_may_be_and_circles_end() {
     }
     app.add_proxy_route(lost, via("outer@127.0.0.1"), 1).unwrap();
     let said = relayed(&no_route(soon(app.connect("lost@internal.local")).await));
-    assert!(said[0].contains("inner@127.0.0.1 refused: loop") && said[0].contains("passed already"), "{said:?}");
+    assert!(said[0].starts_with("inner@127.0.0.1 refused: loop"), "{said:?}");
     until(|| all.iter().all(|gate| gate.status().circuits == 0)).await;
 }
 
@@ -177,19 +176,17 @@ async fn e7_a_gateway_passes_on_only_what_its_rules_allow() {
         let gate = listener(GATE).route("^db@", route_to(&db), 1).route("^web@", route_to(&web), 1);
         start(gate.transit(transit))
     };
-    for (transit, to_db, says) in [
-        (Transit::default(), false, "needs rules under `transit:`"),
-        (transit(&[("other@.*", "db@.*")], &[]), false, "lets app@127.0.0.1 through to db@internal.local"),
-        (transit(&[("app@.*", "db@.*")], &[]), true, "lets app@127.0.0.1 through to web@internal.local"),
+    for (transit, to_db) in [
+        (Transit::default(), false),
+        (transit(&[("other@.*", "db@.*")], &[]), false),
+        (transit(&[("app@.*", "db@.*")], &[]), true),
     ] {
         let gate = open(transit).await;
         let app = dialer(APP).route("^gate@", route_to(&gate), 1).proxy_route("internal", via(GATE), 1);
         let app = start(app).await;
         assert_eq!(soon(app.connect(DB)).await.is_ok(), to_db);
         let said = relayed(&no_route(soon(app.connect("web@internal.local")).await));
-        assert!(said[0].contains("relay denied") && said[0].contains(GATE), "{said:?}");
-        let to = if to_db { said } else { relayed(&no_route(soon(app.connect(DB)).await)) };
-        assert!(to[0].contains(says), "{to:?}");
+        assert_eq!(said, ["gate@127.0.0.1 refused: relay denied; the log of gate@127.0.0.1 has the cause"]);
         assert!(web.nodes().is_empty());
         soon(app.shut_down(PATIENCE)).await;
     }
@@ -388,7 +385,10 @@ async fn e_a_node_says_who_may_come_to_it_through_others_and_through_whom() {
         (Proxied { allow: pattern("(app|other)@.*"), gateways: pattern("gate@.*"), ..Proxied::default() }, None),
         (Proxied { allow: pattern("other@.*"), ..Proxied::default() }, Some("not allowed")),
         (Proxied { allow: Some(vec![]), ..Proxied::default() }, Some("not allowed")),
-        (Proxied { gateways: pattern("other@.*"), ..Proxied::default() }, Some("come through gate@127.0.0.1")),
+        (
+            Proxied { gateways: pattern("other@.*"), ..Proxied::default() },
+            Some("db@internal.local refused: relay denied"),
+        ),
     ] {
         let db = start(listener(DB).proxied(proxied)).await;
         let gate = gate(GATE, &db).await;
@@ -486,14 +486,11 @@ async fn e_a_trace_shows_every_hop_of_the_way_and_where_it_ends_else() {
             TraceEnd::Stopped { hop, code, text } => (names(way).len(), format!("{hop}: {code}: {text}")),
             TraceEnd::Reached => panic!("{way:?}"),
         };
-        assert!(!trace.is_reached() && !trace.failed.is_empty(), "{trace:?}");
+        assert!(!trace.is_reached() && trace.failed.is_empty(), "what was tried is among the ways: {trace:?}");
         end(&trace.ways[0])
     };
     let (hops, text) = ends(&app, "web@internal.local").await;
-    assert!(
-        hops == 1 && text.contains("outer@127.0.0.1: relay denied") && text.contains("app@127.0.0.1 through to web"),
-        "{text}"
-    );
+    assert_eq!((hops, text.as_str()), (1, "outer@127.0.0.1: relay denied: its log has the cause"));
     let (hops, text) = ends(&app, "db@other.internal").await;
     assert!(hops == 2 && text.contains("inner@127.0.0.1: unreachable"), "{hops} {text}");
     // The way is there, and the node at its end wants another cookie.

@@ -2,6 +2,8 @@ use std::net::SocketAddr;
 
 use trunkline::registrar::RegisterError;
 use trunkline::{Node, NodeBuilder, StartError};
+use trunkline_link::handshake::Mode;
+use trunkline_link::{CallError, REGISTRAR_WINDOW, SendError};
 use trunkline_tests::support::*;
 
 /// A node that listens on the host in its name, with the embedded registrar there.
@@ -84,4 +86,19 @@ async fn f1_when_the_node_that_served_dies_the_others_register_anew_and_are_foun
     let registered = || [&db, &app].iter().all(|node| node.status().registered == Some(true));
     until(|| served() == 1 && registered()).await;
     connects(&app, &db).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f1_a_session_with_the_registrar_takes_no_more_than_its_questions_need() {
+    let registrar = own_address();
+    let db = start(at_home("db", registrar)).await;
+    let cookie = cookie("all");
+    let session = super::e_refusal::dials("app@elsewhere", db.name(), registrar, Mode::Registrar, cookie).await;
+    let ask = async |body: &[u8]| soon(session.call("$registrar", "", body, PATIENCE)).await;
+    let resolve = [&[1, 1, db.name().as_str().len() as u8], db.name().as_str().as_bytes()].concat();
+    assert!(ask(&resolve).await.is_ok());
+    let most = REGISTRAR_WINDOW.max_message;
+    assert!(ask(&vec![1; most]).await.is_ok(), "it is answered that this cannot be read");
+    let too_large = CallError::NotSent(SendError::TooLarge { len: most + 1, limit: most });
+    assert_eq!(ask(&vec![1; most + 1]).await, Err(too_large));
 }

@@ -17,6 +17,7 @@ mod d_recovery;
 mod d_standby;
 mod e_gateway;
 mod e_proxy;
+mod e_refusal;
 mod examples;
 mod f_registrar;
 mod g_cookies;

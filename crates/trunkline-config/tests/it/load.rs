@@ -486,7 +486,7 @@ fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
                 backend-db@in\n    max_hop: 3\n    direct: never\n    cookie_file: gate\n    target: { cookie_file: inner, tls: true, \
                 tls_profile: lab, flags: { remote_spawn: false } }\n  - { match: x, proxy: g@h }\ntransit:\n  gateways: [\"outer@.*\"]\n  \
                 rules: [{ from: \"app@.*\", to: \"db@.*\", flags: { remote_spawn: false } }]\n  circuits: 9\n  \
-                opens_per_second: 3\n  idle_ms: 15000\nproxied:\n  allow: [\"app@.*\"]\n  gateways: [\"gate@.*\"]\n  \
+                opens_per_second: 3\n  per_address: 90\n  idle_ms: 15000\nproxied:\n  allow: [\"app@.*\"]\n  gateways: [\"gate@.*\"]\n  \
                 flags: { link: false }\n";
     let config = dir.with(text).unwrap();
     let (full, short) = (&config.proxy_routes[0], &config.proxy_routes[1]);
@@ -499,6 +499,7 @@ fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
     assert_eq!(target.flags().mentioned().collect::<Vec<_>>(), [(Flag::RemoteSpawn, false)]);
     assert_eq!((short.weight, short.route.most_hops().get()), (100, 8));
     assert_eq!((config.transit.circuits, config.transit.per_peer, config.transit.opens_per_second), (9, 64, 3));
+    assert_eq!((config.transit.per_address, trunkline_config::TransitConfig::default().per_address), (90, 256));
     let rule = &config.transit.rules[0];
     assert!(rule.from.is_match("app@x") && config.transit.gateways[0].is_match("outer@x"));
     assert_eq!(rule.flags, PeerFlags::ALL.with(Flag::RemoteSpawn, false));

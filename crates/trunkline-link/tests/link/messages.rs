@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_link::handshake::CloseCode;
-use trunkline_link::{CallError, Down, Hooks, NativeLimits, SendError};
+use trunkline_link::{CallError, Directory, Down, Hooks, Native, NativeLimits, SendError};
 
 use crate::world::*;
 
@@ -287,4 +287,34 @@ async fn a_round_trip_is_measured() {
     assert!(a.link.stats().round_trip_us > 0 && a.link.stats().bytes_in > 0 && b.link.stats().bytes_out > 0);
     assert!(a.link.same(&a.link.clone()) && !a.link.same(&b.link));
     assert!(Arc::ptr_eq(&a.directory, &a.directory));
+}
+
+#[tokio::test]
+async fn a_peer_that_floods_a_mailbox_delays_the_others_by_a_turn_and_keeps_its_order() {
+    let mut port = Port::open("b@host");
+    let directory = Arc::new(Directory::default());
+    let mut mailbox = directory.register("in").unwrap();
+    let mut ends = Vec::new();
+    for (from, messages) in [("flood@host", 5_000u32), ("calm@host", 2)] {
+        let (ours, theirs) = port.link_from(&Native::new(name(from), NativeLimits::default())).await;
+        let (link, task) = theirs.start(directory.clone(), Hooks::default());
+        let end = End::start(ours, Hooks::default());
+        for n in 0..messages {
+            soon(end.link.send("in", "", &n.to_be_bytes())).await.unwrap();
+        }
+        ends.push((link, tokio::spawn(task)));
+        // What was sent before it is in the mailbox when this is answered.
+        assert_eq!(soon(end.link.call("nobody", "", b"", WHILE)).await, Err(CallError::NoService));
+        ends.push((end.link, end.task));
+    }
+    let (mut next, mut calm_at) = ([0; 2], Vec::new());
+    for at in 0..5_002 {
+        let message = soon(mailbox.recv()).await.unwrap();
+        let is_calm = message.node().as_str() == "calm@host";
+        let expected = &mut next[usize::from(is_calm)];
+        assert_eq!(message.body().as_ref(), u32::to_be_bytes(*expected), "each keeps its order");
+        *expected += 1;
+        calm_at.extend(is_calm.then_some(at));
+    }
+    assert!(calm_at.iter().all(|at| *at < 200), "behind a turn of the other, not behind all it sent: {calm_at:?}");
 }

@@ -19,6 +19,47 @@ struct World {
     dead: BTreeSet<usize>,
 }
 
+/// The shares of a process add up to what it has of other nodes, and none is left of who has nothing.
+fn shares_add_up(ties: &Ties) {
+    for tied in ties.live.values() {
+        let mut expected = BTreeMap::<_, usize>::new();
+        let there = tied.watchers.iter().filter_map(|watcher| match watcher {
+            Watcher::There(node, _) => Some(node),
+            Watcher::Here(_) => None,
+        });
+        for node in tied.links.iter().map(|pid| &pid.node).chain(there) {
+            *expected.entry(node.clone()).or_default() += 1;
+        }
+        assert_eq!(tied.shares, expected);
+    }
+}
+
+#[test]
+fn a_peer_has_a_share_of_the_ties_of_a_process_and_leaves_the_rest_to_others() {
+    let (mut ties, [greedy, other]) = (Ties::new(name("own@h"), 7), ["greedy@h", "other@h"].map(name));
+    let own = ties.begin().number;
+    let pid = |number| Pid { node: greedy.clone(), number, creation: 1 };
+    for n in 0..PEER_TIES as u64 / 2 {
+        assert_eq!(ties.room(own, &greedy), Ok(()));
+        ties.watched_by(greedy.clone(), n, own).unwrap();
+        ties.link(own, &pid(n)).unwrap();
+        // Once more is none more.
+        ties.link(own, &pid(n)).unwrap();
+    }
+    assert_eq!((ties.count(own), ties.room(own, &greedy)), (PEER_TIES, Err(TooManyTies::OfPeer)));
+    assert_eq!(ties.room(own, &other), Ok(()));
+    ties.unwatched_by(&greedy, 0, own);
+    assert_eq!(ties.room(own, &greedy), Ok(()), "what is given back can be taken again");
+    ties.watched_by(greedy.clone(), 0, own).unwrap();
+    ties.node_down(&greedy, "cut");
+    assert_eq!((ties.count(own), ties.room(own, &greedy)), (0, Ok(())));
+    for n in 0..MAX_TIES as u64 {
+        ties.watched_by(name(&format!("n{}@h", n % 8)), n, own).unwrap();
+    }
+    assert_eq!(ties.room(own, &other), Err(TooManyTies::OfProcess));
+    shares_add_up(&ties);
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Begin(usize),
@@ -176,6 +217,7 @@ proptest! {
         let mut world = World { nodes, pids, links, watches, dead };
         for op in &ops {
             world.step(op);
+            world.nodes.iter().for_each(shares_add_up);
         }
         for (of, pid) in world.pids.iter().enumerate() {
             let node = &world.nodes[world.at(pid)];

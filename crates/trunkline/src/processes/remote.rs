@@ -16,8 +16,6 @@ use crate::{CallError, Connection, Node};
 
 /// Where nodes talk about processes.
 const SERVICE: &str = "$process";
-/// Links and watchers a process of this node has before peers can add no more.
-pub(super) const MAX_TIES: usize = 65_536;
 
 pub(super) fn not_allowed(text: String) -> Unwilling {
     Unwilling { refusal: Refusal::NotAllowed, text }
@@ -128,26 +126,19 @@ impl Node {
             Request::Link((number, creation), (own, life)) => {
                 let mut state = node.processes.lock();
                 let own = state.ties.own(own, life)?;
-                room(state.ties.count(own))?;
+                state.ties.room(own, peer)?;
                 state.ties.link(own, &Pid { node: peer.clone(), number, creation })?;
                 Ok(None)
             }
             Request::Monitor(watch, (own, life)) => {
                 let mut state = node.processes.lock();
                 let own = state.ties.own(own, life)?;
-                room(state.ties.count(own))?;
+                state.ties.room(own, peer)?;
                 state.ties.watched_by(peer.clone(), watch, own)?;
                 Ok(None)
             }
         }
     }
-}
-
-fn room(ties: usize) -> Result<(), Unwilling> {
-    if ties < MAX_TIES {
-        return Ok(());
-    }
-    Err(Unwilling { refusal: Refusal::Failed, text: format!("the process has {MAX_TIES} links and watchers already") })
 }
 
 /// Tells a peer something, if there is a connection; else it knows already that everything here is gone.

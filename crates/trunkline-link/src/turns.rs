@@ -1,0 +1,113 @@
+//! A queue that serves its sources in turns. No I/O, no clock.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+/// A queue of items from several sources. The items of one source keep their order; the sources take turns, so that one
+/// with many items delays each of the others by one turn only.
+#[derive(Debug)]
+pub(crate) struct Turns<K, T> {
+    /// The items of each source that has some.
+    waiting: HashMap<K, VecDeque<T>>,
+    /// The sources that have items, in the order of their turns.
+    order: VecDeque<K>,
+    /// An empty list for the next source, so that a queue that fills and empties does not allocate each time.
+    spare: VecDeque<T>,
+}
+
+impl<K, T> Default for Turns<K, T> {
+    fn default() -> Self {
+        Self { waiting: HashMap::new(), order: VecDeque::new(), spare: VecDeque::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash, T> Turns<K, T> {
+    /// Returns true if no item waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Adds an item behind the others of its source.
+    pub(crate) fn push(&mut self, source: &K, item: T) {
+        self.lane(source).push_back(item);
+    }
+
+    /// Puts an item back that is not used up: before the others of its source, whose turn is over.
+    pub(crate) fn put_back(&mut self, source: &K, item: T) {
+        self.lane(source).push_front(item);
+    }
+
+    /// Takes the next item of the source whose turn it is.
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let source = self.order.pop_front()?;
+        let Entry::Occupied(mut lane) = self.waiting.entry(source) else { return None };
+        let item = lane.get_mut().pop_front();
+        if lane.get().is_empty() {
+            self.spare = lane.remove();
+        } else {
+            self.order.push_back(lane.key().clone());
+        }
+        item
+    }
+
+    fn lane(&mut self, source: &K) -> &mut VecDeque<T> {
+        // The entry of a source that waits already is not to cost a clone of its key.
+        if !self.waiting.contains_key(source) {
+            self.order.push_back(source.clone());
+            self.waiting.insert(source.clone(), std::mem::take(&mut self.spare));
+        }
+        self.waiting.get_mut(source).expect("it was just made sure of")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_source_with_many_items_delays_the_others_by_one_turn_each() {
+        let mut queue = Turns::default();
+        for n in 0..1000 {
+            queue.push(&'a', ('a', n));
+        }
+        queue.push(&'b', ('b', 0));
+        queue.push(&'c', ('c', 0));
+        queue.push(&'b', ('b', 1));
+        let order: Vec<_> = (0..6).map_while(|_| queue.pop()).collect();
+        assert_eq!(order, [('a', 0), ('b', 0), ('c', 0), ('a', 1), ('b', 1), ('a', 2)]);
+        // What is put back comes first of its source, after a turn of each other one.
+        queue.push(&'c', ('c', 1));
+        let unfinished = queue.pop().unwrap();
+        queue.put_back(&'a', unfinished);
+        assert_eq!((queue.pop(), queue.pop(), queue.pop()), (Some(('c', 1)), Some(('a', 3)), Some(('a', 4))));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_and_every_source_keeps_its_order(pushes in prop::collection::vec((0u8..5, any::<bool>()), 0..200)) {
+            let (mut queue, mut sent, mut taken) = (Turns::default(), [0; 5], [0; 5]);
+            let take = |queue: &mut Turns<u8, (u8, u32)>, taken: &mut [u32; 5]| match queue.pop() {
+                Some((source, n)) => {
+                    let expected = &mut taken[usize::from(source)];
+                    let is_next = n == *expected;
+                    *expected += 1;
+                    is_next
+                }
+                None => true,
+            };
+            for (source, also_takes) in pushes {
+                let count = &mut sent[usize::from(source)];
+                queue.push(&source, (source, *count));
+                *count += 1;
+                prop_assert!(!also_takes || take(&mut queue, &mut taken));
+            }
+            while !queue.is_empty() {
+                prop_assert!(take(&mut queue, &mut taken));
+            }
+            prop_assert_eq!(taken, sent);
+            prop_assert!(queue.waiting.is_empty());
+        }
+    }
+}
