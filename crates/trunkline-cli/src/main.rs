@@ -5,6 +5,7 @@ mod boot;
 mod certs;
 mod commands;
 mod demo;
+mod descriptors;
 mod forward;
 mod log;
 mod output;

@@ -14,10 +14,10 @@ use trunkline_admin::{AdminAddress, AdminListener, Operations, Source};
 use trunkline_config::Layers;
 
 use crate::args::{LogArgs, LogFormat, NodeArgs};
-use crate::boot;
 use crate::log::{Flush, Log};
 use crate::output::{self, Failed, Output};
 use crate::program;
+use crate::{boot, descriptors};
 
 /// How much is said about connections whose route and node do not say; set once, with the rest of logging.
 static CONNECTIONS: OnceLock<LogLevel> = OnceLock::new();
@@ -101,6 +101,7 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
     let layers = Layers::from_process(args.set);
     let config = boot::load(&args.config, &layers)?;
     let mut signals = Signals::listen()?;
+    descriptors::warn_if_few(descriptors::raise(), &config);
     let place = AdminListener::bind(&config.node.admin).await;
     let place = place.map_err(|e| Failed::usage(format!("node.admin: {e}")).within(&args.config))?;
     let node = boot::start(&args.config, &config).await?;

@@ -77,9 +77,9 @@ pub use trunkline_dial::{
 };
 pub use trunkline_link::{
     ByteStream, CONNECTION_TARGET, CallError as LinkCallError, ClientAuth, DialTimes, Down, EARLY_DATA, First,
-    Identity, Incoming, KeepAlive, LinkInfo, LinkStats, LogLimit, Mailbox, Message, NativeLimits, OpenError,
-    RegisterError, Replier, Role, SendError as LinkSendError, Sent, ServerProfile, StreamCode, StreamKind, TlsError,
-    TlsProfile,
+    Identity, Incoming, KeepAlive, LinkInfo, LinkStats, LogLimit, MAX_STREAMS, Mailbox, Message, NativeLimits,
+    OpenError, RegisterError, Replier, Role, SendError as LinkSendError, Sent, ServerProfile, StreamCode, StreamKind,
+    TlsError, TlsProfile,
     gate::{GateLimits, GateStats},
     important::Outcome,
     random_16,

@@ -28,6 +28,23 @@ fn a_node_says_when_it_is_up_and_only_its_user_can_operate_it() {
 }
 
 #[test]
+fn a_node_raises_its_limit_on_open_files_and_warns_when_its_places_do_not_fit() {
+    let dir = Dir::new();
+    let file = dir.config("app", "");
+    let node = |limits: &str| Running::start(dir.limited(limits, &["--json", "node", "--config", &file]));
+    let few = node("ulimit -Sn 64 && ulimit -Hn 700");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", few.id())).unwrap();
+    let open_files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(open_files.split_whitespace().collect::<Vec<_>>()[3..5], ["700", "700"]);
+    few.logs("limit=700 needed=832");
+    few.logs("LimitNOFILE=");
+    few.stop();
+    let enough = node("ulimit -n 900");
+    assert!(!enough.stderr().contains("limit on open files"), "{}", enough.stderr());
+    enough.stop();
+}
+
+#[test]
 fn a_second_node_in_the_same_place_is_refused_and_the_first_goes_on() {
     let dir = Dir::new();
     let first = dir.node(&dir.config("app", ""), &[]);

@@ -104,8 +104,13 @@ impl Dir {
 
     /// The program with at most so many file descriptors.
     pub(crate) fn with_descriptors(&self, most: usize, args: &[&str]) -> Command {
+        self.limited(&format!("ulimit -n {most}"), args)
+    }
+
+    /// The program under limits that a shell sets before.
+    pub(crate) fn limited(&self, limits: &str, args: &[&str]) -> Command {
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_trunkline")]);
+        command.args(["-c", &format!("{limits} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_trunkline")]);
         command.args(args).current_dir(self.path()).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -257,6 +262,10 @@ impl Running {
 
     pub(crate) fn stderr(&self) -> String {
         self.err.text()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
