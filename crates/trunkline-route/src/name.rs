@@ -50,7 +50,10 @@ impl NodeName {
     /// not invisible by Unicode's property `Default_Ignorable_Code_Point`, which includes the characters that change the
     /// direction of text (`Bidi_Control`).
     pub fn can_contain(c: char) -> bool {
-        !c.is_whitespace() && !c.is_control() && !is_invisible(c)
+        match c.is_ascii() {
+            true => c.is_ascii_graphic(),
+            false => !c.is_whitespace() && !c.is_control() && !is_invisible(c),
+        }
     }
 
     /// The whole name.
