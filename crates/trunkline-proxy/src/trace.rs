@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use trunkline_link::StreamCode;
-use trunkline_route::NodeName;
+use trunkline_route::{NodeName, printable};
 
 use crate::MAX_PATH;
 use crate::names::{put, take};
@@ -85,8 +85,8 @@ impl Report {
             2 if bytes.is_empty() => Some(Self::Reached(hop.parse().ok()?)),
             3 => {
                 let (&code, text) = bytes.split_first()?;
-                let (code, text) = (StreamCode::from_byte(code), String::from_utf8_lossy(text).into_owned());
-                Some(Self::Stopped { hop: hop.to_owned(), code, text })
+                let (code, text) = (StreamCode::from_byte(code), printable(&String::from_utf8_lossy(text)));
+                Some(Self::Stopped { hop: printable(hop), code, text })
             }
             _ => None,
         }
@@ -129,7 +129,11 @@ mod tests {
                 round_trip: Duration::from_micros(micros.into())
             }),
             name.clone().prop_map(Report::Reached),
-            (name, code, ".{0,100}").prop_map(|(hop, code, text)| Report::Stopped { hop: hop.to_string(), code, text }),
+            (name, code, ".{0,100}").prop_map(|(hop, code, text)| Report::Stopped {
+                hop: hop.to_string(),
+                code,
+                text: printable(&text),
+            }),
         ]
     }
 
@@ -154,6 +158,15 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let _ = runtime.block_on(all(&bytes));
         }
+    }
+
+    #[tokio::test]
+    async fn a_report_shows_all_of_its_characters() {
+        let text = "a\u{202e}b\nc".to_owned();
+        let hidden = Report::Stopped { hop: "a\n@x".into(), code: StreamCode::Loop, text };
+        let text = "a\u{fffd}b\u{fffd}c".to_owned();
+        let shown = Report::Stopped { hop: "a\u{fffd}@x".into(), code: StreamCode::Loop, text };
+        assert_eq!(all(&hidden.encode()).await.unwrap(), [shown]);
     }
 
     #[tokio::test]

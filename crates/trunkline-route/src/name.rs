@@ -73,6 +73,19 @@ impl NodeName {
     }
 }
 
+/// Returns a text from elsewhere as it may be logged or shown on a line: control characters and invisible ones, which
+/// include those that change the direction of text, become U+FFFD.
+///
+/// ```
+/// use trunkline_route::printable;
+///
+/// assert_eq!(printable("no such\nservice"), "no such\u{fffd}service");
+/// assert_eq!(printable("\u{202e}lla si llew"), "\u{fffd}lla si llew");
+/// ```
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || is_invisible(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 /// Returns true for the code points of `Default_Ignorable_Code_Point` in Unicode 17: zero-width spaces and joiners, bidi
 /// controls, variation selectors, fillers and tags. The ranges include the code points that the standard keeps free for
 /// more of them.
