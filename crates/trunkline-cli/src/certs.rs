@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use trunkline::{Host, LabAuthority, NodeName};
@@ -40,7 +40,22 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
+/// A day before this program was written: 2026-01-01. No clock that is set says an earlier one.
+const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
+
+/// Refuses a clock that was never set: certificates made by it would be over when it is.
+fn set_clock(now: SystemTime) -> Result<(), Failed> {
+    if now >= SystemTime::UNIX_EPOCH + EARLIEST {
+        return Ok(());
+    }
+    Err(Failed::usage(
+        "this machine's clock says a day before 2026, so that the certificates would have expired once it is set; set the \
+         clock first",
+    ))
+}
+
 pub(crate) fn run(args: &CertsArgs, output: &Output) -> Result<(), Failed> {
+    set_clock(now())?;
     let dir = &args.dir;
     let made = |error: std::io::Error| Failed::because(format!("{} cannot be made: {error}", dir.display()));
     let nodes = nodes(args)?;
@@ -167,4 +182,17 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failed> {
         Ok::<_, std::io::Error>(())
     };
     written().map_err(|e| Failed::because(format!("{} cannot be written: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_certificates_are_made_by_a_clock_that_was_never_set() {
+        let year = Duration::from_secs(365 * 86_400);
+        for (years, is_set) in [(0, false), (55, false), (57, true)] {
+            assert_eq!(set_clock(SystemTime::UNIX_EPOCH + year * years).is_ok(), is_set, "{years} years after 1970");
+        }
+    }
 }

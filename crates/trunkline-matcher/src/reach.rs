@@ -72,20 +72,20 @@ impl AccessPattern {
         needed(self.compiled(), self.as_str(), &possible)
     }
 
-    /// Returns true if there is a text without `separator` that, followed by the separator and *each* of `ends`, is
-    /// matched: with unlike ends, the pattern leaves open what follows the separator. False when the pattern is too
-    /// large to tell.
+    /// Returns true if there is a text without `separator` that, followed by the separator and *both* texts of one of
+    /// `kinds`, is matched: with two texts that are unlike, the pattern leaves open what follows the separator. False when
+    /// the pattern is too large to tell.
     ///
     /// ```
     /// use trunkline_matcher::AccessPattern;
     ///
-    /// let open = |text: &str| AccessPattern::new(text).unwrap().is_open_after('@', &["one.example", "another.test"]);
+    /// let open = |text: &str| AccessPattern::new(text).unwrap().is_open_after('@', &[["one.example", "another.test"]]);
     /// assert!(open("db@.*") && open(".*"));
     /// assert!(!open(r"db@.*\.example"));
     /// ```
-    pub fn is_open_after(&self, separator: char, ends: &[&str]) -> bool {
+    pub fn is_open_after(&self, separator: char, kinds: &[[&str; 2]]) -> bool {
         let compiled = self.compiled();
-        compiled.hir().and_then(|hir| Ends::of(&hir)).is_some_and(|automaton| automaton.are_matched(separator, ends))
+        compiled.hir().and_then(|hir| Ends::of(&hir)).is_some_and(|automaton| automaton.are_matched(separator, kinds))
     }
 }
 
@@ -168,7 +168,7 @@ impl Ends {
         dense::Builder::new().configure(config).build_from_nfa(&nfa(&[hir], Self::MOST_BYTES)?).ok().map(Self)
     }
 
-    fn are_matched(&self, separator: char, ends: &[&str]) -> bool {
+    fn are_matched(&self, separator: char, kinds: &[[&str; 2]]) -> bool {
         let dfa = &self.0;
         let Ok(start) = dfa.start_state(&start::Config::new().anchored(Anchored::Yes)) else { return false };
         let after = |state: StateID, text: &str| text.bytes().fold(state, |state, byte| dfa.next_state(state, byte));
@@ -178,7 +178,7 @@ impl Ends {
         let (mut seen, mut waiting) = (BTreeSet::from([start]), vec![start]);
         while let Some(state) = waiting.pop() {
             let behind = after(state, &separator);
-            if ends.iter().all(|end| matched(behind, end)) {
+            if kinds.iter().any(|ends| ends.iter().all(|end| matched(behind, end))) {
                 return true;
             }
             let next = (0..=u8::MAX).filter(|byte| *byte != first).map(|byte| dfa.next_state(state, byte));
@@ -190,6 +190,8 @@ impl Ends {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn possible(c: char) -> bool {
@@ -212,6 +214,7 @@ mod tests {
             (r"a[[:space:]]", '\t', 1..12),
             (r"\t{2}", '\t', 0..2),
             ("(?i)a ", ' ', 5..6),
+            ("(ab c|de f)", ' ', 3..4),
         ] {
             let expected = Needed { character, span, text: text.into() };
             assert_eq!(RoutePattern::new(text).unwrap().needs_other_than(possible), Some(expected.clone()), "{text:?}");
@@ -224,8 +227,8 @@ mod tests {
     #[test]
     fn a_pattern_that_can_do_without_is_left_alone() {
         for text in [
-            "", ".", ".*", "a| ", " ?a", "( )*a", r"\s*a", r"\D", r"\W\S", "[^a]", r"[\sx]", "[ -~]", r"\.\+", "^$",
-            r"\pL", r"[^\n]", "(?s).",
+            "", ".", ".*", "a| ", "ab|c d", "c d|ab", " ?a", "( )*a", r"\s*a", r"\D", r"\W\S", "[^a]", r"[\sx]",
+            "[ -~]", r"\.\+", "^$", r"\pL", r"[^\n]", "(?s).",
         ] {
             assert_eq!(RoutePattern::new(text).unwrap().needs_other_than(possible), None, "{text:?}");
             assert_eq!(AccessPattern::new(text).unwrap().needs_other_than(possible), None, "{text:?}");
@@ -234,11 +237,20 @@ mod tests {
 
     #[test]
     fn what_follows_is_open_when_unlike_ends_are_matched_behind_one_beginning() {
-        let open =
-            |text: &str| AccessPattern::new(text).unwrap().is_open_after('@', &["a.example", "b.test", "10.0.0.1"]);
-        for text in
-            [".*", "db@.*", "db-[0-9]+@.+", "x@y|db@.*", "(?s).*", "[^@]+@[^@]+", "db@[a-z0-9.]+", "(?i)DB@.*", "é@.*"]
-        {
+        let kinds = [["a.example", "b.test"], ["10.0.0.1", "192.0.2.7"]];
+        let open = |text: &str| AccessPattern::new(text).unwrap().is_open_after('@', &kinds);
+        for text in [
+            ".*",
+            "db@.*",
+            "db-[0-9]+@.+",
+            "x@y|db@.*",
+            "(?s).*",
+            "[^@]+@[^@]+",
+            "db@[a-z.]+",
+            "db@[0-9.]+",
+            "(?i)DB@.*",
+            "é@.*",
+        ] {
             assert!(open(text), "{text}");
         }
         for text in [
@@ -246,7 +258,7 @@ mod tests {
             "db",
             "db@",
             r"db@.*\.example",
-            "db@a.example|db@b.test",
+            "db@a.example|db@10.0.0.1",
             "db@a.*",
             "db@10.*",
             "db@x.*@.*",
@@ -257,5 +269,51 @@ mod tests {
             assert!(!open(text), "{text}");
         }
         assert!(!open(&format!("({}){{50}}@.*", r"\pL".repeat(15))), "too large to tell");
+    }
+
+    fn patterns() -> impl Strategy<Value = String> {
+        let leaf = prop::sample::select(vec![
+            "a", "b", " ", "\n", "ab", r"\s", r"\x20", "[a ]", "[ \n]", "[^a]", ".", "^", "$", "",
+        ]);
+        leaf.prop_map(str::to_owned).prop_recursive(4, 24, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 1..4).prop_map(|parts| parts.concat()),
+                prop::collection::vec(inner.clone(), 1..4).prop_map(|parts| format!("(?:{})", parts.join("|"))),
+                (inner, prop::sample::select(vec!["?", "*", "+", "{2}"]))
+                    .prop_map(|(part, often)| format!("(?:{part}){often}")),
+            ]
+        })
+    }
+
+    /// Every text of at most three of the possible characters.
+    fn texts() -> Vec<String> {
+        let mut texts = vec![String::new()];
+        for len in 0..3 {
+            let longest: Vec<String> = texts.iter().filter(|text| text.len() == len).cloned().collect();
+            texts.extend(longest.iter().flat_map(|text| ["a", "b", "@"].map(|c| format!("{text}{c}"))));
+        }
+        texts
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_that_needs_something_impossible_matches_nothing_possible(text in patterns()) {
+            let (route, access) = (RoutePattern::new(&text).unwrap(), AccessPattern::new(&text).unwrap());
+            if route.needs_other_than(possible).is_some() {
+                prop_assert!(texts().iter().all(|name| !route.is_match(name)), "{text:?}");
+            }
+            if let Some(needed) = access.needs_other_than(possible) {
+                prop_assert!(!possible(needed.character()) && needed.span().end <= text.len());
+                prop_assert!(texts().iter().all(|name| !access.is_match(name)), "{text:?}");
+            }
+        }
+
+        #[test]
+        fn a_pattern_that_is_spelled_again_matches_the_same(text in patterns()) {
+            let again = crate::spelled_again(&text);
+            prop_assert_ne!(&again, &text);
+            let (one, other) = (RoutePattern::new(&text).unwrap(), RoutePattern::new(&again).unwrap());
+            prop_assert!(texts().iter().all(|name| one.is_match(name) == other.is_match(name)), "{text:?} {again:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use trunkline_link::handshake::{HandshakeError, Mode, RejectCode};
 use trunkline_link::{CallError, Claims, ClientTls, DialError, DialTimes, Directory, Hooks, Link, Native, TlsProfile};
 use trunkline_registrar::{RegisterError, Registration, ResolveError};
-use trunkline_route::{Address, Attempt, Cookie, Endpoint, LinkPolicy, NodeName, TlsMode, Version};
+use trunkline_route::{Address, Attempt, Cookie, Endpoint, LinkPolicy, NodeName, TlsMode, Version, printable};
 
 use crate::wire::{self, Request, Response, SERVICE};
 use crate::wrong_cookies::WrongCookies;
@@ -130,7 +130,7 @@ impl Session {
         match self.ask(&Request::Register(endpoints, leads_to)).await? {
             Response::Registered => Ok(()),
             Response::Taken => Err(RegisterError::Taken(own.name.clone())),
-            Response::Refused(text) => Err(RegisterError::Refused(text)),
+            Response::Refused(text) => Err(RegisterError::Refused(printable(&text))),
             _ => Err(RegisterError::Refused("it answered another question".into())),
         }
     }
@@ -138,7 +138,7 @@ impl Session {
     pub(crate) async fn gateways(&self, name: &NodeName) -> Result<Vec<NodeName>, ResolveError> {
         match self.ask(&Request::Gateways(name.to_string())).await? {
             Response::Gateways(found) => wire::gateways(&found).map_err(ResolveError::Failed),
-            Response::Refused(text) => Err(ResolveError::Failed(text)),
+            Response::Refused(text) => Err(ResolveError::Failed(printable(&text))),
             _ => Err(ResolveError::Failed("it answered another question".into())),
         }
     }
@@ -146,7 +146,7 @@ impl Session {
     pub(crate) async fn resolve(&self, name: &NodeName) -> Result<Vec<Endpoint>, ResolveError> {
         match self.ask(&Request::Resolve(name.to_string())).await? {
             Response::Endpoints(found) => wire::endpoints(&found).map_err(ResolveError::Failed),
-            Response::Refused(text) => Err(ResolveError::Failed(text)),
+            Response::Refused(text) => Err(ResolveError::Failed(printable(&text))),
             _ => Err(ResolveError::Failed("it answered another question".into())),
         }
     }

@@ -38,7 +38,7 @@ pub use endpoint::{Address, Endpoint, EndpointError, EndpointOverride, Host, MAX
 pub use flags::{Disagreement, Flag, FlagPolicy, FlagTerms, PeerFlags, UnknownFlag};
 pub use id::{IdError, ResolverId, TlsProfileId};
 pub use mapping::{AtomMapping, MappingError};
-pub use name::{MAX_NAME_LEN, NameError, NodeName};
+pub use name::{MAX_NAME_LEN, NameError, NodeName, printable};
 pub use place::{LocalPlace, PlaceError, SocketPlace};
 pub use policy::{LinkPolicy, LogLevel, Reconnect};
 pub use proxy::{DEFAULT_MAX_HOP, DirectUse, ProxyRoute};

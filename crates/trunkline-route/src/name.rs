@@ -50,7 +50,10 @@ impl NodeName {
     /// not invisible by Unicode's property `Default_Ignorable_Code_Point`, which includes the characters that change the
     /// direction of text (`Bidi_Control`).
     pub fn can_contain(c: char) -> bool {
-        !c.is_whitespace() && !c.is_control() && !is_invisible(c)
+        match c.is_ascii() {
+            true => c.is_ascii_graphic(),
+            false => !c.is_whitespace() && !c.is_control() && !is_invisible(c),
+        }
     }
 
     /// The whole name.
@@ -68,6 +71,19 @@ impl NodeName {
         let host = self.0.split_once('@').map_or("", |(_, host)| host);
         host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
     }
+}
+
+/// Returns a text from elsewhere as it may be logged or shown on a line: control characters and invisible ones, which
+/// include those that change the direction of text, become U+FFFD.
+///
+/// ```
+/// use trunkline_route::printable;
+///
+/// assert_eq!(printable("no such\nservice"), "no such\u{fffd}service");
+/// assert_eq!(printable("\u{202e}lla si llew"), "\u{fffd}lla si llew");
+/// ```
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || is_invisible(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Returns true for the code points of `Default_Ignorable_Code_Point` in Unicode 17: zero-width spaces and joiners, bidi

@@ -137,7 +137,7 @@ impl Params {
                 ABANDON => params.abandon = true,
                 SOFTWARE => {
                     let text = String::from_utf8_lossy(value.0);
-                    params.software = text.chars().filter(|c| !c.is_control()).take(64).collect();
+                    params.software = trunkline_route::printable(&text).chars().take(64).collect();
                     continue;
                 }
                 _ if kind >= OPTIONAL => continue,

@@ -203,15 +203,31 @@ fn messages_out_of_order_end_the_handshake() {
 }
 
 #[test]
+fn a_name_with_a_character_that_nobody_sees_is_malformed() {
+    let (_, hello1) = Initiator::<FakePake>::new(Setup::default().initiator, [7; 32]);
+    let mut hello = wire::Hello1::decode(&hello1).unwrap();
+    hello.from = "d\u{2602}b@host".parse().unwrap();
+    let visible = hello.encode();
+    assert_eq!(wire::Hello1::decode(&visible).unwrap().from, hello.from);
+    for hidden in ["\u{200b}", "\u{202e}", "\u{2066}", "\u{feff}"] {
+        let at = visible.windows(3).position(|bytes| bytes == "\u{2602}".as_bytes()).unwrap();
+        let mut bytes = visible.clone();
+        bytes[at..at + 3].copy_from_slice(hidden.as_bytes());
+        let decoded = wire::Hello1::decode(&bytes).map(drop);
+        assert_eq!(decoded, Err(HandshakeError::Malformed("HELLO1 is from no node name")), "{hidden:?}");
+    }
+}
+
+#[test]
 fn a_reject_cannot_hold_a_dialer_off_for_long() {
     let (mut i, _) = Initiator::<FakePake>::new(Setup::default().initiator, [7; 32]);
-    let reject = wire::encode_reject(RejectCode::Throttled, 60_000, "go\u{7}away");
+    let reject = wire::encode_reject(RejectCode::Throttled, 60_000, "go\u{7}a\u{202e}way");
     assert_eq!(
         i.hello2(&reject),
         Err(HandshakeError::Rejected {
             code: RejectCode::Throttled,
             retry_after_ms: 2000,
-            text: "go\u{fffd}away".into()
+            text: "go\u{fffd}a\u{fffd}way".into()
         })
     );
 }

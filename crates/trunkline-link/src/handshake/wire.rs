@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use trunkline_route::{MAX_NAME_LEN, NodeName};
+use trunkline_route::{MAX_NAME_LEN, NodeName, printable};
 
 use super::{HandshakeError, Incarnation, MAX_BODY};
 
@@ -329,10 +329,4 @@ pub(super) fn decode_sealed(kind: u8, body: &[u8]) -> Result<(&[u8], [u8; MAC_LE
     let mac = r.array()?;
     r.end()?;
     Ok((params, mac))
-}
-
-/// A peer's text as it may be logged: control characters replaced, at most 255 bytes.
-fn printable(text: &str) -> String {
-    debug_assert!(text.len() <= MAX_NAME_LEN);
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
