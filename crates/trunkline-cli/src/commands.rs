@@ -23,18 +23,18 @@ use crate::target::{Target, ask, client, leave};
 
 pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
     let config = Config::load(args.file(), &Layers::from_process(args.set.clone())).map_err(Failed::usage)?;
-    boot::check_files(args.file(), &config)?;
+    let warnings = [config.warnings(), &boot::check_files(args.file(), &config)?].concat();
     let value = json!({
         "node": config.node.name.as_str(),
         "routes": config.routes.len(),
         "fallback": config.node.fallback.to_string(),
         "registrar": config.node.registrar.to_string(),
-        "warnings": config.warnings(),
+        "warnings": warnings,
     });
     output.print(&value, |_| {
         let routes = config.routes.len();
         let mut text = format!("{}: fine; node {}, {routes} routes", args.file().display(), config.node.name);
-        for warning in config.warnings() {
+        for warning in &warnings {
             text += &format!("\nwarning: {warning}");
         }
         text

@@ -15,12 +15,14 @@ use trunkline_route::{Host, TlsMode};
 mod certificate;
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 mod lab;
+mod pem;
+mod subject;
 
 pub use certificate::Identity;
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use lab::{Issued, LabAuthority};
 
-use certificate::{certificates, in_its_time};
+use certificate::{Placed, certificates, in_its_time};
 
 /// The protocol both ends name (ALPN); a listener of anything else is recognised by it.
 pub(crate) const ALPN: &[u8] = b"tlk/1";
@@ -35,8 +37,10 @@ pub enum TlsError {
     #[error("the certificate or key cannot be used: {0}")]
     Certificate(String),
     /// Its time is over.
-    #[error("the certificate expired on {on}; give a newer one")]
+    #[error("{which} expired on {on}; give a newer one")]
     Expired {
+        /// Its place in the text, and its subject.
+        which: String,
         /// The day, as `YYYY-MM-DD` in UTC.
         on: String,
     },
@@ -47,16 +51,20 @@ pub enum TlsError {
     #[error("no TLS provider is compiled in; enable the feature tls-ring or tls-aws-lc")]
     NoProvider,
     /// Its time has not begun.
-    #[error("the certificate is not valid before {from}; check this machine's clock, or wait")]
+    #[error("{which} is not valid before {from}; check this machine's clock, or wait")]
     NotYetValid {
+        /// Its place in the text, and its subject.
+        which: String,
         /// The day, as `YYYY-MM-DD` in UTC.
         from: String,
     },
-    /// The PEM text holds nothing of the kind.
-    #[error("no {what} found in the PEM text")]
+    /// The PEM text holds nothing of the kind, or what cannot be read.
+    #[error("no usable {what} found: {problem}")]
     Pem {
-        /// What was looked for.
+        /// What was looked for: `certificate` or `private key`.
         what: &'static str,
+        /// What is wrong, in which line, and what to do; never what is in the text.
+        problem: String,
     },
     /// The roots are empty or unusable.
     #[error("the roots cannot be used: {0}")]
@@ -69,7 +77,7 @@ pub enum TlsError {
 /// What a route with `tls: true` checks and shows. The default checks the platform's roots and shows nothing.
 #[derive(Debug, Clone, Default)]
 pub struct TlsProfile {
-    roots: Option<Vec<CertificateDer<'static>>>,
+    roots: Option<Vec<Placed>>,
     identity: Option<Identity>,
     server_name: Option<String>,
 }
@@ -139,15 +147,11 @@ impl ClientTls {
 }
 
 /// A store of those of the certificates that have not expired.
-fn roots(
-    given: &[CertificateDer<'static>],
-    provider: &CryptoProvider,
-    now: UnixTime,
-) -> Result<RootCertStore, TlsError> {
+fn roots(given: &[Placed], provider: &CryptoProvider, now: UnixTime) -> Result<RootCertStore, TlsError> {
     let (mut store, mut expired) = (RootCertStore::empty(), None);
     for root in given {
         match in_its_time(root, provider, now) {
-            Ok(()) => store.add(root.clone()).map_err(|e| TlsError::Roots(e.to_string()))?,
+            Ok(()) => store.add(root.der.clone()).map_err(|e| TlsError::Roots(format!("{root}: {e}")))?,
             Err(error) => expired = Some(error),
         }
     }
@@ -168,9 +172,11 @@ impl Ready {
                 roots
             }
         };
-        if let Some(identity) = &profile.identity {
-            identity.check(&provider, UnixTime::now())?;
-        }
+        let shown = profile.identity.as_ref().map(|identity| {
+            let chain = identity.check(&provider, UnixTime::now())?;
+            Ok::<_, TlsError>((chain, &identity.key))
+        });
+        let shown = shown.transpose()?;
         let config = |skip: bool| {
             let builder = ClientConfig::builder_with_provider(provider.clone())
                 .with_protocol_versions(&[&rustls::version::TLS13])
@@ -182,9 +188,9 @@ impl Ready {
             } else {
                 builder.with_root_certificates(roots.clone())
             };
-            let mut config = match &profile.identity {
-                Some(identity) => builder
-                    .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+            let mut config = match &shown {
+                Some((chain, key)) => builder
+                    .with_client_auth_cert(chain.clone(), key.clone_key())
                     .map_err(|e| TlsError::Certificate(e.to_string()))?,
                 None => builder.with_no_client_auth(),
             };
@@ -223,7 +229,7 @@ fn server_name(text: &str) -> Result<ServerName<'static>, TlsError> {
 #[derive(Debug, Clone)]
 pub struct ServerProfile {
     identity: Identity,
-    client_roots: Option<Vec<CertificateDer<'static>>>,
+    client_roots: Option<Vec<Placed>>,
     client_optional: bool,
 }
 
@@ -251,7 +257,7 @@ impl ServerProfile {
     fn config(&self, now: UnixTime) -> Result<ServerConfig, TlsError> {
         let broken = |e: rustls::Error| TlsError::Certificate(e.to_string());
         let provider = provider()?;
-        self.identity.check(&provider, now)?;
+        let chain = self.identity.check(&provider, now)?;
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(broken)?;
@@ -264,8 +270,7 @@ impl ServerProfile {
                 builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::Roots(e.to_string()))?)
             }
         };
-        let mut config =
-            builder.with_single_cert(self.identity.chain.clone(), self.identity.key.clone_key()).map_err(broken)?;
+        let mut config = builder.with_single_cert(chain, self.identity.key.clone_key()).map_err(broken)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.send_tls13_tickets = 0;
         Ok(config)
@@ -339,7 +344,7 @@ fn ephemeral_identity() -> Result<Identity, TlsError> {
     let key = lab::new_key()?;
     let params = rcgen::CertificateParams::new(vec![NO_NAME.to_owned()]).map_err(lab::broken)?;
     let certificate = params.self_signed(&key).map_err(lab::broken)?;
-    Ok(Identity { chain: vec![certificate.der().clone()], key: key.into() })
+    Ok(Identity { chain: vec![Placed::made(certificate.der().clone())], key: key.into() })
 }
 
 #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc")))]
