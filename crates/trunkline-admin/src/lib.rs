@@ -6,6 +6,9 @@
 
 pub mod api;
 mod client;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ops;
 mod server;
 

@@ -36,6 +36,9 @@ mod log;
 mod account;
 mod courtesy;
 pub mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod handshake;
 pub mod important;

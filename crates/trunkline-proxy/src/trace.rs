@@ -157,6 +157,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_name_that_is_too_long_is_cut_at_a_character() {
+        // Names of hops may be the words of a peer, with U+FFFD in the place of control characters.
+        let stopped =
+            Report::Stopped { hop: format!("{}äää", "x".repeat(252)), code: StreamCode::Loop, text: "".into() };
+        let read = all(&stopped.encode()).await.unwrap();
+        assert!(matches!(&read[..], [Report::Stopped { hop, .. }] if hop.len() == 254 && hop.ends_with("xä")));
+    }
+
+    #[tokio::test]
     async fn a_text_that_is_too_long_is_cut_and_a_report_that_is_too_long_refused() {
         let stopped = Report::Stopped { hop: "a@x".into(), code: StreamCode::Loop, text: "ä".repeat(2000) };
         let read = all(&stopped.encode()).await.unwrap();

@@ -14,11 +14,11 @@ use crate::{BoxFuture, ResolveError, Resolver};
 /// The largest file: a hundred thousand names of 150 bytes fit.
 const MAX_BYTES: u64 = 16 << 20;
 
-type Names = HashMap<NodeName, Ways>;
+pub(crate) type Names = HashMap<NodeName, Ways>;
 
 /// What the file says of one name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Ways {
+pub(crate) struct Ways {
     endpoints: Vec<Endpoint>,
     gateways: Vec<NodeName>,
 }
@@ -103,7 +103,7 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn parse(text: &str) -> Result<Names, String> {
+pub(crate) fn parse(text: &str) -> Result<Names, String> {
     let entries: HashMap<String, Vec<Entry>> = if text.trim().is_empty() {
         HashMap::new()
     } else {

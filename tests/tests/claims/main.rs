@@ -22,6 +22,7 @@ mod f_registrar;
 mod g_cookies;
 mod one_link;
 mod p_close;
+mod parsers;
 mod services;
 mod strangers;
 mod trust;
