@@ -6,6 +6,7 @@
 
 mod corpus;
 mod dist;
+mod fuzz;
 mod layers;
 mod licences;
 mod metadata;
@@ -245,6 +246,13 @@ const TASKS: &[Task] = &[
         help: corpus::HELP,
         takes_arguments: true,
         run: corpus::corpus,
+    },
+    Task {
+        name: "fuzz",
+        summary: "build and run the fuzz targets",
+        help: fuzz::HELP,
+        takes_arguments: true,
+        run: fuzz::fuzz,
     },
     Task {
         name: "dist",

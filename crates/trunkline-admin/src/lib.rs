@@ -11,6 +11,9 @@ use tokio::net::TcpStream;
 
 pub mod api;
 mod client;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ops;
 mod places;
 mod server;

@@ -126,8 +126,9 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
     Ok(builder.transit(transit).circuit_limits(limits).proxied(trunkline_admin::proxied(&config.proxied)))
 }
 
-/// Whether what the files hold can be used now; a configuration only knows that they are there.
-pub(crate) fn check_files(path: &Path, config: &Config) -> Result<(), Failed> {
+/// Checks that what the files hold can be used now, and returns what deserves attention; a configuration only knows that the
+/// files are there.
+pub(crate) fn check_files(path: &Path, config: &Config) -> Result<Vec<String>, Failed> {
     let listeners = config.node.listen.iter().enumerate().filter_map(|(i, listen)| {
         let source: ServerSource = server_files(listen.tls.as_ref()?).into();
         Some((format!("node.listen[{i}].tls"), source.check()))
@@ -136,16 +137,25 @@ pub(crate) fn check_files(path: &Path, config: &Config) -> Result<(), Failed> {
         let source: ProfileSource = profile_files(profile).into();
         (format!("tls_profiles.{id}"), source.check())
     });
-    let certificates = listeners.chain(profiles).filter_map(|(key, checked)| Some((key, checked.err()?.to_string())));
+    let (mut warnings, mut certificates) = (Vec::new(), Vec::new());
+    for (key, checked) in listeners.chain(profiles) {
+        match checked {
+            Ok(found) => warnings.extend(found.into_iter().map(|warning| format!("{key}: {warning}"))),
+            Err(error) => certificates.push((key, error.to_string())),
+        }
+    }
     let names = config.registrars.iter().filter_map(|(id, registrar)| match registrar {
         ResolverConfig::File(names) => {
             Some((format!("registrars.{id}.path"), NamesFile::new(names).check().err()?.to_string()))
         }
         ResolverConfig::Embedded { .. } => None,
     });
-    let problems: Vec<String> =
-        certificates.chain(names).map(|(key, problem)| format!("{}: {key}: {problem}", path.display())).collect();
-    if problems.is_empty() { Ok(()) } else { Err(Failed::usage(problems.join("\n\n"))) }
+    let problems: Vec<String> = certificates
+        .into_iter()
+        .chain(names)
+        .map(|(key, problem)| format!("{}: {key}: {problem}", path.display()))
+        .collect();
+    if problems.is_empty() { Ok(warnings) } else { Err(Failed::usage(problems.join("\n\n"))) }
 }
 
 fn identity_files(files: &CertificateFiles) -> IdentityFiles {

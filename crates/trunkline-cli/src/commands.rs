@@ -24,14 +24,14 @@ use crate::target::{Target, ask, client, leave};
 
 pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
     let config = Config::load(args.file(), &Layers::from_process(args.set.clone())).map_err(Failed::usage)?;
-    boot::check_files(args.file(), &config)?;
+    let warnings = [config.warnings(), &boot::check_files(args.file(), &config)?].concat();
     let counts = sections(&config);
     let mut value = json!({
         "node": config.node.name.as_str(),
         "fallback": config.node.fallback.to_string(),
         "registrar": config.node.registrar.to_string(),
         "callers_through_gateways": if restricts_proxied(&config) { "restricted" } else { "any" },
-        "warnings": config.warnings(),
+        "warnings": warnings,
     });
     for Section { key, count, .. } in &counts {
         value[*key] = json!(count);
@@ -45,7 +45,7 @@ pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
         if restricts_proxied(&config) {
             text += ", callers through gateways restricted";
         }
-        for warning in config.warnings() {
+        for warning in &warnings {
             text += &format!("\nwarning: {warning}");
         }
         text

@@ -37,6 +37,9 @@ mod config;
 pub mod edit;
 mod error;
 mod fields;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layers;
 mod node;
 mod proxy;

@@ -155,9 +155,10 @@ pub(crate) fn check_pem(path: &Path, section: &str) -> Result<Option<String>, St
     let warning = open_to_others(&file, path);
     let mut text = Zeroizing::new(Vec::new());
     file.take(MAX_PEM_BYTES).read_to_end(&mut text).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    // A byte order mark may stand before it, and the end of another section.
     let has = text.split(|b| *b == b'\n').any(|line| {
-        let line = line.trim_ascii();
-        line.starts_with(b"-----BEGIN ") && line.ends_with(format!("{section}-----").as_bytes())
+        let line = Zeroizing::new(String::from_utf8_lossy(line).into_owned());
+        line.contains("-----BEGIN ") && line.contains(&format!("{section}-----"))
     });
     if !has {
         return Err(format!("{shown} has no `-----BEGIN … {section}-----` section; it must be a PEM file"));

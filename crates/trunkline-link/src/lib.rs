@@ -38,6 +38,9 @@ mod account;
 mod admission;
 mod courtesy;
 pub mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod handshake;
 pub mod important;

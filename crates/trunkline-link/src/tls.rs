@@ -15,13 +15,15 @@ use trunkline_route::{Host, NodeName, TlsMode};
 mod certificate;
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 mod lab;
+mod pem;
+mod subject;
 
 pub use certificate::Identity;
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use lab::{Issued, LabAuthority};
 
 pub(crate) use certificate::told;
-use certificate::{certificates, in_its_time};
+use certificate::{Placed, certificates, in_its_time};
 
 /// The protocol both ends name (ALPN); a listener of anything else is recognised by it.
 pub(crate) const ALPN: &[u8] = b"tlk/1";
@@ -36,8 +38,10 @@ pub enum TlsError {
     #[error("the certificate or key cannot be used: {0}")]
     Certificate(String),
     /// Its time is over.
-    #[error("the certificate expired on {on}; give a newer one")]
+    #[error("{which} expired on {on}; give a newer one")]
     Expired {
+        /// Its place in the text, and its subject.
+        which: String,
         /// The day, as `YYYY-MM-DD` in UTC.
         on: String,
     },
@@ -48,20 +52,22 @@ pub enum TlsError {
     #[error("no TLS provider is compiled in; enable the feature tls-ring or tls-aws-lc")]
     NoProvider,
     /// Its time has not begun.
-    #[error(
-        "the certificate is not valid before {from}, and this machine's clock says {today}; set the clock, or wait"
-    )]
+    #[error("{which} is not valid before {from}, and this machine's clock says {today}; set the clock, or wait")]
     NotYetValid {
+        /// Its place in the text, and its subject.
+        which: String,
         /// The day, as `YYYY-MM-DD` in UTC.
         from: String,
         /// The day by this machine's clock, as above.
         today: String,
     },
-    /// The PEM text holds nothing of the kind.
-    #[error("no {what} found in the PEM text")]
+    /// The PEM text holds nothing of the kind, or what cannot be read.
+    #[error("no usable {what} found: {problem}")]
     Pem {
-        /// What was looked for.
+        /// What was looked for: `certificate` or `private key`.
         what: &'static str,
+        /// What is wrong, in which line, and what to do; never what is in the text.
+        problem: String,
     },
     /// The roots are empty or unusable.
     #[error("the roots cannot be used: {0}")]
@@ -74,7 +80,7 @@ pub enum TlsError {
 /// What a route with `tls: true` checks and shows. The default checks the platform's roots and shows nothing.
 #[derive(Debug, Clone, Default)]
 pub struct TlsProfile {
-    roots: Option<Vec<CertificateDer<'static>>>,
+    roots: Option<Vec<Placed>>,
     identity: Option<Identity>,
     server_name: Option<String>,
     cert_name_required: bool,
@@ -158,15 +164,11 @@ impl ClientTls {
 }
 
 /// A store of those of the certificates that have not expired.
-fn roots(
-    given: &[CertificateDer<'static>],
-    provider: &CryptoProvider,
-    now: UnixTime,
-) -> Result<RootCertStore, TlsError> {
+fn roots(given: &[Placed], provider: &CryptoProvider, now: UnixTime) -> Result<RootCertStore, TlsError> {
     let (mut store, mut expired) = (RootCertStore::empty(), None);
     for root in given {
         match in_its_time(root, provider, now) {
-            Ok(()) => store.add(root.clone()).map_err(|e| TlsError::Roots(e.to_string()))?,
+            Ok(()) => store.add(root.der.clone()).map_err(|e| TlsError::Roots(format!("{root}: {e}")))?,
             Err(error) => expired = Some(error),
         }
     }
@@ -187,9 +189,11 @@ impl Ready {
                 roots
             }
         };
-        if let Some(identity) = &profile.identity {
-            identity.check(&provider, UnixTime::now())?;
-        }
+        let shown = profile.identity.as_ref().map(|identity| {
+            let chain = identity.check(&provider, UnixTime::now())?;
+            Ok::<_, TlsError>((chain, &identity.key))
+        });
+        let shown = shown.transpose()?;
         let config = |skip: bool| {
             let builder = ClientConfig::builder_with_provider(provider.clone())
                 .with_protocol_versions(&[&rustls::version::TLS13])
@@ -201,9 +205,9 @@ impl Ready {
             } else {
                 builder.with_root_certificates(roots.clone())
             };
-            let mut config = match &profile.identity {
-                Some(identity) => builder
-                    .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+            let mut config = match &shown {
+                Some((chain, key)) => builder
+                    .with_client_auth_cert(chain.clone(), key.clone_key())
                     .map_err(|e| TlsError::Certificate(e.to_string()))?,
                 None => builder.with_no_client_auth(),
             };
@@ -243,7 +247,7 @@ fn server_name(text: &str) -> Result<ServerName<'static>, TlsError> {
 #[derive(Debug, Clone)]
 pub struct ServerProfile {
     identity: Identity,
-    client_roots: Option<Vec<CertificateDer<'static>>>,
+    client_roots: Option<Vec<Placed>>,
     client_optional: bool,
     cert_name_required: bool,
 }
@@ -310,7 +314,7 @@ impl ServerProfile {
     fn config(&self, now: UnixTime) -> Result<ServerConfig, TlsError> {
         let broken = |e: rustls::Error| TlsError::Certificate(e.to_string());
         let provider = provider()?;
-        self.identity.check(&provider, now)?;
+        let chain = self.identity.check(&provider, now)?;
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(broken)?;
@@ -324,8 +328,7 @@ impl ServerProfile {
                 builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::Roots(e.to_string()))?)
             }
         };
-        let mut config =
-            builder.with_single_cert(self.identity.chain.clone(), self.identity.key.clone_key()).map_err(broken)?;
+        let mut config = builder.with_single_cert(chain, self.identity.key.clone_key()).map_err(broken)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.send_tls13_tickets = 0;
         Ok(config)
@@ -402,7 +405,7 @@ fn ephemeral_identity() -> Result<Identity, TlsError> {
     // says 1970 until the network has set it.
     params.not_before = time::OffsetDateTime::UNIX_EPOCH;
     let certificate = params.self_signed(&key).map_err(lab::broken)?;
-    Ok(Identity { chain: vec![certificate.der().clone()], key: key.into() })
+    Ok(Identity { chain: vec![Placed::made(certificate.der().clone())], key: key.into() })
 }
 
 #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc")))]

@@ -129,6 +129,9 @@ mod entry;
 mod error;
 mod explain;
 mod fold;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod glob;
 mod grams;
 mod group;

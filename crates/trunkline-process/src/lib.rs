@@ -20,6 +20,9 @@
 //! ```
 
 mod exit;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod pid;
 mod ties;
 mod wire;

@@ -5,7 +5,7 @@ use trunkline_term::{Atom, BigInt, Term};
 use crate::{Exit, NoProcess, Pid, TooManyTies};
 
 /// The most characters of a peer's words that are kept.
-const MAX_TEXT: usize = 1024;
+pub(crate) const MAX_TEXT: usize = 1024;
 
 /// A call to a peer about processes.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,8 +137,12 @@ fn exit_term(exit: &Exit) -> Term {
     }
 }
 
+/// A peer's words, cut to [`MAX_TEXT`].
+fn text(term: &Term) -> Result<String, BadMessage> {
+    Ok(term.as_text().ok_or(BadMessage)?.chars().take(MAX_TEXT).collect())
+}
+
 fn get_exit(term: &Term) -> Result<Exit, BadMessage> {
-    let text = |term: &Term| Ok(term.as_text().ok_or(BadMessage)?.chars().take(MAX_TEXT).collect());
     match parts(term)? {
         ("normal", []) => Ok(Exit::Normal),
         ("panicked", []) => Ok(Exit::Panicked),
@@ -227,10 +231,10 @@ pub fn answered(term: &Term) -> Result<Result<Option<(u64, u32)>, Unwilling>, Ba
     match parts(term)? {
         ("ok", []) => Ok(Ok(None)),
         ("ok", [a, b]) => Ok(Ok(Some(get_who(a, b)?))),
-        ("error", [Term::Atom(word), text]) => {
+        ("error", [Term::Atom(word), words]) => {
             let known = REFUSALS.iter().find(|(_, other)| *other == word.as_str());
-            let text = text.as_text().ok_or(BadMessage)?.to_owned();
-            Ok(Err(Unwilling { refusal: known.map_or(Refusal::Failed, |(refusal, _)| *refusal), text }))
+            let refusal = known.map_or(Refusal::Failed, |(refusal, _)| *refusal);
+            Ok(Err(Unwilling { refusal, text: text(words)? }))
         }
         _ => Err(BadMessage),
     }

@@ -12,6 +12,9 @@
 //! `examples/hops.rs` walks a chain of gateways.
 
 mod circuits;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hop;
 mod names;
 mod quiet;

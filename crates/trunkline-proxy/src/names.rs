@@ -1,8 +1,8 @@
 //! Short texts on the wire: a length u8 and the bytes.
 
-/// Appends a text, cut to 255 bytes. A node's name always fits.
+/// Appends a text, cut to 255 bytes at a character boundary. A node's name always fits.
 pub(crate) fn put(out: &mut Vec<u8>, text: &str) {
-    let bytes = &text.as_bytes()[..text.len().min(255)];
+    let bytes = &text.as_bytes()[..text.floor_char_boundary(255)];
     out.push(bytes.len() as u8);
     out.extend_from_slice(bytes);
 }

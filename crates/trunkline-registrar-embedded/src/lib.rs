@@ -10,6 +10,9 @@
 
 mod at;
 mod client;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod server;
 mod wire;
 mod wrong_cookies;

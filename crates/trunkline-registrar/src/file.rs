@@ -15,11 +15,11 @@ use crate::{BoxFuture, ResolveError, Resolver};
 /// The largest file: a hundred thousand names of 150 bytes fit.
 const MAX_BYTES: u64 = 16 << 20;
 
-type Names = HashMap<NodeName, Ways>;
+pub(crate) type Names = HashMap<NodeName, Ways>;
 
 /// What the file says of one name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Ways {
+pub(crate) struct Ways {
     endpoints: Vec<Endpoint>,
     gateways: Vec<NodeName>,
 }
@@ -108,7 +108,7 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn parse(text: &str) -> Result<Names, String> {
+pub(crate) fn parse(text: &str) -> Result<Names, String> {
     let options = serde_saphyr::options! { with_snippet: false };
     let entries: HashMap<String, Spanned<Vec<Spanned<Entry>>>> = if text.trim().is_empty() {
         HashMap::new()

@@ -25,6 +25,9 @@
 
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -23,6 +23,9 @@
 mod cookie;
 mod endpoint;
 mod flags;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod mapping;
 mod name;

@@ -24,6 +24,9 @@
 
 mod bridge;
 mod codec;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod scan;
 mod term;
 

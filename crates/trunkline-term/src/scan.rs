@@ -46,6 +46,9 @@ impl Limits {
     }
 }
 
+/// The tag of a list of bytes.
+const STRING: u8 = 107;
+
 /// Checks that the bytes are one whole term within the limits, of kinds that are taken. Allocates one word a level.
 pub(crate) fn check(bytes: &[u8], limits: &Limits) -> Result<(), TermError> {
     let mut scan = Scan { rest: bytes, terms: 0 };
@@ -63,7 +66,12 @@ pub(crate) fn check(bytes: &[u8], limits: &Limits) -> Result<(), TermError> {
         if open.len() > limits.get_depth() {
             return Err(TermError::Depth { limit: limits.get_depth() });
         }
+        let (is_string, before) = (scan.rest.first() == Some(&STRING), scan.terms);
         let inside = scan.term()?;
+        // What is in a string is one level deeper, though it is passed over at once.
+        if is_string && scan.terms - before > 1 && open.len() == limits.get_depth() {
+            return Err(TermError::Depth { limit: limits.get_depth() });
+        }
         if scan.terms > limits.get_terms() {
             return Err(TermError::Terms { limit: limits.get_terms() });
         }
@@ -116,7 +124,7 @@ impl Scan<'_> {
             100 | 118 => self.u16()?,
             115 | 119 => self.u8()?.into(),
             // A string is a list of its bytes.
-            107 => {
+            STRING => {
                 let len = self.u16()?;
                 self.terms += len as usize;
                 len

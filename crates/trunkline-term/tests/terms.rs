@@ -223,6 +223,16 @@ proptest! {
 }
 
 #[test]
+fn what_is_in_a_string_counts_as_a_level() {
+    let two = Limits::new().depth(2);
+    let one = Limits::new().depth(1);
+    let (string, empty) = ([131, 107, 0, 2, b'a', b'b'], [131, 107, 0, 0]);
+    assert_eq!(Term::decode(&string, &two).unwrap(), Term::list([Term::from(97), Term::from(98)]));
+    assert_eq!(Term::decode(&string, &one), Err(TermError::Depth { limit: 1 }));
+    assert_eq!(Term::decode(&empty, &one).unwrap(), Term::list([]));
+}
+
+#[test]
 fn terms_look_as_erlang_writes_them() {
     let atom = |text: &str| Term::atom(text).unwrap();
     assert_eq!(

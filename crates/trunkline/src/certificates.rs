@@ -173,7 +173,7 @@ impl IdentityFiles {
     }
 
     fn blame(&self, cause: TlsError) -> CertificateError {
-        let about_key = matches!(cause, TlsError::KeyMismatch | TlsError::Pem { what: "private key" });
+        let about_key = matches!(cause, TlsError::KeyMismatch | TlsError::Pem { what: "private key", .. });
         unusable(if about_key { &self.key } else { &self.certificate })(cause)
     }
 }
@@ -245,13 +245,28 @@ impl ServerFiles {
     }
 }
 
+/// Returns what is in a chain and of no use, with the file.
+fn left_out(identity: Option<&IdentityFiles>) -> Vec<String> {
+    let read = |files: &IdentityFiles| Some((files.certificate.display().to_string(), files.read().ok()?.left_out()));
+    let (path, left_out) = identity.and_then(read).unwrap_or_default();
+    left_out
+        .into_iter()
+        .map(|reason| format!("{path}: {reason}; meanwhile it is left out, since nothing needs it"))
+        .collect()
+}
+
 impl ProfileSource {
-    /// Checks that it can be used now.
+    /// Checks that it can be used now, and returns what deserves attention: certificates of the chain that are not needed and not in
+    /// their time, which peers are not shown.
     ///
     /// # Errors
     /// [`CertificateError`] names the file.
-    pub fn check(&self) -> Result<(), CertificateError> {
-        self.ready().map(drop)
+    pub fn check(&self) -> Result<Vec<String>, CertificateError> {
+        self.ready()?;
+        Ok(match self {
+            Self::Files(files) => left_out(files.identity.as_ref()),
+            Self::Fixed(_) => Vec::new(),
+        })
     }
 
     fn ready(&self) -> Result<ClientTls, CertificateError> {
@@ -263,12 +278,16 @@ impl ProfileSource {
 }
 
 impl ServerSource {
-    /// Checks that it can be used now.
+    /// As [`ProfileSource::check`].
     ///
     /// # Errors
     /// [`CertificateError`] names the file.
-    pub fn check(&self) -> Result<(), CertificateError> {
-        self.ready().map(drop)
+    pub fn check(&self) -> Result<Vec<String>, CertificateError> {
+        self.ready()?;
+        Ok(match self {
+            Self::Files(files) => left_out(Some(&files.identity)),
+            Self::Fixed(_) | Self::Ephemeral => Vec::new(),
+        })
     }
 
     fn ready(&self) -> Result<ServerTls, CertificateError> {
@@ -295,13 +314,23 @@ impl Follower {
         })
     }
 
-    /// When the certificate this end shows expires.
-    fn expires(&self) -> Option<SystemTime> {
-        let identity = match self {
+    fn identity(&self) -> Option<&IdentityFiles> {
+        match self {
             Self::Profile(files, _) => files.identity.as_ref(),
             Self::Server(files, _) => Some(&files.identity),
-        };
-        identity?.read().ok()?.expires()
+        }
+    }
+
+    /// When the certificate this end shows expires.
+    fn expires(&self) -> Option<SystemTime> {
+        self.identity()?.read().ok()?.expires()
+    }
+
+    /// Logs what is in the chain and of no use.
+    fn log_left_out(&self, what: &str) {
+        for warning in left_out(self.identity()) {
+            tracing::warn!(what, "{warning}");
+        }
     }
 
     fn reload(&self) -> Result<(), CertificateError> {
@@ -335,6 +364,7 @@ pub(crate) struct Certificates(Mutex<Vec<Watched>>);
 impl Certificates {
     fn watch(&self, what: String, follower: Follower, judged: u64) {
         let expires = follower.expires();
+        follower.log_left_out(&what);
         let watched =
             Watched { what, follower, judged, refused: false, early: false, seen: judged, expires, told: None };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
@@ -377,6 +407,7 @@ impl Certificates {
                 watched.early = error.as_ref().is_some_and(CertificateError::is_early);
                 if error.is_none() {
                     (watched.expires, watched.told) = (watched.follower.expires(), None);
+                    watched.follower.log_left_out(&watched.what);
                 }
                 if asked || !watched.early {
                     done.push(Reloaded { what: watched.what.clone(), error });

@@ -203,7 +203,7 @@ async fn c8_a_node_with_a_certificate_that_cannot_be_used_does_not_start_and_nam
     files.write("db.key", &issued(&authority, DB, 0).key);
     refused(&files.at("db.key"), "does not belong to the certificate").await;
     files.write("db.key", "no key");
-    refused(&files.at("db.key"), "no private key found").await;
+    refused(&files.at("db.key"), "no usable private key found").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,7 @@ mod h_attacker;
 mod last_bytes;
 mod one_link;
 mod p_close;
+mod parsers;
 mod services;
 mod strangers;
 mod trust;

@@ -106,3 +106,89 @@ fn certificates_that_cannot_be_used_are_refused_by_check_and_node() {
     dir.run(&["check", &dir.config("db", &odd)]).refused(&["client_certificate", "neither required nor optional"]);
     assert!(!dir.at("db.data").exists(), "something was started");
 }
+
+#[test]
+fn two_authorities_in_one_file_of_roots_are_both_trusted() {
+    let dir = Dir::new();
+    dir.ok(&["certs", "--dir", "one", "db@127.0.0.1"]);
+    dir.ok(&["certs", "--dir", "two", "web@127.0.0.1"]);
+    // Joined as `printf %s "$(cat …)"` does: the blocks share a line.
+    let both = format!("{}{}", dir.read("one/ca.pem").trim_end(), dir.read("two/ca.pem"));
+    assert!(both.contains("-----END CERTIFICATE----------BEGIN CERTIFICATE-----"));
+    dir.file("roots.pem", &both, 0o644);
+    let node = |name: &str, of: &str| {
+        let tls = format!("{{ certificate: {of}/{name}@127.0.0.1.pem, key: {of}/{name}@127.0.0.1.key }}");
+        dir.node(&dir.config(name, &format!("  listen: [{{ port: 0, tls: {tls} }}]\n")), &[])
+    };
+    let (db, web) = (node("db", "one"), node("web", "two"));
+    let app = |roots: &str| {
+        let route = |name: &str, port: u16| {
+            format!("  - {{ match: '^{name}@', host: 127.0.0.1, port: {port}, tls: true, tls_profile: lab }}\n")
+        };
+        let rest = format!("tls_profiles:\n  lab: {{ roots: {roots} }}\nroutes:\n");
+        dir.config("app", &[rest, route("db", db.port()), route("web", web.port())].concat())
+    };
+    let file = app("roots.pem");
+    for name in ["db@127.0.0.1", "web@127.0.0.1"] {
+        assert_eq!(dir.json(&["ping", "--config", &file, name])["peer"]["tls"], "verify(lab)");
+    }
+    // With one of them only, the other's node is unknown, not forged.
+    let file = app("two/ca.pem");
+    dir.ok(&["ping", "--config", &file, "web@127.0.0.1"]);
+    let refused = dir.run(&["ping", "--config", &file, "db@127.0.0.1"]).exits(1).stderr;
+    assert!(refused.contains("UnknownIssuer") && !refused.contains("BadSignature"), "{refused}");
+}
+
+#[test]
+fn a_chain_with_a_certificate_that_nothing_needs_is_used_without_it_and_check_says_so() {
+    let dir = Dir::new();
+    dir.ok(&["certs", "db@127.0.0.1"]);
+    // Of the year 2020, and for a day.
+    let then = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_577_880_000);
+    let old = trunkline::LabAuthority::new(then, 1).unwrap();
+    let chain = format!("{}{}", dir.read("certs/db@127.0.0.1.pem"), old.certificate());
+    let line = dir.read("certs/db@127.0.0.1.pem").lines().count() + 1;
+    dir.file("certs/db@127.0.0.1.pem", &chain, 0o644);
+    let lone = SERVER.replace("        client_ca: certs/ca.pem\n", "");
+    let file = dir.config("db", &lone);
+    let warning = |text: &str| {
+        text.contains(&format!("certificate 2 (line {line}, CN=trunkline lab authority "))
+            && text.contains(") expired on 2020-01-02")
+    };
+    let checked = dir.json(&["check", &file]);
+    let warnings = checked["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|text| warning(text.as_str().unwrap())), "{checked}");
+    let db = dir.node(&file, &[]);
+    db.logs("meanwhile it is left out");
+    dir.ok(&["ping", "--config", &app(&dir, db.port(), "roots: certs/ca.pem"), "db@127.0.0.1"]);
+}
+
+#[test]
+fn broken_pem_files_are_told_with_the_line_and_never_with_what_is_in_them() {
+    let dir = Dir::new();
+    dir.ok(&["certs", "db@127.0.0.1"]);
+    let (certificate, key) = (dir.read("certs/db@127.0.0.1.pem"), dir.read("certs/db@127.0.0.1.key"));
+    let secret = key.lines().nth(1).unwrap().to_owned();
+    let file = dir.config("db", &SERVER.replace("        client_ca: certs/ca.pem\n", ""));
+    let told = |name: &str, text: &str, says: &[&str]| {
+        dir.file("certs/db@127.0.0.1.pem", &certificate, 0o644);
+        dir.file("certs/db@127.0.0.1.key", &key, 0o600);
+        dir.file(name, text, 0o600);
+        let refused = dir.run(&["check", &file]);
+        assert!(!refused.stderr.contains(&secret), "{}", refused.stderr);
+        refused.refused(&[&[name], says].concat());
+    };
+    let encrypted = key.replace(" PRIVATE KEY", " ENCRYPTED PRIVATE KEY");
+    told("certs/db@127.0.0.1.key", &encrypted, &["line 1", "encrypted", "openssl pkey"]);
+    told("certs/db@127.0.0.1.key", key.trim_end().trim_end_matches('-'), &["a private key", "line 1", "does not end"]);
+    told("certs/db@127.0.0.1.key", &key.replace(&secret, &format!("{secret}!")), &["line 1", "no base64"]);
+    told("certs/db@127.0.0.1.key", &certificate, &["no `-----BEGIN … PRIVATE KEY-----` section"]);
+    told("certs/db@127.0.0.1.pem", &key, &["CERTIFICATE-----` section"]);
+    told("certs/db@127.0.0.1.pem", &format!("\n{}", &certificate[..40]), &["a certificate", "line 2", "does not end"]);
+    // A byte order mark and words before the block are no fault.
+    for before in ["\u{feff}", "\u{feff}subject=db\r\n"] {
+        dir.file("certs/db@127.0.0.1.key", &format!("{before}{key}"), 0o600);
+        dir.file("certs/db@127.0.0.1.pem", &format!("{before}{certificate}"), 0o644);
+        dir.ok(&["check", &file]);
+    }
+}

@@ -10,6 +10,8 @@
 //! puts the two questions the machines cannot answer, *may this attempt finish?* and *is this link accepted?*,
 //! to whoever keeps the registry of live links.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod initiator;
 mod keys;
 mod params;

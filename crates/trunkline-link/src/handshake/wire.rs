@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use trunkline_route::{MAX_NAME_LEN, NodeName, printable};
+use trunkline_route::{NodeName, printable};
 
 use super::{HandshakeError, Incarnation, MAX_BODY};
 

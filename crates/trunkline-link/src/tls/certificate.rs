@@ -9,41 +9,158 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
 
 use super::TlsError;
+use super::pem::{Wanted, blocks};
+use super::subject::subject;
+
+/// A certificate and its place in the text it came from.
+#[derive(Clone)]
+pub(super) struct Placed {
+    pub(super) der: CertificateDer<'static>,
+    /// Which certificate of the text, from 1.
+    number: usize,
+    /// The line it begins in, from 1; `None` for one that was made here.
+    line: Option<usize>,
+}
+
+impl Placed {
+    /// One that is in no text.
+    pub(super) fn made(der: CertificateDer<'static>) -> Self {
+        Self { der, number: 1, line: None }
+    }
+}
+
+impl fmt::Display for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "certificate {} (", self.number)?;
+        if let Some(line) = self.line {
+            write!(f, "line {line}, ")?;
+        }
+        write!(f, "{})", subject(&self.der))
+    }
+}
+
+impl fmt::Debug for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 /// A certificate chain and its key. `Debug` does not show the key.
 pub struct Identity {
-    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) chain: Vec<Placed>,
     pub(super) key: PrivateKeyDer<'static>,
 }
 
 impl Identity {
-    /// Reads a chain and a key (PKCS#8, PKCS#1 or SEC1) from PEM texts. Whether they fit and are valid today is
-    /// checked when they are put to use.
+    /// Reads a chain, the end's own certificate first, and a key (PKCS#8, PKCS#1 or SEC1) from PEM texts. Whether they fit and
+    /// are valid today is checked when they are put to use.
     ///
     /// # Errors
-    /// [`TlsError::Pem`] when either is missing.
+    /// [`TlsError::Pem`] when either is missing or cannot be read.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::Pem { what: "private key" })?;
-        Ok(Self { chain: certificates(certificate)?, key })
+        Ok(Self { key: private_key(key)?, chain: certificates(certificate)? })
     }
 
-    /// When the first certificate of the chain expires; `None` when none does before the year 10000, or without a
-    /// provider of cryptography.
+    /// When the chain can no longer be used, unless it is replaced; `None` when that is not before the year 10000, or without
+    /// a provider of cryptography. A certificate that is not needed does not count.
     pub fn expires(&self) -> Option<SystemTime> {
         const FAR: u64 = 253_402_300_799;
         let (provider, far) = (super::provider().ok()?, UnixTime::since_unix_epoch(Duration::from_secs(FAR)));
-        let ends = self.chain.iter().filter_map(|certificate| expiry(certificate, &provider, far));
-        ends.min().map(|end| SystemTime::UNIX_EPOCH + Duration::from_secs(end.as_secs()))
+        let mut ends: Vec<u64> =
+            self.chain.iter().filter_map(|placed| expiry(placed, &provider, far)).map(|end| end.as_secs()).collect();
+        ends.sort_unstable();
+        // One whose end was before today ended something already, if anything.
+        let ends_it = |end: &u64| {
+            let after = UnixTime::since_unix_epoch(Duration::from_secs(end + 1));
+            matches!(self.in_use(&provider, after), Err(TlsError::Expired { .. }))
+        };
+        ends.into_iter().find(ends_it).map(|end| SystemTime::UNIX_EPOCH + Duration::from_secs(end))
     }
 
-    /// Whether the key belongs to the certificate, and the certificate to this day.
-    pub(super) fn check(&self, provider: &CryptoProvider, now: UnixTime) -> Result<(), TlsError> {
-        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), provider).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch,
-            other => TlsError::Certificate(other.to_string()),
-        })?;
-        self.chain.iter().try_for_each(|certificate| in_its_time(certificate, provider, now))
+    /// Returns the certificates of the chain that are not shown to peers now, since their time is over or has not come, each with its place and
+    /// its reason. They are not needed; what is needed and cannot be used is an error when the chain is put to use.
+    pub fn left_out(&self) -> Vec<String> {
+        let Ok(provider) = super::provider() else { return Vec::new() };
+        let now = UnixTime::now();
+        self.chain
+            .iter()
+            .filter_map(|placed| in_its_time(placed, &provider, now).err())
+            .map(|e| e.to_string())
+            .collect()
     }
+
+    /// The chain as it is shown at this time.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the key does not belong to the certificate, or a certificate that is needed is not in its time.
+    pub(super) fn check(
+        &self,
+        provider: &CryptoProvider,
+        now: UnixTime,
+    ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let all = self.chain.iter().map(|placed| placed.der.clone()).collect();
+        CertifiedKey::from_der(all, self.key.clone_key(), provider).map_err(|error| {
+            match (error, self.chain.first()) {
+                (rustls::Error::InconsistentKeys(_), _) => TlsError::KeyMismatch,
+                (other, Some(own)) => TlsError::Certificate(format!("{own}: {other}")),
+                (other, None) => TlsError::Certificate(other.to_string()),
+            }
+        })?;
+        let shown = self.in_use(provider, now)?;
+        Ok(shown.into_iter().map(|placed| placed.der.clone()).collect())
+    }
+
+    /// Those of the chain that are in their time. The end's own must be, and so must every other one that the chain falls
+    /// apart without; an expired root, or the old cross-signature of one, is of no use to anybody and does no harm.
+    fn in_use(&self, provider: &CryptoProvider, now: UnixTime) -> Result<Vec<&Placed>, TlsError> {
+        let (mut shown, mut out) = (Vec::new(), Vec::new());
+        for (index, placed) in self.chain.iter().enumerate() {
+            match in_its_time(placed, provider, now) {
+                Ok(()) => shown.push(placed),
+                Err(error @ (TlsError::Expired { .. } | TlsError::NotYetValid { .. })) if index > 0 => {
+                    out.push((placed, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let all = reached(&self.chain.iter().collect::<Vec<_>>());
+        let now = reached(&shown);
+        let falls_apart = shown.iter().any(|placed| all.contains(&placed.number) && !now.contains(&placed.number));
+        let is_issuer = |placed: &Placed| {
+            let own = self.chain.first().and_then(names);
+            own.zip(names(placed)).is_some_and(|(own, other)| own.1 == other.0 && other.0 != other.1)
+        };
+        // Whoever issued the end's own certificate is needed, but for a root, which peers have themselves.
+        let has_issuer = shown.iter().any(|placed| is_issuer(placed));
+        let needed = out
+            .into_iter()
+            .find(|(placed, _)| all.contains(&placed.number) && (falls_apart || (!has_issuer && is_issuer(placed))));
+        needed.map_or(Ok(shown), |(_, error)| Err(error))
+    }
+}
+
+/// The numbers of those that lead on from the first, issuer by issuer.
+fn reached(chain: &[&Placed]) -> Vec<usize> {
+    let mut reached: Vec<usize> = chain.first().map(|own| own.number).into_iter().collect();
+    let mut issuers: Vec<Vec<u8>> = chain.first().and_then(|own| names(own)).map(|own| own.1).into_iter().collect();
+    while let Some(issuer) = issuers.pop() {
+        for placed in chain {
+            if let Some((subject, next)) = names(placed)
+                && subject == issuer
+                && !reached.contains(&placed.number)
+            {
+                reached.push(placed.number);
+                issuers.push(next);
+            }
+        }
+    }
+    reached
+}
+
+/// The subject and the issuer of a certificate.
+fn names(placed: &Placed) -> Option<(Vec<u8>, Vec<u8>)> {
+    let certificate = webpki::EndEntityCert::try_from(&placed.der).ok()?;
+    Some((certificate.subject().to_vec(), certificate.issuer().to_vec()))
 }
 
 impl Clone for Identity {
@@ -58,45 +175,55 @@ impl fmt::Debug for Identity {
     }
 }
 
-pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match chain {
-        Ok(chain) if !chain.is_empty() => Ok(chain),
-        _ => Err(TlsError::Pem { what: "certificate" }),
-    }
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<Placed>, TlsError> {
+    let blocks = blocks(pem, Wanted::Certificates).map_err(|problem| TlsError::Pem { what: "certificate", problem })?;
+    let placed = |(index, mut block): (usize, super::pem::Block)| Placed {
+        der: CertificateDer::from(std::mem::take(&mut *block.der)),
+        number: index + 1,
+        line: Some(block.line),
+    };
+    Ok(blocks.into_iter().enumerate().map(placed).collect())
+}
+
+/// The first key of the text.
+fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let unreadable = |problem| TlsError::Pem { what: "private key", problem };
+    let first = blocks(pem, Wanted::Key).map_err(unreadable)?.into_iter().next();
+    let key = first.and_then(|mut block| PrivateKeyDer::from_pem(block.kind, std::mem::take(&mut *block.der)));
+    key.ok_or_else(|| unreadable("it is of no known kind".into()))
 }
 
 /// Whether a certificate is valid now. A path is looked for that cannot be found, which webpki refuses only after it
 /// has looked at the times.
-pub(super) fn in_its_time(
-    certificate: &CertificateDer<'_>,
-    provider: &CryptoProvider,
-    now: UnixTime,
-) -> Result<(), TlsError> {
-    match fault_at(certificate, provider, now)? {
-        Some(webpki::Error::CertExpired { not_after, .. }) => Err(TlsError::Expired { on: day(not_after) }),
+pub(super) fn in_its_time(placed: &Placed, provider: &CryptoProvider, now: UnixTime) -> Result<(), TlsError> {
+    match fault_at(placed, provider, now)? {
+        Some(webpki::Error::CertExpired { not_after, .. }) => {
+            Err(TlsError::Expired { which: placed.to_string(), on: day(not_after) })
+        }
         Some(webpki::Error::CertNotValidYet { not_before, .. }) => {
-            Err(TlsError::NotYetValid { from: day(not_before), today: day(now) })
+            Err(TlsError::NotYetValid { which: placed.to_string(), from: day(not_before), today: day(now) })
         }
         _ => Ok(()),
     }
 }
 
 /// What webpki has against a certificate at a time.
-fn fault_at(
-    certificate: &CertificateDer<'_>,
-    provider: &CryptoProvider,
-    time: UnixTime,
-) -> Result<Option<webpki::Error>, TlsError> {
-    let broken = |error: webpki::Error| TlsError::Certificate(error.to_string());
-    let certificate = webpki::EndEntityCert::try_from(certificate).map_err(broken)?;
+fn fault_at(placed: &Placed, provider: &CryptoProvider, time: UnixTime) -> Result<Option<webpki::Error>, TlsError> {
+    let broken = |error: webpki::Error| TlsError::Certificate(format!("{placed}: {error}"));
+    let certificate = webpki::EndEntityCert::try_from(&placed.der).map_err(broken)?;
     let algorithms = provider.signature_verification_algorithms.all;
     let usage = webpki::KeyUsage::server_auth();
     Ok(certificate.verify_for_usage(algorithms, &[], &[], time, usage, None, None).err())
 }
 
-fn expiry(certificate: &CertificateDer<'_>, provider: &CryptoProvider, far: UnixTime) -> Option<UnixTime> {
-    match fault_at(certificate, provider, far) {
+/// Returns true for a certificate that may sign others: one webpki refuses at the end of a path for that reason.
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
+pub(super) fn is_authority(placed: &Placed, provider: &CryptoProvider) -> bool {
+    matches!(fault_at(placed, provider, UnixTime::now()), Ok(Some(webpki::Error::CaUsedAsEndEntity)))
+}
+
+fn expiry(placed: &Placed, provider: &CryptoProvider, far: UnixTime) -> Option<UnixTime> {
+    match fault_at(placed, provider, far) {
         Ok(Some(webpki::Error::CertExpired { not_after, .. })) => Some(not_after),
         _ => None,
     }
@@ -128,25 +255,5 @@ fn day(time: UnixTime) -> String {
     time::OffsetDateTime::from_unix_timestamp(seconds).map_or_else(|_| "a far day".into(), |t| t.date().to_string())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_certificate_out_of_its_time_is_told_with_what_the_clock_says() {
-        let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(days * 86_400));
-        let told = |error| told(&rustls::Error::InvalidCertificate(error));
-        let early = rustls::CertificateError::NotValidYetContext { time: at(0), not_before: at(20_454) };
-        assert_eq!(
-            told(early),
-            "the peer's certificate is not valid before 2026-01-01, and this machine's clock says 1970-01-01; set the clock, \
-             or wait"
-        );
-        let late = rustls::CertificateError::ExpiredContext { time: at(20_454), not_after: at(20_089) };
-        assert!(
-            told(late)
-                .starts_with("the peer's certificate expired on 2025-01-01, and this machine's clock says 2026-01-01")
-        );
-        assert_eq!(told(rustls::CertificateError::UnknownIssuer), "invalid peer certificate: UnknownIssuer");
-    }
-}
+#[cfg(all(test, any(feature = "tls-ring", feature = "tls-aws-lc")))]
+mod tests;

@@ -3,16 +3,23 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
-use rustls::pki_types::pem::PemObject;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
+};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use trunkline_route::{Host, NodeName};
 use zeroize::Zeroizing;
 
+use super::certificate::{certificates, is_authority};
+use super::subject::common_name;
 use super::{TlsError, provider, unix_time};
 
-/// The name of every such authority: one that is read back signs under it again.
+/// The name of such an authority, which the beginning of its key identifier completes: authorities that are trusted together
+/// must not have one name, or a verifier takes one for the other.
 const AUTHORITY: &str = "trunkline lab authority";
+/// Bytes of the key identifier in the name: 32 bits, enough to tell the authorities of a lab apart.
+const IN_NAME: usize = 4;
 /// Machines whose clocks are a little behind take a new certificate too.
 const SLACK: Duration = Duration::from_secs(3600);
 
@@ -37,12 +44,15 @@ pub struct LabAuthority {
 }
 
 impl LabAuthority {
-    /// Makes a new one, valid from `now` for so many days, 1 to 36,500.
+    /// Makes a new one, valid from `now` for so many days, 1 to 36,500. Its name is its own: several can be trusted together.
     ///
     /// # Errors
     /// [`TlsError`] when the provider makes no key, or the days are out of range.
     pub fn new(now: SystemTime, days: u16) -> Result<Self, TlsError> {
-        let (key, mut params) = (new_key()?, authority_params());
+        let key = new_key()?;
+        let id = CertificateParams::default().key_identifier(&key);
+        let id: String = id.iter().take(IN_NAME).map(|byte| format!("{byte:02x}")).collect();
+        let mut params = authority_params(&format!("{AUTHORITY} {id}"));
         (params.not_before, params.not_after) = validity(now, days)?;
         let certificate = params.self_signed(&key).map_err(broken)?.pem();
         Ok(Self { issuer: Issuer::new(params, key), certificate })
@@ -53,9 +63,16 @@ impl LabAuthority {
     /// # Errors
     /// [`TlsError`] when one of them is missing, they do not fit, or the authority was made by something else.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, TlsError> {
-        super::Identity::from_pem(certificate.as_bytes(), key.as_bytes())?.check(&*provider()?, UnixTime::now())?;
+        let (identity, provider) = (super::Identity::from_pem(certificate.as_bytes(), key.as_bytes())?, provider()?);
+        identity.check(&provider, UnixTime::now())?;
+        let Some(own) = identity.chain.first().filter(|own| is_authority(own, &provider)) else {
+            let problem = "it is of no authority; what is issued with it would not be trusted";
+            return Err(TlsError::Certificate(problem.into()));
+        };
+        // It signs under the name it has, which in earlier versions was the same for all.
+        let name = common_name(&own.der).unwrap_or_else(|| AUTHORITY.to_owned());
         let key = KeyPair::from_pem(key).map_err(broken)?;
-        Ok(Self { issuer: Issuer::new(authority_params(), key), certificate: certificate.to_owned() })
+        Ok(Self { issuer: Issuer::new(authority_params(&name), key), certificate: certificate.to_owned() })
     }
 
     /// Its certificate as PEM: the `roots` of those who are to trust it.
@@ -80,6 +97,9 @@ impl LabAuthority {
         let mut params = CertificateParams::new(hosts).map_err(broken)?;
         params.subject_alt_names.push(SanType::URI(uri(node).as_str().try_into().map_err(broken)?));
         params.distinguished_name.push(DnType::CommonName, node.as_str());
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         (params.not_before, params.not_after) = validity(now, days)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(broken)?;
@@ -94,9 +114,9 @@ impl LabAuthority {
                 "what this authority issues would not be trusted by its own certificate: {e}"
             ))
         };
-        let own = CertificateDer::from_pem_slice(self.certificate.as_bytes());
-        let own = own.map_err(|_| TlsError::Pem { what: "certificate" })?;
-        let anchors = [webpki::anchor_from_trusted_cert(&own).map_err(wrong)?];
+        let own = certificates(self.certificate.as_bytes())?;
+        let anchors = own.iter().take(1).map(|own| webpki::anchor_from_trusted_cert(&own.der));
+        let anchors = anchors.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
         let algorithms = provider()?.signature_verification_algorithms.all;
         let issued = webpki::EndEntityCert::try_from(issued).map_err(wrong)?;
         let usage = webpki::KeyUsage::server_auth();
@@ -116,11 +136,13 @@ fn uri(node: &NodeName) -> String {
     format!("trunkline:{node}")
 }
 
-fn authority_params() -> CertificateParams {
+fn authority_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, AUTHORITY);
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
 }
 
