@@ -55,8 +55,10 @@ fn not_started(path: &Path, error: &StartError) -> Failed {
 async fn builder(config: &Config) -> Result<NodeBuilder, Failed> {
     let node = &config.node;
     let mut builder = common(config, node.name.clone())?.hidden(node.hidden);
-    for listen in &node.listen {
-        builder = builder.listen(self::listen(listen).await?);
+    for config in &node.listen {
+        for listen in listen(config).await? {
+            builder = builder.listen(listen);
+        }
     }
     Ok(match &node.registrar {
         RegistrarConfig::Embedded => builder.embedded_registrar(registrar(node).await?),
@@ -180,8 +182,29 @@ fn server_files(config: &ListenTls) -> ServerFiles {
     }
 }
 
-async fn listen(config: &ListenConfig) -> Result<Listen, Failed> {
-    let address = resolve("node.listen", config.host.as_str(), config.port).await?;
+/// The listeners of an entry: one at each address of its host that this machine has. A free port is of one address, the
+/// first.
+async fn listen(config: &ListenConfig) -> Result<Vec<Listen>, Failed> {
+    let mut addresses = resolve("node.listen", config.host.as_str(), config.port).await?;
+    if config.port == 0 {
+        addresses.truncate(1);
+    }
+    if addresses.len() > 1 {
+        // `localhost` may be `::1` too where there is no IPv6. Which port is wanted does not matter here.
+        let is_here =
+            |address: &SocketAddr| !matches!(std::net::TcpListener::bind((address.ip(), 0)), Err(e) if is_missing(&e));
+        let here: Vec<_> = addresses.iter().copied().filter(is_here).collect();
+        addresses = if here.is_empty() { addresses } else { here };
+    }
+    addresses.into_iter().map(|address| listen_at(config, address)).collect()
+}
+
+/// Whether this machine does not have the address.
+fn is_missing(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::Unsupported)
+}
+
+fn listen_at(config: &ListenConfig, address: SocketAddr) -> Result<Listen, Failed> {
     let mut listen = Listen::at(address);
     if let Some(advertise) = &config.advertise {
         // A port of 0 is announced as the one that was free, which `Listen` knows only without an address.
@@ -206,11 +229,22 @@ async fn listen(config: &ListenConfig) -> Result<Listen, Failed> {
 
 async fn registrar(node: &NodeConfig) -> Result<SocketAddr, Failed> {
     let listen = &node.registrar_listen;
-    resolve("node.registrar_listen", listen.host.as_str(), listen.port.get()).await
+    // Nodes of one host find the same address first, where they listen and where they ask.
+    Ok(resolve("node.registrar_listen", listen.host.as_str(), listen.port.get()).await?[0])
 }
 
-async fn resolve(key: &str, host: &str, port: u16) -> Result<SocketAddr, Failed> {
+/// The addresses of a host, at least one.
+async fn resolve(key: &str, host: &str, port: u16) -> Result<Vec<SocketAddr>, Failed> {
     let found = tokio::net::lookup_host((host, port)).await;
-    let found = found.map_err(|e| Failed::usage(format!("{key}: {host} does not resolve: {e}")))?.next();
-    found.ok_or_else(|| Failed::usage(format!("{key}: {host} does not resolve")))
+    let found = found.map_err(|e| Failed::usage(format!("{key}: {host} does not resolve: {e}")))?;
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in found {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return Err(Failed::usage(format!("{key}: {host} does not resolve")));
+    }
+    Ok(addresses)
 }

@@ -55,7 +55,7 @@ pub struct NodeConfig {
 /// One listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenConfig {
-    /// The interface to bind.
+    /// The interface to bind. A name is listened at by each address it resolves to that this machine has; `::` is IPv6 only.
     pub host: Host,
     /// The TCP port; 0 takes any free one.
     pub port: u16,

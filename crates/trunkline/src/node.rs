@@ -291,7 +291,9 @@ impl Node {
         let (mut listeners, mut listening, mut endpoints) = (JoinSet::new(), Vec::new(), Vec::new());
         for (listen, (socket, address)) in builder.listen.iter().zip(sockets) {
             listening.push(address);
-            endpoints.extend(announced(listen, address, &builder.name));
+            // Several listeners may be announced as one address.
+            endpoints
+                .extend(announced(listen, address, &builder.name).filter(|endpoint| !endpoints.contains(endpoint)));
             let node = Arc::downgrade(&inner);
             listeners.spawn(socket.serve(native.clone(), move |offered| {
                 let node = node.upgrade();

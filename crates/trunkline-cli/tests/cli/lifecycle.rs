@@ -1,10 +1,11 @@
+use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::process::Stdio;
 
 use rustix::process::Signal;
 
 use crate::peer::Peer;
-use crate::world::{Dir, Running, eventually};
+use crate::world::{Dir, Running, TOKEN, eventually, free_port};
 
 #[test]
 fn a_node_says_when_it_is_up_and_only_its_user_can_operate_it() {
@@ -234,4 +235,48 @@ fn a_signal_right_after_the_ready_line_is_not_missed() {
         node.signal(signal);
         assert!(node.end().exits(0).stderr.contains("left"));
     }
+}
+
+/// A node in a place of its own where `localhost` has two addresses.
+fn with_two_addresses(dir: &Dir, file: &str) -> Running {
+    dir.file("hosts", "127.0.0.1 localhost\n::1 localhost\n", 0o644);
+    let mut command = std::process::Command::new("unshare");
+    let script = "mount --bind hosts /etc/hosts && exec \"$0\" \"$@\"";
+    command.args(["-r", "-m", "sh", "-c", script, env!("CARGO_BIN_EXE_trunkline"), "--json", "node", "--config", file]);
+    command.current_dir(dir.path()).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Running::start(command)
+}
+
+#[test]
+fn localhost_is_listened_at_by_all_its_addresses() {
+    let dir = Dir::new();
+    let (port, admin) = (free_port(), free_port());
+    dir.file("token", TOKEN, 0o600);
+    let rest = format!(
+        "  listen: [{{ host: localhost, port: {port} }}]\n  admin: {{ listen: 'localhost:{admin}', token_file: token }}\n"
+    );
+    let node = with_two_addresses(&dir, &dir.config("app", &rest));
+    let mut listening: Vec<_> =
+        node.ready["listening"].as_array().unwrap().iter().map(|a| a.as_str().unwrap().to_owned()).collect();
+    listening.sort();
+    assert_eq!(listening, [format!("127.0.0.1:{port}"), format!("[::1]:{port}")]);
+    for port in [port, admin] {
+        for host in ["127.0.0.1", "::1"] {
+            TcpStream::connect((host, port)).unwrap();
+        }
+    }
+    node.stop();
+}
+
+#[test]
+fn both_wildcard_addresses_are_listened_at_together() {
+    let dir = Dir::new();
+    let port = free_port();
+    let rest = format!("  listen: [{{ host: 0.0.0.0, port: {port} }}, {{ host: '::', port: {port} }}]\n");
+    let node = dir.node(&dir.config("app", &rest), &[]);
+    for host in ["127.0.0.1", "::1"] {
+        TcpStream::connect((host, port)).unwrap();
+    }
+    node.stop();
 }

@@ -287,7 +287,9 @@ impl Running {
     pub(crate) fn end(mut self) -> Ran {
         let status = eventually("the end of the process", || self.child.try_wait().unwrap());
         for output in [&mut self.out, &mut self.err] {
-            output.thread.take().map(|thread| thread.join().unwrap());
+            if let Some(thread) = output.thread.take() {
+                thread.join().unwrap();
+            }
         }
         let (bytes, stdout, stderr) = (self.out.bytes(), self.stdout(), self.stderr());
         Ran { code: status.code(), bytes, stdout, stderr }

@@ -1,0 +1,94 @@
+//! What is only shown, and never taken.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use trunkline::PendingFailback;
+use trunkline_config::FlagsEntry;
+
+use super::pairs;
+
+/// One proxy route: `GET /v1/proxy-routes` gives all, in order. `target_…` is for the connection to the final node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyRoute {
+    /// The pattern.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// The weight.
+    pub weight: i64,
+    /// The gateway.
+    pub proxy: String,
+    /// The only name it is for; absent when for all.
+    pub to: Option<String>,
+    /// The most gateways.
+    pub max_hop: u8,
+    /// `first`, `never` or `only`.
+    pub direct: String,
+    /// Whether the gateway is shown a cookie of the route's own. The cookie itself is never shown.
+    pub own_cookie: bool,
+    /// Whether the final node is shown a cookie of the route's own.
+    pub own_target_cookie: bool,
+    /// Whether certificates are verified; absent for the node's default.
+    pub target_tls: Option<bool>,
+    /// The TLS profile.
+    pub target_tls_profile: Option<String>,
+    /// TLS without verification.
+    pub target_insecure_skip_verify: bool,
+    /// The handshake version demanded.
+    pub target_handshake: Option<String>,
+    /// The flags switched on or off, and those required; absent when none is mentioned.
+    pub target_flags: Option<FlagsEntry>,
+    /// What names are called there: this node's, then the other's; absent when none is replaced.
+    pub target_atom_mapping: Option<BTreeMap<String, String>>,
+    /// How much is said about its connections; absent for the node's.
+    pub target_log_level: Option<String>,
+}
+
+impl ProxyRoute {
+    /// A proxy route as it stands in the table.
+    pub fn new(pattern: &str, weight: i64, route: &trunkline::ProxyRoute) -> Self {
+        let target = route.target_route();
+        Self {
+            pattern: pattern.into(),
+            weight,
+            proxy: route.gateway().to_string(),
+            to: route.only_to().map(ToString::to_string),
+            max_hop: route.most_hops().get(),
+            direct: route.direct_use().to_string(),
+            own_cookie: route.gateway_cookie().is_some(),
+            own_target_cookie: target.cookie().is_some(),
+            target_tls: target.tls(),
+            target_tls_profile: target.tls_profile().map(ToString::to_string),
+            target_insecure_skip_verify: target.insecure_skip_verify(),
+            target_handshake: target.version().map(ToString::to_string),
+            target_flags: FlagsEntry::of(target.flags()),
+            target_atom_mapping: target.atom_mapping().map(pairs),
+            target_log_level: target.log_level().map(|level| level.to_string()),
+        }
+    }
+}
+
+/// A route that a connection is to go back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailbackTo {
+    /// The pattern of the route.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// For how many milliseconds the route must answer every probe.
+    pub hold_ms: u64,
+    /// For how many milliseconds it has; absent when it did not answer the last probe, or there was none yet.
+    pub answered_ms: Option<u64>,
+    /// Why the last probe failed; absent when it did not.
+    pub error: Option<String>,
+}
+
+impl From<PendingFailback> for FailbackTo {
+    fn from(pending: PendingFailback) -> Self {
+        Self {
+            pattern: pending.pattern.to_string(),
+            hold_ms: pending.hold.as_millis() as u64,
+            answered_ms: pending.answered_for.map(|time| time.as_millis() as u64),
+            error: pending.failure,
+        }
+    }
+}
