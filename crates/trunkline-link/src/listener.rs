@@ -19,7 +19,7 @@ use crate::handshake::{
 };
 use crate::link::{LinkInfo, now};
 use crate::log_limit::LogLimit;
-use crate::native::{DialError, Native, NativeLimits, Standing, random_16};
+use crate::native::{DialError, Native, NativeLimits, Standing, dead_after_ms, random_16};
 use crate::pake::Role;
 use crate::pipe::{Pipe, PipeError, prepare};
 use crate::stream::Carrier;
@@ -334,7 +334,9 @@ impl Offered {
     pub async fn accept(mut self, epoch: u64, policy: LinkPolicy) -> Result<Standing, DialError> {
         let flags = policy.flags;
         let agreed = flags.agree(self.offer.params.flags)?;
-        let body = self.machine.accept(&Params { epoch, flags, ..self.params.clone() })?;
+        self.limits.keep_alive = self.limits.keep_alive.under(&policy);
+        let dead_after_ms = dead_after_ms(self.limits.keep_alive);
+        let body = self.machine.accept(&Params { epoch, flags, dead_after_ms, ..self.params.clone() })?;
         tokio::time::timeout_at(self.deadline, self.pipe.send(&body))
             .await
             .map_err(|_| DialError::HandshakeTimeout(self.limits.answer))?

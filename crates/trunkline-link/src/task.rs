@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trunkline_route::LinkPolicy;
 
 use crate::handshake::CloseCode;
 use crate::link::{Down, Shared, now};
@@ -35,6 +36,26 @@ pub struct KeepAlive {
     /// read, and no credit comes. Default 10 s. What could not be written by then is lost, and the end is [`CloseCode::Timeout`]; when
     /// only calls or the peer's own GOAWAY are missing, it is [`CloseCode::GoingAway`].
     pub drain: Duration,
+}
+
+/// The shortest silence before a ping: below it the pings of two ends would be a load of their own.
+pub(crate) const MIN_IDLE: Duration = Duration::from_millis(100);
+/// The shortest silence after which a link is given up: no peer can be asked and answer reliably in less.
+pub(crate) const MIN_DEAD_AFTER: Duration = Duration::from_secs(1);
+
+impl KeepAlive {
+    /// Returns these times with those that a policy sets.
+    pub(crate) fn under(self, policy: &LinkPolicy) -> Self {
+        let dead = policy.dead_after.map_or(self.dead, |dead| dead.max(MIN_DEAD_AFTER));
+        Self { idle: policy.keep_alive.unwrap_or(self.idle), dead, ..self }
+    }
+
+    /// Returns these times for a link to a peer that gives it up after `peer_dead`: each end pings so often that neither
+    /// gives up an end that lives.
+    pub(crate) fn towards(self, peer_dead: Duration) -> Self {
+        let dead = self.dead.min(peer_dead.max(MIN_DEAD_AFTER));
+        Self { idle: self.idle.min(dead / 3).max(MIN_IDLE), ..self }
+    }
 }
 
 impl Default for KeepAlive {
@@ -286,7 +307,7 @@ impl Task {
                 self.heard = now();
                 self.pinged = false;
                 self.full_read = n == READ;
-                self.shared.heard(n);
+                self.shared.heard(n, self.heard);
                 Ok(())
             }
             Err(broken) => Err(broken.into()),

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use trunkline_link::{ByteStream, Directory, First, Incoming, Native, OpenError, StreamCode, StreamKind};
 use trunkline_matcher::AccessPattern;
@@ -23,6 +24,9 @@ use splice::{Traffic, connect, splice};
 
 /// How long a connection to what serves may take, if the peer waits so long.
 const CONNECT: Duration = Duration::from_secs(5);
+/// A peer that was heard within this time takes what is sent along with a request for a stream. From one that is silent for
+/// longer the request alone goes out, so that it can move to another way if the connection turns out to be broken.
+const HEARD: Duration = Duration::from_secs(1);
 /// Streams of a [`Streams`] that may wait to be taken.
 const WAITING: usize = 256;
 
@@ -264,8 +268,9 @@ impl Node {
     }
 
     /// As [`Node::open`]; what is to be written first goes out with the request for the stream, and so comes a round trip
-    /// sooner. It goes over another connection again if the one is on its way out and refused it, and never when somebody may
-    /// have read it.
+    /// sooner. Over a connection on which nothing came for a second it goes out once the stream is open: if the connection
+    /// turns out to be broken, the request moves to another way. What went out goes over another connection again if the one
+    /// is on its way out and refused it, and never when somebody may have read it.
     ///
     /// # Errors
     /// [`StreamError`]. When the connection broke or the time was over, the service may have seen what was sent.
@@ -294,17 +299,30 @@ impl Inner {
         loop {
             let demand = Demand { within: Some(left()), ..Demand::default() };
             let connection = self.in_use(name.clone(), demand).await?;
-            match connection.open_with(service, first, left()).await {
+            let early = if connection.link().heard_within(HEARD) { first } else { First::default() };
+            match connection.open_with(service, early, left()).await {
                 // It gave way, or went down under our hands, and opened nothing.
                 // What was sent along is not sent twice, unless it was refused unread.
                 Err(error)
                     if proxy::gave_way(&name, &error)
                         && !left().is_zero()
-                        && (first == First::default() || !matches!(error, OpenError::Down(_))) => {}
+                        && (early == First::default() || !matches!(error, OpenError::Down(_))) => {}
+                Ok(stream) if early != first => {
+                    let written = tokio::time::timeout(left(), write_first(stream, first)).await;
+                    return written.map_err(|_| OpenError::TimedOut(deadline).into());
+                }
                 result => return Ok(result?),
             }
         }
     }
+}
+
+/// Writes what did not go out with the request. A break is told to whoever uses the stream.
+async fn write_first(mut stream: ByteStream, first: First<'_>) -> ByteStream {
+    if stream.write_all(first.bytes).await.is_ok() && first.is_all {
+        let _ = stream.shutdown().await;
+    }
+    stream
 }
 
 impl Connection {

@@ -14,6 +14,7 @@ mod c_route;
 mod canary;
 mod d_failover;
 mod d_recovery;
+mod d_silence;
 mod d_standby;
 mod e_gateway;
 mod e_proxy;

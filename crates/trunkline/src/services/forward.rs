@@ -13,8 +13,6 @@ use super::splice::{Door, Sent, Socket, Traffic, TrafficStats, splice};
 use crate::inner::Inner;
 use crate::{IntoName, NameError, Node};
 
-/// How long a connection waits for its stream.
-const OPEN: Duration = Duration::from_secs(15);
 /// After a failure to accept, which mostly is for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -168,7 +166,9 @@ async fn lead(
     {
         return tracing::debug!(%peer, %error, "a connection to be forwarded broke off at once");
     }
-    let stream = node.open(peer.clone(), &service, First { bytes: &first, is_all }, OPEN).await;
+    // Long enough to find out that a connection is dead and to find another way.
+    let within = node.native.keep_alive().dead.saturating_add(node.policy.total);
+    let stream = node.open(peer.clone(), &service, First { bytes: &first, is_all }, within).await;
     // The bytes do not keep the node alive.
     drop(node);
     match stream {
