@@ -28,6 +28,11 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// The time `by` after another one, however long that is.
+pub(crate) fn later(from: Instant, by: Duration) -> Instant {
+    trunkline_route::later(from.into_std(), by).into()
+}
+
 /// Microseconds of a clock that only this process reads, never 0.
 pub(crate) fn clock_us() -> u64 {
     us_of(now())

@@ -17,7 +17,7 @@ use crate::gate::Caller;
 use crate::handshake::{
     CloseCode, Credential, HandshakeError, Hello, Mode, Offer, Params, RejectCode, Responder, ResponderConfig, claim,
 };
-use crate::link::{LinkInfo, now};
+use crate::link::{LinkInfo, later, now};
 use crate::log_limit::LogLimit;
 use crate::native::{DialError, Native, NativeLimits, Standing, dead_after_ms, random_16};
 use crate::pake::Role;
@@ -133,7 +133,7 @@ impl Listener {
                         }
                     };
                     let place = native.admission.admit(address.ip());
-                    let deadline = now() + native.limits.answer;
+                    let deadline = later(now(), native.limits.answer);
                     tasks.spawn(handshake(native.clone(), answers.clone(), tcp, address, place, deadline, decide.clone()));
                 }
             }
@@ -157,7 +157,7 @@ impl Inside {
     /// # Errors
     /// [`AnswerError`]; the stream is reset.
     pub async fn answer(&self, native: &Native, stream: ByteStream) -> Result<Offered, AnswerError> {
-        let deadline = now() + native.limits.answer;
+        let deadline = later(now(), native.limits.answer);
         let way = (stream.link_info().address, Some(stream.peer().clone()));
         let place = native.admission.admit(way.0.ip());
         self.answers.answer_in(native, Carrier::Stream(stream), way, place, deadline).await

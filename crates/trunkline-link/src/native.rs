@@ -19,7 +19,7 @@ use crate::gate::{GateLimits, GateStats};
 use crate::handshake::{
     HandshakeError, Incarnation, Initiator, InitiatorConfig, LinkId, Mode, Params, VERSIONS, Verified,
 };
-use crate::link::{Link, LinkInfo, Shared, now};
+use crate::link::{Link, LinkInfo, Shared, later, now};
 use crate::mailbox::Directory;
 use crate::mux::Window;
 use crate::names::Names;
@@ -283,7 +283,7 @@ impl Native {
         );
         (config.mode, config.versions) = (mode, versions);
         config.label = attempt.cookie.label().to_owned();
-        let deadline = now() + times.handshake;
+        let deadline = later(now(), times.handshake);
         let (machine, hello1) = <Initiator>::new(config, exporter);
         let mut courtesy = Courtesy::new(pipe, machine, self.farewells.clone());
         let whole = async {

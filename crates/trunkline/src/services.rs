@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use trunkline_link::{ByteStream, Directory, First, Incoming, Native, OpenError, StreamCode, StreamKind};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{NodeName, SocketPlace};
+use trunkline_route::{NodeName, SocketPlace, later};
 
 use crate::inner::{Demand, Inner, now};
 use crate::{ConnectError, Connection, IntoName, Node, proxy};
@@ -40,6 +40,9 @@ pub enum ServiceError {
         /// How many bytes it has.
         len: usize,
     },
+    /// The node is shutting down, or has shut down.
+    #[error("this node is shutting down; it offers nothing new")]
+    ShuttingDown,
     /// There is one of that name.
     #[error("a stream service named {0:?} is offered already; withdraw it first, or choose another name")]
     Taken(String),
@@ -84,15 +87,25 @@ struct Service {
 pub(crate) struct Services(RwLock<BTreeMap<String, Arc<Service>>>);
 
 impl Services {
-    fn offer(&self, name: &str, service: Service) -> Result<(), ServiceError> {
+    fn offer(&self, node: &Inner, name: &str, service: Service) -> Result<(), ServiceError> {
         if name.is_empty() || name.len() > 255 {
             return Err(ServiceError::BadName { len: name.len() });
         }
-        match self.0.write().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()) {
+        let mut services = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: what is there when the node has left is taken away.
+        if node.is_shutting_down() {
+            return Err(ServiceError::ShuttingDown);
+        }
+        match services.entry(name.to_owned()) {
             Entry::Vacant(free) => drop(free.insert(Arc::new(service))),
             Entry::Occupied(_) => return Err(ServiceError::Taken(name.to_owned())),
         }
         Ok(())
+    }
+
+    /// Takes all of them away; streams that are open stay.
+    pub(crate) fn clear(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn get(&self, name: &str) -> Option<Arc<Service>> {
@@ -118,7 +131,8 @@ pub struct ServiceStatus {
 pub struct Streams(mpsc::Receiver<Incoming>);
 
 impl Streams {
-    /// The next one that is still wanted: accept it, or say why not. `None` when the service was withdrawn.
+    /// The next one that is still wanted: accept it, or say why not. `None` when the service was withdrawn or the node has
+    /// shut down.
     pub async fn next(&mut self) -> Option<Incoming> {
         loop {
             let incoming = self.0.recv().await?;
@@ -219,7 +233,11 @@ impl Node {
         options: StreamOptions,
     ) -> Result<(), ServiceError> {
         let target = Target::Place(place);
-        self.inner().services.offer(service, Service { allow, target, options, traffic: Traffic::default() })
+        self.inner().services.offer(
+            self.inner(),
+            service,
+            Service { allow, target, options, traffic: Traffic::default() },
+        )
     }
 
     /// Serves streams of this name by this program.
@@ -230,7 +248,11 @@ impl Node {
         let (sender, streams) = mpsc::channel(WAITING);
         let target = Target::Program(sender);
         let options = StreamOptions::default();
-        self.inner().services.offer(service, Service { allow, target, options, traffic: Traffic::default() })?;
+        self.inner().services.offer(
+            self.inner(),
+            service,
+            Service { allow, target, options, traffic: Traffic::default() },
+        )?;
         Ok(Streams(streams))
     }
 
@@ -294,7 +316,7 @@ impl Inner {
         first: First<'_>,
         deadline: Duration,
     ) -> Result<ByteStream, StreamError> {
-        let until = now() + deadline;
+        let until = later(now(), deadline);
         let left = || until.saturating_duration_since(now());
         loop {
             let demand = Demand { within: Some(left()), ..Demand::default() };

@@ -3,6 +3,7 @@
 
 mod a_order;
 mod b_table;
+mod bounds;
 mod c_certificates;
 mod c_flags;
 mod c_important;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use trunkline_link::{EARLY_DATA, First, StreamCode};
 use trunkline_route::{LocalPlace, NodeName};
@@ -23,6 +24,9 @@ pub enum ForwardError {
     /// The text is no node name.
     #[error(transparent)]
     BadName(#[from] NameError),
+    /// The node is shutting down, or has shut down.
+    #[error("this node is shutting down; it forwards nothing new")]
+    ShuttingDown,
     /// The local socket cannot be had.
     #[error("cannot listen at {place}: {cause}")]
     Listen {
@@ -33,7 +37,7 @@ pub enum ForwardError {
     },
 }
 
-/// A local socket that leads to a service of another node. Dropped, it is closed, and the connections over it end;
+/// A local socket that leads to a service of another node, until the node shuts down. Dropped, it is closed, and the connections over it end;
 /// a socket in the file system is removed.
 #[derive(Debug)]
 pub struct Forward {
@@ -109,6 +113,9 @@ impl Node {
         options: StreamOptions,
     ) -> Result<Forward, ForwardError> {
         let peer = peer.into_name()?;
+        if self.inner().is_shutting_down() {
+            return Err(ForwardError::ShuttingDown);
+        }
         let listen = |cause| ForwardError::Listen { place: place.clone(), cause };
         let (door, bound) = match &place {
             LocalPlace::Tcp(address) => {
@@ -120,13 +127,23 @@ impl Node {
         };
         let (service, traffic): (Arc<str>, _) = (service.into(), Arc::new(Traffic::default()));
         let node = Arc::downgrade(self.inner());
-        let task = tokio::spawn(accept(node, door, peer.clone(), service.clone(), options, traffic.clone()));
+        let leaving = self.inner().leaving.subscribe();
+        let task = self.inner().runtime.spawn(accept(
+            node,
+            leaving,
+            door,
+            peer.clone(),
+            service.clone(),
+            options,
+            traffic.clone(),
+        ));
         Ok(Forward { place: bound, peer, service, options, traffic, task })
     }
 }
 
 async fn accept(
     node: Weak<Inner>,
+    mut leaving: watch::Receiver<bool>,
     door: Door,
     peer: NodeName,
     service: Arc<str>,
@@ -135,7 +152,10 @@ async fn accept(
 ) {
     let mut connections = JoinSet::new();
     loop {
-        let accepted = door.accept().await;
+        let accepted = tokio::select! {
+            accepted = door.accept() => accepted,
+            _ = leaving.wait_for(|leaving| *leaving) => break,
+        };
         while connections.try_join_next().is_some() {}
         let Some(node) = node.upgrade() else { return };
         match accepted {
@@ -148,6 +168,9 @@ async fn accept(
             }
         }
     }
+    // Those that are open end with their links.
+    drop(door);
+    while connections.join_next().await.is_some() {}
 }
 
 async fn lead(
