@@ -364,6 +364,12 @@ pub struct Route {
     /// For how many milliseconds it must have been healthy before connections go back to it; absent when they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failback_ms: Option<u64>,
+    /// Silence after which the peer is sent a ping, in milliseconds; absent for the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_alive_ms: Option<u64>,
+    /// Silence after which its connections are given up, in milliseconds; absent for the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_after_ms: Option<u64>,
     /// `never`, when the static routes are the whole answer for its names.
     pub fallback: Option<String>,
 }
@@ -391,6 +397,8 @@ impl Route {
             log_level: route.log_level().map(|level| level.to_string()),
             reconnect: route.reconnect().map(|policy| policy.to_string()),
             failback_ms: route.failback().map(|hold| hold.as_millis() as u64),
+            keep_alive_ms: route.keep_alive().map(|silence| silence.as_millis() as u64),
+            dead_after_ms: route.dead_after().map(|silence| silence.as_millis() as u64),
             fallback: route.fallback_never().then(|| "never".into()),
         }
     }

@@ -847,6 +847,8 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.log_level", a.log_level != b.log_level),
         ("node.reconnect", a.reconnect != b.reconnect),
         ("node.race_equal_weights_ms", a.race_equal_weights != b.race_equal_weights),
+        ("node.keep_alive_ms", a.keep_alive != b.keep_alive),
+        ("node.dead_after_ms", a.dead_after != b.dead_after),
         ("node.hidden", a.hidden != b.hidden),
         ("node.timeouts", a.timeouts != b.timeouts),
         ("node.admin", a.admin != b.admin),

@@ -358,6 +358,12 @@ pub(crate) struct RouteArgs {
     /// Take connections over worse routes back when this one has answered every probe for so long.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) failback: Option<Duration>,
+    /// Send the peer a ping after so long a silence on its connections. Default: as the node does.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) keep_alive: Option<Duration>,
+    /// Give its connections up after so long a silence. Default: as the node does.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) dead_after: Option<Duration>,
     /// Make the static routes the whole answer for the names this route matches.
     #[arg(long)]
     pub(crate) fallback_never: bool,

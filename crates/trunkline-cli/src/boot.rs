@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use trunkline::registrar::NamesFile;
 use trunkline::{
-    Address, DialTimes, Flag, IdentityFiles, Listen, Node, NodeBuilder, NodeName, Policy, ProfileFiles, ProfileSource,
-    ServerFiles, ServerSource, StartError,
+    Address, DialTimes, Flag, IdentityFiles, KeepAlive, Listen, Node, NodeBuilder, NodeName, Policy, ProfileFiles,
+    ProfileSource, ServerFiles, ServerSource, StartError,
 };
 use trunkline_config::{
     CertificateFiles, Config, Layers, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, ResolverConfig,
@@ -100,7 +100,8 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
         .tls(node.tls)
         .handshake(node.handshake.clone())
         .log_level(node.log_level.unwrap_or_else(serve::connection_level))
-        .reconnect(node.reconnect);
+        .reconnect(node.reconnect)
+        .keep_alive(KeepAlive { idle: node.keep_alive, dead: node.dead_after, ..KeepAlive::default() });
     for flag in Flag::ALL {
         builder = builder.flag(*flag, node.flags.has(*flag));
     }

@@ -319,6 +319,8 @@ fn entry(args: RouteArgs) -> Result<RouteEntry, Failed> {
         log_level: args.connection_log_level,
         reconnect: args.reconnect,
         failback_ms: args.failback.map(|hold| hold.as_millis() as u64),
+        keep_alive_ms: args.keep_alive.map(|silence| silence.as_millis() as u64),
+        dead_after_ms: args.dead_after.map(|silence| silence.as_millis() as u64),
         fallback: args.fallback_never.then(|| "never".to_owned()),
         ..RouteEntry::new(args.pattern)
     })

@@ -414,6 +414,8 @@ fn render(entry: &RouteEntry) -> Result<String, EditError> {
     put("log_level", entry.log_level.as_deref().map(quoted));
     put("reconnect", entry.reconnect.as_deref().map(scalar));
     put("failback_ms", entry.failback_ms.map(|ms| ms.to_string()));
+    put("keep_alive_ms", entry.keep_alive_ms.map(|ms| ms.to_string()));
+    put("dead_after_ms", entry.dead_after_ms.map(|ms| ms.to_string()));
     put("fallback", entry.fallback.as_deref().map(scalar));
     put(
         "override",

@@ -44,6 +44,12 @@ pub struct NodeConfig {
     /// After so long without success the next static route of the same weight begins beside the one under way
     /// (`race_equal_weights_ms`). Default: it waits for that one to fail.
     pub race_equal_weights: Option<Duration>,
+    /// Silence on a connection after which the peer is sent a ping (`keep_alive_ms`), 100 ms to one hour; routes may say
+    /// otherwise. Default: 5 s.
+    pub keep_alive: Duration,
+    /// Silence after which a connection is given up (`dead_after_ms`), 1 s to one hour and more than `keep_alive_ms`; routes
+    /// may say otherwise. Default: 15 s.
+    pub dead_after: Duration,
     /// Whether the node stays unknown to the registrar. Default: `false`.
     pub hidden: bool,
     /// How long each step of a lookup may take.
@@ -177,7 +183,7 @@ pub enum AdminConfig {
 pub(crate) const EMBEDDED: &str = "embedded";
 pub(crate) const NONE: &str = "none";
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 21] = [
     "name",
     "data_dir",
     "cookie_file",
@@ -194,6 +200,8 @@ const KEYS: [&str; 19] = [
     "log_level",
     "reconnect",
     "race_equal_weights_ms",
+    "keep_alive_ms",
+    "dead_after_ms",
     "hidden",
     "timeouts",
     "admin",
@@ -256,6 +264,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         true => fields.parsed(reader, "reconnect", str::parse::<Reconnect>),
     };
     let race = fields.int(reader, "race_equal_weights_ms", 1, MAX_TIMEOUT_MS).and_then(|ms| u64::try_from(ms).ok());
+    let (keep_alive, dead_after) = keep_alive(reader, &fields);
     let hidden = fields.bool(reader, "hidden").unwrap_or(false);
     let timeouts = timeouts(reader, &fields);
     let admin = admin(reader, &fields, data_dir.as_ref());
@@ -273,6 +282,8 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         log_level,
         reconnect: reconnect?,
         race_equal_weights: race.map(Duration::from_millis),
+        keep_alive,
+        dead_after,
         hidden,
         timeouts: timeouts?,
         admin: admin?,
@@ -517,6 +528,38 @@ fn log_level(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<LogLevel> {
     let text = fields.level(reader, "log_level")?;
     let read = text.parse();
     read.map_err(|error: String| reader.problem(&fields.at("log_level"), fields.path("log_level"), error)).ok()
+}
+
+/// The shortest silence before a ping, in milliseconds: below it the pings would be a load of their own.
+pub(crate) const MIN_KEEP_ALIVE_MS: u64 = 100;
+/// The shortest silence after which a connection is given up, in milliseconds: no peer answers reliably in less.
+pub(crate) const MIN_DEAD_AFTER_MS: u64 = 1_000;
+/// The longest of both, one hour: more is a typing error, not a wish.
+pub(crate) const MAX_SILENCE_MS: u64 = 3_600_000;
+
+/// Returns the problem with two times of silence of which the first must be the shorter one.
+pub(crate) fn silences(keep_alive_ms: u64, dead_after_ms: u64) -> Result<(), String> {
+    if keep_alive_ms < dead_after_ms {
+        return Ok(());
+    }
+    Err(format!(
+        "a connection that is given up after {dead_after_ms} ms of silence needs pings in less: set `keep_alive_ms` below \
+         `dead_after_ms`, at most a third of it is usual (it is {keep_alive_ms})"
+    ))
+}
+
+fn keep_alive(reader: &mut Reader<'_>, fields: &Fields<'_>) -> (Duration, Duration) {
+    let mut ms = |key: &str, low: u64, default: u64| {
+        let given = fields.int(reader, key, low as i64, MAX_SILENCE_MS as i64);
+        given.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(default)
+    };
+    let keep_alive = ms("keep_alive_ms", MIN_KEEP_ALIVE_MS, 5_000);
+    let dead_after = ms("dead_after_ms", MIN_DEAD_AFTER_MS, 15_000);
+    if let Err(problem) = silences(keep_alive, dead_after) {
+        let key = if fields.has("dead_after_ms") { "dead_after_ms" } else { "keep_alive_ms" };
+        reader.problem(&fields.at(key), fields.path(key), problem);
+    }
+    (Duration::from_millis(keep_alive), Duration::from_millis(dead_after))
 }
 
 fn timeouts(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Timeouts> {

@@ -14,6 +14,7 @@ use trunkline_route::{
 
 use crate::error::{FieldProblem, RouteError};
 use crate::fields::{Fields, Reader, join, no_name_message, pattern_message};
+use crate::node::{MAX_SILENCE_MS, MIN_DEAD_AFTER_MS, MIN_KEEP_ALIVE_MS, silences};
 use crate::secret::Surroundings;
 use crate::tree::{Node, Value};
 
@@ -72,6 +73,13 @@ pub struct RouteEntry {
     /// milliseconds. Default: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failback_ms: Option<u64>,
+    /// Silence on its connections after which the peer is sent a ping, 100 to 3,600,000 ms. Default: the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_alive_ms: Option<u64>,
+    /// Silence after which its connections are given up, 1,000 to 3,600,000 ms and more than `keep_alive_ms`. Default: the
+    /// node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_after_ms: Option<u64>,
     /// Only `never`: the static routes are the whole answer for names this route matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
@@ -210,6 +218,8 @@ struct Demands {
     mapping: Option<AtomMapping>,
     reconnect: Option<Reconnect>,
     failback: Option<Duration>,
+    keep_alive: Option<Duration>,
+    dead_after: Option<Duration>,
 }
 
 impl Demands {
@@ -241,6 +251,12 @@ impl Demands {
         }
         if let Some(hold) = self.failback {
             builder = builder.failback(hold);
+        }
+        if let Some(silence) = self.keep_alive {
+            builder = builder.keep_alive(silence);
+        }
+        if let Some(silence) = self.dead_after {
+            builder = builder.dead_after(silence);
         }
         if self.fallback_never {
             builder = builder.fallback_never();
@@ -313,7 +329,10 @@ impl RouteEntry {
                 format!("{other:?} is no fallback of a route; write never, or leave it out for the node's fallback");
             check.fail("fallback", message);
         }
+        let [keep_alive, dead_after] = self.silences(check);
         Demands {
+            keep_alive,
+            dead_after,
             tls: self.tls,
             tls_profile,
             insecure_skip_verify: self.insecure_skip_verify.unwrap_or(false),
@@ -326,6 +345,24 @@ impl RouteEntry {
             flags: self.flags.as_ref().map(|flags| flags.policy(check)).unwrap_or_default(),
             mapping: self.atom_mapping.as_ref().and_then(|m| check.parsed_with("atom_mapping", AtomMapping::new(m))),
         }
+    }
+
+    fn silences(&self, check: &mut Check) -> [Option<Duration>; 2] {
+        let given = [
+            ("keep_alive_ms", self.keep_alive_ms, MIN_KEEP_ALIVE_MS),
+            ("dead_after_ms", self.dead_after_ms, MIN_DEAD_AFTER_MS),
+        ];
+        for (key, ms, low) in given {
+            if let Some(ms) = ms.filter(|ms| !(low..=MAX_SILENCE_MS).contains(ms)) {
+                check.fail(key, format!("{ms} is not a number from {low} to {MAX_SILENCE_MS}"));
+            }
+        }
+        if let (Some(keep_alive), Some(dead_after)) = (self.keep_alive_ms, self.dead_after_ms)
+            && let Err(problem) = silences(keep_alive, dead_after)
+        {
+            check.fail("dead_after_ms", problem);
+        }
+        given.map(|(_, ms, _)| ms.map(Duration::from_millis))
     }
 
     fn failback(&self, check: &mut Check) -> Option<Duration> {
@@ -412,7 +449,7 @@ const MIN_FAILBACK_MS: u64 = 100;
 /// The longest hold time: a day. More is a typing error, not a wish.
 const MAX_FAILBACK_MS: u64 = 86_400_000;
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 21] = [
     "match",
     "weight",
     "host",
@@ -429,6 +466,8 @@ const KEYS: [&str; 19] = [
     "log_level",
     "reconnect",
     "failback_ms",
+    "keep_alive_ms",
+    "dead_after_ms",
     "fallback",
     "resolver",
     "override",
@@ -465,6 +504,8 @@ pub(crate) fn entry_of(reader: &mut Reader<'_>, fields: &Fields<'_>) -> RouteEnt
         log_level: fields.level(reader, "log_level"),
         reconnect: fields.string(reader, "reconnect"),
         failback_ms: fields.int(reader, "failback_ms", 0, i64::MAX).and_then(|ms| u64::try_from(ms).ok()),
+        keep_alive_ms: fields.int(reader, "keep_alive_ms", 0, i64::MAX).and_then(|ms| u64::try_from(ms).ok()),
+        dead_after_ms: fields.int(reader, "dead_after_ms", 0, i64::MAX).and_then(|ms| u64::try_from(ms).ok()),
         fallback: fields.string(reader, "fallback"),
         resolver: fields.string(reader, "resolver"),
         overrides: match fields.has("override") {

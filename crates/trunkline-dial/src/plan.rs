@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use trunkline_route::{
     Address, Attempt, Cookie, Endpoint, Fallback, NetworkRoute, NodeName, Origin, ProxyRoute, ResolverId, RouteValue,
-    Source, Version, interleave,
+    Source, Version, interleave, later,
 };
 
 use crate::table::Candidate;
@@ -826,12 +826,6 @@ fn cancels(work: &Work) -> impl Iterator<Item = Step> {
         Work::Dialing { live, .. } => live.iter().map(|d| d.op).collect(),
     };
     ops.into_iter().map(|op| Step::Cancel { op })
-}
-
-/// A time so far ahead that it never comes stands for one that the clock cannot hold.
-fn later(from: Instant, by: Duration) -> Instant {
-    const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-    from.checked_add(by.min(NEVER)).unwrap_or(from)
 }
 
 /// The attempt says whose policy it has.

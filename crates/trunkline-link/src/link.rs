@@ -28,10 +28,21 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// The time `by` after another one, however long that is.
+pub(crate) fn later(from: Instant, by: Duration) -> Instant {
+    trunkline_route::later(from.into_std(), by).into()
+}
+
 /// Microseconds of a clock that only this process reads, never 0.
 pub(crate) fn clock_us() -> u64 {
+    us_of(now())
+}
+
+/// A time of the clock of [`clock_us`].
+fn us_of(at: Instant) -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(now).elapsed().as_micros() as u64 + 1
+    let start = *START.get_or_init(|| at);
+    at.saturating_duration_since(start).as_micros() as u64 + 1
 }
 
 /// What is known of a link from its handshake.
@@ -237,6 +248,8 @@ pub(crate) struct Counters {
     pub(crate) bytes_in: AtomicU64,
     pub(crate) undeliverable: AtomicU64,
     pub(crate) round_trip_us: AtomicU64,
+    /// When the peer was heard last.
+    heard_us: AtomicU64,
 }
 
 /// The outgoing side, behind the one lock senders take.
@@ -313,7 +326,7 @@ impl Shared {
             down: OnceLock::new(),
             state: Notify::new(),
             inbound_done: OnceLock::new(),
-            counters: Counters::default(),
+            counters: Counters { heard_us: clock_us().into(), ..Counters::default() },
             held: AtomicBool::new(false),
             probes: AtomicUsize::new(0),
             warned: AtomicBool::new(false),
@@ -357,8 +370,9 @@ impl Shared {
         self.turn(|out| out.outbox.go_away(code.to_byte(), ""));
     }
 
-    /// The socket gave `bytes`.
-    pub(crate) fn heard(&self, bytes: usize) {
+    /// The socket gave `bytes` at this time.
+    pub(crate) fn heard(&self, bytes: usize, at: Instant) {
+        self.counters.heard_us.store(us_of(at), Ordering::Relaxed);
         // In one order with a probe, which is counted before it looks: one of the two sees the other.
         self.counters.bytes_in.fetch_add(bytes as u64, Ordering::SeqCst);
         if self.probes.load(Ordering::SeqCst) > 0 {
@@ -814,6 +828,13 @@ impl Link {
         deadline: Duration,
     ) -> Result<ByteStream, OpenError> {
         streams::open(&self.shared, kind, data, first, deadline).await
+    }
+
+    /// Returns true if something came from the peer within the last `time`. A link whose peer says nothing may be broken
+    /// without either end knowing yet.
+    pub fn heard_within(&self, time: Duration) -> bool {
+        let heard = self.shared.counters.heard_us.load(Ordering::Relaxed);
+        clock_us().saturating_sub(heard) <= time.as_micros().try_into().unwrap_or(u64::MAX)
     }
 
     /// Whether two handles are of one link.

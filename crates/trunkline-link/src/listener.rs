@@ -17,8 +17,8 @@ use crate::gate::Caller;
 use crate::handshake::{
     CloseCode, Credential, HandshakeError, Hello, Mode, Offer, Params, RejectCode, Responder, ResponderConfig, claim,
 };
-use crate::link::{LinkInfo, now};
-use crate::native::{DialError, Native, NativeLimits, Standing, random_16};
+use crate::link::{LinkInfo, later, now};
+use crate::native::{DialError, Native, NativeLimits, Standing, dead_after_ms, random_16};
 use crate::pake::Role;
 use crate::pipe::{Pipe, PipeError, prepare};
 use crate::stream::Carrier;
@@ -120,7 +120,7 @@ impl Listener {
                     };
                     failures.accepted();
                     let place = native.admission.admit(address.ip());
-                    let deadline = now() + native.limits.answer;
+                    let deadline = later(now(), native.limits.answer);
                     tasks.spawn(handshake(native.clone(), answers.clone(), tcp, address, place, deadline, decide.clone()));
                 }
             }
@@ -144,7 +144,7 @@ impl Inside {
     /// # Errors
     /// [`AnswerError`]; the stream is reset.
     pub async fn answer(&self, native: &Native, stream: ByteStream) -> Result<Offered, AnswerError> {
-        let deadline = now() + native.limits.answer;
+        let deadline = later(now(), native.limits.answer);
         let way = (stream.link_info().address, Some(stream.peer().clone()));
         let place = native.admission.admit(way.0.ip());
         self.answers.answer_in(native, Carrier::Stream(stream), way, place, deadline).await
@@ -322,7 +322,9 @@ impl Offered {
     pub async fn accept(mut self, epoch: u64, policy: LinkPolicy) -> Result<Standing, DialError> {
         let flags = policy.flags;
         let agreed = flags.agree(self.offer.params.flags)?;
-        let body = self.machine.accept(&Params { epoch, flags, ..self.params.clone() })?;
+        self.limits.keep_alive = self.limits.keep_alive.under(&policy);
+        let dead_after_ms = dead_after_ms(self.limits.keep_alive);
+        let body = self.machine.accept(&Params { epoch, flags, dead_after_ms, ..self.params.clone() })?;
         tokio::time::timeout_at(self.deadline, self.pipe.send(&body))
             .await
             .map_err(|_| DialError::HandshakeTimeout(self.limits.answer))?

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -264,6 +265,8 @@ impl Queue {
 #[derive(Default)]
 pub struct Directory {
     queues: RwLock<HashMap<Arc<str>, Arc<Queue>>>,
+    /// No mailbox is made any more; written under the lock of the queues.
+    closed: AtomicBool,
     pub(crate) accounts: Accounts,
     pub(crate) reception: Reception,
 }
@@ -278,6 +281,9 @@ pub enum RegisterError {
         /// How many bytes it has.
         len: usize,
     },
+    /// The directory was closed: the node has shut down.
+    #[error("this node has shut down; nothing can be registered any more")]
+    Closed,
     /// The name is taken.
     #[error("a service named {name:?} is already registered; drop its mailbox first or choose another name")]
     Taken {
@@ -290,12 +296,15 @@ impl Directory {
     /// Makes a mailbox. Dropping it frees the name.
     ///
     /// # Errors
-    /// [`RegisterError`] when the name is taken or not 1 to 255 bytes.
+    /// [`RegisterError`] when the name is taken or not 1 to 255 bytes, or after [`Directory::close`].
     pub fn register(self: &Arc<Self>, name: &str) -> Result<Mailbox, RegisterError> {
         if name.is_empty() || name.len() > 255 {
             return Err(RegisterError::BadName { len: name.len() });
         }
         let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(RegisterError::Closed);
+        }
         if queues.contains_key(name) {
             return Err(RegisterError::Taken { name: name.into() });
         }
@@ -318,10 +327,12 @@ impl Directory {
         self.reception.set(acceptor);
     }
 
-    /// Ends every mailbox: each gives what it holds, then `None`. No more streams are accepted.
+    /// Ends every mailbox: each gives what it holds, then `None`. No mailbox is made and no stream accepted any more.
     pub fn close(&self) {
         self.reception.set(None);
-        let queues = std::mem::take(&mut *self.queues.write().unwrap_or_else(PoisonError::into_inner));
+        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        self.closed.store(true, Ordering::Relaxed);
+        let queues = std::mem::take(&mut *queues);
         for queue in queues.values() {
             queue.close();
         }
@@ -367,6 +378,9 @@ impl Mailbox {
         }
         let directory = self.directory.upgrade().ok_or_else(taken)?;
         let mut queues = directory.queues.write().unwrap_or_else(PoisonError::into_inner);
+        if directory.closed.load(Ordering::Relaxed) {
+            return Err(RegisterError::Closed);
+        }
         if self.alias.is_some() || queues.contains_key(name) {
             return Err(taken());
         }

@@ -19,7 +19,7 @@ use crate::gate::{GateLimits, GateStats};
 use crate::handshake::{
     HandshakeError, Incarnation, Initiator, InitiatorConfig, LinkId, Mode, Params, VERSIONS, Verified,
 };
-use crate::link::{Link, LinkInfo, Shared, now};
+use crate::link::{Link, LinkInfo, Shared, later, now};
 use crate::mailbox::Directory;
 use crate::mux::Window;
 use crate::names::Names;
@@ -33,19 +33,8 @@ use crate::tls::{ClientTls, TlsError};
 /// The most bytes taken from a listener before the link stands; certificates chains come this way.
 const MAX_FROM_LISTENER: usize = 64 * 1024;
 
-/// The shortest silence before a ping: below it the pings of two ends would be a load of their own.
-const MIN_IDLE: Duration = Duration::from_millis(100);
-/// What a peer that announces less is taken to have announced: nobody can ping a peer in time that gives a link up
-/// sooner, and trying must not make a storm.
-const MIN_DEAD_AFTER: Duration = Duration::from_secs(1);
 /// The largest message this end ever sends, whatever the peer announces.
 const HARD_MAX_MESSAGE: usize = 64 * 1024 * 1024;
-
-/// How long nothing may come before this end pings a peer that announced `dead_after_ms`.
-fn idle(own: Duration, dead_after_ms: u32) -> Duration {
-    let dead_after = Duration::from_millis(dead_after_ms.into()).max(MIN_DEAD_AFTER);
-    own.min(dead_after / 3).max(MIN_IDLE)
-}
 
 /// The limits and times of the native stack. The defaults are those of `docs/WIRE.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +76,7 @@ impl NativeLimits {
         Params {
             max_message: clamp(self.window.max_message as u64),
             max_frame: crate::frame::MAX_FRAME as u32,
-            dead_after_ms: clamp(self.keep_alive.dead.as_millis() as u64),
+            dead_after_ms: dead_after_ms(self.keep_alive),
             link_credit: clamp(self.window.link),
             mailbox_credit: clamp(self.window.mailbox),
             software: software.to_owned(),
@@ -214,6 +203,11 @@ impl Native {
         self.admission.stats()
     }
 
+    /// The times by which links of this node watch their peers when no policy says otherwise.
+    pub fn keep_alive(&self) -> KeepAlive {
+        self.limits.keep_alive
+    }
+
     /// The lookups of host names of this node.
     pub fn names(&self) -> &Names {
         &self.names
@@ -313,7 +307,7 @@ impl Native {
         (config.mode, config.versions) = (mode, versions);
         config.label = attempt.cookie.label().to_owned();
         let limits = self.limits.for_mode(mode);
-        let deadline = now() + times.handshake;
+        let deadline = later(now(), times.handshake);
         let (machine, hello1) = <Initiator>::new(config, exporter);
         let mut courtesy = Courtesy::new(pipe, machine, self.farewells.clone());
         let whole = async {
@@ -439,7 +433,9 @@ impl Dialed {
     /// # Errors
     /// [`DialError::Handshake`] with `Closed` when the peer decided otherwise.
     pub async fn finish(mut self, claims: Claims) -> Result<Standing, DialError> {
+        self.limits.keep_alive = self.limits.keep_alive.under(&self.policy);
         let params = Params {
+            dead_after_ms: dead_after_ms(self.limits.keep_alive),
             known_epoch: claims.known_epoch,
             last_link: claims.last_link,
             have_link: claims.have_link,
@@ -508,8 +504,10 @@ impl Standing {
             mailbox: self.peer.mailbox_credit.into(),
             max_message: (self.peer.max_message as usize).min(HARD_MAX_MESSAGE),
         };
-        let keep_alive =
-            KeepAlive { idle: idle(self.limits.keep_alive.idle, self.peer.dead_after_ms), ..self.limits.keep_alive };
+        let keep_alive = self.limits.keep_alive.towards(Duration::from_millis(self.peer.dead_after_ms.into()));
+        if let Carrier::Tcp(tcp) = &self.pipe.stream.carrier {
+            prepare(tcp, keep_alive.dead);
+        }
         let account = directory.accounts.of(&self.info);
         let shared = Arc::new(Shared::new(self.info, peer, self.limits.window, account));
         let task = Task::new(self.pipe.stream, &self.pipe.plain, shared.clone(), directory, keep_alive, hooks);
@@ -517,18 +515,27 @@ impl Standing {
     }
 }
 
+/// The time after which this end gives a link up, as it is announced.
+pub(crate) fn dead_after_ms(keep_alive: KeepAlive) -> u32 {
+    keep_alive.dead.as_millis().min(u32::MAX.into()) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::{MIN_DEAD_AFTER, MIN_IDLE};
 
     #[test]
     fn no_announcement_of_a_peer_makes_a_storm_of_pings() {
-        let own = Duration::from_secs(5);
+        let own = KeepAlive::default();
+        let idle = |own: KeepAlive, announced: u64| own.towards(Duration::from_millis(announced)).idle;
         for announced in 0..=1000 {
             assert_eq!(idle(own, announced), MIN_DEAD_AFTER / 3);
         }
         assert_eq!(idle(own, 6_000), Duration::from_secs(2));
-        assert_eq!(idle(own, u32::MAX), own);
-        assert_eq!(idle(Duration::ZERO, 15_000), MIN_IDLE);
+        assert_eq!(idle(own, u32::MAX.into()), own.idle);
+        assert_eq!(idle(KeepAlive { idle: Duration::ZERO, ..own }, 15_000), MIN_IDLE);
+        // This end gives up sooner than the peer: it pings in time all the same.
+        assert_eq!(idle(KeepAlive { dead: Duration::from_secs(3), ..own }, 15_000), Duration::from_secs(1));
     }
 }

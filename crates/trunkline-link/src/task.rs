@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trunkline_route::LinkPolicy;
 
 use crate::handshake::CloseCode;
-use crate::link::{Down, Shared, now};
+use crate::link::{Down, Shared, later, now};
 use crate::mailbox::{Directory, lock};
 use crate::receiver::{Broken, Receiver};
 use crate::stream::{READ, Stream};
@@ -35,6 +36,26 @@ pub struct KeepAlive {
     /// read, and no credit comes. Default 10 s. What could not be written by then is lost, and the end is [`CloseCode::Timeout`]; when
     /// only calls or the peer's own GOAWAY are missing, it is [`CloseCode::GoingAway`].
     pub drain: Duration,
+}
+
+/// The shortest silence before a ping: below it the pings of two ends would be a load of their own.
+pub(crate) const MIN_IDLE: Duration = Duration::from_millis(100);
+/// The shortest silence after which a link is given up: no peer can be asked and answer reliably in less.
+pub(crate) const MIN_DEAD_AFTER: Duration = Duration::from_secs(1);
+
+impl KeepAlive {
+    /// Returns these times with those that a policy sets.
+    pub(crate) fn under(self, policy: &LinkPolicy) -> Self {
+        let dead = policy.dead_after.map_or(self.dead, |dead| dead.max(MIN_DEAD_AFTER));
+        Self { idle: policy.keep_alive.unwrap_or(self.idle), dead, ..self }
+    }
+
+    /// Returns these times for a link to a peer that gives it up after `peer_dead`: each end pings so often that neither
+    /// gives up an end that lives.
+    pub(crate) fn towards(self, peer_dead: Duration) -> Self {
+        let dead = self.dead.min(peer_dead.max(MIN_DEAD_AFTER));
+        Self { idle: self.idle.min(dead / 3).max(MIN_IDLE), ..self }
+    }
 }
 
 impl Default for KeepAlive {
@@ -184,7 +205,7 @@ impl Task {
             self.receiver.settle()?;
         }
         if self.receiver.is_held() && self.hold_until.is_none() {
-            self.hold_until = Some(now() + self.keep_alive.drain);
+            self.hold_until = Some(later(now(), self.keep_alive.drain));
             self.shared.held.store(true, Ordering::Relaxed);
         }
         let shared = &self.shared;
@@ -201,7 +222,7 @@ impl Task {
             if let Some(code) = self.receiver.peer_gone().filter(|_| idle) {
                 return Err(Down::ClosedHere(code));
             }
-            let until = *self.drain_until.get_or_insert_with(|| now() + self.keep_alive.drain);
+            let until = *self.drain_until.get_or_insert_with(|| later(now(), self.keep_alive.drain));
             if now() >= until && !self.stays() {
                 return Err(Down::ClosedHere(if written { CloseCode::GoingAway } else { CloseCode::Timeout }));
             }
@@ -251,7 +272,7 @@ impl Task {
     /// Something a link that goes away waits for moved on. Pings do not count: they come as long as the peer lives.
     fn moved(&mut self) {
         if let Some(until) = &mut self.drain_until {
-            *until = now() + self.keep_alive.drain;
+            *until = later(now(), self.keep_alive.drain);
         }
     }
 
@@ -286,7 +307,7 @@ impl Task {
                 self.heard = now();
                 self.pinged = false;
                 self.full_read = n == READ;
-                self.shared.heard(n);
+                self.shared.heard(n, self.heard);
                 Ok(())
             }
             Err(broken) => Err(broken.into()),
@@ -313,12 +334,12 @@ impl Task {
     }
 
     fn next_timer(&self) -> Instant {
-        let watch = self.heard
-            + match self.pinged {
-                _ if self.receiver.is_held() => self.held_pace(),
-                true => self.keep_alive.dead,
-                false => self.keep_alive.idle,
-            };
+        let silence = match self.pinged {
+            _ if self.receiver.is_held() => self.held_pace(),
+            true => self.keep_alive.dead,
+            false => self.keep_alive.idle,
+        };
+        let watch = later(self.heard, silence);
         let drain_until = self.drain_until.filter(|_| !self.stays());
         [self.hold_until, drain_until].into_iter().flatten().fold(watch, Instant::min)
     }
@@ -337,16 +358,16 @@ impl Task {
         }
         if self.receiver.is_held() {
             // Nothing is read, so nothing is known of the peer; it shall still hear from us.
-            if now >= self.heard + self.held_pace() {
+            if now >= later(self.heard, self.held_pace()) {
                 self.heard = now;
                 self.shared.ping();
             }
             return Ok(());
         }
-        if now >= self.heard + self.keep_alive.dead {
+        if now >= later(self.heard, self.keep_alive.dead) {
             return Err(Down::Silent(self.keep_alive.dead));
         }
-        if now >= self.heard + self.keep_alive.idle && !self.pinged {
+        if now >= later(self.heard, self.keep_alive.idle) && !self.pinged {
             self.pinged = true;
             self.shared.ping();
         }

@@ -33,6 +33,7 @@ mod place;
 mod policy;
 mod proxy;
 mod route;
+mod time;
 mod values;
 mod version;
 
@@ -49,5 +50,6 @@ pub use route::{
     Attempt, DEFAULT_WEIGHT, Defaults, Direct, Fallback, NetworkRoute, NetworkRouteBuilder, Origin, Resolved, Source,
     TlsMode,
 };
+pub use time::later;
 pub use values::{RouteValue, ValueFrom};
 pub use version::{Version, VersionError};

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{AtomMapping, FlagTerms, PeerFlags, ResolverId};
 
@@ -111,6 +112,10 @@ pub struct LinkPolicy {
     pub resolver: Option<ResolverId>,
     /// What names are called there.
     pub mapping: Option<Arc<AtomMapping>>,
+    /// Silence after which the peer is sent a ping; `None` leaves it to the node.
+    pub keep_alive: Option<Duration>,
+    /// Silence after which the connection is given up; `None` leaves it to the node.
+    pub dead_after: Option<Duration>,
 }
 
 impl Default for LinkPolicy {
@@ -122,6 +127,8 @@ impl Default for LinkPolicy {
             route: None,
             resolver: None,
             mapping: None,
+            keep_alive: None,
+            dead_after: None,
         }
     }
 }

@@ -151,6 +151,8 @@ struct RoutePolicy {
     log_level: Option<LogLevel>,
     reconnect: Option<Reconnect>,
     failback: Option<Duration>,
+    keep_alive: Option<Duration>,
+    dead_after: Option<Duration>,
     mapping: Option<Arc<AtomMapping>>,
 }
 
@@ -244,6 +246,16 @@ impl NetworkRoute {
         self.policy.failback
     }
 
+    /// Silence on its connections after which the peer is sent a ping; `None` leaves it to the node.
+    pub fn keep_alive(&self) -> Option<Duration> {
+        self.policy.keep_alive
+    }
+
+    /// Silence after which its connections are given up; `None` leaves it to the node.
+    pub fn dead_after(&self) -> Option<Duration> {
+        self.policy.dead_after
+    }
+
     /// What names are called on its connections.
     pub fn atom_mapping(&self) -> Option<&AtomMapping> {
         self.policy.mapping.as_deref()
@@ -333,6 +345,8 @@ impl RoutePolicy {
             flags: self.flags.terms(defaults.flags),
             log_level: self.log_level.unwrap_or(defaults.log_level),
             mapping: self.mapping.clone(),
+            keep_alive: self.keep_alive,
+            dead_after: self.dead_after,
             ..LinkPolicy::default()
         }
     }
@@ -411,6 +425,19 @@ impl<S> NetworkRouteBuilder<S> {
     /// least 100 ms, for each hold time takes four handshakes. Default: a connection stays where it is until it goes down.
     pub fn failback(mut self, hold: Duration) -> Self {
         self.route.policy.failback = Some(hold.max(Duration::from_millis(100)));
+        self
+    }
+
+    /// Sends the peer a ping after this silence, 100 ms at least; at most a third of the time after which either end gives the
+    /// connection up. Default: as the node has it.
+    pub fn keep_alive(mut self, silence: Duration) -> Self {
+        self.route.policy.keep_alive = Some(silence.max(Duration::from_millis(100)));
+        self
+    }
+
+    /// Gives its connections up after this silence, 1 s at least. Default: as the node has it.
+    pub fn dead_after(mut self, silence: Duration) -> Self {
+        self.route.policy.dead_after = Some(silence.max(Duration::from_secs(1)));
         self
     }
 

@@ -117,6 +117,9 @@ impl NetworkRoute {
             let pairs: Vec<_> = mapping.iter().map(|(local, peer)| format!("{local} → {peer}")).collect();
             value("atom_mapping", pairs.join(", "), ValueFrom::Route)
         }));
+        let times = [("keep_alive", self.keep_alive()), ("dead_after", self.dead_after())];
+        let times = times.into_iter().filter_map(|(what, time)| Some((what, time?)));
+        values.extend(times.map(|(what, time)| value(what, format_args!("{time:?}"), ValueFrom::Route)));
         values.extend(self.failback().map(|hold| value("failback", format_args!("{hold:?}"), ValueFrom::Route)));
         values
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_dial::plan::Policy;
-use trunkline_link::{DialTimes, NativeLimits};
+use trunkline_link::{DialTimes, KeepAlive, NativeLimits};
 use trunkline_matcher::AccessPattern;
 use trunkline_proxy::{CircuitLimits, Proxied, Transit};
 use trunkline_registrar::{Registrar, Resolver};
@@ -255,6 +255,13 @@ impl NodeBuilder {
     /// The times of one dial.
     pub fn times(mut self, times: DialTimes) -> Self {
         self.times = times;
+        self
+    }
+
+    /// Watches peers by these times where a route does not say otherwise: a ping after 5 s of silence, the end after 15 s by
+    /// default. A part of [`NodeBuilder::limits`].
+    pub fn keep_alive(mut self, keep_alive: KeepAlive) -> Self {
+        self.limits.keep_alive = keep_alive;
         self
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use trunkline_link::important::Outcome;
 use trunkline_link::{SendError as LinkSendError, Sent};
-use trunkline_route::{Flag, NodeName};
+use trunkline_route::{Flag, NodeName, later};
 
 use crate::inner::now;
 use crate::{ConnectError, Connection, IntoName, Node, SendError};
@@ -66,7 +66,7 @@ impl Node {
         deadline: Duration,
     ) -> Result<(), ImportantError> {
         let name = name.into_name().map_err(|error| SendError::from(ConnectError::from(error)))?;
-        let (body, until) = (body.into(), tokio::time::Instant::from_std(now()) + deadline);
+        let (body, until) = (body.into(), tokio::time::Instant::from_std(later(now(), deadline)));
         let queued = tokio::time::timeout_at(until, self.queue_important(&name, service, body)).await;
         let (mut sent, connection) = queued.map_err(|_| ImportantError::Late(deadline))??;
         let outcome = async {

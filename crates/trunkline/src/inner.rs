@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use trunkline_dial::exec::{self, Found};
 use trunkline_dial::keep;
@@ -22,6 +22,7 @@ use trunkline_link::{
 use trunkline_registrar::Resolver;
 use trunkline_route::{
     Cookie, Defaults, DirectUse, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, TlsMode, TlsProfileId,
+    later,
 };
 
 use crate::certificates::{Certificates, Expiring, Reloaded};
@@ -108,6 +109,10 @@ pub(crate) struct Inner {
     /// Links that gave way to another and still deliver.
     pub(crate) draining: Mutex<BTreeMap<NodeName, Vec<Link>>>,
     pub(crate) shutting_down: AtomicBool,
+    /// The end of those who wait for the node to leave.
+    pub(crate) leaving: watch::Sender<bool>,
+    /// Where the tasks of the node run, whoever begins them.
+    pub(crate) runtime: tokio::runtime::Handle,
     /// Nothing may be spawned any more.
     pub(crate) is_dropped: AtomicBool,
     pub(crate) own_addresses: Vec<SocketAddr>,
@@ -120,6 +125,12 @@ impl Inner {
 
     pub(crate) fn emit(&self, event: Event) {
         let _ = self.events.send(event);
+    }
+
+    /// Says that the node leaves; nothing new begins from here on.
+    pub(crate) fn leave(&self) {
+        self.shutting_down.store(true, Ordering::Release);
+        self.leaving.send_replace(true);
     }
 
     pub(crate) fn is_shutting_down(&self) -> bool {
@@ -140,7 +151,7 @@ impl Inner {
             return;
         }
         while links.try_join_next().is_some() {}
-        links.spawn(driver);
+        links.spawn_on(driver, &self.runtime);
     }
 
     /// Holds a new link's messages back until every older link to the peer delivered its last: not only the one it
@@ -439,7 +450,7 @@ impl Inner {
         }
         // One budget for all the dials of this call, should adopted links come to nothing.
         let total = demand.within.unwrap_or(self.policy.total).min(self.policy.total);
-        let deadline = now() + total;
+        let deadline = later(now(), total);
         let dial = {
             // The flight must not keep the node alive; its callers do.
             let (node, name, demand) = (Arc::downgrade(self), name.clone(), demand.clone());
@@ -460,7 +471,7 @@ impl Inner {
         let aim = Aim { route, directly, cookie, time: total, awaited_by };
         let connect = self.registry.connect(&name, &aim, satisfies, dial);
         // The lookup ends by itself with every attempt on record; this bounds the waits for links of other dials.
-        match tokio::time::timeout_at((deadline + SETTLE).into(), connect).await {
+        match tokio::time::timeout_at(later(deadline, SETTLE).into(), connect).await {
             Ok(live) => Ok(live?),
             Err(_) => Err(NoRoute { target: name.clone(), reason: Reason::OutOfTime, attempts: Vec::new() }.into()),
         }

@@ -9,7 +9,7 @@ use trunkline_dial::keep::{Better, Failback, Keeper};
 use trunkline_dial::{Candidate, exec};
 use trunkline_link::handshake::CloseCode;
 use trunkline_link::{Down, LinkInfo, Role, log_connection, random_16};
-use trunkline_route::{NodeName, Reconnect};
+use trunkline_route::{NodeName, Reconnect, later};
 
 use crate::ConnectError;
 use crate::events::Event;
@@ -130,7 +130,7 @@ async fn go_back(node: Weak<Inner>, name: NodeName) {
             notified.as_mut().enable();
             let Some(pause) = node.upgrade().map(|node| node.kept.lock().probe_pause(&name, random())) else { return };
             tokio::select! {
-                () = tokio::time::sleep_until((since + pause).into()) => break,
+                () = tokio::time::sleep_until(later(since, pause).into()) => break,
                 () = notified => {}
             }
         }

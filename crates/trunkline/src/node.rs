@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use trunkline_dial::plan::{Plan, Preview};
 use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError, RouteEdit, RouteTable};
@@ -23,6 +23,7 @@ use trunkline_registrar::{Lease, Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{
     Address, Defaults, Endpoint, NameError, NetworkRoute, NodeName, Origin, PeerFlags, ProxyRoute, ResolverId, Version,
+    later,
 };
 
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
@@ -66,7 +67,7 @@ pub(crate) struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.inner.shutting_down.store(true, Ordering::Release);
+        self.inner.leave();
         self.inner.is_dropped.store(true, Ordering::Release);
         self.inner.links.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         self.inner.processes.stop_all();
@@ -284,6 +285,8 @@ impl Node {
             links: Mutex::default(),
             draining: Mutex::default(),
             shutting_down: AtomicBool::new(false),
+            leaving: watch::Sender::new(false),
+            runtime: tokio::runtime::Handle::current(),
             is_dropped: AtomicBool::new(false),
             own_addresses: sockets.iter().map(|(_, address)| *address).collect(),
         });
@@ -566,7 +569,7 @@ impl Node {
     /// Makes a mailbox that peers reach by this name. Names that begin with `$` are the node's own.
     ///
     /// # Errors
-    /// [`RegisterError`] when the name is taken or not 1 to 255 bytes.
+    /// [`RegisterError`] when the name is taken or not 1 to 255 bytes, or when the node has shut down.
     pub fn register(&self, service: &str) -> Result<Mailbox, RegisterError> {
         if service.starts_with('$') {
             return Err(RegisterError::Taken { name: service.into() });
@@ -602,7 +605,7 @@ impl Node {
         deadline: Duration,
     ) -> Result<Bytes, CallError> {
         let name = name.into_name().map_err(ConnectError::from)?;
-        let until = now() + deadline;
+        let until = later(now(), deadline);
         let left = || until.saturating_duration_since(now());
         let whole = async {
             let connection = self.in_use(name.clone()).await?;
@@ -676,7 +679,7 @@ impl Node {
     /// queued and the calls under way; what has not finished within `grace` is cut.
     pub async fn shut_down(self, grace: Duration) -> ShutDownReport {
         let inner = self.inner();
-        inner.shutting_down.store(true, Ordering::Release);
+        inner.leave();
         *self.lease() = None;
         let mut listeners = std::mem::take(&mut *self.handle.listeners.lock().unwrap_or_else(PoisonError::into_inner));
         // Waited for, so that the addresses are free when this returns.
@@ -699,6 +702,7 @@ impl Node {
         let cut = unfinished.inspect(|link| link.close(CloseCode::GoingAway)).count();
         inner.processes.stop_all();
         inner.directory.close();
+        inner.services.clear();
         let mut tasks = std::mem::take(&mut *inner.links.lock().unwrap_or_else(PoisonError::into_inner));
         // The last words are on their way; a peer that does not take them is not waited for.
         let _ =

@@ -356,7 +356,7 @@ impl Processes {
         let running = catch_unwind(AssertUnwindSafe(|| run(process)));
         let running = running.unwrap_or_else(|_| Box::pin(async { Exit::Panicked }));
         // Not under the lock: a runtime that shuts down drops the task at once, and that takes the lock.
-        let task = tokio::spawn(async move {
+        let task = node.runtime.spawn(async move {
             // Dropped after what runs, whether that ends, panics or is stopped.
             let mut ending = ending;
             ending.exit = running.await;
@@ -459,7 +459,7 @@ fn word(text: &str) -> Result<Atom, RegisterError> {
 }
 
 impl Node {
-    /// Begins a process: a task with a pid and a mailbox. What it returns says how it ended: `()`, a `Result<(), _>`, or
+    /// Begins a process: a task with a pid and a mailbox, on the runtime that the node was started on. What it returns says how it ended: `()`, a `Result<(), _>`, or
     /// an [`Exit`]. It ends with the node at the latest.
     ///
     /// # Errors

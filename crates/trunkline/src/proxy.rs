@@ -11,7 +11,7 @@ use trunkline_proxy::{
     Carried, Circuit, CircuitLimits, Circuits, Onwards, Proxied, ProxyOpen, Refusal, Transit, Verdict, decide, onwards,
     relay,
 };
-use trunkline_route::{Attempt, NodeName, ProxyRoute};
+use trunkline_route::{Attempt, NodeName, ProxyRoute, later};
 
 use crate::ConnectError;
 use crate::connection::Live;
@@ -207,7 +207,7 @@ impl Inner {
         open: &ProxyOpen,
         within: Duration,
     ) -> Result<ByteStream, NoHop> {
-        let until = now() + within;
+        let until = later(now(), within);
         let left = || until.saturating_duration_since(now());
         loop {
             let demand = Demand { within: Some(left()), ..demand.clone() };
@@ -230,7 +230,7 @@ impl Inner {
         kind: StreamKind,
         within: Duration,
     ) -> Result<ByteStream, Vec<Refusal>> {
-        let until = now() + within;
+        let until = later(now(), within);
         let left = || until.saturating_duration_since(now());
         let routes: Vec<_> = self.routes.matching_proxies(&next.to).into_iter().map(|found| found.route).collect();
         let ways = onwards(next, &routes);

@@ -5,10 +5,11 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use trunkline_link::{ByteStream, Directory, First, Incoming, OpenError, StreamCode, StreamKind};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{NodeName, SocketPlace};
+use trunkline_route::{NodeName, SocketPlace, later};
 
 use crate::inner::{Demand, Inner, now};
 use crate::peer_log::log_peer;
@@ -24,6 +25,9 @@ use splice::{Traffic, connect, splice};
 
 /// How long a connection to what serves may take, if the peer waits so long.
 const CONNECT: Duration = Duration::from_secs(5);
+/// A peer that was heard within this time takes what is sent along with a request for a stream. From one that is silent for
+/// longer the request alone goes out, so that it can move to another way if the connection turns out to be broken.
+const HEARD: Duration = Duration::from_secs(1);
 /// Streams of a [`Streams`] that may wait to be taken.
 const WAITING: usize = 256;
 
@@ -37,6 +41,9 @@ pub enum ServiceError {
         /// How many bytes it has.
         len: usize,
     },
+    /// The node is shutting down, or has shut down.
+    #[error("this node is shutting down; it offers nothing new")]
+    ShuttingDown,
     /// There is one of that name.
     #[error("a stream service named {0:?} is offered already; withdraw it first, or choose another name")]
     Taken(String),
@@ -81,15 +88,25 @@ struct Service {
 pub(crate) struct Services(RwLock<BTreeMap<String, Arc<Service>>>);
 
 impl Services {
-    fn offer(&self, name: &str, service: Service) -> Result<(), ServiceError> {
+    fn offer(&self, node: &Inner, name: &str, service: Service) -> Result<(), ServiceError> {
         if name.is_empty() || name.len() > 255 {
             return Err(ServiceError::BadName { len: name.len() });
         }
-        match self.0.write().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()) {
+        let mut services = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: what is there when the node has left is taken away.
+        if node.is_shutting_down() {
+            return Err(ServiceError::ShuttingDown);
+        }
+        match services.entry(name.to_owned()) {
             Entry::Vacant(free) => drop(free.insert(Arc::new(service))),
             Entry::Occupied(_) => return Err(ServiceError::Taken(name.to_owned())),
         }
         Ok(())
+    }
+
+    /// Takes all of them away; streams that are open stay.
+    pub(crate) fn clear(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn get(&self, name: &str) -> Option<Arc<Service>> {
@@ -115,7 +132,8 @@ pub struct ServiceStatus {
 pub struct Streams(mpsc::Receiver<Incoming>);
 
 impl Streams {
-    /// The next one that is still wanted: accept it, or say why not. `None` when the service was withdrawn.
+    /// The next one that is still wanted: accept it, or say why not. `None` when the service was withdrawn or the node has
+    /// shut down.
     pub async fn next(&mut self) -> Option<Incoming> {
         loop {
             let incoming = self.0.recv().await?;
@@ -221,7 +239,11 @@ impl Node {
         options: StreamOptions,
     ) -> Result<(), ServiceError> {
         let target = Target::Place(place);
-        self.inner().services.offer(service, Service { allow, target, options, traffic: Traffic::default() })
+        self.inner().services.offer(
+            self.inner(),
+            service,
+            Service { allow, target, options, traffic: Traffic::default() },
+        )
     }
 
     /// Serves streams of this name by this program.
@@ -232,7 +254,11 @@ impl Node {
         let (sender, streams) = mpsc::channel(WAITING);
         let target = Target::Program(sender);
         let options = StreamOptions::default();
-        self.inner().services.offer(service, Service { allow, target, options, traffic: Traffic::default() })?;
+        self.inner().services.offer(
+            self.inner(),
+            service,
+            Service { allow, target, options, traffic: Traffic::default() },
+        )?;
         Ok(Streams(streams))
     }
 
@@ -270,8 +296,9 @@ impl Node {
     }
 
     /// As [`Node::open`]; what is to be written first goes out with the request for the stream, and so comes a round trip
-    /// sooner. It goes over another connection again if the one is on its way out and refused it, and never when somebody may
-    /// have read it.
+    /// sooner. Over a connection on which nothing came for a second it goes out once the stream is open: if the connection
+    /// turns out to be broken, the request moves to another way. What went out goes over another connection again if the one
+    /// is on its way out and refused it, and never when somebody may have read it.
     ///
     /// # Errors
     /// [`StreamError`]. When the connection broke or the time was over, the service may have seen what was sent.
@@ -295,22 +322,35 @@ impl Inner {
         first: First<'_>,
         deadline: Duration,
     ) -> Result<ByteStream, StreamError> {
-        let until = now() + deadline;
+        let until = later(now(), deadline);
         let left = || until.saturating_duration_since(now());
         loop {
             let demand = Demand { within: Some(left()), ..Demand::default() };
             let connection = self.in_use(name.clone(), demand).await?;
-            match connection.open_with(service, first, left()).await {
+            let early = if connection.link().heard_within(HEARD) { first } else { First::default() };
+            match connection.open_with(service, early, left()).await {
                 // It gave way, or went down under our hands, and opened nothing.
                 // What was sent along is not sent twice, unless it was refused unread.
                 Err(error)
                     if proxy::gave_way(&name, &error)
                         && !left().is_zero()
-                        && (first == First::default() || !matches!(error, OpenError::Down(_))) => {}
+                        && (early == First::default() || !matches!(error, OpenError::Down(_))) => {}
+                Ok(stream) if early != first => {
+                    let written = tokio::time::timeout(left(), write_first(stream, first)).await;
+                    return written.map_err(|_| OpenError::TimedOut(deadline).into());
+                }
                 result => return Ok(result?),
             }
         }
     }
+}
+
+/// Writes what did not go out with the request. A break is told to whoever uses the stream.
+async fn write_first(mut stream: ByteStream, first: First<'_>) -> ByteStream {
+    if stream.write_all(first.bytes).await.is_ok() && first.is_all {
+        let _ = stream.shutdown().await;
+    }
+    stream
 }
 
 impl Connection {

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use trunkline_dial::{Reason, Record};
 use trunkline_link::{ByteStream, Incoming, Link, StreamCode, StreamKind};
 use trunkline_proxy::{MAX_REPORTS, ProxyOpen, Refusal, Report, Verdict};
-use trunkline_route::{NodeName, Origin, ProxyRoute};
+use trunkline_route::{NodeName, Origin, ProxyRoute, later};
 
 use crate::inner::{Demand, Inner, now};
 use crate::proxy::{Held, NoHop, ONWARDS, in_short, log_refused, refused};
@@ -153,7 +153,7 @@ impl Node {
     /// [`ConnectError`] when nothing can be tried at all; that no way leads there is no error.
     pub async fn trace(&self, name: impl IntoName, deadline: Duration) -> Result<Trace, ConnectError> {
         let (node, target) = (self.inner(), name.into_name()?);
-        let until = now() + deadline;
+        let until = later(now(), deadline);
         let left = || until.saturating_duration_since(now());
         // Should there be no way, half of the time is for those that there might be.
         let demand = Demand { within: Some(deadline / 2), ..Demand::default() };
@@ -225,7 +225,7 @@ impl Inner {
 
     async fn trace_through(self: &Arc<Self>, route: &ProxyRoute, target: &NodeName, within: Duration) -> TracedWay {
         let gateway = route.gateway();
-        let until = now() + within;
+        let until = later(now(), within);
         let left = || until.saturating_duration_since(now());
         let mut hops = Vec::new();
         let stopped = |hop: &NodeName, code, text: String| TraceEnd::Stopped { hop: hop.to_string(), code, text };

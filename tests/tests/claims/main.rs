@@ -3,6 +3,7 @@
 
 mod a_order;
 mod b_table;
+mod bounds;
 mod c_certificates;
 mod c_flags;
 mod c_important;
@@ -14,6 +15,7 @@ mod c_route;
 mod canary;
 mod d_failover;
 mod d_recovery;
+mod d_silence;
 mod d_standby;
 mod e_gateway;
 mod e_proxy;

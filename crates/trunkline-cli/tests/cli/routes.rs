@@ -361,6 +361,37 @@ fn a_connection_that_is_to_go_back_to_a_better_route_says_so_and_why_it_does_not
 }
 
 #[test]
+fn a_silent_peer_is_given_up_after_the_time_that_the_node_or_a_route_says() {
+    let dir = Dir::new();
+    let db = dir.node(&dir.config("db", "  listen: [{ port: 0 }, { port: 0 }]\n"), &[]);
+    let other = dir.node(&dir.config("other", ""), &[]);
+    let rest = format!(
+        "  keep_alive_ms: 200\n  dead_after_ms: 1000\nroutes:\n  - {{ match: '^db@', host: 127.0.0.1, port: {} }}\n",
+        db.port()
+    );
+    let app = dir.node(&dir.config("app", &rest), &[]);
+    let port = other.port().to_string();
+    let add = ["routes", "add", "--admin", app.admin(), "^other@", "--host", "127.0.0.1", "--port", &port];
+    dir.ok(&[&add[..], &["--keep-alive", "500ms", "--dead-after", "2s", "--save"]].concat());
+    assert!(dir.read("app.yaml").contains("keep_alive_ms: 500, dead_after_ms: 2000"), "{}", dir.read("app.yaml"));
+    let listed = dir.json(&["routes", "list", "--admin", app.admin()]);
+    let of = |pattern: &str| listed.as_array().unwrap().iter().find(|route| route["match"] == pattern).unwrap();
+    assert_eq!((&of("^other@")["keep_alive_ms"], &of("^other@")["dead_after_ms"]), (&500.into(), &2000.into()));
+    assert_eq!(of("^db@")["dead_after_ms"], serde_json::Value::Null);
+    let explained = dir.ok(&["explain", "--admin", app.admin(), "other@127.0.0.1"]).stdout;
+    assert!(explained.contains("dead_after") && explained.contains("2s"), "{explained}");
+    for (node, time) in [(db, "1s"), (other, "2s")] {
+        let name = node.ready["name"].as_str().unwrap().to_owned();
+        dir.ok(&["ping", "--admin", app.admin(), &name]);
+        node.signal(rustix::process::Signal::STOP);
+        app.logs(&format!("nothing came from the peer for {time}"));
+        node.kill();
+    }
+    dir.run(&[&add[..], &["--keep-alive", "3s", "--dead-after", "3s"]].concat())
+        .refused(&["dead_after_ms", "pings in less"]);
+}
+
+#[test]
 fn a_route_calls_names_something_else_and_says_so() {
     let dir = Dir::new();
     let db = dir.node(&dir.config("db", "  listen: [{ port: 0 }]\n"), &["--answer", "proc_mgr=db"]);

@@ -66,6 +66,8 @@ fn everything_the_schema_has_is_read() {
   handshake: TLK/2
   flags: { fragmentation: false }
   race_equal_weights_ms: 250
+  keep_alive_ms: 100
+  dead_after_ms: 1000
   reconnect: keep
   hidden: true
   timeouts: { dns_ms: 7 }
@@ -78,7 +80,7 @@ peers:
 routes:
   - { match: a, port: 1, tls: true, tls_profile: partner, insecure_skip_verify: true, handshake: TLK/1,
       cookie_file: cookie, weight: -5, fallback: never, flags: { priorities: false, require: [fragmentation] },
-      atom_mapping: { process_manager: proc_mgr } }
+      atom_mapping: { process_manager: proc_mgr }, keep_alive_ms: 20000, dead_after_ms: 60000 }
   - { match: b, resolver: embedded, override: { host: h, port: 2, tls: true, handshake: TLK/1 } }
 "#,
         )
@@ -96,6 +98,10 @@ routes:
     assert_eq!(config.routes[0].weight, -5);
     assert!(config.routes[0].route.insecure_skip_verify() && config.routes[0].route.cookie().is_some());
     assert_eq!((node.race_equal_weights, node.reconnect), (Some(Duration::from_millis(250)), Reconnect::Keep));
+    assert_eq!((node.keep_alive, node.dead_after), (Duration::from_millis(100), Duration::from_secs(1)));
+    let (secs, first) = (Duration::from_secs, &config.routes[0].route);
+    assert_eq!((first.keep_alive(), first.dead_after()), (Some(secs(20)), Some(secs(60))));
+    assert_eq!(config.routes[1].route.dead_after(), None);
     assert_eq!(node.flags, PeerFlags::ALL.with(Flag::Fragmentation, false));
     let terms = config.routes[0].route.flags().terms(node.flags);
     let fragmentation = PeerFlags::NONE.with(Flag::Fragmentation, true);
@@ -435,6 +441,20 @@ fn thirty_thousand_routes_load_and_a_byte_order_mark_is_ignored() {
     }
     text.push_str("node: { name: a@h, cookie_file: cookie }\n");
     assert_eq!(Dir::new().parse(&text).unwrap().routes.len(), 30_000);
+}
+
+#[test]
+fn times_of_silence_that_make_no_sense_are_refused() {
+    let node = |text: &str| Dir::new().node(&format!("\n  {text}\n"));
+    refused(node("keep_alive_ms: 99"), &["node.keep_alive_ms", "from 100 to 3600000"]);
+    refused(node("dead_after_ms: 999"), &["node.dead_after_ms", "from 1000 to 3600000"]);
+    refused(node("keep_alive_ms: 15000"), &["node.keep_alive_ms", "given up after 15000 ms", "below `dead_after_ms`"]);
+    refused(node("dead_after_ms: 5000"), &["node.dead_after_ms", "given up after 5000 ms", "(it is 5000)"]);
+    let route = |text: &str| Dir::new().with(&format!("routes: [{{ match: a, port: 1, {text} }}]\n"));
+    refused(route("keep_alive_ms: 1"), &["routes[0].keep_alive_ms", "from 100"]);
+    refused(route("dead_after_ms: 10"), &["routes[0].dead_after_ms", "from 1000"]);
+    refused(route("keep_alive_ms: 2000, dead_after_ms: 2000"), &["routes[0].dead_after_ms", "below `dead_after_ms`"]);
+    assert!(route("dead_after_ms: 2000").is_ok());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use trunkline_link::{AcceptFailures, EARLY_DATA, First, LogLimit, StreamCode, listen_tcp};
 use trunkline_route::{LocalPlace, NodeName};
@@ -13,8 +14,6 @@ use crate::inner::{Inner, now};
 use crate::local::{SocketError, SocketFile, bind_unix};
 use crate::{IntoName, NameError, Node};
 
-/// How long a connection waits for its stream.
-const OPEN: Duration = Duration::from_secs(15);
 /// Connections of one forward at once: as many as a link has streams. Further ones are reset, so that one forward cannot
 /// take all file descriptors of the node.
 const MAX_CONNECTIONS: usize = trunkline_link::MAX_STREAMS;
@@ -28,6 +27,9 @@ pub enum ForwardError {
     /// The text is no node name.
     #[error(transparent)]
     BadName(#[from] NameError),
+    /// The node is shutting down, or has shut down.
+    #[error("this node is shutting down; it forwards nothing new")]
+    ShuttingDown,
     /// The local socket cannot be had.
     #[error("cannot listen at {place}: {cause}; choose another place, or end what has this one")]
     Listen {
@@ -38,7 +40,7 @@ pub enum ForwardError {
     },
 }
 
-/// A local socket that leads to a service of another node. Dropped, it is closed, and the connections over it end;
+/// A local socket that leads to a service of another node, until the node shuts down. Dropped, it is closed, and the connections over it end;
 /// a socket in the file system is removed.
 #[derive(Debug)]
 pub struct Forward {
@@ -115,6 +117,9 @@ impl Node {
         options: StreamOptions,
     ) -> Result<Forward, ForwardError> {
         let peer = peer.into_name()?;
+        if self.inner().is_shutting_down() {
+            return Err(ForwardError::ShuttingDown);
+        }
         let listen = |cause| ForwardError::Listen { place: place.clone(), cause };
         let (door, bound, file) = match &place {
             LocalPlace::Tcp(address) => {
@@ -129,15 +134,18 @@ impl Node {
         };
         let (service, traffic): (Arc<str>, _) = (service.into(), Arc::new(Traffic::default()));
         let node = Arc::downgrade(self.inner());
-        let (to, counted) = (peer.clone(), traffic.clone());
-        let leading = Leading { place: bound.clone(), peer: to, service: service.clone(), options, traffic: counted };
-        let task = tokio::spawn(accept(node, door, leading));
+        let (to, counted, leaving) = (peer.clone(), traffic.clone(), self.inner().leaving.subscribe());
+        let leading =
+            Leading { leaving, place: bound.clone(), peer: to, service: service.clone(), options, traffic: counted };
+        let task = self.inner().runtime.spawn(accept(node, door, leading));
         Ok(Forward { place: bound, peer, service, options, traffic, task, _file: file })
     }
 }
 
 /// Where connections come from and where they lead.
 struct Leading {
+    /// Turns true when the node leaves: nothing new is accepted.
+    leaving: watch::Receiver<bool>,
     place: LocalPlace,
     peer: NodeName,
     service: Arc<str>,
@@ -146,11 +154,14 @@ struct Leading {
 }
 
 async fn accept(node: Weak<Inner>, door: Door, leading: Leading) {
-    let Leading { place, peer, service, options, traffic } = leading;
+    let Leading { mut leaving, place, peer, service, options, traffic } = leading;
     let mut connections = JoinSet::new();
     let (mut failures, refused) = (AcceptFailures::default(), LogLimit::new(1, LOG_PERIOD));
     loop {
-        let accepted = door.accept().await;
+        let accepted = tokio::select! {
+            accepted = door.accept() => accepted,
+            _ = leaving.wait_for(|leaving| *leaving) => break,
+        };
         while connections.try_join_next().is_some() {}
         let Some(node) = node.upgrade() else { return };
         match accepted {
@@ -168,6 +179,9 @@ async fn accept(node: Weak<Inner>, door: Door, leading: Leading) {
             Err(error) => failures.failed(&place, &error).await,
         }
     }
+    // Those that are open end with their links.
+    drop(door);
+    while connections.join_next().await.is_some() {}
 }
 
 async fn lead(
@@ -186,7 +200,9 @@ async fn lead(
     {
         return tracing::debug!(%peer, %error, "a connection to be forwarded broke off at once");
     }
-    let stream = node.open(peer.clone(), &service, First { bytes: &first, is_all }, OPEN).await;
+    // Long enough to find out that a connection is dead and to find another way.
+    let within = node.native.keep_alive().dead.saturating_add(node.policy.total);
+    let stream = node.open(peer.clone(), &service, First { bytes: &first, is_all }, within).await;
     // The bytes do not keep the node alive.
     drop(node);
     match stream {
