@@ -11,6 +11,7 @@ use super::StreamOptions;
 use super::splice::{Door, Sent, Socket, Traffic, TrafficStats, splice};
 use crate::inner::{Inner, now};
 use crate::local::{SocketError, SocketFile, bind_unix};
+use crate::peer_log::log_peer;
 use crate::{IntoName, NameError, Node};
 
 /// How long a connection waits for its stream.
@@ -188,6 +189,7 @@ async fn lead(
     }
     let stream = node.open(peer.clone(), &service, First { bytes: &first, is_all }, OPEN).await;
     // The bytes do not keep the node alive.
+    let log = Arc::downgrade(&node);
     drop(node);
     match stream {
         Ok(stream) => {
@@ -201,7 +203,9 @@ async fn lead(
         }
         Err(error) => {
             traffic.refuses();
-            tracing::warn!(%peer, service = &*service, %error, "a connection could not be forwarded");
+            if let Some(node) = log.upgrade() {
+                log_peer!(node, &peer, WARN, "a connection could not be forwarded", %peer, service = &*service, %error);
+            }
             socket.abort().await;
         }
     }
