@@ -173,6 +173,8 @@ async fn run(mut process: Process, program: ProgramConfig, input: Term, log: Log
         return Exit::Failed("a program is given a text".into());
     };
     let (command, arguments) = program.command.split_first().expect("the configuration has no empty command");
+    // How a process ends is told to peers: they know the offer, and its command is for the log alone.
+    let offer = log.offer.clone();
     let child = tokio::process::Command::new(command)
         .args(arguments)
         .env_clear()
@@ -187,7 +189,7 @@ async fn run(mut process: Process, program: ProgramConfig, input: Term, log: Log
         Ok(child) => child,
         Err(error) => {
             log.event(&format!("{command} cannot be run: {error}"));
-            return Exit::Failed(format!("{command} cannot be run: {error}"));
+            return Exit::Failed(format!("the program {offer:?} cannot be run; the log of its node has the cause"));
         }
     };
     // Dropped before the child is: until that is waited for, no other group can have its id.
@@ -237,8 +239,8 @@ async fn run(mut process: Process, program: ProgramConfig, input: Term, log: Log
     }
     let exit = match status {
         Ok(status) if status.success() => Exit::Normal,
-        Ok(status) => Exit::Failed(format!("{command}: {status}")),
-        Err(error) => Exit::Failed(format!("{command}: {error}")),
+        Ok(status) => Exit::Failed(format!("the program {offer:?} ended with {status}")),
+        Err(error) => Exit::Failed(format!("the end of the program {offer:?} is not known: {}", error.kind())),
     };
     log.event(&format!("{command} ended: {exit}"));
     exit

@@ -25,8 +25,9 @@ use crate::mux::Window;
 use crate::names::Names;
 use crate::pake::Role;
 use crate::pipe::{Pipe, PipeError, prepare};
+use crate::rate::Rate;
 use crate::stream::Carrier;
-use crate::streams::ByteStream;
+use crate::streams::{ByteStream, RESETS};
 use crate::task::{Hooks, KeepAlive, Task};
 use crate::tls::{ClientTls, TlsError};
 
@@ -47,6 +48,10 @@ pub struct NativeLimits {
     pub gate: GateLimits,
     /// From accept to up, absolute. Default 5 s.
     pub answer: Duration,
+    /// How many streams a peer may ask for and reset before they are accepted, or before it has sent anything on them; beyond
+    /// that its requests are refused as overloaded. Streams that are of use do not count. Default 2,000 at once, 200 per
+    /// second.
+    pub resets: Rate,
 }
 
 /// What each end of a session with a registrar may have outstanding. The largest request has 16 endpoints and 64 patterns,
@@ -93,6 +98,7 @@ impl Default for NativeLimits {
             keep_alive: KeepAlive::default(),
             gate: GateLimits::default(),
             answer: Duration::from_secs(5),
+            resets: RESETS,
         }
     }
 }
@@ -508,6 +514,7 @@ impl Standing {
         if let Carrier::Tcp(tcp) = &self.pipe.stream.carrier {
             prepare(tcp, keep_alive.dead);
         }
+        directory.reception.limit_resets(self.limits.resets);
         let account = directory.accounts.of(&self.info);
         let shared = Arc::new(Shared::new(self.info, peer, self.limits.window, account));
         let task = Task::new(self.pipe.stream, &self.pipe.plain, shared.clone(), directory, keep_alive, hooks);

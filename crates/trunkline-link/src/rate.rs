@@ -41,6 +41,11 @@ impl Bucket {
         Self { tokens: rate.burst.into(), at: now }
     }
 
+    /// Returns the tokens that were left when it was used last; negative for a debt.
+    pub(crate) fn tokens(&self) -> f64 {
+        self.tokens
+    }
+
     /// Returns true if something may happen now. Takes nothing.
     pub fn has(&mut self, now: Instant, rate: Rate) -> bool {
         let earned = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(rate.per_second);

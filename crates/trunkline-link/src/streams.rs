@@ -15,12 +15,18 @@ use tokio::sync::oneshot;
 use trunkline_route::{AtomMapping, NodeName};
 
 use crate::frame::ProtocolError;
-use crate::link::{Down, LinkInfo, Shared, clock_us};
+use crate::link::{Down, LinkInfo, Shared, clock_us, now};
+use crate::log_limit::LogLimit;
 use crate::mailbox::lock;
 use crate::mux::{StreamEvent, first_stream};
 use crate::pake::Role;
+use crate::rate::Rate;
 
 mod codes;
+mod resets;
+
+pub(crate) use resets::RESETS;
+use resets::Resets;
 
 pub use codes::{OpenError, StreamCode, StreamKind};
 
@@ -50,16 +56,50 @@ const UNMEASURED: u64 = 1_000;
 pub type Acceptor = dyn Fn(Incoming) + Send + Sync;
 
 /// What a node does with streams its peers want.
-#[derive(Default)]
-pub(crate) struct Reception(RwLock<Option<Arc<Acceptor>>>);
+pub(crate) struct Reception {
+    acceptor: RwLock<Option<Arc<Acceptor>>>,
+    resets: Mutex<Resets>,
+    refusals: LogLimit<NodeName>,
+}
+
+impl Default for Reception {
+    fn default() -> Self {
+        let refusals = LogLimit::new(1, Duration::from_secs(10));
+        Self { acceptor: RwLock::default(), resets: Mutex::default(), refusals }
+    }
+}
 
 impl Reception {
     pub(crate) fn set(&self, acceptor: Option<Arc<Acceptor>>) {
-        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = acceptor;
+        *self.acceptor.write().unwrap_or_else(std::sync::PoisonError::into_inner) = acceptor;
     }
 
     fn get(&self) -> Option<Arc<Acceptor>> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.acceptor.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Sets how many streams each peer may reset before they are of use.
+    pub(crate) fn limit_resets(&self, rate: Rate) {
+        lock(&self.resets).rate = rate;
+    }
+
+    /// Returns true if a peer may open a stream: it has not reset too many before they were of use.
+    fn may_open(&self, peer: &NodeName) -> bool {
+        let mut resets = lock(&self.resets);
+        if resets.is_empty() {
+            return true;
+        }
+        let now = now().into_std();
+        let may = resets.may_open(now, peer);
+        drop(resets);
+        if !may && let Some(suppressed) = self.refusals.allow(now, peer) {
+            tracing::warn!(%peer, suppressed, "streams are refused: this peer reset too many before they were of use");
+        }
+        may
+    }
+
+    fn was_reset(&self, peer: &NodeName) {
+        lock(&self.resets).reset(now().into_std(), peer);
     }
 }
 
@@ -140,6 +180,9 @@ impl Streams {
             }
             // It counts until whoever holds it lets go of it.
             StreamEvent::Reset { code } => {
+                if id % 2 != first_stream(link.info.role) % 2 && !state.was_of_use() {
+                    reception.was_reset(&link.info.peer);
+                }
                 state.fail(End::Reset(StreamCode::from_byte(code)));
                 link.with_out(|out| out.outbox.drop_stream(id));
             }
@@ -186,6 +229,8 @@ impl Streams {
             refuse(StreamCode::GoingAway, "");
         } else if lock(&self.open)[half(id)].len() >= MAX_STREAMS {
             refuse(StreamCode::Overloaded, "4096 streams are open on this link");
+        } else if !reception.may_open(&link.info.peer) {
+            refuse(StreamCode::Overloaded, "too many streams were reset before they were of use; wait");
         } else {
             let state = State::new(id, StreamKind::from_byte(kind), EARLY_DATA, None);
             self.windows.fetch_add(EARLY_DATA.into(), Ordering::Relaxed);
@@ -267,6 +312,9 @@ struct Reading {
     reader: Option<Waker>,
     /// Who waits for its end before its time.
     watcher: Option<Waker>,
+    /// A stream that the peer wanted was accepted, and the peer has sent something on it.
+    accepted: bool,
+    received: bool,
     opening: Option<oneshot::Sender<Result<(), OpenError>>>,
 }
 
@@ -288,6 +336,8 @@ impl State {
             end: None,
             reader: None,
             watcher: None,
+            accepted: false,
+            received: false,
             opening,
         };
         Arc::new(Self { id, kind, read: Mutex::new(read) })
@@ -301,6 +351,7 @@ impl State {
         if read.finished || read.opening.is_some() {
             return Err(ProtocolError("bytes come on a stream that is not open"));
         }
+        read.received = true;
         let len = bytes.len() as u64;
         read.allowed = read.allowed.checked_sub(len).ok_or(ProtocolError("a stream's credit is overdrawn"))?;
         match read.pieces.back_mut() {
@@ -318,6 +369,7 @@ impl State {
         if read.end.is_some() {
             return Ok(());
         }
+        read.received = true;
         if std::mem::replace(&mut read.finished, true) || read.opening.is_some() {
             return Err(ProtocolError("a stream ends twice, or before it is open"));
         }
@@ -333,6 +385,12 @@ impl State {
         read.end.get_or_insert(end);
         wake(read.reader.take());
         wake(read.watcher.take());
+    }
+
+    /// Returns true if the peer, which wanted this stream, had it accepted and sent something on it.
+    fn was_of_use(&self) -> bool {
+        let read = lock(&self.read);
+        read.accepted && read.received
     }
 
     /// Waits for its end before its time: one that comes when the peer has written all it would does not count.
@@ -418,6 +476,7 @@ impl Incoming {
     pub fn accept(mut self) -> ByteStream {
         let link = self.link.take().expect("nothing took it before");
         let mut read = lock(&self.state.read);
+        read.accepted = true;
         if read.end.is_none() {
             let window = link.streams.window();
             let more = window - std::mem::replace(&mut read.window, window);

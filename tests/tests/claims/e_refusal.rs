@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::io::AsyncReadExt;
 use trunkline::registrar::NamesFile;
-use trunkline::{Cookie, Node, NodeName, OpenError, StreamCode, TraceEnd};
+use trunkline::{Cookie, LocalPlace, Node, NodeName, OpenError, StreamCode, TraceEnd};
 use trunkline_link::handshake::Mode;
 use trunkline_link::{
     Claims, ClientTls, DialTimes, Directory, Hooks, Link, Native, NativeLimits, StreamKind, TlsProfile,
@@ -159,4 +159,18 @@ async fn lines_that_a_peer_can_cause_are_limited_for_each_peer_and_kind() {
             assert!((20..=most).contains(&written), "{written} lines of {own} in {:?}: {message}", begun.elapsed());
         }
     }
+    // So are those that clients of a forward cause.
+    let refuses = start(listener("refuses@127.0.0.1")).await;
+    let app = start(dialer(APP).route("^refuses@", route_to(&refuses), 1)).await;
+    let forward = app.forward(LocalPlace::Tcp(loopback()), "refuses@127.0.0.1", "none").await.unwrap();
+    let LocalPlace::Tcp(at) = *forward.place() else { panic!("it is an address") };
+    let begun = tokio::time::Instant::now();
+    for _ in 0..100 {
+        let read = async { tokio::net::TcpStream::connect(at).await?.read(&mut [0]).await };
+        assert!(!soon(read).await.is_ok_and(|read| read > 0));
+    }
+    until(|| forward.traffic().refused == 100).await;
+    let most = 20 * (2 + begun.elapsed().as_secs() as usize / 10);
+    let written = lines.with("a connection could not be forwarded", "peer", "refuses@127.0.0.1").len();
+    assert!((20..=most).contains(&written), "{written} lines in {:?}", begun.elapsed());
 }

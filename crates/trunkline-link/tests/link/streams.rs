@@ -1,14 +1,17 @@
 //! Streams of bytes over a link that stands.
 
+use std::future::Future;
 use std::io::ErrorKind;
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use trunkline_link::handshake::CloseCode;
 use trunkline_link::{
-    ByteStream, EARLY_DATA, FIRST_WINDOW, First, Hooks, Incoming, MAX_STREAMS, MAX_WINDOW, NativeLimits, OpenError,
-    StreamCode, StreamKind,
+    ByteStream, Directory, EARLY_DATA, FIRST_WINDOW, First, Hooks, Incoming, MAX_STREAMS, MAX_WINDOW, Native,
+    NativeLimits, OpenError, Rate, ServerTls, StreamCode, StreamKind,
 };
 
 use crate::world::*;
@@ -484,4 +487,44 @@ async fn a_stream_that_is_refused_or_given_up_takes_what_was_sent_with_it_along(
     ours.write_all(b"fine").await.unwrap();
     ours.shutdown().await.unwrap();
     assert_eq!(read_all(theirs).await.0, b"fine");
+}
+
+#[tokio::test]
+async fn a_peer_that_resets_what_it_asks_for_is_refused_for_a_while_and_one_that_uses_its_streams_is_not() {
+    let limits = NativeLimits { resets: Rate { burst: 20, per_second: 1 }, ..NativeLimits::default() };
+    let mut port = Port::with("b@host", limits, ServerTls::ephemeral().unwrap());
+    let directory = Arc::new(Directory::default());
+    let (sender, mut incoming) = mpsc::unbounded_channel::<Incoming>();
+    directory.accept_streams(Some(Arc::new(move |stream| drop(sender.send(stream)))));
+    let mut ends = Vec::new();
+    for from in ["rapid@host", "busy@host"] {
+        let (ours, theirs) = port.link_from(&Native::new(name(from), NativeLimits::default())).await;
+        let (link, task) = theirs.start(directory.clone(), Hooks::default());
+        ends.push((End::start(ours, Hooks::default()), link, tokio::spawn(task)));
+    }
+    let [(rapid, ..), (busy, ..)] = &ends[..] else { unreachable!() };
+    let first = First { bytes: b"said at once", is_all: false };
+    for (n, first) in [First::default(), first].into_iter().cycle().take(50).enumerate() {
+        let mut opening = Box::pin(rapid.link.open_with(USER, b"", first, WHILE));
+        assert!(opening.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "{n}");
+    }
+    match soon(rapid.link.open(USER, b"", WHILE)).await {
+        Err(OpenError::Refused { code: StreamCode::Overloaded, text, .. }) => assert!(text.contains("reset"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    // What was reset never reached a program that takes only what is still wanted.
+    while let Ok(stream) = incoming.try_recv() {
+        assert!(stream.is_cancelled() && stream.peer().as_str() == "rapid@host");
+    }
+    // However many streams of another peer are accepted, used, and reset in the end, none is refused.
+    for n in 0..100 {
+        let accepted = async { incoming.recv().await.unwrap().accept() };
+        let (ours, theirs) = soon(async { tokio::join!(busy.link.open(USER, b"", WHILE), accepted) }).await;
+        let (mut ours, mut theirs) = (ours.unwrap_or_else(|error| panic!("{n}: {error}")), theirs);
+        ours.write_all(b"x").await.unwrap();
+        soon(theirs.read_exact(&mut [0])).await.unwrap();
+        ours.reset(StreamCode::Cancelled);
+        let reset = soon(theirs.read_exact(&mut [0])).await.unwrap_err();
+        assert_eq!(reset.kind(), ErrorKind::ConnectionReset);
+    }
 }

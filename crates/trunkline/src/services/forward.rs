@@ -12,6 +12,7 @@ use super::StreamOptions;
 use super::splice::{Door, Sent, Socket, Traffic, TrafficStats, splice};
 use crate::inner::{Inner, now};
 use crate::local::{SocketError, SocketFile, bind_unix};
+use crate::peer_log::log_peer;
 use crate::{IntoName, NameError, Node};
 
 /// Connections of one forward at once: as many as a link has streams. Further ones are reset, so that one forward cannot
@@ -204,6 +205,7 @@ async fn lead(
     let within = node.native.keep_alive().dead.saturating_add(node.policy.total);
     let stream = node.open(peer.clone(), &service, First { bytes: &first, is_all }, within).await;
     // The bytes do not keep the node alive.
+    let log = Arc::downgrade(&node);
     drop(node);
     match stream {
         Ok(stream) => {
@@ -217,7 +219,9 @@ async fn lead(
         }
         Err(error) => {
             traffic.refuses();
-            tracing::warn!(%peer, service = &*service, %error, "a connection could not be forwarded");
+            if let Some(node) = log.upgrade() {
+                log_peer!(node, &peer, WARN, "a connection could not be forwarded", %peer, service = &*service, %error);
+            }
             socket.abort().await;
         }
     }
