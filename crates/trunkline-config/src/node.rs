@@ -357,9 +357,9 @@ pub(crate) fn warn_if_weak(reader: &mut Reader<'_>, key: &str, cookie: &Cookie) 
     if cookie.is_weak() {
         let bits = cookie.estimated_bits();
         reader.warnings.push(format!(
-            "{key}: the cookie is weak (about {bits} bits), and its callers pay for that: so that it is not guessed, they \
-             prove themselves in a slow lane, which throttles proofs; a cookie of 128 bits and more has no such lane: make \
-             one with `openssl rand -hex 24`"
+            "{key}: the cookie is weak (about {bits} bits), so proofs of it are paced after failures: while somebody guesses, \
+             callers wait up to 2 s, and up to a minute where it is under their own address and name; a cookie of \
+             `openssl rand -hex 24` is never paced"
         ));
     }
 }

@@ -153,7 +153,7 @@ fn a_weak_cookie_is_warned_of_with_what_it_costs() {
     let dir = Dir::new();
     dir.secret("weak", "password1\n");
     let told =
-        |rest: &str, key: &str| warned_in(&dir, "", rest, &[key, "slow lane", "128 bits", "openssl rand -hex 24"]);
+        |rest: &str, key: &str| warned_in(&dir, "", rest, &[key, "paced after failures", "openssl rand -hex 24"]);
     assert_eq!(told("", ""), 0);
     for (rest, key) in [
         ("peers: [{ match: 'a@h', cookie_file: weak }]\n", "peers[0].cookie_file"),
