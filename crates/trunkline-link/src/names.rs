@@ -29,8 +29,10 @@ const KEPT: Duration = Duration::from_secs(300);
 /// Host names of which such an answer is kept at most.
 const MAX_KEPT: usize = 1024;
 
-type Asked = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
-type Answer = Result<Vec<IpAddr>, (io::ErrorKind, String)>;
+/// Addresses with port 0: an IPv6 address of one link (`fe80::…`) comes with its interface, and leads nowhere without.
+type Found = Vec<SocketAddr>;
+type Asked = Pin<Box<dyn Future<Output = io::Result<Found>> + Send>>;
+type Answer = Result<Found, (io::ErrorKind, String)>;
 
 /// The lookups of host names of one node.
 ///
@@ -55,7 +57,7 @@ struct Running {
 
 struct Late {
     since: Instant,
-    found: Vec<IpAddr>,
+    found: Found,
 }
 
 impl State {
@@ -79,12 +81,7 @@ impl State {
 impl Names {
     /// Lookups by the operating system.
     pub(crate) fn of_the_system() -> Self {
-        Self::asking(|host| {
-            Box::pin(async move {
-                let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
-                Ok(found.map(|address| address.ip()).collect())
-            })
-        })
+        Self::asking(|host| Box::pin(async move { Ok(tokio::net::lookup_host((host.as_str(), 0)).await?.collect()) }))
     }
 
     fn asking(ask: impl Fn(String) -> Asked + Send + Sync + 'static) -> Self {
@@ -97,8 +94,12 @@ impl Names {
     /// # Errors
     /// The resolver's.
     pub async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(self.found(host).await?.iter().map(SocketAddr::ip).collect())
+    }
+
+    async fn found(&self, host: &str) -> io::Result<Found> {
         if let Ok(ip) = host.parse() {
-            return Ok(vec![ip]);
+            return Ok(vec![SocketAddr::new(ip, 0)]);
         }
         let (mut answer, late) = self.join(host);
         let fresh = async {
@@ -112,20 +113,27 @@ impl Names {
         }
     }
 
-    /// Returns the socket addresses of a host in the order in which they are to be dialled, the families in turn.
+    /// Returns the socket addresses of a host in the order in which they are to be dialled, the families in turn. An IPv6
+    /// address of one link has its interface.
     ///
     /// # Errors
     /// The resolver's, and [`io::ErrorKind::NotFound`] when the host has no address.
     pub async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let found = interleave(self.lookup(host).await?, MAX_ADDRESSES);
-        if found.is_empty() {
+        let found = self.found(host).await?;
+        let order = interleave(found.iter().map(SocketAddr::ip).collect(), MAX_ADDRESSES);
+        if order.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address"));
         }
-        Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+        let with_port = |ip| {
+            let mut address = found.iter().find(|found| found.ip() == ip).copied()?;
+            address.set_port(port);
+            Some(address)
+        };
+        Ok(order.into_iter().filter_map(with_port).collect())
     }
 
     /// Begins a lookup, or joins the one under way.
-    fn join(&self, host: &str) -> (watch::Receiver<Option<Answer>>, Option<Vec<IpAddr>>) {
+    fn join(&self, host: &str) -> (watch::Receiver<Option<Answer>>, Option<Found>) {
         let mut state = lock(&self.state);
         let late = state.late.get(host).filter(|late| late.since.elapsed() < KEPT).map(|late| late.found.clone());
         if let Some(running) = state.running.get(host) {
@@ -219,7 +227,7 @@ mod tests {
             let n = count.fetch_add(1, Ordering::Relaxed) + 1;
             Box::pin(async move {
                 sleep(took).await;
-                Ok(vec![ip(n as u8)])
+                Ok(vec![SocketAddr::new(ip(n as u8), 0)])
             })
         });
         (names, asked)
@@ -257,6 +265,13 @@ mod tests {
         assert_eq!(names.addresses("h", 7).await.unwrap(), [SocketAddr::new(ip(3), 7)]);
     }
 
+    #[tokio::test]
+    async fn an_address_of_one_link_keeps_its_interface() {
+        // The loopback interface is the first one of every Linux machine.
+        let found = Names::of_the_system().addresses("fe80::1%lo", 7).await.unwrap();
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["[fe80::1%1]:7"]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_answers_kept_are_bounded_and_a_failure_ends_one() {
         let (names, _) = slow(1_000 * MS);
@@ -270,7 +285,7 @@ mod tests {
         assert_eq!(lock(&names.state).late.len(), MAX_KEPT);
 
         let fails = Names::asking(|_| Box::pin(async { Err(io::Error::new(io::ErrorKind::NotFound, "no such name")) }));
-        lock(&fails.state).late.insert("h".into(), Late { since: now(), found: vec![ip(1)] });
+        lock(&fails.state).late.insert("h".into(), Late { since: now(), found: vec![SocketAddr::new(ip(1), 0)] });
         let error = fails.lookup("h").await.unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (io::ErrorKind::NotFound, "no such name".into()));
         assert!(lock(&fails.state).late.is_empty());

@@ -58,7 +58,7 @@ impl Ports for NodePorts {
     async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, Live), AttemptError> {
         let node = &self.node;
         let tls = client_tls(node, &attempt)?;
-        let socket = zoned(&attempt.address.host, socket).await;
+        let socket = zoned(node, &attempt.address.host, socket).await;
         let dialed = node.native.dial(socket, &attempt, Mode::Node, &tls, node.times).await;
         self.go_for_it(dialed.map_err(|error| attempt_error(error, node.listens_at(socket)))?).await
     }
@@ -164,7 +164,7 @@ impl Ports for Probe {
     async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, ()), AttemptError> {
         let node = &self.node;
         let tls = client_tls(node, &attempt)?;
-        let socket = zoned(&attempt.address.host, socket).await;
+        let socket = zoned(node, &attempt.address.host, socket).await;
         let proven = node.native.probe(socket, &attempt, &tls, node.times).await;
         Ok((proven.map_err(|error| attempt_error(error, node.listens_at(socket)))?, ()))
     }
@@ -195,12 +195,12 @@ async fn lookup(node: &Inner, host: &Host) -> Result<Vec<IpAddr>, AttemptError> 
 
 /// Returns the socket with the interface that the host's address belongs to: a plan knows addresses only, and an IPv6
 /// address of one link (`fe80::…`) leads nowhere without.
-async fn zoned(host: &Host, socket: SocketAddr) -> SocketAddr {
+async fn zoned(node: &Inner, host: &Host, socket: SocketAddr) -> SocketAddr {
     let IpAddr::V6(ip) = socket.ip() else { return socket };
     if !ip.is_unicast_link_local() {
         return socket;
     }
-    let found = tokio::net::lookup_host((host.as_str(), socket.port())).await;
+    let found = node.native.names().addresses(host.as_str(), socket.port()).await;
     found.into_iter().flatten().find(|found| found.ip() == socket.ip()).unwrap_or(socket)
 }
 
