@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trunkline::{
-    AtomMapping, Candidate, Forward, GateStats, LinkInfo, LinkStats, NetworkRoute, NoRoute, NodeStatus, Origin,
-    Preview, Record, Role, RouteValue, Source, Trace, TraceEnd, TracedWay, TrafficStats,
+    Forward, GateStats, LinkInfo, LinkStats, NoRoute, NodeStatus, Origin, Preview, Record, Role, RouteValue, Trace,
+    TraceEnd, TracedWay, TrafficStats,
 };
-use trunkline_config::{FlagsEntry, ProxyEntry, RouteEntry};
+use trunkline_config::{ProxyEntry, RouteEntry};
 use trunkline_matcher::{PatternClass, Stats};
 
 mod shown;
 
-pub use shown::{FailbackTo, ProxyRoute};
+pub use shown::{FailbackTo, ProxyRoute, Route};
 
 /// `GET /v1/status`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -322,95 +322,6 @@ impl From<(LinkInfo, LinkStats)> for Peer {
             undeliverable: stats.undeliverable,
             failback: Vec::new(),
         }
-    }
-}
-
-/// One static route: `GET /v1/routes` gives all, in order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Route {
-    /// The pattern.
-    #[serde(rename = "match")]
-    pub pattern: String,
-    /// The weight.
-    pub weight: i64,
-    /// The fixed host; absent for the host in the name, or a resolver route.
-    pub host: Option<String>,
-    /// The fixed port.
-    pub port: Option<u16>,
-    /// Who is asked for the address.
-    pub resolver: Option<String>,
-    /// Whether certificates are verified; absent for the node's default.
-    pub tls: Option<bool>,
-    /// The TLS profile.
-    pub tls_profile: Option<String>,
-    /// TLS without verification.
-    pub insecure_skip_verify: bool,
-    /// The handshake version demanded.
-    pub handshake: Option<String>,
-    /// Whether the route has a cookie of its own. The cookie itself is never shown.
-    pub own_cookie: bool,
-    /// The flags it switches on or off, and those it requires, as in the configuration; absent when it mentions none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub flags: Option<FlagsEntry>,
-    /// What names are called on its connections: this node's, then the other's; absent when none is replaced.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub atom_mapping: Option<BTreeMap<String, String>>,
-    /// How much is said about its connections; absent for the node's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_level: Option<String>,
-    /// What becomes of its connections when they go down; absent for the node's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reconnect: Option<String>,
-    /// For how many milliseconds it must have been healthy before connections go back to it; absent when they do not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failback_ms: Option<u64>,
-    /// Silence after which the peer is sent a ping, in milliseconds; absent for the node's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keep_alive_ms: Option<u64>,
-    /// Silence after which its connections are given up, in milliseconds; absent for the node's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dead_after_ms: Option<u64>,
-    /// `never`, when the static routes are the whole answer for its names.
-    pub fallback: Option<String>,
-}
-
-impl Route {
-    /// A route as it stands in the table.
-    pub fn new(pattern: &str, weight: i64, route: &NetworkRoute) -> Self {
-        let (host, port, resolver) = match route.source() {
-            Source::Direct { host, port } => (host.clone(), Some(*port), None),
-            Source::Resolve { resolver, overrides } => (overrides.host.clone(), overrides.port, Some(resolver)),
-        };
-        Self {
-            pattern: pattern.into(),
-            weight,
-            host: host.map(|host| host.to_string()),
-            port: port.map(u16::from),
-            resolver: resolver.map(ToString::to_string),
-            tls: route.tls(),
-            tls_profile: route.tls_profile().map(ToString::to_string),
-            insecure_skip_verify: route.insecure_skip_verify(),
-            handshake: route.version().map(ToString::to_string),
-            own_cookie: route.cookie().is_some(),
-            flags: FlagsEntry::of(route.flags()),
-            atom_mapping: route.atom_mapping().map(pairs),
-            log_level: route.log_level().map(|level| level.to_string()),
-            reconnect: route.reconnect().map(|policy| policy.to_string()),
-            failback_ms: route.failback().map(|hold| hold.as_millis() as u64),
-            keep_alive_ms: route.keep_alive().map(|silence| silence.as_millis() as u64),
-            dead_after_ms: route.dead_after().map(|silence| silence.as_millis() as u64),
-            fallback: route.fallback_never().then(|| "never".into()),
-        }
-    }
-}
-
-fn pairs(mapping: &AtomMapping) -> BTreeMap<String, String> {
-    mapping.iter().map(|(local, peer)| (local.to_owned(), peer.to_owned())).collect()
-}
-
-impl From<&Candidate> for Route {
-    fn from(candidate: &Candidate) -> Self {
-        Self::new(&candidate.pattern, candidate.weight, &candidate.route)
     }
 }
 
