@@ -779,6 +779,13 @@ impl Link {
         self.shared.until(|shared| shared.inbound_done.get().copied()).await;
     }
 
+    /// Returns true if the peer said that it is shutting down. The link then stays until what is under way is finished, which
+    /// may take the peer's whole grace.
+    pub fn is_left_by_peer(&self) -> bool {
+        // Of the ends of the inbound side, only a GOAWAY leaves the link going for this reason.
+        self.shared.inbound_done.get().is_some() && self.shared.going.get() == Some(&CloseCode::GoingAway)
+    }
+
     /// Takes nothing new, lets both ends finish what is queued and the calls under way, then closes.
     pub fn go_away(&self, code: CloseCode) {
         self.shared.go_away(code);

@@ -75,6 +75,17 @@ impl Live {
     }
 }
 
+/// How long the old link of a name has to show that it lives, when another life claims the name.
+const CHALLENGE: Duration = Duration::from_secs(1);
+
+impl Live {
+    /// Whether the peer of this link keeps its name when another life claims it: it answers, and did not say that it is
+    /// shutting down.
+    pub(crate) async fn keeps_name(&self) -> bool {
+        !self.link.is_left_by_peer() && self.link.probe(CHALLENGE).await
+    }
+}
+
 impl Held for Live {
     fn id(&self) -> LinkId {
         self.link.info().id
@@ -83,7 +94,8 @@ impl Held for Live {
     fn retire(&self, alive: bool) {
         if alive {
             self.link.go_away(CloseCode::Superseded);
-        } else {
+        } else if !self.link.is_left_by_peer() {
+            // A node that shuts down finishes what it has, also when another life has its name already.
             self.link.close(CloseCode::Superseded);
         }
     }

@@ -17,8 +17,6 @@ use crate::connection::Live;
 use crate::inner::Inner;
 use crate::peer_log::log_peer;
 
-/// How long the old link of a name has to show that it lives, when another life claims the name.
-pub(crate) const CHALLENGE: Duration = Duration::from_secs(1);
 /// How long an accepted link may stand without its first frame.
 const PROVISIONAL: Duration = Duration::from_secs(5);
 
@@ -118,7 +116,7 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered, allowed: PeerFlag
                     return offered.close(CloseCode::LostTie).await;
                 }
             }
-            Verdict::Challenge(live) => challenged = Some((live.id(), live.link.probe(CHALLENGE).await)),
+            Verdict::Challenge(live) => challenged = Some((live.id(), live.keeps_name().await)),
             Verdict::Refuse(OnOffer::Duplicate) => return offered.close(CloseCode::Duplicate).await,
             Verdict::Refuse(OnOffer::NameInUse) => {
                 log_peer!(node, &from, WARN, "refused: another live node has this name", peer = %from);

@@ -15,7 +15,6 @@ use trunkline_route::{Attempt, Endpoint, Host, NodeName, ProxyRoute, ResolverId}
 
 use crate::connection::Live;
 use crate::events::Event;
-use crate::inbound::CHALLENGE;
 use crate::inner::{Demand, Inner, now};
 use crate::peer_log::log_peer;
 
@@ -93,7 +92,7 @@ impl NodePorts {
         let namesake = node.registry.get(&verified.name);
         if let Some(live) = namesake.filter(|live| live.link.info().incarnation != verified.incarnation)
             && !self.leaves
-            && live.link.probe(CHALLENGE).await
+            && live.keeps_name().await
         {
             return Err(AttemptError::NameInUse("this node is connected to it".into()));
         }

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
-use trunkline::{AttemptError, Connection, Mailbox, Node};
+use trunkline::{AccessPattern, AttemptError, Connection, Mailbox, Node};
 use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
@@ -232,6 +233,35 @@ async fn of_two_live_nodes_with_one_name_the_second_is_refused() {
     assert!(matches!(error.attempts[0].error, AttemptError::NameInUse(_)), "{error}");
     assert!(connection.is_up());
     assert_eq!(db.nodes()[0].0.id, connection.info().id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_node_has_the_name_at_once_while_the_one_before_it_finishes_its_streams() {
+    let db = start(listener(DB)).await;
+    let mut streams = db.accept("work", vec![AccessPattern::new(".*").unwrap()]).unwrap();
+    let first = start(dialer(APP).route("^db@", route_to(&db), 1)).await;
+    let opening = first.open(DB, "work", Duration::from_secs(10));
+    let accepting = async { streams.next().await.unwrap().accept() };
+    let (there, mut here) = tokio::join!(soon(opening), soon(accepting));
+    let mut there = there.unwrap();
+    let leaving = tokio::spawn(async move { first.shut_down(Duration::from_secs(60)).await });
+    until(|| !db.connection(&name(APP)).unwrap().is_up()).await;
+    let mut events = db.events();
+
+    let second = start(dialer(APP).route("^db@", route_to(&db), 1)).await;
+    let new = soon(second.connect(DB)).await.unwrap().info();
+    down(&mut events, APP).await;
+    up(&mut events, APP).await;
+    assert_eq!(db.nodes()[0].0.id, new.id);
+    // What the one before has open goes on to its end.
+    there.write_all(b"still there").await.unwrap();
+    there.shutdown().await.unwrap();
+    let mut all = Vec::new();
+    soon(here.read_to_end(&mut all)).await.unwrap();
+    assert_eq!(all, b"still there");
+    here.shutdown().await.unwrap();
+    assert_eq!(soon(leaving).await.unwrap().cut, 0);
+    assert_eq!(db.nodes()[0].0.id, new.id);
 }
 
 #[tokio::test(flavor = "multi_thread")]
