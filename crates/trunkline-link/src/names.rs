@@ -296,7 +296,7 @@ mod tests {
             }
         };
         assert_eq!(first_of([at(1), at(2), at(3), at(4)], dial).await, Ok(ip(3)));
-        assert_eq!(*lock(&dialled), [(at(1), 0 * MS), (at(2), STAGGER), (at(3), STAGGER)]);
+        assert_eq!(*lock(&dialled), [(at(1), Duration::ZERO), (at(2), STAGGER), (at(3), STAGGER)]);
         let none = first_of([at(1), at(2)], |address| async move { Err::<(), _>(address) }).await;
         assert_eq!(none, Err(vec![at(1), at(2)]));
         assert_eq!(first_of([], |_| async { Err::<(), ()>(()) }).await, Err(vec![]));
