@@ -73,7 +73,7 @@ pub use trace::{Trace, TraceEnd, TracedHop, TracedWay};
 
 pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{
-    AddError, AttemptError, Candidate, NoRoute, Reason, Record, RemoveError, RouteEdit, TableRoute,
+    AddError, AttemptError, Candidate, Next, NoRoute, Reason, Record, RemoveError, RouteEdit, TableRoute,
 };
 pub use trunkline_link::{
     ByteStream, CONNECTION_TARGET, CallError as LinkCallError, ClientAuth, DialTimes, Down, EARLY_DATA, First,
@@ -81,20 +81,23 @@ pub use trunkline_link::{
     OpenError, RegisterError, Replier, Role, SendError as LinkSendError, Sent, ServerProfile, StreamCode, StreamKind,
     TlsError, TlsProfile,
     gate::{GateLimits, GateStats},
+    handshake::{CloseCode, Incarnation, LinkId},
     important::Outcome,
+    mux::Window,
     random_16,
 };
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use trunkline_link::{Issued, LabAuthority};
-pub use trunkline_matcher::{AccessPattern, PatternError};
-pub use trunkline_process::{Exit, NoProcess, Pid};
+pub use trunkline_matcher::{self as matcher, AccessPattern, PatternError, PatternErrorKind, PatternIndex};
+pub use trunkline_process::{BadPid, Exit, NoProcess, Pid};
 pub use trunkline_proxy::{CircuitLimits, Proxied, Transit, TransitRule};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
-    Address, AtomMapping, Cookie, Cookies, DEFAULT_WEIGHT, DirectUse, Endpoint, EndpointOverride, Fallback, Flag,
-    FlagPolicy, Host, LinkPolicy, LocalPlace, LogLevel, MappingError, NameError, NetworkRoute, NodeName, Origin,
-    PeerFlags, PlaceError, ProxyRoute, Reconnect, ResolverId, RouteValue, SocketPlace, Source, TlsMode, TlsProfileId,
-    ValueFrom, Version,
+    Address, AtomMapping, Attempt, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults, Direct, DirectUse,
+    Disagreement, Endpoint, EndpointError, EndpointOverride, Fallback, Flag, FlagPolicy, FlagTerms, Host, IdError,
+    LinkPolicy, LocalPlace, LogLevel, MappingError, NameError, NetworkRoute, NetworkRouteBuilder, NodeName, Origin,
+    PeerFlags, PlaceError, ProxyRoute, Reconnect, Resolved, ResolverId, RouteValue, SocketPlace, Source, TlsMode,
+    TlsProfileId, UnknownFlag, ValueFrom, Version, VersionError,
 };
 pub use trunkline_term as term;
 pub use trunkline_term::{Term, TermError};

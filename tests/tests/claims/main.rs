@@ -28,6 +28,7 @@ mod last_bytes;
 mod one_link;
 mod p_close;
 mod parsers;
+mod public_names;
 mod services;
 mod strangers;
 mod trust;
