@@ -30,7 +30,7 @@ pub enum Action {
         /// The host whose name is dialled.
         peer: usize,
         /// What is wanted.
-        want: Want,
+        want: Box<Want>,
     },
     /// Both dial each other.
     Cross(usize, usize),
@@ -281,8 +281,8 @@ fn draw<R: Rules>(world: &mut World<R>, count: usize) -> Action {
     let want = |grade, afresh| Want { grade, only: None, afresh };
     let path = Path { host: peer, slow: rng.percent(50) };
     match rng.below(100) {
-        0..15 => Action::Connect { host, peer, want: want(0, rng.percent(10)) },
-        15..25 => Action::Connect { host, peer, want: want(1, rng.percent(10)) },
+        0..15 => Action::Connect { host, peer, want: Box::new(want(0, rng.percent(10))) },
+        15..25 => Action::Connect { host, peer, want: Box::new(want(1, rng.percent(10))) },
         25..38 => Action::Cross(host, peer),
         38..58 => Action::Send { host, peer, count: rng.between(1, 5) },
         58..61 => Action::DropCaller,
@@ -318,7 +318,7 @@ fn draw_on<R: Rules>(world: &mut World<R>) {
 /// Carries an action out.
 pub fn act<R: Rules>(world: &mut World<R>, action: Action) {
     match action {
-        Action::Connect { host, peer, want } => connect(world, host, peer, want),
+        Action::Connect { host, peer, want } => connect(world, host, peer, *want),
         Action::Cross(a, b) => {
             if world.hosts[a].name != world.hosts[b].name {
                 if !world.calm {
@@ -450,7 +450,7 @@ pub fn probe<R: Rules>(world: &mut World<R>) {
         for peer in 0..world.hosts.len() {
             if host != peer {
                 let soon = world.rng.below(40 * MS);
-                world.after(soon, Event::Act(Action::Connect { host, peer, want: Want::default() }));
+                world.after(soon, Event::Act(Action::Connect { host, peer, want: Box::default() }));
             }
         }
     }
