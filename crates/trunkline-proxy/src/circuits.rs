@@ -20,7 +20,8 @@ pub struct CircuitLimits {
     /// Circuits of one neighbour at a time. Default 64.
     pub per_peer: usize,
     /// Circuits at a time of all neighbours together that connect from one address, whatever their names: an IPv4 address or
-    /// the first 64 bits of an IPv6 address. At least `per_peer`. Default 256.
+    /// the first 64 bits of an IPv6 address. A neighbour whose link goes through others counts at the address of the first of
+    /// them. At least `per_peer`. Default 256.
     pub per_address: usize,
     /// New circuits that one neighbour may ask for per second, in the long run. Default 10. All neighbours at one address may
     /// ask for [`ADDRESS_RATES`] times as many.

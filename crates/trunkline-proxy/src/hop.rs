@@ -320,7 +320,7 @@ mod tests {
         let (code, text) = refused(come(&name("other@dmz")));
         assert_eq!((code, text.contains("other@dmz")), (StreamCode::RelayDenied, true));
         let guests = vec![AccessPattern::new("guest@.*").unwrap()];
-        assert!(own.allows(&app, &[]) && !own.allows(&app, &[guests.clone()]));
+        assert!(own.allows(&app, &[]) && !own.allows(&app, std::slice::from_ref(&guests)));
         let nobody = Proxied { allow: Some(vec![]), ..own.clone() };
         let everybody = Proxied { allow: Some(vec![AccessPattern::new(".*").unwrap()]), ..own };
         assert!(!nobody.allows(&app, &[]) && everybody.allows(&app, &[guests]));
