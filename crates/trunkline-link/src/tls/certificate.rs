@@ -22,6 +22,7 @@ pub(super) struct Placed {
     line: Option<usize>,
 }
 
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 impl Placed {
     /// One that is in no text.
     pub(super) fn made(der: CertificateDer<'static>) -> Self {
