@@ -116,7 +116,7 @@ fn no_more_programs_of_an_offer_run_at_once_than_may() {
     let offers = "spawn:\n  wait: { command: [sleep, '1000'], max: 2, allow: ['app@.*'] }\n  \
                   other: { command: [sleep, '1000'], allow: ['app@.*'] }\n  \
                   short: { command: ['true'], max: 1, allow: ['app@.*'] }\n";
-    let (_db, app) = offering(&dir, offers, &[]);
+    let (db, app) = offering(&dir, offers, &[]);
     for _ in 0..2 {
         spawn(&dir, &app, &["wait"]).exits(0);
     }
@@ -127,6 +127,8 @@ fn no_more_programs_of_an_offer_run_at_once_than_may() {
     for _ in 0..3 {
         spawn(&dir, &app, &["short", "--until-end"]).exits(0);
     }
+    // In order: a node that is killed cannot end its programs.
+    db.stop().exits(0);
 }
 
 /// Waits for a line `child PID` of the log, and gives the pid.
