@@ -207,6 +207,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     let (spawn, applications) = spawn::read(reader, &fields);
     let (services, forwards) = (services::services(reader, &fields), services::forwards(reader, &fields));
     let (node, warnings) = (node?, Vec::new());
+    proxy::outlasts_pings(reader, &fields, &transit, node.keep_alive);
     Some(Config {
         node,
         registrars,

@@ -250,6 +250,23 @@ fn idle(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<u64> {
     u64::try_from(ms).ok()
 }
 
+/// Reports a `transit.idle_ms` that is not longer than the silence after which this node's own connections ping.
+pub(crate) fn outlasts_pings(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    transit: &TransitConfig,
+    keep_alive: Duration,
+) {
+    if transit.idle <= keep_alive {
+        let (idle, ping) = (transit.idle.as_millis(), keep_alive.as_millis());
+        let message = format!(
+            "{idle} ms is not longer than `node.keep_alive_ms` ({ping}): an idle connection would end before it sends a \
+             ping; write more than {ping}, or lower `node.keep_alive_ms`"
+        );
+        reader.problem(&fields.at("transit"), "transit.idle_ms", message);
+    }
+}
+
 pub(crate) fn proxied(reader: &mut Reader<'_>, fields: &Fields<'_>) -> ProxiedConfig {
     if !fields.has("proxied") {
         return ProxiedConfig::default();

@@ -316,7 +316,7 @@ impl Gate {
         let own = self.callers.entry(caller.clone()).or_default();
         own.forget_if_old(now);
         own.begin(now, turn);
-        if let Some(beyond) = own.count.checked_sub(limits.free_failures + 1) {
+        if let Some(beyond) = own.count.checked_sub(limits.free_failures.saturating_add(1)) {
             own.until = Some(now + Duration::from_secs(1 << beyond.min(16)).min(limits.longest_wait));
         }
         make_room(&mut self.lanes, &lane, |failures| failures.last);

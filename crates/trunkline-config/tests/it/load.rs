@@ -559,6 +559,9 @@ fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
         let parts = ["transit.idle_ms", &format!("{ms} ms would end"), "a ping every 5 s", "from 15000"];
         refused(transit(&format!("idle_ms: {ms}")), &parts);
     }
+    let dir = Dir::new();
+    let slow = dir.node("  keep_alive_ms: 20000\n  dead_after_ms: 60000\ntransit: { idle_ms: 20000 }\n");
+    refused(slow, &["transit.idle_ms", "not longer than `node.keep_alive_ms` (20000)"]);
     refused(Dir::new().with("proxied: { allow: yes }\n"), &["proxied.allow", "a list"]);
     refused(Dir::new().with("proxied: { gateways: [\"(\"] }\n"), &["proxied.gateways[0]"]);
     refused(transit("burst: 0"), &["transit.burst", "from 1 to 65536"]);
