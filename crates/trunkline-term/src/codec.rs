@@ -166,9 +166,21 @@ fn own(term: eetf::Term) -> Result<Term, TermError> {
         }
         eetf::Term::List(list) => Term::List(all(list.elements)?),
         eetf::Term::ImproperList(list) => {
-            let (elements, last) = (all(list.elements)?, own(*list.last)?);
-            // Without elements it is what it ends in.
-            if elements.is_empty() { last } else { Term::ImproperList(elements, Box::new(last)) }
+            let (mut elements, last) = (all(list.elements)?, own(*list.last)?);
+            match last {
+                // A list that ends in a list is one list, however it was written.
+                Term::List(more) => {
+                    elements.extend(more);
+                    Term::List(elements)
+                }
+                Term::ImproperList(more, last) => {
+                    elements.extend(more);
+                    Term::ImproperList(elements, last)
+                }
+                // Without elements it is what it ends in.
+                last if elements.is_empty() => last,
+                last => Term::ImproperList(elements, Box::new(last)),
+            }
         }
         eetf::Term::Tuple(tuple) => Term::Tuple(all(tuple.elements)?),
         eetf::Term::Map(map) => {

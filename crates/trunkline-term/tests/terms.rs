@@ -223,6 +223,17 @@ proptest! {
 }
 
 #[test]
+fn a_list_that_ends_in_a_list_is_one_list() {
+    let read = |bytes: &[u8]| Term::decode(bytes, &Limits::new()).unwrap();
+    let both = Term::list([Term::from(1), Term::from(2)]);
+    // [1 | [2]] with the tail as a list and as a string, and [1 | [2 | 3]].
+    assert_eq!(read(&[131, 108, 0, 0, 0, 1, 97, 1, 108, 0, 0, 0, 1, 97, 2, 106]), both);
+    assert_eq!(read(&[131, 108, 0, 0, 0, 1, 97, 1, 107, 0, 1, 2]), both);
+    let improper = Term::ImproperList(vec![Term::from(1), Term::from(2)], Box::new(Term::from(3)));
+    assert_eq!(read(&[131, 108, 0, 0, 0, 1, 97, 1, 108, 0, 0, 0, 1, 97, 2, 97, 3]), improper);
+}
+
+#[test]
 fn what_is_in_a_string_counts_as_a_level() {
     let two = Limits::new().depth(2);
     let one = Limits::new().depth(1);
