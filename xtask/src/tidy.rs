@@ -17,6 +17,7 @@ Checks that
   - the crate table of README.md names every crate under crates/
   - no file in the repository (also not yet committed) holds a leftover `todo` or `unimplemented` macro
   - no source file of a crate is longer than 900 lines
+  - every test that docs/SECURITY.md names for a promise exists
 ";
 
 /// The longest a source file may be, in lines. Longer files hold more than one thing: split them by state or by task.
@@ -27,6 +28,9 @@ const LEFTOVERS: &[&str] = &[concat!("todo", "!("), concat!("unimplemented", "!(
 
 /// What every member's manifest says, by section.
 const INHERITED: &[(&str, &str)] = &[("lints", "workspace"), ("package", "edition"), ("package", "rust-version")];
+
+/// The document whose table names tests, and the heading of the table.
+const PROMISES: (&str, &str) = ("docs/SECURITY.md", "## Promises and their tests");
 
 /// Runs every check of this module.
 pub(crate) fn check(project: &Project) -> Outcome {
@@ -45,11 +49,20 @@ pub(crate) fn check(project: &Project) -> Outcome {
         Ok(readme) => problems.extend(readme_problems(&readme, &published)),
         Err(error) => problems.push(format!("README.md: {error}; it must hold a table of the crates")),
     }
+    let promises = read(&project.root.join(PROMISES.0))?;
+    let mut missing = promised_tests(&promises);
+    if missing.is_empty() {
+        problems.push(format!("{}: no test is named under `{}`", PROMISES.0, PROMISES.1));
+    }
     for file in repository_files(project)? {
         // A file may be listed and gone, or hold no text.
         let Ok(text) = fs::read_to_string(project.root.join(&file)) else { continue };
         problems.extend(leftovers(&text).into_iter().map(|text| format!("{}:{text}", file.display())));
+        if file.extension().is_some_and(|extension| extension == "rs") {
+            missing.retain(|test| !text.contains(&format!("fn {test}(")));
+        }
     }
+    problems.extend(missing.iter().map(|test| format!("{}: there is no test `{test}`", PROMISES.0)));
     let mut sources = Vec::new();
     for package in metadata.workspace() {
         let source = package.manifest.with_file_name("src");
@@ -65,6 +78,16 @@ pub(crate) fn check(project: &Project) -> Outcome {
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(Failure::list("tidy", &problems)) }
+}
+
+/// Returns the names in backquotes in the last column of the table of promises.
+fn promised_tests(text: &str) -> Vec<String> {
+    let table = text.lines().skip_while(|line| *line != PROMISES.1).skip(1).take_while(|line| !line.starts_with("## "));
+    let rows = table
+        .filter(|line| line.starts_with('|'))
+        .filter_map(|row| row.trim_end_matches([' ', '|']).rsplit('|').next());
+    let names = rows.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    names.map(str::to_owned).collect()
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -293,6 +316,12 @@ workspace = true
         for (problem, part) in problems.iter().zip(expected) {
             assert!(problem.contains(part), "{problem:?} should contain {part:?}");
         }
+    }
+
+    #[test]
+    fn the_tests_of_the_last_column_are_found_in_the_table_of_promises_only() {
+        let text = "`before`\n## Promises and their tests\n\n| promise | test |\n| --- | --- |\n| a `key` | `one`, `two` |\n\n## Next\n| x | `y` |\n";
+        assert_eq!(promised_tests(text), ["one", "two"]);
     }
 
     #[test]
