@@ -40,6 +40,22 @@ fn made_certificates_carry_a_connection_that_each_end_verifies() {
 }
 
 #[test]
+fn a_listener_that_wants_the_name_in_the_certificate_lets_in_the_node_it_was_made_for() {
+    let dir = Dir::new();
+    dir.ok(&["certs", "db@127.0.0.1", "app@127.0.0.1", "other@127.0.0.1"]);
+    let db = dir.node(&dir.config("db", &format!("{SERVER}        cert_name: required\n")), &[]);
+    for (certificate, code) in [("app", 0), ("other", 1)] {
+        let files = format!("certificate: certs/{certificate}@127.0.0.1.pem, key: certs/{certificate}@127.0.0.1.key");
+        let file = app(&dir, db.port(), &format!("roots: certs/ca.pem, cert_name: required, {files}"));
+        let node = dir.node(&file, &[]);
+        let ran = dir.run(&["ping", "--admin", node.admin(), "db@127.0.0.1"]).exits(code);
+        assert_eq!(ran.stderr.contains("the caller's certificate must carry its name"), code == 1, "{}", ran.stderr);
+        node.stop();
+    }
+    db.logs("a caller's certificate does not carry its name");
+}
+
+#[test]
 fn an_authority_is_used_again_and_nothing_is_replaced_unasked() {
     let dir = Dir::new();
     dir.ok(&["certs", "db@127.0.0.1"]);

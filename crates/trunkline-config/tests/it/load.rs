@@ -367,6 +367,18 @@ fn a_certificate_and_its_key_come_together_and_are_readable() {
     refused(dir.node("  listen: [{ tls: { certificate: me.pem } }]\n"), &["node.listen[0].tls.certificate", "key"]);
     let config = profile("certificate: me.pem, key: me.key").unwrap();
     assert!(config.warnings()[0].contains("chmod 600"), "{:?}", config.warnings());
+    let listen =
+        |text: &str| dir.node(&format!("  listen: [{{ tls: {{ certificate: me.pem, key: me.key{text} }} }}]\n"));
+    let tls = listen(", client_ca: me.pem, cert_name: required").unwrap().node.listen[0].tls.clone().unwrap();
+    assert!(tls.cert_name_required && !tls.client_optional);
+    for without in ["", ", client_ca: me.pem, client_certificate: optional"] {
+        refused(
+            listen(&format!("{without}, cert_name: required")),
+            &["node.listen[0].tls.cert_name", "`client_ca: FILE`"],
+        );
+    }
+    assert!(profile("cert_name: required").unwrap().tls_profiles.values().all(|profile| profile.cert_name_required));
+    refused(profile("cert_name: perhaps"), &["tls_profiles.p.cert_name", "perhaps", "`required`"]);
 }
 
 #[test]
