@@ -211,7 +211,10 @@ fn loops_without_descriptors_log_once_a_second_and_accept_again_when_there_are_s
     );
     let file = dir.config("app", &rest);
     let app = Running::start(dir.with_descriptors(40, &["--json", "node", "--config", &file]));
+    // With a link that is up, no connection fails for want of a descriptor to dial with, and gives its own back.
+    dir.ok(&["ping", "--admin", app.admin(), "db@127.0.0.1"]);
     let open: Vec<_> = (0..60).map(|_| UnixStream::connect(dir.at("shout.sock")).unwrap()).collect();
+    app.logs("place=unix:");
     let admin = UnixStream::connect(app.admin()).unwrap();
     for place in ["place=unix:", "place=the operations API"] {
         let lines = || app.stderr().lines().filter(|line| line.contains(place)).map(str::to_owned).collect::<Vec<_>>();
