@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use trunkline::{
     AddError, ApplicationError, CallError, CircuitLimits, ConnectError, Drained, Exit, Forward, ImportantError,
     LinkCallError, LinkInfo, LinkSendError, LinkStats, LocalPlace, Node, NodeName, Proxied, Reloaded, RemoveError,
@@ -147,7 +147,12 @@ pub struct Operations {
     /// By where they listen.
     forwards: Mutex<BTreeMap<LocalPlace, Begun>>,
     lost_log_lines: Arc<AtomicU64>,
+    attached: Arc<Semaphore>,
 }
+
+/// Forwards attached to a request at once. Each takes a request of the operations API for as long as it lasts; the rest is
+/// left to everything else.
+const MAX_ATTACHED: usize = 128;
 
 /// A forward, and who learns of its end.
 #[derive(Debug)]
@@ -164,6 +169,7 @@ pub struct AttachedForward {
     place: LocalPlace,
     told: Forwarding,
     ended: oneshot::Receiver<()>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl AttachedForward {
@@ -266,7 +272,8 @@ impl Operations {
         let base_dir = source.as_ref().and_then(|s| s.path.parent()).map(PathBuf::from).unwrap_or_default();
         let started = config.clone();
         let (from_file, forwards, lost_log_lines) = (Mutex::new(from_file), Mutex::default(), Arc::default());
-        Self { node, source, from_file, base_dir, started, forwards, lost_log_lines }
+        let attached = Arc::new(Semaphore::new(MAX_ATTACHED));
+        Self { node, source, from_file, base_dir, started, forwards, lost_log_lines, attached }
     }
 
     /// Shows this count of lost log lines in the status. Default: a count that stays 0.
@@ -719,13 +726,18 @@ impl Operations {
         Ok(told)
     }
 
-    /// As [`Operations::forward`]; the forward ends when what is returned is dropped.
+    /// As [`Operations::forward`]; the forward ends when what is returned is dropped. At most 128 last like that at once.
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
     pub async fn forward_attached(self: &Arc<Self>, request: &ForwardRequest) -> Result<AttachedForward, OpError> {
+        let permit = self.attached.clone().try_acquire_owned().map_err(|_| {
+            let error =
+                format!("{MAX_ATTACHED} forwards last as long as their commands; begin this one with --background");
+            OpError::new(Kind::Conflict, error)
+        })?;
         let (told, place, ended) = self.begin_forward(request).await?;
-        Ok(AttachedForward { operations: self.clone(), place, told, ended })
+        Ok(AttachedForward { operations: self.clone(), place, told, ended, _permit: permit })
     }
 
     async fn begin_forward(

@@ -192,7 +192,8 @@ async fn run(mut process: Process, program: ProgramConfig, input: Term, log: Log
             return Exit::Failed(format!("the program {offer:?} cannot be run; the log of its node has the cause"));
         }
     };
-    // Dropped before the child is: until that is waited for, no other group can have its id.
+    // Dropped before the child is where the process is stopped: until that is waited for, no other group can have its id.
+    // After a program that ended by itself it is dropped at once, before the system gives the id to anybody else.
     let group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
     log.event(&format!("{command} began"));
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());

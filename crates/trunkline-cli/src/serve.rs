@@ -1,6 +1,7 @@
 //! `trunkline node`: a node that runs until it is told to stop.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::Write;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
@@ -59,17 +60,23 @@ pub(crate) fn start_logging(args: &LogArgs, otherwise: &str) -> Result<Flush, Fa
         LogFormat::Json => builder.json().init(),
         LogFormat::Text => builder.with_ansi(output::is_coloured(&std::io::stderr())).init(),
     }
-    std::panic::set_hook(Box::new(log_panic));
+    let panics = log.clone();
+    std::panic::set_hook(Box::new(move |panic| log_panic(panic, panics.clone())));
     Ok(Flush(log))
 }
 
 /// Logs a panic as one line. The standard library would write it to standard error itself, and wait for that.
-fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+/// A filter that leaves out errors does not leave out a panic.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>, mut log: Log) {
     let text = panic.payload_as_str().unwrap_or("no text");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(&backtrace));
-    tracing::error!(place, backtrace, "panic: {text}; this is a bug");
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!(place, backtrace, "panic: {text}; this is a bug");
+    } else {
+        let _ = writeln!(log, "panic at {place}: {text}; this is a bug");
+    }
 }
 
 /// What directives come to for lines about connections: the most specific one that concerns them.

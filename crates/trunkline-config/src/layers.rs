@@ -37,10 +37,17 @@ pub struct Layers {
 }
 
 /// Variables that begin with `TRUNKLINE_` and are not part of the configuration: the admin interface to ask, the
-/// file's path, the log filter, the token a client shows to the admin interface, and the pid that a program begun for
-/// a peer is given.
-pub const RESERVED_VARIABLES: [&str; 5] =
-    ["TRUNKLINE_ADMIN", "TRUNKLINE_CONFIG", "TRUNKLINE_LOG", "TRUNKLINE_ADMIN_TOKEN", "TRUNKLINE_PID"];
+/// file's path, the log filter, the token a client shows to the admin interface, and what a program begun for a peer is
+/// given: its pid, the peer and the offer.
+pub const RESERVED_VARIABLES: [&str; 7] = [
+    "TRUNKLINE_ADMIN",
+    "TRUNKLINE_CONFIG",
+    "TRUNKLINE_LOG",
+    "TRUNKLINE_ADMIN_TOKEN",
+    "TRUNKLINE_PID",
+    "TRUNKLINE_PEER",
+    "TRUNKLINE_OFFER",
+];
 
 /// Returns true for a variable that Kubernetes makes for each service of a namespace, where the service is called
 /// `trunkline` or `trunkline-…`: `TRUNKLINE_SERVICE_HOST`, `TRUNKLINE_SERVICE_PORT[_NAME]`, `TRUNKLINE_PORT` and

@@ -8,12 +8,23 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::gate::{Caller, Gate, GateLimits, GateStats, PATIENCE, Proof, SlotId, Ticket, Turn};
+use crate::gate::{Caller, Gate, GateLimits, GateStats, PATIENCE, Prefix, Proof, SlotId, Ticket, Turn};
 use crate::link::now;
 use crate::log_limit::LogLimit;
 use crate::mailbox::lock;
 
-/// Period in which at most one line is logged per address about proofs that failed.
+/// What a caller is warned of in the log. Each kind has lines of its own: one does not hide another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Fault {
+    /// No acceptable certificate.
+    Certificate,
+    /// A certificate without the name claimed.
+    CertificateName,
+    /// A cookie that was not proven.
+    Cookie,
+}
+
+/// Period in which at most one line is logged per network about one kind of fault.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// Places and proofs of one node, shared by its listeners, its registrar and the links inside streams.
@@ -21,7 +32,7 @@ pub(crate) struct Admission {
     state: Mutex<State>,
     /// The gate changed in a way that may give a waiting caller its turn.
     changed: Notify,
-    warnings: LogLimit<IpAddr>,
+    warnings: LogLimit<(Prefix, Fault)>,
 }
 
 struct State {
@@ -92,9 +103,9 @@ impl Admission {
         }
     }
 
-    /// Returns how many earlier lines about this address were left out, if one may be logged now.
-    pub(crate) fn may_log(&self, ip: IpAddr) -> Option<u64> {
-        self.warnings.allow(now().into_std(), &ip)
+    /// Returns how many earlier lines of this kind about this network were left out, if one may be logged now.
+    pub(crate) fn may_log(&self, ip: IpAddr, fault: Fault) -> Option<u64> {
+        self.warnings.allow(now().into_std(), &(Prefix::of(ip), fault))
     }
 }
 
@@ -189,11 +200,11 @@ impl Drop for OpenProof {
         let Some(proof) = self.proof.take() else { return };
         let caller = lock(&self.admission.state).gate.failed(proof);
         // An honest caller with another cookie closes after HELLO2 without a word; a guess that fails ends here too.
-        if let Some(suppressed) = self.admission.may_log(caller.ip) {
+        if let Some(suppressed) = self.admission.may_log(caller.ip, Fault::Cookie) {
             let via = caller.via.as_ref().map(tracing::field::display);
             tracing::warn!(
                 from = %caller.ip, via, claimed = %caller.name, suppressed,
-                "a caller did not prove the cookie; it probably holds another one"
+                "a caller did not prove the cookie: it holds another one, or its connection broke"
             );
         }
     }

@@ -1,7 +1,8 @@
 //! Places before authentication, and the pace of cookie proofs. No I/O, no clock.
 //!
-//! A proof that fails is a guess at the cookie. A cookie of 128 bits and more needs no protection against guesses: ten a
-//! second for a year are 28 bits. Proofs of such a cookie are never delayed, whatever failed before. Proofs of a weak
+//! A proof that fails is a guess at the cookie. A cookie made as documented (128 random bits and more) needs no protection
+//! against guesses: all that a processor can answer in a year are some 37 bits. Proofs of a strong cookie are never delayed,
+//! whatever failed before. Proofs of a weak
 //! cookie are paced on three levels: by caller (address and claimed name), by lane (a network, or the gateway that callers
 //! come through), and over all lanes. A caller that must wait queues, at most [`PATIENCE`]; callers that had no turn yet go
 //! first, and a proof that succeeds makes room for the next one at once, so that only failures cost time.
@@ -119,7 +120,8 @@ struct Slot {
 #[must_use = "a proof that is not handed back stays a failure"]
 pub struct Proof {
     caller: Caller,
-    is_weak: bool,
+    /// Serial number of its turn, for a weak cookie.
+    turn: Option<u64>,
 }
 
 impl Proof {
@@ -163,10 +165,12 @@ impl Failures {
         self.turn = turn;
     }
 
-    /// Takes one failure back; the next proof need not wait for it.
-    fn take_back(&mut self) {
+    /// Takes one failure back; the next proof need not wait for it. A pause that a later one began stays.
+    fn take_back(&mut self, turn: u64) {
         self.count = self.count.saturating_sub(1);
-        self.until = None;
+        if self.turn == turn {
+            self.until = None;
+        }
     }
 
     fn is_free(&self, now: Instant) -> bool {
@@ -274,7 +278,7 @@ impl Gate {
     /// at once.
     pub fn ask(&mut self, now: Instant, caller: Caller, is_weak: bool) -> Turn {
         if !is_weak {
-            return Turn::Now(Proof { caller, is_weak });
+            return Turn::Now(Proof { caller, turn: None });
         }
         let wait = self.callers.get(&caller).and_then(|own| own.until?.checked_duration_since(now));
         if let Some(wait) = wait.filter(|wait| *wait > PATIENCE) {
@@ -328,7 +332,7 @@ impl Gate {
             failures.begin(now, turn);
             failures.until = (failures.count > free).then(|| now + pause);
         }
-        Proof { caller, is_weak: true }
+        Proof { caller, turn: Some(turn) }
     }
 
     /// Removes a caller from the queue. `throttled` tells that it was refused, and did not leave by itself.
@@ -349,13 +353,10 @@ impl Gate {
 
     /// Takes back a proof that was not asked for in the end: no HELLO2 was sent, so nothing could be guessed.
     pub fn void(&mut self, proof: Proof) {
-        if !proof.is_weak {
-            return;
-        }
-        let lane = proof.caller.lane();
-        take_back(&mut self.callers, &proof.caller);
-        take_back(&mut self.lanes, &lane);
-        self.overall.take_back();
+        let Some(turn) = proof.turn else { return };
+        take_back(&mut self.callers, &proof.caller, turn);
+        take_back(&mut self.lanes, &proof.caller.lane(), turn);
+        self.overall.take_back(turn);
     }
 
     /// Counts a proof that failed or was not finished, and returns its caller.
@@ -365,9 +366,9 @@ impl Gate {
     }
 }
 
-fn take_back<K: Eq + Hash>(map: &mut HashMap<K, Failures>, key: &K) {
+fn take_back<K: Eq + Hash>(map: &mut HashMap<K, Failures>, key: &K, turn: u64) {
     if let Some(failures) = map.get_mut(key) {
-        failures.take_back();
+        failures.take_back(turn);
         if failures.count == 0 {
             map.remove(key);
         }
@@ -578,6 +579,19 @@ mod tests {
         assert_eq!(turns(&mut gate, now, vec![caller("10.0.1.2", "friend@h")]), [Some(secs(1))]);
         assert_eq!(guess(&mut gate, now + secs(1), caller("10.0.1.1", "x@h")), Ok(()));
         assert!(guess(&mut gate, now + secs(1), caller("10.0.1.1", "x@h")).is_err());
+    }
+
+    #[test]
+    fn a_valid_proof_that_takes_its_time_ends_no_pause_of_a_guess_that_came_after_it() {
+        let now = Instant::now();
+        let mut gate = Gate::new(GateLimits::default());
+        for n in 0..5 {
+            let _ = guess(&mut gate, now, caller("10.0.1.1", &format!("n{n}@h")));
+        }
+        let Turn::Now(slow) = gate.ask(now, caller("10.0.1.2", "friend@h"), true) else { panic!("its turn") };
+        assert_eq!(guess(&mut gate, now + secs(1), caller("10.0.1.1", "x@h")), Ok(()));
+        gate.proved(now + secs(1), slow);
+        assert_eq!(guess(&mut gate, now + secs(1), caller("10.0.1.1", "y@h")), Err(secs(1)));
     }
 
     #[test]

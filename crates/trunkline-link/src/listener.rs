@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use trunkline_route::{Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, TlsMode};
 
 use crate::accept::{AcceptFailures, listen_tcp};
-use crate::admission::Place;
+use crate::admission::{Fault, Place};
 use crate::gate::Caller;
 use crate::handshake::{
     CloseCode, Credential, HandshakeError, Hello, Mode, Offer, Params, RejectCode, Responder, ResponderConfig, claim,
@@ -173,7 +173,7 @@ async fn handshake<F, D>(
     match answers.answer_in(&native, Carrier::Tcp(tcp), (address, None), place, deadline).await {
         Ok(offered) => decide(offered).await,
         Err(AnswerError::Certificate(error)) => {
-            if let Some(suppressed) = native.admission.may_log(address.ip()) {
+            if let Some(suppressed) = native.admission.may_log(address.ip(), Fault::Certificate) {
                 tracing::warn!(from = %address.ip(), %error, suppressed, "a caller has no acceptable certificate");
             }
         }
@@ -239,7 +239,7 @@ impl Answers {
         let mut credential = (self.credentials)(&from, &label);
         let is_named = self.tls.client_auth() < ClientAuth::Named || pipe.peer_is_named(&from);
         if !is_named && matches!(credential, Credential::Cookie(_)) {
-            if let Some(suppressed) = native.admission.may_log(address.ip()) {
+            if let Some(suppressed) = native.admission.may_log(address.ip(), Fault::CertificateName) {
                 tracing::warn!(
                     from = %address.ip(), claimed = %from, suppressed,
                     "a caller's certificate does not carry its name; issue it with the URI trunkline:<name>"
@@ -259,7 +259,17 @@ impl Answers {
             let _permit = native.permits.acquire().await;
             machine.hello1(&hello1, &move |_: &NodeName, _: &str| credential.clone())
         };
-        match hello.map_err(AnswerError::Handshake)? {
+        let hello = match hello {
+            Ok(hello) => hello,
+            Err(error) => {
+                // No HELLO2 went out, so nothing was guessed.
+                if let Some(proof) = proof {
+                    proof.void();
+                }
+                return Err(AnswerError::Handshake(error));
+            }
+        };
+        match hello {
             Hello::Answer(hello2) => pipe.send(&hello2).await.map_err(|_| AnswerError::Ended)?,
             Hello::Reject(reject, code) => {
                 if let Some(proof) = proof {

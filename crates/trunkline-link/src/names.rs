@@ -28,6 +28,8 @@ const FRESH: Duration = Duration::from_millis(500);
 const KEPT: Duration = Duration::from_secs(300);
 /// Host names of which such an answer is kept at most.
 const MAX_KEPT: usize = 1024;
+/// Host names looked up at once: each holds a thread of the runtime's blocking pool for as long as the resolver takes.
+const MAX_RUNNING: usize = 64;
 
 /// Addresses with port 0: an IPv6 address of one link (`fe80::…`) comes with its interface, and leads nowhere without.
 type Found = Vec<SocketAddr>;
@@ -62,7 +64,6 @@ struct Late {
 
 impl State {
     fn ended(&mut self, host: &str, answer: &Answer, is_slow: bool) {
-        self.running.remove(host);
         self.late.remove(host);
         if let Ok(found) = answer
             && is_slow
@@ -101,7 +102,7 @@ impl Names {
         if let Ok(ip) = host.parse() {
             return Ok(vec![SocketAddr::new(ip, 0)]);
         }
-        let (mut answer, late) = self.join(host);
+        let (mut answer, late) = self.join(host)?;
         let fresh = async {
             let told = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
             let lost = || (io::ErrorKind::Other, "the lookup failed unexpectedly; this is a bug".into());
@@ -133,24 +134,40 @@ impl Names {
     }
 
     /// Begins a lookup, or joins the one under way.
-    fn join(&self, host: &str) -> (watch::Receiver<Option<Answer>>, Option<Found>) {
+    fn join(&self, host: &str) -> io::Result<(watch::Receiver<Option<Answer>>, Option<Found>)> {
         let mut state = lock(&self.state);
         let late = state.late.get(host).filter(|late| late.since.elapsed() < KEPT).map(|late| late.found.clone());
         if let Some(running) = state.running.get(host) {
-            return (running.answer.clone(), late);
+            return Ok((running.answer.clone(), late));
+        }
+        if state.running.len() >= MAX_RUNNING {
+            return Err(io::Error::other(format!(
+                "{MAX_RUNNING} host names are looked up already, none of which has an answer"
+            )));
         }
         let (tell, answer) = watch::channel(None);
         let (asked, host, began) = ((self.ask)(host.to_owned()), host.to_owned(), now());
         let task = tokio::spawn({
             let (shared, host) = (self.state.clone(), host.clone());
             async move {
+                let running = RunningUntilDropped(shared.clone(), host.clone());
                 let answer = asked.await.map_err(|error| (error.kind(), error.to_string()));
                 lock(&shared).ended(&host, &answer, began.elapsed() > FRESH);
+                drop(running);
                 tell.send_replace(Some(answer));
             }
         });
         state.running.insert(host, Running { answer: answer.clone(), task: task.abort_handle() });
-        (answer, late)
+        Ok((answer, late))
+    }
+}
+
+/// A lookup that counts as running until this is dropped, however its task ends.
+struct RunningUntilDropped(Arc<Mutex<State>>, String);
+
+impl Drop for RunningUntilDropped {
+    fn drop(&mut self) {
+        lock(&self.0).running.remove(&self.1);
     }
 }
 

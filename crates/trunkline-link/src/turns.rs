@@ -8,24 +8,25 @@ use std::hash::Hash;
 /// with many items delays each of the others by one turn only.
 #[derive(Debug)]
 pub(crate) struct Turns<K, T> {
-    /// The items of each source that has some.
+    /// The source of `items`, as long as no other one waits: the usual case, which costs no look into a map.
+    only: Option<K>,
+    items: VecDeque<T>,
+    /// The items of each source, when there are several.
     waiting: HashMap<K, VecDeque<T>>,
-    /// The sources that have items, in the order of their turns.
+    /// The sources that have items in `waiting`, in the order of their turns.
     order: VecDeque<K>,
-    /// An empty list for the next source, so that a queue that fills and empties does not allocate each time.
-    spare: VecDeque<T>,
 }
 
 impl<K, T> Default for Turns<K, T> {
     fn default() -> Self {
-        Self { waiting: HashMap::new(), order: VecDeque::new(), spare: VecDeque::new() }
+        Self { only: None, items: VecDeque::new(), waiting: HashMap::new(), order: VecDeque::new() }
     }
 }
 
 impl<K: Clone + Eq + Hash, T> Turns<K, T> {
     /// Returns true if no item waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.only.is_none() && self.order.is_empty()
     }
 
     /// Adds an item behind the others of its source.
@@ -40,22 +41,40 @@ impl<K: Clone + Eq + Hash, T> Turns<K, T> {
 
     /// Takes the next item of the source whose turn it is.
     pub(crate) fn pop(&mut self) -> Option<T> {
+        if self.only.is_some() {
+            let item = self.items.pop_front();
+            if self.items.is_empty() {
+                self.only = None;
+            }
+            return item;
+        }
         let source = self.order.pop_front()?;
         let Entry::Occupied(mut lane) = self.waiting.entry(source) else { return None };
         let item = lane.get_mut().pop_front();
         if lane.get().is_empty() {
-            self.spare = lane.remove();
+            lane.remove();
         } else {
             self.order.push_back(lane.key().clone());
         }
         item
     }
 
+    /// The items of a source that has some from now on.
     fn lane(&mut self, source: &K) -> &mut VecDeque<T> {
+        if self.is_empty() {
+            self.only = Some(source.clone());
+        }
+        if self.only.as_ref() == Some(source) {
+            return &mut self.items;
+        }
+        if let Some(only) = self.only.take() {
+            self.order.push_back(only.clone());
+            self.waiting.insert(only, std::mem::take(&mut self.items));
+        }
         // The entry of a source that waits already is not to cost a clone of its key.
         if !self.waiting.contains_key(source) {
             self.order.push_back(source.clone());
-            self.waiting.insert(source.clone(), std::mem::take(&mut self.spare));
+            self.waiting.insert(source.clone(), VecDeque::new());
         }
         self.waiting.get_mut(source).expect("it was just made sure of")
     }

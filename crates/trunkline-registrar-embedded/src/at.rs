@@ -6,7 +6,7 @@ use trunkline_link::{Native, first_of};
 use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
 use trunkline_route::{Address, Cookie, Endpoint, NodeName};
 
-use crate::client::{Session, Trouble};
+use crate::client::{Session, most_telling};
 use crate::wrong_cookies::WrongCookies;
 
 /// Asks the embedded registrar at one address for every name, whatever the name's host.
@@ -34,8 +34,8 @@ impl RegistrarAt {
         let addresses = self.native.names().addresses(host, port).await.map_err(|e| unknown(&e))?;
         let opened =
             first_of(addresses, |address| Session::open(&self.native, address, &self.cookie, &self.wrong)).await;
-        let last = |troubles: Vec<Trouble>| troubles.into_iter().next_back().map(ResolveError::from);
-        let opened = opened.map_err(|troubles| last(troubles).unwrap_or_else(|| unknown(&"it has no address")))?;
+        let telling = |troubles| most_telling(troubles).map(ResolveError::from);
+        let opened = opened.map_err(|troubles| telling(troubles).unwrap_or_else(|| unknown(&"it has no address")))?;
         Ok(session.insert(Arc::new(opened)).clone())
     }
 }

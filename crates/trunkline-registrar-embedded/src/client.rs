@@ -43,6 +43,13 @@ pub(crate) enum Trouble {
     Unreachable(String),
 }
 
+/// Returns the failure of several addresses that says most: a wrong cookie says more than an address where nobody answers.
+pub(crate) fn most_telling(mut troubles: Vec<Trouble>) -> Option<Trouble> {
+    let wrong_cookie = troubles.iter().position(|trouble| matches!(trouble, Trouble::WrongCookie(_)));
+    let at = wrong_cookie.or(troubles.len().checked_sub(1))?;
+    Some(troubles.swap_remove(at))
+}
+
 impl From<Trouble> for ResolveError {
     fn from(trouble: Trouble) -> Self {
         match trouble {

@@ -32,7 +32,7 @@ use trunkline_registrar::{BoxFuture, Lease, RegisterError, Registrar, Registrati
 use trunkline_route::{Cookie, Endpoint, NodeName};
 
 pub use at::RegistrarAt;
-use client::{Session, Trouble};
+use client::{Session, Trouble, most_telling};
 use server::Table;
 use wrong_cookies::WrongCookies;
 
@@ -59,10 +59,14 @@ struct Core {
     local: Mutex<Option<Arc<Session>>>,
     /// Held while the local session is opened.
     opening: tokio::sync::Mutex<()>,
-    remote: tokio::sync::Mutex<HashMap<SocketAddr, Arc<Session>>>,
+    remote: Mutex<HashMap<SocketAddr, RemoteSession>>,
     wrong: Mutex<WrongCookies>,
     table: Arc<Table>,
 }
+
+/// The session with a registrar of another host. Locked while it is opened, so that questions asked at once share it, and
+/// a registrar with another cookie gets one guess for all of them.
+type RemoteSession = Arc<tokio::sync::Mutex<Option<Arc<Session>>>>;
 
 enum Role {
     Client,
@@ -114,7 +118,7 @@ impl Embedded {
             role: Mutex::new(Role::Client),
             local: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
-            remote: tokio::sync::Mutex::default(),
+            remote: Mutex::default(),
             wrong: Mutex::default(),
             table: Arc::default(),
         });
@@ -185,29 +189,23 @@ impl Core {
         let addresses = self.native.names().addresses(host, self.listen.port()).await;
         let addresses = addresses.map_err(|e| unknown(e.to_string()))?;
         let opened = first_of(addresses, |address| self.session_at(address)).await;
-        opened.map_err(|mut troubles| {
-            // A wrong cookie says more than an address where nobody answers.
-            let at = troubles.iter().position(|trouble| matches!(trouble, Trouble::WrongCookie(_)));
-            match at.or(troubles.len().checked_sub(1)) {
-                Some(at) => troubles.swap_remove(at),
-                None => unknown("it has no address".into()),
-            }
-        })
+        opened.map_err(|troubles| most_telling(troubles).unwrap_or_else(|| unknown("it has no address".into())))
     }
 
     async fn session_at(&self, address: SocketAddr) -> Result<Arc<Session>, Trouble> {
-        let known = self.remote.lock().await.get(&address).filter(|session| session.is_open()).cloned();
-        if let Some(session) = known {
-            return Ok(session);
+        let slot = {
+            let mut remote = self.remote.lock().unwrap_or_else(PoisonError::into_inner);
+            if remote.len() >= MAX_REMOTE && !remote.contains_key(&address) {
+                remote.clear();
+            }
+            remote.entry(address).or_default().clone()
+        };
+        let mut slot = slot.lock().await;
+        if let Some(session) = slot.as_ref().filter(|session| session.is_open()) {
+            return Ok(session.clone());
         }
-        let session = Arc::new(Session::open(&self.native, address, &self.cookie, &self.wrong).await?);
-        let mut remote = self.remote.lock().await;
-        remote.retain(|_, session| session.is_open());
-        if remote.len() >= MAX_REMOTE {
-            remote.clear();
-        }
-        remote.insert(address, session.clone());
-        Ok(session)
+        let session = Session::open(&self.native, address, &self.cookie, &self.wrong).await?;
+        Ok(slot.insert(Arc::new(session)).clone())
     }
 
     async fn resolve(&self, name: &NodeName) -> Result<Vec<Endpoint>, ResolveError> {

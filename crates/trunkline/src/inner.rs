@@ -206,7 +206,11 @@ impl Inner {
             let (peer, reason) = (old.link.info().peer.clone(), Down::ClosedHere(CloseCode::Superseded));
             log_connection!(old.link.info(), Info, "down", %reason);
             self.processes.node_down(self, &peer, &reason);
-            self.emit(Event::Down { peer, reason });
+            self.emit(Event::Down { peer: peer.clone(), reason });
+            if old.link.is_left_by_peer() {
+                // It finishes what it has; this node waits for that when it shuts down itself.
+                self.drains(&peer, old);
+            }
         }
         let via = info.via.as_ref().map_or("direct", NodeName::as_str);
         let replaces = old.map_or_else(|| "none".into(), |(old, _)| old.link.info().short_id());

@@ -165,6 +165,24 @@ async fn a_registrar_that_is_asked_gets_one_guess_however_many_names_are_looked_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_registrar_of_another_host_gets_one_guess_however_many_names_are_looked_up_at_once() {
+    let guesser = Guesser::listen(name("registrar@127.0.0.1"), Mode::Registrar, old()).await;
+    // The registrar of the host in the name, at the port of this node's own.
+    let own = SocketAddr::new(own_host().into(), guesser.address.port());
+    let app =
+        start(dialer(&format!("app@{}", own.ip())).cookie(strong()).hidden(true).embedded_registrar_client(own)).await;
+    let mut asked = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let app = app.clone();
+        asked.spawn(async move { no_route(app.connect(format!("db{n}@127.0.0.1").as_str()).await) });
+    }
+    for failed in soon(asked.join_all()).await {
+        assert!(failed.to_string().contains("another cookie"), "{failed}");
+    }
+    assert_eq!(guesser.guesses(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_member_cannot_take_the_name_of_a_live_node_by_showing_its_incarnation() {
     let hub = start(listener("hub@127.0.0.1")).await;
     let victim = start(listener(DB).route("^hub@", route_to(&hub), 1)).await;

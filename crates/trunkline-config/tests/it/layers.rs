@@ -160,7 +160,10 @@ fn an_unknown_variable_names_the_nearest_known_one() {
         ("TRUNKLINE_CONFIG", "x"),
         ("TRUNKLINE_LOG", "x"),
         ("TRUNKLINE_ADMIN_TOKEN", "x"),
+        // What the node gives to a program that it runs, which may run the command line in turn.
         ("TRUNKLINE_PID", "x"),
+        ("TRUNKLINE_PEER", "x"),
+        ("TRUNKLINE_OFFER", "x"),
         ("HOME", "/"),
     ];
     assert!(layered(&dir, &reserved, &[]).is_ok());
