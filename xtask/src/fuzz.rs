@@ -25,7 +25,7 @@ input again: target/fuzz/HOST/release/TARGET INPUT. An input that failed belongs
 runs it from then on.
 ";
 
-/// How long a target runs unless told otherwise, in seconds.
+/// Time that a target runs unless told otherwise, in seconds.
 const SECONDS: u64 = 60;
 
 /// The longest input, in bytes: longer ones find no more in these parsers, and are slower.
@@ -50,7 +50,7 @@ const INSTRUMENTATION: &[&str] = &[
 /// The line of libFuzzer's statistics with the number of inputs that were run.
 const EXECUTED: &str = "stat::number_of_executed_units:";
 
-/// What the arguments ask for.
+/// The request that the arguments state.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
     list: bool,

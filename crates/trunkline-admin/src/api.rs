@@ -269,7 +269,7 @@ pub struct Peer {
     pub direction: String,
     /// The handshake version.
     pub handshake: String,
-    /// How the certificate was treated: `cookie`, `verify…` or `skip-verify`; `certificate` of a caller that showed one which
+    /// Treatment of the certificate: `cookie`, `verify…` or `skip-verify`; `certificate` of a caller that showed one which
     /// `client_ca` verified.
     pub tls: String,
     /// The flags both ends agreed on.

@@ -103,7 +103,7 @@ impl AdminClient {
         answer.unwrap_or_else(|_| Err(self.silent_for(ANSWER)))
     }
 
-    /// Has something done that the node needs no peer for. As [`AdminClient::post_within`] with 10 seconds.
+    /// Requests something for which the node needs no peer. As [`AdminClient::post_within`] with 10 seconds.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -111,7 +111,7 @@ impl AdminClient {
         self.post_within(path, body, ANSWER).await
     }
 
-    /// Has something done. Waits as long as the node does, and asks meanwhile whether it still answers: a node that is
+    /// Requests something. Waits as long as the node does, and asks meanwhile whether it still answers: a node that is
     /// silent for as long as `wait`, at least 2 and at most 10 seconds, is given up.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ impl AdminClient {
         }
     }
 
-    /// Has something done that lasts as long as the connection of the request, such as a forward that is `attached`.
+    /// Requests something that lasts as long as the connection of the request, such as a forward that is `attached`.
     ///
     /// # Errors
     /// [`ClientError`]; a node that does not answer within 10 seconds is [`ClientError::Lost`].

@@ -26,7 +26,7 @@ pub use server::{AdminAddress, AdminError, AdminListener, AdminServer};
 /// answer.
 const VANISHED: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
-/// Has the system end this connection when its other end has vanished.
+/// Makes the system end this connection when its other end has vanished.
 fn keep_alive(tcp: &TcpStream) {
     let (idle, pause, probes) = VANISHED;
     let alive = TcpKeepalive::new().with_time(idle).with_interval(pause).with_retries(probes);

@@ -173,7 +173,7 @@ pub struct AttachedForward {
 }
 
 impl AttachedForward {
-    /// What was begun.
+    /// Returns the forward that was begun.
     pub fn forwarding(&self) -> &Forwarding {
         &self.told
     }

@@ -57,7 +57,7 @@ fn restricts_proxied(config: &Config) -> bool {
     config.proxied != ProxiedConfig::default()
 }
 
-/// How many things a section of the configuration has, and what they are called.
+/// Number of things in a section of the configuration, and their name.
 struct Section {
     key: &'static str,
     one: &'static str,

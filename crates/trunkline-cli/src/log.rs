@@ -17,7 +17,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(10);
 
 thread_local! {
-    /// What the writing thread itself logs; it must not wait for a place in its own queue.
+    /// A line of the writing thread itself, which must not wait for a place in its own queue.
     static OWN: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn write_line(text: &str) -> io::Result<()> {
 /// Exit code when the reader of standard output went away: that of other programs, which SIGPIPE ends.
 const READER_GONE: u8 = 128 + 13;
 
-/// What a result that cannot be written means: it is not done. A reader that went away is told nothing, since it wants
+/// Turns a result that cannot be written into a failure: it is not done. A reader that went away is told nothing, since it wants
 /// nothing more; `head` is one.
 pub(crate) fn written(result: io::Result<()>) -> Result<(), Failed> {
     result.map_err(|error| Failed {

@@ -147,7 +147,7 @@ impl Config {
         resolvers(self.node.registrar == RegistrarConfig::Embedded, self.registrars.keys().cloned())
     }
 
-    /// What is allowed and deserves attention: weak cookies, keys that others can read, gateways that could answer in the
+    /// Warnings of what is allowed and deserves attention: weak cookies, keys that others can read, gateways that could answer in the
     /// place of others, interfaces open to every network, services that lead to the node's own operations interface,
     /// shells offered to every peer, certificates that are not checked, transit rules that leave the host open, and a data
     /// directory that others can write to. Never shows a secret.

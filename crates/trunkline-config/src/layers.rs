@@ -208,7 +208,7 @@ pub(crate) fn apply(root: &mut Node, layers: &Layers, problems: &mut Vec<Problem
     }
 }
 
-/// What is said of a variable that is not text.
+/// Text of the problem of a variable that is not text.
 pub(crate) const NOT_UTF_8: &str = "the value is not UTF-8 text; set it again, or unset it";
 
 /// The variables that count as set: those that hold more than white space.

@@ -41,7 +41,7 @@ pub struct TransitConfig {
     pub opens_per_second: u32,
     /// And at once, after a pause.
     pub burst: u32,
-    /// How long nothing may come through before a connection is ended (`idle_ms`), 15 s to a day. Default: 10 minutes.
+    /// Longest silence of a connection before it is ended (`idle_ms`), 15 s to a day. Default: 10 minutes.
     pub idle: Duration,
 }
 

@@ -181,7 +181,7 @@ pub(crate) fn open(path: &Path) -> Result<fs::File, String> {
     fs::File::open(path).map_err(failed)
 }
 
-/// What the system says of a secret file, and of this process.
+/// Facts about a secret file and about this process, as the system tells them.
 #[cfg(unix)]
 struct Access {
     mode: u32,

@@ -35,7 +35,7 @@ pub struct SpawnConfig {
     pub program: ProgramConfig,
     /// The names of those peers, each matched whole.
     pub allow: Vec<AccessPattern>,
-    /// How many of it run at once, for all peers together (`max`), 1 to 65,536. Default: 16.
+    /// Number that runs at once at most, for all peers together (`max`), 1 to 65,536. Default: 16.
     pub max: usize,
 }
 

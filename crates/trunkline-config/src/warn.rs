@@ -1,4 +1,4 @@
-//! What is allowed in a configuration and opens a door all the same.
+//! Warnings of configurations that are allowed and open a door.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -213,7 +213,7 @@ fn capped(what: &str, mut told: Vec<String>) -> Vec<String> {
     told
 }
 
-/// Who can write to the directory can put a socket of its own in the place of the node's.
+/// Warns of a data directory of others: a user who can write to it can put a socket of its own in the place of the node's.
 #[cfg(unix)]
 fn data_dir(config: &Config) -> Vec<String> {
     use std::os::unix::fs::MetadataExt;

@@ -21,7 +21,7 @@ pub enum AddError {
         .needed.span().start
     )]
     NoName {
-        /// What the pattern asks for.
+        /// The character that the pattern needs, and its place.
         needed: Needed,
     },
     /// A route with this pattern exists; it is unchanged.

@@ -13,7 +13,7 @@ use crate::link::now;
 use crate::log_limit::LogLimit;
 use crate::mailbox::lock;
 
-/// What a caller is warned of in the log. Each kind has lines of its own: one does not hide another.
+/// Kind of fault of a caller that is logged. Each kind has lines of its own: one does not hide another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Fault {
     /// No acceptable certificate.

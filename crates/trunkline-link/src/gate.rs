@@ -400,7 +400,7 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// One guess at a weak cookie, or the refusal.
+    /// Makes one guess at a weak cookie; returns the refusal if there is one.
     fn guess(gate: &mut Gate, now: Instant, caller: Caller) -> Result<(), Duration> {
         match gate.ask(now, caller, true) {
             Turn::Now(proof) => {
@@ -415,7 +415,7 @@ mod tests {
         }
     }
 
-    /// Has callers with the right weak cookie ask at `now`; returns when each one got its turn.
+    /// Lets callers with the right weak cookie ask at `now`; returns when each one got its turn.
     fn turns(gate: &mut Gate, mut now: Instant, callers: Vec<Caller>) -> Vec<Option<Duration>> {
         let (began, mut tickets) = (now, Vec::new());
         let mut out = vec![None; callers.len()];

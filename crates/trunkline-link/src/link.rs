@@ -64,7 +64,7 @@ pub struct LinkInfo {
     pub address: SocketAddr,
     /// That first node, if the link goes through others.
     pub via: Option<NodeName>,
-    /// How this end checked the other's certificate when it dialled.
+    /// The check of the other end's certificate when this end dialled.
     pub tls: TlsMode,
     /// True if the other end dialled and showed a certificate that an authority of the listener (`client_ca`) issued.
     pub caller_certified: bool,
@@ -96,7 +96,7 @@ impl LinkInfo {
         self.route.as_deref().unwrap_or("none")
     }
 
-    /// What proved the other end besides the cookie, for people: `certificate` of a caller that showed one, else how this end
+    /// Returns what proved the other end besides the cookie, for people: `certificate` of a caller that showed one, else how this end
     /// checked the other's.
     pub fn proof(&self) -> String {
         if self.caller_certified { "certificate".into() } else { self.tls.to_string() }

@@ -48,13 +48,13 @@ pub struct NativeLimits {
     pub gate: GateLimits,
     /// From accept to up, absolute. Default 5 s.
     pub answer: Duration,
-    /// How many streams a peer may ask for and reset before they are accepted, or before it has sent anything on them; beyond
+    /// Number of streams that a peer may ask for and reset before they are accepted, or before it has sent anything on them; beyond
     /// that its requests are refused as overloaded. Streams that are of use do not count. Default 2,000 at once, 200 per
     /// second.
     pub resets: Rate,
 }
 
-/// What each end of a session with a registrar may have outstanding. The largest request has 16 endpoints and 64 patterns,
+/// Window of each end of a session with a registrar. The largest request has 16 endpoints and 64 patterns,
 /// the largest answer 256 names: both stay below 72 KiB. Whoever may ask where nodes are is not to make a registrar hold
 /// megabytes.
 pub const REGISTRAR_WINDOW: Window = Window { link: 256 * 1024, mailbox: 256 * 1024, max_message: 128 * 1024 };

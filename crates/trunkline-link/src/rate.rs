@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 /// A limit on how often something may happen: a number at once after a pause, and a number per second in the long run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// How often at once, after a pause.
+    /// Number at once, after a pause.
     pub burst: u32,
-    /// How often per second, in the long run.
+    /// Number per second, in the long run.
     pub per_second: u32,
 }
 

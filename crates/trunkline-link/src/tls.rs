@@ -40,7 +40,7 @@ pub enum TlsError {
     /// Its time is over.
     #[error("{which} expired on {on}; give a newer one")]
     Expired {
-        /// Its place in the text, and its subject.
+        /// The certificate's place in the text, and its subject.
         which: String,
         /// The day, as `YYYY-MM-DD` in UTC.
         on: String,
@@ -54,7 +54,7 @@ pub enum TlsError {
     /// Its time has not begun.
     #[error("{which} is not valid before {from}, and this machine's clock says {today}; set the clock, or wait")]
     NotYetValid {
-        /// Its place in the text, and its subject.
+        /// The certificate's place in the text, and its subject.
         which: String,
         /// The day, as `YYYY-MM-DD` in UTC.
         from: String,
@@ -64,9 +64,9 @@ pub enum TlsError {
     /// The PEM text holds nothing of the kind, or what cannot be read.
     #[error("no usable {what} found: {problem}")]
     Pem {
-        /// What was looked for: `certificate` or `private key`.
+        /// The kind of block that was looked for: `certificate` or `private key`.
         what: &'static str,
-        /// What is wrong, in which line, and what to do; never what is in the text.
+        /// The fault, its line, and the remedy; never what is in the text.
         problem: String,
     },
     /// The roots are empty or unusable.
@@ -252,12 +252,12 @@ pub struct ServerProfile {
     cert_name_required: bool,
 }
 
-/// What a listener demands of its callers' certificates, from the least to the most.
+/// Demand of a listener on its callers' certificates, from the least to the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClientAuth {
     /// None is asked for.
     None,
-    /// One that is shown must be valid.
+    /// A certificate that is shown must be valid.
     Optional,
     /// A valid one must be shown.
     Required,

@@ -1,4 +1,4 @@
-//! What a pattern can match at all, for a caller that knows which names there are.
+//! Analysis of what a pattern can match at all, for a caller that knows which names are possible.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -78,7 +78,7 @@ pub enum TooManyTies {
 struct Tied {
     links: BTreeSet<Pid>,
     watchers: BTreeSet<Watcher>,
-    /// How many of the links and watchers are of each node.
+    /// Number of links and watchers of each node.
     shares: BTreeMap<NodeName, usize>,
 }
 
@@ -110,7 +110,7 @@ impl Tied {
         }
     }
 
-    /// One link or watcher of a node less.
+    /// Counts one link or watcher of a node less.
     fn gives_back(&mut self, node: &NodeName) {
         if let Some(share) = self.shares.get_mut(node) {
             *share -= 1;

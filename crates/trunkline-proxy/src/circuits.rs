@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use trunkline_link::{Bucket, Rate};
 use trunkline_route::NodeName;
 
-/// How many times as often as one neighbour all neighbours at one address may ask for circuits: a host with that many nodes
+/// Factor by which all neighbours at one address may ask for circuits more often than one neighbour: a host with that many nodes
 /// is not slowed down, and a member that takes one name after the other is.
 pub const ADDRESS_RATES: u32 = 4;
 
@@ -29,7 +29,7 @@ pub struct CircuitLimits {
     /// New circuits that one neighbour may ask for at once, after a pause. Default 50. All neighbours at one address may ask
     /// for [`ADDRESS_RATES`] times as many.
     pub burst: u32,
-    /// How long nothing may come through a circuit, either way, before it is ended. Default 600 s. Links ping every few
+    /// Longest silence of a circuit, in both directions, before it is ended. Default 600 s. Links ping every few
     /// seconds: one that is idle for so long has lost an end.
     pub idle: Duration,
 }
@@ -67,7 +67,7 @@ pub enum Full {
     AddressTooFast(u32),
 }
 
-/// What one neighbour, or all at one address, have and may ask for.
+/// Account of one neighbour, or of all at one address.
 #[derive(Debug)]
 struct Share {
     open: usize,

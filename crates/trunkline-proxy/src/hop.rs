@@ -115,9 +115,9 @@ impl Transit {
 /// listener of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxied {
-    /// One of them must match the whole name of who comes; `None` leaves it to the listeners, an empty list lets nobody in.
+    /// Patterns, one of which must match the whole name of the caller; `None` leaves it to the listeners, an empty list lets nobody in.
     pub allow: Option<Vec<AccessPattern>>,
-    /// One of them must match the whole name of the gateway it comes through; `None` stands for every gateway.
+    /// Patterns, one of which must match the whole name of the gateway that the caller comes through; `None` stands for every gateway.
     pub gateways: Option<Vec<AccessPattern>>,
     /// What may be agreed on with it.
     pub flags: PeerFlags,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-/// How long bytes that arrived before one side broke off may wait for the other side while it takes none of them. Each
+/// Longest time that bytes which arrived before one side broke off may wait for the other side while it takes none of them. Each
 /// byte taken starts the time again.
 pub const LAST_BYTES: Duration = Duration::from_secs(5);
 

@@ -79,7 +79,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// How much a refusal tells about why there is no way, the least first.
+/// Rank of a refusal by how much it tells about the cause, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Telling {
     NoWay,

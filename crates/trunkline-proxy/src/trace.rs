@@ -15,7 +15,7 @@ const MAX_REPORT: usize = 1024;
 /// Reports of one way at most: two of each gateway, and the last.
 pub const MAX_REPORTS: usize = 2 * MAX_PATH + 1;
 
-/// One thing that a hop says of a way: names, a time and a code, as true as the hop.
+/// A statement of a hop about a way: names, a time and a code, as true as the hop.
 ///
 /// As bytes: length u16, then kind u8 and: 1 the hop, the next one, the round trip between the two as u32 µs; 2 the hop; 3 the
 /// hop, code u8, and to the end the name of the next node if the hop could not reach it. The other names are each a length u8

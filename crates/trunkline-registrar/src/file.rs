@@ -53,7 +53,7 @@ struct Entry {
     proxy: Option<String>,
 }
 
-/// What an entry is, for whoever wrote another thing.
+/// Description of a valid entry, for errors.
 const ENTRY: &str = "an entry has `host` and `port`, and maybe `tls` and `handshake`; or it has `proxy` alone";
 
 /// Why a file of names cannot be used. The text has the place and nothing of what stands there: the path may lead to

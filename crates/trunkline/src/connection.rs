@@ -75,7 +75,7 @@ impl Live {
     }
 }
 
-/// How long the old link of a name has to show that it lives, when another life claims the name.
+/// Time that the old link of a name has to show that it lives, when another life claims the name.
 const CHALLENGE: Duration = Duration::from_secs(1);
 
 impl Live {

@@ -180,7 +180,7 @@ impl Inner {
         self.has_better_route(name)
     }
 
-    /// What the connection of a link is to go back to, best first.
+    /// The routes that the connection of a link is to go back to, best first.
     pub(crate) fn pending_failbacks(&self, info: &LinkInfo) -> Vec<PendingFailback> {
         let (better, keeper, now) = (self.better_routes(info), self.kept.lock(), now());
         let pending = |candidate: &Candidate| {

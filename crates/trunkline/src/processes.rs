@@ -190,11 +190,11 @@ struct Live {
     origin: Origin,
 }
 
-/// How a process came about.
+/// Origin of a process.
 pub(crate) enum Origin {
-    /// By this node's own program.
+    /// Begun by this node's own program.
     Own,
-    /// By a peer, from an offer.
+    /// Begun by a peer, from an offer.
     Spawn { peer: NodeName, offer: String },
     /// As a part of an application, which a peer may have started.
     Application { peer: Option<NodeName>, name: String, service: String },
@@ -232,7 +232,7 @@ pub struct SpawnLimits {
     pub max: Option<usize>,
 }
 
-/// What peers may begin by one name.
+/// An offer that peers may begin processes of, by one name.
 struct Spawnable {
     offer: Offer<Factory>,
     limits: SpawnLimits,

@@ -223,7 +223,7 @@ impl Inner {
     /// its bytes would be wrapped once more at every hop.
     ///
     /// # Errors
-    /// One refusal for each way that failed, and at least one, the most telling first.
+    /// Returns one refusal for each way that failed, and at least one, the most telling first.
     pub(crate) async fn onwards(
         self: &Arc<Self>,
         next: &ProxyOpen,

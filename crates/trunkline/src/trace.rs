@@ -66,7 +66,7 @@ pub enum TraceEnd {
         hop: String,
         /// Why.
         code: StreamCode,
-        /// What this node knows of it in words; of another node that stopped, at most which node it could not reach. May be
+        /// The cause in words, as far as this node knows it; of another node that stopped, at most which node it could not reach. May be
         /// empty.
         text: String,
     },

@@ -36,7 +36,7 @@ pub enum Credential {
     Cookie(Cookie),
     /// It may not come in here.
     NotAllowed,
-    /// Its certificate does not carry its name.
+    /// The caller's certificate does not carry its name.
     NotNamed,
     /// Too many failures from there; come back after so many milliseconds.
     Throttled(u16),

@@ -14,7 +14,7 @@ pub(crate) const RESETS: Rate = Rate { burst: 2_000, per_second: 200 };
 /// Peers accounted for at once; the one with the most allowance left is forgotten for a new one.
 const PEERS: usize = 1_024;
 
-/// What each peer may still reset before use. Streams that are used, however many, cost nothing.
+/// Allowance of each peer for streams that are reset before use. Streams that are used, however many, cost nothing.
 #[derive(Debug)]
 pub(crate) struct Resets {
     pub(crate) rate: Rate,

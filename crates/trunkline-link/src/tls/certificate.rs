@@ -16,7 +16,7 @@ use super::subject::subject;
 #[derive(Clone)]
 pub(super) struct Placed {
     pub(super) der: CertificateDer<'static>,
-    /// Which certificate of the text, from 1.
+    /// Number of the certificate in the text, from 1.
     number: usize,
     /// The line it begins in, from 1; `None` for one that was made here.
     line: Option<usize>,
@@ -24,7 +24,7 @@ pub(super) struct Placed {
 
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 impl Placed {
-    /// One that is in no text.
+    /// Creates a certificate that is in no text.
     pub(super) fn made(der: CertificateDer<'static>) -> Self {
         Self { der, number: 1, line: None }
     }
@@ -111,7 +111,7 @@ impl Identity {
         Ok(shown.into_iter().map(|placed| placed.der.clone()).collect())
     }
 
-    /// Those of the chain that are in their time. The end's own must be, and so must every other one that the chain falls
+    /// Returns the certificates of the chain that are in their time. The end's own must be, and so must every other one that the chain falls
     /// apart without; an expired root, or the old cross-signature of one, is of no use to anybody and does no harm.
     fn in_use(&self, provider: &CryptoProvider, now: UnixTime) -> Result<Vec<&Placed>, TlsError> {
         let (mut shown, mut out) = (Vec::new(), Vec::new());

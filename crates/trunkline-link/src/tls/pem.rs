@@ -26,7 +26,7 @@ const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
-/// What is looked for in a text.
+/// Kind of block looked for in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
     Certificates,
@@ -57,7 +57,7 @@ pub(super) struct Block {
 /// blocks.
 ///
 /// # Errors
-/// What is wrong, in which line, and what to do.
+/// The fault, its line, and the remedy.
 pub(super) fn blocks(text: &[u8], wanted: Wanted) -> Result<Vec<Block>, String> {
     let text = utf8(text, wanted)?;
     let (mut found, mut others) = (Vec::new(), Vec::new());

@@ -82,7 +82,7 @@ pub(super) enum Socket {
     Unix(UnixStream),
 }
 
-/// How a client that has sent something goes on.
+/// State of a client that has sent something.
 #[derive(Debug)]
 pub(super) enum Sent {
     /// More may come.
@@ -260,7 +260,7 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Which of the two broke off, or that nothing moved for too long.
+/// Cause of the end: the side that broke off, or a silence that was too long.
 #[derive(Debug, Clone, Copy)]
 enum Failed {
     Socket,
