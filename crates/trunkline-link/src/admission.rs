@@ -69,38 +69,37 @@ impl Admission {
     /// # Errors
     /// The time after which the caller may come back, if it has no turn within [`PATIENCE`].
     pub(crate) async fn turn(self: &Arc<Self>, caller: Caller, is_weak: bool) -> Result<OpenProof, Duration> {
-        let asked = now();
-        let mut turn = lock(&self.state).gate.ask(asked.into_std(), caller, is_weak);
-        let mut waiting = None;
+        let patience = now() + PATIENCE;
+        let asked = lock(&self.state).gate.ask(now().into_std(), caller, is_weak);
+        let ticket = match asked {
+            Turn::Now(proof) => return Ok(self.open(proof)),
+            Turn::Refused(wait) => return Err(wait),
+            Turn::Wait(ticket, _) => ticket,
+        };
+        let waiting = Waiting { admission: self, ticket };
         loop {
-            match turn {
-                Turn::Now(proof) => {
-                    // The next one in the queue may have been behind this one.
-                    self.changed.notify_waiters();
-                    return Ok(OpenProof { admission: self.clone(), proof: Some(proof) });
-                }
-                Turn::Refused(wait) => return Err(wait),
-                Turn::Wait(ticket, at) => {
-                    let waiting = waiting.get_or_insert_with(|| Waiting { admission: self, ticket });
-                    let changed = self.changed.notified();
-                    tokio::pin!(changed);
-                    changed.as_mut().enable();
-                    // What changed before the wait began shows here.
-                    turn = lock(&self.state).gate.turn(now().into_std(), ticket);
-                    if !matches!(turn, Turn::Wait(..)) {
-                        continue;
-                    }
-                    let patience = asked + PATIENCE;
-                    let until = at.map_or(patience, |at| patience.min(at.into()));
-                    let _ = tokio::time::timeout_at(until, changed).await;
-                    if now() >= patience {
-                        waiting.give_up();
-                        return Err(PATIENCE);
-                    }
-                    turn = lock(&self.state).gate.turn(now().into_std(), ticket);
-                }
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if now() >= patience {
+                waiting.give_up();
+                return Err(PATIENCE);
             }
+            let turn = lock(&self.state).gate.turn(now().into_std(), ticket);
+            let at = match turn {
+                Turn::Now(proof) => return Ok(self.open(proof)),
+                Turn::Refused(wait) => return Err(wait),
+                Turn::Wait(_, at) => at,
+            };
+            let until = at.map_or(patience, |at| patience.min(at.into()));
+            let _ = tokio::time::timeout_at(until, changed).await;
         }
+    }
+
+    /// Begins a proof. The next one in the queue may have been behind it.
+    fn open(self: &Arc<Self>, proof: Proof) -> OpenProof {
+        self.changed.notify_waiters();
+        OpenProof { admission: self.clone(), proof: Some(proof) }
     }
 
     /// Returns how many earlier lines of this kind about this network were left out, if one may be logged now.

@@ -173,7 +173,9 @@ impl Drop for RunningUntilDropped {
 
 impl Drop for Names {
     fn drop(&mut self) {
-        for running in lock(&self.state).running.values() {
+        // The end of a task takes the lock.
+        let running = std::mem::take(&mut lock(&self.state).running);
+        for running in running.values() {
             running.task.abort();
         }
     }

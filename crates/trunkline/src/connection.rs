@@ -35,6 +35,9 @@ struct Place {
     tls: TlsMode,
 }
 
+/// Time that the old link of a name has to show that it lives, when another life claims the name.
+const CHALLENGE: Duration = Duration::from_secs(1);
+
 /// A link and the place it has, as the registry keeps it.
 #[derive(Clone)]
 pub(crate) struct Live {
@@ -73,13 +76,8 @@ impl Live {
     fn place(&self) -> &Place {
         self.place.get_or_init(|| Place { slot: Slot::new(self.link.clone()), tls: self.link.info().tls.clone() })
     }
-}
 
-/// Time that the old link of a name has to show that it lives, when another life claims the name.
-const CHALLENGE: Duration = Duration::from_secs(1);
-
-impl Live {
-    /// Whether the peer of this link keeps its name when another life claims it: it answers, and did not say that it is
+    /// Returns true if the peer of this link keeps its name when another life claims it: it answers, and did not say that it is
     /// shutting down.
     pub(crate) async fn keeps_name(&self) -> bool {
         !self.link.is_left_by_peer() && self.link.probe(CHALLENGE).await

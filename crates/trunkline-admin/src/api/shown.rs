@@ -1,4 +1,4 @@
-//! What is only shown, and never taken.
+//! Answers of the operations API that no request takes.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use trunkline::{AtomMapping, Candidate, NetworkRoute, PendingFailback, Source};
 use trunkline_config::FlagsEntry;
 
-/// One static route: `GET /v1/routes` gives all, in order.
+/// A static route: `GET /v1/routes` gives all, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// The pattern.
@@ -18,9 +18,9 @@ pub struct Route {
     pub host: Option<String>,
     /// The fixed port.
     pub port: Option<u16>,
-    /// Who is asked for the address.
+    /// The resolver that is asked for the address.
     pub resolver: Option<String>,
-    /// Whether certificates are verified; absent for the node's default.
+    /// True if certificates are verified; absent for the node's default.
     pub tls: Option<bool>,
     /// The TLS profile.
     pub tls_profile: Option<String>,
@@ -28,21 +28,21 @@ pub struct Route {
     pub insecure_skip_verify: bool,
     /// The handshake version demanded.
     pub handshake: Option<String>,
-    /// Whether the route has a cookie of its own. The cookie itself is never shown.
+    /// True if the route has a cookie of its own. The cookie itself is never shown.
     pub own_cookie: bool,
     /// The flags it switches on or off, and those it requires, as in the configuration; absent when it mentions none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<FlagsEntry>,
-    /// What names are called on its connections: this node's, then the other's; absent when none is replaced.
+    /// Names replaced on its connections: this node's, then the other's; absent when none is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub atom_mapping: Option<BTreeMap<String, String>>,
-    /// How much is said about its connections; absent for the node's.
+    /// Log level of its connections; absent for the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
-    /// What becomes of its connections when they go down; absent for the node's.
+    /// Treatment of its connections when they go down; absent for the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconnect: Option<String>,
-    /// For how many milliseconds it must have been healthy before connections go back to it; absent when they do not.
+    /// Milliseconds for which it must have been healthy before connections go back to it; absent when they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failback_ms: Option<u64>,
     /// Silence after which the peer is sent a ping, in milliseconds; absent for the node's.
@@ -95,7 +95,7 @@ impl From<&Candidate> for Route {
     }
 }
 
-/// One proxy route: `GET /v1/proxy-routes` gives all, in order. `target_…` is for the connection to the final node.
+/// A proxy route: `GET /v1/proxy-routes` gives all, in order. `target_…` is for the connection to the final node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyRoute {
     /// The pattern.
@@ -111,11 +111,11 @@ pub struct ProxyRoute {
     pub max_hop: u8,
     /// `first`, `never` or `only`.
     pub direct: String,
-    /// Whether the gateway is shown a cookie of the route's own. The cookie itself is never shown.
+    /// True if the gateway is shown a cookie of the route's own. The cookie itself is never shown.
     pub own_cookie: bool,
-    /// Whether the final node is shown a cookie of the route's own.
+    /// True if the final node is shown a cookie of the route's own.
     pub own_target_cookie: bool,
-    /// Whether certificates are verified; absent for the node's default.
+    /// True if certificates are verified; absent for the node's default.
     pub target_tls: Option<bool>,
     /// The TLS profile.
     pub target_tls_profile: Option<String>,
@@ -125,9 +125,9 @@ pub struct ProxyRoute {
     pub target_handshake: Option<String>,
     /// The flags switched on or off, and those required; absent when none is mentioned.
     pub target_flags: Option<FlagsEntry>,
-    /// What names are called there: this node's, then the other's; absent when none is replaced.
+    /// Names replaced there: this node's, then the other's; absent when none is replaced.
     pub target_atom_mapping: Option<BTreeMap<String, String>>,
-    /// How much is said about its connections; absent for the node's.
+    /// Log level of its connections; absent for the node's.
     pub target_log_level: Option<String>,
 }
 
@@ -161,9 +161,9 @@ pub struct FailbackTo {
     /// The pattern of the route.
     #[serde(rename = "match")]
     pub pattern: String,
-    /// For how many milliseconds the route must answer every probe.
+    /// Milliseconds for which the route must answer every probe.
     pub hold_ms: u64,
-    /// For how many milliseconds it has; absent when it did not answer the last probe, or there was none yet.
+    /// Milliseconds for which it has; absent when it did not answer the last probe, or there was none yet.
     pub answered_ms: Option<u64>,
     /// Why the last probe failed; absent when it did not.
     pub error: Option<String>,

@@ -11,7 +11,7 @@ use super::Attempt;
 pub struct TraceRequest {
     /// The name.
     pub name: String,
-    /// At most so long, connecting included, in milliseconds. Default 30,000.
+    /// Timeout, connecting included, in milliseconds. Default 30,000.
     #[serde(default = "half_a_minute")]
     pub timeout_ms: u64,
 }
@@ -23,7 +23,7 @@ fn half_a_minute() -> u64 {
 /// The answer to a trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Traced {
-    /// Whether a way leads there.
+    /// True if a way leads there.
     pub reached: bool,
     /// The way that does; else all those through gateways, and where each ends.
     pub ways: Vec<Way>,
@@ -34,7 +34,7 @@ pub struct Traced {
     pub failed: Vec<Attempt>,
 }
 
-/// One way.
+/// A way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Way {
     /// The nodes on it, in order.
@@ -43,23 +43,23 @@ pub struct Way {
     pub stopped: Option<WayEnd>,
 }
 
-/// One node on a way.
+/// A node on a way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WayHop {
-    /// Its name.
+    /// The node's name.
     pub name: String,
-    /// There and back from the one before.
+    /// Round trip from the node before.
     pub round_trip_ms: f64,
 }
 
 /// Why a way ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WayEnd {
-    /// Who does not lead on.
+    /// The node at which the way ends.
     pub hop: String,
     /// Why.
     pub reason: String,
-    /// In its words.
+    /// The cause in words.
     pub text: String,
 }
 
