@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trunkline_link::fuzzing::frames(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trunkline_wire::fuzzing::frames(bytes));

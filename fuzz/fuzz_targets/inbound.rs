@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trunkline_link::fuzzing::inbound(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trunkline_wire::fuzzing::inbound(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trunkline_link::fuzzing::pem(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trunkline_tls::fuzzing::pem(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trunkline_link::fuzzing::proof(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trunkline_wire::fuzzing::proof(bytes));

@@ -11,16 +11,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme, version::TLS13};
+use tokio_rustls::rustls::{
+    self, ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    version::TLS13,
+};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use trunkline::{Cookie, NodeName};
-use trunkline_link::handshake::{
-    Accepted, Credential, EXPORTER_LABEL, HandshakeError, Hello, Incarnation, Initiator, InitiatorConfig, Mode, Params,
-    Responder, ResponderConfig, Verified,
+use trunkline_route::Incarnation;
+use trunkline_wire::handshake::{
+    Accepted, Credential, EXPORTER_LABEL, HandshakeError, Hello, Initiator, InitiatorConfig, Mode, Params, Responder,
+    ResponderConfig, Verified,
 };
 
 use crate::support::{authority, issued, soon};

@@ -5,10 +5,8 @@
 //! ([`Pair::offer`]) and tells it of the first frame ([`Pair::confirmed`]). The table of rules is in
 //! `docs/ROUTING.md`, "One link per pair".
 
-/// 128 random bits: one life of a node.
-pub type Incarnation = [u8; 16];
-/// 16 bytes: one link.
-pub type LinkId = [u8; 16];
+pub use trunkline_route::{Claims, Incarnation, LinkId};
+
 /// Names one dial of a node to one peer.
 pub type FlightId = u64;
 
@@ -23,20 +21,6 @@ pub struct LinkRef {
     pub incarnation: Incarnation,
     /// Whether this end dialled it.
     pub dialled: bool,
-}
-
-/// What an attempt tells the responder in FINISH.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Claims {
-    /// The newest epoch seen between these two lives; 0 for none.
-    pub known_epoch: u64,
-    /// The link of that epoch. Only the two ends of a link know its id, so this proves that the caller is the same life:
-    /// its incarnation is no secret.
-    pub last_link: Option<LinkId>,
-    /// The live link held.
-    pub have_link: Option<LinkId>,
-    /// The live link to be replaced.
-    pub replaces: Option<LinkId>,
 }
 
 /// Whether an attempt whose peer is proven may go for the link.

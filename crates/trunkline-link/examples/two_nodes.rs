@@ -5,11 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use trunkline_link::handshake::{CloseCode, Credential, Mode};
-use trunkline_link::{
-    Claims, ClientTls, DialTimes, Directory, Hooks, Listener, Native, NativeLimits, ServerTls, TlsProfile,
-};
-use trunkline_route::{Cookie, Defaults, LinkPolicy, NetworkRoute, NodeName};
+use trunkline_link::{DialTimes, Directory, Hooks, Listener, Native, NativeLimits};
+use trunkline_route::{Claims, CloseCode, Cookie, Defaults, LinkPolicy, NetworkRoute, NodeName};
+use trunkline_tls::{ClientTls, ServerTls, TlsProfile};
+use trunkline_wire::handshake::{Credential, Mode};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {

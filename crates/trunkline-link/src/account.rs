@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
-use trunkline_route::{Flag, NodeName};
+use trunkline_route::{Flag, Incarnation, NodeName};
+use trunkline_wire::important::{Incoming, Outcome, Outgoing};
 
-use crate::handshake::Incarnation;
-use crate::important::{Incoming, Outcome, Outgoing};
 use crate::link::{SendError, Shared, clock_us};
 use crate::mailbox::lock;
 

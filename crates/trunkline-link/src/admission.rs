@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use trunkline_wire::gate::{Caller, Gate, GateLimits, GateStats, PATIENCE, Prefix, Proof, SlotId, Ticket, Turn};
 
-use crate::gate::{Caller, Gate, GateLimits, GateStats, PATIENCE, Prefix, Proof, SlotId, Ticket, Turn};
 use crate::link::now;
 use crate::log_limit::LogLimit;
 use crate::mailbox::lock;

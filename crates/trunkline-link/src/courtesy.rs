@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use trunkline_wire::handshake::Initiator;
 
-use crate::handshake::Initiator;
 use crate::mailbox::lock;
 use crate::pipe::Pipe;
 
@@ -80,12 +80,12 @@ async fn farewell(mut half: Box<Half>) {
 mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use trunkline_route::{Address, Attempt, Cookie, LinkPolicy, TlsMode, Version};
+    use trunkline_tls::{ClientTls, ServerTls, TlsProfile};
+    use trunkline_wire::handshake::{HandshakeError, InitiatorConfig, Mode};
 
     use super::*;
-    use crate::handshake::{HandshakeError, InitiatorConfig, Mode};
     use crate::native::{DialError, DialTimes, Native, NativeLimits};
     use crate::stream::Carrier;
-    use crate::tls::{ClientTls, ServerTls, TlsProfile};
 
     fn under_way(farewells: &Farewells) -> usize {
         lock(&farewells.0).len()

@@ -1,10 +1,9 @@
 //! The native link of trunkline, TLK/1: one connection between two proven nodes that carries messages and calls.
 //!
 //! # What is where
-//! - [`handshake`], [`frame`], [`mux`] and [`gate`] are state machines: no I/O, no clock, no async runtime. They
-//!   can be driven by a simulator as well as by a socket.
-//! - [`Native`] dials and [`Listener`] answers over TCP with TLS 1.3 (rustls); [`Link`] is the live connection,
-//!   moved by one small task; [`Directory`] and [`Mailbox`] are where messages arrive.
+//! The protocol is in `trunkline-wire` as state machines, TLS in `trunkline-tls`. Here [`Native`] dials and [`Listener`]
+//! answers over TCP with TLS 1.3 (rustls); [`Link`] is the live connection, moved by one small task; [`Directory`] and
+//! [`Mailbox`] are where messages arrive.
 //!
 //! # From a socket to a link
 //! [`Native::dial`] goes as far as the peer's proof and gives a [`Dialed`]; [`Listener::serve`] goes as far as
@@ -28,7 +27,7 @@
 //!
 //! # Features
 //! `tls-ring` (default) or `tls-aws-lc` chooses the cryptography of TLS; without either everything compiles and
-//! every TLS configuration is refused by [`TlsError::NoProvider`].
+//! every TLS configuration is refused by `TlsError::NoProvider`.
 
 #[macro_use]
 mod log;
@@ -37,21 +36,15 @@ mod accept;
 mod account;
 mod admission;
 mod courtesy;
-pub mod frame;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod gate;
-pub mod handshake;
-pub mod important;
 mod link;
 mod listener;
 mod log_limit;
 mod mailbox;
-pub mod mux;
 mod names;
 mod native;
-mod pake;
 mod pipe;
 mod rate;
 mod receiver;
@@ -59,7 +52,6 @@ mod stream;
 mod streams;
 mod task;
 mod term;
-mod tls;
 mod turns;
 
 pub use accept::{AcceptFailures, listen_tcp};
@@ -70,17 +62,13 @@ pub use log::CONNECTION_TARGET;
 pub use log_limit::LogLimit;
 pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
 pub use names::{Names, STAGGER, first_of};
-pub use native::{Claims, DialError, DialTimes, Dialed, Native, NativeLimits, REGISTRAR_WINDOW, Standing, random_16};
-pub use pake::{Pake, Role, Spake2};
+pub use native::{DialError, DialTimes, Dialed, Native, NativeLimits, REGISTRAR_WINDOW, Standing, random_16};
 pub use rate::{Bucket, Rate};
 pub use streams::{
     ALL_WINDOWS, Acceptor, ByteStream, EARLY_DATA, FIRST_WINDOW, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS,
     MAX_WINDOW, OpenError, SMALL_WINDOW, StreamCode, StreamKind,
 };
 pub use task::{DownHook, FirstFrameHook, Hold, Hooks, KeepAlive};
-pub use tls::{ClientAuth, ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};
-#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
-pub use tls::{Issued, LabAuthority};
 pub use trunkline_route::LogLevel;
 
 #[doc(hidden)]

@@ -9,17 +9,16 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, futures::Notified, oneshot};
 use tokio::time::Instant;
-use trunkline_route::{AtomMapping, Cookie, Flag, LogLevel, NodeName, PeerFlags, ResolverId, TlsMode};
+use trunkline_route::{
+    AtomMapping, CloseCode, Cookie, Flag, Incarnation, LinkId, LogLevel, NodeName, PeerFlags, ResolverId, Role, TlsMode,
+};
 use trunkline_term::{Term, TermError};
+use trunkline_wire::mux::{Class, How, Outbox, Refused, Status, Window};
 
 use crate::account::{Account, Sent};
-use crate::handshake::{CloseCode, Incarnation, LinkId};
 use crate::mailbox::lock;
-use crate::mux::{Class, How, Outbox, Refused, Status, Window};
-use crate::pake::Role;
 use crate::streams::{self, ByteStream, First, OpenError, StreamKind, Streams};
 use crate::term;
 
@@ -383,7 +382,7 @@ impl Shared {
     pub(crate) fn ping(&self) {
         let mut payload = [0; 16];
         payload[8..].copy_from_slice(&clock_us().to_be_bytes());
-        self.with_out(|out| out.outbox.ping(crate::frame::PING, &payload));
+        self.with_out(|out| out.outbox.ping(trunkline_wire::frame::PING, &payload));
     }
 
     fn refused(&self, refused: Refused, len: usize) -> SendError {

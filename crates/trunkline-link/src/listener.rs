@@ -9,21 +9,20 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use trunkline_route::{Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, TlsMode};
+use trunkline_route::{CloseCode, Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, Role, TlsMode};
+use trunkline_tls::{ClientAuth, ServerTls};
+use trunkline_wire::gate::Caller;
+use trunkline_wire::handshake::{
+    Credential, HandshakeError, Hello, Mode, Offer, Params, RejectCode, Responder, ResponderConfig, claim,
+};
 
 use crate::accept::{AcceptFailures, listen_tcp};
 use crate::admission::{Fault, Place};
-use crate::gate::Caller;
-use crate::handshake::{
-    CloseCode, Credential, HandshakeError, Hello, Mode, Offer, Params, RejectCode, Responder, ResponderConfig, claim,
-};
 use crate::link::{LinkInfo, later, now};
 use crate::native::{DialError, Native, NativeLimits, Standing, dead_after_ms, random_16};
-use crate::pake::Role;
 use crate::pipe::{Pipe, PipeError, prepare};
 use crate::stream::Carrier;
 use crate::streams::ByteStream;
-use crate::tls::{ClientAuth, ServerTls};
 
 /// The most bytes a stranger may send before it is authenticated, TLS included.
 ///
@@ -221,7 +220,7 @@ impl Answers {
                 PipeError::Tls(error) if is_about_a_certificate(&error) => {
                     // It has sent its first message already; closing over that would cut the alert off.
                     pipe.end().await;
-                    AnswerError::Certificate(crate::tls::told(&error))
+                    AnswerError::Certificate(trunkline_tls::told(&error))
                 }
                 _ => AnswerError::Tls,
             });

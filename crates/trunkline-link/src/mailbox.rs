@@ -10,10 +10,10 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use trunkline_route::{AtomMapping, NodeName, PeerFlags};
 use trunkline_term::{Term, TermError};
+use trunkline_wire::mux::{How, Status, cost};
 
 use crate::account::Accounts;
 use crate::link::Shared;
-use crate::mux::{How, Status, cost};
 use crate::streams::{Acceptor, Reception};
 use crate::term;
 use crate::turns::Turns;

@@ -11,25 +11,22 @@ use rustls::AlertDescription;
 use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use trunkline_route::{Attempt, Cookie, Disagreement, LinkPolicy, NodeName, TlsMode};
+use trunkline_route::{Attempt, Claims, Cookie, Disagreement, Incarnation, LinkPolicy, NodeName, Role, TlsMode};
+use trunkline_tls::{ClientTls, TlsError};
+use trunkline_wire::gate::{GateLimits, GateStats};
+use trunkline_wire::handshake::{HandshakeError, Initiator, InitiatorConfig, Mode, Params, VERSIONS, Verified};
+use trunkline_wire::mux::Window;
 
 use crate::admission::Admission;
 use crate::courtesy::{Courtesy, Farewells};
-use crate::gate::{GateLimits, GateStats};
-use crate::handshake::{
-    HandshakeError, Incarnation, Initiator, InitiatorConfig, LinkId, Mode, Params, VERSIONS, Verified,
-};
 use crate::link::{Link, LinkInfo, Shared, later, now};
 use crate::mailbox::Directory;
-use crate::mux::Window;
 use crate::names::Names;
-use crate::pake::Role;
 use crate::pipe::{Pipe, PipeError, prepare};
 use crate::rate::Rate;
 use crate::stream::Carrier;
 use crate::streams::{ByteStream, RESETS};
 use crate::task::{Hooks, KeepAlive, Task};
-use crate::tls::{ClientTls, TlsError};
 
 /// The most bytes taken from a listener before the link stands; certificates chains come this way.
 const MAX_FROM_LISTENER: usize = 64 * 1024;
@@ -80,7 +77,7 @@ impl NativeLimits {
         let clamp = |n: u64| n.min(u32::MAX.into()) as u32;
         Params {
             max_message: clamp(self.window.max_message as u64),
-            max_frame: crate::frame::MAX_FRAME as u32,
+            max_frame: trunkline_wire::frame::MAX_FRAME as u32,
             dead_after_ms: dead_after_ms(self.keep_alive),
             link_credit: clamp(self.window.link),
             mailbox_credit: clamp(self.window.mailbox),
@@ -386,7 +383,7 @@ fn tls_error(error: PipeError) -> DialError {
         PipeError::Io(e) => DialError::Tls(e.to_string()),
         PipeError::Tls(rustls::Error::InvalidMessage(_)) => DialError::Tls("the peer does not speak TLS".into()),
         PipeError::Tls(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => not_trunkline(),
-        PipeError::Tls(e) => DialError::Tls(crate::tls::told(&e)),
+        PipeError::Tls(e) => DialError::Tls(trunkline_tls::told(&e)),
         PipeError::TooMuch => DialError::Tls("the peer sent too much before it was proven".into()),
     }
 }
@@ -413,19 +410,6 @@ impl fmt::Debug for Dialed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dialed").field("verified", &self.verified).finish_non_exhaustive()
     }
-}
-
-/// What an attempt tells of the links its end has or had; see `docs/WIRE.md`, "One link per pair".
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Claims {
-    /// The newest epoch seen between these two lives.
-    pub known_epoch: u64,
-    /// The link of that epoch; shows that this end is still the same life.
-    pub last_link: Option<LinkId>,
-    /// The live link this end holds.
-    pub have_link: Option<LinkId>,
-    /// The live link to be replaced.
-    pub replaces: Option<LinkId>,
 }
 
 impl Dialed {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use trunkline_route::NodeName;
+use trunkline_tls::{ALPN, names_node};
+use trunkline_wire::handshake::{EXPORTER_LABEL, MAX_BODY};
 
-use crate::handshake::{EXPORTER_LABEL, MAX_BODY};
 use crate::stream::{Carrier, Stream};
-use crate::tls::{ALPN, names_node};
 
 /// Bytes the kernel takes before it sent them. What it took can no longer be overtaken: with its usual megabytes, control
 /// frames would wait behind them.

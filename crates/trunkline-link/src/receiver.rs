@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use trunkline_route::CloseCode;
+use trunkline_wire::frame::{self, Decoder, Flow, Header, ProtocolError};
+use trunkline_wire::important::{Arrival, Outcome};
+use trunkline_wire::mux::{BodyArena, Class, How, Inbound, Sink, Status, StreamEvent, cost};
 
-use crate::frame::{self, Decoder, Flow, Header, ProtocolError};
-use crate::handshake::CloseCode;
-use crate::important::{Arrival, Outcome};
 use crate::link::{Answer, CallError, Down, Shared, clock_us};
 use crate::mailbox::{Batch, Directory, Message, Origin, Queue, Replier, lock};
-use crate::mux::{Class, How, Inbound, Keeper, Sink, Status, StreamEvent, cost};
 use crate::task::{FirstFrameHook, Hold};
 
 /// Why reading stopped.
@@ -96,7 +96,7 @@ impl Receiver {
                 seqs: Vec::new(),
                 outcomes: Vec::new(),
                 broken: None,
-                keeper: Keeper::default(),
+                keeper: BodyArena::default(),
                 batch_len: 1,
                 used: [0; 2],
                 goodbye: None,
@@ -228,7 +228,7 @@ struct Effects {
     /// Outcomes to be told after this read.
     outcomes: Vec<(u64, Outcome)>,
     broken: Option<ProtocolError>,
-    keeper: Keeper,
+    keeper: BodyArena,
     /// How long the last batch was: the next one will be about as long.
     batch_len: usize,
     /// Link credit used since it was last given back.
@@ -460,10 +460,11 @@ impl Sink for Effects {
 
 #[cfg(test)]
 mod tests {
+    use trunkline_route::Role;
+    use trunkline_wire::mux::Window;
+
     use super::*;
     use crate::link::LinkInfo;
-    use crate::mux::Window;
-    use crate::pake::Role;
 
     const WINDOW: Window = Window { link: 64_000, mailbox: 32_000, max_message: 10_000 };
 

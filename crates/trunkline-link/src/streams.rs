@@ -12,14 +12,13 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
-use trunkline_route::{AtomMapping, NodeName};
+use trunkline_route::{AtomMapping, NodeName, Role};
+use trunkline_wire::frame::ProtocolError;
+use trunkline_wire::mux::{StreamEvent, first_stream};
 
-use crate::frame::ProtocolError;
 use crate::link::{Down, LinkInfo, Shared, clock_us, now};
 use crate::log_limit::LogLimit;
 use crate::mailbox::lock;
-use crate::mux::{StreamEvent, first_stream};
-use crate::pake::Role;
 use crate::rate::Rate;
 
 mod codes;
@@ -29,9 +28,8 @@ pub(crate) use resets::RESETS;
 use resets::Resets;
 
 pub use codes::{OpenError, StreamCode, StreamKind};
+pub use trunkline_wire::mux::{EARLY_DATA, MAX_STREAMS};
 
-/// Streams of a link that one end may have opened at a time.
-pub const MAX_STREAMS: usize = 4_096;
 /// What a peer may send of a stream before the program read it, at first.
 pub const FIRST_WINDOW: u32 = 256 * 1024;
 /// Bytes that say what a stream is for, at most.
@@ -39,9 +37,7 @@ pub const MAX_OPEN_DATA: usize = 1024;
 /// The most that window grows to, while the program reads as fast as the peer sends.
 pub const MAX_WINDOW: u32 = 4 * 1024 * 1024;
 /// The window of a stream that is opened while the streams of the link may hold more than half of [`ALL_WINDOWS`].
-pub const SMALL_WINDOW: u32 = 16 * 1024;
-/// What may be sent on a stream before the peer has accepted it.
-pub const EARLY_DATA: u32 = SMALL_WINDOW;
+pub const SMALL_WINDOW: u32 = EARLY_DATA;
 /// Windows do not grow beyond this in all.
 pub const ALL_WINDOWS: u64 = 64 * 1024 * 1024;
 /// Pieces up to here share an allocation with the one before, so that small ones do not cost more than they hold.

@@ -8,9 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trunkline_route::LinkPolicy;
+use trunkline_route::{CloseCode, LinkPolicy};
 
-use crate::handshake::CloseCode;
 use crate::link::{Down, Shared, later, now};
 use crate::mailbox::{Directory, lock};
 use crate::receiver::{Broken, Receiver};

@@ -1,10 +1,10 @@
 //! Two nodes on one host: the first serves as the registrar, the second finds the first by its name.
 
-use trunkline_link::handshake::Credential;
 use trunkline_link::{Native, NativeLimits};
 use trunkline_registrar::{Registrar, Registration};
 use trunkline_registrar_embedded::Embedded;
 use trunkline_route::{Address, Cookie, Endpoint, NodeName};
+use trunkline_wire::handshake::Credential;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
-use trunkline_link::handshake::{HandshakeError, Mode, RejectCode};
-use trunkline_link::{CallError, Claims, ClientTls, DialError, DialTimes, Directory, Hooks, Link, Native, TlsProfile};
+use trunkline_link::{CallError, DialError, DialTimes, Directory, Hooks, Link, Native};
 use trunkline_registrar::{RegisterError, Registration, ResolveError};
-use trunkline_route::{Address, Attempt, Cookie, Endpoint, LinkPolicy, NodeName, TlsMode, Version, printable};
+use trunkline_route::{Address, Attempt, Claims, Cookie, Endpoint, LinkPolicy, NodeName, TlsMode, Version, printable};
+use trunkline_tls::{ClientTls, TlsProfile};
+use trunkline_wire::handshake::{HandshakeError, Mode, RejectCode};
 
 use crate::wire::{self, Request, Response, SERVICE};
 use crate::wrong_cookies::WrongCookies;

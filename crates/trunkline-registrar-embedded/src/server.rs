@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use trunkline_link::handshake::{CloseCode, Mode};
-use trunkline_link::{CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, Offered, ServerTls, random_16};
+use trunkline_link::{CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, Offered, random_16};
 use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{RegisterError, Registration};
-use trunkline_route::{Endpoint, LinkPolicy, NodeName};
+use trunkline_route::{CloseCode, Endpoint, LinkPolicy, NodeName};
+use trunkline_tls::ServerTls;
+use trunkline_wire::handshake::Mode;
 
 use crate::wire::{self, Request, Response, SERVICE};
 

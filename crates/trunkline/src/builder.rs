@@ -12,8 +12,8 @@ use trunkline_route::{
     Address, Cookie, Cookies, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, ProxyRoute, Reconnect,
     ResolverId, TlsProfileId, Version,
 };
+use trunkline_tls::{CHECK, ProfileSource, ServerSource};
 
-use crate::certificates::{CHECK, ProfileSource, ServerSource};
 use crate::{Node, StartError};
 
 /// One listening socket of a node.

@@ -6,10 +6,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::Notify;
 use trunkline_dial::Held;
-use trunkline_dial::pair::LinkId;
-use trunkline_link::handshake::CloseCode;
 use trunkline_link::{CallError, Down, Link, LinkInfo, LinkStats, SendError, Sent};
-use trunkline_route::{NodeName, TlsMode};
+use trunkline_route::{CloseCode, LinkId, NodeName, TlsMode};
 use trunkline_term::Term;
 
 /// The place a connection's link has, also while one link takes over from another.

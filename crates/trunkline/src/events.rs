@@ -5,8 +5,7 @@ use tokio::sync::broadcast;
 use trunkline_dial::Record;
 use trunkline_link::{Down, LinkInfo};
 use trunkline_route::NodeName;
-
-use crate::CertificateError;
+use trunkline_tls::CertificateError;
 
 /// Events kept for a reader that is behind; beyond it the oldest are lost to it, and it is told how many.
 pub(crate) const CAPACITY: usize = 1024;

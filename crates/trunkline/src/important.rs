@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use trunkline_link::important::Outcome;
 use trunkline_link::{SendError as LinkSendError, Sent};
 use trunkline_route::{Flag, NodeName, later};
+use trunkline_wire::important::Outcome;
 
 use crate::inner::now;
 use crate::{ConnectError, Connection, IntoName, Node, SendError};

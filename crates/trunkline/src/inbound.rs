@@ -4,13 +4,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use trunkline_dial::Held;
-use trunkline_dial::Verdict;
-use trunkline_dial::pair::{Claims, OnOffer};
-use trunkline_link::handshake::{CloseCode, Credential};
+use trunkline_dial::pair::OnOffer;
+use trunkline_dial::{Held, Verdict};
 use trunkline_link::{CredentialsFn, FirstFrameHook, Hooks, Link, Offered};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Cookies, Disagreement, NodeName, PeerFlags};
+use trunkline_route::{Claims, CloseCode, Cookies, Disagreement, NodeName, PeerFlags};
+use trunkline_wire::handshake::Credential;
 
 use crate::builder::Listen;
 use crate::connection::Live;

@@ -9,23 +9,18 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use trunkline_dial::exec::{self, Found};
-use trunkline_dial::keep;
 use trunkline_dial::memory::Memory;
-use trunkline_dial::pair::{LinkId, Retire};
+use trunkline_dial::pair::Retire;
 use trunkline_dial::plan::{Lookup, Policy, given};
-use trunkline_dial::{Aim, Candidate, NoRoute, ProxyCandidate, Reason, Registry, RouteTable};
-use trunkline_link::handshake::CloseCode;
-use trunkline_link::log_connection;
-use trunkline_link::{
-    ClientTls, DialTimes, Directory, Down, DownHook, Hold, Link, LinkInfo, Native, Role, TlsError, TlsProfile,
-};
+use trunkline_dial::{Aim, Candidate, NoRoute, ProxyCandidate, Reason, Registry, RouteTable, keep};
+use trunkline_link::{DialTimes, Directory, Down, DownHook, Hold, Link, LinkInfo, Native, log_connection};
 use trunkline_registrar::Resolver;
 use trunkline_route::{
-    Cookie, Defaults, DirectUse, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, TlsMode, TlsProfileId,
-    later,
+    CloseCode, Cookie, Defaults, DirectUse, LinkId, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, Role,
+    TlsMode, TlsProfileId, later,
 };
+use trunkline_tls::{Certificates, ClientTls, Expiring, Reloaded, TlsError, TlsProfile};
 
-use crate::certificates::{Certificates, Expiring, Reloaded};
 use crate::connection::Live;
 use crate::events::Event;
 use crate::inbound::Keys;

@@ -7,9 +7,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use trunkline_dial::keep::{Better, Failback, Keeper};
 use trunkline_dial::{Candidate, exec};
-use trunkline_link::handshake::CloseCode;
-use trunkline_link::{Down, LinkInfo, Role, log_connection, random_16};
-use trunkline_route::{NodeName, Reconnect, later};
+use trunkline_link::{Down, LinkInfo, log_connection, random_16};
+use trunkline_route::{CloseCode, NodeName, Reconnect, Role, later};
 
 use crate::ConnectError;
 use crate::events::Event;

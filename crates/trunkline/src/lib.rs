@@ -36,7 +36,6 @@
 //! registry of links `trunkline-dial`, the wire `trunkline-link`.
 
 mod builder;
-mod certificates;
 mod connection;
 mod error;
 mod events;
@@ -54,9 +53,6 @@ mod services;
 mod trace;
 
 pub use builder::{Listen, NodeBuilder};
-pub use certificates::{
-    CertificateError, EXPIRES_SOON, IdentityFiles, ProfileFiles, ProfileSource, Reloaded, ServerFiles, ServerSource,
-};
 pub use connection::Connection;
 pub use error::{CallError, ConnectError, SendError, StartError};
 pub use events::{Event, Events};
@@ -65,6 +61,9 @@ pub use kept::PendingFailback;
 pub use local::{SocketError, SocketFile, bind_unix};
 pub use node::{Drained, Explanation, IntoName, Node, NodeStatus, ShutDownReport};
 pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError};
+pub use trunkline_tls::{
+    CertificateError, EXPIRES_SOON, IdentityFiles, ProfileFiles, ProfileSource, Reloaded, ServerFiles, ServerSource,
+};
 
 pub use services::{
     Forward, ForwardError, ServiceError, ServiceStatus, StreamError, StreamOptions, Streams, TrafficStats,
@@ -76,18 +75,10 @@ pub use trunkline_dial::{
     AddError, AttemptError, Candidate, Next, NoRoute, Reason, Record, RemoveError, RouteEdit, TableRoute,
 };
 pub use trunkline_link::{
-    ByteStream, CONNECTION_TARGET, CallError as LinkCallError, ClientAuth, DialTimes, Down, EARLY_DATA, First,
-    Identity, Incoming, KeepAlive, LinkInfo, LinkStats, LogLimit, MAX_STREAMS, Mailbox, Message, NativeLimits,
-    OpenError, RegisterError, Replier, Role, SendError as LinkSendError, Sent, ServerProfile, StreamCode, StreamKind,
-    TlsError, TlsProfile,
-    gate::{GateLimits, GateStats},
-    handshake::{CloseCode, Incarnation, LinkId},
-    important::Outcome,
-    mux::Window,
-    random_16,
+    ByteStream, CONNECTION_TARGET, CallError as LinkCallError, DialTimes, Down, EARLY_DATA, First, Incoming, KeepAlive,
+    LinkInfo, LinkStats, LogLimit, MAX_STREAMS, Mailbox, Message, NativeLimits, OpenError, RegisterError, Replier,
+    SendError as LinkSendError, Sent, StreamCode, StreamKind, random_16,
 };
-#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
-pub use trunkline_link::{Issued, LabAuthority};
 pub use trunkline_matcher::{self as matcher, AccessPattern, PatternError, PatternErrorKind, PatternIndex};
 pub use trunkline_process::{BadPid, Exit, NoProcess, Pid};
 pub use trunkline_proxy::{CircuitLimits, Proxied, Transit, TransitRule};
@@ -99,8 +90,17 @@ pub use trunkline_route::{
     PeerFlags, PlaceError, ProxyRoute, Reconnect, Resolved, ResolverId, RouteValue, SocketPlace, Source, TlsMode,
     TlsProfileId, UnknownFlag, ValueFrom, Version, VersionError,
 };
+pub use trunkline_route::{CloseCode, Incarnation, LinkId, Role};
 pub use trunkline_term as term;
 pub use trunkline_term::{Term, TermError};
+pub use trunkline_tls::{ClientAuth, Identity, ServerProfile, TlsError, TlsProfile};
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
+pub use trunkline_tls::{Issued, LabAuthority};
+pub use trunkline_wire::{
+    gate::{GateLimits, GateStats},
+    important::Outcome,
+    mux::Window,
+};
 
 /// A name no service can have. A call to it is answered `NoService` by any node that lives: that is a ping.
 pub const PING_SERVICE: &str = "$ping";

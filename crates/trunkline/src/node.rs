@@ -10,11 +10,9 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use trunkline_dial::plan::{Plan, Preview};
 use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError, RouteEdit, RouteTable};
-use trunkline_link::gate::GateStats;
-use trunkline_link::handshake::{CloseCode, Mode};
 use trunkline_link::{
-    CallError as LinkCallError, ClientTls, Link, LinkInfo, LinkStats, Listener, Mailbox, Native, RegisterError, Role,
-    SendError as LinkSendError, ServerTls, TlsProfile,
+    CallError as LinkCallError, Link, LinkInfo, LinkStats, Listener, Mailbox, Native, RegisterError,
+    SendError as LinkSendError,
 };
 use trunkline_matcher::{AccessPattern, PatternIndex};
 use trunkline_process::Pid;
@@ -22,12 +20,14 @@ use trunkline_proxy::{CircuitLimits, Proxied, Transit};
 use trunkline_registrar::{Lease, Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{
-    Address, Defaults, Endpoint, NameError, NetworkRoute, NodeName, Origin, PeerFlags, ProxyRoute, ResolverId, Version,
-    later,
+    Address, CloseCode, Defaults, Endpoint, NameError, NetworkRoute, NodeName, Origin, PeerFlags, ProxyRoute,
+    ResolverId, Role, Version, later,
 };
+use trunkline_tls::{Certificates, ClientTls, Reloaded, ServerTls, TlsProfile};
+use trunkline_wire::gate::GateStats;
+use trunkline_wire::handshake::Mode;
 
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
-use crate::certificates::{Certificates, Reloaded};
 use crate::events::{CAPACITY, Events};
 use crate::inbound::{Keys, credentials, decide, listener_credentials, registrar_credentials};
 use crate::inner::{Demand, Inner, now};

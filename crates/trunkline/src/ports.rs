@@ -8,10 +8,11 @@ use trunkline_dial::exec::Ports;
 use trunkline_dial::pair::{FlightId, LinkRef};
 use trunkline_dial::plan::FoundGateway;
 use trunkline_dial::{AttemptError, Held, Record};
-use trunkline_link::handshake::{CloseCode, HandshakeError, Mode, RejectCode};
-use trunkline_link::{Claims, ClientTls, DialError, Dialed, Hooks, Link, TlsError};
+use trunkline_link::{DialError, Dialed, Hooks, Link};
 use trunkline_registrar::Resolver;
-use trunkline_route::{Attempt, Endpoint, Host, NodeName, ProxyRoute, ResolverId};
+use trunkline_route::{Attempt, CloseCode, Endpoint, Host, NodeName, ProxyRoute, ResolverId};
+use trunkline_tls::{ClientTls, TlsError};
+use trunkline_wire::handshake::{HandshakeError, Mode, RejectCode};
 
 use crate::connection::Live;
 use crate::events::Event;
@@ -101,9 +102,7 @@ impl NodePorts {
         let Some(ticket) = ticket else {
             return Err(AttemptError::Adopted);
         };
-        let trunkline_dial::pair::Claims { known_epoch, last_link, have_link, replaces } = ticket.claims();
-        let claims = Claims { known_epoch, last_link, have_link, replaces };
-        let standing = dialed.finish(claims).await.map_err(|error| attempt_error(error, false))?;
+        let standing = dialed.finish(ticket.claims()).await.map_err(|error| attempt_error(error, false))?;
         // From here to the end nothing is awaited: the link is up, or it never was.
         let info = standing.info().clone();
         let link = LinkRef { id: info.id, epoch: info.epoch, incarnation: info.incarnation, dialled: true };

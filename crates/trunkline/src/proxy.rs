@@ -6,19 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use trunkline_dial::{AttemptError, NoRoute, Reason, Record};
-use trunkline_link::{ByteStream, CredentialsFn, Incoming, Inside, OpenError, ServerTls, StreamCode, StreamKind};
+use trunkline_link::{ByteStream, CredentialsFn, Incoming, Inside, OpenError, StreamCode, StreamKind};
 use trunkline_proxy::{
     Carried, Circuit, CircuitLimits, Circuits, Onwards, Proxied, ProxyOpen, Refusal, Transit, Verdict, decide, onwards,
     relay,
 };
 use trunkline_route::{Attempt, NodeName, ProxyRoute, later};
+use trunkline_tls::ServerTls;
 
-use crate::ConnectError;
 use crate::connection::Live;
-use crate::inbound;
 use crate::inner::{Demand, Inner, now};
 use crate::peer_log::log_peer;
-use crate::trace;
+use crate::{ConnectError, inbound, trace};
 
 /// How long the way from a gateway on may take to be found.
 pub(crate) const ONWARDS: Duration = Duration::from_secs(8);

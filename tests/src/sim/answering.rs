@@ -2,18 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use trunkline_dial::pair::{Claims, LinkId, OnOffer, Pair};
-use trunkline_link::handshake::{CloseCode, Credential, Hello, Params, Responder, ResponderConfig};
-use trunkline_route::NodeName;
+use trunkline_dial::pair::{OnOffer, Pair};
+use trunkline_route::{Claims, CloseCode, LinkId, NodeName};
+use trunkline_wire::handshake::{Credential, Hello, Params, Responder, ResponderConfig};
 
-use super::invariants;
 use super::model::{self, Ruling, Shadow, Situation};
 use super::net::{ConnId, Frame, MS, Packet, SEC, Side};
 use super::node::{Answer, LinkEnd, Proven};
 use super::rng::Rng;
 use super::rules::Rules;
-use super::script;
 use super::world::{Event, Timer, World};
+use super::{invariants, script};
 
 const HANDSHAKE: u64 = 5 * SEC;
 const CHALLENGE: u64 = SEC;

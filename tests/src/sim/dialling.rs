@@ -8,8 +8,8 @@ use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::{LinkRef, MayFinish, OnAccept};
 use trunkline_dial::plan::{Event as PlanEvent, Lookup, OpId, Plan, Policy, Step};
 use trunkline_dial::{AttemptError, Reason};
-use trunkline_link::handshake::{CloseCode, HandshakeError, Initiator, InitiatorConfig, Mode, Params};
-use trunkline_route::{Attempt, NodeName, ResolverId, TlsMode};
+use trunkline_route::{Attempt, CloseCode, NodeName, ResolverId, TlsMode};
+use trunkline_wire::handshake::{HandshakeError, Initiator, InitiatorConfig, Mode, Params};
 
 use super::faults::Fault;
 use super::invariants;

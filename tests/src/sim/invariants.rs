@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use trunkline_dial::keep::Better;
-use trunkline_dial::pair::{FlightId, Incarnation, LinkRef, OnAccept, OnOffer};
-use trunkline_route::{Attempt, NodeName, Reconnect};
+use trunkline_dial::pair::{FlightId, LinkRef, OnAccept, OnOffer};
+use trunkline_route::{Attempt, Incarnation, NodeName, Reconnect};
 
 use super::answering::agree;
 use super::ledger::{Kept, Ledger};

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use trunkline_dial::pair::Incarnation;
-use trunkline_route::NodeName;
+use trunkline_route::{Incarnation, NodeName};
 
 use super::net::{ConnId, Micros};
 use super::node::Life;

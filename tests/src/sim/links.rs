@@ -1,8 +1,8 @@
 //! Links that stand: the first frame, messages, the drain of a replaced link, the end.
 
 use trunkline_dial::pair::{LinkRef, Retire};
-use trunkline_link::important::{Arrival, Outcome};
 use trunkline_route::NodeName;
+use trunkline_wire::important::{Arrival, Outcome};
 
 use super::invariants;
 use super::ledger::Kept;

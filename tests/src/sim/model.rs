@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use trunkline_dial::AttemptError;
-use trunkline_dial::pair::{Claims, Incarnation, LinkId, LinkRef};
-use trunkline_route::Attempt;
+use trunkline_dial::pair::LinkRef;
+use trunkline_route::{Attempt, Claims, Incarnation, LinkId};
 
 use super::net::{MS, Micros, SEC};
 

@@ -1,7 +1,8 @@
 //! The network: connections that carry whole messages in order, break, half-break, and stall.
 
 use std::collections::BTreeMap;
-use trunkline_link::important::Outcome;
+
+use trunkline_wire::important::Outcome;
 
 use super::node::Life;
 use super::rng::Rng;

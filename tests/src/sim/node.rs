@@ -6,11 +6,11 @@ use std::sync::Arc;
 use trunkline_dial::Candidate;
 use trunkline_dial::keep::Keeper;
 use trunkline_dial::memory::Memory;
-use trunkline_dial::pair::{Claims, FlightId, Incarnation, LinkId};
+use trunkline_dial::pair::FlightId;
 use trunkline_dial::plan::{OpId, Plan};
-use trunkline_link::handshake::{Initiator, Responder, Verified};
-use trunkline_link::important::{Incoming, Outgoing};
-use trunkline_route::{Attempt, NodeName, ResolverId};
+use trunkline_route::{Attempt, Claims, Incarnation, LinkId, NodeName, ResolverId};
+use trunkline_wire::handshake::{Initiator, Responder, Verified};
+use trunkline_wire::important::{Incoming, Outgoing};
 
 use super::model::{MemoryModel, OrderModel, Shadow};
 use super::net::{ConnId, Micros, Packet};

@@ -1,6 +1,7 @@
 //! A key exchange without cryptography, fast enough for a hundred thousand handshakes in a debug build.
 
-use trunkline_link::{Pake, Role};
+use trunkline_route::Role;
+use trunkline_wire::pake::Pake;
 use zeroize::Zeroizing;
 
 /// Both ends get the same key exactly when secret and names are the same; that is all the simulator asks of it.

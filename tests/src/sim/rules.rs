@@ -1,8 +1,7 @@
 //! The seam at which deliberately wrong rules take the place of the real ones.
 
-use trunkline_dial::pair::{
-    Claims, FlightId, Incarnation, LinkId, LinkRef, MayFinish, OnAccept, OnOffer, Pair, Retire,
-};
+use trunkline_dial::pair::{FlightId, LinkRef, MayFinish, OnAccept, OnOffer, Pair, Retire};
+use trunkline_route::{Claims, Incarnation, LinkId};
 
 /// What a node asks of the rules of one link per pair; the methods are those of [`Pair`].
 pub trait Rules: Default {

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use trunkline_dial::Candidate;
-use trunkline_link::handshake::Exporter;
 use trunkline_route::{Attempt, Cookie, Defaults, Endpoint, NetworkRoute, NodeName, Reconnect, ResolverId};
+use trunkline_wire::handshake::Exporter;
 
 use super::faults::Fault;
 use super::net::{ConnId, MS, Outage, Path, SEC};

@@ -1,6 +1,7 @@
 //! Rules with one mistake each, to show that the invariants see it.
 
-use trunkline_dial::pair::{Claims, FlightId, Incarnation, LinkId, LinkRef, MayFinish, OnAccept, OnOffer, Pair};
+use trunkline_dial::pair::{FlightId, LinkRef, MayFinish, OnAccept, OnOffer, Pair};
+use trunkline_route::{Claims, Incarnation, LinkId};
 
 use super::rules::Rules;
 

@@ -5,16 +5,15 @@ use std::net::SocketAddr;
 use tokio::io::AsyncReadExt;
 use trunkline::registrar::NamesFile;
 use trunkline::{Cookie, LocalPlace, Node, NodeName, OpenError, StreamCode, TraceEnd};
-use trunkline_link::handshake::Mode;
-use trunkline_link::{
-    Claims, ClientTls, DialTimes, Directory, Hooks, Link, Native, NativeLimits, StreamKind, TlsProfile,
-};
+use trunkline_link::{DialTimes, Directory, Hooks, Link, Native, NativeLimits, StreamKind};
 use trunkline_proxy::ProxyOpen;
-use trunkline_route::{Address, Attempt, LinkPolicy, TlsMode, Version};
+use trunkline_route::{Address, Attempt, Claims, LinkPolicy, TlsMode, Version};
+use trunkline_tests::support::*;
+use trunkline_tls::{ClientTls, TlsProfile};
+use trunkline_wire::handshake::Mode;
 
 use super::c_log::lines;
 use super::e_proxy::{APP, DB, GATE, all, relayed, transit, via};
-use trunkline_tests::support::*;
 
 const REFUSED: &str = "a connection was not passed on";
 

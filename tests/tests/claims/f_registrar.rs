@@ -2,9 +2,9 @@ use std::net::SocketAddr;
 
 use trunkline::registrar::RegisterError;
 use trunkline::{Node, NodeBuilder, StartError};
-use trunkline_link::handshake::Mode;
 use trunkline_link::{CallError, REGISTRAR_WINDOW, SendError};
 use trunkline_tests::support::*;
+use trunkline_wire::handshake::Mode;
 
 /// A node that listens on the host in its name, with the embedded registrar there.
 fn at_home(node: &str, registrar: SocketAddr) -> NodeBuilder {

@@ -8,12 +8,13 @@ use trunkline::{
     AccessPattern, AttemptError, ClientAuth, Cookie, DialTimes, Listen, NativeLimits, Node, Proxied, ServerProfile,
     StreamKind, TlsProfile, random_16,
 };
-use trunkline_link::handshake::{CloseCode, HandshakeError, Mode, Params};
-use trunkline_link::{Claims, ClientTls, DialError, Directory, Hooks, Link, Native};
+use trunkline_link::{DialError, Directory, Hooks, Link, Native};
 use trunkline_proxy::ProxyOpen;
-use trunkline_route::{Address, Attempt, LinkPolicy, TlsMode, Version};
+use trunkline_route::{Address, Attempt, Claims, CloseCode, LinkPolicy, TlsMode, Version};
 use trunkline_tests::attacker::{Claim, Guesser, Raw, incarnation_of};
 use trunkline_tests::support::*;
+use trunkline_tls::ClientTls;
+use trunkline_wire::handshake::{HandshakeError, Mode, Params};
 
 use super::c_log::lines;
 use super::e_proxy::{GATE, all, via};

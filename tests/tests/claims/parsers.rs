@@ -25,6 +25,8 @@ fn crates() -> Vec<(&'static str, &'static [Target])> {
         ("trunkline_registrar_embedded", trunkline_registrar_embedded::fuzzing::TARGETS),
         ("trunkline_route", trunkline_route::fuzzing::TARGETS),
         ("trunkline_term", trunkline_term::fuzzing::TARGETS),
+        ("trunkline_tls", trunkline_tls::fuzzing::TARGETS),
+        ("trunkline_wire", trunkline_wire::fuzzing::TARGETS),
     ]
 }
 

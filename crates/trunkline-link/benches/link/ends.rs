@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use trunkline_link::handshake::{Credential, Mode};
-use trunkline_link::{
-    Claims, ClientTls, DialTimes, Directory, Hooks, Link, Listener, Native, NativeLimits, ServerTls, Standing,
-    TlsProfile,
-};
-use trunkline_route::{Address, Attempt, Cookie, LinkPolicy, NodeName, TlsMode, Version};
+use trunkline_link::{DialTimes, Directory, Hooks, Link, Listener, Native, NativeLimits, Standing};
+use trunkline_route::{Address, Attempt, Claims, Cookie, LinkPolicy, NodeName, TlsMode, Version};
+use trunkline_tls::{ClientTls, ServerTls, TlsProfile};
+use trunkline_wire::handshake::{Credential, Mode};
 
 const COOKIE: &str = "the cookie of the measurement";
 const LONG: Duration = Duration::from_secs(60);
@@ -285,7 +283,7 @@ async fn important(dialer: &Dialer, case: &str, messages: usize) {
         for _ in 0..messages {
             if sent.len() >= 1000 / callers {
                 let mut first: trunkline_link::Sent = sent.pop_front().unwrap();
-                assert_eq!(first.outcome().await, Some(trunkline_link::important::Outcome::Taken));
+                assert_eq!(first.outcome().await, Some(trunkline_wire::important::Outcome::Taken));
             }
             sent.push_back(link.send_important("m", "sender", body.clone()).await.unwrap());
         }

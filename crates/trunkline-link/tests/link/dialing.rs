@@ -5,11 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket};
-use trunkline_link::handshake::{CloseCode, HandshakeError, RejectCode};
-use trunkline_link::{
-    Claims, ClientTls, DialError, DialTimes, Identity, Native, NativeLimits, Role, ServerTls, TlsProfile,
-};
-use trunkline_route::{TlsMode, Version};
+use trunkline_link::{DialError, DialTimes, Native, NativeLimits};
+use trunkline_route::{Claims, CloseCode, Role, TlsMode, Version};
+use trunkline_tls::{ClientTls, Identity, ServerTls, TlsProfile};
+use trunkline_wire::handshake::{HandshakeError, RejectCode};
 
 use crate::world::*;
 

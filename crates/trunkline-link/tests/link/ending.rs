@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use trunkline_route::LinkPolicy;
 
 use tokio::sync::oneshot;
-use trunkline_link::handshake::CloseCode;
-use trunkline_link::{Claims, Directory, Down, Hooks, KeepAlive, Native, NativeLimits, SendError};
+use trunkline_link::{Directory, Down, Hooks, KeepAlive, Native, NativeLimits, SendError};
+use trunkline_route::{Claims, CloseCode, LinkPolicy};
 
 use crate::world::*;
 
@@ -100,7 +99,7 @@ async fn a_link_that_goes_away_ends_at_the_drain_time() {
 async fn a_link_that_ends_with_messages_unwritten_says_that_it_failed() {
     let mut limits = limits(16 << 20, 60_000);
     limits.keep_alive.drain = ms(200);
-    let mut port = Port::with("b@host", limits, trunkline_link::ServerTls::ephemeral().unwrap());
+    let mut port = Port::with("b@host", limits, trunkline_tls::ServerTls::ephemeral().unwrap());
     // The peer never reads, and its kernel takes less than this.
     let (ours, _theirs) = port.link_from(&Native::new(name("a@host"), limits)).await;
     let a = End::start(ours, Hooks::default());
@@ -127,7 +126,7 @@ async fn slowly(mut from: tokio::net::tcp::OwnedReadHalf, mut to: tokio::net::tc
 async fn a_link_that_goes_away_slowly_is_not_cut_off_while_bytes_move() {
     let mut limits = limits(16 << 20, 60_000);
     limits.keep_alive.drain = ms(1000);
-    let mut port = Port::with("b@host", limits, trunkline_link::ServerTls::ephemeral().unwrap());
+    let mut port = Port::with("b@host", limits, trunkline_tls::ServerTls::ephemeral().unwrap());
     let slow = tokio::net::TcpSocket::new_v4().unwrap();
     slow.set_recv_buffer_size(64 * 1024).unwrap();
     slow.bind("127.0.0.1:0".parse().unwrap()).unwrap();

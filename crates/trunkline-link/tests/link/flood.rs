@@ -6,9 +6,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use trunkline_link::handshake::{Credential, Mode};
-use trunkline_link::{Claims, CredentialsFn, Listener, Native, NativeLimits, ServerTls};
-use trunkline_route::{Attempt, LinkPolicy, NodeName};
+use trunkline_link::{CredentialsFn, Listener, Native, NativeLimits};
+use trunkline_route::{Attempt, Claims, LinkPolicy, NodeName};
+use trunkline_tls::ServerTls;
+use trunkline_wire::handshake::{Credential, Mode};
 
 use crate::world::*;
 
@@ -105,12 +106,13 @@ async fn guesses_at_a_weak_cookie_are_slowed_down_and_refused_as_throttled() {
     let mut attempt = port.attempt();
     attempt.cookie = cookie("another one");
     let mut errors = vec![];
-    // The pause after the eighth failure is longer than a caller is let wait, whatever the machine's pace.
+    // The pause after the seventh failure is as long as a caller may queue, so that the eighth attempt is proven or refused;
+    // the pause after the eighth failure is longer.
     for _ in 0..9 {
         errors.push(dial(&node(), &attempt).await.unwrap_err().to_string());
     }
     assert!(errors[0].contains("cookies differ"), "{}", errors[0]);
-    assert!(errors[8].contains("too many failed attempts"), "{}", errors[8]);
+    assert!(errors[7..].iter().any(|error| error.contains("too many failed attempts")), "{errors:?}");
     assert!(port.offered.try_recv().is_err() && port.is_serving());
     let stats = port.native.gate_stats();
     assert!(stats.failed_proofs >= 6 && stats.throttled >= 1, "{stats:?}");

@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use trunkline_link::handshake::{CloseCode, Credential, HandshakeError};
 use trunkline_link::{
-    AnswerError, ByteStream, Claims, DialError, DialTimes, Hooks, Incoming, Inside, Native, NativeLimits, Offered,
-    ServerTls, StreamKind,
+    AnswerError, ByteStream, DialError, DialTimes, Hooks, Incoming, Inside, Native, NativeLimits, Offered, StreamKind,
 };
-use trunkline_route::{LinkPolicy, NodeName};
+use trunkline_route::{Claims, CloseCode, LinkPolicy, NodeName};
+use trunkline_tls::ServerTls;
+use trunkline_wire::handshake::{Credential, HandshakeError};
 
 use crate::world::*;
 

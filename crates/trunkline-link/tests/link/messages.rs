@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use trunkline_link::handshake::CloseCode;
 use trunkline_link::{CallError, Directory, Down, Hooks, Native, NativeLimits, SendError};
+use trunkline_route::CloseCode;
 
 use crate::world::*;
 

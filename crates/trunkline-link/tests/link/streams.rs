@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
-use trunkline_link::handshake::CloseCode;
 use trunkline_link::{
     ByteStream, Directory, EARLY_DATA, FIRST_WINDOW, First, Hooks, Incoming, MAX_STREAMS, MAX_WINDOW, Native,
-    NativeLimits, OpenError, Rate, ServerTls, StreamCode, StreamKind,
+    NativeLimits, OpenError, Rate, StreamCode, StreamKind,
 };
+use trunkline_route::CloseCode;
+use trunkline_tls::ServerTls;
 
 use crate::world::*;
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use trunkline_link::handshake::{Credential, Mode};
 use trunkline_link::{
-    Claims, ClientTls, DialError, DialTimes, Dialed, Directory, Hooks, KeepAlive, Link, Listener, Native, NativeLimits,
-    Offered, ServerTls, Standing, TlsProfile,
+    DialError, DialTimes, Dialed, Directory, Hooks, KeepAlive, Link, Listener, Native, NativeLimits, Offered, Standing,
 };
-use trunkline_route::{Address, Attempt, Cookie, LinkPolicy, NodeName, TlsMode, Version};
+use trunkline_route::{Address, Attempt, Claims, Cookie, LinkPolicy, NodeName, TlsMode, Version};
+use trunkline_tls::{ClientTls, ServerTls, TlsProfile};
+use trunkline_wire::handshake::{Credential, Mode};
 
 pub(crate) const COOKIE: &str = "a cookie that both ends hold";
 

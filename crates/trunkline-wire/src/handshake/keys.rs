@@ -4,11 +4,11 @@ use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use trunkline_route::{LinkId, Role};
 use zeroize::Zeroizing;
 
+use super::Exporter;
 use super::wire::MAC_LEN;
-use super::{Exporter, LinkId};
-use crate::pake::Role;
 
 /// The label of the TLS exporter (RFC 8446 §7.5) that binds the handshake to its connection.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-trunkline-tlk1";

@@ -9,18 +9,24 @@
 
 mod inbound;
 mod outbox;
-mod streams;
+mod stream_lanes;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use inbound::Keeper;
+pub use inbound::BodyArena;
 pub use inbound::{How, Inbound, Sink, StreamEvent};
 pub use outbox::{Outbox, Refused};
 
-use crate::pake::Role;
+use trunkline_route::Role;
 
 /// Names one direction of a link may bind: what bounds the mailboxes, each with a window, that a peer can fill.
 const MAX_NAMES: usize = 16_384;
+
+/// Streams of a link that one end may have open at a time.
+pub const MAX_STREAMS: usize = 4_096;
+
+/// Bytes that may be sent on a stream before the peer has accepted it.
+pub const EARLY_DATA: u32 = 16 * 1024;
 
 /// Which credit of the link a frame takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +55,7 @@ impl Class {
 }
 
 /// The id of the first stream that an end opens; each later one is 2 more.
-pub(crate) fn first_stream(role: Role) -> u32 {
+pub fn first_stream(role: Role) -> u32 {
     match role {
         Role::Initiator => 1,
         Role::Responder => 2,
@@ -93,9 +99,8 @@ impl Credit {
     }
 }
 
-/// The outcome a REPLY carries.
+/// The outcome a REPLY carries. Complete: an unknown byte reads as [`Status::Failed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Status {
     /// The service answered; the body is its answer.
     Ok,

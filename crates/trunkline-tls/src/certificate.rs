@@ -4,8 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use rustls::sign::CertifiedKey;
 
 use super::TlsError;
@@ -14,8 +13,8 @@ use super::subject::subject;
 
 /// A certificate and its place in the text it came from.
 #[derive(Clone)]
-pub(super) struct Placed {
-    pub(super) der: CertificateDer<'static>,
+pub(crate) struct Placed {
+    pub(crate) der: CertificateDer<'static>,
     /// Number of the certificate in the text, from 1.
     number: usize,
     /// The line it begins in, from 1; `None` for one that was made here.
@@ -25,7 +24,7 @@ pub(super) struct Placed {
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 impl Placed {
     /// Creates a certificate that is in no text.
-    pub(super) fn made(der: CertificateDer<'static>) -> Self {
+    pub(crate) fn made(der: CertificateDer<'static>) -> Self {
         Self { der, number: 1, line: None }
     }
 }
@@ -48,8 +47,8 @@ impl fmt::Debug for Placed {
 
 /// A certificate chain and its key. `Debug` does not show the key.
 pub struct Identity {
-    pub(super) chain: Vec<Placed>,
-    pub(super) key: PrivateKeyDer<'static>,
+    pub(crate) chain: Vec<Placed>,
+    pub(crate) key: PrivateKeyDer<'static>,
 }
 
 impl Identity {
@@ -94,7 +93,7 @@ impl Identity {
     ///
     /// # Errors
     /// [`TlsError`] when the key does not belong to the certificate, or a certificate that is needed is not in its time.
-    pub(super) fn check(
+    pub(crate) fn check(
         &self,
         provider: &CryptoProvider,
         now: UnixTime,
@@ -176,7 +175,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-pub(super) fn certificates(pem: &[u8]) -> Result<Vec<Placed>, TlsError> {
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<Placed>, TlsError> {
     let blocks = blocks(pem, Wanted::Certificates).map_err(|problem| TlsError::Pem { what: "certificate", problem })?;
     let placed = |(index, mut block): (usize, super::pem::Block)| Placed {
         der: CertificateDer::from(std::mem::take(&mut *block.der)),
@@ -196,7 +195,7 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
 
 /// Whether a certificate is valid now. A path is looked for that cannot be found, which webpki refuses only after it
 /// has looked at the times.
-pub(super) fn in_its_time(placed: &Placed, provider: &CryptoProvider, now: UnixTime) -> Result<(), TlsError> {
+pub(crate) fn in_its_time(placed: &Placed, provider: &CryptoProvider, now: UnixTime) -> Result<(), TlsError> {
     match fault_at(placed, provider, now)? {
         Some(webpki::Error::CertExpired { not_after, .. }) => {
             Err(TlsError::Expired { which: placed.to_string(), on: day(not_after) })
@@ -219,7 +218,7 @@ fn fault_at(placed: &Placed, provider: &CryptoProvider, time: UnixTime) -> Resul
 
 /// Returns true for a certificate that may sign others: one webpki refuses at the end of a path for that reason.
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
-pub(super) fn is_authority(placed: &Placed, provider: &CryptoProvider) -> bool {
+pub(crate) fn is_authority(placed: &Placed, provider: &CryptoProvider) -> bool {
     matches!(fault_at(placed, provider, UnixTime::now()), Ok(Some(webpki::Error::CaUsedAsEndEntity)))
 }
 
@@ -232,7 +231,7 @@ fn expiry(placed: &Placed, provider: &CryptoProvider, far: UnixTime) -> Option<U
 
 /// Returns the words for a peer's certificate that was refused: for one that is out of its time with the day, and with what
 /// this machine's clock says, since the clock may be what is wrong.
-pub(crate) fn told(error: &rustls::Error) -> String {
+pub fn told(error: &rustls::Error) -> String {
     use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
 
     match error {

@@ -1,14 +1,12 @@
 use std::collections::{BTreeMap, HashMap};
-use trunkline_route::{Flag, PeerFlags};
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use trunkline_route::{CloseCode, Flag, PeerFlags, Role};
 
 use super::*;
 use crate::frame::{Decoder, FRAG, Header, MAX_PIECE, PING, PONG};
-use crate::handshake::CloseCode;
 use crate::important::Outcome;
-use crate::pake::Role;
 
 const WINDOW: Window = Window { link: 200_000, mailbox: 100_000, max_message: 60_000 };
 

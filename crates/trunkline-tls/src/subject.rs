@@ -17,7 +17,7 @@ const OBJECT_IDENTIFIER: u8 = 0x06;
 const BMP_STRING: u8 = 0x1e;
 
 /// The common name, else the first name of an organisation or a host in the certificate.
-pub(super) fn subject(certificate: &CertificateDer<'_>) -> String {
+pub(crate) fn subject(certificate: &CertificateDer<'_>) -> String {
     let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return "unreadable".into() };
     let attributes = attributes(certificate.subject());
     let shown = SHOWN.iter().find_map(|(identifier, called)| {
@@ -31,7 +31,7 @@ pub(super) fn subject(certificate: &CertificateDer<'_>) -> String {
 
 /// The common name.
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
-pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+pub(crate) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
     attributes(certificate.subject()).into_iter().find_map(|(found, value)| (found == COMMON_NAME).then_some(value))
 }
@@ -78,8 +78,9 @@ fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn names_are_read_in_each_kind_of_string() {

@@ -24,10 +24,10 @@ pub use initiator::{Accepted, Initiator, InitiatorConfig, Verified};
 pub use keys::EXPORTER_LABEL;
 pub use params::Params;
 pub use responder::{Credential, Credentials, Hello, Offer, Responder, ResponderConfig};
-pub(crate) use wire::claim;
-pub use wire::{CloseCode, Mode, RejectCode};
+pub use wire::claim;
+pub use wire::{Mode, RejectCode};
 
-use trunkline_route::NodeName;
+use trunkline_route::{CloseCode, NodeName};
 
 /// The most bytes a handshake message may have, its two length bytes not counted.
 ///
@@ -36,12 +36,6 @@ pub const MAX_BODY: usize = 1024;
 
 /// The versions of the native link this crate speaks, in descending order.
 pub const VERSIONS: &[u16] = &[1];
-
-/// 128 random bits drawn when a node starts: one life of a node. Compared for equality, never ordered.
-pub type Incarnation = [u8; 16];
-
-/// 16 bytes both ends derive; the same at both, different for every link.
-pub type LinkId = [u8; 16];
 
 /// 32 bytes of key material that only the two ends of one TLS connection can compute.
 pub type Exporter = [u8; 32];

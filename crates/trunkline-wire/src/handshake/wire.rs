@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use trunkline_route::{NodeName, printable};
+use trunkline_route::{CloseCode, Incarnation, NodeName, printable};
 
-use super::{HandshakeError, Incarnation, MAX_BODY};
+use super::{HandshakeError, MAX_BODY};
 
 pub(super) const HELLO1: u8 = 1;
 pub(super) const HELLO2: u8 = 2;
@@ -55,82 +55,55 @@ impl Mode {
     }
 }
 
-macro_rules! codes {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $byte:literal, $text:literal;)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[non_exhaustive]
-        pub enum $name { $($(#[$vdoc])* $variant,)* }
-
-        impl $name {
-            /// The byte on the wire.
-            pub fn to_byte(self) -> u8 {
-                match self { $(Self::$variant => $byte,)* }
-            }
-
-            /// The code of a byte; an unknown byte reads as the first, most general code.
-            pub fn from_byte(byte: u8) -> Self {
-                match byte { $($byte => Self::$variant,)* _ => [$(Self::$variant),*][0] }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $(Self::$variant => $text,)* })
-            }
-        }
-    };
+/// Reason of a listener for refusing a caller before anybody is proven. It is advice only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum RejectCode {
+    /// Nothing more specific, or a code that this version does not know.
+    Refused = 1,
+    /// No version in common.
+    Version = 2,
+    /// The dialled name is not that of the listener's node.
+    WrongName = 3,
+    /// The caller's name is not allowed at this listener.
+    NotAllowed = 4,
+    /// Too many attempts from there failed recently.
+    Throttled = 5,
+    /// The mode is not served at this listener.
+    Mode = 6,
+    /// The node dialled itself.
+    Myself = 7,
+    /// No room for another caller.
+    Busy = 8,
 }
 
-codes! {
-    /// Why a listener refuses before anybody is proven: advice only.
-    RejectCode {
-        /// Nothing more specific.
-        Refused = 1, "refused";
-        /// No version in common.
-        Version = 2, "no common version";
-        /// The dialled name is not this node's.
-        WrongName = 3, "another node lives here";
-        /// The caller's name is not allowed here.
-        NotAllowed = 4, "the name is not allowed here";
-        /// Too many failures from there of late.
-        Throttled = 5, "too many failed attempts";
-        /// The mode is not served here.
-        Mode = 6, "not served here";
-        /// The node dialled itself.
-        Myself = 7, "the node dialled itself";
-        /// No room.
-        Busy = 8, "busy";
+impl RejectCode {
+    const ALL: [(Self, &str); 8] = [
+        (Self::Refused, "refused"),
+        (Self::Version, "no common version"),
+        (Self::WrongName, "another node lives here"),
+        (Self::NotAllowed, "the name is not allowed here"),
+        (Self::Throttled, "too many failed attempts"),
+        (Self::Mode, "not served here"),
+        (Self::Myself, "the node dialled itself"),
+        (Self::Busy, "busy"),
+    ];
+
+    /// Returns the byte on the wire.
+    pub fn to_byte(self) -> u8 {
+        self as u8
+    }
+
+    /// Returns the code of a byte; [`RejectCode::Refused`] for an unknown one.
+    pub fn from_byte(byte: u8) -> Self {
+        let index = usize::from(byte).checked_sub(1);
+        index.and_then(|index| Self::ALL.get(index)).map_or(Self::Refused, |(code, _)| *code)
     }
 }
 
-codes! {
-    /// Why a link was closed by a peer that had proven itself.
-    CloseCode {
-        /// Nothing more specific, or a code this version does not know.
-        Unspecified = 0, "unspecified";
-        /// The normal end.
-        Normal = 1, "normal";
-        /// The two already share a link.
-        Duplicate = 2, "duplicate";
-        /// Both dialled; the other attempt stands.
-        LostTie = 3, "lost_tie";
-        /// A newer link took the place of this one.
-        Superseded = 4, "superseded";
-        /// Another live node has this name.
-        NameInUse = 5, "name_in_use";
-        /// A frame broke the rules.
-        ProtocolError = 6, "protocol_error";
-        /// The node is going away.
-        GoingAway = 7, "going_away";
-        /// Nothing came for too long.
-        Timeout = 8, "timeout";
-        /// The registry of links is full.
-        TooManyLinks = 9, "too_many_links";
-        /// Closed on request of an operator or the program.
-        Disconnected = 10, "disconnected";
-        /// One end demands a flag that the other does not offer.
-        Flags = 11, "flags_refused";
+impl fmt::Display for RejectCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::ALL[usize::from(self.to_byte()) - 1].1)
     }
 }
 
@@ -236,7 +209,7 @@ impl Hello1 {
 }
 
 /// Returns the name and the cookie label that a HELLO1 claims. Neither is proven.
-pub(crate) fn claim(body: &[u8]) -> Result<(NodeName, String), HandshakeError> {
+pub fn claim(body: &[u8]) -> Result<(NodeName, String), HandshakeError> {
     let hello1 = Hello1::decode(body)?;
     Ok((hello1.from, hello1.label))
 }

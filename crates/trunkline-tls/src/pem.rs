@@ -28,7 +28,7 @@ const DASHES: &str = "-----";
 
 /// Kind of block looked for in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(crate) enum Wanted {
     Certificates,
     Key,
 }
@@ -44,10 +44,10 @@ impl Wanted {
 }
 
 /// A block that was looked for: what is in it, and the line, from 1, it begins in.
-pub(super) struct Block {
-    pub(super) kind: SectionKind,
-    pub(super) der: Zeroizing<Vec<u8>>,
-    pub(super) line: usize,
+pub(crate) struct Block {
+    pub(crate) kind: SectionKind,
+    pub(crate) der: Zeroizing<Vec<u8>>,
+    pub(crate) line: usize,
 }
 
 /// The blocks of the wanted kind, in the order of the text; at least one.
@@ -58,7 +58,7 @@ pub(super) struct Block {
 ///
 /// # Errors
 /// The fault, its line, and the remedy.
-pub(super) fn blocks(text: &[u8], wanted: Wanted) -> Result<Vec<Block>, String> {
+pub(crate) fn blocks(text: &[u8], wanted: Wanted) -> Result<Vec<Block>, String> {
     let text = utf8(text, wanted)?;
     let (mut found, mut others) = (Vec::new(), Vec::new());
     let mut rest = text;

@@ -1,9 +1,9 @@
 use proptest::prelude::*;
-use trunkline_route::{Cookie, NodeName};
+use trunkline_route::{Cookie, NodeName, Role};
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::pake::{Pake, Role, Spake2};
+use crate::pake::{Pake, Spake2};
 
 /// Shares are the secret's digest and the names: fast, and wrong in no way the machines could notice.
 struct FakePake(Vec<u8>);

@@ -5,9 +5,10 @@ use proptest::prelude::*;
 
 use super::MAX_QUEUED;
 use crate::frame::{self, Decoder, HEADER_LEN, Header, MAX_PIECE};
-use crate::mux::tests::{Seen, Wire};
-use crate::mux::{How, Refused};
-use crate::streams::EARLY_DATA;
+use crate::mux::{
+    EARLY_DATA, How, Refused,
+    tests::{Seen, Wire},
+};
 
 impl Wire {
     fn write(&mut self, id: u32, bytes: &[u8]) -> Option<usize> {

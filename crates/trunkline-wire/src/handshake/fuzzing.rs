@@ -1,14 +1,14 @@
 //! Bodies of the fuzz targets of the handshake.
 
-use trunkline_route::{Cookie, FlagTerms, NodeName, PeerFlags};
+use trunkline_route::{CloseCode, Cookie, FlagTerms, NodeName, PeerFlags, Role};
 use zeroize::Zeroizing;
 
 use super::wire::{self, Hello1, Hello2};
 use super::{
-    CloseCode, Credential, HandshakeError, Hello, Initiator, InitiatorConfig, MAX_BODY, Mode, Params, RejectCode,
-    Responder, ResponderConfig,
+    Credential, HandshakeError, Hello, Initiator, InitiatorConfig, MAX_BODY, Mode, Params, RejectCode, Responder,
+    ResponderConfig,
 };
-use crate::pake::{Pake, Role, Spake2};
+use crate::pake::{Pake, Spake2};
 
 /// A key exchange without cryptography: quick, and the same at every run. What the handshake adds to it is real.
 struct Plain(Vec<u8>);

@@ -1,7 +1,7 @@
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use super::*;
-use crate::tls::{ClientTls, LabAuthority, ServerProfile, ServerTls, TlsProfile};
+use crate::{ClientTls, LabAuthority, ServerProfile, ServerTls, TlsProfile};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Noon of 2026-01-10 in UTC.
@@ -16,7 +16,7 @@ struct Signed {
 
 impl Signed {
     fn new(name: &str, days: (i64, i64), by: Option<&Self>) -> Self {
-        let key = crate::tls::lab::new_key().unwrap();
+        let key = crate::lab::new_key().unwrap();
         let mut params = CertificateParams::new(vec!["db".to_owned()]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -41,7 +41,7 @@ const LATER: (i64, i64) = (1, 20);
 fn shown(chain: &[&Signed]) -> Result<Vec<usize>, TlsError> {
     let text: String = chain.iter().map(|signed| signed.pem.as_str()).collect();
     let identity = Identity::from_pem(text.as_bytes(), chain[0].key.as_bytes()).unwrap();
-    let provider = crate::tls::provider().unwrap();
+    let provider = crate::provider().unwrap();
     identity.check(&provider, TODAY)?;
     Ok(identity.in_use(&provider, TODAY).unwrap().iter().map(|placed| placed.number).collect())
 }
@@ -127,7 +127,7 @@ fn authorities_have_names_of_their_own_and_their_certificates_lead_back_to_them(
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(TODAY.as_secs());
     let (one, two) = (LabAuthority::new(now, 20_000).unwrap(), LabAuthority::new(now, 20_000).unwrap());
     let read = |text: &str| certificates(text.as_bytes()).unwrap().remove(0);
-    let name = |text: &str| crate::tls::subject::common_name(&read(text).der).unwrap();
+    let name = |text: &str| crate::subject::common_name(&read(text).der).unwrap();
     assert_ne!(name(one.certificate()), name(two.certificate()));
     // One that is read back goes on under its name.
     let again = LabAuthority::from_pem(one.certificate(), &one.key()).unwrap();

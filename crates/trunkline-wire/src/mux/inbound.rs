@@ -1,13 +1,11 @@
 use std::collections::HashSet;
 
 use bytes::{Buf, Bytes, BytesMut};
-use trunkline_route::{Flag, PeerFlags};
+use trunkline_route::{CloseCode, Flag, PeerFlags, Role};
 
 use super::{Class, Credit, MAX_NAMES, Status, Window, cost, first_stream};
 use crate::frame::{self, Flow, Header, ProtocolError};
-use crate::handshake::CloseCode;
 use crate::important::Outcome;
-use crate::pake::Role;
 
 /// What the flags of a message say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -424,19 +422,20 @@ fn deliver(kind: Kind, how: How, body: &[u8], sink: &mut impl Sink) {
 
 /// Copies bodies out of the reading buffer, small ones several to an allocation.
 #[derive(Debug, Default)]
-pub(crate) struct Keeper {
+pub struct BodyArena {
     slab: BytesMut,
     crowd: bool,
 }
 
-impl Keeper {
+impl BodyArena {
     /// Bytes of a shared allocation: what one retained small body can keep from being freed.
     const SLAB: usize = 2048;
     /// Bodies up to here share one.
     const SMALL: usize = 256;
 
     #[inline]
-    pub(crate) fn keep(&mut self, body: &[u8]) -> Bytes {
+    /// Copies a body into the arena and returns it.
+    pub fn keep(&mut self, body: &[u8]) -> Bytes {
         if body.is_empty() {
             return Bytes::new();
         }
@@ -453,7 +452,7 @@ impl Keeper {
     }
 
     /// Lets go of the allocation under way, so that an idle link holds none and bodies of long ago share none.
-    pub(crate) fn rest(&mut self) {
+    pub fn rest(&mut self) {
         *self = Self::default();
     }
 }

@@ -4,29 +4,22 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{
+    Resumption,
+    danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use trunkline_route::{Host, NodeName, TlsMode};
 
-mod certificate;
+use crate::certificate::{Identity, Placed, certificates, in_its_time};
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
-mod lab;
-mod pem;
-mod subject;
-
-pub use certificate::Identity;
-#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
-pub use lab::{Issued, LabAuthority};
-
-pub(crate) use certificate::told;
-use certificate::{Placed, certificates, in_its_time};
+use crate::lab;
 
 /// The protocol both ends name (ALPN); a listener of anything else is recognised by it.
-pub(crate) const ALPN: &[u8] = b"tlk/1";
+pub const ALPN: &[u8] = b"tlk/1";
 /// The server name sent when nobody checks it: it says nothing about the node.
 const NO_NAME: &str = "trunkline.invalid";
 
@@ -153,12 +146,12 @@ impl ClientTls {
     }
 
     /// The configuration and server name of one dial.
-    pub(crate) fn connection(&self, mode: &TlsMode, host: &Host) -> Result<rustls::ClientConnection, TlsError> {
+    pub fn connection(&self, mode: &TlsMode, host: &Host) -> Result<rustls::ClientConnection, TlsError> {
         self.0.load().connection(mode, host)
     }
 
     /// Returns `true` if a verified certificate must carry the name of the node dialled.
-    pub(crate) fn requires_cert_name(&self, mode: &TlsMode) -> bool {
+    pub fn requires_cert_name(&self, mode: &TlsMode) -> bool {
         matches!(mode, TlsMode::Verify(_)) && self.0.load().cert_name_required
     }
 }
@@ -235,7 +228,7 @@ impl Ready {
     }
 }
 
-fn unix_time(time: SystemTime) -> UnixTime {
+pub(crate) fn unix_time(time: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
@@ -267,7 +260,7 @@ pub enum ClientAuth {
 
 /// Returns `true` if a certificate carries the name of a node, as the URI `trunkline:<name>` among its subject alternative
 /// names.
-pub(crate) fn names_node(certificate: &CertificateDer<'_>, node: &NodeName) -> bool {
+pub fn names_node(certificate: &CertificateDer<'_>, node: &NodeName) -> bool {
     let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return false };
     let is_it = |uri: &str| uri.strip_prefix("trunkline:") == Some(node.as_str());
     certificate.valid_uri_names().any(is_it)
@@ -387,7 +380,11 @@ impl ServerTls {
         Ok(())
     }
 
-    pub(crate) fn connection(&self) -> Result<rustls::ServerConnection, rustls::Error> {
+    /// Begins the TLS side of one caller's connection.
+    ///
+    /// # Errors
+    /// As [`rustls::ServerConnection::new`].
+    pub fn connection(&self) -> Result<rustls::ServerConnection, rustls::Error> {
         rustls::ServerConnection::new(self.config.load_full())
     }
 
@@ -414,7 +411,7 @@ fn ephemeral_identity() -> Result<Identity, TlsError> {
 }
 
 /// The provider compiled in (ring, else aws-lc), AES-128-GCM first: 9 % cheaper than AES-256 and no weaker here.
-fn provider() -> Result<Arc<CryptoProvider>, TlsError> {
+pub(crate) fn provider() -> Result<Arc<CryptoProvider>, TlsError> {
     #[cfg(feature = "tls-ring")]
     let found = Some(rustls::crypto::ring::default_provider());
     #[cfg(all(feature = "tls-aws-lc", not(feature = "tls-ring")))]

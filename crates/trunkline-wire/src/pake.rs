@@ -2,26 +2,8 @@
 
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use spake2::{Ed25519Group, Identity, Password, Spake2 as Exchange};
+use trunkline_route::Role;
 use zeroize::Zeroizing;
-
-/// Which end of the handshake this is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// The end that dialled.
-    Initiator,
-    /// The end that was dialled.
-    Responder,
-}
-
-impl Role {
-    /// The other end's role.
-    pub fn other(self) -> Self {
-        match self {
-            Self::Initiator => Self::Responder,
-            Self::Responder => Self::Initiator,
-        }
-    }
-}
 
 /// A key exchange in which both ends get the same key exactly when they hold the same secret and agree on both
 /// names, and in which nobody can test guesses off-line.

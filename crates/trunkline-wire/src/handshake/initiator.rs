@@ -1,11 +1,11 @@
 use std::marker::PhantomData;
 
-use trunkline_route::{Cookie, NodeName};
+use trunkline_route::{Cookie, Incarnation, LinkId, NodeName, Role};
 
 use super::keys::{Keys, equal, identities};
 use super::wire::{self, Hello1, Hello2};
-use super::{Exporter, HandshakeError, Incarnation, LinkId, Mode, Params, VERSIONS};
-use crate::pake::{Pake, Role, Spake2};
+use super::{Exporter, HandshakeError, Mode, Params, VERSIONS};
+use crate::pake::{Pake, Spake2};
 
 /// What the dialling end brings to a handshake.
 #[derive(Debug, Clone)]

@@ -1,9 +1,9 @@
 //! The parameters in FINISH and ACCEPT: type `u8`, length `u16`, value.
 
-use trunkline_route::{FlagTerms, PeerFlags};
+use trunkline_route::{FlagTerms, LinkId, PeerFlags};
 
+use super::HandshakeError;
 use super::wire::Reader;
-use super::{HandshakeError, LinkId};
 
 const MAX_MESSAGE: u8 = 1;
 const MAX_FRAME: u8 = 2;
@@ -151,8 +151,9 @@ impl Params {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn unknown_parameters_are_skipped_only_when_optional() {

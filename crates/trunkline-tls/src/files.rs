@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use trunkline_link::{ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};
 use zeroize::Zeroizing;
+
+use crate::{ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};
 
 /// How often the files are looked at, unless [`NodeBuilder::certificate_check`](crate::NodeBuilder::certificate_check)
 /// says otherwise: soon enough for a certificate that is renewed a day before it ends, and no load.
-pub(crate) const CHECK: Duration = Duration::from_secs(5);
+pub const CHECK: Duration = Duration::from_secs(5);
 
 /// A certificate chain and its key, as PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,11 +141,15 @@ enum Expiry {
     Over,
 }
 
-/// A certificate in use that expires soon, or has.
-pub(crate) struct Expiring {
-    pub(crate) what: String,
-    pub(crate) expires: SystemTime,
-    pub(crate) is_over: bool,
+/// A certificate in use that expires soon, or has expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiring {
+    /// Owner of the certificate: `profile ID` or `listener ADDRESS`.
+    pub what: String,
+    /// End of its validity.
+    pub expires: SystemTime,
+    /// True if that end has passed.
+    pub is_over: bool,
 }
 
 /// What became of files that changed.
@@ -359,7 +364,7 @@ struct Watched {
 
 /// Every certificate of a node that follows its files.
 #[derive(Debug, Default)]
-pub(crate) struct Certificates(Mutex<Vec<Watched>>);
+pub struct Certificates(Mutex<Vec<Watched>>);
 
 impl Certificates {
     fn watch(&self, what: String, follower: Follower, judged: u64) {
@@ -370,7 +375,11 @@ impl Certificates {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
     }
 
-    pub(crate) fn client(&self, what: String, source: &ProfileSource) -> Result<ClientTls, CertificateError> {
+    /// Makes a profile for dialling ready, and follows its files if it has some. `what` names it in events and log lines.
+    ///
+    /// # Errors
+    /// [`CertificateError`] names the file that cannot be used; nothing is followed.
+    pub fn client(&self, what: String, source: &ProfileSource) -> Result<ClientTls, CertificateError> {
         let ProfileSource::Files(files) = source else { return source.ready() };
         // What is written from now on is taken up later.
         let judged = fingerprint(&files.paths());
@@ -379,7 +388,11 @@ impl Certificates {
         Ok(tls)
     }
 
-    pub(crate) fn server(&self, what: String, source: &ServerSource) -> Result<ServerTls, CertificateError> {
+    /// Makes the profile of a listener ready; see [`Certificates::client`].
+    ///
+    /// # Errors
+    /// As [`Certificates::client`].
+    pub fn server(&self, what: String, source: &ServerSource) -> Result<ServerTls, CertificateError> {
         let ServerSource::Files(files) = source else { return source.ready() };
         let judged = fingerprint(&files.paths());
         let tls = source.ready()?;
@@ -387,13 +400,14 @@ impl Certificates {
         Ok(tls)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Returns true if no files are followed.
+    pub fn is_empty(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Takes up what changed. Unless told to do so `at_once`, it waits until two looks in a row see the same: a
     /// certificate and its key are not written in one moment. One whose time has not come is tried again at every look.
-    pub(crate) fn look(&self, at_once: bool) -> Vec<Reloaded> {
+    pub fn look(&self, at_once: bool) -> Vec<Reloaded> {
         let mut done = Vec::new();
         for watched in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             let now = watched.follower.fingerprint();
@@ -418,7 +432,7 @@ impl Certificates {
     }
 
     /// Those in use that expire soon, or have, each told once.
-    pub(crate) fn expiring(&self, now: SystemTime) -> Vec<Expiring> {
+    pub fn expiring(&self, now: SystemTime) -> Vec<Expiring> {
         let mut found = Vec::new();
         for watched in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             let Some(expires) = watched.expires else { continue };

@@ -5,7 +5,7 @@ use std::task::Waker;
 use bytes::{BufMut, Bytes};
 use trunkline_route::{AtomMapping, Flag, PeerFlags};
 
-use super::streams::Lanes;
+use super::stream_lanes::Lanes;
 use super::{Class, Credit, How, MAX_NAMES, Status, Window, cost};
 use crate::frame::{self, Header, MAX_PIECE};
 use crate::important::Outcome;
@@ -16,7 +16,7 @@ const CHUNK: usize = 32 * 1024;
 /// Control bytes that may wait before pings are left out. Grants and names are bounded by what they are for.
 const MAX_CONTROL: usize = 64 * 1024;
 /// Answers about streams that may wait. A peer that reads has at most half as many streams without an answer.
-const MAX_ANSWERS: usize = 2 * crate::streams::MAX_STREAMS;
+const MAX_ANSWERS: usize = 2 * super::MAX_STREAMS;
 /// The most bytes that precede the body of a message.
 const MAX_HEAD: usize = 32;
 /// Chunks kept for use again: what one write takes, so that a busy link need not allocate.
@@ -371,7 +371,7 @@ impl Outbox {
         self.control.put_u32(deadline_ms);
         self.control.put_u32(credit);
         self.control.extend_from_slice(data);
-        self.streams.open(id, crate::streams::EARLY_DATA);
+        self.streams.open(id, super::EARLY_DATA);
         Ok(())
     }
 

@@ -154,10 +154,10 @@ fn validity(now: SystemTime, days: u16) -> Result<(time::OffsetDateTime, time::O
     Ok(((now - SLACK).into(), end.into()))
 }
 
-pub(super) fn new_key() -> Result<KeyPair, TlsError> {
+pub(crate) fn new_key() -> Result<KeyPair, TlsError> {
     KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(broken)
 }
 
-pub(super) fn broken(error: rcgen::Error) -> TlsError {
+pub(crate) fn broken(error: rcgen::Error) -> TlsError {
     TlsError::Certificate(error.to_string())
 }

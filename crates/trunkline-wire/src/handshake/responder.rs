@@ -1,11 +1,11 @@
 use std::marker::PhantomData;
 
-use trunkline_route::{Cookie, NodeName};
+use trunkline_route::{CloseCode, Cookie, Incarnation, LinkId, NodeName, Role};
 
 use super::keys::{Keys, equal, identities};
 use super::wire::{self, Hello1, Hello2};
-use super::{CloseCode, Exporter, HandshakeError, Incarnation, LinkId, Mode, Params, RejectCode, VERSIONS};
-use crate::pake::{Pake, Role, Spake2};
+use super::{Exporter, HandshakeError, Mode, Params, RejectCode, VERSIONS};
+use crate::pake::{Pake, Spake2};
 
 /// What the listening end brings to a handshake.
 #[derive(Debug, Clone)]
