@@ -35,27 +35,31 @@ mod log;
 mod accept;
 mod account;
 mod admission;
-mod courtesy;
+mod byte_stream;
+mod carrier;
+mod farewell;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handshake_io;
 mod link;
 mod listener;
 mod log_limit;
 mod mailbox;
 mod names;
 mod native;
-mod pipe;
 mod rate;
 mod receiver;
-mod stream;
-mod streams;
 mod task;
 mod term;
 mod turns;
 
 pub use accept::{AcceptFailures, listen_tcp};
 pub use account::Sent;
+pub use byte_stream::{
+    ALL_WINDOWS, Acceptor, ByteStream, EARLY_DATA, FIRST_WINDOW, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS,
+    MAX_WINDOW, OpenError, SMALL_WINDOW, StreamCode, StreamKind,
+};
 pub use link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};
 pub use listener::{AnswerError, CredentialsFn, Inside, Listener, Offered};
 pub use log::CONNECTION_TARGET;
@@ -64,10 +68,6 @@ pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
 pub use names::{Names, STAGGER, first_of};
 pub use native::{DialError, DialTimes, Dialed, Native, NativeLimits, REGISTRAR_WINDOW, Standing, random_16};
 pub use rate::{Bucket, Rate};
-pub use streams::{
-    ALL_WINDOWS, Acceptor, ByteStream, EARLY_DATA, FIRST_WINDOW, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS,
-    MAX_WINDOW, OpenError, SMALL_WINDOW, StreamCode, StreamKind,
-};
 pub use task::{DownHook, FirstFrameHook, Hold, Hooks, KeepAlive};
 pub use trunkline_route::LogLevel;
 

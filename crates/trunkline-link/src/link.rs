@@ -18,8 +18,8 @@ use trunkline_term::{Term, TermError};
 use trunkline_wire::mux::{Class, How, Outbox, Refused, Status, Window};
 
 use crate::account::{Account, Sent};
+use crate::byte_stream::{self, ByteStream, First, OpenError, StreamKind, Streams};
 use crate::mailbox::lock;
-use crate::streams::{self, ByteStream, First, OpenError, StreamKind, Streams};
 use crate::term;
 
 #[expect(clippy::disallowed_methods, reason = "the shells take the time from here")]
@@ -833,7 +833,7 @@ impl Link {
         first: First<'_>,
         deadline: Duration,
     ) -> Result<ByteStream, OpenError> {
-        streams::open(&self.shared, kind, data, first, deadline).await
+        byte_stream::open(&self.shared, kind, data, first, deadline).await
     }
 
     /// Returns true if something came from the peer within the last `time`. A link whose peer says nothing may be broken

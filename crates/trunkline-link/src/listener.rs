@@ -18,11 +18,11 @@ use trunkline_wire::handshake::{
 
 use crate::accept::{AcceptFailures, listen_tcp};
 use crate::admission::{Fault, Place};
+use crate::byte_stream::ByteStream;
+use crate::carrier::Carrier;
+use crate::handshake_io::{Pipe, PipeError, prepare};
 use crate::link::{LinkInfo, later, now};
 use crate::native::{DialError, Native, NativeLimits, Standing, dead_after_ms, random_16};
-use crate::pipe::{Pipe, PipeError, prepare};
-use crate::stream::Carrier;
-use crate::streams::ByteStream;
 
 /// The most bytes a stranger may send before it is authenticated, TLS included.
 ///

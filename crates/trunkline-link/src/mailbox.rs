@@ -13,8 +13,8 @@ use trunkline_term::{Term, TermError};
 use trunkline_wire::mux::{How, Status, cost};
 
 use crate::account::Accounts;
+use crate::byte_stream::{Acceptor, Reception};
 use crate::link::Shared;
-use crate::streams::{Acceptor, Reception};
 use crate::term;
 use crate::turns::Turns;
 

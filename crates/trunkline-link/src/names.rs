@@ -229,8 +229,9 @@ pub async fn first_of<T, E, F: Future<Output = Result<T, E>>>(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
 
     const MS: Duration = Duration::from_millis(1);
 

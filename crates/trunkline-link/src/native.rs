@@ -18,14 +18,14 @@ use trunkline_wire::handshake::{HandshakeError, Initiator, InitiatorConfig, Mode
 use trunkline_wire::mux::Window;
 
 use crate::admission::Admission;
-use crate::courtesy::{Courtesy, Farewells};
+use crate::byte_stream::{ByteStream, RESETS};
+use crate::carrier::Carrier;
+use crate::farewell::{Courtesy, Farewells};
+use crate::handshake_io::{Pipe, PipeError, prepare};
 use crate::link::{Link, LinkInfo, Shared, later, now};
 use crate::mailbox::Directory;
 use crate::names::Names;
-use crate::pipe::{Pipe, PipeError, prepare};
 use crate::rate::Rate;
-use crate::stream::Carrier;
-use crate::streams::{ByteStream, RESETS};
 use crate::task::{Hooks, KeepAlive, Task};
 
 /// The most bytes taken from a listener before the link stands; certificates chains come this way.

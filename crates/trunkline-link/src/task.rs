@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_route::{CloseCode, LinkPolicy};
 
+use crate::carrier::{READ, Stream};
 use crate::link::{Down, Shared, later, now};
 use crate::mailbox::{Directory, lock};
 use crate::receiver::{Broken, Receiver};
-use crate::stream::{READ, Stream};
 
 /// Bytes handed to TLS before the socket is tried.
 const WRITE_AHEAD: usize = 64 * 1024;

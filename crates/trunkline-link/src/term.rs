@@ -32,8 +32,9 @@ pub(crate) fn decode(body: &[u8], mapping: Option<&AtomMapping>) -> Result<Term,
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn terms() -> impl Strategy<Value = Term> {
         let leaf = prop_oneof![

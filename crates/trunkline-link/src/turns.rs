@@ -82,8 +82,9 @@ impl<K: Clone + Eq + Hash, T> Turns<K, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn a_source_with_many_items_delays_the_others_by_one_turn_each() {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 
-use crate::streams::ByteStream;
+use crate::byte_stream::ByteStream;
 
 /// Bytes read from the socket at once, into a buffer of the thread: an idle link owns none.
 pub(crate) const READ: usize = 64 * 1024;

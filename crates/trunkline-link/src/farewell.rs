@@ -7,8 +7,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use trunkline_wire::handshake::Initiator;
 
+use crate::handshake_io::Pipe;
 use crate::mailbox::lock;
-use crate::pipe::Pipe;
 
 /// How long a dial that was given up may take to say so.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -84,8 +84,8 @@ mod tests {
     use trunkline_wire::handshake::{HandshakeError, InitiatorConfig, Mode};
 
     use super::*;
+    use crate::carrier::Carrier;
     use crate::native::{DialError, DialTimes, Native, NativeLimits};
-    use crate::stream::Carrier;
 
     fn under_way(farewells: &Farewells) -> usize {
         lock(&farewells.0).len()

@@ -9,7 +9,7 @@ use trunkline_route::NodeName;
 use trunkline_tls::{ALPN, names_node};
 use trunkline_wire::handshake::{EXPORTER_LABEL, MAX_BODY};
 
-use crate::stream::{Carrier, Stream};
+use crate::carrier::{Carrier, Stream};
 
 /// Bytes the kernel takes before it sent them. What it took can no longer be overtaken: with its usual megabytes, control
 /// frames would wait behind them.
