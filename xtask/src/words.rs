@@ -75,7 +75,6 @@ const REFUSED: &[&str] = &[
 const PENDING: &[&str] = &[
     "crates/trunkline-admin/",
     "crates/trunkline-cli/",
-    "crates/trunkline-config/",
     "crates/trunkline-dial/",
     "crates/trunkline-link/",
     "crates/trunkline-matcher/",

@@ -217,14 +217,14 @@ fn what_cannot_be_offered_is_refused_before_anything_starts() {
         ("spawn: { x: { command: [a], allow: [], alow: [] } }", &["spawn.x.alow", "unknown key"]),
         ("spawn: { x: { command: [a], allow: [], max: 0 } }", &["spawn.x.max", "from 1 to 65536"]),
         ("spawn: { x: { command: [a], allow: [], env: ['=1'] } }", &["spawn.x.env[0]", "write NAME or NAME=VALUE"]),
-        ("spawn: { x: { command: [a], allow: [], env: [A, 'A=1'] } }", &["spawn.x.env[1]", "A stands twice"]),
+        ("spawn: { x: { command: [a], allow: [], env: [A, 'A=1'] } }", &["spawn.x.env[1]", "A occurs twice"]),
         ("spawn: { x: { command: [a], allow: [], env: [TRUNKLINE_PID] } }", &["spawn.x.env[0]", "set by the node"]),
         ("spawn: { x: { command: [a], allow: [], env: [1] } }", &["spawn.x.env[0]", "in quotes"]),
         ("applications: { x: { allow: [] } }", &["applications.x.processes"]),
         ("applications: { x: { allow: [], processes: [] } }", &["applications.x.processes", "a process at least"]),
         (
             "applications: { x: { allow: [], processes: [{ service: a, command: [a] }, { service: a, command: [b] }] } }",
-            &["applications.x.processes[1].service", "stands twice"],
+            &["applications.x.processes[1].service", "occurs twice"],
         ),
         ("applications: { x: { allow: [], processes: [{ service: $a, command: [a] }] } }", &["begin with $"]),
     ] {
