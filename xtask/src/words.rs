@@ -73,8 +73,6 @@ const REFUSED: &[&str] = &[
 
 /// Directories whose documentation comments are not checked yet. Remove a directory once its comments pass.
 const PENDING: &[&str] = &[
-    "crates/trunkline-admin/",
-    "crates/trunkline-cli/",
     "crates/trunkline-dial/",
     "crates/trunkline-link/",
     "crates/trunkline-matcher/",
