@@ -78,8 +78,6 @@ const PENDING: &[&str] = &[
     "crates/trunkline-matcher/",
     "crates/trunkline-process/",
     "crates/trunkline-proxy/",
-    "crates/trunkline-registrar-embedded/",
-    "crates/trunkline-registrar/",
     "crates/trunkline-route/",
     "crates/trunkline-term/",
     "crates/trunkline/",
