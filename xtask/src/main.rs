@@ -14,6 +14,7 @@ mod packages;
 mod release;
 mod testing;
 mod tidy;
+mod words;
 
 use std::env;
 use std::ffi::{OsStr, OsString};

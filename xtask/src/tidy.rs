@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use crate::layers::rust_files;
 use crate::metadata::Metadata;
+use crate::words::Words;
 use crate::{Failure, Outcome, Project};
 
 pub(crate) const HELP: &str = "\
@@ -18,6 +19,7 @@ Checks that
   - no file in the repository (also not yet committed) holds a leftover `todo` or `unimplemented` macro
   - no source file of a crate is longer than 900 lines
   - every test that docs/SECURITY.md names for a promise exists
+  - no documentation comment begins with a pronoun or a question word, outside the directories still to be reworded
 ";
 
 /// The longest a source file may be, in lines. Longer files hold more than one thing: split them by state or by task.
@@ -54,14 +56,17 @@ pub(crate) fn check(project: &Project) -> Outcome {
     if missing.is_empty() {
         problems.push(format!("{}: no test is named under `{}`", PROMISES.0, PROMISES.1));
     }
+    let mut words = Words::default();
     for file in repository_files(project)? {
         // A file may be listed and gone, or hold no text.
         let Ok(text) = fs::read_to_string(project.root.join(&file)) else { continue };
         problems.extend(leftovers(&text).into_iter().map(|text| format!("{}:{text}", file.display())));
+        words.check(&file, &text);
         if file.extension().is_some_and(|extension| extension == "rs") {
             missing.retain(|test| !text.contains(&format!("fn {test}(")));
         }
     }
+    problems.extend(words.finish());
     problems.extend(missing.iter().map(|test| format!("{}: there is no test `{test}`", PROMISES.0)));
     let mut sources = Vec::new();
     for package in metadata.workspace() {

@@ -1,4 +1,4 @@
-//! Starts a node, serves its operations on a socket in a temporary directory, and asks it for its status.
+//! Starts a node, serves its operations API on a socket in a temporary directory, and asks it for its status.
 //!
 //! ```sh
 //! cargo run -p trunkline-admin --example ask

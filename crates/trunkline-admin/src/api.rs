@@ -1,4 +1,4 @@
-//! What goes over the operations API: the same types at both ends.
+//! Types of the operations API, shared by server and client.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,65 +17,65 @@ mod trace;
 pub use shown::{FailbackTo, ProxyRoute, Route};
 pub use trace::{TraceRequest, Traced, Way, WayEnd, WayHop};
 
-/// `GET /v1/status`
+/// Answer to `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// The node's name.
+    /// Name of the node.
     pub name: String,
     /// Version of the software.
     pub version: String,
-    /// Where it listens, `host:port`.
+    /// Addresses it listens at, `host:port`.
     pub listening: Vec<String>,
-    /// Registered services.
+    /// Names of the registered mailboxes.
     pub services: Vec<String>,
-    /// Live processes, by pid.
+    /// Pids of the live processes.
     pub processes: Vec<String>,
-    /// What peers may have run here.
+    /// Programs that peers may start on this node.
     pub spawn: Vec<String>,
-    /// Its applications.
+    /// Applications of this node.
     pub applications: Vec<RunningApplication>,
-    /// The services that peers may open streams to.
+    /// Byte-stream services that peers may open.
     #[serde(default)]
     pub stream_services: Vec<StreamService>,
-    /// The sockets of this machine that lead to services of other nodes.
+    /// Local sockets whose connections are forwarded to services of other nodes.
     #[serde(default)]
     pub forwards: Vec<Forwarding>,
-    /// Connections it passes on between others now.
+    /// Number of open circuits, which are connections that this node forwards between other nodes.
     #[serde(default)]
     pub circuits: usize,
-    /// Bytes it has passed on so far.
+    /// Number of bytes forwarded through circuits so far.
     #[serde(default)]
     pub carried: u64,
-    /// Callers before authentication, of all listeners together.
+    /// Counters of callers before authentication, over all listeners.
     #[serde(default)]
     pub strangers: Strangers,
-    /// Live connections.
+    /// Number of live connections.
     pub connections: usize,
-    /// Static routes.
+    /// Number of static routes.
     pub routes: usize,
-    /// Whether the registrar holds the announcement; absent without a registrar or when hidden.
+    /// True if the registrar currently holds the announcement; absent without a registrar or if the node is hidden.
     pub registered: Option<bool>,
-    /// Whether this node serves as the registrar of its host.
+    /// True if this node serves as the registrar of its host.
     pub serves_registrar: bool,
-    /// Questions its registrar answered.
+    /// Number of lookups that its registrar answered.
     pub registrar_queries: u64,
-    /// The patterns of the static routes.
+    /// Statistics of the patterns of the static routes.
     pub patterns: Patterns,
-    /// Log lines that were lost since the node began, because standard error could not be written or nobody read it.
+    /// Number of log lines lost since the node started, because standard error failed or was not read.
     #[serde(default)]
     pub lost_log_lines: u64,
 }
 
-/// Counters of callers before authentication, since the node started but for `taken`.
+/// Counters of callers before authentication. All but `taken` count since the node started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Strangers {
-    /// Places taken now.
+    /// Number of slots in use now.
     pub taken: usize,
-    /// Connections that lost their place to another one.
+    /// Number of connections closed to free their slot for another one.
     pub evicted: u64,
-    /// Proofs that failed or were not finished: mostly callers with another cookie.
+    /// Number of proofs that failed or were not finished, mostly of callers with another cookie.
     pub failed_proofs: u64,
-    /// Callers refused because too many proofs of a weak cookie failed before.
+    /// Number of callers refused because too many proofs of a weak cookie had failed before.
     pub throttled: u64,
 }
 
@@ -86,20 +86,20 @@ impl From<GateStats> for Strangers {
     }
 }
 
-/// Numbers of the streams of a service or a forwarder.
+/// Counters of the streams of a service or forward.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamNumbers {
-    /// Open now.
+    /// Number of open streams.
     pub open: u64,
-    /// Opened so far, the open ones included.
+    /// Number of streams opened so far, including the open ones.
     pub all: u64,
-    /// Refused, or not to be had.
+    /// Number of streams that were refused or could not be opened.
     pub refused: u64,
-    /// Bytes that came from peers.
+    /// Number of bytes received from peers.
     pub received: u64,
-    /// Bytes that went to peers.
+    /// Number of bytes sent to peers.
     pub sent: u64,
-    /// For how long no bytes moved, in milliseconds; absent before the first.
+    /// Time since the last byte in either direction, in milliseconds; absent before the first.
     pub idle_ms: Option<u64>,
 }
 
@@ -110,44 +110,45 @@ impl From<TrafficStats> for StreamNumbers {
     }
 }
 
-/// A service that peers may open streams to.
+/// Byte-stream service that peers may open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamService {
-    /// Its name.
+    /// Name of the service.
     pub name: String,
-    /// Where its streams go; absent when a program takes them.
+    /// Address or socket that its streams are connected to; absent if a program accepts them.
     pub place: Option<String>,
     /// Time without a byte after which a stream is reset, in milliseconds; absent without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_limit_ms: Option<u64>,
-    /// Numbers.
+    /// Counters of its streams.
     #[serde(flatten)]
     pub numbers: StreamNumbers,
 }
 
-/// `POST /v1/proxy-routes`
+/// Request body of `POST /v1/proxy-routes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddProxyRoute {
-    /// The route.
+    /// Route to add.
     pub route: ProxyEntry,
-    /// Also write it to the node's configuration file.
+    /// True to write the route to the node's configuration file as well.
     #[serde(default)]
     pub save: bool,
 }
 
-/// `POST /v1/forwards`: a socket of the node's machine that leads to a service of another node.
+/// Request body of `POST /v1/forwards`, which makes the node forward a local socket to a service of another node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardRequest {
-    /// `IP:PORT` (port 0: any free one) or `unix:PATH`.
+    /// Local address: `IP:PORT` (port 0 means any free one) or `unix:PATH`.
     pub listen: String,
-    /// Whose service.
+    /// Name of the node that offers the service.
     pub name: String,
-    /// Which service.
+    /// Name of the service.
     pub service: String,
-    /// Ends the forward with the connection of this request. The answer is then a line, and its end that of the forward.
-    /// Default: false; the forward goes on until it is removed or the node leaves.
+    /// True to end the forward together with the connection of this request. The answer is then one line, followed by
+    /// the end of the body when the forward ends. Default: false; the forward lasts until it is removed or the node
+    /// stops.
     #[serde(default)]
     pub attached: bool,
     /// Time without a byte in either direction after which a connection is reset, 1,000 to 86,400,000 ms. Default: no
@@ -156,27 +157,27 @@ pub struct ForwardRequest {
     pub idle_ms: Option<u64>,
 }
 
-/// `POST /v1/forwards/remove`
+/// Request body of `POST /v1/forwards/remove`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndForward {
-    /// Where it listens.
+    /// Local address of the forward.
     pub listen: String,
 }
 
-/// A socket of the node's machine that leads to a service of another node.
+/// Local socket of the node's machine whose connections are forwarded to a service of another node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forwarding {
-    /// Where it listens.
+    /// Local address of the forward.
     pub listen: String,
-    /// Whose service.
+    /// Name of the node that offers the service.
     pub name: String,
-    /// Which service.
+    /// Name of the service.
     pub service: String,
     /// Time without a byte after which a connection is reset, in milliseconds; absent without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_limit_ms: Option<u64>,
-    /// Numbers.
+    /// Counters of its streams.
     #[serde(flatten)]
     pub numbers: StreamNumbers,
 }
@@ -193,16 +194,16 @@ impl From<&Forward> for Forwarding {
     }
 }
 
-/// What is in the table of static routes.
+/// Statistics of the table of static routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patterns {
-    /// How many patterns are looked for in which way; ways that none is looked for in are left out.
+    /// Number of patterns by the way they are searched; ways without patterns are left out.
     pub classes: BTreeMap<String, usize>,
-    /// The most patterns that share the piece of text they are filed under.
+    /// Size of the largest group of patterns that are filed under the same text.
     pub largest_bucket: usize,
-    /// Memory of the patterns and of what leads to them, approximately.
+    /// Approximate memory of the patterns and their index, in bytes.
     pub heap_bytes: usize,
-    /// So many patterns without any text that every lookup pays for them.
+    /// True if so many patterns contain no literal text that they slow down every lookup.
     pub many_literal_free: bool,
 }
 
@@ -251,52 +252,52 @@ impl From<NodeStatus> for Status {
     }
 }
 
-/// One live connection: `GET /v1/nodes` gives all.
+/// Live connection; `GET /v1/nodes` answers with all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
-    /// The peer's proven name.
+    /// Proven name of the peer.
     pub name: String,
-    /// Its socket address; of one behind others, that of the first of them.
+    /// Socket address of the peer, or of the gateway next to this node.
     pub address: String,
-    /// That first one; absent when it is reached directly.
+    /// Name of the gateway next to this node; absent for a direct connection.
     #[serde(default)]
     pub via: Option<String>,
-    /// The first digits of the link's id, the same at both ends.
+    /// First digits of the link id, which is the same at both ends.
     pub link: String,
-    /// The how-many-eth link of this pair of lives.
+    /// Sequence number of this link among all links between the two node instances, starting at 1.
     pub epoch: u64,
-    /// Which end dialled: `out` or `in`.
+    /// Direction in which the connection was dialled: `out` or `in`.
     pub direction: String,
-    /// The handshake version.
+    /// Handshake version.
     pub handshake: String,
-    /// Treatment of the certificate: `cookie`, `verify…` or `skip-verify`; `certificate` of a caller that showed one which
+    /// Certificate verification: `cookie`, `verify…` or `skip-verify`; `certificate` for a caller whose certificate
     /// `client_ca` verified.
     pub tls: String,
-    /// The flags both ends agreed on.
+    /// Flags that both ends agreed on.
     #[serde(default)]
     pub flags: Vec<String>,
-    /// How much is said about it.
+    /// Log level of the connection.
     #[serde(default)]
     pub log_level: String,
-    /// The pattern of the route whose policy it has; absent when none matches the name.
+    /// Pattern of the route whose policy applies; absent if no route matches the name.
     #[serde(default)]
     pub route: Option<String>,
-    /// Who gave the address it was dialled at; absent when nobody was asked.
+    /// Resolver that supplied the dialled address; absent if no resolver was asked.
     #[serde(default)]
     pub resolver: Option<String>,
-    /// The peer's software.
+    /// Software of the peer.
     pub software: String,
-    /// Messages, calls and answers sent.
+    /// Number of messages, calls and answers sent.
     pub messages_out: u64,
-    /// Messages, calls and answers received.
+    /// Number of messages, calls and answers received.
     pub messages_in: u64,
-    /// Bytes written.
+    /// Number of bytes written.
     pub bytes_out: u64,
-    /// Bytes read.
+    /// Number of bytes read.
     pub bytes_in: u64,
-    /// Messages for unknown services, dropped.
+    /// Number of messages dropped because no mailbox has the name they were sent to.
     pub undeliverable: u64,
-    /// The routes it is to go back to, best first; left out when there is none.
+    /// Better routes to which the connection shall return, best first; left out if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failback: Vec<FailbackTo>,
 }
@@ -327,85 +328,86 @@ impl From<(LinkInfo, LinkStats)> for Peer {
     }
 }
 
-/// `POST /v1/routes`
+/// Request body of `POST /v1/routes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddRoute {
-    /// The route as it stands in the configuration file.
+    /// Route to add, with the keys of the configuration file.
     pub route: RouteEntry,
-    /// Also write it to the node's configuration file.
+    /// True to write the route to the node's configuration file as well.
     #[serde(default)]
     pub save: bool,
 }
 
-/// `POST /v1/routes/remove`, `POST /v1/routes/drain`, and the same of `/v1/proxy-routes`
+/// Request body of `POST /v1/routes/remove`, `POST /v1/routes/drain`, and the same paths of `/v1/proxy-routes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveRoute {
-    /// The exact text of the pattern.
+    /// Exact text of the pattern.
     #[serde(rename = "match")]
     pub pattern: String,
-    /// Also take it out of the node's configuration file.
+    /// True to remove the route from the node's configuration file as well.
     #[serde(default)]
     pub save: bool,
 }
 
-/// What came of a change.
+/// Result of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
-    /// What was done, in words.
+    /// Description of what was done.
     pub message: String,
-    /// What a pattern says that its author hardly meant; left out when there is nothing.
+    /// Warnings about a pattern that probably does not mean what it says; left out if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// What could not be taken up, and stays as it was; left out when there is nothing.
+    /// Descriptions of what could not be changed and stays as it was; left out if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<String>,
 }
 
 impl Changed {
-    /// A change without warnings, and whole.
+    /// Creates the result of a complete change without warnings.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), warnings: Vec::new(), kept: Vec::new() }
     }
 }
 
-/// One line of `GET /v1/explain?name=…`
+/// Step of the answer to `GET /v1/explain?name=…`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// `static`, `static resolver`, `discovery`, `proxy` or `discovered proxy`; the address of the last two is the gateway.
+    /// Stage: `static`, `static resolver`, `discovery`, `proxy` or `discovered proxy`; in the last two, the address is
+    /// the gateway's name.
     pub stage: String,
-    /// The pattern of the route; absent for discovery.
+    /// Pattern of the route; absent for discovery.
     pub pattern: Option<String>,
-    /// How the table looks for the pattern: `literal`, `glob`, `filed`, `anchored`, `literal-free` or `always`.
+    /// Way the table searches for the pattern: `literal`, `glob`, `filed`, `anchored`, `literal-free` or `always`.
     pub class: Option<String>,
-    /// Who is asked, if somebody is.
+    /// Resolver to ask, if any.
     pub resolver: Option<String>,
-    /// The route's weight.
+    /// Weight of the route.
     pub weight: Option<i64>,
-    /// `host:port`; absent when a resolver must be asked first.
+    /// Address to dial, `host:port`; absent if a resolver must be asked first.
     pub address: Option<String>,
-    /// How the certificate would be treated.
+    /// Certificate verification of the attempt.
     pub tls: Option<String>,
-    /// The handshake version.
+    /// Handshake version.
     pub handshake: Option<String>,
-    /// What failed there of late.
+    /// Remembered failure of this address, which lowers its rank.
     pub remembered: Option<String>,
-    /// For how many more milliseconds that counts against it.
+    /// Time for which the failure still counts, in milliseconds.
     pub remembered_ms: Option<u64>,
-    /// Each value the attempt would have, and where it comes from.
+    /// Values that the attempt would use, each with its source.
     #[serde(default)]
     pub values: Vec<StepValue>,
 }
 
-/// One value of a step.
+/// Value used by a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepValue {
-    /// What it is, as the configuration calls it.
+    /// Name of the value, as in the configuration.
     pub what: String,
-    /// The value, for people; never a secret.
+    /// Value as readable text; never a secret.
     pub value: String,
-    /// `route`, `override`, `answer` (of the resolver, once it is asked), `name` (the host in it) or `node`.
+    /// Source: `route`, `override`, `answer` (of the resolver, once asked), `name` (its host part) or `node`.
     pub from: String,
 }
 
@@ -447,18 +449,18 @@ fn origin(origin: &Origin) -> (&'static str, Option<String>, Option<String>) {
     }
 }
 
-/// `GET /v1/explain?name=…`
+/// Answer to `GET /v1/explain?name=…`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// The name.
+    /// Name that was explained.
     pub name: String,
-    /// The live link that would be used, by the first digits of its id.
+    /// First digits of the id of the live link that would be used; absent without a link.
     pub live: Option<String>,
-    /// What would be tried, in order.
+    /// Attempts that would be made, in order.
     pub steps: Vec<Step>,
-    /// Nobody is asked when the static routes fail.
+    /// True if no resolver is asked after the static routes fail.
     pub static_only: bool,
-    /// The routes that the live connection is to go back to, best first; left out when there is none.
+    /// Better routes to which the live connection shall return, best first; left out if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failback: Vec<FailbackTo>,
 }
@@ -475,21 +477,21 @@ impl From<&trunkline::Explanation> for Explanation {
     }
 }
 
-/// A body: UTF-8 text as it is, anything else in base64.
+/// Message body: UTF-8 text as it is, anything else in base64.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
-    /// UTF-8.
+    /// UTF-8 text.
     Text(String),
-    /// Any bytes, base64 with padding.
+    /// Any bytes, in base64 with padding.
     Base64(String),
 }
 
 impl Body {
-    /// Bytes in the form that suits them.
+    /// Encodes bytes as text if that is valid and not much longer than base64.
     pub fn new(bytes: &[u8]) -> Self {
         use base64::Engine;
-        // Text that JSON writes with many escapes is longer so than in base64.
+        // Text in which JSON escapes many characters can be longer than base64.
         let escapes = |byte: &u8| match byte {
             b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 1,
             0..0x20 => 5,
@@ -501,10 +503,10 @@ impl Body {
         }
     }
 
-    /// The bytes.
+    /// Returns the decoded bytes.
     ///
     /// # Errors
-    /// A sentence when the base64 is malformed.
+    /// A message if the base64 is malformed.
     pub fn bytes(&self) -> Result<Vec<u8>, String> {
         use base64::Engine;
         match self {
@@ -516,16 +518,16 @@ impl Body {
     }
 }
 
-/// `POST /v1/ping`
+/// Request body of `POST /v1/ping`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PingRequest {
-    /// Whom.
+    /// Name of the node.
     pub name: String,
-    /// How long to wait for the answer once connected, in milliseconds. Default 5000.
+    /// Timeout of the answer once connected, in milliseconds. Default 5000.
     #[serde(default = "five_seconds")]
     pub timeout_ms: u64,
-    /// Dial as if nothing had failed of late.
+    /// True to dial while ignoring remembered failures; use after fixing a fault by hand.
     #[serde(default)]
     pub now: bool,
 }
@@ -534,40 +536,41 @@ fn five_seconds() -> u64 {
     5000
 }
 
-/// The answer to a ping.
+/// Answer to a ping.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pong {
-    /// The connection used.
+    /// Connection that was used.
     pub peer: Peer,
-    /// Until the connection was there, in milliseconds.
+    /// Time until the connection was up, in milliseconds.
     pub connect_ms: f64,
-    /// One round trip, in milliseconds.
+    /// Round-trip time, in milliseconds.
     pub round_trip_ms: f64,
 }
 
-/// `POST /v1/disconnect`
+/// Request body of `POST /v1/disconnect`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DisconnectRequest {
-    /// Whom.
+    /// Name of the peer.
     pub name: String,
 }
 
-/// `POST /v1/send` and `POST /v1/call`
+/// Request body of `POST /v1/send` and `POST /v1/call`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MessageRequest {
-    /// Whom.
+    /// Name of the node.
     pub name: String,
-    /// Which service there.
+    /// Name of the mailbox there.
     pub service: String,
-    /// What.
+    /// Content of the message.
     pub body: Body,
-    /// How long to wait in all, connecting included, in milliseconds. Default 20000: longer than a lookup takes, so
-    /// that a failed one says what it tried.
+    /// Timeout of the whole operation including connecting, in milliseconds. Default 20000, which exceeds the timeout
+    /// of a lookup, so that a failed lookup can report its attempts.
     #[serde(default = "twenty_seconds")]
     pub timeout_ms: u64,
-    /// Of a message only: succeed when it is in the service's mailbox, not when it is on its way. Default false.
+    /// True to succeed only once the message is in the mailbox, not already when it was sent. For messages only.
+    /// Default false.
     #[serde(default)]
     pub important: bool,
 }
@@ -576,101 +579,101 @@ fn twenty_seconds() -> u64 {
     20_000
 }
 
-/// `POST /v1/spawn`
+/// Request body of `POST /v1/spawn`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpawnRequest {
-    /// At whom.
+    /// Name of the node.
     pub name: String,
-    /// What it is called there.
+    /// Name under which that node offers the program.
     pub program: String,
-    /// What it is given.
+    /// Input of the program.
     #[serde(default)]
     pub input: String,
-    /// Whether to wait until it ended, however long. Default false.
+    /// True to wait until the program ended, without a timeout. Default false.
     #[serde(default)]
     pub until_end: bool,
-    /// How long it may take until it runs, connecting included, in milliseconds. Default 20000.
+    /// Timeout until the program runs, including connecting, in milliseconds. Default 20000.
     #[serde(default = "twenty_seconds")]
     pub timeout_ms: u64,
 }
 
 impl SpawnRequest {
-    /// A request.
-    pub fn of(name: String, program: String, input: String, until_end: bool, wait: Duration) -> Self {
-        Self { name, program, input, until_end, timeout_ms: wait.as_millis() as u64 }
+    /// Creates a request with a timeout in whole milliseconds.
+    pub fn of(name: String, program: String, input: String, until_end: bool, timeout: Duration) -> Self {
+        Self { name, program, input, until_end, timeout_ms: timeout.as_millis() as u64 }
     }
 }
 
-/// A process that began at a peer.
+/// Process started at a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spawned {
-    /// Its pid.
+    /// Pid of the process.
     pub pid: String,
-    /// How it ended, if that was waited for.
+    /// Description of how it ended, if the request waited for that.
     pub exit: Option<String>,
-    /// Whether it ended well.
+    /// True if it ended without an error.
     pub ended_well: bool,
 }
 
-/// `POST /v1/applications/start`
+/// Request body of `POST /v1/applications/start`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplicationRequest {
-    /// At whom; may be the node itself.
+    /// Name of the node, which may be the asked node itself.
     pub name: String,
-    /// Which.
+    /// Name of the application.
     pub application: String,
-    /// How long it may take, connecting included, in milliseconds. Default 20000.
+    /// Timeout including connecting, in milliseconds. Default 20000.
     #[serde(default = "twenty_seconds")]
     pub timeout_ms: u64,
 }
 
 impl ApplicationRequest {
-    /// A request.
-    pub fn of(name: String, application: String, wait: Duration) -> Self {
-        Self { name, application, timeout_ms: wait.as_millis() as u64 }
+    /// Creates a request with a timeout in whole milliseconds.
+    pub fn of(name: String, application: String, timeout: Duration) -> Self {
+        Self { name, application, timeout_ms: timeout.as_millis() as u64 }
     }
 }
 
-/// `POST /v1/applications/stop`
+/// Request body of `POST /v1/applications/stop`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StopApplication {
-    /// Which one of the node itself.
+    /// Name of an application of the asked node.
     pub application: String,
 }
 
-/// An application of the node.
+/// Application of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningApplication {
-    /// Its name.
+    /// Name of the application.
     pub name: String,
-    /// The pids of its processes; none when it does not run.
+    /// Pids of its processes; empty if it is not running.
     pub processes: Vec<String>,
 }
 
-/// The answer to a call.
+/// Answer to a call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CallReply {
-    /// What the service answered.
+    /// Content of the answer.
     pub body: Body,
-    /// How long it took, connecting included, in milliseconds.
+    /// Duration of the call including connecting, in milliseconds.
     pub took_ms: f64,
 }
 
-/// One failed attempt.
+/// Failed attempt to connect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Where it came from.
+    /// Source of the address.
     pub origin: String,
-    /// What was dialled, `host:port`; empty when it did not come to that.
+    /// Dialled address, `host:port`; empty if no address was dialled.
     pub address: String,
-    /// The stage it reached.
+    /// Stage that failed.
     pub stage: String,
-    /// Its cause.
+    /// Cause of the failure.
     pub error: String,
-    /// How long it took, in milliseconds.
+    /// Duration of the attempt, in milliseconds.
     pub took_ms: f64,
 }
 
@@ -686,18 +689,18 @@ impl From<&Record> for Attempt {
     }
 }
 
-/// Every answer that is no success.
+/// Body of every answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What went wrong and what to do.
+    /// Explanation of what failed and what to do.
     pub error: String,
-    /// For a name that could not be reached: every attempt, in order.
+    /// Attempts in order, if a name could not be reached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
 }
 
 impl Failure {
-    /// A failure in words.
+    /// Creates a failure without attempts.
     pub fn new(error: impl ToString) -> Self {
         Self { error: error.to_string(), attempts: Vec::new() }
     }
@@ -717,7 +720,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_is_text_where_it_can_be_and_base64_elsewhere_and_comes_back_whole() {
+    fn a_body_is_text_if_possible_and_otherwise_base64_and_decodes_to_the_same_bytes() {
         assert_eq!(Body::new("grüße".as_bytes()), Body::Text("grüße".into()));
         assert_eq!(Body::new(b""), Body::Text(String::new()));
         assert_eq!(Body::new(&[0xff, 0x00]), Body::Base64("/wA=".into()));
@@ -728,7 +731,7 @@ mod tests {
             assert_eq!(received.bytes().unwrap(), bytes, "{sent}");
         }
         assert_eq!(serde_json::to_string(&Body::new(b"hi")).unwrap(), r#"{"text":"hi"}"#);
-        // Whatever it is, it takes little more than base64 would.
+        // No content takes much more space than in base64.
         for byte in [0, b'"', b'\n', b'x'] {
             let sent = serde_json::to_string(&Body::new(&[byte; 30_000])).unwrap();
             assert!(sent.len() < 40_100, "{byte}: {}", sent.len());
@@ -736,7 +739,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_base64_is_refused_and_the_field_named() {
+    fn malformed_base64_is_refused_with_the_name_of_the_field() {
         for bad in ["/wA", "%%%%", "/wA=\n"] {
             let error = Body::Base64(bad.into()).bytes().unwrap_err();
             assert!(error.starts_with("body.base64: not base64"), "{error}");

@@ -1,4 +1,4 @@
-//! The other end of the operations API.
+//! Client of the operations API.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,23 +18,23 @@ use trunkline::LocalPlace;
 
 use crate::api::Failure;
 
-/// The largest answer taken.
+/// Largest answer accepted, in bytes.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
-/// How long an answer may take that the node has at hand.
+/// Timeout of an answer for which the node needs no peer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Shortest silence after which a node is given up: a busy machine needs a moment too.
+/// Shortest silence after which a node counts as hung; a busy machine can be silent for a while.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Asks a running node over its operations API.
+/// Client that asks a running node over its operations API.
 #[derive(Clone)]
 pub enum AdminClient {
-    /// By its socket.
+    /// Unix socket at this path.
     Socket(PathBuf),
-    /// By `host:port` and a token.
+    /// TCP address and token.
     Tcp {
-        /// `host:port`.
+        /// Address, `host:port`.
         address: String,
-        /// The token; not checked here.
+        /// Bearer token; not checked by the client.
         token: String,
     },
 }
@@ -48,40 +48,40 @@ impl std::fmt::Debug for AdminClient {
     }
 }
 
-/// Why an operation did not succeed.
+/// Error returned when an operation did not succeed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The node refused or failed, and said why.
+    /// The node refused the request or failed, with an explanation.
     #[error("{}", .failure.error)]
     Failed {
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// What it said.
+        /// Explanation of the node.
         failure: Failure,
     },
-    /// Something else answers there.
-    #[error("{address} does not answer as a trunkline node does: {text}")]
-    Strange {
-        /// Where.
+    /// The answer does not come from a trunkline node.
+    #[error("the answer of {address} is not one of a trunkline node: {text}")]
+    Unexpected {
+        /// Address that was asked.
         address: String,
-        /// What came.
+        /// Description of the unexpected answer.
         text: String,
     },
-    /// It took the request and gave no answer.
-    #[error("the node at {address} gave no answer: {text}; what was asked may have been done")]
+    /// The node accepted the request and then gave no answer.
+    #[error("the node at {address} gave no answer: {text}; the operation may have been carried out")]
     Lost {
-        /// Where.
+        /// Address that was asked.
         address: String,
-        /// Why.
+        /// Cause of the failure.
         text: String,
     },
-    /// Nobody answers.
-    #[error("no node answers at {address}: {text}; start it with `trunkline node --config FILE`")]
+    /// No node accepts connections at the address.
+    #[error("cannot connect to a node at {address}: {text}; start one with `trunkline node --config FILE`")]
     Unreachable {
-        /// Where.
+        /// Address that was asked.
         address: String,
-        /// Why.
+        /// Cause of the failure.
         text: String,
     },
 }
@@ -94,16 +94,16 @@ impl AdminClient {
         }
     }
 
-    /// Asks.
+    /// Sends a GET request.
     ///
     /// # Errors
-    /// [`ClientError`]; a node that does not answer within 10 seconds is [`ClientError::Lost`].
+    /// [`ClientError`]; a node that does not answer within 10 seconds is reported as [`ClientError::Lost`].
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let answer = tokio::time::timeout(ANSWER, self.request(Method::GET, path, Bytes::new())).await;
         answer.unwrap_or_else(|_| Err(self.silent_for(ANSWER)))
     }
 
-    /// Requests something for which the node needs no peer. As [`AdminClient::post_within`] with 10 seconds.
+    /// Sends a POST request for which the node needs no peer, like [`AdminClient::post_within`] with 10 seconds.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -111,11 +111,11 @@ impl AdminClient {
         self.post_within(path, body, ANSWER).await
     }
 
-    /// Requests something. Waits as long as the node does, and asks meanwhile whether it still answers: a node that is
-    /// silent for as long as `wait`, at least 2 and at most 10 seconds, is given up.
+    /// Sends a POST request and waits as long as the node works on it. Meanwhile the client checks that the node still
+    /// answers; a node that is silent for as long as `wait`, at least 2 and at most 10 seconds, counts as hung.
     ///
     /// # Errors
-    /// [`ClientError`]; a silent node is [`ClientError::Lost`].
+    /// [`ClientError`]; a silent node is reported as [`ClientError::Lost`].
     pub async fn post_within<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -129,10 +129,10 @@ impl AdminClient {
         }
     }
 
-    /// Requests something that lasts as long as the connection of the request, such as a forward that is `attached`.
+    /// Sends a POST request that lasts as long as its connection, such as a forward that is `attached`.
     ///
     /// # Errors
-    /// [`ClientError`]; a node that does not answer within 10 seconds is [`ClientError::Lost`].
+    /// [`ClientError`]; a node that does not answer within 10 seconds is reported as [`ClientError::Lost`].
     pub async fn hold<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<(T, Hold), ClientError> {
         let body = self.json(body)?;
         let answer = async {
@@ -142,26 +142,26 @@ impl AdminClient {
             }
             let mut line = Vec::new();
             while !line.ends_with(b"\n") {
-                let frame = body.frame().await.ok_or_else(|| self.lost("the answer ends early"))?;
+                let frame = body.frame().await.ok_or_else(|| self.lost("the answer is incomplete"))?;
                 line.extend_from_slice(&frame.map_err(|e| self.lost(e))?.into_data().unwrap_or_default());
                 if line.len() > MAX_ANSWER {
-                    return Err(self.strange("an answer without an end"));
+                    return Err(self.unexpected("the answer exceeds 32 MiB"));
                 }
             }
-            let told = serde_json::from_slice(&line).map_err(|e| self.strange(e))?;
+            let told = serde_json::from_slice(&line).map_err(|e| self.unexpected(e))?;
             Ok((told, Some(Hold { body, _driver: driver })))
         };
         let answer = tokio::time::timeout(ANSWER, answer).await;
         let (told, hold) = answer.unwrap_or_else(|_| Err(self.silent_for(ANSWER)))?;
-        Ok((told, hold.ok_or_else(|| self.strange("a success that is none"))?))
+        Ok((told, hold.ok_or_else(|| self.unexpected("an error status with the body of a success"))?))
     }
 
     fn json(&self, body: &impl Serialize) -> Result<Bytes, ClientError> {
-        serde_json::to_vec(body).map(Bytes::from).map_err(|e| self.strange(e))
+        serde_json::to_vec(body).map(Bytes::from).map_err(|e| self.unexpected(e))
     }
 
-    /// Resolves when the node does not answer a simple question. One that refuses connections is leaving, or gone; the
-    /// connections it has tell which.
+    /// Resolves when the node does not answer a status request in time. A node that refuses connections is not silent:
+    /// it is stopping or gone, and then the connection of the request itself fails.
     async fn silence(&self, patience: Duration) {
         loop {
             tokio::time::sleep(patience / 2).await;
@@ -173,15 +173,15 @@ impl AdminClient {
     }
 
     fn silent_for(&self, time: Duration) -> ClientError {
-        self.lost(format!("it was silent for {time:?}"))
+        self.lost(format!("it did not respond for {time:?}"))
     }
 
-    fn strange(&self, error: impl ToString) -> ClientError {
-        ClientError::Strange { address: self.address(), text: error.to_string() }
+    fn unexpected(&self, error: impl ToString) -> ClientError {
+        ClientError::Unexpected { address: self.address(), text: error.to_string() }
     }
 
     fn broken(&self, error: &hyper::Error) -> ClientError {
-        if error.is_parse() { self.strange(error) } else { self.lost(error) }
+        if error.is_parse() { self.unexpected(error) } else { self.lost(error) }
     }
 
     fn lost(&self, error: impl ToString) -> ClientError {
@@ -202,7 +202,7 @@ impl AdminClient {
             }
             Self::Tcp { address, .. } => {
                 let stream = match address.parse() {
-                    // Also one whose zone is the name of an interface.
+                    // Parsed as a socket address first, which also allows an interface name as zone.
                     Ok(LocalPlace::Tcp(address)) => TcpStream::connect(address).await,
                     _ => TcpStream::connect(address).await,
                 };
@@ -220,7 +220,7 @@ impl AdminClient {
         path: &str,
         body: Bytes,
     ) -> Result<Response, ClientError> {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.strange(e))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.unexpected(e))?;
         let mut request = hyper::Request::builder()
             .method(method)
             .uri(path)
@@ -229,7 +229,7 @@ impl AdminClient {
         if let Self::Tcp { token, .. } = self {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request.body(Full::new(body)).map_err(|e| self.strange(e))?;
+        let request = request.body(Full::new(body)).map_err(|e| self.unexpected(e))?;
         let driver = Driver(tokio::spawn(async { drop(connection.await) }));
         let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
         Ok(Response { status: response.status(), body: response.into_body(), driver })
@@ -237,18 +237,18 @@ impl AdminClient {
 
     async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
         let Response { status, body, driver: _driver } = response;
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| self.strange(e))?.to_bytes();
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| self.unexpected(e))?.to_bytes();
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|e| self.strange(e));
+            return serde_json::from_slice(&body).map_err(|e| self.unexpected(e));
         }
         match serde_json::from_slice(&body) {
             Ok(failure) => Err(ClientError::Failed { status: status.as_u16(), failure }),
-            Err(_) => Err(self.strange(status)),
+            Err(_) => Err(self.unexpected(status)),
         }
     }
 }
 
-/// The task that moves the bytes of a connection; it ends with this.
+/// Task that moves the bytes of a connection; dropping this ends the task.
 #[derive(Debug)]
 struct Driver(JoinHandle<()>);
 
@@ -258,14 +258,14 @@ impl Drop for Driver {
     }
 }
 
-/// An answer whose body is still to be read.
+/// Answer whose body is still to be read.
 struct Response {
     status: StatusCode,
     body: Incoming,
     driver: Driver,
 }
 
-/// The connection of a request that lasts. Dropped, it ends what was begun.
+/// Connection of a lasting request. Dropping it ends what the request started.
 #[derive(Debug)]
 pub struct Hold {
     body: Incoming,
@@ -273,7 +273,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Resolves when the node ended what was begun, or went away.
+    /// Resolves when the node ended what the request started, or stopped.
     pub async fn ended(&mut self) {
         while let Some(Ok(_)) = self.body.frame().await {}
     }

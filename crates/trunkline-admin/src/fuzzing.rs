@@ -1,4 +1,4 @@
-//! Bodies of the fuzz targets of this crate. `fuzz/README.md` lists them; `tests/tests/claims/parsers.rs` runs them.
+//! Bodies of this crate's fuzz targets. `fuzz/README.md` lists them; `tests/tests/claims/parsers.rs` runs them.
 
 use std::fmt::Debug;
 
@@ -11,14 +11,14 @@ use crate::api::{
     PingRequest, RemoveRoute, SpawnRequest, StopApplication, TraceRequest,
 };
 
-/// A target: its name, its body, which panics when something does not hold, and the inputs to begin with.
+/// Fuzz target: its name, its body, which panics when a property is violated, and its seed inputs.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
-/// The targets of this crate.
+/// All fuzz targets of this crate.
 pub const TARGETS: &[Target] = &[("admin_bodies", admin_bodies, admin_bodies_seeds)];
 
-/// Bodies of requests to the operations API: any bytes are one of a kind or refused, and each is read back from what it is
-/// written as.
+/// Parses any bytes as a request body of each kind. A body that is accepted must be equal after it is serialized and
+/// parsed again.
 pub fn admin_bodies(bytes: &[u8]) {
     stable::<AddProxyRoute>(bytes);
     stable::<AddRoute>(bytes);
@@ -45,7 +45,7 @@ fn stable<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> 
     Some(value)
 }
 
-/// One of each request.
+/// Returns an example of each request body.
 pub fn admin_bodies_seeds() -> Vec<Vec<u8>> {
     let route = json!({
         "match": "^db@", "weight": 7, "host": "10.0.0.1", "port": 4370, "tls": true,

@@ -1,8 +1,8 @@
-//! The operations API of a trunkline node: JSON over HTTP, on a Unix socket (mode 0600) by default, on TCP with a
-//! bearer token on request.
+//! Operations API of a trunkline node: JSON over HTTP, on a Unix socket (mode 0600) by default, on TCP with a bearer
+//! token on request.
 //!
-//! [`Operations`] are the operations without HTTP, [`AdminServer`] serves them, [`AdminClient`] asks for them, and
-//! [`api`] has the types both ends share. Paths, requests and answers are listed in the project's `docs/ADMIN.md`.
+//! [`Operations`] holds the operations without HTTP, [`AdminServer`] serves them, [`AdminClient`] calls them, and
+//! [`api`] has the types shared by both ends. The project's `docs/ADMIN.md` lists paths, requests and answers.
 
 use std::time::Duration;
 
@@ -22,14 +22,14 @@ pub use client::{AdminClient, ClientError, Hold};
 pub use ops::{AttachedForward, Kind, OpError, Operations, Source, proxied, transit};
 pub use server::{AdminAddress, AdminError, AdminListener, AdminServer};
 
-/// When the other end of a TCP connection that vanished is noticed: idle time, pause between probes, probes without an
-/// answer.
+/// TCP keep-alive settings that detect a vanished peer: idle time, pause between probes, and number of probes without
+/// an answer.
 const VANISHED: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
-/// Makes the system end this connection when its other end has vanished.
+/// Enables TCP keep-alive, so that the system ends a connection whose other end has vanished.
 fn keep_alive(tcp: &TcpStream) {
     let (idle, pause, probes) = VANISHED;
     let alive = TcpKeepalive::new().with_time(idle).with_interval(pause).with_retries(probes);
-    // Without it a place is taken until the process ends, which is no reason to serve nobody.
+    // A failure only means that a vanished client keeps its slot; the connection itself can be served.
     let _ = SockRef::from(tcp).set_tcp_keepalive(&alive);
 }

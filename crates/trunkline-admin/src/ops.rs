@@ -1,4 +1,4 @@
-//! The operations themselves, without HTTP: the server calls them for others, the command line on a node of its own.
+//! Operations of the API without HTTP. The server calls them for clients, and the command line for a node of its own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,27 +23,27 @@ use crate::api::{
     SpawnRequest, Spawned, Status, StreamService, TraceRequest, Traced,
 };
 
-/// Whose move a failure is; becomes the HTTP status.
+/// Category of a failure; determines the HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The request is wrong.
+    /// The request is invalid.
     Bad,
-    /// It clashes with what is there.
+    /// The request conflicts with the current state.
     Conflict,
-    /// There is no such thing.
+    /// The named thing does not exist.
     Missing,
-    /// The network or the peer did not do its part.
+    /// The network or the peer failed.
     Unreachable,
-    /// This node could not do its part.
+    /// This node failed.
     Internal,
 }
 
-/// A failed operation.
+/// Error of a failed operation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpError {
-    /// Whose move it is.
+    /// Category of the failure.
     pub kind: Kind,
-    /// What the caller is told.
+    /// Explanation for the caller.
     pub failure: Failure,
 }
 
@@ -90,24 +90,24 @@ impl From<CallError> for OpError {
     }
 }
 
-/// Where a node's configuration lives, so that changes can be written back and read again.
+/// Location of a node's configuration, for saving changes and reloading.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// What was laid over it.
+    /// Layers applied to the file.
     pub layers: Layers,
 }
 
-/// What became of the connections over a route that was removed.
+/// Describes the result of removing a route and moving its connections.
 fn moved(removed: &Changed, drained: Drained) -> Changed {
     let moved = drained.moved.len();
-    let kept = drained.kept.iter().map(|(name, error)| format!("; {name} stays where it is: {error}"));
+    let kept = drained.kept.iter().map(|(name, error)| format!("; the connection to {name} was not moved: {error}"));
     let kept: String = kept.collect();
     Changed::new(format!("{}; {moved} connections moved{kept}", removed.message))
 }
 
-/// The patterns of both tables that stand in the file.
+/// Patterns of both tables that come from the configuration file.
 #[derive(Debug)]
 struct FromFile {
     routes: Vec<String>,
@@ -123,46 +123,46 @@ impl FromFile {
     }
 }
 
-/// The pattern is not known to be in the file any more; what is said of that.
+/// Forgets that a pattern is in the file. Returns how the message about its removal ends.
 fn gone(from_file: &mut Vec<String>, pattern: &str, saved: bool) -> &'static str {
     let before = from_file.len();
     from_file.retain(|known| known != pattern);
     match (saved, from_file.len() < before) {
-        (true, _) => " and taken out of the file",
-        (false, true) => "; the file still has it, and a reload or restart brings it back",
+        (true, _) => " and deleted from the file",
+        (false, true) => "; it is still in the file, so a reload or restart adds it again",
         (false, false) => "",
     }
 }
 
-/// A node and its operations.
+/// Node together with its operations.
 #[derive(Debug)]
 pub struct Operations {
     node: Node,
     source: Option<Source>,
-    /// The patterns of the configuration file that are in the table; a reload replaces exactly these. The lock also
-    /// keeps changes to the table and the file in one order.
+    /// Patterns in the tables that come from the configuration file; a reload replaces exactly these. Holding the lock
+    /// also gives changes to tables and file the same order.
     from_file: Mutex<FromFile>,
     base_dir: PathBuf,
     started: Config,
-    /// By where they listen.
+    /// Forwards by the local address they listen at.
     forwards: Mutex<BTreeMap<LocalPlace, Begun>>,
     lost_log_lines: Arc<AtomicU64>,
     attached: Arc<Semaphore>,
 }
 
-/// Forwards attached to a request at once. Each takes a request of the operations API for as long as it lasts; the rest is
-/// left to everything else.
+/// Maximum number of attached forwards. Each occupies a request slot of the API as long as it lasts; the limit leaves
+/// slots for other requests.
 const MAX_ATTACHED: usize = 128;
 
-/// A forward, and who learns of its end.
+/// Forward, with a channel that reports its end.
 #[derive(Debug)]
 struct Begun {
     forward: Forward,
-    /// Dropped with the forward.
+    /// Sender that is dropped together with the forward.
     _ends: oneshot::Sender<()>,
 }
 
-/// A forward that ends when this is dropped. See [`Operations::forward_attached`].
+/// Forward that ends when this is dropped. See [`Operations::forward_attached`].
 #[derive(Debug)]
 pub struct AttachedForward {
     operations: Arc<Operations>,
@@ -173,19 +173,19 @@ pub struct AttachedForward {
 }
 
 impl AttachedForward {
-    /// Returns the forward that was begun.
+    /// Returns the description of the forward.
     pub fn forwarding(&self) -> &Forwarding {
         &self.told
     }
 
-    /// Resolves when the forward was ended by another request, or with the node.
+    /// Resolves when another request or the end of the node ended the forward.
     pub async fn ended(&mut self) {
         std::future::poll_fn(|cx| self.poll_ended(cx)).await;
     }
 
-    /// As [`AttachedForward::ended`].
+    /// Polls for the same event as [`AttachedForward::ended`].
     pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Polled after it resolved, the receiver panics.
+        // The receiver panics if it is polled after it resolved.
         if self.ended.is_terminated() {
             return Poll::Ready(());
         }
@@ -195,17 +195,17 @@ impl AttachedForward {
 
 impl Drop for AttachedForward {
     fn drop(&mut self) {
-        // Else another one may listen there by now.
+        // After the end of this forward, another one may listen at the same address.
         if !self.ended.is_terminated() && matches!(self.ended.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
             self.operations.forwards().remove(&self.place);
         }
     }
 }
 
-/// The longest a request may wait: a day.
+/// Longest timeout accepted, a day.
 const MAX_WAIT_MS: u64 = 86_400_000;
 
-/// The idle limits of a forward that make sense, in milliseconds.
+/// Idle limits accepted for a forward, in milliseconds.
 const IDLE_LIMITS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
 
 fn idle_limit(ms: u64) -> Result<Duration, OpError> {
@@ -216,7 +216,7 @@ fn idle_limit(ms: u64) -> Result<Duration, OpError> {
     Err(OpError::new(Kind::Bad, format!("idle_ms: {ms} is not a number from {low} to {high}")))
 }
 
-fn wait(timeout_ms: u64) -> Result<Duration, OpError> {
+fn checked_timeout(timeout_ms: u64) -> Result<Duration, OpError> {
     if (1..=MAX_WAIT_MS).contains(&timeout_ms) {
         return Ok(Duration::from_millis(timeout_ms));
     }
@@ -237,11 +237,11 @@ fn name(text: &str) -> Result<NodeName, OpError> {
     NodeName::new(text).map_err(|e| OpError::new(Kind::Bad, e))
 }
 
-/// Asked before a connect, which a service without a name is not worth.
+/// Checks a name before connecting, since a request with an invalid one would fail anyway.
 fn service(text: &str) -> Result<(), OpError> {
     match text.len() {
         1..=255 => Ok(()),
-        len => Err(OpError::new(Kind::Bad, format!("a service name has 1 to 255 bytes, this one has {len}"))),
+        len => Err(OpError::new(Kind::Bad, format!("a service name must have 1 to 255 bytes; this one has {len}"))),
     }
 }
 
@@ -257,7 +257,7 @@ fn application_error(error: ApplicationError) -> OpError {
 }
 
 fn no_service(name: &str, service: &str) -> OpError {
-    let error = format!("{name} has no service {service:?}; `trunkline status` there lists those it has");
+    let error = format!("{name} has no mailbox {service:?}; `trunkline status` on that node lists its mailboxes");
     OpError::new(Kind::Unreachable, error)
 }
 
@@ -266,7 +266,7 @@ fn bytes(body: &Body) -> Result<Vec<u8>, OpError> {
 }
 
 impl Operations {
-    /// The operations of a node that was started from this configuration.
+    /// Creates the operations of a node that was started from this configuration.
     pub fn new(node: Node, config: &Config, source: Option<Source>) -> Self {
         let from_file = FromFile::of(config);
         let base_dir = source.as_ref().and_then(|s| s.path.parent()).map(PathBuf::from).unwrap_or_default();
@@ -276,7 +276,7 @@ impl Operations {
         Self { node, source, from_file, base_dir, started, forwards, lost_log_lines, attached }
     }
 
-    /// Shows this count of lost log lines in the status. Default: a count that stays 0.
+    /// Sets the counter of lost log lines that the status shows. Default: a counter that stays 0.
     #[must_use]
     pub fn with_lost_log_lines(self, lost: Arc<AtomicU64>) -> Self {
         Self { lost_log_lines: lost, ..self }
@@ -286,17 +286,17 @@ impl Operations {
         self.from_file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The node.
+    /// Returns the node.
     pub fn node(&self) -> &Node {
         &self.node
     }
 
-    /// Gives the node back.
+    /// Returns the node and drops the operations.
     pub fn into_node(self) -> Node {
         self.node
     }
 
-    /// What the node says of itself.
+    /// Returns the status of the node.
     pub fn status(&self) -> Status {
         let patterns = (&self.node.routes().stats()).into();
         let service = |service: ServiceStatus| StreamService {
@@ -311,7 +311,7 @@ impl Operations {
         Status { patterns, stream_services, forwards, lost_log_lines, ..self.node.status().into() }
     }
 
-    /// Its live connections.
+    /// Returns the live connections.
     pub fn nodes(&self) -> Vec<Peer> {
         let peer = |(info, stats): (LinkInfo, LinkStats)| {
             let failback = self.failback(&info.peer);
@@ -324,12 +324,12 @@ impl Operations {
         self.node.pending_failbacks(peer).into_iter().map(FailbackTo::from).collect()
     }
 
-    /// Its static routes, in order.
+    /// Returns the static routes, in order.
     pub fn routes(&self) -> Vec<Route> {
         self.node.routes().iter().map(|e| Route::new(e.pattern().as_str(), e.weight(), e.value())).collect()
     }
 
-    /// Adds a route, and writes it to the file if asked; both or neither. Reads and writes files.
+    /// Adds a route, and writes it to the file if requested; a failure changes neither. Reads and writes files.
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
@@ -343,7 +343,7 @@ impl Operations {
             if request.save { self.save("routes", |text| edit::add_route(text, &request.route)) } else { Ok(()) }
         })?;
         from_file.routes.retain(|known| *known != pattern);
-        let saved = if request.save { " and saved" } else { "; not saved, it goes when the node does" };
+        let saved = if request.save { " and saved" } else { "; not saved, so it is lost when the node stops" };
         let message = format!("route {} added with weight {weight}{saved}", quoted(&pattern));
         if request.save {
             from_file.routes.push(pattern);
@@ -369,13 +369,13 @@ impl Operations {
         read(&context)
     }
 
-    /// Its proxy routes, in order.
+    /// Returns the proxy routes, in order.
     pub fn proxy_routes(&self) -> Vec<ProxyRoute> {
         let routes = self.node.proxy_routes();
         routes.iter().map(|e| ProxyRoute::new(e.pattern().as_str(), e.weight(), e.value())).collect()
     }
 
-    /// Adds a proxy route, and writes it to the file if asked; both or neither. Reads and writes files.
+    /// Adds a proxy route, and writes it to the file if requested; a failure changes neither. Reads and writes files.
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
@@ -391,7 +391,7 @@ impl Operations {
             if *save { self.save("proxy_routes", |text| edit::add_proxy_route(text, entry)) } else { Ok(()) }
         })?;
         from_file.proxy_routes.retain(|known| *known != pattern);
-        let saved = if *save { " and saved" } else { "; not saved, it goes when the node does" };
+        let saved = if *save { " and saved" } else { "; not saved, so it is lost when the node stops" };
         let (quoted, proxy) = (quoted(&pattern), &entry.proxy);
         let message = format!("proxy route {quoted} through {proxy} added with weight {weight}{saved}");
         if *save {
@@ -400,7 +400,7 @@ impl Operations {
         Ok(Changed { warnings, ..Changed::new(message) })
     }
 
-    /// Removes a proxy route by its exact pattern, and takes it out of the file if asked; both or neither. Live
+    /// Removes a proxy route by its exact pattern, also from the file if requested; a failure changes neither. Live
     /// connections stay up. Reads and writes files.
     ///
     /// # Errors
@@ -416,7 +416,7 @@ impl Operations {
         Ok(Changed::new(format!("proxy route {} removed{saved}", quoted(pattern))))
     }
 
-    /// Removes a route by its exact pattern, and takes it out of the file if asked; both or neither. Live
+    /// Removes a route by its exact pattern, also from the file if requested; a failure changes neither. Live
     /// connections stay up. Reads and writes files.
     ///
     /// # Errors
@@ -432,8 +432,8 @@ impl Operations {
         Ok(Changed::new(format!("route {} removed{saved}", quoted(pattern))))
     }
 
-    /// Removes a route as [`Operations::remove_route`] does and moves the connections over it to the best other way
-    /// there is. Where there is none they stay.
+    /// Removes a route like [`Operations::remove_route`] and moves its connections to the best other route. Connections
+    /// without another route stay up.
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
@@ -443,7 +443,7 @@ impl Operations {
         Ok(moved(&removed, self.node.vacate_route(&pattern).await))
     }
 
-    /// As [`Operations::drain_route`], a proxy route.
+    /// Removes a proxy route and moves its connections, like [`Operations::drain_route`].
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
@@ -453,7 +453,7 @@ impl Operations {
         Ok(moved(&removed, self.node.vacate_proxy_route(&pattern).await))
     }
 
-    /// Removes, which reads and writes files.
+    /// Runs a removal, which reads and writes files, on a thread for blocking work.
     async fn removed(
         self: &Arc<Self>,
         remove: impl FnOnce(&Self) -> Result<Changed, OpError> + Send + 'static,
@@ -465,12 +465,15 @@ impl Operations {
 
     fn save(&self, section: &str, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), OpError> {
         let Some(source) = &self.source else {
-            return Err(OpError::new(Kind::Bad, "this node was not started from a file, so nothing can be saved"));
+            return Err(OpError::new(
+                Kind::Bad,
+                "this node was not started from a file, so the change cannot be saved; leave `save` out",
+            ));
         };
         let shown = source.path.display();
         if let Some(layer) = source.layers.over(section) {
             let error = format!(
-                "{shown}: not saved, since {layer} takes the place of `{section}:` in the file; change it there, or \
+                "{shown}: not saved, because {layer} replaces `{section}:` of the file; change it there, or \
                  leave `save` out"
             );
             return Err(OpError::new(Kind::Conflict, error));
@@ -483,14 +486,13 @@ impl Operations {
             .map_err(|e| OpError::new(Kind::Internal, format!("{e}: {}; nothing changed", e.source)))
     }
 
-    /// Reads the configuration file again and replaces the routes and proxy routes that came from it, from the first
-    /// that differs on, all at once; those added while the node runs stay. What it passes on between others, and who may
-    /// come through others, holds from now on. Certificate files are read again too. Everything
-    /// else in the file needs a restart; what differs there is named. Reads files.
+    /// Reloads the configuration file. Routes and proxy routes that came from the file are replaced atomically,
+    /// beginning with the first that differs; those added at run time stay. The rules of `transit:` and `proxied:`
+    /// apply from now on, and certificate files are read again. Other keys need a restart; the message names those that
+    /// differ. Reads files.
     ///
     /// # Errors
-    /// [`OpError`] when the file is wrong, or has a pattern that was also added while the node runs; nothing
-    /// changed.
+    /// [`OpError`] if the file is invalid or has a pattern that was also added at run time; nothing changed.
     pub fn reload(&self) -> Result<Changed, OpError> {
         let Some(source) = &self.source else {
             return Err(OpError::new(
@@ -505,15 +507,15 @@ impl Operations {
             let quoted = quoted(pattern);
             let error = match error {
                 AddError::Taken(_) => format!(
-                    "{shown}: the {what} {quoted} was also added while the node runs; remove that one \
+                    "{shown}: the {what} {quoted} was also added at run time; remove that one \
                      (`trunkline {}s remove`) or the one in the file, then reload",
                     what.replace(' ', "-")
                 ),
                 AddError::UnknownResolver { id, .. } => {
-                    format!("{shown}: {what} {quoted}: the registrar {id} is new; it needs a restart")
+                    format!("{shown}: {what} {quoted}: the registrar {id} is new; restart the node to use it")
                 }
                 AddError::UnknownTlsProfile { id, .. } => {
-                    format!("{shown}: {what} {quoted}: the TLS profile {id} is new; it needs a restart")
+                    format!("{shown}: {what} {quoted}: the TLS profile {id} is new; restart the node to use it")
                 }
                 error => format!("{shown}: {what} {quoted}: {error}"),
             };
@@ -521,7 +523,7 @@ impl Operations {
         };
         let routes = config.routes.iter().map(|route| (route.pattern.as_str(), route.weight, &route.route));
         let proxies = config.proxy_routes.iter().map(|route| (route.pattern.as_str(), route.weight, &route.route));
-        // Both tables, or neither.
+        // Changes both tables or neither.
         self.node.edit_routes(|table| {
             replace(table, &from_file.routes, routes.collect()).map_err(|(pattern, e)| wrong("route", pattern, e))?;
             self.node.edit_proxy_routes(|table| {
@@ -537,17 +539,17 @@ impl Operations {
         let certificates = self.node.reload_certificates();
         let (routes, proxies) = (config.routes.len(), config.proxy_routes.len());
         let proxies = if proxies > 0 { format!(" and {proxies} proxy routes") } else { String::new() };
-        let mut message = format!("{routes} routes{proxies} from {shown}");
+        let mut message = format!("reloaded {routes} routes{proxies} from {shown}");
         if config.transit != self.started.transit {
             let rules = config.transit.rules.len();
-            message += &format!("; transit by {rules} rules, which the registrar is told of at the next start");
+            message += &format!("; {rules} transit rules, announced to the registrar at the next start");
         }
         if config.proxied != self.started.proxied {
-            message += "; proxied as the file says";
+            message += "; new `proxied` settings";
         }
         let waiting = differing(&self.started, &config);
         if !waiting.is_empty() {
-            message += &format!("; changed too, and needing a restart: {}", waiting.join(", "));
+            message += &format!("; also changed, but needing a restart: {}", waiting.join(", "));
         }
         let mut kept = Vec::new();
         for Reloaded { what, error } in &certificates {
@@ -559,16 +561,16 @@ impl Operations {
         Ok(Changed { message, warnings: config.warnings().to_vec(), kept })
     }
 
-    /// What a connect to the name would try.
+    /// Explains which attempts a connect to the name would make.
     ///
     /// # Errors
-    /// [`OpError`] for a text that is no name.
+    /// [`OpError`] if the text is not a node name.
     pub fn explain(&self, text: &str) -> Result<Explanation, OpError> {
         let name = name(text)?;
         let mut explanation: Explanation = (&self.node.explain(&name)).into();
         explanation.failback = self.failback(&name);
         let routes = self.node.routes();
-        // A node's name is never too long for the table.
+        // A node name never exceeds the length limit of the table.
         for found in routes.explain(name.as_str()).into_iter().flatten() {
             let pattern = found.entry.pattern().as_str();
             for step in explanation.steps.iter_mut().filter(|step| step.pattern.as_deref() == Some(pattern)) {
@@ -578,13 +580,13 @@ impl Operations {
         Ok(explanation)
     }
 
-    /// The way to a name, hop by hop.
+    /// Traces the path to a name, hop by hop.
     ///
     /// # Errors
-    /// [`OpError`]; that no way leads there is no error.
+    /// [`OpError`]; the absence of a path is not an error.
     pub async fn trace(&self, request: &TraceRequest) -> Result<Traced, OpError> {
-        let (target, deadline) = (name(&request.name)?, wait(request.timeout_ms)?);
-        Ok((&self.node.trace(&target, deadline).await?).into())
+        let (target, timeout) = (name(&request.name)?, checked_timeout(request.timeout_ms)?);
+        Ok((&self.node.trace(&target, timeout).await?).into())
     }
 
     /// Connects and measures a round trip.
@@ -592,28 +594,29 @@ impl Operations {
     /// # Errors
     /// [`OpError`] with every attempt.
     pub async fn ping(&self, request: &PingRequest) -> Result<Pong, OpError> {
-        let (target, deadline) = (name(&request.name)?, wait(request.timeout_ms)?);
+        let (target, timeout) = (name(&request.name)?, checked_timeout(request.timeout_ms)?);
         let began = now();
-        // Held until the round trip is over, so that both go over one connection.
+        // The connection is held during the ping, so that both use the same link.
         let _connection = match request.now {
             true => self.node.dial_now(&target).await?,
             false => self.node.connect(&target).await?,
         };
         let connect_ms = ms(began);
-        let (connection, round_trip) = self.node.ping(&target, deadline).await?;
+        let (connection, round_trip) = self.node.ping(&target, timeout).await?;
         let peer = (connection.info(), connection.stats()).into();
         Ok(Pong { peer, connect_ms, round_trip_ms: round_trip.as_secs_f64() * 1e3 })
     }
 
-    /// Connects if need be and sends.
+    /// Sends a message, connecting if necessary.
     ///
     /// # Errors
     /// [`OpError`]; nothing was sent.
     pub async fn send(&self, request: &MessageRequest) -> Result<Changed, OpError> {
-        let (target, deadline, body) = (name(&request.name)?, wait(request.timeout_ms)?, bytes(&request.body)?);
+        let (target, timeout, body) =
+            (name(&request.name)?, checked_timeout(request.timeout_ms)?, bytes(&request.body)?);
         service(&request.service)?;
         if request.important {
-            self.node.send_important(target, &request.service, body.clone(), deadline).await.map_err(|error| {
+            self.node.send_important(target, &request.service, body.clone(), timeout).await.map_err(|error| {
                 let (name, service) = (&request.name, &request.service);
                 match error {
                     ImportantError::NoService => no_service(name, service),
@@ -624,11 +627,11 @@ impl Operations {
             let (bytes, service, name) = (body.len(), &request.service, &request.name);
             return Ok(Changed::new(format!("{bytes} bytes are in the mailbox of {service} at {name}")));
         }
-        let sent = tokio::time::timeout(deadline, self.node.send(target, &request.service, &body)).await;
+        let sent = tokio::time::timeout(timeout, self.node.send(target, &request.service, &body)).await;
         let late = |_| {
             let error = format!(
-                "nothing was sent within {deadline:?}: {} was not reached, or its service {:?} does not read what it \
-                 was sent before; try again, or wait longer",
+                "nothing was sent within {timeout:?}: {} was not reached, or its service {:?} does not read earlier \
+                 messages; try again, or use a longer timeout",
                 request.name, request.service
             );
             OpError::new(Kind::Unreachable, error)
@@ -637,25 +640,29 @@ impl Operations {
         Ok(Changed::new(format!("{} bytes sent to {} at {}", body.len(), request.service, request.name)))
     }
 
-    /// Connects if need be, calls and waits.
+    /// Calls a service and waits for the answer, connecting if necessary.
     ///
     /// # Errors
-    /// [`OpError`].
+    /// [`OpError`]; after a timeout the service may have received the call.
     pub async fn call(&self, request: &MessageRequest) -> Result<CallReply, OpError> {
-        let (target, deadline, body) = (name(&request.name)?, wait(request.timeout_ms)?, bytes(&request.body)?);
+        let (target, timeout, body) =
+            (name(&request.name)?, checked_timeout(request.timeout_ms)?, bytes(&request.body)?);
         service(&request.service)?;
         if request.important {
-            return Err(OpError::new(Kind::Bad, "important is for messages; a call is answered or fails"));
+            return Err(OpError::new(
+                Kind::Bad,
+                "`important` is for messages only; a call is always answered or fails",
+            ));
         }
         let began = now();
-        let answer = self.node.call(&target, &request.service, &body, deadline).await.map_err(|error| {
+        let answer = self.node.call(&target, &request.service, &body, timeout).await.map_err(|error| {
             let (name, service) = (&request.name, &request.service);
             match error {
                 CallError::Call(LinkCallError::NoService) => no_service(name, service),
                 CallError::Call(LinkCallError::TimedOut(_)) => OpError::new(
                     Kind::Unreachable,
                     format!(
-                        "{name} did not answer within {deadline:?}, connecting included; {service:?} may have seen \
+                        "{name} did not answer within {timeout:?}, connecting included; {service:?} may have received \
                          the call"
                     ),
                 ),
@@ -665,12 +672,12 @@ impl Operations {
         Ok(CallReply { body: Body::new(&answer), took_ms: ms(began) })
     }
 
-    /// Connects if need be and begins a process.
+    /// Starts a process on a peer, connecting if necessary.
     ///
     /// # Errors
     /// [`OpError`].
     pub async fn spawn(&self, request: &SpawnRequest) -> Result<Spawned, OpError> {
-        let (target, deadline) = (name(&request.name)?, wait(request.timeout_ms)?);
+        let (target, timeout) = (name(&request.name)?, checked_timeout(request.timeout_ms)?);
         let input = Term::from(request.input.as_str());
         let failed = |error: SpawnError| {
             let kind = match error {
@@ -680,28 +687,28 @@ impl Operations {
             OpError::new(kind, format!("{} at {}: {error}", request.program, request.name))
         };
         if !request.until_end {
-            let pid = self.node.spawn_on(target, &request.program, &input, deadline).await.map_err(failed)?;
+            let pid = self.node.spawn_on(target, &request.program, &input, timeout).await.map_err(failed)?;
             return Ok(Spawned { pid: pid.to_string(), exit: None, ended_well: false });
         }
-        let monitor = self.node.spawn_monitor(target, &request.program, &input, deadline).await.map_err(failed)?;
+        let monitor = self.node.spawn_monitor(target, &request.program, &input, timeout).await.map_err(failed)?;
         let pid = monitor.pid().to_string();
         let exit = monitor.down().await;
         Ok(Spawned { pid, exit: Some(exit.to_string()), ended_well: exit == Exit::Normal })
     }
 
-    /// Connects if need be and starts an application, or starts one of this node.
+    /// Starts an application of a peer, connecting if necessary, or one of this node.
     ///
     /// # Errors
     /// [`OpError`].
     pub async fn start_application(&self, request: &ApplicationRequest) -> Result<Changed, OpError> {
-        let (target, deadline) = (name(&request.name)?, wait(request.timeout_ms)?);
+        let (target, timeout) = (name(&request.name)?, checked_timeout(request.timeout_ms)?);
         let application = &request.application;
         let started = match target == *self.node.name() {
             true => self.node.start_application(application),
-            false => self.node.start_application_on(target, application, deadline).await,
+            false => self.node.start_application_on(target, application, timeout).await,
         };
         started.map_err(application_error)?;
-        Ok(Changed::new(format!("{application} runs at {}", request.name)))
+        Ok(Changed::new(format!("{application} is running at {}", request.name)))
     }
 
     /// Stops an application of this node.
@@ -717,7 +724,8 @@ impl Operations {
         self.forwards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Listens at a place of this machine and leads its connections to a service of a node. Connects to nobody yet.
+    /// Listens at a local address and forwards its connections to a service of a node. Connects only when the first
+    /// connection arrives.
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
@@ -726,14 +734,16 @@ impl Operations {
         Ok(told)
     }
 
-    /// As [`Operations::forward`]; the forward ends when what is returned is dropped. At most 128 last like that at once.
+    /// Starts a forward like [`Operations::forward`] that ends when the returned value is dropped. At most 128 such
+    /// forwards last at a time.
     ///
     /// # Errors
     /// [`OpError`]; nothing changed.
     pub async fn forward_attached(self: &Arc<Self>, request: &ForwardRequest) -> Result<AttachedForward, OpError> {
         let permit = self.attached.clone().try_acquire_owned().map_err(|_| {
-            let error =
-                format!("{MAX_ATTACHED} forwards last as long as their commands; begin this one with --background");
+            let error = format!(
+                "{MAX_ATTACHED} attached forwards are running, which is the maximum; start this one with --background"
+            );
             OpError::new(Kind::Conflict, error)
         })?;
         let (told, place, ended) = self.begin_forward(request).await?;
@@ -757,33 +767,33 @@ impl Operations {
         Ok((told, place, ended))
     }
 
-    /// Ends what [`Operations::forward`] began, and the connections over it.
+    /// Ends a forward started by [`Operations::forward`], and its connections.
     ///
     /// # Errors
-    /// [`OpError`] when nothing is forwarded from there.
+    /// [`OpError`] if no forward listens at that address.
     pub fn end_forward(&self, request: &EndForward) -> Result<Changed, OpError> {
         let listen: LocalPlace = request.listen.parse().map_err(|e| OpError::new(Kind::Bad, format!("listen: {e}")))?;
         let listen = listen.within(&self.base_dir);
         let Some(Begun { forward: ended, .. }) = self.forwards().remove(&listen) else {
-            let error = format!("nothing is forwarded from {listen}; `trunkline status` lists what is");
+            let error = format!("no forward listens at {listen}; `trunkline status` lists the forwards");
             return Err(OpError::new(Kind::Missing, error));
         };
-        Ok(Changed::new(format!("{listen} leads to {} at {} no more", ended.service(), ended.peer())))
+        Ok(Changed::new(format!("{listen} is no longer forwarded to {} at {}", ended.service(), ended.peer())))
     }
 
-    /// Ends everything that [`Operations::forward`] began, and the connections over it.
+    /// Ends all forwards started by [`Operations::forward`], and their connections.
     pub fn end_forwards(&self) {
         self.forwards().clear();
     }
 
-    /// Ends a connection in order.
+    /// Closes a connection gracefully.
     ///
     /// # Errors
-    /// [`OpError`] when there is none.
+    /// [`OpError`] if the peer is not connected.
     pub fn disconnect(&self, text: &str) -> Result<Changed, OpError> {
         let target = name(text)?;
         let Some(connection) = self.node.connection(&target) else {
-            let error = format!("there is no connection to {target}; `trunkline nodes` lists those there are");
+            let error = format!("no connection to {target}; `trunkline nodes` lists the connections");
             return Err(OpError::new(Kind::Missing, error));
         };
         connection.disconnect();
@@ -791,8 +801,8 @@ impl Operations {
     }
 }
 
-/// Checks that a node can start from what is about to be saved: the file may have been emptied or broken since this
-/// one started.
+/// Checks that a node can start from the text about to be saved, since the file may have been emptied or broken after
+/// this node started.
 fn still_starts(source: &Source, text: &str) -> Result<(), OpError> {
     let shown = source.path.display().to_string();
     let directory = source.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -800,13 +810,13 @@ fn still_starts(source: &Source, text: &str) -> Result<(), OpError> {
         let (first, more) = error.problems().split_first().expect("an error has a problem at least");
         let more = if more.is_empty() { String::new() } else { format!(" ({} more: `trunkline check`)", more.len()) };
         let error =
-            format!("{shown}: not saved, nothing changed: no node can start from what the file is now: {first}{more}");
+            format!("{shown}: not saved, nothing changed: a node could not start from this file: {first}{more}");
         OpError::new(Kind::Conflict, error)
     })
 }
 
-/// Replaces the routes that stand in the file. Up to the first that differs, they stay where they are among those of equal
-/// weight.
+/// Replaces the routes that came from the file. Routes before the first difference keep their position among routes of
+/// equal weight.
 fn replace<'c, R: TableRoute + Clone + PartialEq>(
     table: &mut RouteEdit<'_, R>,
     from_file: &[String],
@@ -825,7 +835,7 @@ fn replace<'c, R: TableRoute + Clone + PartialEq>(
     Ok(())
 }
 
-/// What a node passes on, as a configuration says.
+/// Converts the transit settings of a configuration.
 pub fn transit(config: &TransitConfig) -> (Transit, CircuitLimits) {
     let TransitConfig { gateways, rules, circuits, per_peer, per_address, opens_per_second, burst, idle } =
         config.clone();
@@ -834,13 +844,13 @@ pub fn transit(config: &TransitConfig) -> (Transit, CircuitLimits) {
     (Transit { rules, gateways }, CircuitLimits { total, per_peer, per_address, opens_per_second, burst, idle })
 }
 
-/// Who may come through others, as a configuration says.
+/// Converts the `proxied` settings of a configuration.
 pub fn proxied(config: &ProxiedConfig) -> Proxied {
     let ProxiedConfig { allow, gateways, flags } = config.clone();
     Proxied { allow, gateways, flags }
 }
 
-/// The keys that a reload does not apply, whose values are no longer those the node was started with.
+/// Returns the keys whose values differ from those at the start but are not applied by a reload.
 fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
     let (a, b) = (&old.node, &new.node);
     let keys = [

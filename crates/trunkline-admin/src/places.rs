@@ -1,4 +1,4 @@
-//! Places for the connections of the operations API.
+//! Connection and request limits of the operations API.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -6,20 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Connections at once. When they are all there, one without a request gives way to the next.
+/// Maximum number of connections. When it is reached, a connection without a request is closed for the next one.
 pub(crate) const MAX_CONNECTIONS: usize = 256;
-/// Requests under way at once. The rest of the connections are those without a request, so that there is always one that can
-/// give way: callers without a token cannot keep one with a token out.
+/// Maximum number of requests in progress. It is lower than the number of connections, so that there is always a
+/// connection without a request to close: callers without a token cannot block one that has it.
 pub(crate) const MAX_REQUESTS: usize = 192;
 
-/// The connections there are.
+/// Table of all connections.
 #[derive(Debug, Default)]
 pub(crate) struct Places(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
-    /// In the order in which they came.
+    /// Connections in the order in which they were accepted.
     connections: BTreeMap<u64, Connection>,
     requests: usize,
 }
@@ -27,7 +27,7 @@ struct Table {
 #[derive(Debug)]
 struct Connection {
     address: Option<IpAddr>,
-    /// Requests of a caller that may make them.
+    /// Number of requests in progress of a caller that is authorized.
     requests: usize,
     gives_way: Arc<Notify>,
 }
@@ -37,8 +37,8 @@ impl Places {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for a connection from this address; none for a Unix socket. When all are taken, the oldest connection
-    /// without a request gives way, of the address that has most of them.
+    /// Takes a slot for a connection from this address, which is `None` for a Unix socket. If all slots are taken, the
+    /// oldest connection without a request is closed, chosen from the address that has most of them.
     pub(crate) fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Place {
         let mut table = self.lock();
         if table.connections.len() >= MAX_CONNECTIONS {
@@ -47,7 +47,7 @@ impl Places {
             for (_, connection) in silent() {
                 *per_address.entry(connection.address).or_default() += 1;
             }
-            // `max_by_key` takes the last of equals.
+            // `max_by_key` returns the last of equal elements.
             let oldest = silent().rev().max_by_key(|(_, connection)| per_address[&connection.address]);
             if let Some(number) = oldest.map(|(number, _)| *number)
                 && let Some(oldest) = table.connections.remove(&number)
@@ -62,7 +62,7 @@ impl Places {
     }
 }
 
-/// A place of a connection, given back when the last clone is dropped.
+/// Slot of a connection, freed when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Place(Arc<Taken>);
 
@@ -81,17 +81,17 @@ impl Drop for Taken {
 }
 
 impl Place {
-    /// The caller's address; none over a Unix socket.
+    /// Returns the caller's address; `None` over a Unix socket.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         self.0.address
     }
 
-    /// Resolves when the connection must end at once.
+    /// Resolves when the connection must be closed at once.
     pub(crate) async fn gives_way(&self) {
         self.0.gives_way.notified().await;
     }
 
-    /// Notes a request of a caller that may make it. `None` when too many are under way.
+    /// Counts a request of an authorized caller. Returns `None` if too many are in progress.
     pub(crate) fn request(&self) -> Option<Request> {
         let mut table = self.0.places.lock();
         if table.requests >= MAX_REQUESTS {
@@ -104,7 +104,7 @@ impl Place {
     }
 }
 
-/// A request under way; over when dropped.
+/// Request in progress; ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Request(Place);
 
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_connection_without_a_request_gives_way_of_the_address_that_has_most() {
+    fn the_oldest_idle_connection_of_the_address_with_most_connections_is_closed() {
         let places = Arc::<Places>::default();
         let first = places.take(ip(1));
         let busy = places.take(ip(2));
@@ -140,14 +140,14 @@ mod tests {
             .chain(&flood)
             .map(|place| !places.lock().connections.contains_key(&place.0.number))
             .collect();
-        assert_eq!(gone.iter().position(|gone| *gone), Some(2), "the first of the flood");
+        assert_eq!(gone.iter().position(|gone| *gone), Some(2), "the oldest connection of the flooding address");
         assert_eq!(gone.iter().filter(|gone| **gone).count(), 1);
         drop(request);
         assert_eq!(places.lock().requests, 0);
     }
 
     #[test]
-    fn requests_have_a_limit_of_their_own_so_that_there_is_always_a_connection_that_gives_way() {
+    fn the_request_limit_is_lower_so_that_an_idle_connection_can_always_be_closed() {
         let places = Arc::<Places>::default();
         let all: Vec<_> = (0..MAX_CONNECTIONS).map(|_| places.take(None)).collect();
         let mut requests: Vec<_> = all.iter().filter_map(Place::request).collect();

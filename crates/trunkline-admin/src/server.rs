@@ -1,4 +1,4 @@
-//! The operations over HTTP.
+//! HTTP server of the operations API.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -39,19 +39,19 @@ use crate::api::{
 use crate::ops::{AttachedForward, Kind, OpError, Operations};
 use crate::places::{self, MAX_CONNECTIONS, MAX_REQUESTS, Place, Places};
 
-/// The largest request: a message of the largest size in base64, and some.
+/// Largest request accepted, in bytes: the largest message in base64 with some room for the other fields.
 const MAX_REQUEST: usize = 12 * 1024 * 1024;
-/// Time for the head of a request: from the begin of a connection, or from the answer before. A caller that wants
-/// something sends it at once.
+/// Timeout of a request's head, from the begin of the connection or from the previous answer. A client that wants
+/// something sends its request at once.
 const HEAD: Duration = Duration::from_secs(10);
-/// Time for the body of a request after its head: the largest one at 400 KiB a second.
+/// Timeout of a request's body after its head, enough for the largest one at 400 KiB a second.
 const BODY: Duration = Duration::from_secs(30);
-/// How long the last answers may take to be written once the node has left.
+/// Timeout for writing the last answers once the node has stopped.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-/// Lines about refused tokens: one an address in this time.
+/// Interval of log lines about refused tokens, per address.
 const REFUSALS: Duration = Duration::from_secs(10);
 
-/// A running operations API. Dropping it stops it at once and removes its socket; see also
+/// Running server of the operations API. Dropping it stops it at once and removes its socket; see also
 /// [`AdminServer::while_leaving`].
 #[derive(Debug)]
 pub struct AdminServer {
@@ -61,12 +61,12 @@ pub struct AdminServer {
     _file: Option<SocketFile>,
 }
 
-/// Where it can be reached.
+/// Address of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminAddress {
-    /// A Unix socket.
+    /// Unix socket at this path.
     Socket(PathBuf),
-    /// TCP with a bearer token.
+    /// TCP address; requests need a bearer token.
     Tcp(SocketAddr),
 }
 
@@ -79,7 +79,7 @@ impl std::fmt::Display for AdminAddress {
     }
 }
 
-/// Why the operations API does not run.
+/// Error returned when the operations API cannot start.
 #[derive(Debug, thiserror::Error)]
 #[error("the operations API cannot listen at {address}: {cause}; {remedy}")]
 pub struct AdminError {
@@ -88,7 +88,7 @@ pub struct AdminError {
     remedy: &'static str,
 }
 
-/// A bound operations API that serves nobody yet: callers wait. Dropping it removes its socket.
+/// Bound socket of the operations API that is not served yet, so clients wait. Dropping it removes its socket.
 #[derive(Debug)]
 pub struct AdminListener {
     bound: Bound,
@@ -102,11 +102,11 @@ enum Bound {
 }
 
 impl AdminListener {
-    /// Binds what the configuration says; `None` when it says `none`. Bind before the node starts: a node whose
-    /// place is taken then never appears.
+    /// Binds the configured address; returns `None` if the API is disabled. Bind before the node starts, so that a node
+    /// whose address is taken never appears to others.
     ///
     /// # Errors
-    /// [`AdminError`] names the place and the remedy.
+    /// [`AdminError`] names the address and the remedy.
     pub async fn bind(config: &AdminConfig) -> Result<Option<Self>, AdminError> {
         match config {
             AdminConfig::Socket(path) => {
@@ -120,7 +120,7 @@ impl AdminListener {
                     cause: cause.into(),
                     remedy: "choose another node.admin.listen",
                 };
-                // A name such as localhost may have several.
+                // A name such as localhost may have several addresses.
                 let addresses = tokio::net::lookup_host((listen.host.as_str(), listen.port.get())).await;
                 let addresses: BTreeSet<_> = addresses.map_err(failed)?.collect();
                 let listeners = listen_all(addresses).map_err(failed)?;
@@ -132,7 +132,7 @@ impl AdminListener {
         }
     }
 
-    /// Serves these operations from now on.
+    /// Starts serving these operations.
     pub fn serve(self, operations: Arc<Operations>) -> AdminServer {
         let (stop, stopping) = watch::channel(false);
         let (doors, file, app) = match self.bound {
@@ -153,8 +153,8 @@ impl AdminListener {
     }
 }
 
-/// Listens at all these addresses. One that this machine does not have, such as `::1` without IPv6, is left out as long as
-/// there is another.
+/// Listens at all these addresses. Skips an address that this machine does not have, such as `::1` without IPv6, as
+/// long as another one works.
 fn listen_all(addresses: BTreeSet<SocketAddr>) -> io::Result<Vec<TcpListener>> {
     let several = addresses.len() > 1;
     let missing = [io::ErrorKind::AddrNotAvailable, io::ErrorKind::Unsupported];
@@ -172,13 +172,13 @@ fn listen_all(addresses: BTreeSet<SocketAddr>) -> io::Result<Vec<TcpListener>> {
     }
 }
 
-/// A listening socket.
+/// Listening socket.
 enum Door {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// A connection that was accepted.
+/// Accepted connection.
 enum Accepted {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
@@ -198,12 +198,12 @@ impl Door {
     }
 }
 
-/// Accepts until told to stop, and then waits for the requests under way.
+/// Accepts connections until told to stop, and then waits for the requests in progress.
 async fn accept(door: Door, app: Router, places: Arc<Places>, mut stopping: watch::Receiver<bool>) {
     let (mut connections, mut failures) = (JoinSet::new(), AcceptFailures::default());
     loop {
         let accepted = tokio::select! {
-            // Also when the server was dropped.
+            // Also resolves when the server was dropped.
             _ = stopping.wait_for(|stop| *stop) => break,
             Some(_) = connections.join_next() => continue,
             accepted = door.accept() => accepted,
@@ -220,7 +220,7 @@ async fn accept(door: Door, app: Router, places: Arc<Places>, mut stopping: watc
             }
         }
         failures.accepted();
-        // Those that were told to give way have a socket until they end.
+        // Connections that were told to close hold their socket until they end.
         while connections.len() > MAX_CONNECTIONS {
             connections.join_next().await;
         }
@@ -229,7 +229,7 @@ async fn accept(door: Door, app: Router, places: Arc<Places>, mut stopping: watc
     while connections.join_next().await.is_some() {}
 }
 
-/// Serves one connection until it ends, gives way to another or the server stops.
+/// Serves one connection until it ends, is closed for another one, or the server stops.
 async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     place: Place,
@@ -256,21 +256,21 @@ impl Drop for AdminServer {
 }
 
 impl AdminServer {
-    /// Binds and serves in one go; `None` when the configuration says `none`.
+    /// Binds and serves in one step; returns `None` if the API is disabled.
     ///
     /// # Errors
-    /// [`AdminError`] names the place and the remedy.
+    /// [`AdminError`] names the address and the remedy.
     pub async fn start(operations: Arc<Operations>, config: &AdminConfig) -> Result<Option<Self>, AdminError> {
         Ok(AdminListener::bind(config).await?.map(|listener| listener.serve(operations)))
     }
 
-    /// Where it can be reached.
+    /// Returns the address of the server.
     pub fn address(&self) -> &AdminAddress {
         &self.address
     }
 
-    /// Removes the socket and takes no further requests while the node leaves; those under way get their answers
-    /// when it has left, at most a second later.
+    /// Removes the socket and accepts no further requests while the node is stopping. Requests in progress are answered
+    /// when the node has stopped, at most a second later.
     pub async fn while_leaving<T>(mut self, leaving: impl Future<Output = T>) -> T {
         self._file = None;
         self.stop.send_replace(true);
@@ -280,21 +280,21 @@ impl AdminServer {
     }
 }
 
-/// Binds a socket only this user can open.
+/// Binds a socket that only this user can open.
 async fn bind_socket(path: &Path) -> Result<(UnixListener, SocketFile), AdminError> {
     bind_unix(path, true).await.map_err(|cause| {
         let remedy = match cause {
-            SocketError::TooLong { .. } => "give the node a shorter node.data_dir or node.admin.socket",
-            SocketError::NotASocket => "remove it, or choose another node.admin.socket",
-            SocketError::OtherUser => "run the node as that user, or give it another node.data_dir",
-            SocketError::Answered => "stop that node, or give this one another node.data_dir",
-            _ => "give the node a node.data_dir it may write to, with a short path",
+            SocketError::TooLong { .. } => "set a shorter node.data_dir or node.admin.socket",
+            SocketError::NotASocket => "remove that file, or set another node.admin.socket",
+            SocketError::OtherUser => "run the node as that user, or set another node.data_dir",
+            SocketError::Answered => "stop that node, or set another node.data_dir for this one",
+            _ => "set a node.data_dir that the node may write to",
         };
         AdminError { address: path.display().to_string(), cause, remedy }
     })
 }
 
-/// The token, and the limit of lines about wrong ones.
+/// Accepted token, and the rate limit of log lines about wrong ones.
 struct Tokens {
     token: AdminToken,
     refusals: LogLimit<Option<IpAddr>>,
@@ -320,20 +320,20 @@ async fn authorize(
     }
     failed(
         StatusCode::UNAUTHORIZED,
-        "a valid token is needed: Authorization: Bearer TOKEN, or TRUNKLINE_ADMIN_TOKEN for the command line",
+        "the request has no valid token; send `Authorization: Bearer TOKEN`, or set TRUNKLINE_ADMIN_TOKEN for the command line",
     )
 }
 
-/// Counts a request until its answer is written, and refuses it when too many are under way.
+/// Counts a request until its answer is written; refuses it if too many are in progress.
 async fn count(Extension(place): Extension<Place>, request: Request, next: Next) -> Response {
     let Some(counted) = place.request() else {
-        let error = format!("{MAX_REQUESTS} requests are under way; try again when some are answered");
+        let error = format!("{MAX_REQUESTS} requests are in progress, which is the maximum; try again later");
         return failed(StatusCode::SERVICE_UNAVAILABLE, error);
     };
     next.run(request).await.map(|body| axum::body::Body::new(Answer { body, _counted: counted }))
 }
 
-/// The body of an answer, whose request is under way until all of it is written.
+/// Body of an answer; its request counts as in progress until the body is written completely.
 struct Answer {
     body: axum::body::Body,
     _counted: places::Request,
@@ -356,7 +356,7 @@ impl HttpBody for Answer {
     }
 }
 
-/// The answer to a request for a forward that ends with its connection: what was begun, and then nothing until it ends.
+/// Answer to a request for an attached forward: its description, and then nothing until the forward ends.
 struct Attachment {
     told: Option<Bytes>,
     attached: AttachedForward,
@@ -383,7 +383,7 @@ async fn forward(operations: Arc<Operations>, request: ForwardRequest) -> Respon
         Err(error) => return answer::<Forwarding>(Err(error)),
     };
     let mut told = serde_json::to_vec(attached.forwarding()).unwrap_or_default();
-    // The end of the line tells the caller that it has everything for now.
+    // The line break tells the client that the description is complete.
     told.push(b'\n');
     let body = axum::body::Body::new(Attachment { told: Some(told.into()), attached });
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
@@ -479,11 +479,9 @@ fn router(operations: Arc<Operations>) -> Router {
             }),
         )
         .route("/v1/reload", post(async |State(ops): Shared| blocking(ops, Operations::reload).await))
-        .fallback(async || {
-            failed(StatusCode::NOT_FOUND, "there is no such operation; they are listed in docs/ADMIN.md")
-        })
+        .fallback(async || failed(StatusCode::NOT_FOUND, "no such operation; docs/ADMIN.md lists all of them"))
         .method_not_allowed_fallback(async || {
-            failed(StatusCode::METHOD_NOT_ALLOWED, "that operation takes another method")
+            failed(StatusCode::METHOD_NOT_ALLOWED, "this operation needs another HTTP method")
         })
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .layer(middleware::from_fn(count))
@@ -494,7 +492,7 @@ fn failed(status: StatusCode, error: impl ToString) -> Response {
     (status, Json(Failure::new(error))).into_response()
 }
 
-/// The `name` of a query.
+/// Parameter `name` of a query.
 struct Name(String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
@@ -507,12 +505,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
         }
         match Query::<Asked>::from_request_parts(parts, state).await {
             Ok(Query(Asked { name })) => Ok(Self(name)),
-            Err(_) => Err(failed(StatusCode::BAD_REQUEST, "name: it is missing; write ?name=NAME, percent-encoded")),
+            Err(_) => Err(failed(
+                StatusCode::BAD_REQUEST,
+                "the parameter `name` is missing; write ?name=NAME, percent-encoded",
+            )),
         }
     }
 }
 
-/// A JSON body, whatever its declared type; its rejection is one of our failures.
+/// JSON body, parsed regardless of its declared type; rejections are reported as [`Failure`].
 struct Body<T>(T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -521,10 +522,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
         let bytes = tokio::time::timeout(BODY, Bytes::from_request(request, state)).await;
         let late =
-            |_| failed(StatusCode::REQUEST_TIMEOUT, format!("the body of the request did not come within {BODY:?}"));
+            |_| failed(StatusCode::REQUEST_TIMEOUT, format!("the body of the request did not arrive within {BODY:?}"));
         let bytes = bytes.map_err(late)?.map_err(|rejection| match rejection.status() {
             status @ StatusCode::PAYLOAD_TOO_LARGE => {
-                failed(status, format!("the request has more than {MAX_REQUEST} bytes; send less at a time"))
+                failed(status, format!("the request exceeds {MAX_REQUEST} bytes; send a smaller one"))
             }
             status => failed(status, rejection.body_text()),
         })?;
@@ -533,13 +534,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             Err(rejection) => {
                 let text = rejection.body_text();
                 let cause = text.split_once(": ").map_or(text.as_str(), |(_, cause)| cause);
-                Err(failed(StatusCode::BAD_REQUEST, format!("the request cannot be used: {cause}")))
+                Err(failed(StatusCode::BAD_REQUEST, format!("the request body is invalid: {cause}")))
             }
         }
     }
 }
 
-/// Runs what reads and writes files where it holds up nobody else.
+/// Runs an operation that reads and writes files on a thread for blocking work.
 async fn blocking<T: Serialize + Send + 'static>(
     operations: Arc<Operations>,
     run: impl FnOnce(&Operations) -> Result<T, OpError> + Send + 'static,

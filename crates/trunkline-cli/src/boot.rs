@@ -1,4 +1,4 @@
-//! From a configuration to a node.
+//! Builds a node from a configuration.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,7 +17,7 @@ use trunkline_config::{
 use crate::output::Failed;
 use crate::serve;
 
-/// Reads a configuration; its warnings go to the log.
+/// Reads a configuration and logs its warnings.
 pub(crate) fn load(path: &Path, layers: &Layers) -> Result<Config, Failed> {
     let config = Config::load(path, layers).map_err(Failed::usage)?;
     for warning in config.warnings() {
@@ -26,13 +26,13 @@ pub(crate) fn load(path: &Path, layers: &Layers) -> Result<Config, Failed> {
     Ok(config)
 }
 
-/// Starts the node a configuration describes.
+/// Starts the node that a configuration describes.
 pub(crate) async fn start(path: &Path, config: &Config) -> Result<Node, Failed> {
     let builder = builder(config).await.map_err(|error| error.within(path))?;
     builder.start().await.map_err(|error| not_started(path, &error))
 }
 
-/// A start that failed, with the file and the key it is about.
+/// Returns the failure of a start, naming the configuration file and the key at fault.
 fn not_started(path: &Path, error: &StartError) -> Failed {
     let key = match error {
         StartError::Listen { .. } => "node.listen: ",
@@ -44,7 +44,7 @@ fn not_started(path: &Path, error: &StartError) -> Failed {
     let remedy = match error {
         StartError::RegistrarListen { .. } => "; choose another address, or set node.registrar: none",
         StartError::Registrar(error) if error.is_unreachable() => {
-            "; another program may have that port: stop it, choose another node.registrar_listen, or set \
+            "; another program may be using that port: stop it, choose another node.registrar_listen, or set \
              node.registrar: none"
         }
         _ => "",
@@ -67,7 +67,7 @@ async fn builder(config: &Config) -> Result<NodeBuilder, Failed> {
     })
 }
 
-/// A short-lived hidden node with the configuration's routes and cookies, under a name of its own.
+/// Starts a short-lived hidden node with the configuration's routes and cookies, under a name of its own.
 pub(crate) async fn short_lived(path: &Path, config: &Config) -> Result<Node, Failed> {
     let node = &config.node;
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
@@ -129,8 +129,8 @@ fn common(config: &Config, name: NodeName) -> Result<NodeBuilder, Failed> {
     Ok(builder.transit(transit).circuit_limits(limits).proxied(trunkline_admin::proxied(&config.proxied)))
 }
 
-/// Checks that what the files hold can be used now, and returns what deserves attention; a configuration only knows that the
-/// files are there.
+/// Checks that the files named by the configuration can be used now, and returns warnings about them. Loading a
+/// configuration only checks that the files are readable.
 pub(crate) fn check_files(path: &Path, config: &Config) -> Result<Vec<String>, Failed> {
     let listeners = config.node.listen.iter().enumerate().filter_map(|(i, listen)| {
         let source: ServerSource = server_files(listen.tls.as_ref()?).into();
@@ -183,15 +183,15 @@ fn server_files(config: &ListenTls) -> ServerFiles {
     }
 }
 
-/// The listeners of an entry: one at each address of its host that this machine has. A free port is of one address, the
-/// first.
+/// Returns the listeners of an entry: one for each address of its host that this machine has. With port 0, only the
+/// first address is used.
 async fn listen(config: &ListenConfig) -> Result<Vec<Listen>, Failed> {
     let mut addresses = resolve("node.listen", config.host.as_str(), config.port).await?;
     if config.port == 0 {
         addresses.truncate(1);
     }
     if addresses.len() > 1 {
-        // `localhost` may be `::1` too where there is no IPv6. Which port is wanted does not matter here.
+        // `localhost` may resolve to `::1` although IPv6 is off. The port does not matter for this test.
         let is_here =
             |address: &SocketAddr| !matches!(std::net::TcpListener::bind((address.ip(), 0)), Err(e) if is_missing(&e));
         let here: Vec<_> = addresses.iter().copied().filter(is_here).collect();
@@ -200,7 +200,7 @@ async fn listen(config: &ListenConfig) -> Result<Vec<Listen>, Failed> {
     addresses.into_iter().map(|address| listen_at(config, address)).collect()
 }
 
-/// Whether this machine does not have the address.
+/// Returns true if the error means that this machine does not have the address.
 fn is_missing(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::Unsupported)
 }
@@ -208,7 +208,7 @@ fn is_missing(error: &std::io::Error) -> bool {
 fn listen_at(config: &ListenConfig, address: SocketAddr) -> Result<Listen, Failed> {
     let mut listen = Listen::at(address);
     if let Some(advertise) = &config.advertise {
-        // A port of 0 is announced as the one that was free, which `Listen` knows only without an address.
+        // `Listen` announces the free port that was chosen only if no address is set, so port 0 must be replaced here.
         let port = advertise.port.map_or(config.port, u16::from);
         let host = advertise.host.as_ref().map_or_else(|| config.host.to_string(), ToString::to_string);
         let advertised = Address::new(host, port).map_err(|e| {
@@ -230,14 +230,14 @@ fn listen_at(config: &ListenConfig, address: SocketAddr) -> Result<Listen, Faile
 
 async fn registrar(node: &NodeConfig) -> Result<SocketAddr, Failed> {
     let listen = &node.registrar_listen;
-    // Nodes of one host find the same address first, where they listen and where they ask.
+    // Every node of a host resolves the same first address, for serving as well as for asking.
     Ok(resolve("node.registrar_listen", listen.host.as_str(), listen.port.get()).await?[0])
 }
 
-/// The addresses of a host, at least one.
+/// Returns the addresses of a host, at least one.
 async fn resolve(key: &str, host: &str, port: u16) -> Result<Vec<SocketAddr>, Failed> {
     let found = tokio::net::lookup_host((host, port)).await;
-    let found = found.map_err(|e| Failed::usage(format!("{key}: {host} does not resolve: {e}")))?;
+    let found = found.map_err(|e| Failed::usage(format!("{key}: the host {host} cannot be resolved: {e}")))?;
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in found {
         if !addresses.contains(&address) {
@@ -245,7 +245,7 @@ async fn resolve(key: &str, host: &str, port: u16) -> Result<Vec<SocketAddr>, Fa
         }
     }
     if addresses.is_empty() {
-        return Err(Failed::usage(format!("{key}: {host} does not resolve")));
+        return Err(Failed::usage(format!("{key}: the host {host} has no address")));
     }
     Ok(addresses)
 }

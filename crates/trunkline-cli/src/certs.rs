@@ -1,4 +1,4 @@
-//! `trunkline certs`: an authority and node certificates for a lab.
+//! Command `trunkline certs`: creates a certificate authority and node certificates for a lab.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -22,7 +22,7 @@ struct Made {
 struct Authority {
     certificate: PathBuf,
     key: PathBuf,
-    /// Whether it was made now.
+    /// True if the authority was created by this run.
     new: bool,
 }
 
@@ -40,16 +40,16 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// A day before this program was written: 2026-01-01. No clock that is set says an earlier one.
+/// Start of 2026, the year in which this program was written. A clock that shows an earlier time was never set.
 const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
 
-/// Refuses a clock that was never set: certificates made by it would be over when it is.
+/// Refuses a clock that was never set, because its certificates would have expired once it is set.
 fn set_clock(now: SystemTime) -> Result<(), Failed> {
     if now >= SystemTime::UNIX_EPOCH + EARLIEST {
         return Ok(());
     }
     Err(Failed::usage(
-        "this machine's clock says a day before 2026, so that the certificates would have expired once it is set; set the \
+        "this machine's clock shows a time before 2026, so the certificates would have expired once it is set; set the \
          clock first",
     ))
 }
@@ -57,7 +57,7 @@ fn set_clock(now: SystemTime) -> Result<(), Failed> {
 pub(crate) fn run(args: &CertsArgs, output: &Output) -> Result<(), Failed> {
     set_clock(now())?;
     let dir = &args.dir;
-    let made = |error: std::io::Error| Failed::because(format!("{} cannot be made: {error}", dir.display()));
+    let made = |error: std::io::Error| Failed::because(format!("{} cannot be created: {error}", dir.display()));
     let nodes = nodes(args)?;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(made)?;
     let (ca, ca_key) = (dir.join("ca.pem"), dir.join("ca.key"));
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &CertsArgs, output: &Output) -> Result<(), Failed> {
     let is_new = found.is_none();
     let wrong = |e: trunkline::TlsError| Failed::usage(format!("{}: {e}", ca.display()));
     let authority = found.map_or_else(|| LabAuthority::new(now(), args.days), Ok).map_err(wrong)?;
-    // Everything is made before anything is written.
+    // All certificates are issued before the first file is written.
     let mut issued = Vec::new();
     for (name, files) in &nodes {
         issued.push((authority.issue(name, &hosts(name, args)?, now(), args.days).map_err(wrong)?, files));
@@ -94,23 +94,23 @@ fn text(made: &Made) -> String {
     let rows: Vec<_> = nodes.iter().map(row).collect();
     let ca = authority.certificate.display();
     let (made, advice) = if authority.new {
-        ("made", format!("; keep {} to yourself", authority.key.display()))
+        ("created", format!("; keep {} secret", authority.key.display()))
     } else {
-        ("used as it was", String::new())
+        ("existing, unchanged", String::new())
     };
-    let mut text = format!("{ca} {made}: name it in `roots` and `client_ca`{advice}\n");
+    let mut text = format!("{ca} ({made}): name it in `roots` and `client_ca`{advice}\n");
     text += &table(&["NODE", "FOR", "CERTIFICATE", "KEY"], &rows);
     if let Some(node) = nodes.first() {
         let (certificate, key) = (node.certificate.display(), node.key.display());
         text += &format!(
-            "\nthere:  node.listen: [{{ port: 4370, tls: {{ certificate: {certificate}, key: {key} }} }}]\n\
-             here:   tls_profiles: {{ lab: {{ roots: {ca} }} }}, and `tls: true, tls_profile: lab` in the route"
+            "\non that node: node.listen: [{{ port: 4370, tls: {{ certificate: {certificate}, key: {key} }} }}]\n\
+             on its peers: tls_profiles: {{ lab: {{ roots: {ca} }} }}, and `tls: true, tls_profile: lab` in the route"
         );
     }
     text
 }
 
-/// The nodes and their files, none of which is there unless it may be replaced.
+/// Returns the nodes and their files. Fails if a file exists and may not be replaced.
 fn nodes(args: &CertsArgs) -> Result<Vec<(NodeName, NodeFiles)>, Failed> {
     let mut stems = BTreeMap::new();
     let mut nodes = Vec::new();
@@ -119,7 +119,7 @@ fn nodes(args: &CertsArgs) -> Result<Vec<(NodeName, NodeFiles)>, Failed> {
         let plain = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@') { c } else { '_' };
         let stem: String = name.as_str().chars().map(plain).collect();
         if let Some(other) = stems.insert(stem.clone(), name.clone()) {
-            let clash = format!("{other} and {name} would have the same files, {stem}.pem; name one of them only");
+            let clash = format!("{other} and {name} would use the same file {stem}.pem; name only one of them");
             return Err(Failed::usage(clash));
         }
         let at = |kind: &str| args.dir.join(format!("{stem}.{kind}"));
@@ -127,7 +127,7 @@ fn nodes(args: &CertsArgs) -> Result<Vec<(NodeName, NodeFiles)>, Failed> {
         let files = NodeFiles { name: text.clone(), hosts, certificate: at("pem"), key: at("key"), days: args.days };
         for path in [&files.certificate, &files.key] {
             if !args.replace && path.exists() {
-                let error = format!("{} is there already; add --replace, or remove it", path.display());
+                let error = format!("{} already exists; add --replace, or remove it", path.display());
                 return Err(Failed::usage(error));
             }
         }
@@ -136,7 +136,7 @@ fn nodes(args: &CertsArgs) -> Result<Vec<(NodeName, NodeFiles)>, Failed> {
     Ok(nodes)
 }
 
-/// What the node is dialled by: the host of its name, and what was given.
+/// Returns the hosts by which the node is dialled: the host of its name, and those of `--host`.
 fn hosts(name: &NodeName, args: &CertsArgs) -> Result<Vec<Host>, Failed> {
     let own = Host::new(name.host()).map_err(Failed::usage)?;
     let mut hosts = vec![own];
@@ -156,7 +156,7 @@ fn authority(certificate: &Path, key: &Path) -> Result<Option<LabAuthority>, Fai
         (there, _) => {
             let (there, lacks) = if there { (certificate, key) } else { (key, certificate) };
             let error = format!(
-                "{} is there and {} is not; bring it back, or remove both for a new authority",
+                "{} exists but {} does not; restore it, or remove both to create a new authority",
                 there.display(),
                 lacks.display()
             );
@@ -170,7 +170,7 @@ fn authority(certificate: &Path, key: &Path) -> Result<Option<LabAuthority>, Fai
     read.map(Some).map_err(|e| Failed::usage(format!("{}: {e}", certificate.display())))
 }
 
-/// Written whole or not at all.
+/// Writes a file completely or not at all.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failed> {
     let written = || {
         let directory = path.parent().unwrap_or(Path::new("."));
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_certificates_are_made_by_a_clock_that_was_never_set() {
+    fn a_clock_that_was_never_set_creates_no_certificates() {
         let year = Duration::from_secs(365 * 86_400);
         for (years, is_set) in [(0, false), (55, false), (57, true)] {
             assert_eq!(set_clock(SystemTime::UNIX_EPOCH + year * years).is_ok(), is_set, "{years} years after 1970");

@@ -1,4 +1,4 @@
-//! The commands that ask something and print the answer.
+//! Commands that query a node and print the answer.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -37,13 +37,13 @@ pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
         value[*key] = json!(count);
     }
     output.print(&value, |_| {
-        let mut text = format!("{}: fine; node {}", args.file().display(), config.node.name);
-        // Routes are told also when there are none: without one, only discovery finds a way.
+        let mut text = format!("{}: valid; node {}", args.file().display(), config.node.name);
+        // The number of routes is shown even if it is 0: without a route, only discovery can find a node.
         for Section { one, many, count, .. } in counts.iter().filter(|s| s.count > 0 || s.key == "routes") {
             text += &format!(", {count} {}", if *count == 1 { one } else { many });
         }
         if restricts_proxied(&config) {
-            text += ", callers through gateways restricted";
+            text += ", access through gateways restricted";
         }
         for warning in &warnings {
             text += &format!("\nwarning: {warning}");
@@ -52,12 +52,12 @@ pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
     })
 }
 
-/// Returns true if `proxied:` says anything: a section that is lost lets callers in.
+/// Returns true if `proxied:` restricts anything. Losing that section would admit every caller.
 fn restricts_proxied(config: &Config) -> bool {
     config.proxied != ProxiedConfig::default()
 }
 
-/// Number of things in a section of the configuration, and their name.
+/// Number of entries in a section of the configuration, with the words for them.
 struct Section {
     key: &'static str,
     one: &'static str,
@@ -65,7 +65,7 @@ struct Section {
     count: usize,
 }
 
-/// Returns the sections of a configuration, so that one that is lost is noticed.
+/// Returns the number of entries of each section, so that a lost section is noticed.
 fn sections(config: &Config) -> Vec<Section> {
     let section = |key, one, many, count| Section { key, one, many, count };
     vec![
@@ -84,7 +84,7 @@ fn sections(config: &Config) -> Vec<Section> {
     ]
 }
 
-/// A malformed name is wrong usage, whoever would be asked.
+/// Checks a node name. A malformed one is wrong usage, whichever node is asked.
 pub(crate) fn checked(name: &str) -> Result<(), Failed> {
     NodeName::new(name).map(drop).map_err(Failed::usage)
 }
@@ -98,15 +98,15 @@ pub(crate) async fn explain(at: At, name: &str, output: &Output) -> Result<(), F
     output.print(&explanation, explain_text)
 }
 
-/// The route that a connection is to go back to, and why it has not yet.
+/// Describes the route to which a connection shall return, and why it has not returned yet.
 fn failback_text(failback: &FailbackTo) -> String {
     let FailbackTo { pattern, hold_ms, answered_ms, error } = failback;
     let why = match (answered_ms, error) {
-        (_, Some(error)) => format!("it does not answer now: {}", one_line(error)),
-        (Some(answered), None) => format!("it has for {:.1} s", *answered as f64 / 1e3),
-        (None, None) => "it was not probed yet".into(),
+        (_, Some(error)) => format!("the last probe failed: {}", one_line(error)),
+        (Some(answered), None) => format!("so far {:.1} s", *answered as f64 / 1e3),
+        (None, None) => "not probed yet".into(),
     };
-    format!("{} when that has answered for {:.1} s; {why}", one_line(pattern), *hold_ms as f64 / 1e3)
+    format!("{} after it answered every probe for {:.1} s; {why}", one_line(pattern), *hold_ms as f64 / 1e3)
 }
 
 fn encoded(text: &str) -> String {
@@ -119,12 +119,12 @@ pub(crate) fn explain_text(explanation: &Explanation) -> String {
     if let Some(link) = &explanation.live {
         text += &format!("{} is connected (link {link}); that connection is used.\n", explanation.name);
         for failback in &explanation.failback {
-            text += &format!("It goes back to {}.\n", failback_text(failback));
+            text += &format!("It returns to {}.\n", failback_text(failback));
         }
         text += "Otherwise:\n";
     }
     if explanation.steps.is_empty() {
-        return text + &format!("no static route matches {} and nobody is to be asked", explanation.name);
+        return text + &format!("no static route matches {} and no resolver may be asked", explanation.name);
     }
     let rows: Vec<Vec<String>> = explanation
         .steps
@@ -134,7 +134,7 @@ pub(crate) fn explain_text(explanation: &Explanation) -> String {
             let remembered = step
                 .remembered
                 .as_ref()
-                .map(|why| format!("{why} (counts for {} ms more)", step.remembered_ms.unwrap_or(0)));
+                .map(|why| format!("{why} (counts for another {} ms)", step.remembered_ms.unwrap_or(0)));
             vec![
                 format!("{}.", n + 1),
                 step.stage.clone(),
@@ -144,20 +144,20 @@ pub(crate) fn explain_text(explanation: &Explanation) -> String {
                     .unwrap_or_default(),
                 step.class.clone().unwrap_or_default(),
                 step.weight.map(|w| w.to_string()).unwrap_or_default(),
-                step.address.clone().unwrap_or_else(|| "what it answers".into()),
+                step.address.clone().unwrap_or_else(|| "(its answer)".into()),
                 step.tls.clone().unwrap_or_default(),
                 remembered.unwrap_or_default(),
             ]
         })
         .collect();
-    text += &table(&["", "STAGE", "BY", "CLASS", "WEIGHT", "ADDRESS", "TLS", "FAILED OF LATE"], &rows);
+    text += &table(&["", "STAGE", "BY", "CLASS", "WEIGHT", "ADDRESS", "TLS", "REMEMBERED FAILURE"], &rows);
     if explanation.static_only {
-        text += "\nNobody else is asked.";
+        text += "\nNo resolver is asked after these.";
     }
     text + &values_text(&explanation.steps)
 }
 
-/// Each step's values, by where they come from.
+/// Lists the values of each step with their sources.
 fn values_text(steps: &[Step]) -> String {
     let listed = |step: &Step, of_node: bool| {
         let own = step.values.iter().filter(|value| (value.from == "node") == of_node);
@@ -167,8 +167,8 @@ fn values_text(steps: &[Step]) -> String {
         });
         shown.collect::<Vec<_>>().join("; ")
     };
-    let mut text = String::from("\n\nWhere the values come from:");
-    // Of who is only asked for gateways nothing is known yet.
+    let mut text = String::from("\n\nSource of each value:");
+    // For a resolver that is only asked for gateways, no values are known yet.
     for (n, step) in steps.iter().enumerate().filter(|(_, step)| !step.values.is_empty()) {
         text += &format!("\n  {}. {}", n + 1, listed(step, false));
         let node = listed(step, true);
@@ -268,7 +268,7 @@ fn tls_text(tls: Option<bool>, skip_verify: bool) -> String {
     }
 }
 
-/// The node resolves relative paths against its own file, which is not where this command runs.
+/// Makes a path absolute, because the node resolves relative paths against the directory of its own configuration file.
 fn absolute(path: Option<PathBuf>) -> Result<Option<String>, Failed> {
     let path = path.map(std::path::absolute).transpose().map_err(Failed::usage)?;
     Ok(path.map(|path| path.to_string_lossy().into_owned()))
@@ -390,7 +390,7 @@ fn atoms_text(names: &BTreeMap<String, String>) -> String {
     names.join(" ")
 }
 
-/// `-priorities` is off, `+priorities` on, `!priorities` required.
+/// Formats flags: `-priorities` is off, `+priorities` on, `!priorities` required.
 fn flags_text(flags: &FlagsEntry) -> String {
     let set = flags.set.iter().map(|(flag, on)| format!("{}{flag}", if *on { '+' } else { '-' }));
     set.chain(flags.require.iter().map(|flag| format!("!{flag}"))).collect::<Vec<_>>().join(" ")
@@ -400,7 +400,7 @@ pub(crate) async fn ping(at: At, name: &str, wait: Duration, now: bool, output: 
     checked(name)?;
     let request = PingRequest { name: name.into(), timeout_ms: wait.as_millis() as u64, now };
     let ping = ask::<Pong>(at, "/v1/ping", &request, wait, async |node| node.ping(&request).await);
-    let pong = output.waiting(&format!("reaching {name}"), ping).await?;
+    let pong = output.waiting(&format!("connecting to {name}"), ping).await?;
     output.print(&pong, |pong| {
         let peer = &pong.peer;
         let from = match &peer.via {
@@ -418,7 +418,7 @@ pub(crate) async fn trace(at: At, name: &str, timeout: Duration, output: &Output
     checked(name)?;
     let request = TraceRequest { name: name.into(), timeout_ms: timeout.as_millis() as u64 };
     let trace = ask::<Traced>(at, "/v1/trace", &request, timeout, async |node| node.trace(&request).await);
-    let traced = output.waiting(&format!("looking for the way to {name}"), trace).await?;
+    let traced = output.waiting(&format!("tracing the path to {name}"), trace).await?;
     output.print(&traced, |traced| {
         let ways = traced.ways.iter().map(way_text);
         let failed = traced.failed.iter().map(|Attempt { origin, address, error, .. }| {
@@ -428,7 +428,7 @@ pub(crate) async fn trace(at: At, name: &str, timeout: Duration, output: &Output
         ways.chain(failed).collect::<Vec<_>>().join("\n")
     })?;
     let reason = traced.reason.map_or_else(String::new, |reason| format!(": {reason}"));
-    if traced.reached { Ok(()) } else { Err(Failed::because(format!("no way leads to {name}{reason}"))) }
+    if traced.reached { Ok(()) } else { Err(Failed::because(format!("no path to {name}{reason}"))) }
 }
 
 pub(crate) fn way_text(way: &Way) -> String {
@@ -440,14 +440,14 @@ pub(crate) fn way_text(way: &Way) -> String {
     let end = match &way.stopped {
         Some(WayEnd { hop, reason, text }) => {
             let text = if text.is_empty() { String::new() } else { format!(" ({})", one_line(text)) };
-            format!("it ends at {}: {reason}{text}", one_line(hop))
+            format!("the path ends at {}: {reason}{text}", one_line(hop))
         }
         None => {
             let all: f64 = way.hops.iter().map(|hop| hop.round_trip_ms).sum();
             match way.hops.len() {
                 0 | 1 => format!("{all:.3} ms, directly"),
-                2 => format!("{all:.3} ms in all, through 1 gateway"),
-                hops => format!("{all:.3} ms in all, through {} gateways", hops - 1),
+                2 => format!("{all:.3} ms in total, through 1 gateway"),
+                hops => format!("{all:.3} ms in total, through {} gateways", hops - 1),
             }
         }
     };
@@ -481,10 +481,10 @@ pub(crate) async fn send(
             Target::Running(client) => client.post_within("/v1/send", &request, wait).await?,
             Target::ShortLived(operations) => {
                 let sent = operations.send(&request).await?;
-                // A node that vanishes takes what it has not written yet along.
+                // Stopping gracefully writes what is still queued; exiting at once would lose it.
                 if !leave(operations).await {
                     return Err(Failed::because(format!(
-                        "{} did not take the message in time; it may not have arrived",
+                        "{} did not confirm the message in time; it may not have arrived",
                         request.name
                     )));
                 }
@@ -492,7 +492,7 @@ pub(crate) async fn send(
             }
         })
     };
-    changed(output.waiting(&format!("reaching {}", request.name), sent).await?, output)
+    changed(output.waiting(&format!("connecting to {}", request.name), sent).await?, output)
 }
 
 pub(crate) async fn call(at: At, args: MessageArgs, wait: Duration, output: &Output) -> Result<(), Failed> {
@@ -569,7 +569,8 @@ pub(crate) async fn nodes(at: Admin, output: &Output) -> Result<(), Failed> {
 
 fn patterns_text(patterns: &Patterns) -> String {
     let classes: Vec<String> = patterns.classes.iter().map(|(class, count)| format!("{count} {class}")).collect();
-    let many = if patterns.many_literal_free { "; many literal-free ones: every lookup pays for them" } else { "" };
+    let many =
+        if patterns.many_literal_free { "; many literal-free patterns, which slow down every lookup" } else { "" };
     match classes.is_empty() {
         true => "none".into(),
         false => format!("{}; {} KiB{many}", classes.join(", "), patterns.heap_bytes.div_ceil(1024)),
@@ -586,7 +587,7 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
     output.print(&status, |status| {
         let registered = match status.registered {
             Some(true) => "yes",
-            Some(false) => "not at the moment",
+            Some(false) => "currently not",
             None => "no, hidden or without a registrar",
         };
         let list = |items: &[String]| if items.is_empty() { "none".into() } else { items.join(", ") };
@@ -594,19 +595,19 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
         let rows: Vec<Vec<String>> = [
             ("version", status.version.clone()),
             ("listening", list(&status.listening)),
-            ("services", list(&status.services)),
+            ("mailboxes", list(&status.services)),
             ("processes", list(&status.processes)),
-            ("peers may run", list(&status.spawn)),
+            ("offered programs", list(&status.spawn)),
             ("applications", list(&status.applications.iter().map(running).collect::<Vec<_>>())),
-            ("stream services", list(&status.stream_services.iter().map(stream_service).collect::<Vec<_>>())),
+            ("services", list(&status.stream_services.iter().map(stream_service).collect::<Vec<_>>())),
             ("forwards", list(&status.forwards.iter().map(forwarding).collect::<Vec<_>>())),
-            ("passes on", format!("{} connections, {} bytes so far", status.circuits, status.carried)),
+            ("transit", format!("{} circuits, {} bytes forwarded so far", status.circuits, status.carried)),
             ("strangers", strangers(&status.strangers)),
             ("connections", status.connections.to_string()),
             ("routes", status.routes.to_string()),
             ("registered", registered.into()),
             ("registrar", if status.serves_registrar { "served here".into() } else { String::from("not served here") }),
-            ("questions answered", status.registrar_queries.to_string()),
+            ("registrar lookups", status.registrar_queries.to_string()),
             ("patterns", patterns_text(&status.patterns)),
             ("lost log lines", lost),
         ]
@@ -642,10 +643,8 @@ pub(crate) async fn reload(at: Admin, output: &Output) -> Result<(), Failed> {
     changed(client(at)?.post("/v1/reload", &json!({})).await?, output)
 }
 
-/// Callers before authentication, in words.
+/// Formats the counters of callers before authentication.
 fn strangers(counted: &Strangers) -> String {
     let Strangers { taken, evicted, failed_proofs, throttled } = counted;
-    format!(
-        "{taken} waiting; {failed_proofs} did not prove the cookie, {throttled} refused as throttled, {evicted} evicted"
-    )
+    format!("{taken} waiting, {failed_proofs} failed to prove the cookie, {throttled} throttled, {evicted} evicted")
 }

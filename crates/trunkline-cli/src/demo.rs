@@ -1,4 +1,5 @@
-//! `trunkline demo`: the main job on a small cluster of real processes, with free ports and throw-away keys.
+//! Command `trunkline demo`: failover, discovery and gateways in a small cluster of real processes, with free ports and
+//! temporary keys.
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -17,14 +18,14 @@ use crate::commands::{explain_text, way_text};
 use crate::output::{Failed, Output, write_line, written};
 use crate::serve::{Ready, ToldToEnd};
 
-/// How long a process may take to come up.
+/// Timeout for the start of a process.
 const START: Duration = Duration::from_secs(10);
 const SHOP: &str = "shop@127.0.0.1";
 const DB: &str = "db@127.0.0.1";
 const VAULT: &str = "vault@127.0.0.1";
 const GATES: [&str; 2] = ["gate1@127.0.0.1", "gate2@127.0.0.1"];
 
-/// A process of the cluster. It ends with its standard input, that is, with this process at the latest.
+/// Process of the cluster. It ends when its standard input closes, which happens at the latest when this process ends.
 struct Process {
     child: Child,
     ready: Ready,
@@ -43,12 +44,14 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .map_err(Failed::because)?;
-        let stdout = child.stdout.take().ok_or_else(|| Failed::because("a node's output cannot be read"))?;
+        let stdout = child.stdout.take().ok_or_else(|| Failed::because("the output of a node cannot be read"))?;
         let line = tokio::time::timeout(START, BufReader::new(stdout).lines().next_line()).await;
         let shown = config.display();
-        let line =
-            line.map_err(|_| Failed::because(format!("the node of {shown} did not come up within {START:?}")))?;
-        let line = line.ok().flatten().ok_or_else(|| Failed::because(format!("the node of {shown} did not start")))?;
+        let line = line.map_err(|_| Failed::because(format!("the node of {shown} did not start within {START:?}")))?;
+        let line = line
+            .ok()
+            .flatten()
+            .ok_or_else(|| Failed::because(format!("the node of {shown} ended before it was ready")))?;
         let ready = serde_json::from_str(&line).map_err(|e| Failed::because(format!("{shown}: {e}: {line}")))?;
         Ok(Self { child, ready })
     }
@@ -65,7 +68,7 @@ impl Process {
         AdminClient::Socket(PathBuf::from(self.ready.admin.clone().unwrap_or_default()))
     }
 
-    /// SIGTERM, and a wait for the orderly end.
+    /// Sends SIGTERM and waits until the process has ended.
     async fn stop(mut self) {
         if let Some(pid) = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -90,7 +93,7 @@ fn write(path: &Path, text: &str) -> Result<(), Failed> {
         .map_err(|e| Failed::because(format!("{} cannot be written: {e}", path.display())))
 }
 
-/// Everything the demo made: processes first, then the directory.
+/// All processes and files of the demo; dropped in this order, processes first and the directory last.
 struct Cluster {
     db: Process,
     primary: Option<Process>,
@@ -106,7 +109,7 @@ impl Cluster {
         let directory = tempfile::Builder::new().prefix("trunkline-demo-").tempdir().map_err(Failed::because)?;
         let at = |name: &str| directory.path().join(name);
         write(&at("cookie"), &random_hex())?;
-        // Free at this moment; the registrar binds it next.
+        // This port is free now; the registrar binds it next.
         let registrar =
             std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(Failed::because)?;
         let silent = |name: &str, data: &str, rest: &str| {
@@ -123,7 +126,7 @@ impl Cluster {
         write(&at("standby.yaml"), &node(SHOP, "standby.data", alone))?;
         let db = Process::start(&at("db.yaml"), "whoami=the db, found through the registrar").await?;
         let status: Status = db.client().get("/v1/status").await?;
-        let ours = "another program took the port chosen for the registrar; run the demo again";
+        let ours = "another program took the port that was chosen for the registrar; run the demo again";
         expect(status.serves_registrar, ours)?;
         let primary = Process::start(&at("primary.yaml"), "whoami=the primary").await?;
         let standby = Process::start(&at("standby.yaml"), "whoami=the standby").await?;
@@ -137,7 +140,7 @@ impl Cluster {
             to_gates += &format!("  - {{ match: \"^{short}@\", host: 127.0.0.1, port: {port}, reconnect: keep }}\n");
             gates.push(process);
         }
-        // It listens nowhere: nobody can dial it. It dials the gateways.
+        // This node has no listener, so no other node can dial it. It dials the gateways instead.
         let nowhere = format!("{alone}  listen: []\nroutes:\n{to_gates}");
         write(&at("vault.yaml"), &silent(VAULT, "vault.data", &nowhere))?;
         let vault = Process::start(&at("vault.yaml"), "whoami=the vault").await?;
@@ -188,8 +191,8 @@ async fn ping(client: &AdminClient, name: &str) -> Result<Pong, Failed> {
     Ok(client.post("/v1/ping", &PingRequest { name: name.into(), timeout_ms: 5_000, now: false }).await?)
 }
 
-/// Asks again until it is answered, since the call under way when a link breaks is reported as such; the next one takes
-/// another way. Gives the answer, and after how long it came.
+/// Calls repeatedly until a call is answered: a call in progress when a link breaks fails, and the next one uses
+/// another route. Returns the answer and the time it took.
 async fn whoami_again(client: &AdminClient, name: &str) -> Result<(String, f64), Failed> {
     let killed = now();
     loop {
@@ -212,7 +215,7 @@ async fn whoami(client: &AdminClient, name: &str) -> Result<(String, f64), Faile
     let reply: CallReply = client.post("/v1/call", &request).await?;
     match reply.body {
         Body::Text(text) => Ok((text, reply.took_ms)),
-        Body::Base64(_) => Err(Failed::because("an answer is no text")),
+        Body::Base64(_) => Err(Failed::because("the answer is not text")),
     }
 }
 
@@ -221,7 +224,7 @@ pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<(), Failed> {
     let mut told_to_end = ToldToEnd::listen()?;
     let told = told_to_end.wait();
     tokio::pin!(told);
-    let interrupted = || Failed::because("interrupted; everything is stopped and removed");
+    let interrupted = || Failed::because("interrupted; all processes are stopped and all files removed");
     let mut cluster = tokio::select! {
         cluster = Cluster::start() => cluster?,
         () = &mut told => return Err(interrupted()),
@@ -238,11 +241,12 @@ pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<(), Failed> {
     }
     cluster.stop().await;
     result?;
-    say(output, format!("Everything is stopped and removed. The whole took {:.1} s.", ms(began) / 1e3)).await?;
+    say(output, format!("All processes are stopped and all files removed. The demo took {:.1} s.", ms(began) / 1e3))
+        .await?;
     Ok(())
 }
 
-/// Prints a text. Other threads do, so that nobody who does not read keeps the demo from being interrupted.
+/// Prints a text on another thread, so that the demo can be interrupted even if its output is not read.
 async fn say(output: &Output, text: impl Into<String>) -> Result<(), Failed> {
     if output.json {
         return Ok(());
@@ -259,74 +263,81 @@ fn indented(text: &str) -> String {
 async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<(), Failed> {
     let client = cluster.app.client();
     let step = |n: u8, text: &str| say(output, format!("\n{} {text}", output.bold(&format!("{n}."))));
-    say(output, format!("Seven nodes are up after {:.0} ms, each a process of its own:", ms(began))).await?;
+    say(output, format!("Seven nodes are up after {:.0} ms, each in its own process:", ms(began))).await?;
     let primary_pid = cluster.primary.as_ref().map_or(0, Process::pid);
     let processes = cluster.summary();
     let primary_port = cluster.primary.as_ref().map_or("", Process::port).to_owned();
     let nodes = [
         ("app@127.0.0.1", cluster.app.pid(), String::new()),
-        (DB, cluster.db.pid(), "known to the registrar only, which it serves itself".into()),
+        (DB, cluster.db.pid(), "only known to the registrar, which it serves itself".into()),
         (SHOP, primary_pid, format!("the primary, port {primary_port}")),
         (SHOP, cluster.standby.pid(), format!("the standby, port {}", cluster.standby.port())),
-        (VAULT, cluster.vault.pid(), "listens nowhere; it dialled two gateways".into()),
+        (VAULT, cluster.vault.pid(), "has no listener; it dialled two gateways".into()),
         (GATES[0], cluster.gates[0].pid(), "a gateway".into()),
         (GATES[1], cluster.gates[1].pid(), "another".into()),
     ];
     let nodes = nodes.map(|(name, pid, what)| format!("{name:<15}  pid {pid}   {what}").trim_end().to_owned());
     say(output, indented(&nodes.join("\n"))).await?;
 
-    step(1, &format!("What would app try for {SHOP}? Two static routes by weight, then the registrar:")).await?;
+    step(1, &format!("Routes of app to {SHOP}: two static routes by weight, then the registrar:")).await?;
     let explained: Explanation = client.get(&format!("/v1/explain?name={SHOP}")).await?;
     say(output, indented(&explain_text(&explained))).await?;
 
-    step(2, "The greater weight wins: app calls whoami at shop.").await?;
+    step(2, "The route with the higher weight is used first: app calls whoami at shop.").await?;
     let (answer, took) = whoami(&client, SHOP).await?;
-    expect(answer == "the primary", "the primary should have answered")?;
+    expect(answer == "the primary", "the primary did not answer")?;
     say(output, format!("    {answer:?} answered after {took:.1} ms, connecting included")).await?;
 
     step(3, &format!("No static route matches {DB}: app asks the registrar.")).await?;
     let pong = ping(&client, DB).await?;
     let (answer, _) = whoami(&client, DB).await?;
-    expect(answer.starts_with("the db"), "the db should have answered")?;
+    expect(answer.starts_with("the db"), "the db did not answer")?;
     say(
         output,
         &format!("    connected in {:.1} ms, round trip {:.3} ms: {answer:?}", pong.connect_ms, pong.round_trip_ms),
     )
     .await?;
 
-    step(4, &format!("The primary dies of SIGKILL (pid {primary_pid}); app calls again at once.")).await?;
+    step(4, &format!("The primary is killed with SIGKILL (pid {primary_pid}); app calls again at once.")).await?;
     if let Some(mut primary) = cluster.primary.take() {
         primary.child.kill().await.map_err(Failed::because)?;
     }
     let (answer, failover) = whoami_again(&client, SHOP).await?;
-    expect(answer == "the standby", "the standby should have answered")?;
+    expect(answer == "the standby", "the standby did not answer")?;
     say(output, format!("    {answer:?} answered {failover:.1} ms after the kill")).await?;
 
-    step(5, "What app remembers now, and its live connections:").await?;
+    step(5, "Failures that app remembers now, and its live connections:").await?;
     let explained: Explanation = client.get(&format!("/v1/explain?name={SHOP}")).await?;
     let peers: Vec<Peer> = client.get("/v1/nodes").await?;
     let peers: String = peers.iter().map(|p| format!("{:<16} {}  link {}\n", p.name, p.address, p.link)).collect();
     say(output, indented(&format!("{}\n\n{peers}", explain_text(&explained)))).await?;
 
-    step(6, &format!("Nobody can dial {VAULT}. By its proxy routes app has a gateway lead on, end to end encrypted:"))
-        .await?;
+    step(
+        6,
+        &format!("No node can dial {VAULT}. The proxy routes of app lead through a gateway, encrypted end to end:"),
+    )
+    .await?;
     let (answered, took_through) = whoami(&client, VAULT).await?;
-    expect(answered == "the vault", "the vault should have answered")?;
+    expect(answered == "the vault", "the vault did not answer")?;
     let before = way(&client).await?;
-    say(output, format!("    {answered:?} answered after {took_through:.1} ms, connecting included, by this way:\n"))
-        .await?;
+    say(
+        output,
+        format!("    {answered:?} answered after {took_through:.1} ms, connecting included, over this path:\n"),
+    )
+    .await?;
     say(output, indented(&ways_text(&before))).await?;
-    expect(passes(&before, GATES[0]), "the first gateway should have led on")?;
+    expect(passes(&before, GATES[0]), "the path did not lead through the first gateway")?;
 
-    step(7, &format!("That gateway dies of SIGKILL (pid {}); app calls again at once.", cluster.gates[0].pid()))
+    step(7, &format!("That gateway is killed with SIGKILL (pid {}); app calls again at once.", cluster.gates[0].pid()))
         .await?;
     cluster.gates.remove(0).child.kill().await.map_err(Failed::because)?;
     let (answered, gateway_failover) = whoami_again(&client, VAULT).await?;
-    expect(answered == "the vault", "the vault should have answered")?;
+    expect(answered == "the vault", "the vault did not answer")?;
     let after = way(&client).await?;
-    say(output, format!("    {answered:?} answered {gateway_failover:.1} ms after the kill, by this way:\n")).await?;
+    say(output, format!("    {answered:?} answered {gateway_failover:.1} ms after the kill, over this path:\n"))
+        .await?;
     say(output, indented(&ways_text(&after))).await?;
-    expect(passes(&after, GATES[1]), "the second gateway should have led on")?;
+    expect(passes(&after, GATES[1]), "the path did not lead through the second gateway")?;
     if output.json {
         let summary = serde_json::json!({
             "first_answer_ms": took, "registrar_connect_ms": pong.connect_ms, "failover_ms": failover,
@@ -351,7 +362,7 @@ fn passes(traced: &Traced, gateway: &str) -> bool {
 }
 
 fn expect(held: bool, otherwise: &str) -> Result<(), Failed> {
-    if held { Ok(()) } else { Err(Failed::because(format!("the demo went wrong: {otherwise}"))) }
+    if held { Ok(()) } else { Err(Failed::because(format!("the demo failed: {otherwise}"))) }
 }
 
 async fn instructions(cluster: &Cluster, output: &Output) -> Result<(), Failed> {

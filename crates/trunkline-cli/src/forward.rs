@@ -1,4 +1,4 @@
-//! `trunkline forward`: a local socket that leads to a service of another node.
+//! Command `trunkline forward`: forwards a local socket to a service of another node.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::output::{Failed, Output};
 use crate::serve::ToldToEnd;
 use crate::target::{Target, client, leave};
 
-/// The node's directory is not the command's.
+/// Makes a Unix socket path absolute, because the node has another working directory than this command.
 fn absolute(place: LocalPlace) -> LocalPlace {
     match place {
         LocalPlace::Unix(path) => LocalPlace::Unix(std::path::absolute(&path).unwrap_or(path)),
@@ -23,24 +23,24 @@ pub(crate) async fn forward(at: At, request: ForwardRequest, background: bool, o
     checked(&request.name)?;
     let mut told_to_end = ToldToEnd::listen()?;
     let say = |told: &Forwarding| {
-        // A line, so that a program that waits for it need not parse more.
+        // Printed on one line, so that a program that waits for it can read one line and parse that.
         if output.json {
             return output.document(&serde_json::to_string(told).map_err(Failed::because)?);
         }
-        let end = if background { "`trunkline end-forward` ends it" } else { "it ends with this command" };
-        output.line(&format!("{} leads to {} at {}; {end}", told.listen, told.service, told.name))
+        let end = if background { "end it with `trunkline end-forward`" } else { "it ends with this command" };
+        output.line(&format!("{} is forwarded to {} at {}; {end}", told.listen, told.service, told.name))
     };
     match Target::find(at).await? {
         Target::Running(client) if background => say(&client.post("/v1/forwards", &request).await?),
         Target::Running(client) => {
             let request = ForwardRequest { attached: true, ..request };
-            // Whatever ends this command, the node learns by the end of this connection.
+            // The end of this connection ends the forward, even if this command is killed.
             let (told, mut hold) = client.hold::<Forwarding>("/v1/forwards", &request).await?;
             say(&told)?;
             tokio::select! {
                 () = told_to_end.wait() => {}
                 () = hold.ended() => return Err(Failed::because(format!(
-                    "{} leads to {} at {} no more: the node ended it or went away; run the command again when the node runs",
+                    "{} is no longer forwarded to {} at {}: the node ended it or stopped; run this command again once the node is running",
                     told.listen, told.service, told.name
                 ))),
             }

@@ -1,5 +1,5 @@
-//! The log: lines go to standard error through a bounded queue and a thread of its own, so that a full disk, a closed pipe
-//! or a pipe that nobody reads costs lines and nothing else.
+//! Log on standard error. Lines go through a bounded queue to a thread that writes them, so a full disk, a closed pipe
+//! or a pipe that is not read only costs log lines.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -8,22 +8,22 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Bytes of lines that may wait to be written: some thousand lines, more than a burst has.
+/// Maximum number of bytes waiting to be written, enough for several thousand lines.
 const QUEUE: usize = 1024 * 1024;
-/// Longest wait for the last lines when the process ends: enough for a slow disk, and short for who stops a node whose log
-/// nobody reads.
+/// Timeout for writing the last lines when the process ends: long enough for a slow disk, short enough for a user who
+/// stops a node whose log is not read.
 const LAST_LINES: Duration = Duration::from_secs(1);
-/// Pause before another try on a standard error that is in non-blocking mode and full.
+/// Pause before writing again to a standard error that is in non-blocking mode and full.
 const RETRY: Duration = Duration::from_millis(10);
 
 thread_local! {
-    /// A line of the writing thread itself, which must not wait for a place in its own queue.
+    /// Line logged by the writing thread itself, which must not wait for space in its own queue.
     static OWN: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-/// A log whose lines are written by a thread of its own. Writing into it never blocks and never fails; lines without a place
-/// in the queue, and lines that cannot be written, are counted. Each call of `write` is one line: line breaks inside it
-/// are escaped.
+/// Log whose lines are written by a thread of its own. Writing to it never blocks and never fails; lines that do not
+/// fit into the queue or cannot be written are counted. Each call of `write` is one line, in which line breaks are
+/// escaped.
 #[derive(Debug, Clone)]
 pub(crate) struct Log(Arc<Shared>);
 
@@ -36,11 +36,11 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// Lines in order, each with its end.
+    /// Lines in order, each with its line end.
     lines: Vec<u8>,
-    /// Lines that came after those and found no place.
+    /// Number of lines dropped after those because the queue was full.
     lost: u64,
-    /// The thread writes what it took.
+    /// True while the thread is writing what it took from the queue.
     writing: bool,
 }
 
@@ -54,7 +54,7 @@ impl Log {
     /// Starts the thread that writes to `sink`.
     ///
     /// # Errors
-    /// The system's, when there can be no further thread.
+    /// The system's error if no thread can be started.
     pub(crate) fn start(sink: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let log = Self(shared.clone());
@@ -62,7 +62,7 @@ impl Log {
         Ok(log)
     }
 
-    /// The count of lines that were lost so far.
+    /// Returns the counter of lost lines.
     pub(crate) fn lost(&self) -> Arc<AtomicU64> {
         self.0.lost.clone()
     }
@@ -80,14 +80,14 @@ impl Log {
         self.0.changed.notify_all();
     }
 
-    /// Waits until everything is written, at most a second.
+    /// Waits until everything is written, at most [`LAST_LINES`].
     pub(crate) fn flush(&self) {
         let waits = |queue: &mut Queue| queue.writing || !queue.lines.is_empty();
         drop(self.0.changed.wait_timeout_while(self.0.lock(), LAST_LINES, waits));
     }
 }
 
-/// Appends a line without line breaks inside.
+/// Appends a line with line breaks inside it escaped.
 fn append(lines: &mut Vec<u8>, line: &[u8]) {
     for byte in line {
         match byte {
@@ -113,7 +113,7 @@ impl Write for Log {
     }
 }
 
-/// Flushes the log when dropped.
+/// Guard that flushes the log when dropped.
 pub(crate) struct Flush(pub(crate) Log);
 
 impl Drop for Flush {
@@ -124,12 +124,12 @@ impl Drop for Flush {
 
 struct Sink<W> {
     sink: W,
-    /// A line was written in part; the next one needs an end before it.
+    /// True if the last line was written in part, so that a line end must precede the next one.
     inside: bool,
 }
 
 impl<W: Write> Sink<W> {
-    /// Writes lines. On failure, also says how many are lost.
+    /// Writes lines. On failure, returns the number of lost lines with the error.
     fn write(&mut self, lines: &[u8]) -> Result<(), (u64, io::Error)> {
         let ended = if self.inside { [b"\n", lines].concat() } else { Vec::new() };
         let mut rest = if self.inside { &ended[..] } else { lines };
@@ -149,7 +149,7 @@ impl<W: Write> Sink<W> {
                 Err(error) => error,
             };
             let lost = rest.iter().filter(|byte| **byte == b'\n').count() as u64;
-            // The end of the line before is no line.
+            // The line end added before the first line does not count as a line.
             return Err((lost - u64::from(rest.len() == ended.len()), error));
         }
         Ok(())
@@ -173,11 +173,11 @@ fn write_all<W: Write>(shared: &Shared, mut sink: Sink<W>) {
         let mut written = sink.write(&lines);
         if lost > 0 {
             unsaid += lost;
-            why = "it took them too slowly".into();
+            why = "it was read too slowly".into();
         }
         if written.is_ok() && unsaid > 0 {
             let said = own_line(|| {
-                tracing::error!(lines = unsaid, why, "log lines were lost: standard error could not take them");
+                tracing::error!(lines = unsaid, why, "log lines were lost because standard error could not be written");
             });
             written = sink.write(&said).map_err(|(_, error)| (0, error));
             unsaid = if written.is_ok() { 0 } else { unsaid };
@@ -190,7 +190,7 @@ fn write_all<W: Write>(shared: &Shared, mut sink: Sink<W>) {
     }
 }
 
-/// Returns what the writing thread logs by this.
+/// Returns the lines that the writing thread logs in `log`.
 fn own_line(log: impl FnOnce()) -> Vec<u8> {
     OWN.set(Some(Vec::new()));
     log();
@@ -201,7 +201,7 @@ fn own_line(log: impl FnOnce()) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// A sink that takes so many bytes and then fails.
+    /// Sink that accepts a number of bytes and then fails.
     struct Full(Vec<u8>, usize);
 
     impl Write for Full {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_do_not_fit_are_counted_and_the_next_one_begins_on_a_line_of_its_own() {
+    fn lost_lines_are_counted_and_the_next_line_begins_on_a_new_line() {
         let mut sink = Sink { sink: Full(Vec::new(), 6), inside: false };
         assert_eq!(sink.write(b"one\ntwo\nthree\n").unwrap_err().0, 2);
         assert_eq!(sink.write(b"four\n").unwrap_err().0, 1);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_with_line_breaks_is_one_line() {
+    fn line_breaks_inside_a_line_are_escaped() {
         let mut lines = Vec::new();
         append(&mut lines, b"a\nb\r\nc");
         assert_eq!(lines, b"a\\nb\\r\\nc\n");

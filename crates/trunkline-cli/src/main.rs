@@ -1,4 +1,4 @@
-//! The `trunkline` binary: run a node, reach others by name, look at routes.
+//! Command-line program `trunkline`: runs nodes, reaches others by name, and manages routes.
 
 mod args;
 mod boot;
@@ -31,10 +31,10 @@ fn main() -> ExitCode {
     let output = output::Output::new(cli.json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return output.fail(Failed::because(format!("the runtime does not start: {error}"))),
+        Err(error) => return output.fail(Failed::because(format!("the async runtime cannot be started: {error}"))),
     };
     let result = runtime.block_on(run(cli, &output));
-    // What is left are tasks that nobody waits for; they end with the process.
+    // Remaining tasks are not needed any more; they end with the process.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -42,14 +42,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help and versions go where they always go; an error is JSON when JSON was asked for.
+/// Prints help, version or a usage error. An error is printed as JSON if `--json` was given.
 fn wrong_usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
         let text = error.render().to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text);
         return output::Output::new(true).fail(Failed::usage(text.trim_end()));
     }
-    // The help and the version are results; an error that cannot be printed is an error all the same.
+    // Help and version are results, so failing to print them is an error. A usage error keeps its exit code even if it
+    // cannot be printed.
     match error.print() {
         Err(failed) if !error.use_stderr() => match output::written(Err(failed)) {
             Err(failed) => output::Output::new(false).fail(failed),
@@ -60,7 +61,7 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
 }
 
 async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
-    // Nobody else says why a connection could not be led on.
+    // For `forward`, only the log tells why a connection could not be forwarded, so warnings are shown.
     let level = match cli.command {
         Command::Node(_) => "info",
         Command::Forward { .. } => "warn",

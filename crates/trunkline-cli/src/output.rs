@@ -1,4 +1,4 @@
-//! What is printed: text for people, JSON for programs, colours on a terminal only.
+//! Output of commands: text for people, JSON for programs, colours on a terminal only.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -9,28 +9,28 @@ use serde::Serialize;
 use trunkline_admin::api::Failure;
 use trunkline_admin::{ClientError, OpError};
 
-/// A command that did not succeed.
+/// Failure of a command, with its exit code.
 #[derive(Debug)]
 pub(crate) struct Failed {
     failure: Failure,
     usage: bool,
-    /// The reader of standard output went away and wants no words.
+    /// True if nothing is printed, because the reader of standard output closed it.
     quiet: bool,
 }
 
 impl Failed {
-    /// It was tried and did not work: exit code 1.
+    /// Creates a failure of an operation that was tried: exit code 1.
     pub(crate) fn because(error: impl ToString) -> Self {
         Self { failure: Failure::new(error), usage: false, quiet: false }
     }
 
-    /// Says which configuration file it is about.
+    /// Names the configuration file that the failure is about.
     pub(crate) fn within(mut self, file: &std::path::Path) -> Self {
         self.failure.error = format!("{}: {}", file.display(), self.failure.error);
         self
     }
 
-    /// It could not be tried, since the command or the configuration is wrong: exit code 2.
+    /// Creates a failure of wrong usage or configuration: exit code 2.
     pub(crate) fn usage(error: impl ToString) -> Self {
         Self { failure: Failure::new(error), usage: true, quiet: false }
     }
@@ -39,7 +39,8 @@ impl Failed {
 impl From<ClientError> for Failed {
     fn from(error: ClientError) -> Self {
         match error {
-            // 404 is for what could be there and is not: the command was understood and had nothing to act on.
+            // Status 404 names something that could exist but does not: the command was valid and had nothing to act
+            // on.
             ClientError::Failed { status, failure } => {
                 Self { failure, usage: (400..500).contains(&status) && status != 404, quiet: false }
             }
@@ -55,7 +56,8 @@ impl From<OpError> for Failed {
     }
 }
 
-/// Returns true if colours are wanted there: on a terminal that has them, unless `NO_COLOR` is set and not empty.
+/// Returns true if output to `there` is coloured: on a terminal that supports it, unless `NO_COLOR` is set and not
+/// empty.
 pub(crate) fn is_coloured(there: &impl IsTerminal) -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
@@ -69,24 +71,26 @@ pub(crate) fn write_line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Exit code when the reader of standard output went away: that of other programs, which SIGPIPE ends.
+/// Exit code when the reader of standard output closed it, which is the code of programs that SIGPIPE ends.
 const READER_GONE: u8 = 128 + 13;
 
-/// Turns a result that cannot be written into a failure: it is not done. A reader that went away is told nothing, since it wants
-/// nothing more; `head` is one.
+/// Turns a failure to write a result into a failure of the command. If the reader closed the output, as `head` does, no
+/// message is printed.
 pub(crate) fn written(result: io::Result<()>) -> Result<(), Failed> {
     result.map_err(|error| Failed {
         quiet: error.kind() == io::ErrorKind::BrokenPipe,
-        ..Failed::because(format!("standard output cannot be written: {error}; what was asked is done"))
+        ..Failed::because(format!(
+            "the operation succeeded, but its result cannot be written to standard output: {error}"
+        ))
     })
 }
 
-/// Where results go.
+/// Destination of results.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) json: bool,
     colour: bool,
-    /// The one JSON document was printed.
+    /// True once the single JSON document was printed.
     document: AtomicBool,
 }
 
@@ -96,7 +100,7 @@ impl Output {
         Self { json, colour, document: AtomicBool::new(false) }
     }
 
-    /// Prints a result: the value as JSON, or the text made of it.
+    /// Prints a result: the value as JSON, or the text made from it.
     pub(crate) fn print<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failed> {
         if self.json {
             return self.document(&serde_json::to_string_pretty(value).map_err(Failed::because)?);
@@ -104,7 +108,7 @@ impl Output {
         self.line(&text(value))
     }
 
-    /// Prints the one JSON document there is.
+    /// Prints the single JSON document of a command.
     pub(crate) fn document(&self, json: &str) -> Result<(), Failed> {
         self.document.store(true, Ordering::Relaxed);
         self.line(json)
@@ -115,12 +119,12 @@ impl Output {
         written(write_line(text))
     }
 
-    /// Whether a person reads what is printed.
+    /// Returns true if results go to a terminal.
     pub(crate) fn is_terminal(&self) -> bool {
         io::stdout().is_terminal()
     }
 
-    /// Prints bytes as they are.
+    /// Prints bytes unchanged.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), Failed> {
         let mut out = io::stdout();
         written(out.write_all(bytes).and_then(|()| out.flush()))
@@ -130,8 +134,8 @@ impl Output {
         if self.colour { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.into() }
     }
 
-    /// Prints why a command failed and gives its exit code: as JSON unless a document was printed already, else as text to
-    /// standard error.
+    /// Prints a failure and returns its exit code. Prints JSON unless a document was printed already, and otherwise
+    /// text on standard error.
     pub(crate) fn fail(&self, failed: Failed) -> ExitCode {
         let Failed { failure, usage, quiet } = failed;
         if quiet {
@@ -150,7 +154,7 @@ impl Output {
         ExitCode::from(if usage { 2 } else { 1 })
     }
 
-    /// Waits for something; on a terminal, says so once it takes a while.
+    /// Waits for a future. On a terminal, shows `what` once the wait takes a while.
     pub(crate) async fn waiting<T>(&self, what: &str, wait: impl Future<Output = T>) -> T {
         tokio::pin!(wait);
         if !io::stderr().is_terminal() {
@@ -169,17 +173,17 @@ impl Output {
     }
 }
 
-/// Text that may come from a peer, without what a terminal would act on.
+/// Replaces control characters in text that may come from a peer, so that a terminal does not act on them.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
-/// Text that may come from a peer or the system, none of which begins a line of its own.
+/// Turns text that may come from a peer or the system into a single line.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Rows in aligned columns under their heads; columns without any value are left out.
+/// Formats rows in aligned columns with headings; leaves out columns without any value.
 pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
     let used: Vec<usize> =
@@ -199,17 +203,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_act_on_is_replaced() {
+    fn control_characters_are_replaced() {
         assert_eq!(printable("a\u{1b}[31mb\rc\n\td\u{9b}é"), "a\u{fffd}[31mb\u{fffd}c\n\td\u{fffd}é");
     }
 
     #[test]
-    fn a_cell_stays_on_its_line() {
+    fn line_breaks_in_a_table_cell_are_replaced() {
         assert_eq!(table(&["A", "B"], &[vec!["x\ny\u{1b}".into(), "1".into()]]), "A     B\nx y   1");
     }
 
     #[test]
-    fn tables_are_aligned_and_leave_empty_columns_out() {
+    fn tables_are_aligned_and_omit_empty_columns() {
         let rows = vec![vec!["a".into(), String::new(), "1".into()], vec!["longer".into(), String::new(), "22".into()]];
         assert_eq!(table(&["NAME", "NOTE", "N"], &rows), "NAME    N\na       1\nlonger  22");
     }

@@ -1,4 +1,4 @@
-//! What a node has for its peers: programs as processes, and services.
+//! Offers of a node to its peers: programs, applications and byte-stream services.
 
 use std::ffi::OsString;
 use std::process::Stdio;
@@ -12,21 +12,21 @@ use trunkline_config::{Config, EnvEntry, ProgramConfig};
 
 use crate::output::Failed;
 
-/// Variables of the node that every program gets, as far as the node has them. None of them carries a secret by custom.
+/// Variables of the node that every program receives if they are set. By convention, none of them holds a secret.
 const PASSED: [&str; 9] = ["HOME", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LOGNAME", "TMPDIR", "TZ", "USER"];
-/// The search path of a program when the node has none.
+/// Search path of a program if the node has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Bytes of one line of a program's output that are logged; the rest of the line is left out.
+/// Maximum number of bytes logged of one line of a program's output; the rest is left out.
 const MAX_LINE: usize = 1024;
-/// Lines about the programs of one peer and offer that are logged in one [`PERIOD`]: 10 a second in the mean.
+/// Maximum number of lines logged per peer and offer in one [`PERIOD`], which is 10 a second on average.
 const LINES: u32 = 100;
-/// The time for which [`LINES`] counts.
+/// Period in which [`LINES`] are allowed.
 const PERIOD: Duration = Duration::from_secs(10);
-/// Time for which the output of a program is read on after its end: what it left in the pipes is there at once, and a
-/// descendant that left the process group may hold them open.
+/// Time for which a program's output is read after its end. What is in the pipes can be read at once, but a descendant
+/// that left the process group may keep them open.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
-/// Lines per peer and offer.
+/// Line limits per peer and offer.
 type Limit = LogLimit<(String, String)>;
 
 #[expect(clippy::disallowed_methods, reason = "the limit of log lines is counted by the clock")]
@@ -34,7 +34,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Offers what the configuration says to peers.
+/// Registers the programs, applications and services of a configuration with the node.
 pub(crate) fn offer(node: &Node, config: &Config) -> Result<(), Failed> {
     let allow = |patterns: &[AccessPattern]| patterns.to_vec();
     let limit = Arc::new(Limit::new(LINES, PERIOD));
@@ -67,7 +67,7 @@ fn program(
 ) -> impl Fn(Process, Term) -> BoxedRun + Send + Sync + 'static {
     let (offer, program, limit) = (offer.to_owned(), program.clone(), limit.clone());
     move |process, input| {
-        // One that the node itself starts runs for nobody else.
+        // An application that the node starts by itself has no peer.
         let peer = process.peer().map_or_else(|| "-".to_owned(), ToString::to_string);
         let log = Log { peer, offer: offer.clone(), pid: process.pid().to_string(), limit: limit.clone() };
         Box::pin(run(process, program.clone(), input, log))
@@ -76,7 +76,7 @@ fn program(
 
 type BoxedRun = std::pin::Pin<Box<dyn Future<Output = Exit> + Send>>;
 
-/// Log lines about one program, labelled by its peer and its offer.
+/// Logger for one program, with its peer and offer as fields.
 struct Log {
     peer: String,
     offer: String,
@@ -97,7 +97,7 @@ impl Log {
         });
     }
 
-    /// Logs what the program prints, line by line, up to the end of its output.
+    /// Logs the program's output line by line until it ends.
     async fn output(&self, stream: &str, from: impl AsyncRead + Unpin) {
         let mut from = BufReader::new(from);
         while let Some(text) = line(&mut from).await {
@@ -108,7 +108,7 @@ impl Log {
     }
 }
 
-/// The next line, as one that can stand in a log: at most [`MAX_LINE`] bytes of it, without control characters.
+/// Reads the next line for the log: at most [`MAX_LINE`] bytes of it, without control characters.
 async fn line(from: &mut (impl AsyncBufReadExt + Unpin)) -> Option<String> {
     let (mut line, mut left_out, mut began) = (Vec::new(), 0_u64, false);
     loop {
@@ -136,19 +136,20 @@ async fn line(from: &mut (impl AsyncBufReadExt + Unpin)) -> Option<String> {
     Some(text)
 }
 
-/// The processes of a program: itself and its descendants, as far as they stay in its group. Dropped, all are killed.
+/// Process group of a program and those of its descendants that stay in it. Dropping it kills them all.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(leader) = self.0 {
-            // None may be left.
+            // The group may be empty, so an error is ignored.
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }
 }
 
-/// The environment of a program: what is passed to every program, and what its offer says. Nothing else of the node's.
+/// Returns the environment of a program: what every program receives and what its offer adds, but nothing else of the
+/// node's.
 fn environment(program: &ProgramConfig, process: &Process, log: &Log) -> Vec<(OsString, OsString)> {
     let mut all: Vec<(OsString, OsString)> = Vec::new();
     let own = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -166,14 +167,14 @@ fn environment(program: &ProgramConfig, process: &Process, log: &Log) -> Vec<(Os
     all
 }
 
-/// Runs until the program ends. Its process group is killed when it has ended, when the process is stopped and when the node
-/// leaves. What it prints goes to the log.
+/// Runs a program until it ends. Its process group is killed when it has ended, when the process is stopped and when
+/// the node stops. Its output goes to the log.
 async fn run(mut process: Process, program: ProgramConfig, input: Term, log: Log) -> Exit {
     let Some(input) = input.as_text().map(str::to_owned) else {
-        return Exit::Failed("a program is given a text".into());
+        return Exit::Failed("the input of a program must be text".into());
     };
     let (command, arguments) = program.command.split_first().expect("the configuration has no empty command");
-    // How a process ends is told to peers: they know the offer, and its command is for the log alone.
+    // Peers are told how a process ends. They know the name of the offer; the command is only logged.
     let offer = log.offer.clone();
     let child = tokio::process::Command::new(command)
         .args(arguments)
@@ -188,18 +189,20 @@ async fn run(mut process: Process, program: ProgramConfig, input: Term, log: Log
     let mut child = match child {
         Ok(child) => child,
         Err(error) => {
-            log.event(&format!("{command} cannot be run: {error}"));
-            return Exit::Failed(format!("the program {offer:?} cannot be run; the log of its node has the cause"));
+            log.event(&format!("{command} cannot be started: {error}"));
+            return Exit::Failed(format!(
+                "the program {offer:?} cannot be started; see the log of its node for the cause"
+            ));
         }
     };
-    // Dropped before the child is where the process is stopped: until that is waited for, no other group can have its id.
-    // After a program that ended by itself it is dropped at once, before the system gives the id to anybody else.
+    // If the process is stopped, the group is dropped before the child is waited for; until then no other group can
+    // have its id. If the program ended by itself, the group is dropped immediately, before the system reuses the id.
     let group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
     log.event(&format!("{command} began"));
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async {
         if let Some(mut stdin) = stdin {
-            // Whether it reads is its own business.
+            // A program does not have to read its input, so an error is ignored.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
     };
@@ -217,7 +220,8 @@ async fn run(mut process: Process, program: ProgramConfig, input: Term, log: Log
         tokio::join!(out, err);
     };
     let told = async {
-        // Nothing that is said means anything to a program: whoever may talk to this node could link itself to it.
+        // Messages to the process are discarded, as a program cannot receive them. Exits of linked processes are
+        // discarded too: every peer allowed to talk to this node could link itself to the program.
         while process.recv().await.is_some() {}
     };
     tokio::pin!(feed, print, told);
@@ -241,7 +245,7 @@ async fn run(mut process: Process, program: ProgramConfig, input: Term, log: Log
     let exit = match status {
         Ok(status) if status.success() => Exit::Normal,
         Ok(status) => Exit::Failed(format!("the program {offer:?} ended with {status}")),
-        Err(error) => Exit::Failed(format!("the end of the program {offer:?} is not known: {}", error.kind())),
+        Err(error) => Exit::Failed(format!("how the program {offer:?} ended is unknown: {}", error.kind())),
     };
     log.event(&format!("{command} ended: {exit}"));
     exit

@@ -1,4 +1,4 @@
-//! `trunkline node`: a node that runs until it is told to stop.
+//! Command `trunkline node`: runs a node until it is told to stop.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::Write;
@@ -20,22 +20,22 @@ use crate::output::{self, Failed, Output};
 use crate::program;
 use crate::{boot, descriptors};
 
-/// How much is said about connections whose route and node do not say; set once, with the rest of logging.
+/// Log level of connections without one of their own; set once, when logging starts.
 static CONNECTIONS: OnceLock<LogLevel> = OnceLock::new();
 
-/// How much is said about connections, as far as the command line says.
+/// Returns the log level of connections that the command line selects.
 pub(crate) fn connection_level() -> LogLevel {
     CONNECTIONS.get().copied().unwrap_or_default()
 }
 
-/// The count of log lines that were lost; set once, with the rest of logging.
+/// Counter of lost log lines; set once, when logging starts.
 static LOST: OnceLock<Arc<AtomicU64>> = OnceLock::new();
 
-/// Sends logs and panics to standard error: text or JSON, coloured on a terminal only. The last lines are written when the
-/// value returned is dropped.
+/// Sends logs and panics to standard error as text or JSON, coloured on a terminal only. The last lines are written
+/// when the returned guard is dropped.
 ///
-/// Lines about connections are let through whatever their level: each connection has a level of its own, which is
-/// that of the command line unless the node or a route says otherwise.
+/// Lines about connections pass the filter at any level, because each connection filters its own: at the level of the
+/// command line, unless the node or a route sets another one.
 pub(crate) fn start_logging(args: &LogArgs, otherwise: &str) -> Result<Flush, Failed> {
     let level = args.log_level.as_deref().unwrap_or(otherwise);
     let wrong = |what: &dyn std::fmt::Display| {
@@ -43,15 +43,15 @@ pub(crate) fn start_logging(args: &LogArgs, otherwise: &str) -> Result<Flush, Fa
         Failed::usage(format!("--log-level {level:?}: {what}; write one of {levels}, or directives TARGET=LEVEL"))
     };
     if let Some(word) = level.split(',').find(|part| !is_directive(part)) {
-        return Err(wrong(&format!("{word:?} is no level")));
+        return Err(wrong(&format!("{word:?} is not a level")));
     }
     let _ = CONNECTIONS.set(level_of_connections(level));
     let filter = EnvFilter::try_new(format!("{level},{CONNECTION_TARGET}=trace")).map_err(|e| wrong(&e))?;
     let log = Log::start(std::io::stderr());
-    let log = log.map_err(|error| Failed::because(format!("the thread of the log does not start: {error}")))?;
+    let log = log.map_err(|error| Failed::because(format!("the thread of the log cannot be started: {error}")))?;
     let _ = LOST.set(log.lost());
     let writer = log.clone();
-    // What fails inside the log would be printed to standard error, which panics where that cannot be written.
+    // tracing-subscriber would print its own errors to standard error, which panics if that cannot be written.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .log_internal_errors(false)
@@ -65,8 +65,8 @@ pub(crate) fn start_logging(args: &LogArgs, otherwise: &str) -> Result<Flush, Fa
     Ok(Flush(log))
 }
 
-/// Logs a panic as one line. The standard library would write it to standard error itself, and wait for that.
-/// A filter that leaves out errors does not leave out a panic.
+/// Logs a panic as one line, even if the filter leaves out errors. The standard library would write to standard error
+/// directly, and block on it.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>, mut log: Log) {
     let text = panic.payload_as_str().unwrap_or("no text");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -79,7 +79,7 @@ fn log_panic(panic: &std::panic::PanicHookInfo<'_>, mut log: Log) {
     }
 }
 
-/// What directives come to for lines about connections: the most specific one that concerns them.
+/// Returns the level that directives give to lines about connections: that of the most specific one that applies.
 fn level_of_connections(directives: &str) -> LogLevel {
     let concerns = |part: &str| {
         let (target, level) = part.split_once('=').unwrap_or(("", part));
@@ -90,13 +90,14 @@ fn level_of_connections(directives: &str) -> LogLevel {
     found.map_or(LogLevel::Error, |(_, level)| level)
 }
 
-/// A bare word that is no level would be taken for a target, and silence everything else.
+/// Returns true for a level or a directive `TARGET=LEVEL`. Any other word would be taken for a target and silence
+/// everything else.
 fn is_directive(part: &str) -> bool {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     part.contains('=') || levels.iter().any(|level| part.eq_ignore_ascii_case(level))
 }
 
-/// The line a node prints once it can be reached.
+/// Line that a node prints once it can be reached.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ready {
     pub(crate) name: String,
@@ -144,17 +145,17 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
         let listening = if ready.listening.is_empty() { "nowhere".into() } else { ready.listening.join(", ") };
         format!("{} is up; listening at {listening}; admin {admin}", ready.name)
     };
-    // The node runs whether or not anybody reads that.
+    // The node keeps running even if this line cannot be written.
     tokio::task::spawn_blocking(move || {
         if let Err(error) = output::write_line(&line) {
-            tracing::warn!(%error, line, "the ready line cannot be written to standard output");
+            tracing::warn!(%error, line, "the ready line could not be written to standard output");
         }
     });
     until_told(&mut signals, &operations, args.until_eof).await;
     tracing::info!("leaving");
     let down = async {
         let report = node.shut_down(args.grace).await;
-        // Requests that are attached to one end with it.
+        // Attached forwards end together with their requests.
         operations.end_forwards();
         report
     };
@@ -166,13 +167,13 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
     };
     tokio::select! {
         report = leaving => tracing::info!(drained = report.drained, cut = report.cut, "left"),
-        () = signals.stop() => tracing::warn!("left at once, told so a second time"),
+        () = signals.stop() => tracing::warn!("stopped at once because of a second signal"),
     }
     operations.end_forwards();
     Ok(())
 }
 
-/// Usable from any directory.
+/// Formats an address so that it can be used from any directory.
 fn shown(address: &AdminAddress) -> String {
     match address {
         AdminAddress::Socket(path) => std::path::absolute(path).as_deref().unwrap_or(path).display().to_string(),
@@ -180,7 +181,7 @@ fn shown(address: &AdminAddress) -> String {
     }
 }
 
-/// What a node is told from outside; listened to before anybody learns that it is up.
+/// Signals that control a node. They are received from before the ready line is printed.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -204,7 +205,7 @@ impl Signals {
     }
 }
 
-/// The signals that end a command in the foreground: SIGINT, SIGTERM, and SIGHUP unless it is ignored, as `nohup` has it.
+/// Signals that end a command in the foreground: SIGINT, SIGTERM, and SIGHUP unless it is ignored, as under `nohup`.
 pub(crate) struct ToldToEnd {
     terminate: Signal,
     interrupt: Signal,
@@ -220,7 +221,7 @@ impl ToldToEnd {
         })
     }
 
-    /// Resolves when one of them came.
+    /// Resolves when one of the signals was received.
     pub(crate) async fn wait(&mut self) {
         let hang_up = async {
             match &mut self.hang_up {
@@ -240,7 +241,8 @@ fn listen(kind: SignalKind) -> Result<Signal, Failed> {
     signal(kind).map_err(|e| Failed::because(format!("signals cannot be received: {e}")))
 }
 
-/// Returns true if whoever started this process has it ignore SIGHUP, which is signal 1. Only Linux says so.
+/// Returns true if the parent process made this one ignore SIGHUP, which is signal 1. Only Linux provides this
+/// information.
 fn hang_up_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -266,17 +268,17 @@ async fn until_told(signals: &mut Signals, operations: &Arc<Operations>, until_e
                 match tokio::task::spawn_blocking(move || operations.reload()).await {
                     Ok(Ok(changed)) => {
                         changed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                        tracing::info!("reloaded: {}", changed.message);
+                        tracing::info!("{}", changed.message);
                     }
-                    Ok(Err(error)) => tracing::error!("not reloaded, nothing changed: {}", error.failure.error),
-                    Err(_) => tracing::error!("not reloaded: it failed unexpectedly; this is a bug"),
+                    Ok(Err(error)) => tracing::error!("reload failed, nothing changed: {}", error.failure.error),
+                    Err(_) => tracing::error!("reload failed unexpectedly; this is a bug"),
                 }
             }
         }
     }
 }
 
-/// Answers every call with a text, or with its own payload; messages are logged.
+/// Answers every call with a text, or with its own content; messages are logged.
 async fn answer_all(mut mailbox: Mailbox, text: Option<String>) {
     while let Some(message) = mailbox.recv().await {
         if !message.is_call() {
@@ -293,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_follow_the_most_specific_directive_that_concerns_them() {
+    fn connections_use_the_most_specific_directive_that_applies() {
         for (directives, level) in [
             ("info", LogLevel::Info),
             ("off", LogLevel::Off),

@@ -1,4 +1,4 @@
-//! Whom a command asks: a running node, or a short-lived one.
+//! Node that a command works with: a running one, or a short-lived one.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,8 +27,9 @@ impl Target {
     }
 }
 
-/// Asks whichever node it is, once: a running one at this path, a short-lived one by `here`, which then leaves in order. A
-/// running one that is silent for as long as `wait` is given up; see [`AdminClient::post_within`].
+/// Runs an operation once, on whichever node it is: a running one by a request to this path, a short-lived one by
+/// `here`, after which it stops gracefully. A running node that is silent for as long as `wait` counts as hung; see
+/// [`AdminClient::post_within`].
 pub(crate) async fn ask<A: DeserializeOwned>(
     at: At,
     path: &str,
@@ -46,15 +47,16 @@ pub(crate) async fn ask<A: DeserializeOwned>(
     }
 }
 
-/// How long a short-lived node may take to leave.
+/// Timeout for a short-lived node to stop.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// Leaves in order, so that the peer gets what was sent and logs no lost connection. Whether it did.
+/// Stops a node gracefully, so that the peer receives what was sent and logs no lost connection. Returns true if that
+/// succeeded in time.
 pub(crate) async fn leave(operations: Box<Operations>) -> bool {
     operations.into_node().shut_down(LEAVING).await.cut == 0
 }
 
-/// The running node that was named, or the only one in this directory.
+/// Returns the running node that was named, or the only one in this directory.
 pub(crate) fn client(at: Admin) -> Result<AdminClient, Failed> {
     let named = || variables::value("TRUNKLINE_ADMIN");
     let Some(address) = at.admin.or_else(named) else { return Ok(AdminClient::Socket(only_socket(Path::new("."))?)) };
@@ -66,8 +68,8 @@ pub(crate) fn client(at: Admin) -> Result<AdminClient, Failed> {
     let token = variables::value("TRUNKLINE_ADMIN_TOKEN").unwrap_or_default().trim().to_owned();
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Failed::usage(format!(
-            "the node at {address} wants a token, printable ASCII: put it into the variable TRUNKLINE_ADMIN_TOKEN, for \
-             example by TRUNKLINE_ADMIN_TOKEN=$(cat FILE)"
+            "the node at {address} needs a token of printable ASCII: set the variable TRUNKLINE_ADMIN_TOKEN, for \
+             example with TRUNKLINE_ADMIN_TOKEN=$(cat FILE)"
         )));
     }
     Ok(AdminClient::Tcp { address, token })
@@ -84,11 +86,14 @@ fn only_socket(directory: &Path) -> Result<PathBuf, Failed> {
     match sockets.as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(Failed::usage(
-            "which node? Give a running one by --admin SOCKET; a command that takes --config FILE can also act on its own",
+            "no node was selected and no *.data/admin.sock found here; name a running node with --admin SOCKET, or use --config FILE if the command has it",
         )),
         several => {
             let shown: Vec<_> = several.iter().map(|socket| socket.display().to_string()).collect();
-            Err(Failed::usage(format!("which node? Choose one by --admin: {}", shown.join(", "))))
+            Err(Failed::usage(format!(
+                "this directory has several nodes; select one with --admin: {}",
+                shown.join(", ")
+            )))
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Checks a configuration file: `cargo run -p trunkline-config --example check -- FILE [KEY.PATH=VALUE …]`.
-//! Without a file it prints a sample.
+//! Without a file, the example prints a sample configuration.
 
 use std::path::Path;
 use std::process::ExitCode;

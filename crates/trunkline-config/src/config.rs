@@ -20,102 +20,102 @@ use crate::warn;
 /// The largest configuration file: a hundred thousand routes of 150 bytes fit.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// A whole configuration, checked: every value in it can be used as it is.
+/// Complete, validated configuration: every value in it can be used without another check.
 ///
-/// Cookies and tokens are read from their files; TLS files were readable and are named by path. `Debug` shows no
-/// secret.
+/// Cookies and tokens are loaded from their files. TLS files are named by path; they were readable when the
+/// configuration was loaded. `Debug` shows no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The node itself.
+    /// Settings of the node itself.
     pub node: NodeConfig,
     /// Resolvers that routes refer to, besides the node's own registrar.
     pub registrars: BTreeMap<ResolverId, ResolverConfig>,
     /// Roots, certificates and server names that routes refer to.
     pub tls_profiles: BTreeMap<TlsProfileId, TlsProfileConfig>,
-    /// What is demanded of nodes that dial us, in the order of the file.
+    /// Demands on nodes that dial this one, in the order of the file.
     pub peers: Vec<PeerConfig>,
     /// The static routes, in the order of the file.
     pub routes: Vec<RouteConfig>,
-    /// Programs that peers may have run here, by name.
+    /// Programs that peers may start on this node, by name.
     pub spawn: BTreeMap<String, SpawnConfig>,
-    /// Ways through gateways, in order of the file.
+    /// Routes through gateways, in the order of the file.
     pub proxy_routes: Vec<ProxyRouteConfig>,
-    /// What this node passes on.
+    /// Rules and limits for connections that this node forwards between other nodes.
     pub transit: TransitConfig,
-    /// Who may come to this node through others.
+    /// Restrictions on peers that reach this node through gateways.
     pub proxied: ProxiedConfig,
-    /// Streams that peers may open, by the name of the service.
+    /// Byte-stream services that peers may open, by name.
     pub services: BTreeMap<String, ServiceConfig>,
-    /// Local sockets that lead to services of other nodes.
+    /// Local sockets whose connections are forwarded to services of other nodes.
     pub forwards: Vec<ForwardConfig>,
-    /// Sets of programs that are started and stopped as one, by name.
+    /// Sets of programs that are started and stopped together, by name.
     pub applications: BTreeMap<String, ApplicationConfig>,
     warnings: Vec<String>,
 }
 
-/// One of `registrars`.
+/// Entry of `registrars`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResolverConfig {
-    /// The embedded registrar that another node serves there.
+    /// Embedded registrar served by another node.
     Embedded {
-        /// Where.
+        /// Address of that registrar.
         address: Address,
-        /// The cookie it is shown instead of the node's.
+        /// Cookie shown to that registrar; `None` means the node's cookie.
         cookie: Option<Cookie>,
     },
-    /// A YAML file of names; it was readable when the configuration was loaded.
+    /// YAML file of names; the file was readable when the configuration was loaded.
     File(PathBuf),
 }
 
-/// One TLS profile. The files are PEM and were readable when the configuration was loaded.
+/// TLS profile. Its PEM files were readable when the configuration was loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsProfileConfig {
-    /// The certificates trusted; `None`: the platform's.
+    /// Trusted root certificates; `None` means those of the platform.
     pub roots: Option<PathBuf>,
-    /// The certificate shown to the peer.
+    /// Certificate shown to the peer.
     pub certificate: Option<CertificateFiles>,
-    /// The name demanded of the peer's certificate; `None`: the host dialled.
+    /// Name that the peer's certificate must be valid for; `None` means the dialled host.
     pub server_name: Option<Host>,
-    /// Whether the peer's certificate must carry the name of the node dialled.
+    /// True if the peer's certificate must carry the name of the dialled node.
     pub cert_name_required: bool,
 }
 
-/// What is demanded of nodes with certain names that dial us.
+/// Demands on dialling nodes whose names match a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConfig {
-    /// Which names; matched whole.
+    /// Pattern that must match the whole node name.
     pub pattern: AccessPattern,
-    /// The cookie they must prove.
+    /// Cookies of which such a node must prove one.
     pub cookie: Cookies,
 }
 
-/// One static route and its place in the table.
+/// Static route with its pattern and weight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteConfig {
-    /// Which names; found anywhere in a name unless it has anchors.
+    /// Pattern of node names; matches anywhere in a name unless it is anchored.
     pub pattern: RoutePattern,
-    /// Higher is tried earlier.
+    /// Weight of the route; higher weights are tried first.
     pub weight: i64,
-    /// How they are reached.
+    /// Description of how matching nodes are reached.
     pub route: NetworkRoute,
 }
 
 impl Config {
-    /// Reads the file, lays the layers over it and checks everything.
+    /// Reads the file, applies the environment and the command line, and validates the result.
     ///
     /// # Errors
-    /// [`ConfigError`] with every problem that could be found in one go.
+    /// [`ConfigError`] holds every problem that can be found in one pass.
     pub fn load(path: &Path, layers: &Layers) -> Result<Self, ConfigError> {
         let text = read_file(path).map_err(|error| ConfigError::unreadable(path, &error))?;
         let base = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Self::parse(&text, base, &path.display().to_string(), layers)
     }
 
-    /// As [`Config::load`], from a text. `base_dir` is what relative paths are relative to, `name` stands for the
+    /// Parses a text like [`Config::load`]. `base_dir` is the directory of relative paths, and `name` stands for the
     /// file in messages. Only the files that the configuration names are read.
     ///
     /// # Errors
-    /// [`ConfigError`] with every problem that could be found in one go.
+    /// [`ConfigError`] holds every problem that can be found in one pass.
     pub fn parse(text: &str, base_dir: &Path, name: &str, layers: &Layers) -> Result<Self, ConfigError> {
         let origin = Origin::file(name);
         let mut root = tree::parse(text, &origin)
@@ -142,15 +142,15 @@ impl Config {
         }
     }
 
-    /// The ids that a route's `resolver` may have.
+    /// Returns the ids that `resolver` of a route may name.
     pub fn resolvers(&self) -> Vec<ResolverId> {
         resolvers(self.node.registrar == RegistrarConfig::Embedded, self.registrars.keys().cloned())
     }
 
-    /// Warnings of what is allowed and deserves attention: weak cookies, keys that others can read, gateways that could answer in the
-    /// place of others, interfaces open to every network, services that lead to the node's own operations interface,
-    /// shells offered to every peer, certificates that are not checked, transit rules that leave the host open, and a data
-    /// directory that others can write to. Never shows a secret.
+    /// Returns warnings about settings that are allowed but risky. They are about weak cookies, keys readable by
+    /// others, gateways that could impersonate the nodes behind them, listeners open to every network, services that
+    /// lead to the node's own admin interface, shells offered to every peer, unverified certificates, transit rules
+    /// with an open host part, and a data directory that others can write to. No warning shows a secret.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -161,7 +161,7 @@ fn read_file(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     let read = std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
     if read as u64 > MAX_FILE_BYTES {
-        return Err(std::io::Error::other("it is larger than 16 MiB"));
+        return Err(std::io::Error::other("the file is larger than 16 MiB; split it or remove routes"));
     }
     Ok(text)
 }
@@ -187,7 +187,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     let node = match fields.get("node") {
         Some(section) => node::read(reader, section, &known),
         None => {
-            let message = "the section is missing; it needs at least `name:` and `cookie_file:`";
+            let message = "the section is missing; add it with at least `name:` and `cookie_file:`";
             reader.problem(&fields.at, "node", message);
             None
         }
@@ -195,7 +195,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     let (tls_profiles, profiles) =
         declared(reader, &fields, "tls_profiles", "profiles", |text| TlsProfileId::new(text), tls_profile);
     let peers = peers(reader, &fields);
-    // Without a node there is a problem already; a route shall not be blamed for it.
+    // A missing node section is already reported; do not report the routes for it as well.
     let own = node.as_ref().is_none_or(|node| node.registrar == RegistrarConfig::Embedded);
     let tls = node.as_ref().is_none_or(|node| node.tls);
     let resolvers = resolvers(own, known);
@@ -225,13 +225,14 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     })
 }
 
-/// The ids that a route's `resolver` may have.
+/// Returns the ids that `resolver` of a route may name.
 fn resolvers(embedded: bool, declared: impl IntoIterator<Item = ResolverId>) -> Vec<ResolverId> {
     let own = if embedded { ResolverId::new(node::EMBEDDED).ok() } else { None };
     own.into_iter().chain(declared).collect()
 }
 
-/// A section of named things, and the ids declared: who names a broken one is not blamed for it.
+/// Reads a section of named entries. Also returns the ids of broken entries, so that a reference to one is not reported
+/// as well.
 pub(crate) fn declared<I: Ord + Clone, T>(
     reader: &mut Reader<'_>,
     fields: &Fields<'_>,
@@ -259,7 +260,7 @@ pub(crate) fn declared<I: Ord + Clone, T>(
             }
         }
         Some(_) => {
-            fields.wrong::<()>(reader, section, &format!("a mapping of names to {what}"));
+            fields.wrong::<()>(reader, section, &format!("a mapping from names to {what}"));
         }
     }
     (things, declared)
@@ -267,7 +268,7 @@ pub(crate) fn declared<I: Ord + Clone, T>(
 
 fn registrar(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ResolverConfig> {
     if [node::EMBEDDED, node::NONE].iter().any(|word| path == format!("registrars.{word}")) {
-        let message = "the name is taken by `node.registrar`; choose another one";
+        let message = "the name is reserved for `node.registrar`; choose another one";
         reader.problem(&node.at, path, message);
         return None;
     }
@@ -279,7 +280,11 @@ fn registrar(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Resolve
     )?;
     let Some((kind, at)) = fields.text(reader, "kind") else {
         if !fields.has("kind") {
-            reader.problem(&fields.at, fields.path("kind"), "a registrar needs a `kind`: embedded or file");
+            reader.problem(
+                &fields.at,
+                fields.path("kind"),
+                "the registrar has no `kind`; write `kind: embedded` or `kind: file`",
+            );
         }
         return None;
     };
@@ -287,13 +292,17 @@ fn registrar(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Resolve
         "embedded" => &["path"],
         "file" => &["host", "port", "cookie_file", "cookie_env", "cookie_label"],
         other => {
-            let message = format!("{:?} is no kind of registrar; known: embedded, file", node::clip(other));
+            let message = format!("{:?} is not a kind of registrar; known: embedded, file", node::clip(other));
             reader.problem(&at, fields.path("kind"), message);
             return None;
         }
     };
     for key in foreign.iter().filter(|key| fields.has(key)) {
-        reader.problem(&fields.at(key), fields.path(key), format!("a registrar of kind {kind} has none; remove it"));
+        reader.problem(
+            &fields.at(key),
+            fields.path(key),
+            format!("a registrar of kind {kind} does not take this key; remove it"),
+        );
     }
     let needs = |reader: &mut Reader<'_>, key: &str| {
         if !fields.has(key) {
@@ -342,7 +351,11 @@ fn peers(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<PeerConfig> {
         let pattern = match fields.get("match") {
             Some(node) => node::access_pattern(reader, node, &fields.path("match")),
             None => {
-                reader.problem(&fields.at, fields.path("match"), "a peer needs a `match` pattern");
+                reader.problem(
+                    &fields.at,
+                    fields.path("match"),
+                    "the peer has no `match`; add a pattern of node names",
+                );
                 None
             }
         };
@@ -401,15 +414,15 @@ fn routes(
     lints.truncate(MOST_LINTS);
     reader.warnings.append(&mut lints);
     if more > 0 {
-        reader.warnings.push(format!("routes: {more} more patterns like these"));
+        reader.warnings.push(format!("routes: {more} more warnings about patterns"));
     }
     routes
 }
 
-/// Lints of so many places are shown: a large table has many alike.
+/// Maximum number of pattern warnings shown; a large table often repeats the same one.
 const MOST_LINTS: usize = 20;
 
-/// Reports a pattern that stands in the list a second time, with both places.
+/// Reports a pattern that occurs a second time in a list, naming both places.
 pub(crate) fn twice(
     reader: &mut Reader<'_>,
     seen: &mut BTreeMap<String, (String, At)>,
@@ -419,8 +432,8 @@ pub(crate) fn twice(
 ) {
     if let Some((first, place)) = seen.get(pattern) {
         let message = format!(
-            "the pattern {} stands twice, first in {first}.match ({}); remove one of them, or, for a second way to the \
-             same names, write one of them another way: {}",
+            "the pattern {} occurs twice, first in {first}.match ({}); remove one of them, or, for a second route to the \
+             same names, write one of them differently: {}",
             quoted(pattern),
             elsewhere(place),
             quoted(&spelled_again(pattern))

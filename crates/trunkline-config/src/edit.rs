@@ -1,7 +1,8 @@
-//! Edits of a configuration's text that keep its comments and its layout.
+//! Edits of a configuration's text that keep its comments and layout.
 //!
-//! Both edits find their place by the spans of what is there and change nothing else. The result is read back and
-//! compared with what was meant before it is given out: a layout that is not understood is refused, never damaged.
+//! Each edit locates its place by the byte spans of the parsed text and changes nothing else. The edited text is parsed
+//! again and compared with the intended result before it is returned, so a layout that is not supported is refused
+//! instead of being damaged.
 //!
 //! ```
 //! use trunkline_config::RouteEntry;
@@ -25,29 +26,29 @@ use crate::tree::{self, Key, Node, Origin, Value};
 
 pub use crate::save::save_atomically;
 
-/// Adds a route at the end of `routes:`, which is made when it is missing.
+/// Adds a route at the end of `routes:`, creating the section if it is missing.
 ///
-/// Lists of one `- …` per line and lists in brackets keep their style. The entry is not checked beyond its
-/// spelling: call [`RouteEntry::to_route`] first.
+/// Lists with one `- …` per line and lists in brackets keep their style. The entry is only checked for values that YAML
+/// cannot express; call [`RouteEntry::to_route`] first.
 ///
 /// # Errors
-/// [`EditError`]; a pattern that is there already is [`EditError::Taken`].
+/// [`EditError::Taken`] if a route with this pattern exists, or another [`EditError`].
 pub fn add_route(text: &str, entry: &RouteEntry) -> Result<String, EditError> {
     add(text, ROUTES, &entry.pattern, render(entry)?)
 }
 
-/// As [`add_route`], under `proxy_routes:`.
+/// Adds a proxy route at the end of `proxy_routes:`, like [`add_route`].
 ///
 /// # Errors
-/// [`EditError`], as there.
+/// [`EditError::Taken`] if a proxy route with this pattern exists, or another [`EditError`].
 pub fn add_proxy_route(text: &str, entry: &ProxyEntry) -> Result<String, EditError> {
     add(text, PROXY_ROUTES, &entry.pattern, render_proxy(entry))
 }
 
-/// As [`remove_route`], under `proxy_routes:`.
+/// Removes a proxy route from `proxy_routes:`, like [`remove_route`].
 ///
 /// # Errors
-/// [`EditError`], as there.
+/// [`EditError::Unknown`] if no proxy route has this pattern, or another [`EditError`].
 pub fn remove_proxy_route(text: &str, pattern: &str) -> Result<String, EditError> {
     remove(text, PROXY_ROUTES, pattern)
 }
@@ -55,7 +56,7 @@ pub fn remove_proxy_route(text: &str, pattern: &str) -> Result<String, EditError
 const ROUTES: &str = "routes";
 const PROXY_ROUTES: &str = "proxy_routes";
 
-/// Adds an item to the list that is called so.
+/// Adds an item to the list under the key `section`.
 fn add(text: &str, section: &str, pattern: &str, item: String) -> Result<String, EditError> {
     let root = read(text)?;
     if let Some((_, taken)) = find(&root, section, pattern) {
@@ -73,7 +74,7 @@ fn add(text: &str, section: &str, pattern: &str, item: String) -> Result<String,
         }
         (Value::Map(_), Some((key, list))) => match &list.value {
             _ if list.at.alias => {
-                return Err(unsupported(&format!("`{section}` is an alias of something elsewhere")));
+                return Err(unsupported(&format!("`{section}` is an alias of another part of the file")));
             }
             Value::Null => {
                 let colon = colon(text, key)?;
@@ -85,26 +86,26 @@ fn add(text: &str, section: &str, pattern: &str, item: String) -> Result<String,
             }
             Value::List(items) if is_flow(text, list) => add_to_flow(text, list, items, &item, &mut edits)?,
             Value::List(items) => {
-                let last = items.last().ok_or_else(|| unsupported("the list has no place to add to"))?;
+                let last = items.last().ok_or_else(|| unsupported("the list has no last item"))?;
                 let pad = " ".repeat(column(text, dash(text, key, items, 0)?));
                 edits.insert_lines(line_end(text, content_end(text, last)), &[format!("{pad}- {item}")]);
             }
-            _ => return Err(unsupported(&format!("`{section}` is no list"))),
+            _ => return Err(unsupported(&format!("`{section}` is not a list"))),
         },
-        _ => return Err(unsupported("the file is no mapping")),
+        _ => return Err(unsupported("the file is not a mapping")),
     }
     let added = read(&item)?;
     let expected = with_items(root, section, |items| items.push(added));
     checked(edits.apply(), section, &expected)
 }
 
-/// Removes the route with this pattern.
+/// Removes the route that has this pattern.
 ///
-/// Comments on the lines of the route itself go with it; comments above and below it stay. The list stays as
-/// `routes: []` when it was the last one.
+/// Comments on the lines of the route itself are removed with it; comments above and below stay. When the last route is
+/// removed, the list stays as `routes: []`.
 ///
 /// # Errors
-/// [`EditError`]; a pattern that is not there is [`EditError::Unknown`].
+/// [`EditError::Unknown`] if no route has this pattern, or another [`EditError`].
 pub fn remove_route(text: &str, pattern: &str) -> Result<String, EditError> {
     remove(text, ROUTES, pattern)
 }
@@ -116,7 +117,7 @@ fn remove(text: &str, section: &str, pattern: &str) -> Result<String, EditError>
     let (key, list) = root.entry(section).ok_or_else(unknown)?;
     let Value::List(items) = &list.value else { return Err(unknown()) };
     if list.at.alias || item.at.alias {
-        return Err(unsupported("the route stands elsewhere and is only referred to by an alias"));
+        return Err(unsupported("the route is an alias of another part of the file"));
     }
     let mut edits = Edits::new(text);
     if is_flow(text, list) {
@@ -171,11 +172,11 @@ fn find<'t>(root: &'t Node, section: &str, wanted: &str) -> Option<(usize, &'t N
 fn unknown(root: &Node, section: &str, wanted: &str) -> EditError {
     let nearest =
         items(root, section).iter().filter_map(pattern).min_by_key(|p| strsim::damerau_levenshtein(p, wanted));
-    let hint = nearest.map_or(String::new(), |p| format!("; the nearest one is `{p}`"));
+    let hint = nearest.map_or(String::new(), |p| format!("; the most similar one is `{p}`"));
     EditError::Unknown { pattern: wanted.to_owned(), hint }
 }
 
-/// The tree as it must be after the edit.
+/// Returns the tree as it must be after the edit.
 fn with_items(mut root: Node, section: &str, change: impl FnOnce(&mut Vec<Node>)) -> Node {
     if root.is_null() {
         root.value = Value::Map(Vec::new());
@@ -200,7 +201,7 @@ fn with_items(mut root: Node, section: &str, change: impl FnOnce(&mut Vec<Node>)
 fn checked(edited: String, section: &str, expected: &Node) -> Result<String, EditError> {
     match tree::parse(&edited, &Origin::file("")) {
         Ok(tree) if tree.same(expected) => Ok(edited),
-        _ => Err(unsupported(&format!("this layout of `{section}` is not understood"))),
+        _ => Err(unsupported(&format!("this layout of `{section}` is not supported"))),
     }
 }
 
@@ -213,7 +214,7 @@ fn add_to_flow(text: &str, list: &Node, items: &[Node], item: &str, edits: &mut 
     let comma = Some(gap(text, end, "")).filter(|i| text[*i..].starts_with(','));
     let close = gap(text, comma.map_or(end, |i| i + 1), ",");
     if !text[close..].starts_with(']') {
-        return Err(unsupported("the end of the list is not found"));
+        return Err(unsupported("the end of the list was not found"));
     }
     let (close_line, last_line) = (line_start(text, close), line_start(text, last.at.start));
     if text[close_line..close].trim().is_empty() && close_line > end {
@@ -261,7 +262,7 @@ fn remove_from_flow(text: &str, list: &Node, items: &[Node], index: usize, edits
     }
 }
 
-/// Where the `- ` of an item of a block list stands.
+/// Returns the offset of the `- ` before an item of a block list.
 fn dash(text: &str, key: &Key, items: &[Node], index: usize) -> Result<usize, EditError> {
     let before = match index {
         0 => colon(text, key)?,
@@ -276,15 +277,16 @@ fn dash(text: &str, key: &Key, items: &[Node], index: usize) -> Result<usize, Ed
         }
         at += line.len();
     }
-    Err(unsupported("the beginning of the route is not found"))
+    Err(unsupported("the beginning of the route was not found"))
 }
 
-/// A block list that is not indented is said to begin where its first item does, hence the two brackets.
+/// Returns true for a list in brackets. Both brackets are compared because the span of an unindented block list begins
+/// at its first item.
 fn is_flow(text: &str, node: &Node) -> bool {
     text[node.at.start..].starts_with(if matches!(node.value, Value::List(_)) { '[' } else { '{' })
 }
 
-/// Where the content of a node ends: after its last character or closing bracket, before comments.
+/// Returns the offset where the content of a node ends: after its last character or closing bracket, before comments.
 fn content_end(text: &str, node: &Node) -> usize {
     if node.at.alias {
         return node.at.end;
@@ -301,7 +303,7 @@ fn content_end(text: &str, node: &Node) -> usize {
     (close + 1).min(text.len())
 }
 
-/// The first place from `at` on that is no white space, no comment and none of these characters.
+/// Returns the first offset from `at` on that is not in white space, a comment or one of the characters in `skip`.
 fn gap(text: &str, mut at: usize, skip: &str) -> usize {
     while let Some(c) = text[at..].chars().next() {
         if c == '#' {
@@ -317,14 +319,14 @@ fn gap(text: &str, mut at: usize, skip: &str) -> usize {
 
 fn colon(text: &str, key: &Key) -> Result<usize, EditError> {
     let at = gap(text, key.at.end, "");
-    if text[at..].starts_with(':') { Ok(at) } else { Err(unsupported("the `:` after `routes` is not found")) }
+    if text[at..].starts_with(':') { Ok(at) } else { Err(unsupported("the `:` after `routes` was not found")) }
 }
 
 fn line_start(text: &str, at: usize) -> usize {
     text[..at].rfind('\n').map_or(0, |i| i + 1)
 }
 
-/// The beginning of the next line.
+/// Returns the offset of the beginning of the next line.
 fn line_end(text: &str, at: usize) -> usize {
     text[at..].find('\n').map_or(text.len(), |i| at + i + 1)
 }
@@ -333,7 +335,7 @@ fn column(text: &str, at: usize) -> usize {
     text[line_start(text, at)..at].chars().count()
 }
 
-/// Replacements, applied from the end so that earlier places stay valid.
+/// Collected replacements, applied from the end so that earlier offsets stay valid.
 struct Edits<'t> {
     text: &'t str,
     edits: Vec<(Range<usize>, String)>,
@@ -348,7 +350,7 @@ impl<'t> Edits<'t> {
         self.edits.push((range, String::new()));
     }
 
-    /// Cuts, and with it the line when nothing else stands on it.
+    /// Cuts a range, and its whole line if nothing else is on it.
     fn cut_line(&mut self, range: Range<usize>) {
         let (start, end) = (line_start(self.text, range.start), line_end(self.text, range.end));
         let alone = self.text[start..range.start].trim().is_empty() && self.text[range.end..end].trim().is_empty();
@@ -388,7 +390,7 @@ impl<'t> Edits<'t> {
     }
 }
 
-/// The entry on one line, in braces.
+/// Writes a route on one line, in braces.
 fn render(entry: &RouteEntry) -> Result<String, EditError> {
     let mut fields = vec![("match", quoted(&entry.pattern))];
     let mut put = |key: &'static str, value: Option<String>| fields.extend(value.map(|value| (key, value)));
@@ -444,7 +446,7 @@ fn render_flags(flags: &FlagsEntry) -> String {
     braces(&fields)
 }
 
-/// A proxy route on one line, in braces.
+/// Writes a proxy route on one line, in braces.
 fn render_proxy(entry: &ProxyEntry) -> String {
     let mut fields = vec![("match", quoted(&entry.pattern))];
     fields.extend(entry.weight.map(|weight| ("weight", weight.to_string())));
@@ -471,7 +473,7 @@ fn braces(fields: &[(impl fmt::Display, String)]) -> String {
     format!("{{ {} }}", fields.join(", "))
 }
 
-/// Text without quotes when it is read back as the same text.
+/// Returns text without quotes if YAML reads it back as the same text.
 fn scalar(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
     let bare = text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(plain);
@@ -479,7 +481,7 @@ fn scalar(text: &str) -> String {
     if bare && tree::parse(text, &Origin::file("")).is_ok_and(same) { text.to_owned() } else { quoted(text) }
 }
 
-/// Text in quotes: single ones where they spare backslashes.
+/// Returns text in quotes: in single ones if that avoids escaping backslashes.
 fn quoted(text: &str) -> String {
     let printable =
         |c: char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}'..='\u{ffff}');

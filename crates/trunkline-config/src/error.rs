@@ -5,7 +5,7 @@ use trunkline_matcher::{quoted, spelled_again};
 
 use crate::tree::{At, Layer};
 
-/// Why a configuration was refused: one or several problems, in the order they were found.
+/// Error returned when a configuration is refused; holds all problems found, in the order they were found.
 ///
 /// `Display` prints one paragraph per problem. No message contains a secret: values of secret variables and
 /// contents of secret files are never kept.
@@ -15,7 +15,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// From at least one problem.
+    /// Creates the error from at least one problem.
     pub(crate) fn new(problems: Vec<Problem>) -> Self {
         debug_assert!(!problems.is_empty());
         Self { problems }
@@ -23,14 +23,14 @@ impl ConfigError {
 
     pub(crate) fn unreadable(path: &std::path::Path, error: &std::io::Error) -> Self {
         let message = match error.kind() {
-            std::io::ErrorKind::NotFound => "no such file; name an existing one with --config".to_owned(),
+            std::io::ErrorKind::NotFound => "the file does not exist; name an existing one with --config".to_owned(),
             std::io::ErrorKind::InvalidData => "the file is not UTF-8 text; save it as UTF-8".to_owned(),
-            _ => format!("cannot be read: {error}"),
+            _ => format!("the file cannot be read: {error}"),
         };
         Self::new(vec![Problem { origin: path.display().to_string(), place: None, key: String::new(), message }])
     }
 
-    /// The problems, at least one.
+    /// Returns the problems; there is at least one.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
@@ -50,7 +50,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// One thing that is wrong with a configuration.
+/// Problem found in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     origin: String,
@@ -73,27 +73,27 @@ impl Problem {
         Self { origin: origin.into(), place, key: key.into(), message: message.into() }
     }
 
-    /// Where it comes from: the file, `environment variable NAME` or `--set PATH`.
+    /// Returns the source of the problem: the file, `environment variable NAME` or `--set PATH`.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// The line, from 1, when known.
+    /// Returns the line, from 1, if known.
     pub fn line(&self) -> Option<u64> {
         self.place.map(|(line, _)| line)
     }
 
-    /// The column in characters, from 1, when known.
+    /// Returns the column in characters, from 1, if known.
     pub fn column(&self) -> Option<u64> {
         self.place.map(|(_, column)| column)
     }
 
-    /// The key, for example `routes[2].match`; empty when the whole text is meant.
+    /// Returns the key, for example `routes[2].match`; empty if the problem is about the whole text.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// What is wrong and what to do about it. Several lines when a pattern is shown with its caret.
+    /// Returns what is wrong and what to do about it. The message has several lines when it marks a place in a pattern.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -112,13 +112,13 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The place worth showing: a value given on one line of the environment or the command line has none.
+/// Returns the line and column to show. A one-line value from the environment or the command line has none.
 fn place(at: &At) -> Option<(u64, u64)> {
     let whole = at.line <= 1 && at.column <= 1;
     (at.line > 0 && !(whole && at.origin.layer != Layer::File)).then_some((at.line, at.column))
 }
 
-/// How another place is named inside a message.
+/// Returns the text that refers to a place inside the message about another place.
 pub(crate) fn elsewhere(at: &At) -> String {
     match place(at) {
         Some((line, column)) => format!("{}:{line}:{column}", at.origin.label),
@@ -126,7 +126,7 @@ pub(crate) fn elsewhere(at: &At) -> String {
     }
 }
 
-/// ` (did you mean `x`?)` when one of the known words is near, else the list of them.
+/// Returns a hint for an unknown word: the most similar known word, or the list of known words.
 pub(crate) fn nearest(word: &str, known: &[&str]) -> String {
     let part = |k: &str| word.len() >= 3 && k.starts_with(word);
     let distance = |k: &str| if part(k) { 1 } else { strsim::damerau_levenshtein(word, k) };
@@ -134,14 +134,14 @@ pub(crate) fn nearest(word: &str, known: &[&str]) -> String {
     match best {
         Some((distance, k)) if distance <= (word.chars().count().max(4) / 2).max(2) => format!("did you mean `{k}`?"),
         Some(_) if known.len() <= 16 => format!("known: {}", known.join(", ")),
-        Some((_, k)) => format!("the nearest known one is `{k}`"),
-        None => "nothing is known here".to_owned(),
+        Some((_, k)) => format!("the most similar known name is `{k}`"),
+        None => "no name is known here".to_owned(),
     }
 }
 
-/// Why a route entry is no route.
+/// Error returned when a route entry is not a valid route.
 ///
-/// Each problem names the field it is about; `Display` prints them on lines of their own.
+/// Each problem names its field; `Display` prints one problem per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteError {
     problems: Vec<FieldProblem>,
@@ -153,7 +153,7 @@ impl RouteError {
         Self { problems }
     }
 
-    /// The problems, at least one.
+    /// Returns the problems; there is at least one.
     pub fn problems(&self) -> &[FieldProblem] {
         &self.problems
     }
@@ -173,12 +173,12 @@ impl fmt::Display for RouteError {
 
 impl std::error::Error for RouteError {}
 
-/// What is wrong with one field of a route entry.
+/// Problem with one field of a route entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldProblem {
-    /// The field, for example `match` or `override.port`.
+    /// Name of the field, for example `match` or `override.port`.
     pub field: String,
-    /// What is wrong and what to do about it.
+    /// Explanation of what is wrong and what to do about it.
     pub message: String,
 }
 
@@ -188,50 +188,50 @@ impl FieldProblem {
     }
 }
 
-/// Why a text could not be edited. The text given stays as it was.
+/// Error returned when a text cannot be edited. The text itself is left unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EditError {
-    /// The text is not well-formed; nothing can be found in it.
+    /// The text is not well-formed YAML.
     #[error("{message}")]
     Malformed {
-        /// Where and why, without any of the content.
+        /// Position and reason, without any of the content.
         message: String,
     },
-    /// A route with the same pattern is already there.
+    /// A route with the same pattern exists.
     #[error(
-        "a route with the pattern {} stands in line {line}; remove it first, or write the second one another way: {}",
+        "the pattern {} is already used by the route in line {line}; remove that route first, or write the new pattern differently: {}",
         quoted(.pattern), quoted(&spelled_again(.pattern))
     )]
     Taken {
-        /// The pattern.
+        /// Pattern that is already used.
         pattern: String,
-        /// The line of the route that has it, from 1.
+        /// Line of the existing route, from 1.
         line: u64,
     },
     /// No route has this pattern.
     #[error("no route has the pattern `{pattern}`{hint}")]
     Unknown {
-        /// The pattern asked for.
+        /// Pattern that was to be removed.
         pattern: String,
-        /// The nearest pattern there is, as the end of a sentence; empty when there is none.
+        /// The most similar existing pattern, as the end of a sentence; empty if there are no patterns.
         hint: String,
     },
-    /// The way the text is laid out cannot be edited safely.
+    /// The layout of the text cannot be edited safely.
     #[error("{what}; edit the file by hand, or write `routes:` as a list with one `- {{ match: … }}` per line")]
     Unsupported {
-        /// What stands in the way.
+        /// Description of the unsupported layout.
         what: String,
     },
 }
 
-/// Why a file could not be saved. The old content is still there.
+/// Error returned when a file cannot be saved. The old content is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot save {}", path.display())]
 pub struct SaveError {
-    /// The file meant.
+    /// Path of the file.
     pub path: PathBuf,
-    /// What the system said.
+    /// Error reported by the operating system.
     #[source]
     pub source: std::io::Error,
 }

@@ -1,4 +1,4 @@
-//! Typed reading of the tree: each reader reports what is wrong and gives `None`.
+//! Typed access to the tree: each reader reports a problem and returns `None` if a value is wrong.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::error::{Problem, nearest};
 use crate::secret::Surroundings;
 use crate::tree::{At, Key, Node, Value};
 
-/// What is gathered while a tree is read.
+/// State of reading a tree: inputs, and the problems and warnings found so far.
 pub(crate) struct Reader<'a> {
     pub(crate) problems: Vec<Problem>,
     pub(crate) warnings: Vec<String>,
@@ -20,7 +20,7 @@ impl Reader<'_> {
         self.problems.push(Problem::at(at, key, message));
     }
 
-    /// A file named in the configuration that must be readable and hold PEM sections of this kind.
+    /// Reads the path of a PEM file that must be readable and contain a section of this kind.
     pub(crate) fn pem(&mut self, fields: &Fields<'_>, key: &str, section: &str) -> Option<PathBuf> {
         let (text, at) = fields.text(self, key)?;
         let path = self.around.path(text);
@@ -38,16 +38,16 @@ impl Reader<'_> {
     }
 }
 
-/// A mapping whose keys are known.
+/// Mapping whose keys are known.
 pub(crate) struct Fields<'t> {
     path: String,
     entries: &'t [(Key, Node)],
-    /// Where the mapping itself stands, for complaints about keys it lacks.
+    /// Place of the mapping itself, for problems about missing keys.
     pub(crate) at: At,
 }
 
 impl<'t> Fields<'t> {
-    /// Opens a mapping; reports another type, and keys that are not among `known`.
+    /// Opens a mapping; reports a value of another type, and keys that are not in `known`.
     pub(crate) fn open(reader: &mut Reader<'_>, node: &'t Node, path: &str, known: &[&str]) -> Option<Self> {
         let Value::Map(entries) = &node.value else {
             let message = format!("expected a mapping of {}, found {}", known.join(", "), node.kind());
@@ -63,7 +63,7 @@ impl<'t> Fields<'t> {
         Some(Self { path: path.to_owned(), entries, at: node.at.clone() })
     }
 
-    /// The value of a key that is there and not null.
+    /// Returns the value of a key that is present and not null.
     pub(crate) fn get(&self, key: &str) -> Option<&'t Node> {
         self.entries.iter().find(|(k, node)| k.text == key && !node.is_null()).map(|(_, node)| node)
     }
@@ -72,7 +72,7 @@ impl<'t> Fields<'t> {
         self.get(key).is_some()
     }
 
-    /// Where a key stands, or else where the mapping does.
+    /// Returns the place of a key, or that of the mapping if the key is missing.
     pub(crate) fn at(&self, key: &str) -> At {
         self.entries.iter().find(|(k, _)| k.text == key).map_or_else(|| self.at.clone(), |(_, node)| node.at.clone())
     }
@@ -94,7 +94,7 @@ impl<'t> Fields<'t> {
         self.text(reader, key).map(|(text, _)| text.to_owned())
     }
 
-    /// A log level; YAML reads a bare `off` as false.
+    /// Reads a log level. YAML parses an unquoted `off` as false, which is accepted as `off`.
     pub(crate) fn level(&self, reader: &mut Reader<'_>, key: &str) -> Option<String> {
         match &self.get(key)?.value {
             Value::Bool(false) => Some("off".to_owned()),
@@ -109,7 +109,7 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// A whole number from `low` to `high`.
+    /// Reads a whole number from `low` to `high`.
     pub(crate) fn int(&self, reader: &mut Reader<'_>, key: &str, low: i64, high: i64) -> Option<i64> {
         let node = self.get(key)?;
         let Value::Int(number) = &node.value else { return self.wrong(reader, key, "a whole number") };
@@ -122,7 +122,7 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// Text read by `parse`; its error is the message.
+    /// Reads text with `parse`; its error becomes the message.
     pub(crate) fn parsed<T, E: std::fmt::Display>(
         &self,
         reader: &mut Reader<'_>,
@@ -139,7 +139,7 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// A file named in the configuration that must be readable.
+    /// Reads the path of a file that must be readable.
     pub(crate) fn file(&self, reader: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
         let (text, at) = self.text(reader, key)?;
         let path = reader.around.path(text);
@@ -152,7 +152,7 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// A problem when the key is missing.
+    /// Reports a problem if the key is missing.
     pub(crate) fn needs(&self, reader: &mut Reader<'_>, key: &str, remedy: &str) {
         if !self.has(key) {
             reader.problem(&self.at, self.path(key), remedy);
@@ -184,24 +184,24 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// A pattern's error with the caret under the place, indented below the paragraph's first line.
+/// Formats a pattern's error with a caret under the place, indented below the first line.
 pub(crate) fn pattern_message(error: &PatternError) -> String {
     format!("{error}{}", indented(&error.caret()))
 }
 
-/// Returns what is wrong with a pattern that no node name can match, with the caret under the place.
+/// Formats the reason why a pattern matches no node name, with a caret under the place.
 pub(crate) fn no_name_message(needed: &Needed, text: &str) -> String {
     let at_end = needed.character() == '\n' && needed.span().end == text.len();
     let remedy = match at_end {
         true => {
-            "a YAML block (`|` or `>`) ends in a line break; write the pattern in quotes, or begin the block with `|-`"
+            "a YAML block (`|` or `>`) ends with a line break; write the pattern in quotes, or begin the block with `|-`"
         }
-        false => "take it out of the pattern",
+        false => "remove it from the pattern",
     };
-    format!("no node name matches: {needed}, and no node name does; {remedy}{}", indented(&needed.caret()))
+    format!("no node name can match: {needed}, which no node name does; {remedy}{}", indented(&needed.caret()))
 }
 
-/// What a pattern hardly means, with the place under it.
+/// Formats a warning about a pattern that probably does not mean what it says, with a caret under the place.
 pub fn lint_message(lint: &Lint) -> String {
     format!("{lint}{}", indented(&lint.caret()))
 }

@@ -1,23 +1,23 @@
-//! Bodies of the fuzz targets of this crate. `fuzz/README.md` lists them; `tests/tests/claims/parsers.rs` runs them.
+//! Bodies of this crate's fuzz targets. `fuzz/README.md` lists them; `tests/tests/claims/parsers.rs` runs them.
 
 use std::path::Path;
 
 use crate::edit::{add_proxy_route, add_route, remove_proxy_route, remove_route};
 use crate::{Config, EditError, Layers, ProxyEntry, RouteEntry};
 
-/// A target: its name, its body, which panics when something does not hold, and the inputs to begin with.
+/// Fuzz target: its name, its body, which panics when a property is violated, and its seed inputs.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
-/// The targets of this crate.
+/// All fuzz targets of this crate.
 pub const TARGETS: &[Target] = &[("config", config, config_seeds), ("edits", edits, edits_seeds)];
 
-/// A directory that is not there, so that no file is found in it.
+/// Directory that does not exist, so that no file is found in it.
 const NOWHERE: &str = "/nonexistent/trunkline";
-/// A secret of the environment, and how it begins.
+/// Secret in the environment, with a recognisable beginning.
 const SECRET: &str = "canary0f3b0c44298fc1c149afbf4c8996fb92427ae41e46";
 
-/// Configuration texts: any text is a configuration or refused, and a refusal shows no secret. Texts with a slash are left
-/// out, since they could name a file of this machine.
+/// Parses any text as a configuration; an error must not show the secret. Texts with a slash are skipped, since they
+/// could name a file of this machine.
 pub fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if text.contains(['/', '\\']) {
@@ -34,7 +34,7 @@ pub fn config(bytes: &[u8]) {
     }
 }
 
-/// A node with something of each section.
+/// Returns a configuration with an entry in each section.
 pub fn config_seeds() -> Vec<Vec<u8>> {
     let node = "node:\n  name: app@127.0.0.1\n  cookie_env: COOKIE\n  listen: [{ port: 0, allow: ['.*@h'] }]\n";
     let rest = "registrars:\n  other: { type: embedded, host: 127.0.0.1, port: 4499 }\n\
@@ -48,7 +48,7 @@ pub fn config_seeds() -> Vec<Vec<u8>> {
     vec![node.into(), format!("{node}{rest}").into(), b"node: { nmae: app@h }".to_vec()]
 }
 
-/// Edits of a text: the first line is a pattern, the rest a configuration. A route that is added can be removed again,
+/// Edits a text whose first line is a pattern and whose rest is a configuration. An added route can be removed again,
 /// and adding it twice is refused.
 pub fn edits(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -71,7 +71,7 @@ fn edit(
     assert!(!matches!(remove(&added), Err(EditError::Unknown { .. })), "{pattern:?} is not found in {added:?}");
 }
 
-/// Lists in each style.
+/// Returns lists in each style.
 pub fn edits_seeds() -> Vec<Vec<u8>> {
     let texts = [
         "^db@\n# ours\nroutes:\n  - match: ^db@   # the old one\n    port: 1\n",

@@ -1,4 +1,4 @@
-//! File < environment < command line.
+//! Layers of the configuration: the command line overrides the environment, which overrides the file.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -7,38 +7,37 @@ use std::fmt;
 use crate::error::{Problem, nearest};
 use crate::tree::{self, At, Key, Layer, Node, Origin, Value};
 
-/// What is laid over the file: the environment, and above it the command line.
+/// Layers above the file: the environment, and above it the command line.
 ///
-/// A variable `TRUNKLINE_` + the upper-cased path with `_` between its parts sets one key: `TRUNKLINE_NODE_NAME`
-/// sets `node.name`, `TRUNKLINE_NODE_TIMEOUTS_DNS_MS` sets `node.timeouts.dns_ms`, `TRUNKLINE_ROUTES` replaces the
-/// whole list. `key.path=value` does the same from the command line. Values are YAML (or JSON) text; `null` goes back
-/// to the default, and so does an empty value on the command line. Relative paths are relative to the configuration
-/// file's directory, whatever the layer.
+/// A variable `TRUNKLINE_` + the upper-cased path with `_` between its parts sets one key: `TRUNKLINE_NODE_NAME` sets
+/// `node.name`, `TRUNKLINE_NODE_TIMEOUTS_DNS_MS` sets `node.timeouts.dns_ms`, `TRUNKLINE_ROUTES` replaces the whole
+/// list. `key.path=value` does the same from the command line. Values are YAML (or JSON) text; `null`, or an empty
+/// value on the command line, restores the default. Relative paths are relative to the directory of the configuration
+/// file, in every layer.
 ///
-/// A variable that is empty, or holds nothing but white space, counts as unset: a template that leaves a value out
-/// does not remove a section such as `peers` or `proxied`. A variable of the configuration that is not UTF-8 is an
-/// error.
+/// A variable that is empty or contains only white space counts as unset, so a template that leaves a value out does
+/// not remove a section such as `peers` or `proxied`. A configuration variable that is not UTF-8 is an error.
 ///
-/// Setting one of two keys that exclude each other (`cookie_file` and `cookie_env`, for example) displaces the
-/// other when a lower layer set it.
+/// Setting one of two keys that exclude each other (for example `cookie_file` and `cookie_env`) removes the other one
+/// if a lower layer set it.
 ///
-/// Other variables whose name begins with `TRUNKLINE_` are refused, so that a misspelt one does not go unnoticed.
+/// Unknown variables whose name begins with `TRUNKLINE_` are refused, so that a misspelt one does not go unnoticed.
 /// Exceptions are [`RESERVED_VARIABLES`], variables that a `cookie_env` or `token_env` names, and those that Kubernetes
-/// makes for a service called `trunkline` or `trunkline-…` ([`is_service_variable`]). Variables with any other
-/// beginning are read only when `cookie_env` or `token_env` names them.
+/// creates for a service called `trunkline` or `trunkline-…` ([`is_service_variable`]). Variables without that prefix
+/// are read only if a `cookie_env` or `token_env` names them.
 ///
-/// `Debug` shows names, never values.
+/// `Debug` shows the names of variables and keys, never their values.
 #[derive(Clone, Default)]
 pub struct Layers {
-    /// The environment, as `std::env::vars_os()` gives it.
+    /// Environment, as returned by `std::env::vars_os()`.
     pub environment: Vec<(OsString, OsString)>,
-    /// `key.path=value` from the command line; a later one wins.
+    /// Settings `key.path=value` from the command line; later ones win.
     pub set: Vec<String>,
 }
 
-/// Variables that begin with `TRUNKLINE_` and are not part of the configuration: the admin interface to ask, the
-/// file's path, the log filter, the token a client shows to the admin interface, and what a program begun for a peer is
-/// given: its pid, the peer and the offer.
+/// Variables that begin with `TRUNKLINE_` but are not part of the configuration. They name the admin interface to ask,
+/// the configuration file, the log filter and the token shown to the admin interface; the others tell a program that
+/// was started for a peer its pid, the peer and the offer.
 pub const RESERVED_VARIABLES: [&str; 7] = [
     "TRUNKLINE_ADMIN",
     "TRUNKLINE_CONFIG",
@@ -49,14 +48,14 @@ pub const RESERVED_VARIABLES: [&str; 7] = [
     "TRUNKLINE_OFFER",
 ];
 
-/// Returns true for a variable that Kubernetes makes for each service of a namespace, where the service is called
-/// `trunkline` or `trunkline-…`: `TRUNKLINE_SERVICE_HOST`, `TRUNKLINE_SERVICE_PORT[_NAME]`, `TRUNKLINE_PORT` and
-/// `TRUNKLINE_PORT_80_TCP[_PROTO|_PORT|_ADDR]`. A name that ends in `_PORT` is one only when its value is an address
-/// such as `tcp://10.0.0.1:80`, which no key of the configuration takes.
+/// Returns true for a variable that Kubernetes creates in each container for a service called `trunkline` or
+/// `trunkline-…`: `TRUNKLINE_SERVICE_HOST`, `TRUNKLINE_SERVICE_PORT[_NAME]`, `TRUNKLINE_PORT` and
+/// `TRUNKLINE_PORT_80_TCP[_PROTO|_PORT|_ADDR]`. A name that ends in `_PORT` counts only if its value is an address such
+/// as `tcp://10.0.0.1:80`, which no configuration key accepts.
 pub fn is_service_variable(name: &str, value: &OsStr) -> bool {
     let Some(rest) = name.strip_prefix("TRUNKLINE") else { return false };
     let protocol = |text: &str| matches!(text, "TCP" | "UDP" | "SCTP");
-    // `80_TCP`, and `80_TCP_ADDR`.
+    // Matches `80_TCP` and `80_TCP_ADDR`.
     let numbered = |text: &str| {
         let (port, rest) = text.split_once('_').unwrap_or_default();
         let (kind, part) = rest.split_once('_').unwrap_or((rest, "ADDR"));
@@ -74,22 +73,22 @@ pub fn is_service_variable(name: &str, value: &OsStr) -> bool {
 }
 
 impl Layers {
-    /// Nothing laid over the file.
+    /// Returns layers that change nothing in the file.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// The environment of this process and these `key.path=value`.
+    /// Returns layers with the environment of this process and these `key.path=value` settings.
     pub fn from_process(set: Vec<String>) -> Self {
         Self { environment: std::env::vars_os().collect(), set }
     }
 
-    /// The variable or `--set` that takes the place of a whole section of the file; `None` when the file has the say.
+    /// Returns the variable or `--set` that replaces a whole section of the file; `None` if the file's section applies.
     pub fn over(&self, section: &str) -> Option<String> {
         let name = variable(section);
         let set = self.set.iter().any(|set| set.split_once('=').is_some_and(|(path, _)| path == section));
         let varied = given(&self.environment).any(|(known, _)| *known == *name);
-        set.then(|| format!("--set {section}=…")).or_else(|| varied.then(|| format!("the variable {name}")))
+        set.then(|| format!("--set {section}=…")).or_else(|| varied.then(|| format!("the environment variable {name}")))
     }
 }
 
@@ -101,7 +100,7 @@ impl fmt::Debug for Layers {
     }
 }
 
-/// Every key that a layer may set; a shorter path comes before the ones inside it.
+/// Keys that a layer may set; a shorter path comes before the paths inside it.
 const PATHS: &[&str] = &[
     "node",
     "node.admin",
@@ -151,7 +150,7 @@ const PATHS: &[&str] = &[
     "transit",
 ];
 
-/// Keys of one mapping that exclude each other: setting the first displaces the others from lower layers.
+/// Keys of one mapping that exclude each other: setting the first removes the others if a lower layer set them.
 const DISPLACES: &[(&str, &[&str])] = &[
     ("node.cookie_file", &["cookie_env"]),
     ("node.cookie_env", &["cookie_file"]),
@@ -161,7 +160,7 @@ const DISPLACES: &[(&str, &[&str])] = &[
     ("node.admin.listen", &["socket"]),
 ];
 
-/// Lays the environment and then the command line over the tree of the file.
+/// Applies the environment and then the command line to the tree of the file.
 pub(crate) fn apply(root: &mut Node, layers: &Layers, problems: &mut Vec<Problem>) {
     let mut unknown = Vec::new();
     let mut known = BTreeMap::new();
@@ -189,7 +188,7 @@ pub(crate) fn apply(root: &mut Node, layers: &Layers, problems: &mut Vec<Problem
         let (path, value) = text.split_once('=').unwrap_or((text, ""));
         let label = format!("--set {path}");
         if !text.contains('=') {
-            problems.push(Problem::of("--set", None, "", format!("`{path}` has no value; write --set {path}=VALUE")));
+            problems.push(Problem::of("--set", None, "", format!("`{path}` has no value; write `--set {path}=VALUE`")));
         } else if PATHS.contains(&path) {
             set(root, path, value, Layer::CommandLine, &label, problems);
         } else {
@@ -202,16 +201,17 @@ pub(crate) fn apply(root: &mut Node, layers: &Layers, problems: &mut Vec<Problem
         let known: Vec<String> = PATHS.iter().map(|path| variable(path)).collect();
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         for name in unknown.iter().filter(|name| !named.contains(&name.as_str())) {
-            let message = format!("not a variable of trunkline; {} Else unset it", nearest(name, &known));
+            let message =
+                format!("not a variable of trunkline; unset it or correct its name: {}", nearest(name, &known));
             problems.push(Problem::of(format!("environment variable {name}"), None, "", message));
         }
     }
 }
 
-/// Text of the problem of a variable that is not text.
+/// Message about a variable that is not text.
 pub(crate) const NOT_UTF_8: &str = "the value is not UTF-8 text; set it again, or unset it";
 
-/// The variables that count as set: those that hold more than white space.
+/// Returns the variables that count as set: those that contain more than white space.
 pub(crate) fn given(environment: &[(OsString, OsString)]) -> impl Iterator<Item = (&OsString, &OsString)> {
     let holds_something = |value: &OsString| value.to_str().is_none_or(|text| !text.trim().is_empty());
     environment.iter().filter(move |(_, value)| holds_something(value)).map(|(name, value)| (name, value))
@@ -241,7 +241,7 @@ fn set(root: &mut Node, path: &str, value: &str, layer: Layer, label: &str, prob
         }
         let kind = here.kind();
         let Value::Map(entries) = &mut here.value else {
-            let message = format!("cannot be set: what holds it is {kind}, not a mapping");
+            let message = format!("the key cannot be set because its parent is {kind}, not a mapping");
             problems.push(Problem::of(label, None, "", message));
             return;
         };
@@ -261,7 +261,7 @@ fn set(root: &mut Node, path: &str, value: &str, layer: Layer, label: &str, prob
     }
 }
 
-/// The variables that the configuration itself names.
+/// Returns the variables that the configuration itself names.
 fn named_variables(node: &Node) -> Vec<&str> {
     match &node.value {
         Value::List(items) => items.iter().flat_map(named_variables).collect(),

@@ -1,16 +1,16 @@
 //! The YAML configuration of a trunkline node: schema, layering, validation, and edits that keep comments.
 //!
-//! * [`Config::load`] reads a file, lays the environment and the command line over it ([`Layers`]) and checks
-//!   everything. What it gives is typed: whoever holds a [`Config`] need not check again.
-//! * [`ConfigError`] holds all problems found in one go. Each names the file, the line, the key, what is wrong and
+//! * [`Config::load`] reads a file, applies the environment and the command line ([`Layers`]) and validates
+//!   everything. The result is typed: a [`Config`] needs no further checks.
+//! * [`ConfigError`] holds all problems found in one pass. Each names the file, the line, the key, what is wrong and
 //!   what to do about it; none shows a secret.
-//! * [`RouteEntry`] is one item of `routes:`. The loader and the admin interface read it by the same code,
+//! * [`RouteEntry`] is an item of `routes:`. The loader and the admin interface validate it with the same code,
 //!   [`RouteEntry::to_route`].
-//! * [`edit`] adds and removes routes in the text of a file, by spans.
-//! * [`example()`] is a documented sample; it is also the reference of all keys.
+//! * [`edit`] adds and removes routes in the text of a file without touching the rest.
+//! * [`example()`] is a commented sample that also serves as the reference of all keys.
 //!
-//! Nothing here opens a socket or reads a clock or the process's environment (but for [`Layers::from_process`]).
-//! Files that the configuration names are read while it is loaded, and the owner and mode of `node.data_dir`.
+//! This crate opens no socket, reads no clock, and reads the process environment only in [`Layers::from_process`].
+//! Loading a configuration reads the files that it names and examines the owner and mode of `node.data_dir`.
 //!
 //! ```
 //! use trunkline_config::{Config, Layers};
@@ -66,7 +66,7 @@ pub use secret::AdminToken;
 pub use services::{ForwardConfig, ServiceConfig};
 pub use spawn::{ApplicationConfig, EnvEntry, ProgramConfig, SpawnConfig};
 
-/// A documented sample configuration. It loads once the file `secrets/cookie` beside it exists.
+/// Returns a commented sample configuration. It loads once the file `secrets/cookie` beside it exists.
 pub fn example() -> &'static str {
     include_str!("example.yaml")
 }

@@ -1,4 +1,4 @@
-//! The `node:` section.
+//! Section `node:` of the configuration.
 
 use std::num::NonZeroU16;
 use std::path::PathBuf;
@@ -14,107 +14,111 @@ use crate::fields::{Fields, Reader, lint_message, no_name_message, pattern_messa
 use crate::secret::AdminToken;
 use crate::tree::{Node, Value};
 
-/// The `node:` section.
+/// Section `node:` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
-    /// The node's own name.
+    /// Name of this node.
     pub name: NodeName,
-    /// Where the node keeps its files. Default: `<name part>.data` beside the configuration file.
+    /// Directory of the node's files. Default: `<name part>.data` beside the configuration file.
     pub data_dir: PathBuf,
-    /// The cookie of the node; listeners, peers and routes may have others.
+    /// Cookies of the node; listeners, peers and routes may have their own.
     pub cookie: Cookies,
-    /// Where peers are awaited. Default: one listener on 127.0.0.1, any free port. Empty: none.
+    /// Listeners for peers. Default: one on 127.0.0.1 with any free port. Empty: none.
     pub listen: Vec<ListenConfig>,
-    /// Who is told where this node listens, and asked for others. Default: [`RegistrarConfig::Embedded`].
+    /// Registrar that announces this node's addresses and finds those of others. Default:
+    /// [`RegistrarConfig::Embedded`].
     pub registrar: RegistrarConfig,
-    /// Where the embedded registrar serves, or is found when another process serves it. Default: 127.0.0.1:4499.
+    /// Address at which the embedded registrar serves, or at which another process on this host already serves it.
+    /// Default: 127.0.0.1:4499.
     pub registrar_listen: Address,
-    /// When a lookup goes on after the static routes. Default: [`Fallback::OnFailure`].
+    /// Condition under which discovery follows the static routes. Default: [`Fallback::OnFailure`].
     pub fallback: Fallback,
-    /// Whether routes that do not say so verify certificates. Default: `false`.
+    /// True if routes without a `tls` setting verify certificates. Default: `false`.
     pub tls: bool,
-    /// The handshake version of routes that name none. Default: `TLK/1`.
+    /// Handshake version of routes that name none. Default: `TLK/1`.
     pub handshake: Version,
-    /// The flags offered over connections whose route does not mention them (`flags`). Default: all.
+    /// Flags offered on connections whose route does not mention them (`flags`). Default: all.
     pub flags: PeerFlags,
-    /// How much is said about connections whose route does not say (`log_level`). Default: as much as is logged at all.
+    /// Log level of connections whose route has none (`log_level`). Default: the level of the whole log.
     pub log_level: Option<LogLevel>,
-    /// What becomes of connections that go down when their route does not say. Default: [`Reconnect::OnDemand`].
+    /// Reconnect policy of connections whose route has none. Default: [`Reconnect::OnDemand`].
     pub reconnect: Reconnect,
-    /// After so long without success the next static route of the same weight begins beside the one under way
-    /// (`race_equal_weights_ms`). Default: it waits for that one to fail.
+    /// Delay after which the next static route of equal weight is tried in parallel with the current attempt
+    /// (`race_equal_weights_ms`). Default: the next route waits until the current attempt fails.
     pub race_equal_weights: Option<Duration>,
-    /// Silence on a connection after which the peer is sent a ping (`keep_alive_ms`), 100 ms to one hour; routes may say
-    /// otherwise. Default: 5 s.
+    /// Silence on a connection after which the peer is sent a ping (`keep_alive_ms`), 100 ms to one hour; routes may
+    /// override it. Default: 5 s.
     pub keep_alive: Duration,
-    /// Silence after which a connection is given up (`dead_after_ms`), 1 s to one hour and more than `keep_alive_ms`; routes
-    /// may say otherwise. Default: 15 s.
+    /// Silence after which a connection is considered dead (`dead_after_ms`), 1 s to one hour and more than
+    /// `keep_alive_ms`; routes may override it. Default: 15 s.
     pub dead_after: Duration,
-    /// Whether the node stays unknown to the registrar. Default: `false`.
+    /// True if the node is not announced to the registrar. Default: `false`.
     pub hidden: bool,
-    /// How long each step of a lookup may take.
+    /// Timeouts of the steps of a lookup.
     pub timeouts: Timeouts,
-    /// Where the operations interface is. Default: the socket `admin.sock` in [`NodeConfig::data_dir`].
+    /// Location of the admin interface. Default: the socket `admin.sock` in [`NodeConfig::data_dir`].
     pub admin: AdminConfig,
 }
 
-/// One listener.
+/// Listener for peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenConfig {
-    /// The interface to bind. A name is listened at by each address it resolves to that this machine has; `::` is IPv6 only.
+    /// Interface to bind. For a host name, the node listens at each of its addresses that this machine has; `::` means
+    /// IPv6 only.
     pub host: Host,
-    /// The TCP port; 0 takes any free one.
+    /// TCP port; 0 means any free port.
     pub port: u16,
-    /// What the registrar is told instead of the bound address.
+    /// Address announced to the registrar instead of the bound one.
     pub advertise: Option<Advertise>,
-    /// The certificate shown to callers and the one asked of them; `None` makes an ephemeral self-signed one.
+    /// Certificate shown to callers and demanded of them; `None` uses an ephemeral self-signed certificate.
     pub tls: Option<ListenTls>,
-    /// The cookie demanded here instead of the node's.
+    /// Cookies accepted here instead of the node's.
     pub cookie: Option<Cookies>,
-    /// The names let in, each matched whole; `None` lets in every name, an empty list none.
+    /// Patterns of the names admitted, each matching the whole name; `None` admits every name, an empty list none.
     pub allow: Option<Vec<AccessPattern>>,
 }
 
-/// What the registrar is told instead of a bound address. At least one field is set.
+/// Address announced to the registrar instead of a bound one. At least one field is set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advertise {
-    /// The host instead of the bound one.
+    /// Host announced instead of the bound one.
     pub host: Option<Host>,
-    /// The port instead of the bound one.
+    /// Port announced instead of the bound one.
     pub port: Option<NonZeroU16>,
 }
 
-/// The TLS side of a listener.
+/// TLS settings of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenTls {
-    /// What is shown to callers.
+    /// Certificate and key shown to callers.
     pub identity: CertificateFiles,
-    /// PEM file of the authorities of which callers must show a certificate; `None`: they are asked for none.
+    /// PEM file of the authorities whose certificates callers must show; `None` means that callers are not asked for
+    /// one.
     pub client_ca: Option<PathBuf>,
-    /// Whether a caller that shows none is let in all the same. Default: `false`.
+    /// True if callers without a certificate are admitted as well. Default: `false`.
     pub client_optional: bool,
-    /// Whether the caller's certificate must carry the name it claims. Default: `false`.
+    /// True if the caller's certificate must carry the name that the caller claims. Default: `false`.
     pub cert_name_required: bool,
 }
 
-/// A certificate chain and its key, both PEM files that were readable when the configuration was loaded.
+/// Certificate chain and its key, both PEM files that were readable when the configuration was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The certificate chain.
+    /// Path of the certificate chain.
     pub certificate: PathBuf,
-    /// The private key.
+    /// Path of the private key.
     pub key: PathBuf,
 }
 
-/// Which registrar is used.
+/// Choice of the registrar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegistrarConfig {
-    /// One of `registrars`: it is asked, and the node is announced nowhere.
+    /// An entry of `registrars` is asked for addresses; this node is not announced.
     Asked(ResolverId),
-    /// The one that needs no other process.
+    /// The embedded registrar, which needs no other process.
     Embedded,
-    /// None: the node is reached and reaches others by static routes only.
+    /// No registrar: the node uses static routes only, and others need a static route to it.
     None,
 }
 
@@ -128,22 +132,22 @@ impl std::fmt::Display for RegistrarConfig {
     }
 }
 
-/// How long each step of a lookup may take, 1 ms to one hour.
+/// Timeouts of the steps of a lookup, each 1 ms to one hour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
-    /// One resolver's answer (`resolve_ms`). Default: 2 s.
+    /// Timeout of one resolver's answer (`resolve_ms`). Default: 2 s.
     pub resolve: Duration,
-    /// Looking up a host name (`dns_ms`). Default: 2 s.
+    /// Timeout of resolving a host name (`dns_ms`). Default: 2 s.
     pub dns: Duration,
-    /// Opening a TCP connection (`tcp_ms`). Default: 3 s.
+    /// Timeout of opening a TCP connection (`tcp_ms`). Default: 3 s.
     pub tcp: Duration,
-    /// The TLS handshake (`tls_ms`). Default: 3 s.
+    /// Timeout of the TLS handshake (`tls_ms`). Default: 3 s.
     pub tls: Duration,
-    /// Proving the cookie and the name (`handshake_ms`). Default: 5 s.
+    /// Timeout of proving the cookie and the name (`handshake_ms`). Default: 5 s.
     pub handshake: Duration,
-    /// All steps of one candidate (`candidate_ms`). Default: 8 s.
+    /// Timeout of all steps of one candidate (`candidate_ms`). Default: 8 s.
     pub candidate: Duration,
-    /// The whole lookup (`total_ms`). Default: 15 s.
+    /// Timeout of the whole lookup (`total_ms`). Default: 15 s.
     pub total: Duration,
 }
 
@@ -162,24 +166,24 @@ impl Default for Timeouts {
     }
 }
 
-/// Where the operations interface is.
+/// Location of the admin interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AdminConfig {
-    /// Nowhere.
+    /// The admin interface is disabled.
     None,
-    /// A Unix socket at this path; who may open the file may operate the node.
+    /// Unix socket at this path; every user who may open the file may operate the node.
     Socket(PathBuf),
-    /// A TCP listener; who shows the token may operate the node.
+    /// TCP listener; every client that shows the token may operate the node.
     Tcp {
-        /// Where it listens.
+        /// Address to listen at.
         listen: Address,
-        /// What a client must show.
+        /// Token that a client must show.
         token: AdminToken,
     },
 }
 
-/// Words of `node.registrar` that are no ids.
+/// Values of `node.registrar` that are not ids.
 pub(crate) const EMBEDDED: &str = "embedded";
 pub(crate) const NONE: &str = "none";
 
@@ -207,22 +211,22 @@ const KEYS: [&str; 21] = [
     "admin",
 ];
 
-const NODE_COOKIE: &str = "the node needs a cookie; set `cookie_file: FILE` (mode 0600, made with \
+const NODE_COOKIE: &str = "the node has no cookie; set `cookie_file: FILE` (mode 0600, made with \
                            `openssl rand -hex 24`) or `cookie_env: NAME`";
 
-/// Where the embedded registrar serves by default.
+/// Default address of the embedded registrar.
 pub(crate) const REGISTRAR_LISTEN: (&str, u16) = ("127.0.0.1", 4499);
 
-/// The longest timeout: more is a typing error, not a wish.
+/// Longest timeout accepted; a larger value is most likely a typing error.
 const MAX_TIMEOUT_MS: i64 = 3_600_000;
 
-/// Reads the section. `None` only when something was wrong, which is then reported.
+/// Reads the section. Returns `None` only after reporting a problem.
 pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverId]) -> Option<NodeConfig> {
     let fields = Fields::open(reader, node, "node", &KEYS)?;
     let name = if fields.has("name") {
         fields.parsed(reader, "name", |text| NodeName::new(text))
     } else {
-        reader.problem(&fields.at, "node.name", "the node needs a name; write `name: app@127.0.0.1`");
+        reader.problem(&fields.at, "node.name", "the node has no name; write `name: app@127.0.0.1`");
         None
     };
     let cookie = cookies(reader, &fields, Some(NODE_COOKIE));
@@ -290,7 +294,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
     })
 }
 
-/// The cookie of a mapping with `cookie_file` and `cookie_env`; `required` is the message when there is neither.
+/// Reads the cookie of a mapping with `cookie_file` and `cookie_env`; `required` is the message if both are missing.
 pub(crate) fn cookie(reader: &mut Reader<'_>, fields: &Fields<'_>, required: Option<&str>) -> Option<Cookie> {
     let before = reader.problems.len();
     let file = fields.string(reader, "cookie_file");
@@ -308,7 +312,7 @@ pub(crate) fn cookie(reader: &mut Reader<'_>, fields: &Fields<'_>, required: Opt
         }
         Ok(None) => {
             if fields.has("cookie_label") {
-                let message = "a label needs its cookie; add `cookie_file: FILE`, or remove it";
+                let message = "the label has no cookie; add `cookie_file: FILE`, or remove it";
                 reader.problem(&fields.at("cookie_label"), fields.path("cookie_label"), message);
             }
             if let Some(message) = required {
@@ -323,12 +327,12 @@ pub(crate) fn cookie(reader: &mut Reader<'_>, fields: &Fields<'_>, required: Opt
     }
 }
 
-/// The cookie of a mapping and those under `also_accept`, under different labels.
+/// Reads the cookie of a mapping and those under `also_accept`, each with a label of its own.
 pub(crate) fn cookies(reader: &mut Reader<'_>, fields: &Fields<'_>, required: Option<&str>) -> Option<Cookies> {
     let current = cookie(reader, fields, required);
     let items = if fields.has("also_accept") { fields.list(reader, "also_accept")? } else { &[] };
     if let Some(first) = items.first().filter(|_| !fields.has("cookie_file") && !fields.has("cookie_env")) {
-        let message = "there is no cookie here that these could be taken besides; add `cookie_file: FILE`";
+        let message = "`also_accept` needs a main cookie in the same section; add `cookie_file: FILE`";
         reader.problem(&first.at, fields.path("also_accept"), message);
     }
     let mut cookies = current.map(Cookies::new);
@@ -337,14 +341,12 @@ pub(crate) fn cookies(reader: &mut Reader<'_>, fields: &Fields<'_>, required: Op
         let Some(inner) = Fields::open(reader, item, &path, &["cookie_file", "cookie_env", "cookie_label"]) else {
             continue;
         };
-        let needed = "a cookie to be taken too; set `cookie_file: FILE` (mode 0600) or `cookie_env: NAME`";
+        let needed = "the entry has no cookie; set `cookie_file: FILE` (mode 0600) or `cookie_env: NAME`";
         let Some(also) = cookie(reader, &inner, Some(needed)) else { continue };
         cookies = cookies.map(|cookies| {
             if cookies.iter().any(|known| known.label() == also.label()) {
-                let message = format!(
-                    "two cookies with the label {:?} cannot be told apart; give each a `cookie_label` of its own",
-                    also.label()
-                );
+                let message =
+                    format!("two cookies have the label {:?}; give each a different `cookie_label`", also.label());
                 reader.problem(&inner.at, inner.path("cookie_label"), message);
             }
             cookies.also(also)
@@ -357,9 +359,9 @@ pub(crate) fn warn_if_weak(reader: &mut Reader<'_>, key: &str, cookie: &Cookie) 
     if cookie.is_weak() {
         let bits = cookie.estimated_bits();
         reader.warnings.push(format!(
-            "{key}: the cookie is weak (about {bits} bits), so proofs of it are paced after failures: while somebody guesses, \
-             callers wait up to 2 s, and up to a minute where it is under their own address and name; a cookie of \
-             `openssl rand -hex 24` is never paced"
+            "{key}: the cookie is weak (about {bits} bits), so failed proofs slow down later ones: while somebody guesses, \
+             callers wait up to 2 s, and up to a minute if the guesses use their own address and name; a cookie from \
+             `openssl rand -hex 24` is never slowed down"
         ));
     }
 }
@@ -394,7 +396,11 @@ fn listener(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ListenCo
         let host = inner.parsed(reader, "host", str::parse::<Host>);
         let port = dialled_port(reader, &inner);
         if !inner.has("host") && !inner.has("port") {
-            reader.problem(&inner.at, fields.path("advertise"), "name a `host`, a `port` or both, or remove it");
+            reader.problem(
+                &inner.at,
+                fields.path("advertise"),
+                "the section is empty; set `host`, `port` or both, or remove it",
+            );
         }
         advertise = Some(Advertise { host, port });
     }
@@ -405,7 +411,11 @@ fn listener(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ListenCo
     {
         tls = listen_tls(reader, &inner);
         if !inner.has("certificate") && !inner.has("key") {
-            reader.problem(&inner.at, fields.path("tls"), "name a `certificate` and its `key`, or remove it");
+            reader.problem(
+                &inner.at,
+                fields.path("tls"),
+                "the section has no certificate; set `certificate` and `key`, or remove it",
+            );
         }
     }
     let cookie = cookies(reader, &fields, None);
@@ -419,41 +429,41 @@ fn listen_tls(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<ListenTls>
     let optional = fields.parsed(reader, "client_certificate", |text| match text {
         "required" => Ok(false),
         "optional" => Ok(true),
-        other => Err(format!("{:?} is neither required nor optional", clip(other))),
+        other => Err(format!("unknown value {:?}; write required or optional", clip(other))),
     });
     if fields.has("client_certificate") && !fields.has("client_ca") {
-        let message = "nobody's certificate is known here; add `client_ca: FILE`, or remove it";
+        let message = "the authorities of client certificates are not set; add `client_ca: FILE`, or remove this key";
         reader.problem(&fields.at("client_certificate"), fields.path("client_certificate"), message);
     }
     let cert_name_required = cert_name(reader, fields);
     if cert_name_required && (!fields.has("client_ca") || optional == Some(true)) {
-        let message = "a certificate must be demanded for its name to count; add `client_ca: FILE` and leave \
-                       `client_certificate` out, or remove it";
+        let message = "checking the name requires a client certificate; add `client_ca: FILE` and leave \
+                       `client_certificate` out, or remove this key";
         reader.problem(&fields.at("cert_name"), fields.path("cert_name"), message);
     }
     let client_optional = optional.unwrap_or(false);
     Some(ListenTls { identity: identity?, client_ca, client_optional, cert_name_required })
 }
 
-/// Reads `cert_name: required`; absent, no name is demanded.
+/// Reads `cert_name: required`; returns false if the key is absent.
 pub(crate) fn cert_name(reader: &mut Reader<'_>, fields: &Fields<'_>) -> bool {
     let required = fields.parsed(reader, "cert_name", |text| match text {
         "required" => Ok(()),
-        other => Err(format!("{:?} is not `required`; give that, or remove it", clip(other))),
+        other => Err(format!("unknown value {:?}; write `required`, or remove the key", clip(other))),
     });
     required.is_some()
 }
 
-/// A port that is dialled and so cannot be 0.
+/// Reads a port to dial, which cannot be 0.
 pub(crate) fn dialled_port(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<NonZeroU16> {
     fields.int(reader, "port", 1, u16::MAX.into()).and_then(|port| u16::try_from(port).ok()).and_then(NonZeroU16::new)
 }
 
-/// A certificate and its key, which only come together.
+/// Reads a certificate and its key; each requires the other.
 pub(crate) fn certificate(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<CertificateFiles> {
     for (has, lacks) in [("certificate", "key"), ("key", "certificate")] {
         if fields.has(has) && !fields.has(lacks) {
-            let message = format!("a {has} needs its {lacks}; add `{lacks}: FILE`");
+            let message = format!("the {has} has no {lacks}; add `{lacks}: FILE`");
             reader.problem(&fields.at(has), fields.path(has), message);
         }
     }
@@ -462,14 +472,14 @@ pub(crate) fn certificate(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Optio
     Some(CertificateFiles { certificate: certificate?, key: key? })
 }
 
-/// A list of patterns that match whole names; `None` when it is not there.
+/// Reads a list of patterns that match whole names; `None` if the key is absent.
 pub(crate) fn patterns(reader: &mut Reader<'_>, fields: &Fields<'_>, key: &str) -> Option<Vec<AccessPattern>> {
     let items = fields.list(reader, key)?;
     let read = items.iter().enumerate();
     Some(read.filter_map(|(i, item)| access_pattern(reader, item, &format!("{}[{i}]", fields.path(key)))).collect())
 }
 
-/// A whole-name pattern.
+/// Reads a pattern that matches whole names.
 pub(crate) fn access_pattern(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<AccessPattern> {
     let Value::Text(text) = &node.value else {
         reader.problem(&node.at, path, format!("expected a pattern, found {}; put it in quotes", node.kind()));
@@ -510,7 +520,7 @@ fn registrar_address(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Add
     Some(Address { host: host?, port: port? })
 }
 
-/// The flags under `flags`; all that are not switched off.
+/// Reads the flags under `flags`; flags that are not switched off stay on.
 pub(crate) fn flags(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<PeerFlags> {
     if !fields.has("flags") {
         return Some(PeerFlags::ALL);
@@ -530,21 +540,21 @@ fn log_level(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<LogLevel> {
     read.map_err(|error: String| reader.problem(&fields.at("log_level"), fields.path("log_level"), error)).ok()
 }
 
-/// The shortest silence before a ping, in milliseconds: below it the pings would be a load of their own.
+/// Shortest silence before a ping, in milliseconds; shorter values would make the pings a load of their own.
 pub(crate) const MIN_KEEP_ALIVE_MS: u64 = 100;
-/// The shortest silence after which a connection is given up, in milliseconds: no peer answers reliably in less.
+/// Shortest silence after which a connection is considered dead, in milliseconds; no peer answers reliably in less.
 pub(crate) const MIN_DEAD_AFTER_MS: u64 = 1_000;
-/// The longest of both, one hour: more is a typing error, not a wish.
+/// Longest value of both, one hour; a larger value is most likely a typing error.
 pub(crate) const MAX_SILENCE_MS: u64 = 3_600_000;
 
-/// Returns the problem with two times of silence of which the first must be the shorter one.
+/// Returns an error unless `keep_alive_ms` is shorter than `dead_after_ms`.
 pub(crate) fn silences(keep_alive_ms: u64, dead_after_ms: u64) -> Result<(), String> {
     if keep_alive_ms < dead_after_ms {
         return Ok(());
     }
     Err(format!(
-        "a connection that is given up after {dead_after_ms} ms of silence needs pings in less: set `keep_alive_ms` below \
-         `dead_after_ms`, at most a third of it is usual (it is {keep_alive_ms})"
+        "a connection that is considered dead after {dead_after_ms} ms of silence needs earlier pings: set `keep_alive_ms` \
+         below `dead_after_ms`, usually to a third of it (it is {keep_alive_ms})"
     ))
 }
 
@@ -593,7 +603,7 @@ fn admin(reader: &mut Reader<'_>, fields: &Fields<'_>, data_dir: Option<&PathBuf
             return Some(AdminConfig::None);
         }
         let message =
-            format!("{:?} is no admin interface; write none, {{ socket: default }} or {{ listen: … }}", clip(text));
+            format!("unknown admin interface {:?}; write none, {{ socket: default }} or {{ listen: … }}", clip(text));
         reader.problem(&node.at, "node.admin", message);
         return None;
     }
@@ -609,7 +619,7 @@ fn admin(reader: &mut Reader<'_>, fields: &Fields<'_>, data_dir: Option<&PathBuf
                 reader.problem(
                     &inner.at(key),
                     inner.path(key),
-                    "only a TCP listener has a token; remove it or set `listen`",
+                    "only a TCP listener uses a token; remove this key or set `listen`",
                 );
             }
         }
@@ -640,7 +650,7 @@ fn token(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<AdminToken> {
         Ok(Some(bytes)) => AdminToken::new(&bytes).map_err(|message| (field.to_owned(), message)),
         Ok(None) => Err((
             "listen".to_owned(),
-            "a TCP admin listener needs a token; make one with `openssl rand -hex 16 > admin.token && chmod 600 \
+            "the TCP admin listener has no token; make one with `openssl rand -hex 16 > admin.token && chmod 600 \
              admin.token` and set `token_file: admin.token`, or use `admin: { socket: default }`"
                 .to_owned(),
         )),
@@ -649,7 +659,7 @@ fn token(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<AdminToken> {
     outcome.map_err(|(field, message)| reader.problem(&fields.at(&field), fields.path(&field), message)).ok()
 }
 
-/// The name part of a node name as the name of a file.
+/// Returns a node name's name part with characters replaced that a file name should not contain.
 fn file_name(name: &str) -> String {
     let plain = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
     name.chars().map(plain).collect()

@@ -1,4 +1,4 @@
-//! The sections `proxy_routes:` and `transit:`: ways through other nodes, and through this one.
+//! Sections `proxy_routes:`, `transit:` and `proxied:`: routes through gateways, and rules for acting as one.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU8;
@@ -13,57 +13,58 @@ use crate::node::{self, access_pattern, flags, patterns};
 use crate::route::{RouteContext, RouteEntry, entry_of, route_pattern};
 use crate::tree::{At, Node};
 
-/// A proxy route and where it stands.
+/// Proxy route with its pattern and weight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyRouteConfig {
-    /// Its pattern.
+    /// Pattern of node names.
     pub pattern: RoutePattern,
-    /// Its weight.
+    /// Weight of the route; higher weights are tried first.
     pub weight: i64,
-    /// The route.
+    /// Description of how matching nodes are reached.
     pub route: ProxyRoute,
 }
 
-/// What this node passes on between others; the default passes nothing on.
+/// Rules and limits for connections forwarded between other nodes; the default forwards nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransitConfig {
-    /// Neighbours that are gateways themselves, each matched whole.
+    /// Patterns of neighbours that are gateways themselves, each matching the whole name.
     pub gateways: Vec<AccessPattern>,
-    /// Who is let through, to whom, and with what.
+    /// Rules that allow transit.
     pub rules: Vec<TransitRuleConfig>,
-    /// Connections at a time.
+    /// Maximum number of circuits at a time.
     pub circuits: usize,
-    /// Connections of one neighbour at a time.
+    /// Maximum number of circuits of one neighbour at a time.
     pub per_peer: usize,
-    /// Connections at a time of all neighbours at one address.
+    /// Maximum number of circuits at a time of all neighbours at one address.
     pub per_address: usize,
-    /// New ones of one neighbour in a second, in the long run.
+    /// Maximum average rate of new circuits per second of one neighbour.
     pub opens_per_second: u32,
-    /// And at once, after a pause.
+    /// Number of new circuits that one neighbour may open at once after a pause.
     pub burst: u32,
-    /// Longest silence of a connection before it is ended (`idle_ms`), 15 s to a day. Default: 10 minutes.
+    /// Time without traffic after which a circuit is closed (`idle_ms`), 15 s to a day. Default: 10 minutes.
     pub idle: Duration,
 }
 
-/// One of `transit.rules`.
+/// Entry of `transit.rules`: allows circuits from one set of neighbours to one set of targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransitRuleConfig {
-    /// The neighbour that asks, matched whole.
+    /// Pattern of neighbours that may open circuits, matching the whole name.
     pub from: AccessPattern,
-    /// Whom it asks for, matched whole.
+    /// Pattern of target nodes, matching the whole name.
     pub to: AccessPattern,
-    /// What the two ends may agree on (`flags`). Default: all.
+    /// Flags that the two ends may agree on (`flags`). Default: all.
     pub flags: PeerFlags,
 }
 
-/// Who may come to this node through others; the default lets everybody in who proves the cookie.
+/// Restrictions on peers that reach this node through gateways; the default admits every peer that proves the cookie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxiedConfig {
-    /// The names let in, each matched whole; `None` lets in every name, an empty list none.
+    /// Patterns of the names admitted, each matching the whole name; `None` admits every name, an empty list none.
     pub allow: Option<Vec<AccessPattern>>,
-    /// The gateways they may come through, as above.
+    /// Patterns of the gateways accepted, each matching the whole name; `None` accepts every gateway, an empty list
+    /// none.
     pub gateways: Option<Vec<AccessPattern>>,
-    /// What may be agreed on with them (`flags`). Default: all.
+    /// Flags that may be agreed on with such peers (`flags`). Default: all.
     pub flags: PeerFlags,
 }
 
@@ -88,7 +89,7 @@ impl Default for TransitConfig {
     }
 }
 
-/// What a proxy route may say of the connection to the final node.
+/// Keys that a proxy route may set for the connection to the target node.
 const TARGET: [&str; 10] = [
     "tls",
     "tls_profile",
@@ -128,8 +129,8 @@ fn proxy_route(
     let keys =
         ["match", "weight", "proxy", "to", "max_hop", "direct", "cookie_file", "cookie_env", "cookie_label", "target"];
     let fields = Fields::open(reader, node, path, &keys)?;
-    fields.needs(reader, "match", "a proxy route needs a `match` pattern");
-    fields.needs(reader, "proxy", "a proxy route needs a `proxy`: the gateway's name");
+    fields.needs(reader, "match", "the proxy route has no `match`; add a pattern of node names");
+    fields.needs(reader, "proxy", "the proxy route has no `proxy`; set it to the gateway's name");
     let pattern = fields.parsed(reader, "match", route_pattern);
     if let Some(pattern) = &pattern {
         twice(reader, seen, pattern.as_str(), &fields.at("match"), path);
@@ -157,7 +158,7 @@ fn proxy_route(
     Some(ProxyRouteConfig { pattern: pattern?, weight, route })
 }
 
-/// The demands on the final node: those of a route without an address.
+/// Reads the demands on the target node, which are those of a route without an address.
 fn target(
     reader: &mut Reader<'_>,
     fields: &Fields<'_>,
@@ -203,7 +204,7 @@ pub(crate) fn transit(reader: &mut Reader<'_>, fields: &Fields<'_>) -> TransitCo
         let mut pattern = |key: &str| match fields.get(key) {
             Some(node) => access_pattern(reader, node, &fields.path(key)),
             None => {
-                let message = "a rule needs `from`, who may go through, and `to`, to whom: patterns of whole names";
+                let message = "a rule needs `from` (who may go through) and `to` (which nodes they reach): patterns of whole names";
                 reader.problem(&fields.at, fields.path(key), message);
                 None
             }
@@ -231,18 +232,18 @@ pub(crate) fn transit(reader: &mut Reader<'_>, fields: &Fields<'_>) -> TransitCo
     transit
 }
 
-/// The least that may be set as `transit.idle_ms`: an idle connection sends a ping every 5 s, and its ends give each other up
-/// after 15 s of silence. A gateway that is quicker than that ends connections that are well.
+/// Smallest accepted `transit.idle_ms`. An idle connection sends a ping every 5 s, and its ends give up after 15 s of
+/// silence. A gateway with a shorter limit would end healthy connections.
 const MIN_IDLE_MS: i64 = 15_000;
-/// The most: a day.
+/// Largest accepted `transit.idle_ms`: a day.
 const MAX_IDLE_MS: i64 = 86_400_000;
 
 fn idle(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<u64> {
     let ms = fields.int(reader, "idle_ms", 0, MAX_IDLE_MS)?;
     if ms < MIN_IDLE_MS {
         let message = format!(
-            "{ms} ms would end connections that are well: an idle one sends a ping every 5 s, and its ends give each other \
-             up after 15 s of silence; write a number from {MIN_IDLE_MS} to {MAX_IDLE_MS}"
+            "{ms} ms would end healthy connections: an idle one sends a ping every 5 s, and its ends give up after 15 s \
+             of silence; write a number from {MIN_IDLE_MS} to {MAX_IDLE_MS}"
         );
         reader.problem(&fields.at("idle_ms"), fields.path("idle_ms"), message);
         return None;
@@ -250,7 +251,7 @@ fn idle(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<u64> {
     u64::try_from(ms).ok()
 }
 
-/// Reports a `transit.idle_ms` that is not longer than the silence after which this node's own connections ping.
+/// Reports a `transit.idle_ms` that does not exceed the silence after which this node's own connections send a ping.
 pub(crate) fn outlasts_pings(
     reader: &mut Reader<'_>,
     fields: &Fields<'_>,
@@ -281,8 +282,8 @@ pub(crate) fn proxied(reader: &mut Reader<'_>, fields: &Fields<'_>) -> ProxiedCo
     }
 }
 
-/// Gateways that could answer in the place of who is behind them: they are proven by the same cookie, and no certificate is
-/// checked.
+/// Returns warnings about gateways that could impersonate the nodes behind them, because both are proven by the same
+/// cookie and no certificate is checked.
 pub(crate) fn trusted_gateways(config: &Config) -> Vec<String> {
     let of_peer = |name: &NodeName| {
         let entry = config.peers.iter().find(|peer| peer.pattern.is_match(name.as_str()));
@@ -303,8 +304,8 @@ pub(crate) fn trusted_gateways(config: &Config) -> Vec<String> {
         let same = to_gateway == to_target && !target.tls().unwrap_or(config.node.tls);
         if same && !told.iter().any(|(known, _)| *known == gateway) {
             let text = format!(
-                "proxy_routes[{i}]: {gateway} holds the cookie that proves the final node, and no certificate is checked: it \
-                 could answer in its place; give `target` a `cookie_file` of its own, or `tls: true`"
+                "proxy_routes[{i}]: {gateway} holds the cookie that proves the target node, and no certificate is checked: it \
+                 could impersonate that node; give `target` a `cookie_file` of its own, or `tls: true`"
             );
             told.push((gateway, text));
         }

@@ -1,4 +1,4 @@
-//! A proxy route as it is added to a running node, and to its file.
+//! Proxy route as the admin interface and the file editor receive it.
 
 use std::num::NonZeroU8;
 
@@ -8,49 +8,50 @@ use trunkline_route::{DEFAULT_WEIGHT, ProxyRoute};
 
 use crate::route::{FlagsEntry, RouteContext, RouteEntry};
 
-/// A proxy route in the words of a configuration, flat.
+/// Proxy route with the keys of the configuration, in one flat structure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyEntry {
-    /// The pattern.
+    /// Pattern of node names.
     #[serde(rename = "match")]
     pub pattern: String,
-    /// Its weight. Default 100.
+    /// Weight of the route; higher weights are tried first. Default: 100.
     #[serde(default)]
     pub weight: Option<i64>,
-    /// The gateway.
+    /// Name of the gateway.
     pub proxy: String,
-    /// Only for this name.
+    /// Name of the target node, if the route is for that node alone (`to`).
     #[serde(default)]
     pub to: Option<String>,
-    /// Through at most so many gateways. Default 8.
+    /// Maximum number of gateways on the way. Default: 8.
     #[serde(default)]
     pub max_hop: Option<u8>,
-    /// `first` (default), `never` or `only`.
+    /// Use of direct routes to the target: `first` (default), `never` or `only`.
     #[serde(default)]
     pub direct: Option<String>,
-    /// What proves this node to the gateway; never shown. Default: what the routes to it say.
+    /// File with the cookie for the gateway; never shown. Default: the cookie of the routes to the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie_file: Option<String>,
-    /// What proves it to the final node (`cookie_file` under `target`); never shown. Default: the node's.
+    /// File with the cookie for the target node (`cookie_file` under `target`); never shown. Default: the node's
+    /// cookie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_cookie_file: Option<String>,
-    /// Whether the final node's certificate is checked (`tls` under `target`). Default: the node's.
+    /// True if the target node's certificate is verified (`tls` under `target`). Default: the node's setting.
     #[serde(default)]
     pub target_tls: Option<bool>,
-    /// With what (`tls_profile` under `target`).
+    /// TLS profile for that check (`tls_profile` under `target`).
     #[serde(default)]
     pub target_tls_profile: Option<String>,
-    /// What is offered to the final node, and required of it (`flags` under `target`). Default: the node's.
+    /// Flags offered to the target node and required of it (`flags` under `target`). Default: the node's flags.
     #[serde(default)]
     pub target_flags: Option<FlagsEntry>,
 }
 
 impl ProxyEntry {
-    /// Checks everything and gives what the table takes. Reads the files that are named.
+    /// Validates the entry and returns the pattern, weight and route. Reads the files that are named.
     ///
     /// # Errors
-    /// What is wrong, with the field.
+    /// A message that names the field and what is wrong with it.
     pub fn to_route(&self, context: &RouteContext<'_>) -> Result<(RoutePattern, i64, ProxyRoute), String> {
         let bad = |field: &str, error: &dyn std::fmt::Display| format!("{field}: {error}");
         let gateway = self.proxy.parse().map_err(|e| bad("proxy", &e))?;
@@ -74,7 +75,7 @@ impl ProxyEntry {
         }
         if let Some(most) = self.max_hop {
             let most = NonZeroU8::new(most).filter(|most| most.get() <= 16);
-            route = route.max_hop(most.ok_or_else(|| bad("max_hop", &"it is a number from 1 to 16"))?);
+            route = route.max_hop(most.ok_or_else(|| bad("max_hop", &"write a number from 1 to 16"))?);
         }
         if let Some(direct) = &self.direct {
             route = route.direct(direct.parse().map_err(|e| bad("direct", &e))?);

@@ -18,101 +18,101 @@ use crate::node::{MAX_SILENCE_MS, MIN_DEAD_AFTER_MS, MIN_KEEP_ALIVE_MS, silences
 use crate::secret::Surroundings;
 use crate::tree::{Node, Value};
 
-/// One item of `routes:`, as written in the file and as given to the admin interface (JSON has the same keys).
+/// Item of `routes:`, as written in the file and as given to the admin interface (JSON has the same keys).
 ///
-/// Fields that are `None` are left out when it is written. Nothing is checked until [`RouteEntry::to_route`].
+/// Fields that are `None` are omitted in the serialized form. No field is checked until [`RouteEntry::to_route`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteEntry {
-    /// The pattern, found anywhere in a name unless it has anchors.
+    /// Pattern of node names; matches anywhere in a name unless it is anchored.
     #[serde(rename = "match")]
     pub pattern: String,
-    /// Higher is tried earlier. Default: [`DEFAULT_WEIGHT`].
+    /// Weight of the route; higher weights are tried first. Default: [`DEFAULT_WEIGHT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<i64>,
-    /// Where to dial. Default: the part of the dialled name after the `@`.
+    /// Host to dial. Default: the part of the dialled name after the `@`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The TCP port, 1 to 65535. A route has either a port or a resolver.
+    /// TCP port, 1 to 65535. A route has either a port or a resolver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// Whether the peer's certificate is verified. Default: the node's.
+    /// True if the peer's certificate is verified. Default: the node's setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<bool>,
-    /// One of `tls_profiles`.
+    /// Id of a TLS profile under `tls_profiles`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_profile: Option<String>,
-    /// With TLS on, do not verify the peer's certificate. Default: `false`.
+    /// True if the peer's certificate is not verified although `tls` is on. Default: `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub insecure_skip_verify: Option<bool>,
-    /// The handshake version, for example `TLK/1`. Default: the node's.
+    /// Handshake version, for example `TLK/1`. Default: the node's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake: Option<String>,
-    /// The file that holds this route's cookie. Default: the node's cookie.
+    /// File with this route's cookie. Default: the node's cookie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie_file: Option<String>,
-    /// The variable that holds this route's cookie.
+    /// Environment variable with this route's cookie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie_env: Option<String>,
-    /// The label that tells the peer which of two valid cookies this is, while one replaces the other. Default: none.
+    /// Label that tells the peer which of two valid cookies this is, while one replaces the other. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie_label: Option<String>,
-    /// What is offered over the connection, flag by flag, and what is required of the peer.
+    /// Flags offered over the connection and flags required of the peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<FlagsEntry>,
-    /// Names that are called something else on its connections: this node's, then the other's.
+    /// Names that differ between the two ends of its connections: from this node's name to the peer's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub atom_mapping: Option<BTreeMap<String, String>>,
-    /// How much is said about its connections: `off`, `error`, `warn`, `info`, `debug` or `trace`. Default: the node's.
+    /// Log level of its connections: `off`, `error`, `warn`, `info`, `debug` or `trace`. Default: the node's level.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
-    /// What becomes of its connections when they go down: `never`, `on_demand` or `keep`. Default: the node's.
+    /// Reconnect policy of its connections: `never`, `on_demand` or `keep`. Default: the node's policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconnect: Option<String>,
-    /// A connection over a worse route goes back to this one when it has answered every probe for so many
-    /// milliseconds. Default: it does not.
+    /// Time in milliseconds for which this route must answer every probe before a connection over a worse route returns
+    /// to it. Default: connections do not return.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failback_ms: Option<u64>,
-    /// Silence on its connections after which the peer is sent a ping, 100 to 3,600,000 ms. Default: the node's.
+    /// Silence on its connections after which the peer is sent a ping, 100 to 3,600,000 ms. Default: the node's value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_alive_ms: Option<u64>,
-    /// Silence after which its connections are given up, 1,000 to 3,600,000 ms and more than `keep_alive_ms`. Default: the
-    /// node's.
+    /// Silence after which its connections are considered dead, 1,000 to 3,600,000 ms and more than `keep_alive_ms`.
+    /// Default: the node's value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_after_ms: Option<u64>,
-    /// Only `never`: the static routes are the whole answer for names this route matches.
+    /// `never` if no discovery follows for names this route matches; no other value is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
-    /// Ask this resolver for addresses.
+    /// Id of the resolver to ask for addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolver: Option<String>,
-    /// Put over each of the resolver's answers.
+    /// Values that replace those of the resolver's answers.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub overrides: Option<OverrideEntry>,
 }
 
-/// What a [`RouteEntry`] puts over a resolver's answers, field by field.
+/// Values with which a [`RouteEntry`] replaces those of a resolver's answers, field by field.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OverrideEntry {
-    /// Dial this host instead.
+    /// Host to dial instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Dial this port instead.
+    /// Port to dial instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// Force certificate checks on or off.
+    /// Certificate verification, forced on or off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<bool>,
-    /// Ask for this handshake version.
+    /// Handshake version to use instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake: Option<String>,
 }
 
-/// What a [`RouteEntry`] says of flags; a flag that is not mentioned is as the node has it.
+/// Flag settings of a [`RouteEntry`]; a flag that is not mentioned keeps the node's setting.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlagsEntry {
-    /// Flags the peer must offer, or there is no connection.
+    /// Flags that the peer must offer; otherwise the connection is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub require: Vec<String>,
     /// Flags switched on or off, by name.
@@ -121,7 +121,7 @@ pub struct FlagsEntry {
 }
 
 impl FlagsEntry {
-    /// What a route says of flags; `None` when it mentions none.
+    /// Returns the entry that expresses a policy; `None` if the policy mentions no flag.
     pub fn of(policy: FlagPolicy) -> Option<Self> {
         let required = policy.required();
         let set = policy.mentioned().filter(|(flag, _)| !required.has(*flag));
@@ -142,7 +142,7 @@ impl FlagsEntry {
         for name in &self.require {
             let Some(flag) = check.parsed("flags.require", Some(name), str::parse::<Flag>) else { continue };
             if self.set.get(name) == Some(&false) {
-                check.fail("flags.require", format!("{name} is required and switched off; leave one of the two out"));
+                check.fail("flags.require", format!("{name} is both required and switched off; remove one of the two"));
             }
             policy = policy.require(flag);
         }
@@ -150,18 +150,18 @@ impl FlagsEntry {
     }
 }
 
-/// What a [`RouteEntry`] is read against.
+/// Surroundings against which a [`RouteEntry`] is validated.
 #[derive(Clone, Copy)]
 pub struct RouteContext<'a> {
-    /// Relative paths are relative to this directory.
+    /// Directory of relative paths.
     pub base_dir: &'a Path,
-    /// Where `cookie_env` looks; as `std::env::vars_os()` gives it.
+    /// Environment in which `cookie_env` is looked up, as returned by `std::env::vars_os()`.
     pub environment: &'a [(OsString, OsString)],
-    /// The resolvers there are; see [`Config::resolvers`](crate::Config::resolvers).
+    /// Ids of the known resolvers; see [`Config::resolvers`](crate::Config::resolvers).
     pub resolvers: &'a [ResolverId],
-    /// The TLS profiles there are.
+    /// Ids of the known TLS profiles.
     pub profiles: &'a [TlsProfileId],
-    /// Whether the node demands certificates where a route says nothing of it.
+    /// True if the node verifies certificates where a route does not set `tls`.
     pub tls: bool,
 }
 
@@ -175,7 +175,7 @@ impl fmt::Debug for RouteContext<'_> {
     }
 }
 
-/// Gathers what is wrong with an entry's fields.
+/// Problems found in the fields of an entry.
 struct Check(Vec<FieldProblem>);
 
 impl Check {
@@ -205,7 +205,7 @@ impl Check {
     }
 }
 
-/// What both kinds of route share.
+/// Settings common to both kinds of route.
 struct Demands {
     tls: Option<bool>,
     tls_profile: Option<TlsProfileId>,
@@ -266,12 +266,13 @@ impl Demands {
 }
 
 impl RouteEntry {
-    /// A route that has only a pattern; it still needs a port or a resolver.
+    /// Creates a route that has only a pattern; it still needs a port or a resolver.
     pub fn new(pattern: impl Into<String>) -> Self {
         Self { pattern: pattern.into(), ..Self::default() }
     }
 
-    /// Checks everything and gives what the route table takes. Reads the cookie file, if one is named.
+    /// Validates the entry and returns the pattern, weight and route for the route table. Reads the cookie file if one
+    /// is named.
     ///
     /// # Errors
     /// [`RouteError`] holds every problem found, by field.
@@ -301,14 +302,14 @@ impl RouteEntry {
                 format!("unknown TLS profile `{id}`; known: {known}; add it under `tls_profiles:`"),
             );
         }
-        // What a resolver answers may demand one; an address that is given does not.
+        // With a resolver, an answer may demand certificates; a fixed address does not.
         if self.resolver.is_none() && !self.tls.unwrap_or(context.tls) {
             let idle = [
                 ("tls_profile", self.tls_profile.is_some()),
                 ("insecure_skip_verify", self.insecure_skip_verify == Some(true)),
             ];
             for (key, _) in idle.into_iter().filter(|(_, given)| *given) {
-                check.fail(key, "it is about certificates, and the route demands none; add `tls: true`, or remove it");
+                check.fail(key, "this key is about certificates, which the route does not verify; add `tls: true`, or remove the key");
             }
         }
         let around = Surroundings { base_dir: context.base_dir, environment: context.environment };
@@ -319,14 +320,15 @@ impl RouteEntry {
         let cookie = match (&self.cookie_label, cookie) {
             (Some(label), Some(cookie)) => check.parsed_with("cookie_label", cookie.labelled(label)),
             (Some(_), None) if self.cookie_file.is_none() && self.cookie_env.is_none() => {
-                check.fail("cookie_label", "a label needs its cookie; add `cookie_file: FILE`, or remove it");
+                check.fail("cookie_label", "the label has no cookie; add `cookie_file: FILE`, or remove it");
                 None
             }
             (_, cookie) => cookie,
         };
         if let Some(other) = self.fallback.as_deref().filter(|text| *text != "never") {
-            let message =
-                format!("{other:?} is no fallback of a route; write never, or leave it out for the node's fallback");
+            let message = format!(
+                "{other:?} is not allowed in a route; write never, or remove the key to use the node's fallback"
+            );
             check.fail("fallback", message);
         }
         let [keep_alive, dead_after] = self.silences(check);
@@ -375,12 +377,14 @@ impl RouteEntry {
 
     fn direct(&self, check: &mut Check) -> Option<NetworkRouteBuilder<trunkline_route::Direct>> {
         if self.overrides.is_some() {
-            check
-                .fail("override", "only a route with a `resolver` has an override; set the fields on the route itself");
+            check.fail(
+                "override",
+                "only a route with a `resolver` can have an override; set these fields in the route itself",
+            );
         }
         let host = check.parsed("host", self.host.as_deref(), str::parse::<Host>);
         let Some(given) = self.port else {
-            check.fail("port", "a route needs a `port` to dial, or a `resolver` to ask");
+            check.fail("port", "the route has no address; add a `port` to dial, or a `resolver` to ask");
             return None;
         };
         let port = check.port("port", Some(given))?.get();
@@ -400,8 +404,9 @@ impl RouteEntry {
     ) -> Option<NetworkRouteBuilder<trunkline_route::Resolved>> {
         for (field, given) in [("host", self.host.is_some()), ("port", self.port.is_some())] {
             if given {
-                let message =
-                    format!("the resolver gives it; write `override: {{ {field}: … }}` to put one over its answers");
+                let message = format!(
+                    "the resolver supplies the {field}; write `override: {{ {field}: … }}` to replace it in every answer"
+                );
                 check.fail(field, message);
             }
         }
@@ -418,10 +423,11 @@ impl RouteEntry {
                 let shown: String = resolver.chars().take(80).collect();
                 let remedy = match known().join(", ") {
                     none if none.is_empty() => {
-                        "there is none; set `node.registrar: embedded`, or name one under `registrars:`".into()
+                        "no resolver is configured; set `node.registrar: embedded`, or add one under `registrars:`"
+                            .into()
                     }
                     known if resolver == "embedded" => {
-                        format!("it is there with `node.registrar: embedded`; known: {known}")
+                        format!("set `node.registrar: embedded` to have it; known: {known}")
                     }
                     known => format!("known: {known}"),
                 };
@@ -432,10 +438,10 @@ impl RouteEntry {
     }
 }
 
-/// Returns a pattern that neither matches every name by oversight nor none at all.
+/// Parses a route pattern. Refuses an empty one, which would match every name, and one that no name can match.
 pub(crate) fn route_pattern(text: &str) -> Result<RoutePattern, String> {
     if text.is_empty() {
-        return Err("the pattern is empty and would match every name; write `.*` when that is meant".into());
+        return Err("the pattern is empty and would match every name; write `.*` if that is intended".into());
     }
     let pattern = RoutePattern::new(text).map_err(|error| pattern_message(&error))?;
     match pattern.needs_other_than(NodeName::can_contain) {
@@ -444,9 +450,9 @@ pub(crate) fn route_pattern(text: &str) -> Result<RoutePattern, String> {
     }
 }
 
-/// The shortest hold time: each takes four handshakes.
+/// Shortest hold time; each period takes four handshakes.
 const MIN_FAILBACK_MS: u64 = 100;
-/// The longest hold time: a day. More is a typing error, not a wish.
+/// Longest hold time, a day; a larger value is most likely a typing error.
 const MAX_FAILBACK_MS: u64 = 86_400_000;
 
 const KEYS: [&str; 21] = [
@@ -473,19 +479,19 @@ const KEYS: [&str; 21] = [
     "override",
 ];
 
-/// Reads one item of `routes:`; `None` when something was wrong, which is then reported.
+/// Reads an item of `routes:`. Returns `None` only after reporting a problem.
 pub(crate) fn read_entry<'t>(reader: &mut Reader<'_>, node: &'t Node, path: &str) -> Option<(RouteEntry, Fields<'t>)> {
     let before = reader.problems.len();
     let fields = Fields::open(reader, node, path, &KEYS)?;
     if !fields.has("match") {
-        reader.problem(&fields.at, fields.path("match"), "a route needs a `match` pattern");
+        reader.problem(&fields.at, fields.path("match"), "the route has no `match`; add a pattern of node names");
     }
     let entry = entry_of(reader, &fields);
     let well_typed = reader.problems.len() == before;
     well_typed.then_some((entry, fields))
 }
 
-/// What is there of a route; a problem for each key that is of another kind.
+/// Reads the fields of a route and reports each value of a wrong type.
 pub(crate) fn entry_of(reader: &mut Reader<'_>, fields: &Fields<'_>) -> RouteEntry {
     RouteEntry {
         pattern: fields.string(reader, "match").unwrap_or_default(),
@@ -522,8 +528,8 @@ pub(crate) fn entry_of(reader: &mut Reader<'_>, fields: &Fields<'_>) -> RouteEnt
     }
 }
 
-/// The flags under `flags`, each with whether it is on, and those under `require`. Names are checked by whoever knows
-/// them.
+/// Reads the flags under `flags` with their settings, and those under `require`. The names under `require` are checked
+/// in [`RouteEntry::to_route`].
 fn flags(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<FlagsEntry> {
     if !fields.has("flags") {
         return None;
@@ -547,7 +553,7 @@ fn flags(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<FlagsEntry> {
     Some(FlagsEntry { require, set })
 }
 
-/// The names under `atom_mapping`; whether they are a mapping is checked by whoever makes the route.
+/// Reads the names under `atom_mapping`. [`RouteEntry::to_route`] checks whether they form a valid mapping.
 fn atom_mapping(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<BTreeMap<String, String>> {
     let Value::Map(entries) = &fields.get("atom_mapping")?.value else {
         return fields.wrong(reader, "atom_mapping", "a mapping of this node's names to the other's");
@@ -565,7 +571,7 @@ fn atom_mapping(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<BTreeMap
     Some(names)
 }
 
-/// 0 is let through here: [`RouteEntry::to_route`] refuses it with a remedy.
+/// Reads a port, including 0, which [`RouteEntry::to_route`] refuses with a better message.
 fn port(reader: &mut Reader<'_>, fields: &Fields<'_>, key: &str) -> Option<u16> {
     fields.int(reader, key, 0, u16::MAX.into()).and_then(|port| u16::try_from(port).ok())
 }

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::SaveError;
 
-/// Puts this text in place of the file's content, all or nothing.
+/// Replaces the content of a file by this text, atomically.
 ///
-/// A new file is written beside the old one with the same owner, group and mode, flushed to the disk and renamed over
-/// it. A symbolic link is followed, and stays. Hard links are parted.
+/// The text goes into a new file beside the old one with the same owner, group and mode, which is flushed to the disk
+/// and renamed over the old file. A symbolic link is followed and kept. A hard link to the old file is broken.
 ///
 /// # Errors
-/// [`SaveError`] when the file is read-only, also for the superuser; when its owner or group cannot be kept; and when the
-/// system fails. The old content is then still there and the new file is removed.
+/// [`SaveError`] if the file is read-only, even for the superuser, if its owner or group cannot be kept, or if the
+/// system fails. In each case the old content is unchanged and the new file is removed.
 pub fn save_atomically(path: &Path, text: &str) -> Result<(), SaveError> {
     save(path, text).map_err(|source| SaveError { path: path.to_owned(), source })
 }
@@ -28,9 +28,9 @@ fn save(path: &Path, text: &str) -> io::Result<()> {
                 io::Error::new(io::ErrorKind::PermissionDenied, message)
             };
             if old.permissions().readonly() {
-                return Err(read_only(&"its mode lets nobody write"));
+                return Err(read_only(&"its mode gives no one write permission"));
             }
-            // Nothing is written: the system is asked whether it could be.
+            // Opening the file for appending writes nothing; it only tests whether writing is permitted.
             OpenOptions::new().append(true).open(&target).map_err(|error| read_only(&error))?;
             (target, Some(old))
         }
@@ -51,14 +51,15 @@ fn save(path: &Path, text: &str) -> io::Result<()> {
         fs::rename(&temporary, &target)
     })();
     if written.is_err() {
-        // The first error is the one worth reporting.
+        // The error of the write is more useful than one of the removal.
         let _ = fs::remove_file(&temporary);
     }
     written?;
     File::open(&directory)?.sync_all()
 }
 
-/// Gives the file the owner and group of the old one. Before the mode: a change of owner takes bits of it away.
+/// Gives the file the owner and group of the old one. Must precede the mode, because a change of owner clears bits of
+/// it.
 #[cfg(unix)]
 fn keep_owner(file: &File, old: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, fchown};

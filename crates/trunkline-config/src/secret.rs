@@ -1,4 +1,4 @@
-//! Secrets come from files that only their owner can read, or from the environment.
+//! Secrets, read from files that only their owner can read or from environment variables.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,54 +11,54 @@ use zeroize::Zeroizing;
 
 use crate::layers::given;
 
-/// The most that is read from a secret file: a cookie has at most 4096 bytes.
+/// Maximum number of bytes read from a secret file; a cookie has at most 4096 bytes.
 const MAX_SECRET_BYTES: u64 = 8192;
 
-/// The most that is read from a PEM file: the platform's whole root store has about 250 KiB.
+/// Maximum number of bytes read from a PEM file; the root store of a platform has about 250 KiB.
 const MAX_PEM_BYTES: u64 = 4 << 20;
 
-/// The least characters of a token of hexadecimal digits only: 128 bits.
+/// Minimum length of a token made of hexadecimal digits only: 128 bits.
 const MIN_HEX_TOKEN_LEN: usize = 32;
-/// The least characters of any other token: 128 bits in base64.
+/// Minimum length of any other token: 128 bits in base64.
 const MIN_TOKEN_LEN: usize = 22;
 
-/// The token that a client of a TCP admin interface must show. `Debug` is redacted; zeroed when dropped.
+/// Token that a client of a TCP admin interface must show. `Debug` is redacted; the memory is zeroed when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminToken(Cookie);
 
-/// Estimated strength, in bits, at or below which a token of sufficient length repeats itself.
+/// Estimated strength, in bits, up to which a token of sufficient length counts as repetitive.
 const REPETITIVE_BITS: u32 = 64;
 
 impl AdminToken {
-    /// Checks that the text carries 128 bits: at least 32 hexadecimal or 22 other printable characters, and not few
-    /// different ones.
+    /// Checks that the text carries 128 bits: at least 32 hexadecimal or 22 other printable characters, with enough
+    /// different ones among them.
     pub(crate) fn new(bytes: &[u8]) -> Result<Self, String> {
         const REMEDY: &str = "make one with `openssl rand -hex 16`";
         let is_hex = bytes.iter().all(u8::is_ascii_hexdigit);
         if bytes.len() < if is_hex { MIN_HEX_TOKEN_LEN } else { MIN_TOKEN_LEN } {
             let len = bytes.len();
             return Err(format!(
-                "the token has {len} characters and is too weak; 128 bits need 32 hexadecimal or 22 base64 ones: {REMEDY}"
+                "the token is too weak: it has {len} characters, and 128 bits need 32 hexadecimal or 22 base64 ones; {REMEDY}"
             ));
         }
         if !bytes.iter().all(u8::is_ascii_graphic) {
-            return Err(format!("the token has characters that are not printable ASCII: {REMEDY}"));
+            return Err(format!("the token has characters that are not printable ASCII; {REMEDY}"));
         }
         match Cookie::new(bytes) {
             Ok(cookie) if cookie.estimated_bits() <= REPETITIVE_BITS => {
-                Err(format!("the token is too weak, it repeats itself: {REMEDY}"))
+                Err(format!("the token is too weak: it repeats itself; {REMEDY}"))
             }
             Ok(cookie) => Ok(Self(cookie)),
-            Err(_) => Err(format!("the token is longer than 4096 characters: {REMEDY}")),
+            Err(_) => Err(format!("the token is longer than 4096 characters; {REMEDY}")),
         }
     }
 
-    /// Whether this is the token; takes the same time wherever two texts of one length differ.
+    /// Returns true if `shown` is this token. Two texts of equal length are compared in constant time.
     pub fn matches(&self, shown: &[u8]) -> bool {
         Cookie::new(shown).is_ok_and(|shown| shown == self.0)
     }
 
-    /// The token itself, printable ASCII, for a client that must show it.
+    /// Returns the token itself, printable ASCII, for a client that must show it.
     pub fn expose(&self) -> &[u8] {
         self.0.expose()
     }
@@ -70,14 +70,14 @@ impl fmt::Debug for AdminToken {
     }
 }
 
-/// Where files and variables that the configuration names are found.
+/// Base directory and environment for the files and variables that the configuration names.
 #[derive(Clone, Copy)]
 pub(crate) struct Surroundings<'a> {
     pub(crate) base_dir: &'a Path,
     pub(crate) environment: &'a [(OsString, OsString)],
 }
 
-/// The field at fault and what is wrong with it.
+/// Key at fault and what is wrong with it.
 pub(crate) type SecretError = (String, String);
 
 impl Surroundings<'_> {
@@ -85,7 +85,7 @@ impl Surroundings<'_> {
         self.base_dir.join(text)
     }
 
-    /// The secret named by at most one of `<kind>_file` and `<kind>_env`; trailing newlines are cut off.
+    /// Reads the secret named by at most one of `<kind>_file` and `<kind>_env`; trailing newlines are removed.
     pub(crate) fn secret(
         &self,
         kind: &str,
@@ -107,7 +107,7 @@ impl Surroundings<'_> {
         Ok(Some(bytes))
     }
 
-    /// The cookie named by at most one of `cookie_file` and `cookie_env`.
+    /// Reads the cookie named by at most one of `cookie_file` and `cookie_env`.
     pub(crate) fn cookie(&self, file: Option<&str>, env: Option<&str>) -> Result<Option<Cookie>, SecretError> {
         let Some(bytes) = self.secret("cookie", file, env)? else { return Ok(None) };
         let (field, what) = match file {
@@ -128,7 +128,7 @@ impl Surroundings<'_> {
                  a file instead"
             )),
             None => Err(format!(
-                "the environment variable{shown} is not set or empty; set it, or name a file instead (this key takes \
+                "the environment variable{shown} is not set or empty; set it, or name a file instead (this key contains \
                  the name of a variable, not the secret)"
             )),
         }
@@ -148,14 +148,14 @@ fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     Ok(bytes)
 }
 
-/// Checks that a PEM file is readable and has a section of this kind. Gives a warning when a key is open to others.
+/// Checks that a PEM file is readable and has a section of this kind. Returns a warning if a key is readable by others.
 pub(crate) fn check_pem(path: &Path, section: &str) -> Result<Option<String>, String> {
     let shown = path.display();
     let file = open(path)?;
     let warning = open_to_others(&file, path);
     let mut text = Zeroizing::new(Vec::new());
     file.take(MAX_PEM_BYTES).read_to_end(&mut text).map_err(|error| format!("{shown} cannot be read: {error}"))?;
-    // A byte order mark may stand before it, and the end of another section.
+    // A byte order mark or the end of another section may precede the marker.
     let has = text.split(|b| *b == b'\n').any(|line| {
         let line = Zeroizing::new(String::from_utf8_lossy(line).into_owned());
         line.contains("-----BEGIN ") && line.contains(&format!("{section}-----"))
@@ -171,23 +171,23 @@ pub(crate) fn open(path: &Path) -> Result<fs::File, String> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => format!("{shown} does not exist; create it or correct the path"),
         std::io::ErrorKind::PermissionDenied => {
-            format!("{shown} cannot be read by this user; give it to the user the node runs as")
+            format!("{shown} cannot be read by this user; give the file to the user that runs the node")
         }
         _ => format!("{shown} cannot be read: {error}"),
     };
     if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(format!("{shown} is no regular file; name one"));
+        return Err(format!("{shown} is not a regular file; name a regular file"));
     }
     fs::File::open(path).map_err(failed)
 }
 
-/// Facts about a secret file and about this process, as the system tells them.
+/// Access rights of a secret file, as far as this process is concerned.
 #[cfg(unix)]
 struct Access {
     mode: u32,
-    /// The file belongs to the user of this process, and stands where this process can change its mode.
+    /// True if the file belongs to the user of this process, on a file system where its mode can be changed.
     can_change: bool,
-    /// The file's group is one of this process.
+    /// True if the file's group is one of this process's groups.
     in_group: bool,
 }
 
@@ -205,15 +205,15 @@ impl Access {
         Ok(Self { mode: found.mode() & 0o777, can_change: owns && !is_fixed, in_group })
     }
 
-    /// Returns true if the file may hold a secret. Nobody but its owner has access to it; or, where this process cannot
-    /// change that, the members of one of its groups can read it and nobody else has access: so Kubernetes gives a
-    /// secret to a container that does not run as root (`fsGroup`, mode 0440).
+    /// Returns true if the file may hold a secret: only its owner has access to it. Where this process cannot arrange
+    /// that, members of one of its own groups may read it too, but nobody else. Kubernetes gives a secret in this form
+    /// to a container that does not run as root (`fsGroup`, mode 0440).
     fn is_private(&self) -> bool {
         self.mode & 0o077 == 0 || self.mode & 0o037 == 0 && self.in_group && !self.can_change
     }
 }
 
-/// Returns what is wrong when others can read the file, and what this user can do about it.
+/// Returns the reason why others can read the file and the remedy open to this user; `None` if the file is private.
 #[cfg(unix)]
 fn open_to_others(file: &fs::File, path: &Path) -> Option<String> {
     let shown = path.display();
@@ -225,12 +225,12 @@ fn open_to_others(file: &fs::File, path: &Path) -> Option<String> {
         access if access.is_private() => return None,
         Access { mode, can_change: true, .. } => (mode, format!("run `chmod 600 {shown}`")),
         Access { mode, .. } => {
-            let remedy = "this user cannot change that: have its owner give it mode 0400 and this user, or mode 0440 and a \
+            let remedy = "this user cannot change that: ask its owner to set mode 0400 and this user as owner, or mode 0440 and a \
                           group of this user (Kubernetes: `defaultMode: 0440` and `fsGroup`)";
             (mode, remedy.to_owned())
         }
     };
-    Some(format!("{shown} can be read by others (mode {mode:04o}); {remedy}"))
+    Some(format!("{shown} can be read by other users (mode {mode:04o}); {remedy}"))
 }
 
 #[cfg(not(unix))]

@@ -1,4 +1,4 @@
-//! The sections `services:` and `forwards:`: streams of bytes for peers, and to them.
+//! Sections `services:` and `forwards:`: byte streams offered to peers, and opened to peers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,25 +11,26 @@ use crate::fields::{Fields, Reader};
 use crate::spawn::{allow, id};
 use crate::tree::Node;
 
-/// Streams of a name that peers may open, each connected to a place.
+/// Byte-stream service that peers may open; each stream is connected to a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceConfig {
-    /// Where; a path is relative to the file.
+    /// Address or Unix socket that each stream is connected to; a relative path is relative to the configuration file.
     pub connect: SocketPlace,
-    /// The names of those peers, each matched whole.
+    /// Patterns of the peers that may open it, each matching the whole name.
     pub allow: Vec<AccessPattern>,
-    /// Time without a byte in either direction after which a stream is reset (`idle_ms`), 1 s to 24 h. Default: no limit.
+    /// Time without a byte in either direction after which a stream is reset (`idle_ms`), 1 s to 24 h. Default: no
+    /// limit.
     pub idle: Option<Duration>,
 }
 
-/// A local socket that leads to a service of another node.
+/// Local listening socket whose connections are forwarded to a service of another node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardConfig {
-    /// Where it listens; a path is relative to the file.
+    /// Address or Unix socket to listen at; a relative path is relative to the configuration file.
     pub listen: LocalPlace,
-    /// Whose service.
+    /// Name of the node that offers the service.
     pub name: NodeName,
-    /// Which service.
+    /// Name of the service.
     pub service: String,
     /// Time without a byte in either direction after which a connection is reset (`idle_ms`), 1 s to 24 h. Default: no
     /// limit.
@@ -48,7 +49,7 @@ pub(crate) fn services(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap
 fn service(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ServiceConfig> {
     let fields = Fields::open(reader, node, path, &["connect", "allow", "idle_ms"])?;
     let (allow, idle) = (allow(reader, &fields), idle(reader, &fields));
-    let remedy = "a service needs `connect`: HOST:PORT or unix:PATH, where its streams go";
+    let remedy = "the service has no `connect`; set it to HOST:PORT or unix:PATH of its server";
     let connect = parsed::<SocketPlace>(reader, &fields, "connect", remedy)?;
     Some(ServiceConfig { connect: connect.within(reader.around.base_dir), allow: allow?, idle })
 }
@@ -62,18 +63,24 @@ pub(crate) fn forwards(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<Forw
             continue;
         };
         let idle = idle(reader, &fields);
-        let remedy = "a forward needs `listen`: IP:PORT or unix:PATH of this machine";
+        let remedy = "the forward has no `listen`; set it to IP:PORT or unix:PATH of this machine";
         let listen = parsed::<LocalPlace>(reader, &fields, "listen", remedy);
-        let name = parsed::<NodeName>(reader, &fields, "name", "a forward needs a `name`: the node it leads to");
-        let service = parsed::<String>(reader, &fields, "service", "a forward needs a `service` of that node");
+        let name =
+            parsed::<NodeName>(reader, &fields, "name", "the forward has no `name`; set it to the node it leads to");
+        let service =
+            parsed::<String>(reader, &fields, "service", "the forward has no `service`; name a service of that node");
         if service.as_ref().is_some_and(|service| service.is_empty() || service.len() > 255) {
-            reader.problem(&fields.at("service"), fields.path("service"), "a service name has 1 to 255 bytes");
+            reader.problem(&fields.at("service"), fields.path("service"), "a service name must have 1 to 255 bytes");
         }
         let (Some(listen), Some(name), Some(service)) = (listen, name, service) else { continue };
         let listen = listen.within(reader.around.base_dir);
         let any_port = matches!(listen, LocalPlace::Tcp(address) if address.port() == 0);
         if !any_port && forwards.iter().any(|other| other.listen == listen) {
-            reader.problem(&fields.at("listen"), fields.path("listen"), format!("{listen} stands twice"));
+            reader.problem(
+                &fields.at("listen"),
+                fields.path("listen"),
+                format!("{listen} is used by two forwards; change one of them"),
+            );
         }
         forwards.push(ForwardConfig { listen, name, service, idle });
     }

@@ -1,4 +1,4 @@
-//! The sections `spawn:` and `applications:`: what peers may have run here.
+//! Sections `spawn:` and `applications:`: programs that peers may start on this node.
 
 use std::collections::BTreeMap;
 
@@ -10,52 +10,52 @@ use crate::fields::{Fields, Reader};
 use crate::node::patterns;
 use crate::tree::{Node, Value};
 
-/// A program that runs for peers.
+/// Program that is started for peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramConfig {
-    /// The program and its arguments; not empty.
+    /// Program and its arguments; not empty.
     pub command: Vec<String>,
-    /// Variables of its environment besides those that every program gets.
+    /// Environment variables added to those that every program receives.
     pub env: Vec<EnvEntry>,
 }
 
-/// A variable of a program's environment.
+/// Environment variable of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnvEntry {
-    /// The node's own variable of this name, if it has one (`NAME`).
+    /// Copy of the node's own variable of this name, if it is set (`NAME`).
     Pass(String),
-    /// A variable of this name and value (`NAME=VALUE`).
+    /// Variable with this name and value (`NAME=VALUE`).
     Set(String, String),
 }
 
-/// A program that peers may have run here as a process.
+/// Program that peers may start on this node as a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnConfig {
-    /// The program.
+    /// Program to start.
     pub program: ProgramConfig,
-    /// The names of those peers, each matched whole.
+    /// Patterns of the peers that may start it, each matching the whole name.
     pub allow: Vec<AccessPattern>,
-    /// Number that runs at once at most, for all peers together (`max`), 1 to 65,536. Default: 16.
+    /// Maximum number of its processes at a time, for all peers together (`max`), 1 to 65,536. Default: 16.
     pub max: usize,
 }
 
-/// Programs of one offer that run at once when `max` does not say.
+/// Default of `max`.
 const DEFAULT_MAX: usize = 16;
 /// Variables that the node sets for every program.
 const OWN_VARIABLES: [&str; 3] = ["TRUNKLINE_PID", "TRUNKLINE_PEER", "TRUNKLINE_OFFER"];
 
-/// A set of programs that are started and stopped as one.
+/// Set of programs that are started and stopped together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApplicationConfig {
-    /// Each program under the name of a service, in the order they are started; not empty.
+    /// Programs in the order they are started, each with the name it is registered under; not empty.
     pub processes: Vec<(String, ProgramConfig)>,
-    /// The names of the peers that may start it, each matched whole.
+    /// Patterns of the peers that may start it, each matching the whole name.
     pub allow: Vec<AccessPattern>,
 }
 
 type Sections = (BTreeMap<String, SpawnConfig>, BTreeMap<String, ApplicationConfig>);
 
-/// The rules of an id: what can be written without quotes, in a shell too.
+/// Parses an id: a text that needs no quotes, in YAML or in a shell.
 pub(crate) fn id(text: &str) -> Result<String, IdError> {
     ResolverId::new(text).map(|id| id.to_string())
 }
@@ -76,20 +76,20 @@ fn program(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<SpawnConf
 fn application(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ApplicationConfig> {
     let fields = Fields::open(reader, node, path, &["processes", "allow"])?;
     let allow = allow(reader, &fields);
-    fields.needs(reader, "processes", "an application needs a list of `processes`");
+    fields.needs(reader, "processes", "the application has no `processes`; add a list of them");
     let items = fields.list(reader, "processes")?;
     let mut processes: Vec<(String, ProgramConfig)> = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let path = format!("{path}.processes[{i}]");
         let Some(fields) = Fields::open(reader, item, &path, &["service", "command", "env"]) else { continue };
         let program = runs(reader, &fields);
-        fields.needs(reader, "service", "a process needs a `service`: its name");
+        fields.needs(reader, "service", "the process has no `service`; set it to the name of the process");
         let Some((service, at)) = fields.text(reader, "service") else { continue };
         let problem = match service.len() {
-            0 | 256.. => Some("a service name has 1 to 255 bytes".to_owned()),
-            _ if service.starts_with('$') => Some("names that begin with $ are taken; choose another one".into()),
+            0 | 256.. => Some("a service name must have 1 to 255 bytes".to_owned()),
+            _ if service.starts_with('$') => Some("names that begin with $ are reserved; choose another one".into()),
             _ if processes.iter().any(|(other, _)| other == service) => {
-                Some(format!("the service {service:?} stands twice; choose another name for one of them"))
+                Some(format!("the service {service:?} occurs twice; rename one of them"))
             }
             _ => None,
         };
@@ -100,7 +100,11 @@ fn application(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Appli
         }
     }
     if items.is_empty() {
-        reader.problem(&fields.at("processes"), fields.path("processes"), "an application needs a process at least");
+        reader.problem(
+            &fields.at("processes"),
+            fields.path("processes"),
+            "the list is empty; add at least one process",
+        );
     }
     Some(ApplicationConfig { processes, allow: allow? })
 }
@@ -125,11 +129,11 @@ fn env(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<EnvEntry> {
             None => (text.as_str(), EnvEntry::Pass(text.clone())),
         };
         let problem = if name.is_empty() || text.contains('\0') {
-            Some("a variable needs a name and has no zero bytes; write NAME or NAME=VALUE".to_owned())
+            Some("the variable has no name or contains a zero byte; write NAME or NAME=VALUE".to_owned())
         } else if OWN_VARIABLES.contains(&name) {
             Some(format!("{name} is set by the node; choose another name"))
         } else if entries.iter().any(|(other, _)| other == name) {
-            Some(format!("the variable {name} stands twice; remove one of them"))
+            Some(format!("the variable {name} occurs twice; remove one of them"))
         } else {
             None
         };
@@ -142,7 +146,7 @@ fn env(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<EnvEntry> {
 }
 
 fn command(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<String>> {
-    fields.needs(reader, "command", "a process needs a `command`: the program and its arguments, as a list");
+    fields.needs(reader, "command", "the process has no `command`; set it to a list of the program and its arguments");
     let items = fields.list(reader, "command")?;
     let mut words = Vec::new();
     for (i, item) in items.iter().enumerate() {
@@ -150,12 +154,16 @@ fn command(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<String>> 
             Value::Text(text) => words.push(text.clone()),
             _ => {
                 let path = format!("{}[{i}]", fields.path("command"));
-                reader.problem(&item.at, path, format!("expected a text, found {}; put it in quotes", item.kind()));
+                reader.problem(&item.at, path, format!("expected text, found {}; put it in quotes", item.kind()));
             }
         }
     }
     if words.first().is_none_or(String::is_empty) {
-        reader.problem(&fields.at("command"), fields.path("command"), "a command begins with a program");
+        reader.problem(
+            &fields.at("command"),
+            fields.path("command"),
+            "the program is empty; write its name or path first",
+        );
         return None;
     }
     Some(words)
@@ -165,7 +173,7 @@ pub(crate) fn allow(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<
     fields.needs(
         reader,
         "allow",
-        "it needs `allow`: the patterns of the peers' names, each matched whole; [] for nobody",
+        "`allow` is missing; list patterns of whole peer names, or write [] to allow no peer",
     );
     patterns(reader, fields, "allow")
 }

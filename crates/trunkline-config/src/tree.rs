@@ -1,8 +1,7 @@
-//! YAML text as a tree that knows where each part came from.
+//! YAML text as a tree in which each part knows where it came from.
 //!
-//! One tree serves the file, the environment and the command line: layers are laid over each other before
-//! anything is interpreted, and every later complaint still finds the line it is about. Edits use the byte
-//! offsets kept here.
+//! One tree holds the file, the environment and the command line. The layers are merged before any value is
+//! interpreted, and later problems still name the line they are about. The editor uses the byte offsets stored here.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-/// Which layer a part belongs to; a later one wins.
+/// Layer that a part of the tree belongs to; a later variant overrides an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Layer {
     File,
@@ -18,11 +17,11 @@ pub(crate) enum Layer {
     CommandLine,
 }
 
-/// Where text came from, as shown in messages.
+/// Source of a text, as shown in messages.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) layer: Layer,
-    /// The file's name, `environment variable NAME` or `--set PATH`.
+    /// Name of the file, `environment variable NAME` or `--set PATH`.
     pub(crate) label: Arc<str>,
 }
 
@@ -32,7 +31,7 @@ impl Origin {
     }
 }
 
-/// A place in a text: 1-based line and column, and the bytes the token covers.
+/// Position in a text: line and column from 1, and the byte range of the token.
 #[derive(Debug, Clone)]
 pub(crate) struct At {
     pub(crate) origin: Origin,
@@ -40,7 +39,7 @@ pub(crate) struct At {
     pub(crate) column: u64,
     pub(crate) start: usize,
     pub(crate) end: usize,
-    /// Whether the part stands elsewhere and only an alias stands here.
+    /// True if only an alias is at this place and its content is elsewhere.
     pub(crate) alias: bool,
 }
 
@@ -76,7 +75,7 @@ impl Node {
         matches!(self.value, Value::Null)
     }
 
-    /// The value under a key of a mapping.
+    /// Returns the value under a key, if this node is a mapping.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         self.entry(key).map(|(_, node)| node)
     }
@@ -88,7 +87,7 @@ impl Node {
         }
     }
 
-    /// What it is, for messages.
+    /// Returns the type of the value, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.value {
             Value::Null => "nothing",
@@ -101,7 +100,7 @@ impl Node {
         }
     }
 
-    /// Equal in content, wherever it stands.
+    /// Returns true if the content is equal, regardless of positions.
     pub(crate) fn same(&self, other: &Node) -> bool {
         match (&self.value, &other.value) {
             (Value::Null, Value::Null) => true,
@@ -118,17 +117,17 @@ impl Node {
     }
 }
 
-/// Why a text is no YAML, without any of its content.
+/// Error returned when a text is not YAML; contains none of its content.
 #[derive(Debug, Clone)]
 pub(crate) struct Malformed {
     pub(crate) message: String,
     pub(crate) line: Option<(u64, u64)>,
 }
 
-/// The most parts a text may have: enough for a hundred thousand routes of seven keys each.
+/// Maximum number of nodes in a text, enough for a hundred thousand routes of seven keys each.
 const MAX_NODES: usize = 2_000_000;
 
-/// Reads one YAML document. An empty one is [`Value::Null`].
+/// Parses one YAML document. An empty one is [`Value::Null`].
 pub(crate) fn parse(text: &str, origin: &Origin) -> Result<Node, Malformed> {
     let options = serde_saphyr::options! {
         strict_booleans: true,
@@ -149,15 +148,16 @@ pub(crate) fn parse(text: &str, origin: &Origin) -> Result<Node, Malformed> {
 fn message(error: &serde_saphyr::Error) -> String {
     match error {
         serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
-            format!("the key `{key}` stands twice in one mapping; remove one of them")
+            format!("the key `{key}` occurs twice in one mapping; remove one of them")
         }
         serde_saphyr::Error::MultipleDocuments { .. } => {
-            "there is more than one YAML document; remove everything from the second `---` on".to_owned()
+            "the file has more than one YAML document; remove everything from the second `---` on".to_owned()
         }
         other => {
             let text = other.to_string();
             let mut cut = text.find(" at line ").unwrap_or(text.len());
-            // The texts of the parser are its own; all others quote the text that they are about.
+            // Messages of the parser itself contain no input; all others quote the text they are about, so they are
+            // cut.
             if !matches!(other, serde_saphyr::Error::ExternalMessage { .. }) {
                 cut = cut.min(text.find(['`', '"', '\'']).unwrap_or(cut));
             }

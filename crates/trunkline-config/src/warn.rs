@@ -1,4 +1,4 @@
-//! Warnings of configurations that are allowed and open a door.
+//! Warnings about settings that are allowed but risky.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -10,10 +10,10 @@ use crate::config::Config;
 use crate::node::{AdminConfig, RegistrarConfig};
 use crate::proxy;
 
-/// The most warnings of one kind; a large table has many alike.
+/// Maximum number of warnings of one kind; a large table often repeats the same one.
 const MOST_ALIKE: usize = 20;
 
-/// Returns the warnings about a configuration as a whole.
+/// Returns the warnings about the configuration as a whole.
 pub(crate) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = proxy::trusted_gateways(config);
     warnings.extend(wildcards(config));
@@ -42,13 +42,12 @@ fn wildcards(config: &Config) -> Vec<String> {
     if let AdminConfig::Tcp { listen, .. } = &node.admin
         && is_wildcard(&listen.host)
     {
-        let what = "whoever has the token operates the node, and the token is not encrypted on its way; listen at 127.0.0.1, \
+        let what = "everyone who has the token can operate the node, and the token is sent unencrypted; listen at 127.0.0.1, \
                     or use `admin: { socket: default }`";
         tell("node.admin.listen", listen, what);
     }
     if node.registrar == RegistrarConfig::Embedded && is_wildcard(&node.registrar_listen.host) {
-        let what =
-            "whoever proves the cookie can announce names there; listen at 127.0.0.1, or at the address of one network";
+        let what = "everyone who proves the cookie can announce names there; listen at 127.0.0.1, or at the address of one network";
         tell("node.registrar_listen", &node.registrar_listen, what);
     }
     for (i, forward) in config.forwards.iter().enumerate() {
@@ -56,7 +55,7 @@ fn wildcards(config: &Config) -> Vec<String> {
             && address.ip().to_canonical().is_unspecified()
         {
             let what = format!(
-                "whoever connects reaches {} at {} as this node, without a proof; listen at 127.0.0.1, or at a Unix socket",
+                "everyone who connects reaches {} at {} as this node, without authentication; listen at 127.0.0.1 or a Unix socket",
                 forward.service, forward.name
             );
             tell(&format!("forwards[{i}].listen"), address, &what);
@@ -86,14 +85,14 @@ fn ways_to_the_admin_interface(config: &Config) -> Vec<String> {
     let told = leading.map(|(name, service)| {
         format!(
             "services.{name}.connect: {} is this node's own operations interface: a peer that may open the service can \
-             operate the node; connect it to another place",
+             operate the node; connect it to another address",
             service.connect
         )
     });
     told.collect()
 }
 
-/// Returns true if two paths name one file, as far as the directories exist.
+/// Returns true if two paths name the same file, as far as their directories exist.
 fn same_file(one: &Path, other: &Path) -> bool {
     let plain = |path: &Path| {
         let found = path.canonicalize().ok();
@@ -104,7 +103,7 @@ fn same_file(one: &Path, other: &Path) -> bool {
     plain(one) == plain(other)
 }
 
-/// Returns the path without `.` and `..`, by its text alone.
+/// Returns the path without `.` and `..`, without looking at the file system.
 fn lexical(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -117,27 +116,27 @@ fn lexical(path: &Path) -> PathBuf {
     plain
 }
 
-/// Names that have nothing in common: who lets all of them in lets everybody in.
+/// Names that have nothing in common; a pattern that matches all of them matches every name.
 const STRANGERS: [&str; 4] = ["a@host", "Q7-x.y@10.1.2.3", "probe@one.example", "z_9@other.test"];
 
 fn lets_everybody_in(allow: &[AccessPattern]) -> Option<&AccessPattern> {
     allow.iter().find(|pattern| STRANGERS.iter().all(|name| pattern.is_match(name)))
 }
 
-/// Programs that run whatever they are given to read.
+/// Programs that execute the input they are given.
 const INTERPRETERS: [&str; 21] = [
     "ash", "bash", "bun", "csh", "dash", "deno", "fish", "irb", "ksh", "lua", "mksh", "node", "nodejs", "perl", "php",
     "pwsh", "python", "ruby", "sh", "tclsh", "zsh",
 ];
 
-/// Programs that run the program in their arguments.
+/// Programs that execute the program named by their arguments.
 const WRAPPERS: [&str; 9] = ["busybox", "doas", "env", "nice", "nohup", "setsid", "stdbuf", "sudo", "timeout"];
 
-/// Returns the shell or interpreter that a command begins, behind `env` and the like.
+/// Returns the shell or interpreter that a command starts, also behind `env` and similar wrappers.
 fn interpreter(command: &[String]) -> Option<&str> {
     for word in command {
         let name = Path::new(word).file_name()?.to_str()?;
-        // `python3.13` is python.
+        // Removes a version, so that `python3.13` becomes `python`.
         let plain = name.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-'));
         if INTERPRETERS.contains(&plain) {
             return Some(word);
@@ -154,8 +153,8 @@ fn offered_shells(config: &Config) -> Vec<String> {
     let tell = |key: String, command: &[String], allow: &[AccessPattern]| {
         let (program, pattern) = (interpreter(command)?, lets_everybody_in(allow)?);
         Some(format!(
-            "{key}: {program} is a shell or an interpreter, and {} lets every peer have it run with an input of its own; \
-             name the peers in `allow`, or offer the one program that is meant",
+            "{key}: {program} is a shell or an interpreter, and {} lets every peer start it with arbitrary input; \
+             name the peers in `allow`, or offer the one program that is intended",
             quoted(pattern.as_str())
         ))
     };
@@ -174,7 +173,7 @@ fn offered_shells(config: &Config) -> Vec<String> {
 fn unverified(config: &Config) -> Vec<String> {
     let tell = |key: String, pattern: &str| {
         format!(
-            "{key}: insecure_skip_verify takes any certificate for {}: the cookie alone proves the peer; set up roots in a \
+            "{key}: insecure_skip_verify accepts any certificate for {}: only the cookie proves the peer; set up roots in a \
              `tls_profile` instead",
             quoted(pattern)
         )
@@ -188,7 +187,7 @@ fn unverified(config: &Config) -> Vec<String> {
     capped("insecure_skip_verify", told.collect())
 }
 
-/// Hosts of three kinds, two of each: a rule that takes both of a kind does not say which hosts it means.
+/// Two hosts of each of three kinds; a rule that matches both hosts of a kind does not restrict the host.
 const HOSTS: [[&str; 2]; 3] = [["probe", "otherhost"], ["probe.example", "other.test"], ["10.1.2.3", "192.0.2.77"]];
 
 fn open_transit(config: &Config) -> Vec<String> {
@@ -196,7 +195,7 @@ fn open_transit(config: &Config) -> Vec<String> {
     let open = rules.filter(|(_, rule)| rule.to.is_open_after('@', &HOSTS));
     let told = open.map(|(i, rule)| {
         format!(
-            "transit.rules[{i}].to: {} leaves the host open: the neighbours that the rule lets through can have this node \
+            "transit.rules[{i}].to: {} does not restrict the host: neighbours that the rule admits can make this node \
              look up and dial any host; name the hosts, as in `db@10[.]0[.]1[.]50` or `db-.*@.*[.]example[.]com`",
             quoted(rule.to.as_str())
         )
@@ -208,12 +207,12 @@ fn capped(what: &str, mut told: Vec<String>) -> Vec<String> {
     let more = told.len().saturating_sub(MOST_ALIKE);
     told.truncate(MOST_ALIKE);
     if more > 0 {
-        told.push(format!("{what}: {more} more like these"));
+        told.push(format!("{what}: {more} more warnings of this kind"));
     }
     told
 }
 
-/// Warns of a data directory of others: a user who can write to it can put a socket of its own in the place of the node's.
+/// Returns a warning if other users can write to the data directory; they could replace the node's socket by their own.
 #[cfg(unix)]
 fn data_dir(config: &Config) -> Vec<String> {
     use std::os::unix::fs::MetadataExt;
@@ -224,13 +223,13 @@ fn data_dir(config: &Config) -> Vec<String> {
     let (mode, own) = (found.mode() & 0o7777, rustix::process::geteuid().as_raw());
     if mode & 0o022 != 0 {
         told.push(format!(
-            "node.data_dir: others can write to {shown} (mode {mode:04o}) and take the place of the node's socket and files; \
+            "node.data_dir: other users can write to {shown} (mode {mode:04o}) and replace the node's socket and files; \
              run `chmod 700 {shown}`"
         ));
     }
     if found.uid() != own {
         told.push(format!(
-            "node.data_dir: {shown} belongs to user {}, and this process runs as user {own}: its owner can take the place of \
+            "node.data_dir: {shown} belongs to user {}, and this process runs as user {own}: its owner can replace \
              the node's socket and files; run the node as its owner, or give the directory to the node's user",
             found.uid()
         ));

@@ -9,7 +9,7 @@ use trunkline_route::{Address, Cookie, Endpoint, NodeName};
 use crate::client::{Session, most_telling};
 use crate::wrong_cookies::WrongCookies;
 
-/// Asks the embedded registrar at one address for every name, whatever the name's host.
+/// Resolver that asks the embedded registrar at one address for every name, whatever the name's host.
 pub struct RegistrarAt {
     native: Arc<Native>,
     address: Address,
@@ -19,7 +19,7 @@ pub struct RegistrarAt {
 }
 
 impl RegistrarAt {
-    /// Asks there, proving this cookie. The session is opened by the first question and kept.
+    /// Creates a resolver that proves this cookie at that address. The first lookup opens the session, which is kept.
     pub fn new(native: Arc<Native>, address: Address, cookie: Cookie) -> Self {
         Self { native, address, cookie, session: Mutex::default(), wrong: StdMutex::default() }
     }

@@ -1,4 +1,4 @@
-//! The side that asks: one session, its questions.
+//! Client of a registrar: one session and its requests.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use trunkline_wire::handshake::{HandshakeError, Mode, RejectCode};
 use crate::wire::{self, Request, Response, SERVICE};
 use crate::wrong_cookies::WrongCookies;
 
-/// How long one question may take on a session that stands.
+/// Timeout of one request on an established session.
 const QUESTION: Duration = Duration::from_secs(2);
 
 #[expect(clippy::disallowed_methods, reason = "opening sessions is I/O, which brings the time")]
@@ -22,7 +22,7 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// A session with a registrar; it ends when dropped.
+/// Session with a registrar; dropping it ends the session.
 pub(crate) struct Session {
     link: Link,
     driver: AbortHandle,
@@ -35,16 +35,16 @@ impl Drop for Session {
     }
 }
 
-/// Why a session did not come about.
+/// Error returned when a session or request failed.
 #[derive(Debug)]
 pub(crate) enum Trouble {
-    /// The registrar is there and lets this node in later, or not at all.
+    /// The registrar refuses this node, at least for now.
     Refused(String),
     WrongCookie(String),
     Unreachable(String),
 }
 
-/// Returns the failure of several addresses that says most: a wrong cookie says more than an address where nobody answers.
+/// Returns the most informative of several failures: a wrong cookie says more than an address without a registrar.
 pub(crate) fn most_telling(mut troubles: Vec<Trouble>) -> Option<Trouble> {
     let wrong_cookie = troubles.iter().position(|trouble| matches!(trouble, Trouble::WrongCookie(_)));
     let at = wrong_cookie.or(troubles.len().checked_sub(1))?;

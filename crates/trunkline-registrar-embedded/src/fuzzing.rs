@@ -1,17 +1,17 @@
-//! Bodies of the fuzz targets of this crate. `fuzz/README.md` lists them; `tests/tests/claims/parsers.rs` runs them.
+//! Bodies of this crate's fuzz targets. `fuzz/README.md` lists them; `tests/tests/claims/parsers.rs` runs them.
 
 use trunkline_route::{Address, Endpoint, Version};
 
 use crate::wire::{self, MAX_ENDPOINTS, MAX_GATEWAYS, Request, Response, WireEndpoint};
 
-/// A target: its name, its body, which panics when something does not hold, and the inputs to begin with.
+/// Fuzz target: its name, its body, which panics when a property is violated, and its seed inputs.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
-/// The targets of this crate.
+/// All fuzz targets of this crate.
 pub const TARGETS: &[Target] = &[("registrar", registrar, registrar_seeds)];
 
-/// Messages of registrar sessions: any bytes are a request, an answer or refused; each is read back from what it is written
-/// as, and what it lists is bounded.
+/// Parses any bytes as messages of a registrar session. An accepted message must be equal after it is encoded and
+/// decoded again, and its lists must be bounded.
 pub fn registrar(bytes: &[u8]) {
     if let Ok(request) = wire::decode::<Request>(bytes) {
         if let Request::Register(endpoints, patterns) = &request {
@@ -40,7 +40,7 @@ fn listed(wire: &[WireEndpoint]) {
     }
 }
 
-/// One of each message.
+/// Returns an example of each message.
 pub fn registrar_seeds() -> Vec<Vec<u8>> {
     let endpoint = Endpoint {
         address: Address::new("10.0.0.1", 4370).expect("it is an address"),

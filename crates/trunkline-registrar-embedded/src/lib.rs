@@ -1,9 +1,9 @@
-//! The registrar that needs no other process.
+//! Embedded registrar, which needs no other process.
 //!
-//! The first node on a host binds the registrar's port and answers; every later one keeps a session with it. When
-//! the first goes, the others' sessions end, and one of them binds the port in its place. A name is asked of the
-//! registrar on its own host: the local one for names with this node's host part, else the one at the host in the
-//! name, on the same port.
+//! The first node on a host binds the registrar's port and answers; every later node keeps a session with it. When the
+//! first node stops, the sessions of the others end, and one of them binds the port in its place. A lookup goes to the
+//! registrar on the host of the name: the local one for names with this node's host part, otherwise the one at the host
+//! in the name, on the same port.
 //!
 //! Sessions are native links in handshake mode 3: encrypted, and proven by the node's cookie. They carry CALLs to
 //! `$registrar` whose bodies are a version byte (1) and postcard; see `docs/WIRE.md`.
@@ -36,15 +36,15 @@ use client::{Session, Trouble, most_telling};
 use server::Table;
 use wrong_cookies::WrongCookies;
 
-/// Where the embedded registrar listens unless told otherwise.
+/// Default address of the embedded registrar.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:4499";
-/// Sessions kept with registrars of other hosts.
+/// Maximum number of sessions with registrars of other hosts.
 const MAX_REMOTE: usize = 32;
-/// Between tries to reach a registrar that went away: this, doubling to [`SLOWEST`], with jitter.
+/// Delay before the first attempt to reach a lost registrar again; doubles up to [`SLOWEST`], with jitter.
 const FASTEST: Duration = Duration::from_millis(50);
 const SLOWEST: Duration = Duration::from_secs(5);
 
-/// The embedded registrar of one node: server if the port was free, client of whoever has it otherwise.
+/// Embedded registrar of one node: server if the port was free, otherwise client of the node that has it.
 pub struct Embedded {
     core: Arc<Core>,
 }
@@ -52,20 +52,20 @@ pub struct Embedded {
 struct Core {
     native: Arc<Native>,
     listen: SocketAddr,
-    /// What sessions must prove, if this node may serve.
+    /// Credentials that sessions must prove, if this node may serve.
     serve: Option<Arc<CredentialsFn>>,
     cookie: Cookie,
     role: Mutex<Role>,
     local: Mutex<Option<Arc<Session>>>,
-    /// Held while the local session is opened.
+    /// Lock held while the local session is opened.
     opening: tokio::sync::Mutex<()>,
     remote: Mutex<HashMap<SocketAddr, RemoteSession>>,
     wrong: Mutex<WrongCookies>,
     table: Arc<Table>,
 }
 
-/// The session with a registrar of another host. Locked while it is opened, so that questions asked at once share it, and
-/// a registrar with another cookie gets one guess for all of them.
+/// Session with a registrar of another host. The lock is held while it is opened, so that concurrent lookups share it,
+/// and a registrar with another cookie gets only one guess for all of them.
 type RemoteSession = Arc<tokio::sync::Mutex<Option<Arc<Session>>>>;
 
 enum Role {
@@ -88,11 +88,11 @@ impl fmt::Debug for Embedded {
 }
 
 impl Embedded {
-    /// Serves at `listen`, or finds that another node does. This node's own sessions prove `cookie`; `credentials`
-    /// says what sessions with this node prove, should it serve.
+    /// Serves at `listen`, or becomes a client if another node serves there. This node's own sessions prove `cookie`;
+    /// `credentials` returns what sessions with this node must prove while it serves.
     ///
     /// # Errors
-    /// The operating system's, other than that the port is in use.
+    /// Errors of the operating system, except that the port is in use.
     pub fn start(
         native: Arc<Native>,
         listen: SocketAddr,
@@ -104,7 +104,8 @@ impl Embedded {
         Ok(this)
     }
 
-    /// Only ever asks the registrar at `listen`: for short-lived nodes, whose end must not matter to others.
+    /// Creates a client that only asks the registrar at `listen`, for short-lived nodes whose end must not affect
+    /// others.
     pub fn client(native: Arc<Native>, listen: SocketAddr, cookie: Cookie) -> Self {
         Self::new(native, listen, cookie, None)
     }
@@ -125,17 +126,17 @@ impl Embedded {
         Self { core }
     }
 
-    /// Whether this node is the one that answers.
+    /// Returns true if this node is the one that answers.
     pub fn serves(&self) -> bool {
         self.core.serves()
     }
 
-    /// Questions answered by this node's server so far.
+    /// Returns the number of lookups answered by this node's server so far.
     pub fn queries(&self) -> u64 {
         self.core.table.queries.load(Ordering::Relaxed)
     }
 
-    /// The names announced at this node's server, sorted; empty when another node serves.
+    /// Returns the names announced at this node's server, sorted; empty if another node serves.
     pub fn names(&self) -> Vec<NodeName> {
         self.core.table.names()
     }
@@ -173,7 +174,7 @@ impl Core {
         }
     }
 
-    /// The session with the local registrar, opened when there is none.
+    /// Returns the session with the local registrar, and opens it if necessary.
     async fn local_session(&self) -> Result<Arc<Session>, Trouble> {
         let _opening = self.opening.lock().await;
         if let Some(session) = self.local().as_ref().filter(|session| session.is_open()) {
@@ -217,7 +218,7 @@ impl Core {
         }
         match self.local_session().await {
             Ok(session) => session.resolve(name).await,
-            // Whoever served is gone: this node takes over if it can, and then knows what it is told from now on.
+            // The serving node is gone: this node takes over if possible, and then knows what is announced from now on.
             Err(Trouble::Unreachable(text)) => match self.try_serve() {
                 Ok(true) => Ok(self.table.resolve(name)),
                 _ => Err(ResolveError::Unreachable(text)),
@@ -226,7 +227,7 @@ impl Core {
         }
     }
 
-    /// Gateways are asked of the registrar on this host: that of the name's is behind them.
+    /// Asks the registrar on this host for gateways, because the one on the host of the name is behind them.
     async fn gateways(&self, name: &NodeName) -> Result<Vec<NodeName>, ResolveError> {
         if self.serves() {
             return Ok(self.table.gateways(name));
@@ -237,7 +238,7 @@ impl Core {
         }
     }
 
-    /// Announces once; the future of the second value ends when the announcement does.
+    /// Announces once; the future of the second value resolves when the announcement ends.
     async fn announce(self: &Arc<Self>, registration: &Registration) -> Result<Announced, RegisterError> {
         let serves = self.try_serve().map_err(|e| RegisterError::Unreachable(format!("{}: {e}", self.listen)))?;
         if serves {
@@ -250,7 +251,7 @@ impl Core {
     }
 }
 
-/// An announcement that stands.
+/// Active announcement of this node.
 enum Announced {
     Own { core: Arc<Core>, name: NodeName, serial: u64 },
     Session(Arc<Session>),
@@ -320,7 +321,7 @@ impl Registrar for Embedded {
     }
 }
 
-/// Keeps an announcement up, for ever; the first outcome is reported, and an error of it final.
+/// Keeps an announcement up forever. The first outcome is reported, and an error of it is final.
 async fn keep(
     core: Arc<Core>,
     registration: Registration,

@@ -1,4 +1,4 @@
-//! The side that answers.
+//! Server of a registrar.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,27 +17,27 @@ use trunkline_wire::handshake::Mode;
 
 use crate::wire::{self, Request, Response, SERVICE};
 
-/// How long a former holder of a name has to prove that it lives.
+/// Timeout within which the previous holder of a name must prove that it is alive.
 const CHALLENGE: Duration = Duration::from_secs(1);
 
-/// Who announced a name.
+/// Holder of an announced name.
 enum Holder {
     /// The node that runs this server.
     Own,
-    /// A session.
+    /// Another node, by its session.
     Session(Link),
 }
 
 struct Announcement {
     endpoints: Vec<Endpoint>,
-    /// Shared, so that it is matched without holding everybody else up.
+    /// Patterns, shared so that matching them does not block the table.
     leads_to: Arc<[AccessPattern]>,
     holder: Holder,
-    /// Tells one announcement of a name from the next.
+    /// Serial number that distinguishes successive announcements of one name.
     serial: u64,
 }
 
-/// The announcements of one registrar.
+/// Announcements of one registrar.
 #[derive(Default)]
 pub(crate) struct Table {
     names: Mutex<HashMap<NodeName, Announcement>>,
@@ -55,7 +55,7 @@ impl Table {
         self.lock().get(name).map(|found| found.endpoints.clone()).unwrap_or_default()
     }
 
-    /// Those that lead to a name; sorted, as far as an answer has room for all.
+    /// Returns the gateways that lead to a name, sorted, limited to what an answer can hold.
     pub(crate) fn gateways(&self, name: &NodeName) -> Vec<NodeName> {
         let gateways: Vec<_> = self
             .lock()
@@ -68,7 +68,7 @@ impl Table {
         let mut found: Vec<_> = leading.map(|(gateway, _)| gateway).collect();
         found.sort();
         if found.len() > wire::MAX_GATEWAYS {
-            // Not always the same ones: names that sort first shall not hide the rest.
+            // The excess is cut at a random place, so that names that sort first do not hide the others forever.
             let [high, low, ..] = random_16();
             let at = usize::from(u16::from_be_bytes([high, low])) % found.len();
             found.rotate_left(at);
@@ -83,7 +83,7 @@ impl Table {
         names
     }
 
-    /// Takes an announcement; a live holder of the name keeps it, and gives a serial to take it back with.
+    /// Accepts an announcement unless a live holder has the name. Returns the serial with which to withdraw it.
     async fn announce(
         &self,
         name: &NodeName,
@@ -93,7 +93,8 @@ impl Table {
         loop {
             let held = {
                 let mut names = self.lock();
-                // Incarnations are public: only the very session that announced may do so again unasked.
+                // Incarnations are public, so only the session that announced the name may replace it without a
+                // challenge.
                 let rival = names.get(name).and_then(|held| match (&held.holder, link) {
                     (Holder::Own, None) => None,
                     (Holder::Own, Some(_)) => Some(Err(RegisterError::Taken(name.clone()))),
@@ -128,7 +129,7 @@ impl Table {
         self.announce(&own.name, (own.endpoints, own.leads_to), None).await
     }
 
-    /// Takes an announcement back, unless a newer one took its place.
+    /// Withdraws an announcement, unless a newer one has replaced it.
     pub(crate) fn withdraw(&self, name: &NodeName, serial: u64) {
         let mut names = self.lock();
         if names.get(name).is_some_and(|held| held.serial == serial) {

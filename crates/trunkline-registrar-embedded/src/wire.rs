@@ -1,44 +1,44 @@
-//! Questions and answers as bytes: a version byte, then postcard.
+//! Wire format of requests and answers: a version byte, then postcard.
 
 use serde::{Deserialize, Serialize};
 use trunkline_matcher::{AccessPattern, Limits};
 use trunkline_route::{Address, Endpoint, NodeName, Version};
 
-/// The service that answers, on every registrar session.
+/// Mailbox that answers, on every registrar session.
 pub(crate) const SERVICE: &str = "$registrar";
 const VERSION: u8 = 1;
-/// The most endpoints a node may announce and an answer may hold.
+/// Maximum number of endpoints in an announcement or answer.
 pub(crate) const MAX_ENDPOINTS: usize = 16;
-/// The most gateways an answer may hold.
+/// Maximum number of gateways in an answer.
 pub(crate) const MAX_GATEWAYS: usize = 256;
-/// The most patterns of names that a gateway may announce.
+/// Maximum number of patterns that a gateway may announce.
 const MAX_PATTERNS: usize = 64;
-/// What such a pattern may be: a node's names are short, and the registrar keeps and runs the patterns of all its nodes.
+/// Limits of such a pattern. Node names are short, and the registrar stores and runs the patterns of all its nodes.
 const PATTERN: Limits = Limits::new().pattern_bytes(512).repeat(64).nesting(16).nfa_bytes(32 << 10);
 
-/// What a session asks. Order of variants is part of the wire format.
+/// Request of a session. The order of variants is part of the wire format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Announce the session's node, and the patterns of the names it leads to, until the session ends.
+    /// Announces the session's node, and the patterns of the names it leads to, until the session ends.
     Register(Vec<WireEndpoint>, Vec<String>),
-    /// Where is this node?
+    /// Asks for the endpoints of a node.
     Resolve(String),
-    /// Which gateways lead to this node?
+    /// Asks for the gateways that lead to a node.
     Gateways(String),
 }
 
-/// What the registrar answers. Order of variants is part of the wire format.
+/// Answer of the registrar. The order of variants is part of the wire format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Response {
-    /// Announced.
+    /// The node was announced.
     Registered,
     /// Another live node has the name.
     Taken,
-    /// The endpoints; none for an unknown name.
+    /// Endpoints of the node; empty for an unknown name.
     Endpoints(Vec<WireEndpoint>),
-    /// The request makes no sense.
+    /// The request is invalid.
     Refused(String),
-    /// The names of gateways.
+    /// Names of gateways.
     Gateways(Vec<String>),
 }
 

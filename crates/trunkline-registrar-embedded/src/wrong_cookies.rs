@@ -4,22 +4,22 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Time for which a wrong cookie is not shown again to the same address: this, doubling to [`LONGEST`].
+/// Time for which a wrong cookie is not shown again to the same address; doubles up to [`LONGEST`].
 const FIRST: Duration = Duration::from_secs(5);
-/// Longest such time: at most 1,440 guesses a day for whoever answers there.
+/// Maximum of that time; limits whoever answers there to 1,440 guesses a day.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Time after which a wrong cookie is forgotten when none came since.
+/// Time after which a wrong cookie is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(600);
-/// Addresses remembered; the stalest goes first.
+/// Maximum number of addresses remembered; the stalest is dropped first.
 const MOST: usize = 256;
 
-/// Addresses at which this node's cookie was wrong. Each session that is opened gives whoever answers one guess at the
-/// cookie, so none is opened again before a while.
+/// Addresses at which this node's cookie was wrong. Each session gives whoever answers one guess at the cookie, so the
+/// next one is opened only after a delay.
 #[derive(Debug, Default)]
 pub(crate) struct WrongCookies(HashMap<SocketAddr, (u32, Instant)>);
 
 impl WrongCookies {
-    /// Returns for how much longer no session is to be opened with this address.
+    /// Returns the remaining time during which no session may be opened with this address.
     pub(crate) fn refuses(&self, now: Instant, address: SocketAddr) -> Option<Duration> {
         let (_, until) = self.0.get(&address)?;
         (*until > now).then(|| *until - now)

@@ -1,4 +1,4 @@
-//! A resolver of one's own: the port by a rule from the name.
+//! Implements a custom resolver that derives the port from the name.
 
 use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
 use trunkline_route::{Address, Endpoint, NodeName};

@@ -1,4 +1,4 @@
-//! A resolver over a file that people write.
+//! Resolver over a file of names that is edited by hand.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,22 +12,22 @@ use trunkline_route::{Address, Endpoint, NodeName};
 
 use crate::{BoxFuture, ResolveError, Resolver};
 
-/// The largest file: a hundred thousand names of 150 bytes fit.
+/// Largest file accepted: a hundred thousand names of 150 bytes fit.
 const MAX_BYTES: u64 = 16 << 20;
 
 pub(crate) type Names = HashMap<NodeName, Ways>;
 
-/// What the file says of one name.
+/// Endpoints and gateways that the file lists for one name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ways {
     endpoints: Vec<Endpoint>,
     gateways: Vec<NodeName>,
 }
 
-/// What was read last, and the fingerprint of its text.
+/// Content that was read last, with the fingerprint of its text.
 type Last = Mutex<Option<(u64, Arc<Names>)>>;
 
-/// Answers from a YAML file of names, each with its endpoints in the order to try:
+/// Resolver that answers from a YAML file of names, each with its endpoints in the order to try:
 ///
 /// ```yaml
 /// db@example.com:
@@ -36,8 +36,8 @@ type Last = Mutex<Option<(u64, Arc<Names>)>>;
 ///   - { proxy: gate@dmz.example.com }     # a gateway that leads there
 /// ```
 ///
-/// The file is read at every question, so a change holds from the next lookup on; while it is unreadable or wrong,
-/// questions fail.
+/// The file is read for every lookup, so a change is effective from the next lookup on. While the file is unreadable or
+/// invalid, lookups fail.
 pub struct NamesFile {
     path: PathBuf,
     last: Arc<Last>,
@@ -56,24 +56,24 @@ struct Entry {
 /// Description of a valid entry, for errors.
 const ENTRY: &str = "an entry has `host` and `port`, and maybe `tls` and `handshake`; or it has `proxy` alone";
 
-/// Why a file of names cannot be used. The text has the place and nothing of what stands there: the path may lead to
-/// another file, one with a secret, and the text goes into logs.
+/// Error returned when a file of names cannot be used. The text names the place but shows no content: the path may lead
+/// to another file, such as one with a secret, and the text is logged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct NamesFileError {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// What is wrong, with the place.
+    /// Description of the problem, with its place.
     pub problem: String,
 }
 
 impl NamesFile {
-    /// Answers from this file. It need not be there yet.
+    /// Creates a resolver over this file, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), last: Arc::default() }
     }
 
-    /// Reads the file and says what is wrong with it.
+    /// Reads the file and reports what is wrong with it.
     ///
     /// # Errors
     /// [`NamesFileError`] names the file and the place.
@@ -146,7 +146,7 @@ fn wrong(at: Location, what: &str) -> String {
     format!("line {}, column {}: {what}", at.line(), at.column())
 }
 
-/// Returns the place and the kind of an error. The words of the parser may quote the file.
+/// Returns the place and kind of an error, without the parser's message, which may quote the file.
 fn malformed(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::Error;
     let what = match error.without_snippet() {
@@ -192,7 +192,7 @@ mod tests {
     use trunkline_route::Version;
 
     #[tokio::test]
-    async fn a_change_of_the_file_holds_from_the_next_question_on() {
+    async fn a_change_of_the_file_is_effective_from_the_next_lookup_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names.yaml");
         let (file, name) = (NamesFile::new(&path), NodeName::new("db@example.com").unwrap());
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_error_repeats_what_is_in_the_file() {
+    async fn no_error_shows_content_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cookie");
         let secret = "5ecret-c00kie";

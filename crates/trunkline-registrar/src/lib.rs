@@ -1,4 +1,4 @@
-//! The ports of discovery: whom a node asks for addresses, and where it announces its own.
+//! Interfaces of discovery: resolvers that a node asks for addresses, and registrars to which it announces its own.
 //!
 //! A [`Resolver`] answers where a name can be dialled, in the order to try. A [`Registrar`] also takes
 //! announcements: [`Registrar::register`] gives a [`Lease`], and dropping the lease takes the announcement back.
@@ -41,52 +41,52 @@ use trunkline_route::{Endpoint, NodeName};
 #[cfg(feature = "file")]
 pub use file::{NamesFile, NamesFileError};
 
-/// A boxed future, as object-safe traits need it.
+/// Boxed future, as object-safe traits need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Says where a name can be dialled.
+/// Source of addresses for names.
 pub trait Resolver: fmt::Debug + Send + Sync {
-    /// The endpoints of a name, in the order to try. An unknown name is an empty list, not an error.
+    /// Returns the endpoints of a name, in the order to try. An unknown name is an empty list, not an error.
     ///
-    /// Dropping the future must cancel the question; the caller bounds its time (2 s by default) and takes at
-    /// most 16 answers.
+    /// Dropping the future must cancel the lookup. The caller sets a timeout (2 s by default) and uses at most 16
+    /// answers.
     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>>;
 
-    /// The gateways that say they lead to a name, in the order to try. It is asked when no endpoint was of use; bounded
-    /// as above. By default none are known.
+    /// Returns the gateways that announced they lead to a name, in the order to try. Called after every endpoint
+    /// failed, with the same limits. The default implementation returns none.
     fn gateways<'a>(&'a self, _: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 }
 
-/// A resolver that also takes announcements.
+/// Resolver that also accepts announcements.
 pub trait Registrar: fmt::Debug + Send + Sync {
-    /// Announces a node until the lease is dropped. The registrar keeps the announcement up by itself, also
-    /// across its own restarts.
+    /// Announces a node until the lease is dropped. The registrar keeps the announcement up by itself, also across its
+    /// own restarts.
     fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Box<dyn Lease>, RegisterError>>;
 
-    /// The side that answers.
+    /// Returns the resolver of this registrar.
     fn resolver(&self) -> Arc<dyn Resolver>;
 }
 
-/// What a node announces.
+/// Announcement of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
-    /// Its name.
+    /// Name of the node.
     pub name: NodeName,
-    /// Where it listens, in the order callers should try.
+    /// Endpoints at which it listens, in the order callers should try.
     pub endpoints: Vec<Endpoint>,
-    /// The names, matched whole, to which it leads as a gateway; none for most.
+    /// Patterns of the names, each matching the whole name, to which it leads as a gateway; usually empty.
     pub leads_to: Vec<AccessPattern>,
 }
 
 impl Registration {
-    /// Announces these endpoints.
+    /// Creates an announcement of these endpoints.
     pub fn new(name: NodeName, endpoints: Vec<Endpoint>) -> Self {
         Self { name, endpoints, leads_to: Vec::new() }
     }
 
-    /// Announces that it leads to these names, too.
+    /// Adds the names to which the node leads as a gateway.
     #[must_use]
     pub fn leading_to(mut self, names: Vec<AccessPattern>) -> Self {
         self.leads_to = names;
@@ -94,53 +94,53 @@ impl Registration {
     }
 }
 
-/// An announcement that stands; dropping it takes it back.
+/// Active announcement; dropping it withdraws it.
 pub trait Lease: fmt::Debug + Send + Sync {
-    /// Whether the registrar holds the announcement at this moment. It may come and go as the registrar does.
+    /// Returns true if the registrar holds the announcement now. This changes while the registrar is unreachable.
     fn is_held(&self) -> bool;
 }
 
-/// Why a resolver has no answer.
+/// Error returned when a resolver has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
-    /// It was reached and could not answer, or its answer made no sense.
+    /// The registrar was reached and could not answer, or its answer was invalid.
     #[error("{0}")]
     Failed(String),
-    /// It could not be reached.
+    /// The registrar could not be reached.
     #[error("the registrar cannot be reached: {0}")]
     Unreachable(String),
-    /// It holds another cookie.
+    /// The registrar has another cookie.
     #[error("the registrar at {0} has another cookie; give both the same, or set registrar: none")]
     WrongCookie(String),
 }
 
-/// Why an announcement was not taken.
+/// Error returned when an announcement was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
-    /// Anything else it said.
+    /// The registrar refused for another reason.
     #[error("the registrar refused: {0}")]
     Refused(String),
-    /// A live node has the name.
+    /// Another live node has the name.
     #[error("the name {0} is registered by another live node; choose another name or stop that node")]
     Taken(NodeName),
-    /// It cannot be reached.
+    /// The registrar could not be reached.
     #[error("the registrar cannot be reached: {0}")]
     Unreachable(String),
-    /// It holds another cookie.
+    /// The registrar has another cookie.
     #[error("the registrar at {0} has another cookie; give both the same, or set registrar: none")]
     WrongCookie(String),
 }
 
 impl RegisterError {
-    /// Whether nobody answered there as a registrar does.
+    /// Returns true if no registrar answered.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable(_))
     }
 }
 
-/// A resolver over a table in memory: for tests, and for programs that know their peers.
+/// Resolver over a table in memory, for tests and for programs that know their peers.
 #[derive(Default)]
 pub struct Fixed {
     table: RwLock<HashMap<NodeName, Vec<Endpoint>>>,
@@ -148,7 +148,7 @@ pub struct Fixed {
 }
 
 impl Fixed {
-    /// An empty table.
+    /// Creates an empty table.
     pub fn new() -> Self {
         Self::default()
     }

@@ -50,7 +50,7 @@ impl fmt::Display for Flag {
 
 /// A text that names no flag.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?} is no flag; known: {}", PeerFlags::ALL)]
+#[error("{given:?} is not a flag; known: {}", PeerFlags::ALL)]
 pub struct UnknownFlag {
     /// The text, cut to 80 characters.
     pub given: String,

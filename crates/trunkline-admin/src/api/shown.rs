@@ -1,4 +1,4 @@
-//! Answers of the operations API that no request takes.
+//! Types that occur only in answers of the operations API.
 
 use std::collections::BTreeMap;
 
@@ -6,57 +6,58 @@ use serde::{Deserialize, Serialize};
 use trunkline::{AtomMapping, Candidate, NetworkRoute, PendingFailback, Source};
 use trunkline_config::FlagsEntry;
 
-/// A static route: `GET /v1/routes` gives all, in order.
+/// Static route; `GET /v1/routes` answers with all of them, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// The pattern.
+    /// Pattern of node names.
     #[serde(rename = "match")]
     pub pattern: String,
-    /// The weight.
+    /// Weight of the route.
     pub weight: i64,
-    /// The fixed host; absent for the host in the name, or a resolver route.
+    /// Fixed host; absent for a resolver route, or if the host in the name is dialled.
     pub host: Option<String>,
-    /// The fixed port.
+    /// Fixed port.
     pub port: Option<u16>,
-    /// The resolver that is asked for the address.
+    /// Resolver that is asked for the address.
     pub resolver: Option<String>,
     /// True if certificates are verified; absent for the node's default.
     pub tls: Option<bool>,
-    /// The TLS profile.
+    /// Id of the TLS profile.
     pub tls_profile: Option<String>,
-    /// TLS without verification.
+    /// True if TLS is used without verifying certificates.
     pub insecure_skip_verify: bool,
-    /// The handshake version demanded.
+    /// Handshake version to use.
     pub handshake: Option<String>,
     /// True if the route has a cookie of its own. The cookie itself is never shown.
     pub own_cookie: bool,
-    /// The flags it switches on or off, and those it requires, as in the configuration; absent when it mentions none.
+    /// Flags switched on, off or required by the route, as in the configuration; absent if it mentions none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<FlagsEntry>,
-    /// Names replaced on its connections: this node's, then the other's; absent when none is replaced.
+    /// Names replaced on its connections, from this node's name to the peer's; absent if none is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub atom_mapping: Option<BTreeMap<String, String>>,
     /// Log level of its connections; absent for the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
-    /// Treatment of its connections when they go down; absent for the node's.
+    /// Reconnect policy of its connections; absent for the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconnect: Option<String>,
-    /// Milliseconds for which it must have been healthy before connections go back to it; absent when they do not.
+    /// Time in milliseconds for which it must answer every probe before connections return to it; absent if they do
+    /// not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failback_ms: Option<u64>,
     /// Silence after which the peer is sent a ping, in milliseconds; absent for the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_alive_ms: Option<u64>,
-    /// Silence after which its connections are given up, in milliseconds; absent for the node's.
+    /// Silence after which its connections are considered dead, in milliseconds; absent for the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_after_ms: Option<u64>,
-    /// `never`, when the static routes are the whole answer for its names.
+    /// `never` if no discovery follows for the names it matches; otherwise absent.
     pub fallback: Option<String>,
 }
 
 impl Route {
-    /// A route as it stands in the table.
+    /// Describes a route of the table.
     pub fn new(pattern: &str, weight: i64, route: &NetworkRoute) -> Self {
         let (host, port, resolver) = match route.source() {
             Source::Direct { host, port } => (host.clone(), Some(*port), None),
@@ -95,44 +96,45 @@ impl From<&Candidate> for Route {
     }
 }
 
-/// A proxy route: `GET /v1/proxy-routes` gives all, in order. `target_…` is for the connection to the final node.
+/// Proxy route; `GET /v1/proxy-routes` answers with all of them, in order. Fields `target_…` are about the connection
+/// to the target node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyRoute {
-    /// The pattern.
+    /// Pattern of node names.
     #[serde(rename = "match")]
     pub pattern: String,
-    /// The weight.
+    /// Weight of the route.
     pub weight: i64,
-    /// The gateway.
+    /// Name of the gateway.
     pub proxy: String,
-    /// The only name it is for; absent when for all.
+    /// Name of the only node that the route is for; absent if it is for all that match.
     pub to: Option<String>,
-    /// The most gateways.
+    /// Maximum number of gateways on the way.
     pub max_hop: u8,
-    /// `first`, `never` or `only`.
+    /// Use of direct routes to the target: `first`, `never` or `only`.
     pub direct: String,
-    /// True if the gateway is shown a cookie of the route's own. The cookie itself is never shown.
+    /// True if the route has its own cookie for the gateway. The cookie itself is never shown.
     pub own_cookie: bool,
-    /// True if the final node is shown a cookie of the route's own.
+    /// True if the route has its own cookie for the target node.
     pub own_target_cookie: bool,
     /// True if certificates are verified; absent for the node's default.
     pub target_tls: Option<bool>,
-    /// The TLS profile.
+    /// Id of the TLS profile.
     pub target_tls_profile: Option<String>,
-    /// TLS without verification.
+    /// True if TLS is used without verifying certificates.
     pub target_insecure_skip_verify: bool,
-    /// The handshake version demanded.
+    /// Handshake version to use.
     pub target_handshake: Option<String>,
-    /// The flags switched on or off, and those required; absent when none is mentioned.
+    /// Flags switched on, off or required; absent if none is mentioned.
     pub target_flags: Option<FlagsEntry>,
-    /// Names replaced there: this node's, then the other's; absent when none is replaced.
+    /// Names replaced there, from this node's name to the peer's; absent if none is replaced.
     pub target_atom_mapping: Option<BTreeMap<String, String>>,
     /// Log level of its connections; absent for the node's.
     pub target_log_level: Option<String>,
 }
 
 impl ProxyRoute {
-    /// A proxy route as it stands in the table.
+    /// Describes a proxy route of the table.
     pub fn new(pattern: &str, weight: i64, route: &trunkline::ProxyRoute) -> Self {
         let target = route.target_route();
         Self {
@@ -155,17 +157,18 @@ impl ProxyRoute {
     }
 }
 
-/// A route that a connection is to go back to.
+/// Better route to which a connection shall return.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailbackTo {
-    /// The pattern of the route.
+    /// Pattern of the route.
     #[serde(rename = "match")]
     pub pattern: String,
-    /// Milliseconds for which the route must answer every probe.
+    /// Time for which the route must answer every probe, in milliseconds.
     pub hold_ms: u64,
-    /// Milliseconds for which it has; absent when it did not answer the last probe, or there was none yet.
+    /// Time for which it has answered every probe, in milliseconds; absent before the first probe or after a failed
+    /// one.
     pub answered_ms: Option<u64>,
-    /// Why the last probe failed; absent when it did not.
+    /// Cause of the last probe's failure; absent if it succeeded.
     pub error: Option<String>,
 }
 

@@ -1,17 +1,17 @@
-//! The way to a node, hop by hop, over the operations API.
+//! Path to a node, hop by hop, over the operations API.
 
 use serde::{Deserialize, Serialize};
 use trunkline::{Trace, TraceEnd, TracedWay};
 
 use super::Attempt;
 
-/// `POST /v1/trace`
+/// Request body of `POST /v1/trace`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TraceRequest {
-    /// The name.
+    /// Name of the node.
     pub name: String,
-    /// Timeout, connecting included, in milliseconds. Default 30,000.
+    /// Timeout including connecting, in milliseconds. Default 30,000.
     #[serde(default = "half_a_minute")]
     pub timeout_ms: u64,
 }
@@ -20,46 +20,46 @@ fn half_a_minute() -> u64 {
     30_000
 }
 
-/// The answer to a trace.
+/// Answer to a trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Traced {
-    /// True if a way leads there.
+    /// True if a path leads to the node.
     pub reached: bool,
-    /// The way that does; else all those through gateways, and where each ends.
+    /// The path to the node; if there is none, all paths through gateways and where each ends.
     pub ways: Vec<Way>,
-    /// The reason why the lookup ended without a connection; not there when a way leads there.
+    /// Reason why the lookup ended without a connection; absent if a path leads to the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The other attempts that failed, when none does: those through gateways are among the ways.
+    /// Failed attempts that went through no gateway, if no path leads to the node.
     pub failed: Vec<Attempt>,
 }
 
-/// A way.
+/// Path towards a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Way {
-    /// The nodes on it, in order.
+    /// Nodes on the path, in order.
     pub hops: Vec<WayHop>,
-    /// Where and why it ends, when that is before the name.
+    /// Place and cause of the end, if the path does not reach the node.
     pub stopped: Option<WayEnd>,
 }
 
-/// A node on a way.
+/// Node on a path.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WayHop {
-    /// The node's name.
+    /// Name of the node.
     pub name: String,
-    /// Round trip from the node before.
+    /// Round-trip time from the previous node, in milliseconds.
     pub round_trip_ms: f64,
 }
 
-/// Why a way ends.
+/// End of a path that does not reach the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WayEnd {
-    /// The node at which the way ends.
+    /// Node at which the path ends.
     pub hop: String,
-    /// Why.
+    /// Code of the cause.
     pub reason: String,
-    /// The cause in words.
+    /// Description of the cause.
     pub text: String,
 }
 

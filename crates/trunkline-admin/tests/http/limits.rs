@@ -1,4 +1,4 @@
-//! Bounds on the callers of the operations API.
+//! Tests of the limits on callers of the operations API.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use crate::World;
 
-/// Sends this and nothing more, and returns the answer and how long its end took on the clock of the test.
+/// Sends `sent` and nothing more. Returns the answer and the time until the server closed the connection, on the test
+/// clock.
 async fn left_there(world: &World, sent: &str) -> (String, Duration) {
     let mut stream = UnixStream::connect(world.socket()).await.unwrap();
     stream.write_all(sent.as_bytes()).await.unwrap();
@@ -20,9 +21,9 @@ async fn left_there(world: &World, sent: &str) -> (String, Duration) {
 }
 
 #[tokio::test]
-async fn a_connection_that_sends_no_request_or_half_of_one_is_ended() {
+async fn a_connection_without_a_complete_request_is_closed_after_a_timeout() {
     let world = World::new().await;
-    // From here on the clock moves when everything waits.
+    // From here on, the clock advances whenever all tasks wait.
     tokio::time::pause();
     for (sent, answer, within) in [
         ("", "", 10),

@@ -1,4 +1,4 @@
-//! The operations API as any HTTP client meets it, one sentence per test.
+//! Tests of the operations API with a plain HTTP client.
 
 mod limits;
 
@@ -45,7 +45,7 @@ impl World {
         AdminClient::Socket(self.socket())
     }
 
-    /// The status and the body, which must be JSON.
+    /// Sends a request and returns the status and the body, which must be JSON.
     async fn ask(&self, method: &str, path: &str, body: impl AsRef<[u8]>) -> (u16, Value) {
         let body = body.as_ref();
         let mut stream = UnixStream::connect(self.socket()).await.unwrap();
@@ -53,7 +53,7 @@ impl World {
         let head =
             format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
-        // The server may refuse and close before it has read everything.
+        // The server may refuse the request and close the connection before it has read everything.
         let _ = stream.write_all(body).await;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
@@ -78,7 +78,7 @@ async fn node(name: &str) -> Node {
     builder.no_registrar().start().await.unwrap()
 }
 
-/// Another node that the world's has a route to, and its service `work`.
+/// Starts another node, with a service `work`, to which the world's node has a route.
 async fn peer(world: &World) -> (Node, Mailbox) {
     let peer = node("peer").await;
     let mailbox = peer.register("work").unwrap();
@@ -93,14 +93,14 @@ fn request(timeout_ms: u64) -> MessageRequest {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_404_and_another_method_405_both_in_json() {
+async fn an_unknown_path_is_404_and_a_wrong_method_405_both_in_json() {
     let world = World::new().await;
     for path in ["/", "/v1", "/v1/nowhere", "/v2/status", "/v1/status/"] {
         world.refused("GET", path, "", 404, "no such operation").await;
     }
-    world.refused("POST", "/v1/status", "{}", 405, "another method").await;
-    world.refused("DELETE", "/v1/routes", "", 405, "another method").await;
-    world.refused("GET", "/v1/reload", "", 405, "another method").await;
+    world.refused("POST", "/v1/status", "{}", 405, "another HTTP method").await;
+    world.refused("DELETE", "/v1/routes", "", 405, "another HTTP method").await;
+    world.refused("GET", "/v1/reload", "", 405, "another HTTP method").await;
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_malformed_request_is_400_and_names_the_field() {
     let refused = async |path: &str, body: &str, part: &str| world.refused("POST", path, body, 400, part).await;
     refused("/v1/ping", "", "EOF").await;
     refused("/v1/ping", "{", "EOF").await;
-    refused("/v1/ping", "[", "cannot be used").await;
+    refused("/v1/ping", "[", "is invalid").await;
     refused("/v1/ping", "{}", "`name`").await;
     refused("/v1/ping", r#"{"name": 7}"#, "name: ").await;
     refused("/v1/ping", r#"{"name": "no-name"}"#, "no-name").await;
@@ -146,7 +146,7 @@ async fn a_malformed_request_is_400_and_names_the_field() {
 async fn an_oversized_request_is_413() {
     let world = World::new().await;
     let body = vec![b' '; 12 * 1024 * 1024 + 1];
-    world.refused("POST", "/v1/call", body, 413, "more than 12582912 bytes").await;
+    world.refused("POST", "/v1/call", body, 413, "exceeds 12582912 bytes").await;
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn any_bytes_go_to_a_service_and_back() {
 }
 
 #[tokio::test]
-async fn an_unreachable_name_is_502_with_its_attempts_and_a_silent_service_with_its_time() {
+async fn an_unreachable_name_is_502_with_its_attempts_and_a_silent_service_is_502_with_the_timeout() {
     let world = World::new().await;
     let (peer, _mailbox) = peer(&world).await;
     let Err(ClientError::Failed { status, failure }) = world.client().post::<Value>("/v1/call", &request(50)).await
@@ -197,7 +197,7 @@ async fn an_unreachable_name_is_502_with_its_attempts_and_a_silent_service_with_
     };
     assert_eq!(status, 502);
     assert!(
-        failure.error.contains("did not answer within 50ms") && failure.error.contains("may have seen"),
+        failure.error.contains("did not answer within 50ms") && failure.error.contains("may have received"),
         "{failure:?}"
     );
     peer.shut_down(Duration::from_millis(1)).await;
@@ -206,7 +206,7 @@ async fn an_unreachable_name_is_502_with_its_attempts_and_a_silent_service_with_
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_answered_although_the_node_leaves() {
+async fn a_request_in_progress_is_answered_although_the_node_stops() {
     let world = World::new().await;
     let (_peer, mut mailbox) = peer(&world).await;
     let (client, socket) = (world.client(), world.socket());
@@ -223,12 +223,12 @@ async fn a_request_under_way_is_answered_although_the_node_leaves() {
 }
 
 #[test]
-fn of_many_that_bind_one_place_at_once_one_is_served_and_the_others_refused() {
+fn of_many_concurrent_binds_of_one_address_exactly_one_succeeds() {
     const MANY: usize = 8;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data/admin.sock");
     for _ in 0..20 {
-        // What a killed node leaves behind.
+        // Create what a killed node leaves behind.
         std::fs::create_dir_all(dir.path().join("data")).unwrap();
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let (start, finish) = (Barrier::new(MANY), Barrier::new(MANY));
@@ -250,7 +250,7 @@ fn of_many_that_bind_one_place_at_once_one_is_served_and_the_others_refused() {
 }
 
 #[tokio::test]
-async fn the_end_of_one_listener_leaves_the_socket_of_another_alone() {
+async fn dropping_a_listener_does_not_remove_the_socket_of_another() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data/admin.sock");
     let config = AdminConfig::Socket(path.clone());
@@ -258,7 +258,7 @@ async fn the_end_of_one_listener_leaves_the_socket_of_another_alone() {
     std::fs::remove_file(&path).unwrap();
     let second = AdminListener::bind(&config).await.unwrap();
     drop(first);
-    assert!(path.exists(), "the second one's socket");
+    assert!(path.exists(), "the second listener's socket");
     drop(second);
     assert!(!path.exists());
 }
@@ -274,7 +274,7 @@ async fn a_path_too_long_for_a_socket_is_refused_with_a_remedy() {
 }
 
 #[tokio::test]
-async fn a_client_tells_nobody_something_else_and_a_lost_answer_apart() {
+async fn a_client_distinguishes_no_listener_a_foreign_answer_and_a_lost_answer() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let client = AdminClient::Socket(path.clone());
@@ -294,6 +294,6 @@ async fn a_client_tells_nobody_something_else_and_a_lost_answer_apart() {
         let ((), error) = tokio::join!(serve, client.get::<Status>("/v1/status"));
         let error = error.unwrap_err();
         assert_eq!(matches!(error, ClientError::Lost { .. }), lost, "{answer:?}: {error}");
-        assert_eq!(matches!(error, ClientError::Strange { .. }), !lost, "{answer:?}: {error}");
+        assert_eq!(matches!(error, ClientError::Unexpected { .. }), !lost, "{answer:?}: {error}");
     }
 }

@@ -7,14 +7,14 @@ fn node(dir: &Dir, level: &str) -> Running {
     dir.node(&config(dir, "127.0.0.1"), &["--answer", "echo", "--log-level", level])
 }
 
-/// Writes the configuration of a node whose operations API listens at this host.
+/// Writes the configuration of a node whose admin interface listens at this host.
 fn config(dir: &Dir, host: &str) -> String {
     dir.file("token", &format!("{TOKEN}\n"), 0o600);
     let rest = format!("  admin: {{ listen: '{host}:{}', token_file: token }}\n", free_port());
     dir.config("app", &rest)
 }
 
-/// One request by hand: the status line and the body.
+/// Sends one request without an HTTP library and returns the answer.
 fn http(address: &str, method: &str, path: &str, token: Option<&str>) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let authorization = token.map(|token| format!("Authorization: {token}\r\n")).unwrap_or_default();
@@ -33,11 +33,11 @@ fn with_token(dir: &Dir, token: &str, args: &[&str]) -> Ran {
 }
 
 #[test]
-fn over_tcp_only_the_right_token_opens_any_path() {
+fn over_tcp_every_path_needs_the_right_token() {
     let dir = Dir::new();
     let node = node(&dir, "info");
     let address = node.admin();
-    assert!(!dir.at("app.data").exists(), "no socket beside it");
+    assert!(!dir.at("app.data").exists(), "no Unix socket besides");
     let wrong = format!("Bearer {}", "w".repeat(TOKEN.len()));
     let almost = format!("Bearer {TOKEN}x");
     let basic = format!("Basic {TOKEN}");
@@ -45,7 +45,7 @@ fn over_tcp_only_the_right_token_opens_any_path() {
         for (method, path) in [("GET", "/v1/status"), ("POST", "/v1/reload"), ("GET", "/v1/nowhere")] {
             let answer = http(address, method, path, token);
             assert!(answer.starts_with("HTTP/1.1 401 "), "{path}: {answer}");
-            assert!(answer.contains("a valid token is needed"), "{answer}");
+            assert!(answer.contains("the request has no valid token"), "{answer}");
         }
     }
     let right = format!("Bearer {TOKEN}");
@@ -54,29 +54,29 @@ fn over_tcp_only_the_right_token_opens_any_path() {
     let ran = with_token(&dir, TOKEN, &["--json", "status", "--admin", address]).exits(0);
     assert_eq!(ran.json()["name"], "app@127.0.0.1");
     with_token(&dir, &format!("{TOKEN}\n"), &["status", "--admin", address]).exits(0);
-    with_token(&dir, "wrong", &["status", "--admin", address]).refused(&["a valid token is needed"]);
+    with_token(&dir, "wrong", &["status", "--admin", address]).refused(&["the request has no valid token"]);
     let log = node.stop().stderr;
     let refusals: Vec<_> = log.lines().filter(|line| line.contains("the operations API refused a request")).collect();
     assert!(refusals[0].contains("no token") && refusals[0].contains("address=127.0.0.1"), "{log}");
-    assert!(refusals.len() < 4, "one line an address in ten seconds: {log}");
+    assert!(refusals.len() < 4, "one line per address in ten seconds: {log}");
 }
 
 #[test]
-fn silent_connections_keep_nobody_with_a_token_out_and_take_no_more_than_their_share_of_descriptors() {
+fn silent_connections_do_not_block_clients_with_a_token_and_use_a_bounded_number_of_descriptors() {
     let dir = Dir::new();
     let file = config(&dir, "127.0.0.1");
     let node = Running::start(dir.with_descriptors(320, &["--json", "node", "--config", &file]));
     let address = node.admin();
     let mut silent: Vec<_> = (0..600).map(|_| TcpStream::connect(address).unwrap()).collect();
     with_token(&dir, TOKEN, &["status", "--admin", address]).exits(0);
-    assert!(matches!(silent[0].read(&mut [0; 1]), Ok(0) | Err(_)), "the oldest ones give way");
+    assert!(matches!(silent[0].read(&mut [0; 1]), Ok(0) | Err(_)), "the oldest ones are closed");
     assert!(!node.stderr().contains("cannot be accepted"), "{}", node.stderr());
     drop(silent);
     node.stop();
 }
 
 #[test]
-fn no_secret_is_ever_printed_or_logged() {
+fn no_command_prints_or_logs_a_secret() {
     let dir = Dir::new();
     let node = node(&dir, "trace");
     let address = node.admin().to_owned();

@@ -2,11 +2,11 @@ use std::net::TcpListener;
 
 use crate::world::{Dir, free_port};
 
-/// A file that is refused before anything starts, by every command that reads it.
+/// Asserts that every command refuses this configuration before anything starts.
 #[track_caller]
 fn refused(rest: &str, parts: &[&str]) {
     let dir = Dir::new();
-    dir.file("open-cookie", "a cookie that everybody can read", 0o644);
+    dir.file("open-cookie", "a cookie readable by everybody", 0o644);
     let file = dir.config("app", rest);
     refused_file(&dir, &file, parts);
 }
@@ -28,7 +28,7 @@ fn refused_file(dir: &Dir, file: &str, parts: &[&str]) {
 }
 
 #[test]
-fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+fn an_unknown_key_is_refused_with_the_most_similar_known_one() {
     refused("  fallbak: never\n", &["app.yaml:6:3", "node.fallbak", "did you mean `fallback`?"]);
 }
 
@@ -45,13 +45,13 @@ fn a_bad_pattern_is_shown_with_a_caret_under_the_place() {
 }
 
 #[test]
-fn a_pattern_that_stands_twice_is_refused_with_both_places() {
+fn a_duplicate_pattern_is_refused_with_both_places() {
     let routes = "routes:\n  - { match: '^db@', port: 1 }\n  - { match: '^db@', port: 2 }\n";
     refused(routes, &["app.yaml:8:", "routes[1].match", "routes[0]", "remove one of them"]);
 }
 
 #[test]
-fn an_unknown_resolver_is_refused_with_the_known_ones() {
+fn an_unknown_resolver_is_refused_with_a_list_of_the_known_ones() {
     refused("routes:\n  - { match: '^db@', resolver: embeded }\n", &["app.yaml:7:", "routes[0].resolver", "embedded"]);
 }
 
@@ -67,7 +67,7 @@ fn a_cookie_file_that_others_can_read_is_refused_with_the_command_to_run() {
         &["routes[0].cookie_file", "chmod 600"],
     );
     let dir = Dir::new();
-    dir.file("cookie", "a cookie that everybody can read", 0o644);
+    dir.file("cookie", "a cookie readable by everybody", 0o644);
     let file = dir.config("app", "");
     refused_file(&dir, &file, &["node.cookie_file", "chmod 600"]);
 }
@@ -94,11 +94,11 @@ fn a_tcp_admin_listener_without_a_token_is_refused() {
 
 #[test]
 fn a_missing_file_is_refused() {
-    refused_file(&Dir::new(), "gone.yaml", &["no such file", "--config"]);
+    refused_file(&Dir::new(), "gone.yaml", &["the file does not exist", "--config"]);
 }
 
 #[test]
-fn a_port_in_use_is_refused_and_nothing_else_of_the_node_stays() {
+fn a_port_in_use_is_refused_and_the_other_listeners_are_closed() {
     let dir = Dir::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -108,7 +108,7 @@ fn a_port_in_use_is_refused_and_nothing_else_of_the_node_stays() {
     let parts = ["app.yaml: node.listen", &format!("127.0.0.1:{port}"), "choose another port"];
     dir.run(&["node", "--config", &file]).refused(&parts);
     assert!(!dir.at("app.data").exists());
-    TcpListener::bind(("127.0.0.1", free)).expect("the other listener is gone");
+    TcpListener::bind(("127.0.0.1", free)).expect("the other listener is closed");
 }
 
 #[test]
@@ -141,14 +141,14 @@ fn a_client_of_a_tcp_admin_address_needs_a_token_in_its_environment() {
 }
 
 #[test]
-fn malformed_names_durations_and_levels_are_refused_whoever_would_be_asked() {
+fn malformed_names_durations_and_levels_are_refused_before_any_node_is_asked() {
     let dir = Dir::new();
     let file = dir.config("app", "");
     for command in ["ping", "explain"] {
         dir.run(&[command, "--config", &file, "no-name"]).refused(&["no-name", "name@host"]);
     }
     dir.run(&["disconnect", "--admin", "gone.sock", ""]).refused(&["name@host"]);
-    dir.run(&["--log-level", "inof", "check", &file]).refused(&["\"inof\" is no level", "trace"]);
+    dir.run(&["--log-level", "inof", "check", &file]).refused(&["\"inof\" is not a level", "trace"]);
     let ran = dir.run(&["ping", "--wait", "1h", "db@h"]).exits(2);
     assert!(ran.stderr.contains("500ms"), "{}", ran.stderr);
     let failure = dir.run(&["--json", "ping"]).exits(2).json();
@@ -156,30 +156,30 @@ fn malformed_names_durations_and_levels_are_refused_whoever_would_be_asked() {
 }
 
 #[test]
-fn without_a_node_named_or_found_the_question_is_which() {
+fn a_command_without_a_named_or_unique_node_asks_for_one() {
     let dir = Dir::new();
-    dir.run(&["status"]).refused(&["which node?", "--admin", "--config"]);
+    dir.run(&["status"]).refused(&["no node was selected", "--admin", "--config"]);
     for name in ["a", "b"] {
         std::fs::create_dir(dir.at(&format!("{name}.data"))).unwrap();
         dir.file(&format!("{name}.data/admin.sock"), "", 0o600);
     }
-    dir.run(&["status"]).refused(&["which node?", "./a.data/admin.sock", "./b.data/admin.sock"]);
+    dir.run(&["status"]).refused(&["several nodes", "./a.data/admin.sock", "./b.data/admin.sock"]);
 }
 
 #[test]
-fn a_service_needs_a_name_before_anybody_is_asked_for_it() {
+fn a_service_name_of_a_wrong_length_is_refused_before_connecting() {
     let dir = Dir::new();
     let file = dir.config("app", "");
     for service in ["", &"s".repeat(256)] {
         for command in ["send", "call"] {
-            let said = format!("a service name has 1 to 255 bytes, this one has {}", service.len());
+            let said = format!("a service name must have 1 to 255 bytes; this one has {}", service.len());
             dir.run(&[command, "--config", &file, "db@127.0.0.1", service, "x"]).refused(&[&said]);
         }
     }
 }
 
 #[test]
-fn another_program_on_the_port_of_the_registrar_is_thought_of() {
+fn the_error_about_the_registrar_names_another_program_on_its_port_as_a_possible_cause() {
     let dir = Dir::new();
     let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = stranger.local_addr().unwrap().port();
@@ -188,6 +188,6 @@ fn another_program_on_the_port_of_the_registrar_is_thought_of() {
     let text = format!("node:\n  name: app@127.0.0.1\n  cookie_file: cookie\n  registrar_listen: {{ port: {port} }}\n");
     dir.file("app.yaml", &text, 0o600);
     dir.run(&["node", "--config", "app.yaml"])
-        .refused(&["another program may have that port", "node.registrar_listen"]);
+        .refused(&["another program may be using that port", "node.registrar_listen"]);
     assert!(!dir.at("app.data").exists());
 }

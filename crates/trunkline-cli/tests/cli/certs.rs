@@ -5,7 +5,7 @@ use crate::world::Dir;
 const SERVER: &str = "  listen:\n    - port: 0\n      tls:\n        certificate: certs/db@127.0.0.1.pem\n        key: \
                       certs/db@127.0.0.1.key\n        client_ca: certs/ca.pem\n";
 
-/// `app.yaml`, with a route to the port that shows and demands certificates as its profile says.
+/// Writes `app.yaml` with a route to the port; its TLS profile has these settings.
 fn app(dir: &Dir, port: u16, profile: &str) -> String {
     let rest = format!(
         "tls_profiles:\n  lab: {{ {profile} }}\nroutes:\n  - {{ match: '^db@', host: 127.0.0.1, port: {port}, tls: \
@@ -15,7 +15,7 @@ fn app(dir: &Dir, port: u16, profile: &str) -> String {
 }
 
 #[test]
-fn made_certificates_carry_a_connection_that_each_end_verifies() {
+fn created_certificates_let_both_ends_verify_each_other() {
     let dir = Dir::new();
     let made = dir.json(&["certs", "db@127.0.0.1", "app@127.0.0.1", "--host", "db.example.com"]);
     assert_eq!(made["authority"]["new"], true);
@@ -40,7 +40,7 @@ fn made_certificates_carry_a_connection_that_each_end_verifies() {
 }
 
 #[test]
-fn a_listener_that_wants_the_name_in_the_certificate_lets_in_the_node_it_was_made_for() {
+fn a_listener_with_cert_name_required_admits_only_the_node_named_in_the_certificate() {
     let dir = Dir::new();
     dir.ok(&["certs", "db@127.0.0.1", "app@127.0.0.1", "other@127.0.0.1"]);
     let db = dir.node(&dir.config("db", &format!("{SERVER}        cert_name: required\n")), &[]);
@@ -56,24 +56,24 @@ fn a_listener_that_wants_the_name_in_the_certificate_lets_in_the_node_it_was_mad
 }
 
 #[test]
-fn an_authority_is_used_again_and_nothing_is_replaced_unasked() {
+fn an_existing_authority_is_used_and_no_file_is_replaced_unless_requested() {
     let dir = Dir::new();
     dir.ok(&["certs", "db@127.0.0.1"]);
     let (ca, db) = (dir.read("certs/ca.pem"), dir.read("certs/db@127.0.0.1.pem"));
     dir.run(&["certs", "web@127.0.0.1", "db@127.0.0.1"]).refused(&["certs/db@127.0.0.1.pem", "--replace"]);
-    assert!(!dir.at("certs/web@127.0.0.1.pem").exists(), "half of it was done");
+    assert!(!dir.at("certs/web@127.0.0.1.pem").exists(), "some files were written");
     assert_eq!(dir.json(&["certs", "web@127.0.0.1", "db@127.0.0.1", "--replace"])["authority"]["new"], false);
     assert_eq!(dir.read("certs/ca.pem"), ca);
     assert_ne!(dir.read("certs/db@127.0.0.1.pem"), db);
     std::fs::remove_file(dir.at("certs/ca.key")).unwrap();
-    dir.run(&["certs", "x@h"]).refused(&["certs/ca.key", "is not; bring it back"]);
+    dir.run(&["certs", "x@h"]).refused(&["certs/ca.key", "does not; restore it"]);
     dir.run(&["certs", "x"]).refused(&["name@host"]);
-    dir.run(&["certs", "--dir", "other", "a/b@h", "a_b@h"]).refused(&["the same files"]);
-    assert!(!dir.at("other").exists(), "a refused command leaves nothing");
+    dir.run(&["certs", "--dir", "other", "a/b@h", "a_b@h"]).refused(&["the same file"]);
+    assert!(!dir.at("other").exists(), "a refused command creates no file");
 }
 
 #[test]
-fn a_foreign_authority_is_called_that() {
+fn the_certificate_of_another_authority_is_refused_with_the_reason() {
     let dir = Dir::new();
     dir.ok(&["certs", "db@127.0.0.1"]);
     dir.ok(&["certs", "--dir", "foreign", "app@127.0.0.1"]);
@@ -86,7 +86,7 @@ fn a_foreign_authority_is_called_that() {
 }
 
 #[test]
-fn a_reload_takes_up_new_certificates_and_keeps_the_old_ones_of_a_broken_file() {
+fn a_reload_loads_new_certificates_and_keeps_the_old_ones_if_a_file_is_broken() {
     let dir = Dir::new();
     dir.ok(&["certs", "db@127.0.0.1", "app@127.0.0.1"]);
     let db = dir.node(&dir.config("db", SERVER), &[]);
@@ -104,7 +104,7 @@ fn a_reload_takes_up_new_certificates_and_keeps_the_old_ones_of_a_broken_file() 
 }
 
 #[test]
-fn certificates_that_cannot_be_used_are_refused_by_check_and_node() {
+fn check_and_node_refuse_unusable_certificates() {
     let dir = Dir::new();
     dir.ok(&["certs", "db@127.0.0.1", "app@127.0.0.1"]);
     let file = dir.config("db", SERVER);
@@ -119,7 +119,7 @@ fn certificates_that_cannot_be_used_are_refused_by_check_and_node() {
                 client_certificate: required } }\n";
     dir.run(&["check", &dir.config("db", lone)]).refused(&["node.listen[0].tls.client_certificate", "client_ca"]);
     let odd = lone.replace("required", "perhaps, client_ca: certs/ca.pem");
-    dir.run(&["check", &dir.config("db", &odd)]).refused(&["client_certificate", "neither required nor optional"]);
+    dir.run(&["check", &dir.config("db", &odd)]).refused(&["client_certificate", "write required or optional"]);
     assert!(!dir.at("db.data").exists(), "something was started");
 }
 
@@ -128,7 +128,7 @@ fn two_authorities_in_one_file_of_roots_are_both_trusted() {
     let dir = Dir::new();
     dir.ok(&["certs", "--dir", "one", "db@127.0.0.1"]);
     dir.ok(&["certs", "--dir", "two", "web@127.0.0.1"]);
-    // Joined as `printf %s "$(cat …)"` does: the blocks share a line.
+    // Joined as `printf %s "$(cat …)"` does it: two blocks share a line.
     let both = format!("{}{}", dir.read("one/ca.pem").trim_end(), dir.read("two/ca.pem"));
     assert!(both.contains("-----END CERTIFICATE----------BEGIN CERTIFICATE-----"));
     dir.file("roots.pem", &both, 0o644);
@@ -148,7 +148,7 @@ fn two_authorities_in_one_file_of_roots_are_both_trusted() {
     for name in ["db@127.0.0.1", "web@127.0.0.1"] {
         assert_eq!(dir.json(&["ping", "--config", &file, name])["peer"]["tls"], "verify(lab)");
     }
-    // With one of them only, the other's node is unknown, not forged.
+    // With only one of the authorities, the other's node is refused as unknown.
     let file = app("two/ca.pem");
     dir.ok(&["ping", "--config", &file, "web@127.0.0.1"]);
     let refused = dir.run(&["ping", "--config", &file, "db@127.0.0.1"]).exits(1).stderr;
@@ -156,10 +156,10 @@ fn two_authorities_in_one_file_of_roots_are_both_trusted() {
 }
 
 #[test]
-fn a_chain_with_a_certificate_that_nothing_needs_is_used_without_it_and_check_says_so() {
+fn an_expired_certificate_that_the_chain_does_not_need_is_skipped_and_check_warns() {
     let dir = Dir::new();
     dir.ok(&["certs", "db@127.0.0.1"]);
-    // Of the year 2020, and for a day.
+    // Valid for one day of the year 2020.
     let then = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_577_880_000);
     let old = trunkline::LabAuthority::new(then, 1).unwrap();
     let chain = format!("{}{}", dir.read("certs/db@127.0.0.1.pem"), old.certificate());
@@ -180,7 +180,7 @@ fn a_chain_with_a_certificate_that_nothing_needs_is_used_without_it_and_check_sa
 }
 
 #[test]
-fn broken_pem_files_are_told_with_the_line_and_never_with_what_is_in_them() {
+fn errors_about_broken_pem_files_name_the_line_but_show_no_content() {
     let dir = Dir::new();
     dir.ok(&["certs", "db@127.0.0.1"]);
     let (certificate, key) = (dir.read("certs/db@127.0.0.1.pem"), dir.read("certs/db@127.0.0.1.key"));
@@ -201,7 +201,7 @@ fn broken_pem_files_are_told_with_the_line_and_never_with_what_is_in_them() {
     told("certs/db@127.0.0.1.key", &certificate, &["no `-----BEGIN … PRIVATE KEY-----` section"]);
     told("certs/db@127.0.0.1.pem", &key, &["CERTIFICATE-----` section"]);
     told("certs/db@127.0.0.1.pem", &format!("\n{}", &certificate[..40]), &["a certificate", "line 2", "does not end"]);
-    // A byte order mark and words before the block are no fault.
+    // A byte order mark or text before the block is allowed.
     for before in ["\u{feff}", "\u{feff}subject=db\r\n"] {
         dir.file("certs/db@127.0.0.1.key", &format!("{before}{key}"), 0o600);
         dir.file("certs/db@127.0.0.1.pem", &format!("{before}{certificate}"), 0o644);

@@ -2,7 +2,7 @@ use rustix::process::{Pid, Signal, test_kill_process};
 
 use crate::world::{Dir, Running, eventually, finish};
 
-/// A directory for temporary files that must be empty afterwards.
+/// Returns a command whose directory for temporary files must be empty afterwards.
 fn command(dir: &Dir, args: &[&str]) -> std::process::Command {
     let temporary = dir.at("tmp");
     std::fs::create_dir_all(&temporary).unwrap();
@@ -29,14 +29,15 @@ fn pids(text: &str) -> Vec<i32> {
 }
 
 #[test]
-fn the_demo_shows_the_failover_and_leaves_nothing_behind() {
+fn the_demo_shows_failover_and_leaves_no_files_or_processes_behind() {
     let dir = Dir::new();
     let ran = finish(command(&dir, &["demo"])).exits(0);
     for part in ["Seven nodes are up", "\"the primary\" answered", "found through the registrar", "SIGKILL"] {
         assert!(ran.stdout.contains(part), "{part:?} is missing in:\n{}", ran.stdout);
     }
     assert!(ran.stdout.contains("\"the standby\" answered"), "{}", ran.stdout);
-    // Through the one gateway, and through the other after that one was killed.
+    // Checks that the first path leads through one gateway, and the second one through the other after the first was
+    // killed.
     let ways: Vec<_> = ran.stdout.split("\"the vault\" answered").skip(1).collect();
     assert!(ways.len() == 2 && ways[0].contains("1    gate1@") && ways[1].contains("1    gate2@"), "{}", ran.stdout);
     assert!(!ran.stdout.contains('\u{1b}'), "{}", ran.stdout);
@@ -44,7 +45,7 @@ fn the_demo_shows_the_failover_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn the_demo_speaks_json() {
+fn the_demo_prints_a_json_summary_on_request() {
     let dir = Dir::new();
     let ran = finish(command(&dir, &["--json", "demo"])).exits(0);
     let summary = ran.json();
@@ -57,7 +58,7 @@ fn the_demo_speaks_json() {
 }
 
 #[test]
-fn a_kept_demo_stays_up_until_it_is_interrupted() {
+fn a_demo_with_keep_runs_until_it_is_interrupted() {
     let dir = Dir::new();
     for signal in [Signal::INT, Signal::TERM] {
         let demo = Running::spawned(command(&dir, &["demo", "--keep"]).spawn().unwrap());
@@ -73,13 +74,13 @@ fn a_kept_demo_stays_up_until_it_is_interrupted() {
         }
         demo.signal(signal);
         let ran = demo.end().exits(0);
-        assert!(ran.stdout.contains("Everything is stopped and removed"), "{}", ran.stdout);
+        assert!(ran.stdout.contains("All processes are stopped and all files removed"), "{}", ran.stdout);
         nothing_left(&dir, &pids(&text));
     }
 }
 
 #[test]
-fn an_interrupted_demo_cleans_up_whenever_it_happens() {
+fn an_interrupted_demo_removes_everything_it_created() {
     let dir = Dir::new();
     let demo = Running::spawned(command(&dir, &["demo"]).spawn().unwrap());
     let begun = || std::fs::read_dir(dir.at("tmp")).unwrap().next().map(drop);

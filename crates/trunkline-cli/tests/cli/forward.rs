@@ -1,4 +1,4 @@
-//! Streams from the command line: a service of one node, reached by a socket at another.
+//! Tests of `trunkline forward`: a service of one node, reached through a socket at another.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -28,7 +28,7 @@ fn db(dir: &Dir) -> Running {
 }
 
 #[test]
-fn a_local_socket_leads_to_a_service_of_another_node_as_long_as_it_is_to() {
+fn a_local_socket_is_forwarded_to_a_service_of_another_node_until_the_forward_ends() {
     let dir = Dir::new();
     let db = db(&dir);
     let rest = format!(
@@ -42,7 +42,7 @@ fn a_local_socket_leads_to_a_service_of_another_node_as_long_as_it_is_to() {
         all.extend(args);
         dir.command(&all)
     };
-    // In the foreground, until it is told to end.
+    // In the foreground, the forward lasts until the command is told to end.
     let running = Running::start(forward(&["--json"]));
     let told = &running.ready;
     let at = told["listen"].as_str().unwrap().to_owned();
@@ -56,7 +56,7 @@ fn a_local_socket_leads_to_a_service_of_another_node_as_long_as_it_is_to() {
     running.end().exits(0);
     assert!(TcpStream::connect(&at).is_err());
 
-    // In the background, until it is ended.
+    // In the background, it lasts until it is ended by `end-forward`.
     let said =
         dir.run(&["forward", "127.0.0.1:0", "db@127.0.0.1", "shout", "--background", "--json", "--admin", app.admin()]);
     let at = said.exits(0).json()["listen"].as_str().unwrap().to_owned();
@@ -64,11 +64,11 @@ fn a_local_socket_leads_to_a_service_of_another_node_as_long_as_it_is_to() {
     let taken = dir.run(&["forward", &at, "db@127.0.0.1", "shout", "--background", "--admin", app.admin()]).exits(2);
     assert!(taken.stderr.contains("cannot listen at"), "{}", taken.stderr);
     let ended = dir.ok(&["end-forward", &at, "--admin", app.admin()]).stdout;
-    assert!(ended.contains("leads to shout at db@127.0.0.1 no more"), "{ended}");
+    assert!(ended.contains("is no longer forwarded to shout at db@127.0.0.1"), "{ended}");
     let missing = dir.run(&["end-forward", &at, "--admin", app.admin()]).exits(1).stderr;
-    assert!(missing.contains("nothing is forwarded from") && missing.contains("trunkline status"), "{missing}");
+    assert!(missing.contains("no forward listens at") && missing.contains("trunkline status"), "{missing}");
 
-    // From the configuration.
+    // A forward of the configuration starts with its node.
     let mut socket = UnixStream::connect(dir.at("shout.sock")).unwrap();
     socket.write_all(b"by path").unwrap();
     socket.shutdown(Shutdown::Write).unwrap();
@@ -76,11 +76,11 @@ fn a_local_socket_leads_to_a_service_of_another_node_as_long_as_it_is_to() {
     socket.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "BY PATH");
     app.stop().exits(0);
-    assert!(!dir.at("shout.sock").exists(), "it goes with its node");
+    assert!(!dir.at("shout.sock").exists(), "it is removed when its node stops");
 }
 
 #[test]
-fn what_cannot_be_forwarded_says_why_where_it_is_looked_for() {
+fn a_forward_that_fails_resets_its_connection_and_logs_the_cause() {
     let dir = Dir::new();
     let db = db(&dir);
     let rest = format!("routes:\n  - {{ match: '^db@', host: 127.0.0.1, port: {} }}\n", db.port());
@@ -98,7 +98,7 @@ fn what_cannot_be_forwarded_says_why_where_it_is_looked_for() {
             app.admin(),
         ]);
         let at = said.exits(0).json()["listen"].as_str().unwrap().to_owned();
-        assert!(ask(&at, "x").is_err(), "it is reset");
+        assert!(ask(&at, "x").is_err(), "the connection is reset");
         app.logs(says);
     }
     let wrong = dir.run(&["forward", "localhost", "db@127.0.0.1", "shout"]).exits(2).stderr;
@@ -114,7 +114,7 @@ fn what_cannot_be_forwarded_says_why_where_it_is_looked_for() {
     short.end().exits(0);
 }
 
-/// Two nodes, and a forward in the foreground from one to a service of the other.
+/// Starts two nodes and a forward in the foreground, from one node to a service of the other.
 fn foreground(dir: &Dir) -> (Running, Running, Running, String) {
     let db = db(dir);
     let rest = format!("routes:\n  - {{ match: '^db@', host: 127.0.0.1, port: {} }}\n", db.port());
@@ -135,7 +135,7 @@ fn foreground_at(dir: &Dir, app: &Running, before: &str) -> (Running, String) {
 }
 
 #[test]
-fn a_forward_in_the_foreground_ends_with_its_command_however_that_ends() {
+fn a_foreground_forward_ends_with_its_command_however_the_command_ends() {
     let dir = Dir::new();
     let (_db, app, running, at) = foreground(&dir);
     running.signal(Signal::HUP);
@@ -148,7 +148,7 @@ fn a_forward_in_the_foreground_ends_with_its_command_however_that_ends() {
     let status = dir.json(&["status", "--admin", app.admin()]);
     assert_eq!(status["forwards"], serde_json::json!([]), "{status}");
 
-    // As under `nohup`.
+    // SIGHUP is ignored, as under `nohup`.
     let (running, at) = foreground_at(&dir, &app, "trap '' HUP;");
     running.signal(Signal::HUP);
     assert_eq!(ask(&at, "still there").unwrap(), "STILL THERE");
@@ -157,13 +157,13 @@ fn a_forward_in_the_foreground_ends_with_its_command_however_that_ends() {
 }
 
 #[test]
-fn a_forward_in_the_foreground_fails_when_the_node_ends_it_or_ends_itself() {
+fn a_foreground_forward_fails_when_the_node_ends_it_or_stops() {
     let dir = Dir::new();
     let (_db, app, running, at) = foreground(&dir);
     dir.ok(&["end-forward", &at, "--admin", app.admin()]);
     let ended = running.end().exits(1);
-    assert!(ended.stderr.contains("no more: the node ended it or went away"), "{}", ended.stderr);
-    assert_eq!(ended.json()["service"], "shout", "one document");
+    assert!(ended.stderr.contains(": the node ended it or stopped"), "{}", ended.stderr);
+    assert_eq!(ended.json()["service"], "shout", "a single JSON document");
     app.stop();
 
     for signal in [Signal::KILL, Signal::TERM] {
@@ -171,20 +171,20 @@ fn a_forward_in_the_foreground_fails_when_the_node_ends_it_or_ends_itself() {
         let (running, _) = foreground_at(&dir, &app, "");
         app.signal(signal);
         let ended = running.end().exits(1);
-        assert!(ended.stderr.contains("the node ended it or went away"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("the node ended it or stopped"), "{}", ended.stderr);
         drop(app);
     }
 }
 
 #[test]
-fn the_socket_that_a_killed_node_left_behind_is_replaced_and_one_that_is_in_use_is_not() {
+fn a_stale_socket_of_a_killed_node_is_replaced_but_a_socket_in_use_is_not() {
     let dir = Dir::new();
     let file = dir.config("app", "forwards:\n  - { listen: 'unix:shout.sock', name: db@127.0.0.1, service: shout }\n");
     dir.node(&file, &[]).kill();
     assert!(dir.at("shout.sock").exists() && UnixStream::connect(dir.at("shout.sock")).is_err());
     let node = dir.node(&file, &[]);
     UnixStream::connect(dir.at("shout.sock")).unwrap();
-    // Nor is it taken away by a second one that is refused.
+    // A second node that is refused must not remove the socket either.
     let again = ["forward", "unix:shout.sock", "db@127.0.0.1", "shout", "--config", &file];
     dir.run(&again).refused(&["cannot listen at", "shout.sock", "a running process answers there"]);
     UnixStream::connect(dir.at("shout.sock")).unwrap();
@@ -201,7 +201,7 @@ fn the_socket_that_a_killed_node_left_behind_is_replaced_and_one_that_is_in_use_
 }
 
 #[test]
-fn loops_without_descriptors_log_once_a_second_and_accept_again_when_there_are_some() {
+fn accept_loops_without_descriptors_log_once_a_second_and_recover() {
     let dir = Dir::new();
     let db = db(&dir);
     let rest = format!(
@@ -211,7 +211,7 @@ fn loops_without_descriptors_log_once_a_second_and_accept_again_when_there_are_s
     );
     let file = dir.config("app", &rest);
     let app = Running::start(dir.with_descriptors(40, &["--json", "node", "--config", &file]));
-    // With a link that is up, no connection fails for want of a descriptor to dial with, and gives its own back.
+    // With an established link, no forward has to dial for lack of a descriptor and then release its own.
     dir.ok(&["ping", "--admin", app.admin(), "db@127.0.0.1"]);
     let open: Vec<_> = (0..60).map(|_| UnixStream::connect(dir.at("shout.sock")).unwrap()).collect();
     app.logs("place=unix:");
@@ -219,7 +219,7 @@ fn loops_without_descriptors_log_once_a_second_and_accept_again_when_there_are_s
     for place in ["place=unix:", "place=the operations API"] {
         let lines = || app.stderr().lines().filter(|line| line.contains(place)).map(str::to_owned).collect::<Vec<_>>();
         let second = eventually("a second line", || lines().get(1).cloned());
-        // Several tries in the meantime, none of which was logged.
+        // Several attempts in between were not logged.
         assert!(second.contains("cannot be accepted") && !second.contains("suppressed=0"), "{second}");
     }
     drop((open, admin));

@@ -1,4 +1,4 @@
-//! A service behind a gateway, from three configuration files.
+//! Tests of a service behind a gateway, with three configuration files.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -7,7 +7,8 @@ use super::world::{Dir, Running, shouting};
 
 const BACKEND: &str = "backend-db@127.0.0.1";
 
-/// A backend that serves a stream and answers calls, a gateway that reaches it, and what a client's file says of both.
+/// Starts a backend that serves a stream and answers calls, and a gateway that reaches it. Also returns the routes for
+/// the file of a client.
 fn behind(dir: &Dir, transit: &str) -> (Running, Running, String) {
     let port = shouting();
     let services = format!("services: {{ shout: {{ connect: '127.0.0.1:{port}', allow: ['app@.*'] }} }}\n");
@@ -58,7 +59,7 @@ fn e_a_service_behind_a_gateway_is_reached_from_three_files() {
     assert!(explained.contains("proxy") && explained.contains("gateway@127.0.0.1"), "{explained}");
     let listed = dir.ok(&["proxy-routes", "list", "--admin", app.admin()]).stdout;
     assert!(listed.contains("^backend-.*@") && listed.contains("gateway@127.0.0.1"), "{listed}");
-    // The end of the gateway is the end of what goes through it, and told.
+    // When the gateway stops, connections through it end, and both ends report it.
     let gateway_at = format!("127.0.0.1:{}", gateway.port());
     gateway.kill();
     app.logs(&format!("down peer={BACKEND}"));
@@ -66,17 +67,17 @@ fn e_a_service_behind_a_gateway_is_reached_from_three_files() {
     assert!(failed.contains("proxy route ^backend-.*@ through gateway@127.0.0.1"), "{failed}");
     let traced = dir.run(&["trace", "--admin", app.admin(), BACKEND]).exits(1);
     let cause = (traced.stdout.matches("TCP: ").count(), traced.stdout.contains(&gateway_at));
-    assert_eq!(cause, (1, true), "the cause stands there once, with its address: {}", traced.stdout);
+    assert_eq!(cause, (1, true), "the cause is shown once, with its address: {}", traced.stdout);
     let traced = dir.run(&["trace", "--admin", app.admin(), "gateway@127.0.0.1"]).exits(1);
     assert!(traced.stdout.contains(&format!("route ^gateway@ at {gateway_at}: TCP: ")), "{}", traced.stdout);
-    assert!(traced.stderr.contains("no way leads to gateway@127.0.0.1: every candidate failed"), "{}", traced.stderr);
+    assert!(traced.stderr.contains("no path to gateway@127.0.0.1: every candidate failed"), "{}", traced.stderr);
     let traced = dir.run(&["trace", "--admin", app.admin(), "nowhere@127.0.0.2"]).exits(1);
     assert!(traced.stderr.contains("no static route matches"), "{}", traced.stderr);
     drop(backend);
 }
 
 #[test]
-fn e7_proxy_routes_come_and_go_and_a_denial_names_the_gateway_and_the_rule() {
+fn e7_proxy_routes_are_added_and_removed_and_a_denial_names_the_gateway_and_the_rule() {
     let dir = Dir::new();
     let (_backend, gateway, _) = behind(&dir, "");
     let rest = format!("routes: [{{ match: '^gateway@', host: 127.0.0.1, port: {} }}]\n", gateway.port());
@@ -96,8 +97,8 @@ fn e7_proxy_routes_come_and_go_and_a_denial_names_the_gateway_and_the_rule() {
     assert!(denied.contains(says) && !denied.contains("transit"), "{denied}");
     gateway.logs("needs rules under `transit:`");
     let traced = dir.run(&["trace", "--admin", app.admin(), BACKEND]).exits(1);
-    assert!(traced.stdout.contains("it ends at gateway@127.0.0.1: relay denied"), "{}", traced.stdout);
-    assert!(traced.stderr.contains("no way leads to backend-db@127.0.0.1"), "{}", traced.stderr);
+    assert!(traced.stdout.contains("the path ends at gateway@127.0.0.1: relay denied"), "{}", traced.stdout);
+    assert!(traced.stderr.contains("no path to backend-db@127.0.0.1"), "{}", traced.stderr);
     dir.run(&["trace", "--admin", app.admin(), "no name"]).refused(&["white space"]);
     add(&["^backend-", "--proxy", "gateway@127.0.0.1"]).refused(&["exists; remove it first"]);
     add(&["(", "--proxy", "gateway@127.0.0.1"]).refused(&["match"]);
@@ -132,7 +133,7 @@ fn e7_proxy_routes_come_and_go_and_a_denial_names_the_gateway_and_the_rule() {
 }
 
 #[test]
-fn proxy_routes_are_saved_and_reloaded_and_so_is_what_a_gateway_passes_on() {
+fn proxy_routes_and_transit_rules_are_saved_and_reloaded() {
     let dir = Dir::new();
     let (_backend, gateway, client) = behind(&dir, "");
     let file = dir.config("app", client.split("proxy_routes:").next().unwrap());
@@ -149,7 +150,7 @@ fn proxy_routes_are_saved_and_reloaded_and_so_is_what_a_gateway_passes_on() {
         )
     );
     assert!(call(1).stderr.contains("relay denied"));
-    // The gateway is given a rule, without a restart.
+    // The gateway receives a transit rule, without a restart.
     let gateway_file = "gateway.yaml";
     let closed = dir.read(gateway_file);
     let rules = |flags: &str| {
@@ -164,17 +165,17 @@ fn proxy_routes_are_saved_and_reloaded_and_so_is_what_a_gateway_passes_on() {
     let flags = backend["flags"].to_string();
     assert!(!flags.contains("monitor") && !flags.contains("link") && flags.contains("remote_spawn"), "{backend}");
     assert!(dir.ok(&["proxy-routes", "list", "--admin", app.admin()]).stdout.contains("-link"));
-    // And the rule is taken away again: what goes through stays, what is new does not come.
+    // The rule is removed again: the existing circuit stays, and new ones are refused.
     dir.file(gateway_file, &closed, 0o600);
     dir.ok(&["reload", "--admin", gateway.admin()]);
     assert_eq!(call(0).stdout, "the backend");
     dir.ok(&["disconnect", "--admin", app.admin(), BACKEND]);
-    crate::world::eventually("the connection is gone", || {
+    crate::world::eventually("the connection has ended", || {
         let nodes = dir.json(&["nodes", "--admin", app.admin(), "--json"]);
         nodes.as_array().unwrap().iter().all(|node| node["name"] != BACKEND).then_some(())
     });
     assert!(call(1).stderr.contains("relay denied"));
-    // The file is what a reload goes by.
+    // A reload uses the content of the file.
     let elsewhere = dir
         .read(&file)
         .replace("gateway@127.0.0.1\", target: { flags: { link: false } } }", "other@127.0.0.1\", max_hop: 2 }");
@@ -184,16 +185,16 @@ fn proxy_routes_are_saved_and_reloaded_and_so_is_what_a_gateway_passes_on() {
     let listed = dir.ok(&["proxy-routes", "list", "--admin", app.admin()]).stdout;
     assert!(listed.contains("other@127.0.0.1") && !listed.contains("gateway@"), "{listed}");
     let drain = ["proxy-routes", "drain", "--admin", app.admin(), "^backend-"];
-    assert!(dir.ok(&drain).stdout.contains("removed; the file still has it"), "and nothing went by it");
+    assert!(dir.ok(&drain).stdout.contains("removed; it is still in the file"), "no connection used it");
     dir.run(&drain).exits(1);
     dir.ok(&["reload", "--admin", app.admin()]);
     let removed = dir.ok(&["proxy-routes", "remove", "--admin", app.admin(), "^backend-", "--save"]).stdout;
-    assert!(removed.contains("and taken out of the file"), "{removed}");
+    assert!(removed.contains("and deleted from the file"), "{removed}");
     assert_eq!(dir.read(&file), format!("{original}proxy_routes: []\n"));
 }
 
 #[test]
-fn who_may_come_through_others_is_reloaded() {
+fn the_restrictions_of_proxied_are_reloaded() {
     let dir = Dir::new();
     let transit = "transit: { rules: [{ from: 'app@.*', to: 'backend-.*' }] }\n";
     let (backend, _gateway, client) = behind(&dir, transit);

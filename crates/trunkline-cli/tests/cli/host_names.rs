@@ -1,4 +1,4 @@
-//! Host names with a dead name server, and with addresses that do not answer, in namespaces of their own.
+//! Tests of host names with a dead name server, and with addresses that do not answer, in network namespaces.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::world::{Dir, finish};
 
-/// A name server that answers, one that does not, an address that does not answer, and a server that does: the test binary
-/// itself, started once more.
+/// Script that sets up a name server that answers, one that does not, an address that does not answer, and a server
+/// that does. The test binary itself, started once more, is that server.
 const SCRIPT: &str = r#"
 set -eu
 ip link set lo up
@@ -22,7 +22,7 @@ await servers.out 'servers are up'
 "$TRUNKLINE" node --config db.yaml --answer whoami='the database' >db.out 2>db.log & PIDS="$PIDS $!"
 await db.out 'is up'
 "$TRUNKLINE" forward --config app.yaml 127.0.0.1:7001 db@lab shout >forward.out 2>&1 & PIDS="$PIDS $!"
-await forward.out 'leads to'
+await forward.out 'is forwarded to'
 echo "by the service:"
 "$TEST" host_names::a_client_of_the_namespace --exact --ignored --nocapture
 printf 'nameserver 127.0.0.2\nnameserver 127.0.0.3\n' >resolv.conf
@@ -31,7 +31,7 @@ echo "by the second name server:"
 "#;
 
 #[test]
-fn a_name_is_resolved_in_spite_of_a_dead_name_server_and_reached_in_spite_of_a_dead_address() {
+fn a_dead_name_server_and_a_dead_address_do_not_prevent_a_connection() {
     let dir = Dir::new();
     let node = |name: &str, rest: &str| {
         let text = format!(
@@ -42,7 +42,8 @@ fn a_name_is_resolved_in_spite_of_a_dead_name_server_and_reached_in_spite_of_a_d
     let service = "services: { shout: { connect: 'many.test:7000', allow: ['.*'] } }\n";
     node("db", &format!("  listen: [{{ host: 127.0.0.4, port: 4370 }}]\n{service}"));
     node("app", "routes:\n  - { match: '^db@', host: 127.0.0.4, port: 4370 }\n");
-    // The resolver takes 5 s: longer than any one lookup may, so that the second one must be a part of the first.
+    // The system's resolver takes 5 s, longer than the timeout of any one lookup, so the second lookup must share the
+    // first one's query.
     let times = "  timeouts: { dns_ms: 2000, candidate_ms: 4500 }\n";
     node("slow", &format!("{times}routes:\n  - {{ match: '^db@', host: slow.test, port: 4370 }}\n"));
     dir.file("resolv.conf", "nameserver 127.0.0.3\n", 0o644);
@@ -58,7 +59,7 @@ fn a_name_is_resolved_in_spite_of_a_dead_name_server_and_reached_in_spite_of_a_d
     assert_eq!(
         ran.code,
         Some(0),
-        "it needs what the test with network namespaces does:\n{}\n{}",
+        "this test needs the same tools as the test with network namespaces:\n{}\n{}",
         ran.stdout,
         ran.stderr
     );
@@ -79,7 +80,7 @@ fn the_servers_of_the_namespace() {
             let _ = names.send_to(&answer(&question[..len]), from);
         }
     });
-    // A listener that accepts nobody and whose queue is full.
+    // A listener that accepts no connection and whose queue is full.
     let address: SocketAddr = "127.0.0.5:7000".parse().unwrap();
     let _full = TcpListener::bind(address).unwrap();
     let mut waiting = Vec::new();
@@ -107,7 +108,7 @@ fn a_client_of_the_namespace() {
     println!("the answer is {answer}");
 }
 
-/// A name server's answer: two addresses for `many.test`, one for every other name, none but IPv4.
+/// Returns a name server's answer: two IPv4 addresses for `many.test`, one for every other name, and no IPv6 address.
 fn answer(question: &[u8]) -> Vec<u8> {
     let name_len = question[12..].iter().position(|byte| *byte == 0).unwrap() + 1;
     let asked = &question[12..12 + name_len + 4];

@@ -8,7 +8,7 @@ use crate::peer::Peer;
 use crate::world::{Dir, Running, TOKEN, eventually, free_port};
 
 #[test]
-fn a_node_says_when_it_is_up_and_only_its_user_can_operate_it() {
+fn a_node_prints_a_ready_line_and_only_its_user_can_operate_it() {
     let dir = Dir::new();
     let node = dir.node(&dir.config("app", ""), &[]);
     assert_eq!(node.ready["name"], "app@127.0.0.1");
@@ -29,7 +29,7 @@ fn a_node_says_when_it_is_up_and_only_its_user_can_operate_it() {
 }
 
 #[test]
-fn a_node_raises_its_limit_on_open_files_and_warns_when_its_places_do_not_fit() {
+fn a_node_raises_its_limit_on_open_files_and_warns_if_that_is_too_low() {
     let dir = Dir::new();
     let file = dir.config("app", "");
     let node = |limits: &str| Running::start(dir.limited(limits, &["--json", "node", "--config", &file]));
@@ -46,7 +46,7 @@ fn a_node_raises_its_limit_on_open_files_and_warns_when_its_places_do_not_fit() 
 }
 
 #[test]
-fn a_second_node_in_the_same_place_is_refused_and_the_first_goes_on() {
+fn a_second_node_with_the_same_data_directory_is_refused_and_the_first_keeps_running() {
     let dir = Dir::new();
     let first = dir.node(&dir.config("app", ""), &[]);
     let text = dir.read("app.yaml").replace("name: app@", "name: other@");
@@ -64,7 +64,7 @@ fn the_socket_of_a_killed_node_is_replaced() {
     dir.node(&file, &[]).kill();
     assert!(std::fs::metadata(dir.at("app.data/admin.sock")).unwrap().file_type().is_socket());
     let ran = dir.run(&["status"]).exits(1);
-    assert!(ran.stderr.contains("no node answers at ./app.data/admin.sock"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("cannot connect to a node at ./app.data/admin.sock"), "{}", ran.stderr);
     let again = dir.node(&file, &[]);
     dir.ok(&["status"]);
     again.stop();
@@ -76,12 +76,12 @@ fn a_file_that_is_no_socket_is_never_replaced() {
     let dir = Dir::new();
     let file = dir.config("app", "  admin: { socket: precious }\n");
     dir.file("precious", "do not lose me", 0o600);
-    dir.run(&["node", "--config", &file]).refused(&["app.yaml: node.admin", "no socket", "remove it"]);
+    dir.run(&["node", "--config", &file]).refused(&["app.yaml: node.admin", "no socket", "remove that file"]);
     assert_eq!(dir.read("precious"), "do not lose me");
 }
 
 #[test]
-fn sigterm_lets_a_call_under_way_finish_and_its_answer_arrive() {
+fn sigterm_lets_a_call_in_progress_finish_and_its_answer_arrive() {
     let dir = Dir::new();
     let mut peer = Peer::start(&dir, "slow");
     let route = format!("routes:\n  - {{ match: '^slow@', host: 127.0.0.1, port: {} }}\n", peer.port());
@@ -92,8 +92,8 @@ fn sigterm_lets_a_call_under_way_finish_and_its_answer_arrive() {
     node.signal(Signal::TERM);
     node.logs("leaving");
     eventually("the socket is gone", || (!dir.at("app.data/admin.sock").exists()).then_some(()));
-    received.reply("late but well");
-    assert_eq!(call.end().exits(0).stdout, "late but well");
+    received.reply("a late answer");
+    assert_eq!(call.end().exits(0).stdout, "a late answer");
     let ran = node.end().exits(0);
     assert!(ran.stderr.contains("drained=1 cut=0"), "{}", ran.stderr);
 }
@@ -111,13 +111,13 @@ fn a_second_signal_ends_the_drain() {
     node.logs("leaving");
     node.signal(Signal::INT);
     let ran = node.end().exits(0);
-    assert!(ran.stderr.contains("left at once"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("stopped at once"), "{}", ran.stderr);
     let stderr = call.end().exits(1).stderr;
     assert!(stderr.contains("gave no answer"), "{stderr}");
 }
 
 #[test]
-fn a_node_that_cannot_drain_within_its_grace_cuts_and_says_so() {
+fn a_node_that_cannot_drain_within_its_grace_period_cuts_connections_and_logs_that() {
     let dir = Dir::new();
     let mut peer = Peer::start(&dir, "slow");
     let route = format!("routes:\n  - {{ match: '^slow@', host: 127.0.0.1, port: {} }}\n", peer.port());
@@ -143,41 +143,41 @@ fn sighup_applies_the_routes_of_the_file_and_a_bad_file_changes_nothing() {
     dir.ok(&["routes", "add", "^live@", "--port", "9"]);
     dir.config("app", "routes:\n  - { match: '^two@', port: 2 }\n");
     node.signal(Signal::HUP);
-    node.logs("reloaded: 1 routes from app.yaml");
+    node.logs("reloaded 1 routes from app.yaml");
     assert_eq!(patterns(), ["^live@", "^two@"]);
 
     dir.config("app", "routes:\n  - { match: '^three(', port: 3 }\n");
     node.signal(Signal::HUP);
-    node.logs("not reloaded, nothing changed: app.yaml:7:");
+    node.logs("reload failed, nothing changed: app.yaml:7:");
     assert_eq!(patterns(), ["^live@", "^two@"]);
     node.stop();
 }
 
 #[test]
-fn reload_says_what_else_changed_and_refuses_a_pattern_added_while_the_node_runs() {
+fn reload_names_other_changes_and_refuses_a_pattern_that_was_added_at_run_time() {
     let dir = Dir::new();
     let file = dir.config("app", "routes:\n  - { match: '^one@', port: 1 }\n");
     let node = dir.node(&file, &[]);
     dir.config("app", "  fallback: never\nroutes:\n  - { match: '^two@', port: 2 }\n");
     let message = dir.json(&["reload"])["message"].as_str().unwrap().to_owned();
-    assert_eq!(message, "1 routes from app.yaml; changed too, and needing a restart: node.fallback");
+    assert_eq!(message, "reloaded 1 routes from app.yaml; also changed, but needing a restart: node.fallback");
 
     dir.ok(&["routes", "add", "^three@", "--port", "9"]);
     dir.config("app", "routes:\n  - { match: '^one@', port: 1 }\n  - { match: '^three@', port: 3 }\n");
     let before = dir.json(&["routes", "list"]);
-    let parts = ["app.yaml", "`^three@`", "also added while the node runs", "routes remove"];
+    let parts = ["app.yaml", "`^three@`", "also added at run time", "routes remove"];
     dir.run(&["reload"]).refused(&parts);
     assert_eq!(dir.json(&["routes", "list"]), before);
     let profile =
         "tls_profiles: { p: { server_name: h } }\nroutes:\n  - { match: '^p@', port: 1, tls: true, tls_profile: p }\n";
     dir.config("app", profile);
-    dir.run(&["reload"]).refused(&["`^p@`", "TLS profile p is new; it needs a restart"]);
+    dir.run(&["reload"]).refused(&["`^p@`", "TLS profile p is new; restart the node"]);
     assert_eq!(dir.json(&["routes", "list"]), before);
     dir.config("app", "routes:\n  - { match: '^one@', port: 1 }\n  - { match: '^three@', port: 3 }\n");
     dir.ok(&["routes", "remove", "^three@"]);
     dir.ok(&["reload"]);
     dir.config("app", "routes:\n  - { match: '^one-*', port: 1 }\n  - { match: '^three@', port: 3 }\n");
-    assert!(dir.ok(&["reload"]).stdout.contains("write `^one-.*`"), "what a pattern hardly means is told here too");
+    assert!(dir.ok(&["reload"]).stdout.contains("write `^one-.*`"), "a reload shows warnings about patterns as well");
     node.signal(Signal::HUP);
     node.logs("write `^one-.*`");
     let ports = dir.json(&["routes", "list"]);
@@ -186,7 +186,7 @@ fn reload_says_what_else_changed_and_refuses_a_pattern_added_while_the_node_runs
 }
 
 #[test]
-fn a_reload_leaves_the_routes_where_they_are_up_to_the_first_that_differs() {
+fn a_reload_keeps_the_position_of_the_routes_before_the_first_difference() {
     let dir = Dir::new();
     let file = dir.config("app", "routes:\n  - { match: '^a@', port: 1 }\n  - { match: '^b@', port: 2 }\n");
     let node = dir.node(&file, &[]);
@@ -203,7 +203,7 @@ fn a_reload_leaves_the_routes_where_they_are_up_to_the_first_that_differs() {
 }
 
 #[test]
-fn a_socket_path_that_is_too_long_is_called_that() {
+fn a_socket_path_that_is_too_long_is_refused_with_the_limit() {
     let dir = Dir::new();
     let long = "d".repeat(120);
     let text = format!("node: {{ name: app@h, cookie_file: cookie, registrar: none, data_dir: {long} }}\n");
@@ -237,7 +237,7 @@ fn a_signal_right_after_the_ready_line_is_not_missed() {
     }
 }
 
-/// A node in a place of its own where `localhost` has two addresses.
+/// Starts a node in a mount namespace in which `localhost` has two addresses.
 fn with_two_addresses(dir: &Dir, file: &str) -> Running {
     dir.file("hosts", "127.0.0.1 localhost\n::1 localhost\n", 0o644);
     let mut command = std::process::Command::new("unshare");
@@ -249,7 +249,7 @@ fn with_two_addresses(dir: &Dir, file: &str) -> Running {
 }
 
 #[test]
-fn localhost_is_listened_at_by_all_its_addresses() {
+fn a_listener_for_localhost_listens_at_all_its_addresses() {
     let dir = Dir::new();
     let (port, admin) = (free_port(), free_port());
     dir.file("token", TOKEN, 0o600);
@@ -270,7 +270,7 @@ fn localhost_is_listened_at_by_all_its_addresses() {
 }
 
 #[test]
-fn both_wildcard_addresses_are_listened_at_together() {
+fn both_wildcard_addresses_can_be_used_with_the_same_port() {
     let dir = Dir::new();
     let port = free_port();
     let rest = format!("  listen: [{{ host: 0.0.0.0, port: {port} }}, {{ host: '::', port: {port} }}]\n");

@@ -16,7 +16,7 @@ fn json_logs_are_one_object_per_line_and_text_logs_have_no_escapes() {
     for format in ["json", "text"] {
         let node = dir.node(&file, &["--log-format", format, "--log-level", "debug"]);
         node.signal(Signal::HUP);
-        node.logs("reloaded: 1 routes");
+        node.logs("reloaded 1 routes");
         let log = node.stop().stderr;
         assert!(log.lines().count() >= 3, "{log}");
         for line in log.lines() {
@@ -29,7 +29,7 @@ fn json_logs_are_one_object_per_line_and_text_logs_have_no_escapes() {
 }
 
 #[test]
-fn commands_log_nothing_unless_asked_and_the_level_may_come_from_the_environment() {
+fn commands_log_nothing_by_default_and_the_level_can_come_from_the_environment() {
     let dir = Dir::new();
     let file = dir.config("app", "");
     let explain = ["explain", "--config", &file, "db@127.0.0.1"];
@@ -43,7 +43,7 @@ fn commands_log_nothing_unless_asked_and_the_level_may_come_from_the_environment
 }
 
 #[test]
-fn one_connection_may_say_more_than_the_rest() {
+fn one_connection_can_log_more_than_the_others() {
     let dir = Dir::new();
     let (loud, quiet) = (Peer::start(&dir, "loud"), Peer::start(&dir, "quiet"));
     let routes = format!(
@@ -69,10 +69,10 @@ fn one_connection_may_say_more_than_the_rest() {
     dir.ok(&["check", &off]);
 }
 
-/// Starts a node whose standard error is this, and lets it log and lose lines.
+/// Starts a node with this standard error, and makes it log and lose lines.
 #[track_caller]
 fn losing_lines(dir: &Dir, stderr: Stdio) -> Running {
-    // Each of them is a warning at every reload.
+    // Each of these routes causes a warning at every reload.
     let routes: String = (0..500).map(|n| format!("  - {{ match: 'db.*@host{n}.example', port: 1 }}\n")).collect();
     let file = dir.config("app", &format!("routes:\n{routes}"));
     let mut command = dir.command(&["--json", "node", "--config", &file]);
@@ -85,7 +85,7 @@ fn losing_lines(dir: &Dir, stderr: Stdio) -> Running {
     node
 }
 
-/// The count of lost lines, by the node's own account.
+/// Returns the number of lost lines that the node reports.
 #[track_caller]
 fn lost(dir: &Dir, node: &Running) -> Option<u64> {
     let lost = dir.json(&["status", "--admin", node.admin()])["lost_log_lines"].as_u64().unwrap();
@@ -93,7 +93,7 @@ fn lost(dir: &Dir, node: &Running) -> Option<u64> {
 }
 
 #[test]
-fn a_node_whose_log_has_no_room_or_no_reader_goes_on_and_counts_the_lost_lines() {
+fn a_node_whose_log_cannot_be_written_keeps_running_and_counts_the_lost_lines() {
     let full = || Stdio::from(OpenOptions::new().write(true).open("/dev/full").unwrap());
     let closed = || Stdio::from(pipe().unwrap().1);
     for stderr in [full(), closed()] {
@@ -103,7 +103,7 @@ fn a_node_whose_log_has_no_room_or_no_reader_goes_on_and_counts_the_lost_lines()
         assert!(status.contains("lost log lines"), "{status}");
         node.stop();
     }
-    // Errors of commands that act as a node themselves.
+    // The same applies to a command that acts as a node itself and logs errors.
     let dir = Dir::new();
     let file = dir.config("app", "routes:\n  - { match: '^db@', host: 127.0.0.1, port: 1 }\n");
     for stderr in [full(), closed()] {
@@ -114,7 +114,7 @@ fn a_node_whose_log_has_no_room_or_no_reader_goes_on_and_counts_the_lost_lines()
 }
 
 #[test]
-fn a_node_whose_log_nobody_reads_goes_on_and_says_later_how_many_lines_were_lost() {
+fn a_node_whose_log_is_not_read_keeps_running_and_later_logs_how_many_lines_were_lost() {
     let dir = Dir::new();
     let (mut reader, writer) = pipe().unwrap();
     let node = losing_lines(&dir, writer.into());
@@ -122,7 +122,7 @@ fn a_node_whose_log_nobody_reads_goes_on_and_says_later_how_many_lines_were_lost
         let mut log = String::new();
         reader.read_to_string(&mut log).map(|_| log).unwrap()
     });
-    // When it has left, the pipe is empty and ended.
+    // Once the node has stopped, the pipe is drained and closed.
     node.stop();
     let log = reading.join().unwrap();
     let said = log.lines().find(|line| line.contains("log lines were lost")).expect("no line about it");
@@ -132,7 +132,7 @@ fn a_node_whose_log_nobody_reads_goes_on_and_says_later_how_many_lines_were_lost
 }
 
 #[test]
-fn a_node_that_cannot_print_its_ready_line_is_up_and_ends_when_it_is_told() {
+fn a_node_that_cannot_print_its_ready_line_runs_and_stops_when_told() {
     let dir = Dir::new();
     let file = dir.config("app", "");
     let (_reader, full) = full_pipe();
@@ -149,7 +149,7 @@ fn a_node_that_cannot_print_its_ready_line_is_up_and_ends_when_it_is_told() {
     }
 }
 
-/// A pipe that has no room.
+/// Returns a pipe without free space.
 fn full_pipe() -> (impl Read, PipeWriter) {
     let (reader, mut writer) = pipe().unwrap();
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
@@ -160,20 +160,20 @@ fn full_pipe() -> (impl Read, PipeWriter) {
 }
 
 #[test]
-fn a_line_of_the_text_log_is_one_line_whatever_is_in_its_fields() {
+fn line_breaks_in_fields_do_not_split_a_line_of_the_text_log() {
     let dir = Dir::new();
     let file = dir.config("app", "routes:\n  - { match: '^db@', port: 1 }\n");
     let node = dir.node(&file, &[]);
-    // Both problems are told at once, a line each.
+    // Both problems are reported by one event, which must stay on one line.
     dir.config("app", "routes:\n  - { match: '^db@', port: 0 }\n  - { match: '(', port: 1 }\n");
     node.signal(Signal::HUP);
-    node.logs("not reloaded");
+    node.logs("reload failed");
     let log = node.stop().stderr;
     assert!(log.contains("\\n"), "{log}");
     assert!(log.lines().all(|line| line.starts_with("20")), "{log}");
 }
 
-/// What a node logs to a terminal.
+/// Returns what a node logs to a terminal.
 fn logged_to_a_terminal(variables: &[(&str, &str)]) -> String {
     let dir = Dir::new();
     let file = dir.config("app", "");
@@ -188,7 +188,7 @@ fn logged_to_a_terminal(variables: &[(&str, &str)]) -> String {
     let mut terminal = File::from(terminal);
     let reading = std::thread::spawn(move || {
         let (mut log, mut bytes) = (Vec::new(), [0; 4096]);
-        // It fails when the last process that had the other side has ended.
+        // Reading fails once the last process that had the other side open has ended.
         while let Ok(read) = terminal.read(&mut bytes) {
             log.extend(&bytes[..read]);
         }
@@ -199,7 +199,7 @@ fn logged_to_a_terminal(variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn log_lines_have_colours_only_where_a_terminal_has_them_and_nobody_refuses_them() {
+fn log_lines_are_coloured_only_on_a_terminal_that_supports_it_and_without_no_color() {
     let xterm = ("TERM", "xterm");
     for (variables, coloured) in [
         (&[xterm][..], true),

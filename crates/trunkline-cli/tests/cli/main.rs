@@ -1,4 +1,4 @@
-//! The binary as its users meet it: real processes on loopback, one sentence per test.
+//! Tests of the binary with real processes on loopback, one behaviour per test.
 
 mod admin_tcp;
 mod bad_input;

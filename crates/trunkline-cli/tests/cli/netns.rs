@@ -1,10 +1,11 @@
-//! A node whose address only the gateway can reach, in network namespaces of their own.
+//! Tests of nodes in network namespaces, such as a node whose address only the gateway can reach.
 
 use std::process::{Command, Stdio};
 
 use super::world::{Dir, finish};
 
-/// Three networks: the application's, the gateway's and the database's, joined by two cables. What it prints is checked by the test.
+/// Script that joins three networks by two cables: those of the application, the gateway and the database. The test
+/// checks its output.
 const SCRIPT: &str = r#"
 set -eu
 ip link set lo up
@@ -44,7 +45,7 @@ cat db.log
 "#;
 
 #[test]
-fn e_a_node_that_only_the_gateway_can_reach_is_reached_through_it() {
+fn e_a_node_that_only_the_gateway_can_reach_is_reached_through_the_gateway() {
     let dir = Dir::new();
     let node = |name: &str, rest: &str| {
         let text = format!(
@@ -80,13 +81,10 @@ fn e_a_node_that_only_the_gateway_can_reach_is_reached_through_it() {
     assert!(directly.contains("no route to db@lab") && directly.contains("unreachable"), "{directly}");
     let (through, log) = rest.split_once("from the database:\n").unwrap();
     assert!(through.starts_with("the database\n") && through.contains("gate@lab"), "{through}");
-    assert!(
-        log.contains("address=10.77.2.2:") && !log.contains("10.77.1.1"),
-        "it saw the gateway and nobody else:\n{log}"
-    );
+    assert!(log.contains("address=10.77.2.2:") && !log.contains("10.77.1.1"), "it must see only the gateway:\n{log}");
 }
 
-/// One network whose address leads nowhere without its interface.
+/// Script with one network whose address is unreachable without the name of its interface.
 const ZONES: &str = r#"
 set -eu
 ip link set lo up
@@ -105,7 +103,7 @@ echo
 "#;
 
 #[test]
-fn an_address_with_a_zone_is_taken_wherever_one_is_configured() {
+fn an_address_with_a_zone_is_accepted_in_every_key() {
     let dir = Dir::new();
     let node = |name: &str, rest: &str| {
         let text = format!("node:\n  name: {name}\n  cookie_file: cookie\n  data_dir: {name}.data\n{rest}");

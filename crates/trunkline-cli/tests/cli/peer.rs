@@ -1,4 +1,4 @@
-//! A node inside the test, whose services answer when the test wants them to.
+//! Node inside the test process, whose mailbox answers when the test decides to.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts `NAME@127.0.0.1` with the service `work`.
+    /// Starts `NAME@127.0.0.1` with the mailbox `work`.
     pub(crate) fn start(dir: &Dir, name: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let text = format!("node: {{ name: {name}@127.0.0.1, cookie_file: cookie, data_dir: {name}.data }}");
@@ -49,7 +49,7 @@ impl Peer {
         self.socket.to_str().unwrap()
     }
 
-    /// The next message or call of its service.
+    /// Waits for the next message or call.
     pub(crate) fn received(&mut self) -> Message {
         self.runtime.block_on(self.mailbox.recv()).unwrap()
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::real::readme;
 use crate::world::{Dir, Running, finish, free_port};
 
-/// A node `app` with two routes to `db`, the first of which leads nowhere, and `db` itself.
+/// Starts a node `app` with two routes to `db`, the first of which leads to a closed port, and `db` itself.
 fn pair(dir: &Dir) -> (Running, Running) {
     let db = dir.node(&dir.config("db", ""), &["--answer", "echo", "--answer", "whoami=the db"]);
     let rest = format!(
@@ -56,20 +56,20 @@ fn an_unknown_service_and_a_missing_node_exit_1_with_the_next_step() {
     let dir = Dir::new();
     let (app, _db) = pair(&dir);
     let ran = dir.run(&["call", "--admin", app.admin(), "db@127.0.0.1", "gone", ""]).exits(1);
-    assert!(ran.stderr.contains("db@127.0.0.1 has no service \"gone\"; `trunkline status`"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("db@127.0.0.1 has no mailbox \"gone\"; `trunkline status`"), "{}", ran.stderr);
     for command in ["status", "nodes", "reload"] {
         let ran = dir.run(&[command, "--admin", "gone.sock"]).exits(1);
-        assert!(ran.stderr.contains("no node answers at gone.sock"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("cannot connect to a node at gone.sock"), "{}", ran.stderr);
         assert!(ran.stderr.contains("trunkline node --config"), "{}", ran.stderr);
         let failure = dir.run(&["--json", command, "--admin", "gone.sock"]).exits(1).json();
         assert!(failure["error"].as_str().unwrap().contains("gone.sock"));
     }
     let ran = dir.run(&["disconnect", "--admin", app.admin(), "nobody@127.0.0.1"]).exits(1);
-    assert!(ran.stderr.contains("there is no connection to nobody@127.0.0.1"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no connection to nobody@127.0.0.1"), "{}", ran.stderr);
 }
 
 #[test]
-fn what_a_service_cannot_take_is_wrong_usage() {
+fn a_request_that_no_service_can_accept_is_wrong_usage() {
     let dir = Dir::new();
     let (app, _db) = pair(&dir);
     dir.run(&["call", "--admin", app.admin(), "db@127.0.0.1", "", ""]).refused(&["1 to 255 bytes"]);
@@ -79,7 +79,7 @@ fn what_a_service_cannot_take_is_wrong_usage() {
 }
 
 #[test]
-fn every_command_that_prints_speaks_json_and_its_text_has_no_escapes() {
+fn every_command_can_print_json_and_its_text_has_no_escape_sequences() {
     let dir = Dir::new();
     let (app, _db) = pair(&dir);
     let admin = app.admin();
@@ -123,7 +123,7 @@ fn tables_are_aligned() {
     for (command, head) in [(&["routes", "list"][..], "WEIGHT"), (&["explain", "db@127.0.0.1"], "ADDRESS")] {
         let args: Vec<_> = command.iter().chain(&["--admin", app.admin()]).copied().collect();
         let text = dir.ok(&args).stdout;
-        let lines: Vec<_> = text.lines().take_while(|line| !line.starts_with("Nobody")).collect();
+        let lines: Vec<_> = text.lines().take_while(|line| !line.starts_with("No resolver")).collect();
         let column = lines[0].find(head).unwrap();
         assert!(lines.len() >= 3, "{text}");
         for line in &lines[1..] {
@@ -133,7 +133,7 @@ fn tables_are_aligned() {
 }
 
 #[test]
-fn bytes_go_in_from_standard_input_and_come_out_as_they_are() {
+fn bytes_of_standard_input_are_sent_and_printed_unchanged() {
     let dir = Dir::new();
     let (app, _db) = pair(&dir);
     let payload: Vec<u8> = (0..=255).chain([b' ', b'\n']).collect();
@@ -152,7 +152,7 @@ fn bytes_go_in_from_standard_input_and_come_out_as_they_are() {
 }
 
 #[test]
-fn every_command_gives_up_a_node_that_does_not_answer() {
+fn every_command_fails_after_a_timeout_if_the_node_does_not_answer() {
     let dir = Dir::new();
     let (app, _db) = pair(&dir);
     let admin = app.admin();
@@ -176,18 +176,18 @@ fn every_command_gives_up_a_node_that_does_not_answer() {
         let args: Vec<_> = command.iter().chain(&["--admin", admin]).copied().collect();
         Running::spawned(dir.command(&args).spawn().unwrap())
     };
-    // All at once; each ends within ten seconds.
+    // All commands run at the same time; each must end within ten seconds.
     let running: Vec<_> = commands.iter().map(start).collect();
     for (running, command) in running.into_iter().zip(commands) {
         let ended = running.end().exits(1);
-        let within = if command.contains(&"1s") { "silent for 2s" } else { "silent for 10s" };
+        let within = if command.contains(&"1s") { "did not respond for 2s" } else { "did not respond for 10s" };
         assert!(ended.stderr.contains(within), "{command:?}: {}", ended.stderr);
     }
     app.signal(rustix::process::Signal::CONT);
 }
 
 #[test]
-fn a_slow_peer_is_waited_for_as_long_as_the_node_answers() {
+fn a_command_waits_for_a_slow_peer_as_long_as_its_node_responds() {
     let dir = Dir::new();
     let peer = crate::peer::Peer::start(&dir, "slow");
     let routes = format!("routes:\n  - {{ match: '^slow@', host: 127.0.0.1, port: {} }}\n", peer.port());
@@ -197,13 +197,13 @@ fn a_slow_peer_is_waited_for_as_long_as_the_node_answers() {
 }
 
 #[test]
-fn there_is_one_json_document_also_when_the_result_is_a_failure() {
+fn a_failure_also_prints_exactly_one_json_document() {
     let dir = Dir::new();
     let (app, db) = pair(&dir);
     drop(db);
     let told = dir.run(&["--json", "trace", "--admin", app.admin(), "nobody@127.0.0.1"]).exits(1);
     assert_eq!(told.json()["reached"], false);
-    assert!(told.stderr.contains("no way leads to nobody@127.0.0.1"), "{}", told.stderr);
+    assert!(told.stderr.contains("no path to nobody@127.0.0.1"), "{}", told.stderr);
 
     let spawn = "spawn:\n  fails: { command: ['/bin/false'], allow: ['.*'] }\n";
     let db = dir.node(&dir.config("db", spawn), &[]);
@@ -215,7 +215,7 @@ fn there_is_one_json_document_also_when_the_result_is_a_failure() {
 }
 
 #[test]
-fn a_result_that_cannot_be_written_is_a_failure() {
+fn a_command_whose_result_cannot_be_written_fails() {
     let dir = Dir::new();
     let (app, _db) = pair(&dir);
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
@@ -234,8 +234,12 @@ fn a_result_that_cannot_be_written_is_a_failure() {
         let mut full_disk = dir.command(command);
         full_disk.stdout(full());
         let ran = finish(full_disk).exits(1);
-        assert!(ran.stderr.contains("standard output cannot be written: No space left"), "{command:?}: {}", ran.stderr);
-        // A reader that has enough.
+        assert!(
+            ran.stderr.contains("cannot be written to standard output: No space left"),
+            "{command:?}: {}",
+            ran.stderr
+        );
+        // The reader closes standard output early.
         let mut closed = dir.command(command);
         closed.stdout(std::io::pipe().unwrap().1);
         if command[0] == "routes" {
@@ -265,7 +269,7 @@ fn the_environment_overrides_the_file_and_the_command_line_overrides_both() {
 }
 
 #[test]
-fn check_tells_what_every_section_holds() {
+fn check_prints_the_number_of_entries_of_every_section() {
     let dir = Dir::new();
     let file = dir.config(
         "app",
@@ -279,8 +283,8 @@ fn check_tells_what_every_section_holds() {
     let told = dir.ok(&["check", &file]).stdout;
     assert_eq!(
         told.trim_end(),
-        "app.yaml: fine; node app@127.0.0.1, 2 listeners, 0 routes, 2 proxy routes, 1 peer entry, 1 transit rule, 1 transit \
-         gateway, 1 service, 1 forward, 1 program, 1 application, 1 registrar, 1 TLS profile, callers through gateways \
+        "app.yaml: valid; node app@127.0.0.1, 2 listeners, 0 routes, 2 proxy routes, 1 peer entry, 1 transit rule, 1 transit \
+         gateway, 1 service, 1 forward, 1 program, 1 application, 1 registrar, 1 TLS profile, access through gateways \
          restricted"
     );
     let value = dir.json(&["check", &file]);
@@ -290,11 +294,11 @@ fn check_tells_what_every_section_holds() {
     assert_eq!(value["callers_through_gateways"], "restricted");
     let plain = dir.config("plain", "");
     let told = dir.ok(&["check", &plain]).stdout;
-    assert_eq!(told.trim_end(), "plain.yaml: fine; node plain@127.0.0.1, 1 listener, 0 routes");
+    assert_eq!(told.trim_end(), "plain.yaml: valid; node plain@127.0.0.1, 1 listener, 0 routes");
 }
 
 #[test]
-fn the_primary_and_the_standby_that_readme_shows_are_tried_in_that_order() {
+fn the_primary_and_standby_routes_of_the_readme_are_tried_in_that_order() {
     let dir = Dir::new();
     let (_, text) = readme().into_iter().find(|(name, _)| name == "shop.yaml").unwrap();
     dir.file("shop.yaml", &text, 0o600);

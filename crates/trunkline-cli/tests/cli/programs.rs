@@ -1,8 +1,8 @@
-//! Programs that a node runs for its peers.
+//! Tests of programs that a node runs for its peers.
 
 use crate::world::*;
 
-/// A node that offers programs, and the file of one that dials it.
+/// Starts a node that offers programs, and writes the file of a node that dials it.
 fn pair(dir: &Dir) -> Running {
     let offers = "spawn:\n  sort: { command: [sort], allow: ['app@.*'] }\n  \
                   fail: { command: [sh, -c, 'exit 3'], allow: ['app@.*'] }\n  \
@@ -26,7 +26,7 @@ fn pair(dir: &Dir) -> Running {
 }
 
 #[test]
-fn a_peer_runs_programs_that_are_offered_and_learns_how_they_ended() {
+fn a_peer_starts_offered_programs_and_learns_how_they_ended() {
     let dir = Dir::new();
     let db = pair(&dir);
     let app = dir.node("app.yaml", &[]);
@@ -37,7 +37,7 @@ fn a_peer_runs_programs_that_are_offered_and_learns_how_they_ended() {
     };
     let sorted = spawn(&["sort", "--until-end", "b\na\n"]).exits(0);
     assert!(sorted.stdout.starts_with("db@127.0.0.1#") && sorted.stdout.contains("it ended"), "{}", sorted.stdout);
-    // What it prints stands in the log, with whom it runs for and what it is.
+    // The output of the program is logged with its peer, offer and stream.
     for text in ["a", "b"] {
         let labels = format!("output: {text} peer=\"app@127.0.0.1\" offer=\"sort\" pid=\"db@127.0.0.1#");
         eventually("the output in the log", || db.stderr().contains(&labels).then_some(()));
@@ -45,10 +45,10 @@ fn a_peer_runs_programs_that_are_offered_and_learns_how_they_ended() {
     db.logs("peer=app@127.0.0.1 offer=\"sort\" pid=db@127.0.0.1#");
     let failed = spawn(&["fail", "--until-end"]).exits(1);
     assert!(failed.stderr.contains("exit status: 3"), "{}", failed.stderr);
-    // The peer knows the offer; the command and what became of it are for the log.
+    // The peer only knows the name of the offer; the command and the cause are logged.
     let failed = spawn(&["none", "--until-end"]).exits(1).stderr;
-    assert!(failed.contains("the program \"none\" cannot be run") && !failed.contains("/no/such"), "{failed}");
-    db.logs("/no/such/program cannot be run");
+    assert!(failed.contains("the program \"none\" cannot be started") && !failed.contains("/no/such"), "{failed}");
+    db.logs("/no/such/program cannot be started");
     assert!(spawn(&["other"]).exits(1).stderr.contains("not allowed: app@127.0.0.1 may not begin"));
     assert!(spawn(&["unknown"]).exits(1).stderr.contains("offers no processes named \"unknown\""));
 
@@ -63,7 +63,7 @@ fn a_peer_runs_programs_that_are_offered_and_learns_how_they_ended() {
     assert!(ended.stderr.contains("no route"), "{}", ended.stderr);
 }
 
-/// As [`pair`], with these offers to `app`, and with these variables in the environment of the node that offers.
+/// Starts a node like [`pair`] with these offers to `app` and these environment variables, and also starts `app`.
 fn offering(dir: &Dir, offers: &str, variables: &[(&str, &str)]) -> (Running, Running) {
     let text = format!("node:\n  name: db@127.0.0.1\n  cookie_file: cookie\n  registrar: none\n{offers}");
     dir.file("db.yaml", &text, 0o600);
@@ -82,7 +82,7 @@ fn spawn(dir: &Dir, app: &Running, args: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_program_gets_the_variables_that_are_offered_and_no_others_of_the_node() {
+fn a_program_receives_the_offered_variables_and_no_others_of_the_node() {
     let dir = Dir::new();
     let offers = "spawn:\n  show: { command: [/usr/bin/env], env: [REGION, 'MODE=a=b', ABSENT], allow: ['app@.*'] }\n\
                   applications:\n  shop:\n    allow: ['app@.*']\n    processes:\n      \
@@ -111,7 +111,7 @@ fn a_program_gets_the_variables_that_are_offered_and_no_others_of_the_node() {
 }
 
 #[test]
-fn no_more_programs_of_an_offer_run_at_once_than_may() {
+fn the_number_of_running_programs_of_an_offer_is_limited() {
     let dir = Dir::new();
     let offers = "spawn:\n  wait: { command: [sleep, '1000'], max: 2, allow: ['app@.*'] }\n  \
                   other: { command: [sleep, '1000'], allow: ['app@.*'] }\n  \
@@ -123,15 +123,15 @@ fn no_more_programs_of_an_offer_run_at_once_than_may() {
     let refused = spawn(&dir, &app, &["wait"]).exits(1).stderr;
     assert!(refused.contains("overloaded: 2 processes named \"wait\" run already"), "{refused}");
     spawn(&dir, &app, &["other"]).exits(0);
-    // One that has ended makes room.
+    // A program that has ended makes room for another one.
     for _ in 0..3 {
         spawn(&dir, &app, &["short", "--until-end"]).exits(0);
     }
-    // In order: a node that is killed cannot end its programs.
+    // Stopped gracefully, since a node that is killed cannot end its programs.
     db.stop().exits(0);
 }
 
-/// Waits for a line `child PID` of the log, and gives the pid.
+/// Waits for a line `child PID` in the log, and returns the pid.
 fn child(db: &Running, offer: &str) -> u32 {
     eventually("the pid of a child in the log", || {
         let log = db.stderr();
@@ -141,7 +141,7 @@ fn child(db: &Running, offer: &str) -> u32 {
 }
 
 fn ends(pid: u32) {
-    // A process that is dead and not waited for has no command line.
+    // A process that is dead but not yet reaped has an empty command line.
     eventually("the end of a child", || {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.is_empty().then_some(())
@@ -149,7 +149,7 @@ fn ends(pid: u32) {
 }
 
 #[test]
-fn what_a_program_leaves_behind_is_killed_with_it() {
+fn descendants_of_a_program_are_killed_when_it_ends() {
     let dir = Dir::new();
     let leaves = "'sleep 1001 & echo child $!; exec 1>&- 2>&-'";
     let waits = "'sleep 1002 & echo child $!; wait'";
@@ -168,7 +168,7 @@ fn what_a_program_leaves_behind_is_killed_with_it() {
 }
 
 #[test]
-fn a_program_that_prints_without_end_does_not_fill_the_log() {
+fn an_endless_output_of_a_program_does_not_flood_the_log() {
     let dir = Dir::new();
     let floods = "'yes | head -n 100000; yes | tr -d \"\\n\" | head -c 1000000 >&2; printf \"\\033[31mred\"'";
     let offers = format!("spawn:\n  floods: {{ command: [sh, -c, {floods}], allow: ['app@.*'] }}\n");
@@ -176,18 +176,18 @@ fn a_program_that_prints_without_end_does_not_fill_the_log() {
     spawn(&dir, &app, &["floods", "--until-end"]).exits(0);
     let log = db.stop().exits(0).stderr;
     let lines = log.lines().filter(|line| line.contains("program output")).count();
-    // A hundred in ten seconds; the command takes less than a minute.
+    // A hundred lines in ten seconds; the command takes less than a minute.
     assert!((90..700).contains(&lines), "{lines} lines");
     assert!(log.len() < 300_000 && !log.contains("\u{1b}[31mred"), "{} bytes", log.len());
 }
 
 #[test]
-fn an_application_is_started_by_a_peer_and_stopped_at_its_node() {
+fn an_application_is_started_by_a_peer_and_stopped_on_its_node() {
     let dir = Dir::new();
     let db = pair(&dir);
     let app = dir.node("app.yaml", &[]);
     let start = ["start-application", "--admin", app.admin(), "db@127.0.0.1", "shop"];
-    assert!(dir.ok(&start).stdout.contains("shop runs at db@127.0.0.1"));
+    assert!(dir.ok(&start).stdout.contains("shop is running at db@127.0.0.1"));
     let status = dir.json(&["status", "--admin", db.admin(), "--json"]);
     assert_eq!(status["applications"][0]["processes"].as_array().unwrap().len(), 2);
     assert_eq!(status["services"], serde_json::json!(["store", "till"]));
@@ -198,33 +198,37 @@ fn an_application_is_started_by_a_peer_and_stopped_at_its_node() {
         (status["processes"] == serde_json::json!([])).then_some(())
     });
     assert!(dir.run(&["stop-application", "--admin", db.admin(), "shop"]).exits(2).stderr.contains("does not run"));
-    // At its own node, too.
-    assert!(dir.ok(&["start-application", "--admin", db.admin(), "db@127.0.0.1", "shop"]).stdout.contains("shop runs"));
+    // The node itself can start it as well.
+    assert!(
+        dir.ok(&["start-application", "--admin", db.admin(), "db@127.0.0.1", "shop"])
+            .stdout
+            .contains("shop is running")
+    );
     assert!(
         dir.run(&["start-application", "--admin", db.admin(), "db@127.0.0.1", "none"]).exits(1).stderr.contains("none")
     );
 }
 
 #[test]
-fn what_cannot_be_offered_is_refused_before_anything_starts() {
+fn an_invalid_offer_is_refused_before_anything_starts() {
     let dir = Dir::new();
     for (sections, parts) in [
-        ("spawn: { x: { command: [], allow: [] } }", &["spawn.x.command", "begins with a program"][..]),
-        ("spawn: { x: { command: [a] } }", &["spawn.x.allow", "[] for nobody"]),
-        ("spawn: { x: { allow: [] } }", &["spawn.x.command", "needs a `command`"]),
+        ("spawn: { x: { command: [], allow: [] } }", &["spawn.x.command", "the program is empty"][..]),
+        ("spawn: { x: { command: [a] } }", &["spawn.x.allow", "[] to allow no peer"]),
+        ("spawn: { x: { allow: [] } }", &["spawn.x.command", "has no `command`"]),
         ("spawn: { x: { command: [a], allow: ['('] } }", &["spawn.x.allow[0]"]),
         ("spawn: { x: { command: [a, 1], allow: [] } }", &["spawn.x.command[1]", "in quotes"]),
         ("spawn: { x: { command: [a], allow: [], alow: [] } }", &["spawn.x.alow", "unknown key"]),
         ("spawn: { x: { command: [a], allow: [], max: 0 } }", &["spawn.x.max", "from 1 to 65536"]),
         ("spawn: { x: { command: [a], allow: [], env: ['=1'] } }", &["spawn.x.env[0]", "write NAME or NAME=VALUE"]),
-        ("spawn: { x: { command: [a], allow: [], env: [A, 'A=1'] } }", &["spawn.x.env[1]", "A stands twice"]),
+        ("spawn: { x: { command: [a], allow: [], env: [A, 'A=1'] } }", &["spawn.x.env[1]", "A occurs twice"]),
         ("spawn: { x: { command: [a], allow: [], env: [TRUNKLINE_PID] } }", &["spawn.x.env[0]", "set by the node"]),
         ("spawn: { x: { command: [a], allow: [], env: [1] } }", &["spawn.x.env[0]", "in quotes"]),
         ("applications: { x: { allow: [] } }", &["applications.x.processes"]),
-        ("applications: { x: { allow: [], processes: [] } }", &["applications.x.processes", "a process at least"]),
+        ("applications: { x: { allow: [], processes: [] } }", &["applications.x.processes", "at least one process"]),
         (
             "applications: { x: { allow: [], processes: [{ service: a, command: [a] }, { service: a, command: [b] }] } }",
-            &["applications.x.processes[1].service", "stands twice"],
+            &["applications.x.processes[1].service", "occurs twice"],
         ),
         ("applications: { x: { allow: [], processes: [{ service: $a, command: [a] }] } }", &["begin with $"]),
     ] {

@@ -1,4 +1,4 @@
-//! Real programs at services behind a gateway, by README's three files.
+//! Tests of real programs that use services behind a gateway, with the three configuration files of the README.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::world::{Dir, Ran, Running, eventually, finish, free_port, shouting};
 
-/// The files that README has its reader write, in their last state.
+/// Returns the files that the README tells its reader to write, in their last state.
 pub(crate) fn readme() -> Vec<(String, String)> {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
     let mut files: Vec<(String, String)> = Vec::new();
@@ -28,7 +28,7 @@ pub(crate) fn readme() -> Vec<(String, String)> {
     files
 }
 
-/// README's database, gateway and application, at other ports, and the port that leads to the service.
+/// Database, gateway and application of the README, at other ports, and the port that is forwarded to the service.
 struct World {
     dir: Dir,
     db: Running,
@@ -38,7 +38,7 @@ struct World {
 }
 
 impl World {
-    /// The service is at this port.
+    /// Starts the nodes, with the service at this port.
     fn new(service: u16) -> Self {
         let dir = Dir::new();
         let [db, gateway, at, registrar] = std::array::from_fn(|_| free_port().to_string());
@@ -58,7 +58,7 @@ impl World {
     }
 }
 
-/// A program of PostgreSQL's server, wherever Debian or the path has it.
+/// Returns the path of a program of the PostgreSQL server, at Debian's place or on the search path.
 fn program(name: &str) -> PathBuf {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut places: Vec<_> = debian.map(|version| version.path().join("bin")).collect();
@@ -69,7 +69,7 @@ fn program(name: &str) -> PathBuf {
     })
 }
 
-/// The server refuses to run as root: then it is run as the user that Debian made for it.
+/// The server refuses to run as root; in that case it runs as the user that Debian created for it.
 fn as_itself(mut command: Command) -> Command {
     if rustix::process::geteuid().is_root() {
         let users = std::fs::read_to_string("/etc/passwd").unwrap();
@@ -81,7 +81,7 @@ fn as_itself(mut command: Command) -> Command {
     command
 }
 
-/// A database server, with its files.
+/// Running database server, with its files.
 struct Postgres {
     server: Option<Running>,
     files: PathBuf,
@@ -130,13 +130,13 @@ fn psql(port: u16, arguments: &[&str]) -> Ran {
 }
 
 #[test]
-fn e_readmes_three_files_lead_psql_through_the_gateway_and_again_after_it_was_killed() {
+fn e_psql_works_through_the_gateway_of_the_readme_and_again_after_the_gateway_was_killed() {
     let postgres = Postgres::start();
     let world = World::new(postgres.port);
     let version = psql(world.at, &["-c", "select version()"]).exits(0).stdout;
     assert!(version.starts_with("PostgreSQL"), "{version}");
     assert_eq!(world.through()["circuits"], 1);
-    // A session that goes both ways: a table is filled from here, read back, and counted there.
+    // Data flows both ways: a table is filled from here, read back, and counted on the server.
     let rows: String = (0..50_000).map(|n| format!("{n}\tthe row of the number {n}\n")).collect();
     world.dir.file("rows.tsv", &rows, 0o600);
     let copy = format!("\\copy t from '{}'", world.dir.at("rows.tsv").display());
@@ -145,7 +145,7 @@ fn e_readmes_three_files_lead_psql_through_the_gateway_and_again_after_it_was_ki
     let table = "create table t (n int primary key, text text)";
     let ran = psql(world.at, &["-c", table, "-c", &copy, "-c", select, "-c", counted]).exits(0);
     assert!(ran.stdout == format!("{rows}50000|1249975000\n"), "{}", ran.stderr);
-    // E9: what goes through it ends with it, and another one in its place leads there again.
+    // E9: a session through the gateway ends with it, and works again through another gateway in its place.
     let World { dir, db: _db, gateway, app, at } = world;
     let port = gateway.port();
     gateway.kill();
@@ -159,7 +159,7 @@ fn e_readmes_three_files_lead_psql_through_the_gateway_and_again_after_it_was_ki
 }
 
 #[test]
-fn e_a_download_by_http_comes_through_the_gateway_as_it_was_sent() {
+fn e_an_http_download_through_the_gateway_is_unchanged() {
     let body: Vec<u8> = (0..48 << 20).map(|n: usize| (n ^ (n >> 9) ^ (n >> 17)) as u8).collect();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -189,7 +189,7 @@ fn e_a_download_by_http_comes_through_the_gateway_as_it_was_sent() {
 }
 
 #[test]
-fn e_a_thousand_short_connections_go_through_the_gateway_over_one_link() {
+fn e_a_thousand_short_connections_through_the_gateway_share_one_link() {
     let world = World::new(shouting());
     let ask = |n: usize| {
         let mut socket = TcpStream::connect(("127.0.0.1", world.at)).unwrap();

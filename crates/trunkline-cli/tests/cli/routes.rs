@@ -10,7 +10,7 @@ fn routes(dir: &Dir) -> Value {
 }
 
 #[test]
-fn a_route_that_cannot_be_added_leaves_the_list_as_it_was() {
+fn a_route_that_cannot_be_added_does_not_change_the_list() {
     let dir = Dir::new();
     let file = dir.config("app", "routes:\n  - { match: '^db@', host: 127.0.0.1, port: 1 }\n");
     let node = dir.node(&file, &[]);
@@ -23,8 +23,8 @@ fn a_route_that_cannot_be_added_leaves_the_list_as_it_was() {
         };
         refused(&["^db(", "--port", "9"], &["match: ", "^db("]);
         refused(&["^db@", "--port", "9"], &["`^db@` exists", "remove it first", "`^(?:db)@`"]);
-        refused(&["^x@\n", "--port", "9"], &["match: no node name matches", "(U+000A)", "^x@␊"]);
-        refused(&["^x @", "--port", "9"], &["match: no node name matches", "(U+0020)"]);
+        refused(&["^x@\n", "--port", "9"], &["match: no node name can match", "(U+000A)", "^x@␊"]);
+        refused(&["^x @", "--port", "9"], &["match: no node name can match", "(U+0020)"]);
         refused(&["^x@", "--port", "0"], &["port: ", "1 to 65535"]);
         refused(&["^x@", "--resolver", "nobody"], &["resolver: ", "set `node.registrar: embedded`"]);
         refused(&["^x@", "--port", "9", "--tls", "true", "--tls-profile", "gone"], &["tls_profile"]);
@@ -39,7 +39,7 @@ fn a_route_that_cannot_be_added_leaves_the_list_as_it_was() {
 }
 
 #[test]
-fn a_saved_route_stands_in_the_file_beside_its_comments_and_survives_a_restart() {
+fn a_saved_route_is_written_to_the_file_without_losing_comments_and_survives_a_restart() {
     let dir = Dir::new();
     let rest = "# ways to our peers\nroutes:\n  # the old one\n  - { match: '^db@', port: 1 }   # kept\n";
     let file = dir.config("app", rest);
@@ -61,7 +61,7 @@ fn a_saved_route_stands_in_the_file_beside_its_comments_and_survives_a_restart()
     dir.ok(&["routes", "remove", "^cache@", "--save"]);
     assert_eq!(dir.read(&file), original);
     let said = dir.ok(&["routes", "remove", "^db@"]).stdout;
-    assert!(said.contains("the file still has it"), "{said}");
+    assert!(said.contains("it is still in the file"), "{said}");
     assert_eq!(routes(&dir), Value::Array(Vec::new()));
     assert_eq!(dir.ok(&["routes", "list"]).stdout, "no static routes\n");
     dir.ok(&["reload"]);
@@ -70,7 +70,7 @@ fn a_saved_route_stands_in_the_file_beside_its_comments_and_survives_a_restart()
 }
 
 #[test]
-fn what_cannot_be_saved_is_not_applied_either() {
+fn a_change_that_cannot_be_saved_is_not_applied_either() {
     let node = "name: app@127.0.0.1, cookie_file: cookie, data_dir: app.data, registrar: none";
     for layout in [format!("{{ node: {{ {node} }} }}\n"), format!("node: {{ {node} }}\npeers: &a []\nroutes: *a\n")] {
         let dir = Dir::new();
@@ -96,13 +96,13 @@ fn a_proxy_route_that_no_name_can_match_is_not_added() {
     let dir = Dir::new();
     let node = dir.node(&dir.config("app", ""), &[]);
     let add = ["proxy-routes", "add", "^x@\n", "--proxy", "gate@h"];
-    dir.run(&add).refused(&["match: no node name matches", "(U+000A)"]);
+    dir.run(&add).refused(&["match: no node name can match", "(U+000A)"]);
     assert_eq!(dir.json(&["proxy-routes", "list"]), Value::Array(Vec::new()));
     node.stop();
 }
 
 #[test]
-fn what_the_file_became_meanwhile_is_not_saved_over() {
+fn a_file_that_became_invalid_is_not_overwritten() {
     let dir = Dir::new();
     let file = dir.config("app", "routes:\n  - { match: '^db@', port: 1 }\n");
     let good = dir.read(&file);
@@ -131,7 +131,7 @@ fn what_the_file_became_meanwhile_is_not_saved_over() {
 }
 
 #[test]
-fn routes_that_a_higher_layer_replaced_are_not_saved_where_they_would_have_no_effect() {
+fn routes_are_not_saved_to_a_file_whose_section_a_higher_layer_replaces() {
     let dir = Dir::new();
     let file = dir.config("app", "");
     let node = dir.node(&file, &["--set", "routes=[{ match: '^db@', port: 1 }]"]);
@@ -142,7 +142,7 @@ fn routes_that_a_higher_layer_replaced_are_not_saved_where_they_would_have_no_ef
 }
 
 #[test]
-fn an_added_route_is_used_at_once_and_a_removed_one_no_more() {
+fn an_added_route_is_used_at_once_and_a_removed_one_is_not_used_any_more() {
     let dir = Dir::new();
     let db = dir.node(&dir.config("db", ""), &["--answer", "echo"]);
     let app = dir.node(&dir.config("app", "  fallback: never\n"), &[]);
@@ -154,7 +154,7 @@ fn an_added_route_is_used_at_once_and_a_removed_one_no_more() {
     dir.ok(&["routes", "remove", "--admin", admin, "^db@"]);
     assert_eq!(dir.ok(&call).stdout, "hi", "a live connection stays up");
     dir.ok(&["disconnect", "--admin", admin, "db@127.0.0.1"]);
-    crate::world::eventually("the connection is gone", || {
+    crate::world::eventually("the connection has ended", || {
         dir.json(&["nodes", "--admin", admin]).as_array().unwrap().is_empty().then_some(())
     });
     dir.run(&call).exits(1);
@@ -195,7 +195,7 @@ fn shown_by_config(dir: &Dir, listening: &str) {
 }
 
 #[test]
-fn a_pattern_that_was_hardly_meant_is_told_and_used_as_it_is() {
+fn a_suspicious_pattern_causes_a_warning_and_is_used_unchanged() {
     let dir = Dir::new();
     let file = dir.config("app", "routes:\n  - { match: '^prod-*', port: 1 }\n");
     let said = dir.ok(&["check", &file]).stdout;
@@ -225,7 +225,7 @@ fn a_pattern_that_was_hardly_meant_is_told_and_used_as_it_is() {
 }
 
 #[test]
-fn status_and_explain_say_how_patterns_are_looked_for() {
+fn status_and_explain_show_the_class_of_each_pattern() {
     let dir = Dir::new();
     let rest = "routes:\n  - { match: '^cache@', port: 1 }\n  - { match: '[a-z]@127', port: 2 }\n  - { match: '\\d|e@1', port: 3 }\n";
     let node = dir.node(&dir.config("app", rest), &[]);
@@ -240,7 +240,7 @@ fn status_and_explain_say_how_patterns_are_looked_for() {
 }
 
 #[test]
-fn a_route_asks_a_file_of_names_and_puts_its_own_fields_over_the_answers() {
+fn a_route_can_ask_a_file_of_names_and_override_fields_of_the_answers() {
     let dir = Dir::new();
     let peer = Peer::start(&dir, "peer");
     let names =
@@ -254,7 +254,7 @@ fn a_route_asks_a_file_of_names_and_puts_its_own_fields_over_the_answers() {
     let asked = dir.config("asks", &rest.replace("override: { host: 127.0.0.1 }", "tls: false"));
     dir.ok(&["explain", "--config", &asked, "peer@127.0.0.1"]);
 
-    // A change of the file holds at once; what is wrong with it is named with the place.
+    // A change of the file is effective at once, and an error in it is reported with its place.
     names(1);
     let refused = dir.run(&["ping", "--config", &file, "peer@127.0.0.1"]).exits(1);
     assert!(refused.stderr.contains("route ^peer@ by lab at 127.0.0.1:1"), "{}", refused.stderr);
@@ -265,15 +265,15 @@ fn a_route_asks_a_file_of_names_and_puts_its_own_fields_over_the_answers() {
 }
 
 #[test]
-fn a_registrar_that_is_none_is_refused_with_the_remedy() {
+fn an_invalid_registrar_is_refused_with_a_remedy() {
     let dir = Dir::new();
     for (registrars, says) in [
         ("lab: { kind: dns }", &["registrars.lab.kind", "known: embedded, file"][..]),
-        ("lab: { path: names.yaml }", &["registrars.lab.kind", "needs a `kind`"]),
+        ("lab: { path: names.yaml }", &["registrars.lab.kind", "has no `kind`"]),
         ("lab: { kind: file }", &["registrars.lab.path", "needs a `path`"]),
         ("lab: { kind: file, path: nowhere.yaml }", &["registrars.lab.path", "nowhere.yaml does not exist"]),
         ("lab: { kind: embedded }", &["registrars.lab.host", "needs a `host`"]),
-        ("lab: { kind: embedded, host: h, path: x }", &["registrars.lab.path", "has none; remove it"]),
+        ("lab: { kind: embedded, host: h, path: x }", &["registrars.lab.path", "does not take this key"]),
         ("embedded: { kind: embedded, host: h }", &["registrars.embedded", "choose another one"]),
         ("'a b': { kind: embedded, host: h }", &["registrars.a b"]),
     ] {
@@ -287,7 +287,7 @@ fn a_registrar_that_is_none_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn a_drained_route_gives_its_connections_to_the_next() {
+fn a_drained_route_moves_its_connections_to_the_next_route() {
     let dir = Dir::new();
     let db = dir.node(&dir.config("db", "  listen: [{ port: 0 }, { port: 0 }]\n"), &["--answer", "who=db"]);
     let ports: Vec<_> =
@@ -308,9 +308,9 @@ fn a_drained_route_gives_its_connections_to_the_next() {
     };
     assert_eq!(at(&app), ports[0]);
     let said = dir.ok(&["routes", "drain", "--admin", app.admin(), "^db@", "--save"]).stdout;
-    assert!(said.contains("`^db@` removed and taken out of the file; 1 connections moved"), "{said}");
+    assert!(said.contains("`^db@` removed and deleted from the file; 1 connections moved"), "{said}");
     assert_eq!(at(&app), ports[1]);
-    // Each link that is said to be up is said to be down, the one that was replaced too.
+    // Every link that is logged as up is also logged as down, including the one that was replaced.
     for node in [&app, &db] {
         let link = |line: &str| line.split_once("link=\"").map(|(_, rest)| rest[..8].to_owned());
         let said = |what: &str| -> Vec<String> {
@@ -325,7 +325,7 @@ fn a_drained_route_gives_its_connections_to_the_next() {
     assert!(!dir.read("app.yaml").contains("^db@"));
     dir.run(&["routes", "drain", "--admin", app.admin(), "^db@"]).exits(1);
     let said = dir.ok(&["routes", "drain", "--admin", app.admin(), "@127"]).stdout;
-    assert!(said.contains("0 connections moved; db@127.0.0.1 stays where it is: no route"), "{said}");
+    assert!(said.contains("0 connections moved; the connection to db@127.0.0.1 was not moved: no route"), "{said}");
     dir.ok(&["ping", "--now", "--admin", app.admin(), "db@127.0.0.1"]);
     let added =
         ["routes", "add", "--admin", app.admin(), "^x@", "--port", "1", "--reconnect", "never", "--failback", "30s"];
@@ -335,7 +335,7 @@ fn a_drained_route_gives_its_connections_to_the_next() {
 }
 
 #[test]
-fn a_connection_that_is_to_go_back_to_a_better_route_says_so_and_why_it_does_not_yet() {
+fn a_pending_failback_is_shown_with_the_reason_why_it_has_not_happened_yet() {
     let dir = Dir::new();
     let db = dir.node(&dir.config("db", ""), &[]);
     let routes = format!(
@@ -356,12 +356,12 @@ fn a_connection_that_is_to_go_back_to_a_better_route_says_so_and_why_it_does_not
     for command in [&["nodes"][..], &["explain", "db@127.0.0.1"]] {
         let args: Vec<_> = command.iter().chain(&["--admin", app.admin()]).copied().collect();
         let shown = dir.ok(&args).stdout;
-        assert!(shown.contains("^db@ when that has answered for 0.2 s; it does not answer now"), "{shown}");
+        assert!(shown.contains("^db@ after it answered every probe for 0.2 s; the last probe failed"), "{shown}");
     }
 }
 
 #[test]
-fn a_silent_peer_is_given_up_after_the_time_that_the_node_or_a_route_says() {
+fn a_silent_peer_is_considered_dead_after_the_time_set_by_the_node_or_route() {
     let dir = Dir::new();
     let db = dir.node(&dir.config("db", "  listen: [{ port: 0 }, { port: 0 }]\n"), &[]);
     let other = dir.node(&dir.config("other", ""), &[]);
@@ -388,11 +388,11 @@ fn a_silent_peer_is_given_up_after_the_time_that_the_node_or_a_route_says() {
         node.kill();
     }
     dir.run(&[&add[..], &["--keep-alive", "3s", "--dead-after", "3s"]].concat())
-        .refused(&["dead_after_ms", "pings in less"]);
+        .refused(&["dead_after_ms", "needs earlier pings"]);
 }
 
 #[test]
-fn a_route_calls_names_something_else_and_says_so() {
+fn a_route_with_an_atom_mapping_replaces_names_and_is_listed_with_it() {
     let dir = Dir::new();
     let db = dir.node(&dir.config("db", "  listen: [{ port: 0 }]\n"), &["--answer", "proc_mgr=db"]);
     let port = db.ready["listening"][0].as_str().unwrap().rsplit_once(':').unwrap().1.to_owned();
@@ -418,7 +418,7 @@ fn a_route_calls_names_something_else_and_says_so() {
 }
 
 #[test]
-fn explain_says_where_each_value_comes_from() {
+fn explain_shows_the_source_of_each_value() {
     let dir = Dir::new();
     let rest = "registrars:\n  far: { kind: embedded, host: 192.0.2.1 }\nroutes:\n  - { match: '^db@', weight: 200, host: 127.0.0.1, \
                 port: 9, log_level: trace, cookie_file: cookie }\n  - { match: '@', resolver: far, override: { tls: true } }\n";

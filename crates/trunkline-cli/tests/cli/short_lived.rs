@@ -3,7 +3,7 @@ use std::net::TcpListener;
 use crate::peer::Peer;
 use crate::world::{Dir, Running, finish, free_port};
 
-/// `client.yaml`, with a route to the peer and a registrar that nobody serves.
+/// Writes `client.yaml`, with a route to the peer and a registrar address at which nothing listens.
 fn client(dir: &Dir, peer: &Peer) -> u16 {
     let port = free_port();
     let text = format!(
@@ -16,7 +16,7 @@ fn client(dir: &Dir, peer: &Peer) -> u16 {
 }
 
 #[test]
-fn a_command_with_a_file_is_a_hidden_node_of_its_own_and_never_serves_as_the_registrar() {
+fn a_command_with_config_is_a_hidden_node_and_never_serves_as_the_registrar() {
     let dir = Dir::new();
     let mut peer = Peer::start(&dir, "peer");
     let registrar = client(&dir, &peer);
@@ -27,14 +27,14 @@ fn a_command_with_a_file_is_a_hidden_node_of_its_own_and_never_serves_as_the_reg
     let name = nodes[0]["name"].as_str().unwrap();
     let random = name.strip_prefix("cli-").and_then(|rest| rest.strip_suffix("@127.0.0.1")).expect(name);
     assert!(random.len() == 16 && random.chars().all(|c| c.is_ascii_hexdigit()), "{name}");
-    TcpListener::bind(("127.0.0.1", registrar)).expect("nobody binds the registrar's port");
+    TcpListener::bind(("127.0.0.1", registrar)).expect("the port of the registrar must be free");
     assert!(!dir.at("client.data").exists(), "a short-lived node keeps no files");
     received.reply("done");
     assert_eq!(call.end().exits(0).stdout, "done");
 }
 
 #[test]
-fn a_sent_message_arrives_although_its_sender_ends() {
+fn a_sent_message_arrives_although_the_sending_command_ends() {
     let dir = Dir::new();
     let mut peer = Peer::start(&dir, "peer");
     client(&dir, &peer);
@@ -50,14 +50,14 @@ fn a_sent_message_arrives_although_its_sender_ends() {
         let ran = dir.run(&["send", "--config", "client.yaml", "--important", "peer@127.0.0.1", service, "x"]);
         ran.exits(1).stderr
     };
-    assert!(refused("none").contains("peer@127.0.0.1 has no service \"none\""));
+    assert!(refused("none").contains("peer@127.0.0.1 has no mailbox \"none\""));
     let config = dir.read("client.yaml").replace("host:", "flags: { important_delivery: false }, host:");
     dir.file("client.yaml", &config, 0o600);
     assert!(refused("work").contains("important_delivery is not agreed on"));
 }
 
 #[test]
-fn routes_explain_and_ping_work_from_a_file() {
+fn routes_explain_and_ping_work_with_a_configuration_file() {
     let dir = Dir::new();
     let peer = Peer::start(&dir, "peer");
     client(&dir, &peer);
@@ -80,7 +80,7 @@ fn routes_explain_and_ping_work_from_a_file() {
 }
 
 #[test]
-fn two_short_lived_nodes_at_once_do_not_meet() {
+fn two_concurrent_short_lived_nodes_have_different_names() {
     let dir = Dir::new();
     let mut peer = Peer::start(&dir, "peer");
     client(&dir, &peer);
@@ -97,7 +97,7 @@ fn two_short_lived_nodes_at_once_do_not_meet() {
 }
 
 #[test]
-fn a_short_lived_node_leaves_in_order() {
+fn a_short_lived_node_stops_gracefully() {
     let dir = Dir::new();
     let peer = dir.node(&dir.config("peer", ""), &["--answer", "work"]);
     let text = dir.read("peer.yaml").replace("name: peer@", "name: client@");
@@ -106,7 +106,7 @@ fn a_short_lived_node_leaves_in_order() {
     dir.ok(&["ping", "--config", "client.yaml", "peer@127.0.0.1"]);
     dir.ok(&["call", "--config", "client.yaml", "peer@127.0.0.1", "work", "x"]);
     dir.run(&["call", "--config", "client.yaml", "peer@127.0.0.1", "gone", "x"]).exits(1);
-    crate::world::eventually("all three are gone", || {
+    crate::world::eventually("the end of all three nodes", || {
         (peer.stderr().matches(" down peer=cli-").count() == 3).then_some(())
     });
     let log = peer.stop().stderr;

@@ -1,11 +1,12 @@
-//! What the environment may hold without stopping a command.
+//! Tests of environment variables that must not stop a command.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::world::{Dir, Ran, Running, finish};
 
-/// What Kubernetes gives every container of a namespace with a service called `trunkline`, and one `trunkline-admin`.
+/// Variables that Kubernetes sets in every container of a namespace with the services `trunkline` and
+/// `trunkline-admin`.
 const SERVICE: [(&str, &str); 6] = [
     ("TRUNKLINE_PORT", "tcp://10.96.0.11:80"),
     ("TRUNKLINE_PORT_80_TCP_ADDR", "10.96.0.11"),
@@ -31,7 +32,7 @@ fn with(dir: &Dir, variables: &[(&str, &str)], args: &[&str]) -> Ran {
 }
 
 #[test]
-fn variables_of_a_kubernetes_service_and_empty_ones_stop_no_command() {
+fn no_command_fails_because_of_empty_variables_or_those_of_a_kubernetes_service() {
     let dir = Dir::new();
     let file = dir.config("app", "");
     for variables in [&SERVICE[..], &EMPTY] {
@@ -53,7 +54,7 @@ fn variables_of_a_kubernetes_service_and_empty_ones_stop_no_command() {
 }
 
 #[test]
-fn a_variable_that_is_not_text_is_an_error_that_names_it() {
+fn a_variable_that_is_not_text_is_refused_by_name() {
     let dir = Dir::new();
     let file = dir.config("app", "");
     for name in ["TRUNKLINE_LOG", "TRUNKLINE_CONFIG", "TRUNKLINE_ADMIN", "TRUNKLINE_ADMIN_TOKEN", "TRUNKLINE_ROUTES"] {

@@ -1,4 +1,4 @@
-//! Directories, processes and waiting. Every output is searched for the secrets in use.
+//! Directories, processes and waiting for the tests. All output is searched for the secrets in use.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// Strong, and easily found where they should not be.
+/// Strong cookie that is easily found where it must not appear.
 pub(crate) const COOKIE: &str = "canary-cookie-0f3b0c44298fc1c149afbf4c8996fb92427ae41e46";
 pub(crate) const TOKEN: &str = "canary-token-7d1a54127b222502f5b79b5fb0803061152a44f9";
 
-/// How long anything may take; only a failing test waits this long.
+/// Timeout of every wait; only a failing test waits this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[expect(clippy::disallowed_methods, reason = "deadlines of waits")]
@@ -26,7 +26,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Polls what gives no event until it gives a value.
+/// Polls until `look` returns a value, for events that cannot be awaited.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = now() + PATIENCE;
@@ -39,7 +39,7 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// Free at this moment, different every time, and outside the range from which the system gives ports to others.
+/// Returns a port that is free now, different at every call, and outside the system's range of ephemeral ports.
 pub(crate) fn free_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let first = std::process::id().wrapping_mul(101);
@@ -57,7 +57,7 @@ pub(crate) fn no_secret(text: &str) {
     assert!(!text.contains("canary"), "a secret was printed:\n{text}");
 }
 
-/// A directory with `cookie` in it, where commands run.
+/// Directory with a `cookie` in which commands run.
 pub(crate) struct Dir(tempfile::TempDir);
 
 impl Dir {
@@ -94,7 +94,7 @@ impl Dir {
         file
     }
 
-    /// The program, in this directory, with nothing in its environment.
+    /// Returns a command that runs the program in this directory with an empty environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
         command.args(args).current_dir(self.path()).env_clear();
@@ -102,12 +102,12 @@ impl Dir {
         command
     }
 
-    /// The program with at most so many file descriptors.
+    /// Returns a command that runs the program with this limit on file descriptors.
     pub(crate) fn with_descriptors(&self, most: usize, args: &[&str]) -> Command {
         self.limited(&format!("ulimit -n {most}"), args)
     }
 
-    /// The program under limits that a shell sets before.
+    /// Returns a command that runs the program after a shell has set these limits.
     pub(crate) fn limited(&self, limits: &str, args: &[&str]) -> Command {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &format!("{limits} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_trunkline")]);
@@ -121,20 +121,20 @@ impl Dir {
         finish(self.command(args))
     }
 
-    /// Runs and demands that it succeeds.
+    /// Runs a command and asserts that it succeeds.
     #[track_caller]
     pub(crate) fn ok(&self, args: &[&str]) -> Ran {
         self.run(args).exits(0)
     }
 
-    /// Runs with `--json` and demands that it succeeds.
+    /// Runs a command with `--json`, asserts that it succeeds, and returns its JSON.
     #[track_caller]
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let args: Vec<_> = ["--json"].iter().chain(args).copied().collect();
         self.ok(&args).json()
     }
 
-    /// Starts a node of a file and waits for its ready line.
+    /// Starts a node with a configuration file and waits for its ready line.
     #[track_caller]
     pub(crate) fn node(&self, file: &str, args: &[&str]) -> Running {
         let all: Vec<_> = ["--json", "node", "--config", file].iter().chain(args).copied().collect();
@@ -142,7 +142,7 @@ impl Dir {
     }
 }
 
-/// A command that came to its end.
+/// Result of a command that has ended.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -163,7 +163,7 @@ impl Ran {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}:\n{}\n{}", self.stdout, self.stderr))
     }
 
-    /// Wrong usage: exit code 2, nothing on standard output, one paragraph with all these parts.
+    /// Asserts wrong usage: exit code 2, no standard output, and one paragraph of error text with all these parts.
     #[track_caller]
     pub(crate) fn refused(self, parts: &[&str]) -> Self {
         let ran = self.exits(2);
@@ -182,17 +182,17 @@ pub(crate) fn finish(mut command: Command) -> Ran {
     Running::spawned(command.spawn().unwrap()).end()
 }
 
-/// A process; killed when dropped.
+/// Running process; killed when dropped.
 pub(crate) struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
     out: Output,
     err: Output,
-    /// The ready line of a node.
+    /// Ready line of a node.
     pub(crate) ready: Value,
 }
 
-/// What a process has printed so far, and the thread that reads it. Empty if the test has that output itself.
+/// Output of a process so far, and the thread that reads it. Empty if the test reads that output itself.
 #[derive(Default)]
 struct Output {
     text: Arc<Mutex<Vec<u8>>>,
@@ -230,7 +230,7 @@ impl Running {
         Self { child, stdin, out, err, ready: Value::Null }
     }
 
-    /// Waits for the ready line.
+    /// Starts a node and waits for its ready line.
     #[track_caller]
     pub(crate) fn start(mut command: Command) -> Self {
         let mut node = Self::spawned(command.spawn().unwrap());
@@ -245,13 +245,13 @@ impl Running {
         node
     }
 
-    /// The port it listens at.
+    /// Returns the port at which the node listens.
     pub(crate) fn port(&self) -> u16 {
         let address = self.ready["listening"][0].as_str().unwrap();
         address.rsplit_once(':').unwrap().1.parse().unwrap()
     }
 
-    /// Its admin address.
+    /// Returns the admin address of the node.
     pub(crate) fn admin(&self) -> &str {
         self.ready["admin"].as_str().unwrap()
     }
@@ -276,13 +276,13 @@ impl Running {
         self.stdin = None;
     }
 
-    /// Waits until it prints this to standard error.
+    /// Waits until the process prints this to standard error.
     #[track_caller]
     pub(crate) fn logs(&self, part: &str) {
         eventually(&format!("{part:?} in the log"), || self.stderr().contains(part).then_some(()));
     }
 
-    /// Waits for its own end.
+    /// Waits until the process ends.
     #[track_caller]
     pub(crate) fn end(mut self) -> Ran {
         let status = eventually("the end of the process", || self.child.try_wait().unwrap());
@@ -295,7 +295,7 @@ impl Running {
         Ran { code: status.code(), bytes, stdout, stderr }
     }
 
-    /// SIGTERM, and a good end.
+    /// Sends SIGTERM and asserts a successful end.
     #[track_caller]
     pub(crate) fn stop(self) -> Ran {
         self.signal(Signal::TERM);
@@ -319,7 +319,7 @@ impl Drop for Running {
     }
 }
 
-/// A server that answers each connection by what it was sent, in capitals.
+/// Starts a server that answers each connection with what it received, in capitals.
 pub(crate) fn shouting() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

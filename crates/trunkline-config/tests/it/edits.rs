@@ -75,21 +75,21 @@ fn a_route_is_removed_with_its_lines_and_nothing_else() {
 }
 
 #[test]
-fn a_pattern_that_is_there_is_not_added_again() {
+fn an_existing_pattern_is_not_added_again() {
     let error = add_route("routes:\n  - match: new\n", &entry("new")).unwrap_err();
     assert_eq!(error, EditError::Taken { pattern: "new".into(), line: 2 });
 }
 
 #[test]
-fn an_unknown_pattern_names_the_nearest_one() {
+fn the_error_about_an_unknown_pattern_names_the_most_similar_one() {
     let error = remove_route("routes: [{match: ^prod-db@}, {match: z}]\n", "prod-db").unwrap_err();
     assert!(matches!(error, EditError::Unknown { .. }));
-    assert!(error.to_string().contains("`prod-db`; the nearest one is `^prod-db@`"), "{error}");
+    assert!(error.to_string().contains("`prod-db`; the most similar one is `^prod-db@`"), "{error}");
     assert!(matches!(remove_route("node: 1\n", "a"), Err(EditError::Unknown { .. })));
 }
 
 #[test]
-fn a_layout_that_is_not_understood_is_refused_with_a_remedy() {
+fn an_unsupported_layout_is_refused_with_a_remedy() {
     for text in ["{node: 1}\n", "a: &r [{match: x}]\nroutes: *r\n", "routes: {}\n", "- a\n", "node: 1\n...\n"] {
         let error = add_route(text, &entry("new")).unwrap_err();
         assert!(matches!(error, EditError::Unsupported { .. }), "{text:?}: {error}");
@@ -101,7 +101,7 @@ fn a_layout_that_is_not_understood_is_refused_with_a_remedy() {
 }
 
 #[test]
-fn an_entry_reads_the_same_from_json_and_gives_a_route() {
+fn an_entry_survives_a_round_trip_through_json_and_becomes_a_route() {
     let dir = Dir::new();
     let json = r#"{"match":"^a@","weight":5,"host":"h","port":1,"tls":true,"fallback":"never"}"#;
     let read: RouteEntry = serde_json::from_str(json).unwrap();
@@ -155,7 +155,7 @@ fn entries() -> impl Strategy<Value = RouteEntry> {
         })
 }
 
-/// A list in one of the styles people write, each item and gap with comments of its own.
+/// Returns documents with a list in each common style, with comments at each item and gap.
 fn documents() -> impl Strategy<Value = (String, Vec<String>)> {
     let item = (0..6usize, any::<bool>());
     (0..4usize, proptest::collection::vec(item, 1..6), any::<bool>(), any::<bool>()).prop_map(
@@ -195,7 +195,7 @@ fn documents() -> impl Strategy<Value = (String, Vec<String>)> {
 }
 
 #[test]
-fn a_proxy_route_is_added_and_removed_in_a_list_of_its_own() {
+fn a_proxy_route_is_added_to_and_removed_from_its_own_list() {
     let entry = ProxyEntry {
         pattern: "^db@".into(),
         weight: Some(7),
@@ -218,7 +218,7 @@ fn a_proxy_route_is_added_and_removed_in_a_list_of_its_own() {
     assert!(matches!(add_proxy_route(&added, &entry), Err(EditError::Taken { line: 6, .. })));
     assert_eq!(remove_proxy_route(&added, "^db@").unwrap(), before);
     assert!(matches!(remove_proxy_route(before, "^db@"), Err(EditError::Unknown { .. })), "that one is a route");
-    // What was written is read as it was meant.
+    // The written text is read back with the same meaning.
     let dir = Dir::new();
     dir.secret("gate", "the cookie of the gateway\n");
     dir.secret("inner", "the cookie of the backend\n");
@@ -241,7 +241,7 @@ fn comments(text: &str) -> Vec<&str> {
 
 proptest! {
     #[test]
-    fn adding_and_removing_gives_back_what_was_there((text, names) in documents(), entry in entries()) {
+    fn adding_and_then_removing_a_route_restores_the_text((text, names) in documents(), entry in entries()) {
         let added = add_route(&text, &entry).unwrap();
         for comment in comments(&text) {
             prop_assert!(added.contains(comment));
@@ -268,7 +268,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_written_no_secret_is_shown(junk in any::<String>()) {
+    fn no_error_shows_a_secret_whatever_the_text(junk in any::<String>()) {
         let dir = Dir::new();
         let outcome = dir.node(&format!("  {junk}\n"));
         let shown = format!("{outcome:?}");

@@ -19,7 +19,7 @@ fn over(dir: &Dir, text: &str, environment: &[(&str, &str)], set: &[&str]) -> Re
 }
 
 #[test]
-fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
+fn the_environment_overrides_the_file_and_the_command_line_overrides_both() {
     let dir = Dir::new();
     let environment = [("TRUNKLINE_NODE_FALLBACK", "never"), ("TRUNKLINE_NODE_NAME", "env@h")];
     let node = layered(&dir, &environment, &["node.name=cli@h"]).unwrap().node;
@@ -43,7 +43,7 @@ fn values_are_yaml_or_json() {
 }
 
 #[test]
-fn a_key_inside_wins_over_the_whole_from_the_same_layer() {
+fn a_single_key_overrides_its_section_from_the_same_layer() {
     let dir = Dir::new();
     let environment =
         [("TRUNKLINE_NODE_REGISTRAR_LISTEN_PORT", "7"), ("TRUNKLINE_NODE_REGISTRAR_LISTEN", "{host: 10.0.0.1}")];
@@ -51,7 +51,7 @@ fn a_key_inside_wins_over_the_whole_from_the_same_layer() {
 }
 
 #[test]
-fn an_empty_value_on_the_command_line_goes_back_to_the_default_and_so_does_null() {
+fn null_and_an_empty_value_on_the_command_line_restore_the_default() {
     let dir = Dir::new();
     assert_eq!(layered(&dir, &[], &["node.fallback="]).unwrap().node.fallback, Fallback::OnFailure);
     let node = layered(&dir, &[("TRUNKLINE_NODE_FALLBACK", "null")], &[]).unwrap().node;
@@ -74,13 +74,13 @@ fn an_empty_variable_counts_as_unset() {
         }
     }
     let layers = Layers { environment: vec![("TRUNKLINE_PEERS".into(), "[]".into())], set: Vec::new() };
-    assert_eq!(layers.over("peers").as_deref(), Some("the variable TRUNKLINE_PEERS"));
+    assert_eq!(layers.over("peers").as_deref(), Some("the environment variable TRUNKLINE_PEERS"));
     let named = over(&dir, "node: { name: a@h, cookie_env: APP_COOKIE }", &[("APP_COOKIE", "")], &[]);
     refused(named, &["node.cookie_env", "`APP_COOKIE` is not set or empty"]);
 }
 
 #[test]
-fn a_variable_that_is_not_text_is_named() {
+fn the_error_about_a_variable_that_is_not_text_names_it() {
     let dir = Dir::new();
     let not_text = || OsString::from_vec(b"canary-\xff-canary".to_vec());
     let with = |name: &str, text: &str| {
@@ -96,7 +96,8 @@ fn a_variable_that_is_not_text_is_named() {
     assert!(with("UNRELATED", "node: { name: a@h, cookie_file: cookie }\n").is_ok());
 }
 
-/// What Kubernetes gives every container of a namespace for a service of this name with a port 80 called `http`.
+/// Returns the variables that Kubernetes sets in every container of a namespace for a service of this name with a port
+/// 80 called `http`.
 fn service_variables(service: &str) -> Vec<(String, String)> {
     let own = service.to_ascii_uppercase().replace('-', "_");
     let of = |rest: &str, value: &str| (format!("{own}_{rest}"), value.to_owned());
@@ -137,7 +138,7 @@ fn a_whole_configuration_may_come_from_the_environment() {
 }
 
 #[test]
-fn a_higher_layer_displaces_what_excludes_it_below() {
+fn a_key_from_a_higher_layer_removes_the_keys_below_that_exclude_it() {
     let dir = Dir::new();
     let environment = [("TRUNKLINE_NODE_COOKIE_ENV", "APP_COOKIE"), ("APP_COOKIE", "from-the-environment")];
     let node = layered(&dir, &environment, &[]).unwrap().node;
@@ -152,7 +153,7 @@ fn a_higher_layer_displaces_what_excludes_it_below() {
 }
 
 #[test]
-fn an_unknown_variable_names_the_nearest_known_one() {
+fn the_error_about_an_unknown_variable_names_the_most_similar_one() {
     let dir = Dir::new();
     let outcome = layered(&dir, &[("TRUNKLINE_NODE_NAM", SECRET)], &[]);
     refused(outcome, &["environment variable TRUNKLINE_NODE_NAM", "`TRUNKLINE_NODE_NAME`"]);
@@ -160,7 +161,7 @@ fn an_unknown_variable_names_the_nearest_known_one() {
         ("TRUNKLINE_CONFIG", "x"),
         ("TRUNKLINE_LOG", "x"),
         ("TRUNKLINE_ADMIN_TOKEN", "x"),
-        // What the node gives to a program that it runs, which may run the command line in turn.
+        // Variables that the node sets for a program, which may run the command line in turn.
         ("TRUNKLINE_PID", "x"),
         ("TRUNKLINE_PEER", "x"),
         ("TRUNKLINE_OFFER", "x"),
@@ -170,13 +171,13 @@ fn an_unknown_variable_names_the_nearest_known_one() {
 }
 
 #[test]
-fn a_variable_that_the_configuration_names_is_no_unknown_one() {
+fn a_variable_named_by_the_configuration_is_not_unknown() {
     let text = "node: { name: a@h, cookie_env: TRUNKLINE_COOKIE }";
     assert!(over(&Dir::new(), text, &[("TRUNKLINE_COOKIE", SECRET)], &[]).is_ok());
 }
 
 #[test]
-fn a_value_that_does_not_parse_names_the_variable_or_flag_and_the_place() {
+fn the_error_about_a_malformed_value_names_the_variable_or_flag_and_the_place() {
     let dir = Dir::new();
     let outcome = layered(&dir, &[("TRUNKLINE_ROUTES", "[{match: a, port: 1}, {match: b")], &[]);
     refused(outcome, &["environment variable TRUNKLINE_ROUTES:1:", "not well-formed YAML"]);
@@ -186,7 +187,7 @@ fn a_value_that_does_not_parse_names_the_variable_or_flag_and_the_place() {
 }
 
 #[test]
-fn a_wrong_value_from_a_layer_names_where_it_came_from() {
+fn the_error_about_a_wrong_value_from_a_layer_names_its_source() {
     let dir = Dir::new();
     let outcome = layered(&dir, &[("TRUNKLINE_ROUTES", "[{match: a, port: 0}]")], &["node.fallback=x"]);
     refused(
@@ -196,7 +197,7 @@ fn a_wrong_value_from_a_layer_names_where_it_came_from() {
 }
 
 #[test]
-fn layers_show_names_and_no_values() {
+fn debug_output_of_layers_shows_names_but_no_values() {
     let layers = Layers { environment: vec![("A".into(), SECRET.into())], set: vec![format!("node.name={SECRET}")] };
     assert_eq!(format!("{layers:?}"), r#"Layers { environment: ["A"], set: ["node.name"] }"#);
 }

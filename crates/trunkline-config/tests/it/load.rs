@@ -115,14 +115,14 @@ routes:
 }
 
 #[test]
-fn flags_that_are_none_or_contradict_are_refused() {
+fn unknown_and_contradictory_flags_are_refused() {
     let dir = Dir::new();
     for (flags, parts) in [
         ("{ prioritys: true }", &["routes[0].flags.prioritys", "did you mean `priorities`?"][..]),
         ("{ priorities: 1 }", &["routes[0].flags.priorities", "expected true or false"]),
-        ("{ require: [warp] }", &["routes[0].flags.require", "\"warp\" is no flag", "priorities, fragmentation"]),
+        ("{ require: [warp] }", &["routes[0].flags.require", "\"warp\" is not a flag", "priorities, fragmentation"]),
         ("{ require: [7] }", &["routes[0].flags.require", "expected a flag's name"]),
-        ("{ require: [priorities], priorities: false }", &["routes[0].flags.require", "leave one of the two out"]),
+        ("{ require: [priorities], priorities: false }", &["routes[0].flags.require", "remove one of the two"]),
     ] {
         refused(dir.with(&format!("routes: [{{ match: a, port: 1, flags: {flags} }}]\n")), parts);
     }
@@ -145,24 +145,27 @@ fn names_that_cannot_be_mapped_are_refused() {
 }
 
 #[test]
-fn cookies_that_are_replaced_have_labels_of_their_own() {
+fn cookies_accepted_side_by_side_need_different_labels() {
     let dir = Dir::new();
     dir.secret("old", "the-old-cookie-of-all");
     let config = dir.node("  cookie_label: new\n  also_accept: [{ cookie_file: old }]\n").unwrap();
     let cookies = &config.node.cookie;
     assert_eq!((cookies.current().label(), cookies.labelled("").expose()), ("new", &b"the-old-cookie-of-all"[..]));
     for (node, parts) in [
-        ("  also_accept: [{ cookie_file: old }]\n", &["node.also_accept[0].cookie_label", "cannot be told apart"][..]),
-        ("  also_accept: [{ cookie_label: a }]\n", &["node.also_accept[0].cookie_label", "needs its cookie"]),
-        ("  also_accept: [{}]\n", &["node.also_accept[0].cookie_file", "to be taken too"]),
+        (
+            "  also_accept: [{ cookie_file: old }]\n",
+            &["node.also_accept[0].cookie_label", "two cookies have the label"][..],
+        ),
+        ("  also_accept: [{ cookie_label: a }]\n", &["node.also_accept[0].cookie_label", "has no cookie"]),
+        ("  also_accept: [{}]\n", &["node.also_accept[0].cookie_file", "the entry has no cookie"]),
         ("  also_accept: old\n", &["node.also_accept", "expected a list"]),
     ] {
         refused(dir.node(node), parts);
     }
     let listen = "  listen: [{ also_accept: [{ cookie_file: old }] }]\n";
-    refused(dir.node(listen), &["node.listen[0].also_accept", "no cookie here"]);
+    refused(dir.node(listen), &["node.listen[0].also_accept", "needs a main cookie"]);
     let route = "routes: [{ match: a, port: 1, cookie_label: x }]\n";
-    refused(dir.with(route), &["routes[0].cookie_label", "a label needs its cookie"]);
+    refused(dir.with(route), &["routes[0].cookie_label", "the label has no cookie"]);
 }
 
 #[test]
@@ -176,7 +179,7 @@ fn admin_can_be_turned_off() {
 }
 
 #[test]
-fn an_unknown_key_names_the_nearest_known_one() {
+fn the_error_about_an_unknown_key_names_the_most_similar_one() {
     let dir = Dir::new();
     refused(dir.node("  fallbak: never\n"), &["app.yaml:4:3: node.fallbak: unknown key", "did you mean `fallback`?"]);
     refused(dir.with("route: []\n"), &["app.yaml:2:1: route: unknown key", "did you mean `routes`?"]);
@@ -195,7 +198,7 @@ fn dir_with_cookie_inline() -> Result<Config, trunkline_config::ConfigError> {
 }
 
 #[test]
-fn a_bad_pattern_shows_the_caret() {
+fn the_error_about_a_bad_pattern_marks_the_place_with_a_caret() {
     let dir = Dir::new();
     let outcome = dir.with("routes:\n  - { match: '^prod-(db', port: 1 }\n");
     refused(outcome, &["app.yaml:3:14: routes[0].match: ", "\n    ^prod-(db\n", "\n          ^"]);
@@ -204,7 +207,7 @@ fn a_bad_pattern_shows_the_caret() {
 }
 
 #[test]
-fn a_pattern_that_stands_twice_names_both_places() {
+fn the_error_about_a_duplicate_pattern_names_both_places() {
     let dir = Dir::new();
     let text = "routes:\n  - { match: a, port: 1 }\n  - { match: b, port: 1 }\n  - { match: a, port: 2 }\n";
     refused(dir.with(text), &["app.yaml:5:14: routes[2].match", "`a`", "routes[0].match (app.yaml:3:14)"]);
@@ -213,27 +216,27 @@ fn a_pattern_that_stands_twice_names_both_places() {
 }
 
 #[test]
-fn a_yaml_key_that_stands_twice_is_named() {
-    refused(Dir::new().node("  tls: true\n  tls: false\n"), &["app.yaml:5:3: the key `tls` stands twice"]);
+fn a_duplicate_yaml_key_is_refused_by_name() {
+    refused(Dir::new().node("  tls: true\n  tls: false\n"), &["app.yaml:5:3: the key `tls` occurs twice"]);
 }
 
 #[test]
-fn an_unknown_resolver_names_the_known_ones() {
+fn the_error_about_an_unknown_resolver_names_the_known_ones() {
     let outcome = Dir::new().with("routes: [{ match: a, resolver: production }]\n");
     refused(outcome, &["app.yaml:2:32: routes[0].resolver", "unknown resolver `production`; known: embedded"]);
 }
 
 #[test]
-fn without_a_registrar_no_route_can_ask_it() {
+fn a_route_cannot_use_the_embedded_resolver_without_a_registrar() {
     let outcome = Dir::new().with("routes: [{ match: a, resolver: embedded }]\n");
     assert!(outcome.is_ok());
     let outcome = Dir::new().node("  registrar: none\nroutes: [{ match: a, resolver: embedded }]\n");
-    let remedy = "there is none; set `node.registrar: embedded`";
+    let remedy = "no resolver is configured; set `node.registrar: embedded`";
     refused(outcome, &["routes[0].resolver", "unknown resolver `embedded`", remedy]);
 }
 
 #[test]
-fn what_is_about_certificates_needs_a_route_that_demands_one() {
+fn certificate_keys_are_refused_in_a_route_that_verifies_no_certificate() {
     let text = |text: &str| format!("tls_profiles: {{ p: {{}} }}\nroutes: [{{ match: a, {text} }}]\n");
     let route = |route: &str| Dir::new().with(&text(route));
     for tls in ["", "tls: false, "] {
@@ -248,7 +251,7 @@ fn what_is_about_certificates_needs_a_route_that_demands_one() {
 }
 
 #[test]
-fn an_unknown_tls_profile_names_the_known_ones() {
+fn the_error_about_an_unknown_tls_profile_names_the_known_ones() {
     let text = "tls_profiles: { partner: {} }\nroutes: [{ match: a, port: 1, tls_profile: partnr }]\n";
     refused(Dir::new().with(text), &["routes[0].tls_profile", "unknown TLS profile `partnr`; known: partner"]);
 }
@@ -271,7 +274,7 @@ fn a_route_needs_a_port_or_a_resolver_and_not_both() {
     refused(dir.with(text), &["routes[0].port", "override: { port: … }"]);
     let text = "routes: [{ match: a, port: 1, override: { tls: true } }]\n";
     refused(dir.with(text), &["routes[0].override", "only a route with a `resolver`"]);
-    refused(dir.with("routes: [{ port: 1 }]\n"), &["routes[0].match", "needs a `match`"]);
+    refused(dir.with("routes: [{ port: 1 }]\n"), &["routes[0].match", "has no `match`"]);
 }
 
 #[test]
@@ -282,15 +285,15 @@ fn a_cookie_file_must_exist_and_be_private_and_long_enough() {
     let cookie = |file: &str| dir.parse(&format!("node: {{ name: a@h, cookie_file: {file} }}"));
     refused(cookie("absent"), &["app.yaml:1:33: node.cookie_file", "absent does not exist"]);
     let open = format!("run `chmod 600 {}`", dir.path().join("open").display());
-    refused(cookie("open"), &["node.cookie_file", "can be read by others", &open]);
+    refused(cookie("open"), &["node.cookie_file", "can be read by other users", &open]);
     refused(cookie("short"), &["node.cookie_file", "has 6 bytes; at least 8 are needed"]);
-    refused(cookie("."), &["node.cookie_file", "no regular file"]);
+    refused(cookie("."), &["node.cookie_file", "not a regular file"]);
     std::os::unix::fs::symlink("cookie", dir.path().join("link")).unwrap();
     assert!(cookie("link").is_ok(), "symbolic links are followed");
 }
 
 #[test]
-fn a_cookie_that_a_group_of_this_user_can_read_is_taken_where_it_cannot_be_changed() {
+fn a_cookie_readable_by_a_group_of_this_user_is_accepted_where_its_mode_cannot_be_changed() {
     let dir = Dir::new();
     let cookie = |owner: u32, group: u32, mode: u32| {
         let path = dir.file("mounted", SECRET, mode);
@@ -313,14 +316,14 @@ fn a_cookie_that_a_group_of_this_user_can_read_is_taken_where_it_cannot_be_chang
 fn exactly_one_source_of_the_nodes_cookie_is_needed() {
     let dir = Dir::new();
     refused(dir.node("  cookie_env: X\n"), &["app.yaml:4:15: node.cookie_env", "both cookie_file and cookie_env"]);
-    refused(dir.parse("node: { name: a@h }"), &["node.cookie_file", "the node needs a cookie"]);
+    refused(dir.parse("node: { name: a@h }"), &["node.cookie_file", "the node has no cookie"]);
     refused(dir.with("peers: [{ match: a }]\n"), &["peers[0].cookie_file", "a peer needs a cookie"]);
     let outcome = dir.with("routes: [{ match: a, port: 1, cookie_file: cookie, cookie_env: X }]\n");
     refused(outcome, &["routes[0].cookie_env", "both"]);
 }
 
 #[test]
-fn a_missing_variable_is_named_but_not_a_secret_written_in_its_place() {
+fn a_missing_variable_is_named_but_a_secret_written_in_its_place_is_not_shown() {
     let dir = Dir::new();
     refused(dir.parse("node: { name: a@h, cookie_env: APP_COOKIE }"), &["node.cookie_env", "`APP_COOKIE` is not set"]);
     refused(dir.parse(&format!("node: {{ name: a@h, cookie_env: {SECRET} }}")), &["node.cookie_env", "not the secret"]);
@@ -334,7 +337,7 @@ fn names_must_be_well_formed() {
     refused(named(&format!("{}@h", "n".repeat(254))), &["node.name", "256 bytes", "255"]);
     refused(named("no-host"), &["node.name", "name@host"]);
     assert!(named(&format!("{}@h", "n".repeat(253))).is_ok());
-    refused(dir.parse("node: { cookie_file: cookie }"), &["node.name", "needs a name"]);
+    refused(dir.parse("node: { cookie_file: cookie }"), &["node.name", "has no name"]);
 }
 
 #[test]
@@ -343,8 +346,8 @@ fn an_admin_listener_on_tcp_needs_a_strong_token() {
     dir.secret("weak", "canary\n");
     dir.secret("same", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
     let admin = |rest: &str| dir.node(&format!("  admin: {{ listen: \"127.0.0.1:4490\"{rest} }}\n"));
-    refused(admin(""), &["node.admin.listen", "needs a token", "openssl rand -hex 16", "socket: default"]);
-    // Thirty-one hexadecimal digits carry 124 bits.
+    refused(admin(""), &["node.admin.listen", "has no token", "openssl rand -hex 16", "socket: default"]);
+    // Thirty-one hexadecimal digits carry 124 bits, four too few.
     dir.secret("short-hex", "0123456789abcdef0123456789abcde");
     refused(admin(", token_file: short-hex"), &["node.admin.token_file", "too weak", "128 bits"]);
     refused(admin(", token_file: weak"), &["node.admin.token_file", "too weak", "128 bits"]);
@@ -360,8 +363,8 @@ fn a_certificate_and_its_key_come_together_and_are_readable() {
     dir.file("me.pem", "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", 0o644);
     dir.file("me.key", "-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----\n", 0o644);
     let profile = |text: &str| dir.with(&format!("tls_profiles: {{ p: {{ {text} }} }}\n"));
-    refused(profile("certificate: me.pem"), &["tls_profiles.p.certificate", "needs its key", "`key: FILE`"]);
-    refused(profile("key: me.key"), &["tls_profiles.p.key", "needs its certificate"]);
+    refused(profile("certificate: me.pem"), &["tls_profiles.p.certificate", "has no key", "`key: FILE`"]);
+    refused(profile("key: me.key"), &["tls_profiles.p.key", "has no certificate"]);
     refused(profile("roots: absent.pem"), &["app.yaml:2:29: tls_profiles.p.roots", "does not exist"]);
     refused(profile("roots: cookie"), &["tls_profiles.p.roots", "-----BEGIN … CERTIFICATE-----"]);
     refused(dir.node("  listen: [{ tls: { certificate: me.pem } }]\n"), &["node.listen[0].tls.certificate", "key"]);
@@ -382,7 +385,7 @@ fn a_certificate_and_its_key_come_together_and_are_readable() {
 }
 
 #[test]
-fn wrong_types_and_values_are_named_with_their_place() {
+fn wrong_types_and_values_are_reported_with_their_place() {
     let dir = Dir::new();
     refused(
         dir.with("routes: [{ match: a, port: 1, weight: heavy }]\n"),
@@ -404,7 +407,7 @@ fn wrong_types_and_values_are_named_with_their_place() {
 }
 
 #[test]
-fn a_file_that_is_no_configuration_is_refused_with_a_reason() {
+fn a_file_that_is_not_a_configuration_is_refused_with_a_reason() {
     let dir = Dir::new();
     refused(dir.parse(""), &["app.yaml: the file is empty"]);
     refused(dir.parse("# nothing\n"), &["the file is empty"]);
@@ -413,7 +416,7 @@ fn a_file_that_is_no_configuration_is_refused_with_a_reason() {
     refused(dir.parse("routes: [\n"), &["app.yaml:1:9: not well-formed YAML"]);
     refused(dir.parse("routes: []\n"), &["node: the section is missing"]);
     refused(dir.parse("node: {}\n---\nnode: {}\n"), &["more than one YAML document"]);
-    refused(Config::load(&dir.path().join("absent.yaml"), &Layers::none()), &["absent.yaml: no such file"]);
+    refused(Config::load(&dir.path().join("absent.yaml"), &Layers::none()), &["absent.yaml: the file does not exist"]);
 }
 
 #[test]
@@ -429,7 +432,7 @@ fn independent_problems_are_reported_together() {
 }
 
 #[test]
-fn a_weak_cookie_is_a_warning() {
+fn a_weak_cookie_causes_a_warning() {
     let dir = Dir::new();
     dir.secret("weak", "password1");
     let config = dir.with("routes: [{ match: a, port: 1, cookie_file: weak }]\n").unwrap();
@@ -439,7 +442,7 @@ fn a_weak_cookie_is_a_warning() {
 }
 
 #[test]
-fn loading_a_file_resolves_paths_beside_it() {
+fn relative_paths_are_resolved_beside_the_loaded_file() {
     let dir = Dir::new();
     let path = dir.file("app.yaml", "node: { name: app@h, cookie_file: cookie }\n", 0o644);
     assert_eq!(Config::load(&path, &Layers::none()).unwrap().node.data_dir, dir.path().join("app.data"));
@@ -456,12 +459,15 @@ fn thirty_thousand_routes_load_and_a_byte_order_mark_is_ignored() {
 }
 
 #[test]
-fn times_of_silence_that_make_no_sense_are_refused() {
+fn keep_alive_and_dead_after_that_contradict_are_refused() {
     let node = |text: &str| Dir::new().node(&format!("\n  {text}\n"));
     refused(node("keep_alive_ms: 99"), &["node.keep_alive_ms", "from 100 to 3600000"]);
     refused(node("dead_after_ms: 999"), &["node.dead_after_ms", "from 1000 to 3600000"]);
-    refused(node("keep_alive_ms: 15000"), &["node.keep_alive_ms", "given up after 15000 ms", "below `dead_after_ms`"]);
-    refused(node("dead_after_ms: 5000"), &["node.dead_after_ms", "given up after 5000 ms", "(it is 5000)"]);
+    refused(
+        node("keep_alive_ms: 15000"),
+        &["node.keep_alive_ms", "considered dead after 15000 ms", "below `dead_after_ms`"],
+    );
+    refused(node("dead_after_ms: 5000"), &["node.dead_after_ms", "considered dead after 5000 ms", "(it is 5000)"]);
     let route = |text: &str| Dir::new().with(&format!("routes: [{{ match: a, port: 1, {text} }}]\n"));
     refused(route("keep_alive_ms: 1"), &["routes[0].keep_alive_ms", "from 100"]);
     refused(route("dead_after_ms: 10"), &["routes[0].dead_after_ms", "from 1000"]);
@@ -470,7 +476,7 @@ fn times_of_silence_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn services_and_forwards_are_read_and_what_is_wrong_with_them_is_named() {
+fn services_and_forwards_are_read_and_their_problems_are_reported() {
     let dir = Dir::new();
     let text = "services:\n  postgres: { connect: db.internal:5432, allow: [\"app@.*\"], idle_ms: 60000 }\n  local: { connect: unix:run/s, \
                 allow: [] }\nforwards:\n  - { listen: 127.0.0.1:0, name: db@lab, service: postgres }\n  - { listen: \
@@ -491,10 +497,10 @@ fn services_and_forwards_are_read_and_what_is_wrong_with_them_is_named() {
     refused(service("allow: []"), &["app.yaml:2", "services.s.connect", "HOST:PORT or unix:PATH"]);
     refused(service("connect: 5432, allow: []"), &["services.s.connect", "expected text"]);
     refused(service("connect: \"localhost\", allow: []"), &["services.s.connect", "neither HOST:PORT nor unix:PATH"]);
-    refused(service("connect: \"h:1\""), &["services.s", "needs `allow`"]);
+    refused(service("connect: \"h:1\""), &["services.s", "`allow` is missing"]);
     refused(service("connect: \"h:1\", allow: [\"(\"]"), &["services.s.allow[0]"]);
     refused(service("connect: \"h:1\", allow: [], tls: true"), &["services.s.tls", "unknown key"]);
-    refused(Dir::new().with("services: [a]\n"), &["services", "a mapping of names to services"]);
+    refused(Dir::new().with("services: [a]\n"), &["services", "a mapping from names to services"]);
     refused(service("connect: \"h:1\", allow: [], idle_ms: 999"), &["services.s.idle_ms", "from 1000 to 86400000"]);
     let forward = |text: &str| Dir::new().with(&format!("forwards: [{{ {text} }}]\n"));
     refused(forward("name: a@b, service: s"), &["forwards[0].listen", "IP:PORT or unix:PATH"]);
@@ -506,11 +512,11 @@ fn services_and_forwards_are_read_and_what_is_wrong_with_them_is_named() {
     refused(forward("listen: \"127.0.0.1:1\", name: a@b, service: s, idle_ms: 0"), &["forwards[0].idle_ms"]);
     let twice = "forwards: [{ listen: \"127.0.0.1:1\", name: a@b, service: s }, { listen: \"127.0.0.1:1\", name: c@d, \
                  service: s }]\n";
-    refused(Dir::new().with(twice), &["forwards[1].listen", "127.0.0.1:1 stands twice"]);
+    refused(Dir::new().with(twice), &["forwards[1].listen", "127.0.0.1:1 is used by two forwards"]);
 }
 
 #[test]
-fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
+fn proxy_routes_and_transit_are_read_and_their_problems_are_reported() {
     let dir = Dir::new();
     dir.secret("gate", "the cookie of the gateway\n");
     dir.secret("inner", "the cookie of the backend\n");
@@ -547,7 +553,7 @@ fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
     assert_eq!(plain.proxied, trunkline_config::ProxiedConfig::default());
 
     let proxy = |text: &str| Dir::new().with(&format!("proxy_routes: [{{ {text} }}]\n"));
-    refused(proxy("proxy: g@h"), &["proxy_routes[0].match", "needs a `match` pattern"]);
+    refused(proxy("proxy: g@h"), &["proxy_routes[0].match", "has no `match`"]);
     refused(proxy("match: a"), &["proxy_routes[0].proxy", "the gateway's name"]);
     refused(proxy("match: \"(\", proxy: g@h"), &["proxy_routes[0].match"]);
     refused(proxy("match: \"\", proxy: g@h"), &["proxy_routes[0].match", "every name"]);
@@ -581,7 +587,7 @@ fn proxy_routes_and_transit_are_read_and_what_is_wrong_with_them_is_named() {
 }
 
 #[test]
-fn a_gateway_that_could_answer_for_who_is_behind_it_is_warned_of() {
+fn a_gateway_that_could_impersonate_the_node_behind_it_causes_a_warning() {
     let warned = |rest: &str| {
         let dir = Dir::new();
         dir.secret("other", "another cookie that is long enough for anything\n");
@@ -589,7 +595,7 @@ fn a_gateway_that_could_answer_for_who_is_behind_it_is_warned_of() {
         config
             .warnings()
             .iter()
-            .filter(|warning| warning.contains("could answer in its place"))
+            .filter(|warning| warning.contains("could impersonate that node"))
             .cloned()
             .collect::<Vec<_>>()
     };
@@ -611,13 +617,13 @@ fn a_gateway_that_could_answer_for_who_is_behind_it_is_warned_of() {
 }
 
 #[test]
-fn a_pattern_that_no_name_can_match_is_refused_wherever_one_stands() {
+fn a_pattern_that_no_name_can_match_is_refused_in_every_section() {
     let dir = Dir::new();
     let text = "routes:\n  - match: |\n      ^db@\n    port: 1\n";
     refused(
         dir.with(text),
         &[
-            "routes[0].match: no node name matches",
+            "routes[0].match: no node name can match",
             r"'\n' (U+000A)",
             "begin the block with `|-`",
             "\n    ^db@␊\n        ^",
@@ -642,16 +648,16 @@ fn a_pattern_that_no_name_can_match_is_refused_wherever_one_stands() {
         [("'app @.*'", "' ' (U+0020)"), (r#""db\u200b@.*""#, r"'\u{200b}' (U+200B)"), (r"'db\s@.*'", "U+0009")]
     {
         for (text, key) in places {
-            refused(dir.with(&text.replace("PATTERN", pattern)), &[key, "no node name matches", character]);
+            refused(dir.with(&text.replace("PATTERN", pattern)), &[key, "no node name can match", character]);
         }
         let listen = format!("  listen: [{{ allow: [{pattern}] }}]\n");
-        refused(dir.node(&listen), &["node.listen[0].allow[0]", "no node name matches", character]);
+        refused(dir.node(&listen), &["node.listen[0].allow[0]", "no node name can match", character]);
     }
     dir.with("routes: [{ match: 'db( |-)x', port: 1 }, { match: '[\\s-]', port: 1 }]\n").unwrap();
 }
 
 #[test]
-fn a_pattern_that_stands_twice_is_refused_with_another_way_to_write_it() {
+fn a_duplicate_pattern_is_refused_with_another_way_to_write_it() {
     let text =
         "routes:\n  - { match: '^shop@', host: h, port: 1 }\n  - { match: '^shop@', host: i, port: 1, weight: 50 }\n";
     refused(Dir::new().with(text), &["routes[1].match", "first in routes[0].match", "`^(?:shop)@`"]);

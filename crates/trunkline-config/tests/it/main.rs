@@ -1,4 +1,4 @@
-//! The behaviour of trunkline-config, one sentence per test.
+//! Tests of the behaviour of trunkline-config.
 
 mod edits;
 mod layers;
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use trunkline_config::{Config, ConfigError, Layers};
 
-/// Strong, and easily found in a message that should not have it.
+/// Strong cookie that is easily found in a message that must not contain it.
 const SECRET: &str = "canary0f3b0c44298fc1c149afbf4c8996fb92427ae41e46";
 
-/// A directory with `cookie` (strong, mode 0600) in it.
+/// Temporary directory that contains `cookie`, a strong cookie with mode 0600.
 struct Dir(tempfile::TempDir);
 
 impl Dir {
@@ -44,18 +44,18 @@ impl Dir {
         Config::parse(text, self.path(), "app.yaml", &Layers::none())
     }
 
-    /// A good `node:` section followed by this.
+    /// Parses a valid `node:` section followed by `rest`.
     fn with(&self, rest: &str) -> Result<Config, ConfigError> {
         self.parse(&format!("node: {{ name: app@127.0.0.1, cookie_file: cookie }}\n{rest}"))
     }
 
-    /// A `node:` section with these further lines, each indented by two.
+    /// Parses a `node:` section with these further lines, each indented by two.
     fn node(&self, lines: &str) -> Result<Config, ConfigError> {
         self.parse(&format!("node:\n  name: app@127.0.0.1\n  cookie_file: cookie\n{lines}"))
     }
 }
 
-/// The message has all these parts and no secret.
+/// Asserts that the message contains all these parts and no secret.
 #[track_caller]
 fn refused(outcome: Result<Config, ConfigError>, parts: &[&str]) {
     let message = outcome.unwrap_err().to_string();

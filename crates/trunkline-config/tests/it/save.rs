@@ -6,7 +6,7 @@ use trunkline_config::edit::save_atomically;
 use super::Dir;
 
 #[test]
-fn saving_keeps_the_mode_and_leaves_nothing_beside() {
+fn saving_keeps_the_mode_and_leaves_no_temporary_file() {
     let dir = Dir::new();
     let path = dir.file("app.yaml", "old", 0o640);
     save_atomically(&path, "new").unwrap();
@@ -21,7 +21,7 @@ fn saving_keeps_owner_and_group() {
     let path = dir.file("app.yaml", "old", 0o640);
     let meta = || fs::metadata(&path).unwrap();
     let is_root = meta().uid() == 0;
-    // Only the superuser can give a file away; another user changes nothing here, and saving must not either.
+    // Only the superuser can change the owner; for another user, owner and group must stay as they are.
     let (owner, group) = if is_root { (12_345, 54_321) } else { (meta().uid(), meta().gid()) };
     chown(&path, Some(owner), Some(group)).unwrap();
     save_atomically(&path, "new").unwrap();
@@ -52,7 +52,7 @@ fn saving_follows_a_symbolic_link_and_keeps_it() {
 }
 
 #[test]
-fn saving_makes_a_file_that_is_not_there() {
+fn saving_creates_a_missing_file() {
     let dir = Dir::new();
     save_atomically(&dir.path().join("new.yaml"), "text").unwrap();
     assert_eq!(fs::read_to_string(dir.path().join("new.yaml")).unwrap(), "text");

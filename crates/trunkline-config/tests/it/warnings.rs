@@ -1,10 +1,11 @@
-//! What `check` warns of.
+//! Tests of the warnings that `trunkline check` prints.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use super::Dir;
 
-/// The warnings about a good `node:` section with these lines, and these sections, that have all these parts.
+/// Counts the warnings about a valid `node:` section with these lines, and these sections, that contain all these
+/// parts.
 #[track_caller]
 fn warned(node: &str, rest: &str, parts: &[&str]) -> usize {
     let dir = Dir::new();
@@ -19,7 +20,7 @@ fn warned_in(dir: &Dir, node: &str, rest: &str, parts: &[&str]) -> usize {
 }
 
 #[test]
-fn an_interface_at_a_wildcard_address_is_warned_of() {
+fn an_interface_at_a_wildcard_address_causes_a_warning() {
     let admin = |host: &str| {
         warned(&format!("  admin: {{ listen: \"{host}:4490\", token_file: token }}\n"), "", &["node.admin.listen"])
     };
@@ -44,7 +45,7 @@ fn an_interface_at_a_wildcard_address_is_warned_of() {
 }
 
 #[test]
-fn a_service_that_leads_to_the_nodes_own_operations_is_warned_of() {
+fn a_service_that_leads_to_the_nodes_own_admin_interface_causes_a_warning() {
     let service = |node: &str, place: &str| {
         let rest = format!("services: {{ s: {{ connect: \"{place}\", allow: [] }} }}\n");
         warned(node, &rest, &["services.s.connect", "operations interface"])
@@ -77,7 +78,7 @@ fn a_service_that_leads_to_the_nodes_own_operations_is_warned_of() {
 }
 
 #[test]
-fn a_shell_for_everybody_is_warned_of() {
+fn a_shell_that_every_peer_may_start_causes_a_warning() {
     let spawn = |command: &str, allow: &str| {
         let rest = format!("spawn: {{ s: {{ command: [{command}], allow: [{allow}] }} }}\n");
         warned("", &rest, &["spawn.s: ", "every peer"])
@@ -98,7 +99,7 @@ fn a_shell_for_everybody_is_warned_of() {
 }
 
 #[test]
-fn certificates_that_are_not_checked_are_warned_of() {
+fn an_unverified_certificate_causes_a_warning() {
     let route = |skip: bool| {
         format!("routes: [{{ match: '^db@', host: h, port: 1, tls: true, insecure_skip_verify: {skip} }}]\n")
     };
@@ -113,10 +114,10 @@ fn certificates_that_are_not_checked_are_warned_of() {
 }
 
 #[test]
-fn transit_that_leaves_the_host_open_is_warned_of() {
+fn a_transit_rule_without_a_restricted_host_causes_a_warning() {
     let rule = |to: &str| {
         let rest = format!("transit: {{ rules: [{{ from: 'app@.*', to: '{to}' }}] }}\n");
-        warned("", &rest, &["transit.rules[0].to", "leaves the host open"])
+        warned("", &rest, &["transit.rules[0].to", "does not restrict the host"])
     };
     for to in [".*", "db@.*", "db-.*@.+", "backend-.*", "db@[a-z.]+", "(a@h|b@.*)", "db@10[.].*|db@[0-9.]+"] {
         assert_eq!(rule(to), 1, "{to}");
@@ -127,7 +128,7 @@ fn transit_that_leaves_the_host_open_is_warned_of() {
 }
 
 #[test]
-fn a_data_directory_that_others_can_write_to_is_warned_of() {
+fn a_data_directory_that_other_users_can_write_to_causes_a_warning() {
     let dir = Dir::new();
     let data = dir.path().join("app.data");
     let told = |parts: &[&str]| warned_in(&dir, "", "", parts);
@@ -136,7 +137,7 @@ fn a_data_directory_that_others_can_write_to_is_warned_of() {
     for (mode, times) in [(0o777, 1), (0o770, 1), (0o1777, 1), (0o755, 0), (0o700, 0)] {
         std::fs::set_permissions(&data, std::fs::Permissions::from_mode(mode)).unwrap();
         assert_eq!(
-            told(&["node.data_dir", "others can write", &format!("mode {mode:04o}"), "chmod 700"]),
+            told(&["node.data_dir", "other users can write", &format!("mode {mode:04o}"), "chmod 700"]),
             times,
             "{mode:o}"
         );
@@ -149,11 +150,11 @@ fn a_data_directory_that_others_can_write_to_is_warned_of() {
 }
 
 #[test]
-fn a_weak_cookie_is_warned_of_with_what_it_costs() {
+fn the_warning_about_a_weak_cookie_names_its_cost() {
     let dir = Dir::new();
     dir.secret("weak", "password1\n");
     let told =
-        |rest: &str, key: &str| warned_in(&dir, "", rest, &[key, "paced after failures", "openssl rand -hex 24"]);
+        |rest: &str, key: &str| warned_in(&dir, "", rest, &[key, "slow down later ones", "openssl rand -hex 24"]);
     assert_eq!(told("", ""), 0);
     for (rest, key) in [
         ("peers: [{ match: 'a@h', cookie_file: weak }]\n", "peers[0].cookie_file"),
