@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
@@ -141,6 +142,20 @@ impl Cookies {
     /// All of them, the current one first.
     pub fn iter(&self) -> impl Iterator<Item = &Cookie> {
         std::iter::once(&self.current).chain(&self.also)
+    }
+}
+
+impl TryFrom<&str> for Cookies {
+    type Error = CookieError;
+
+    fn try_from(text: &str) -> Result<Self, CookieError> {
+        Cookie::new(text).map(Self::from)
+    }
+}
+
+impl From<Infallible> for CookieError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::net::{AddrParseError, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use trunkline_matcher::AccessPattern;
 use trunkline_proxy::{CircuitLimits, Proxied, Transit};
 use trunkline_registrar::{Registrar, Resolver};
 use trunkline_route::{
-    Address, Cookie, Cookies, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, ProxyRoute, Reconnect,
-    ResolverId, TlsProfileId, Version,
+    Address, Cookie, CookieError, Cookies, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, ProxyRoute,
+    Reconnect, ResolverId, TlsProfileId, Version,
 };
 use trunkline_tls::{CHECK, ProfileSource, ServerSource};
 
@@ -65,9 +66,65 @@ impl From<SocketAddr> for Listen {
     }
 }
 
+impl TryFrom<&str> for Listen {
+    type Error = ListenError;
+
+    fn try_from(address: &str) -> Result<Self, ListenError> {
+        let listen = address.parse::<SocketAddr>().map(Self::at);
+        listen.map_err(|cause| ListenError { address: address.chars().take(64).collect(), cause })
+    }
+}
+
+/// Error returned when a text is not a socket address to listen at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot listen at {address:?}; write an IP address and a port, such as 0.0.0.0:4370")]
+pub struct ListenError {
+    /// The text, at most 64 characters of it.
+    address: String,
+    #[source]
+    cause: AddrParseError,
+}
+
+impl From<Infallible> for ListenError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// Argument of [`NodeBuilder::listen`]: a [`Listen`], a socket address, or the text of one.
+pub trait IntoListen {
+    /// Returns the listener.
+    ///
+    /// # Errors
+    /// [`ListenError`] when a text is not a socket address.
+    fn into_listen(self) -> Result<Listen, ListenError>;
+}
+
+impl<T: TryInto<Listen, Error: Into<ListenError>>> IntoListen for T {
+    fn into_listen(self) -> Result<Listen, ListenError> {
+        self.try_into().map_err(Into::into)
+    }
+}
+
+/// Argument of [`NodeBuilder::cookie`]: one [`Cookie`], several [`Cookies`], or the text of one.
+pub trait IntoCookies {
+    /// Returns the cookies.
+    ///
+    /// # Errors
+    /// [`CookieError`] when a text is not a cookie.
+    fn into_cookies(self) -> Result<Cookies, CookieError>;
+}
+
+impl<T: TryInto<Cookies, Error: Into<CookieError>>> IntoCookies for T {
+    fn into_cookies(self) -> Result<Cookies, CookieError> {
+        self.try_into().map_err(Into::into)
+    }
+}
+
+/// Registrar of a node.
 pub(crate) enum RegistrarChoice {
-    /// Asked, not announced to.
-    Ask(ResolverId),
+    /// The embedded one at its default address, unless resolvers for discovery are named.
+    Default,
     Embedded {
         listen: SocketAddr,
         serve: bool,
@@ -88,6 +145,10 @@ pub struct NodeBuilder {
     pub(crate) proxied: Proxied,
     pub(crate) circuits: CircuitLimits,
     pub(crate) registrar: RegistrarChoice,
+    /// Resolvers that are asked before the registrar, in order.
+    pub(crate) discovery: Vec<ResolverId>,
+    /// The first argument that cannot be used; [`NodeBuilder::start`] returns it.
+    pub(crate) refused: Option<StartError>,
     pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
     pub(crate) registrars: Vec<(ResolverId, Address, Option<Cookie>)>,
     pub(crate) profiles: BTreeMap<TlsProfileId, ProfileSource>,
@@ -115,7 +176,9 @@ impl NodeBuilder {
             transit: Transit::default(),
             proxied: Proxied::default(),
             circuits: CircuitLimits::default(),
-            registrar: RegistrarChoice::Embedded { listen: crate::default_registrar(), serve: true },
+            registrar: RegistrarChoice::Default,
+            discovery: Vec::new(),
+            refused: None,
             resolvers: BTreeMap::new(),
             registrars: Vec::new(),
             profiles: BTreeMap::new(),
@@ -133,16 +196,37 @@ impl NodeBuilder {
         }
     }
 
-    /// The secret shared with the nodes this one may talk to. Required. While it is replaced there are two: the
-    /// current one, which is proven to others, and the old one, which is taken from them too.
-    pub fn cookie(mut self, cookie: impl Into<Cookies>) -> Self {
-        self.cookie = Some(cookie.into());
+    /// Sets the secret shared with the nodes that this one may talk to: a [`Cookie`], or its text. Required. While it is
+    /// replaced there are two: the current one, which is proven to others, and the old one, which is accepted as well. A text
+    /// that is not a cookie is an error of [`NodeBuilder::start`].
+    pub fn cookie(mut self, cookie: impl IntoCookies) -> Self {
+        match cookie.into_cookies() {
+            Ok(cookies) => self.cookie = Some(cookies),
+            Err(error) => self.refuse(StartError::Cookie(error)),
+        }
         self
     }
 
-    /// Adds a listener. Without any, the node only dials.
-    pub fn listen(mut self, listen: impl Into<Listen>) -> Self {
-        self.listen.push(listen.into());
+    /// Adds a listener: a [`Listen`], a socket address, or the text of one (`127.0.0.1:4370`). Without any, the node only
+    /// dials. A text that is not a socket address is an error of [`NodeBuilder::start`].
+    pub fn listen(mut self, listen: impl IntoListen) -> Self {
+        match listen.into_listen() {
+            Ok(listen) => self.listen.push(listen),
+            Err(error) => self.refuse(StartError::ListenAddress(error)),
+        }
+        self
+    }
+
+    fn refuse(&mut self, error: StartError) {
+        self.refused.get_or_insert(error);
+    }
+
+    /// Sets the registrar. A registrar that was named before is not replaced: [`NodeBuilder::start`] returns an error.
+    fn choose(mut self, registrar: RegistrarChoice) -> Self {
+        if matches!(self.registrar, RegistrarChoice::Embedded { .. } | RegistrarChoice::Own(..)) {
+            self.refuse(StartError::RegistrarConflict);
+        }
+        self.registrar = registrar;
         self
     }
 
@@ -152,33 +236,34 @@ impl NodeBuilder {
         self
     }
 
-    /// Serves and asks the embedded registrar at this address. The default, at 127.0.0.1:4499.
-    pub fn embedded_registrar(mut self, listen: SocketAddr) -> Self {
-        self.registrar = RegistrarChoice::Embedded { listen, serve: true };
-        self
+    /// Serves and asks the embedded registrar at this address. The default, at 127.0.0.1:4499. A node has one registrar:
+    /// naming another one as well is an error of [`NodeBuilder::start`].
+    pub fn embedded_registrar(self, listen: SocketAddr) -> Self {
+        self.choose(RegistrarChoice::Embedded { listen, serve: true })
     }
 
     /// Asks the embedded registrar at this address but never serves it: for short-lived nodes.
-    pub fn embedded_registrar_client(mut self, listen: SocketAddr) -> Self {
-        self.registrar = RegistrarChoice::Embedded { listen, serve: false };
-        self
+    pub fn embedded_registrar_client(self, listen: SocketAddr) -> Self {
+        self.choose(RegistrarChoice::Embedded { listen, serve: false })
     }
 
     /// Announces to and asks this registrar instead of the embedded one.
-    pub fn registrar(mut self, id: ResolverId, registrar: Arc<dyn Registrar>) -> Self {
-        self.registrar = RegistrarChoice::Own(id, registrar);
-        self
+    pub fn registrar(self, id: ResolverId, registrar: Arc<dyn Registrar>) -> Self {
+        self.choose(RegistrarChoice::Own(id, registrar))
     }
 
-    /// Announces nowhere and asks nobody.
-    pub fn no_registrar(mut self) -> Self {
-        self.registrar = RegistrarChoice::None;
-        self
+    /// Turns the default registrar off: the node announces itself nowhere and asks only the resolvers named by
+    /// [`NodeBuilder::discovery`].
+    pub fn no_registrar(self) -> Self {
+        self.choose(RegistrarChoice::None)
     }
 
-    /// Announces nowhere, and asks this one of the resolvers for names that no static route leads to.
+    /// Adds a resolver that is asked for names that no static route leads to. Resolvers are asked in the order added, and
+    /// before the registrar. The first one turns the default registrar off; a registrar that was named stays.
     pub fn discovery(mut self, id: ResolverId) -> Self {
-        self.registrar = RegistrarChoice::Ask(id);
+        if !self.discovery.contains(&id) {
+            self.discovery.push(id);
+        }
         self
     }
 

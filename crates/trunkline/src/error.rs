@@ -3,14 +3,17 @@ use std::net::SocketAddr;
 use trunkline_dial::{AddError, NoRoute};
 use trunkline_link::{CallError as LinkCallError, SendError as LinkSendError};
 use trunkline_registrar::RegisterError;
-use trunkline_route::{NameError, NodeName, ResolverId};
+use trunkline_route::{CookieError, NameError, NodeName, ResolverId};
 
-use crate::CertificateError;
+use crate::{CertificateError, ListenError};
 
 /// Why a node did not start. Nothing of it runs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// The text given to [`NodeBuilder::cookie`](crate::NodeBuilder::cookie) is not a cookie.
+    #[error("the cookie cannot be used")]
+    Cookie(#[source] CookieError),
     /// A listener cannot be had.
     #[error("cannot listen at {address}: {cause}; choose another port, or 0 for any free one")]
     Listen {
@@ -19,6 +22,9 @@ pub enum StartError {
         /// Why.
         cause: std::io::Error,
     },
+    /// A text given to [`NodeBuilder::listen`](crate::NodeBuilder::listen) is not a socket address.
+    #[error(transparent)]
+    ListenAddress(ListenError),
     /// The builder was given no cookie.
     #[error("a node needs a cookie; give it one with .cookie(…)")]
     NoCookie,
@@ -30,6 +36,11 @@ pub enum StartError {
         /// Why.
         cause: std::io::Error,
     },
+    /// The builder was given a second registrar after a first one.
+    #[error(
+        "a node has one registrar, and two were named; keep one, and add the other as a resolver with .discovery(…)"
+    )]
+    RegistrarConflict,
     /// The registrar did not take the registration.
     #[error("{0}")]
     Registrar(#[from] RegisterError),

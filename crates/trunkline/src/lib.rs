@@ -6,13 +6,12 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use trunkline::{Cookie, NetworkRoute, Node};
+//! use trunkline::{NetworkRoute, Node};
 //!
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! let cookie = Cookie::new("a shared secret of the two")?;
 //! let db = Node::builder("prod-db@127.0.0.1")?
-//!     .cookie(cookie.clone())
-//!     .listen("127.0.0.1:0".parse::<std::net::SocketAddr>()?)
+//!     .cookie("a shared secret of the two")
+//!     .listen("127.0.0.1:0")
 //!     .no_registrar()
 //!     .start()
 //!     .await?;
@@ -23,7 +22,7 @@
 //!     }
 //! });
 //!
-//! let app = Node::builder("app@127.0.0.1")?.cookie(cookie).no_registrar().start().await?;
+//! let app = Node::builder("app@127.0.0.1")?.cookie("a shared secret of the two").no_registrar().start().await?;
 //! let port = db.listening()[0].port();
 //! app.add_route("^prod-db@", NetworkRoute::direct("127.0.0.1", port)?, 100)?;
 //! let answer = app.call("prod-db@127.0.0.1", "queries", b"select 1", Duration::from_secs(5)).await?;
@@ -52,7 +51,7 @@ mod proxy;
 mod services;
 mod trace;
 
-pub use builder::{Listen, NodeBuilder};
+pub use builder::{IntoCookies, IntoListen, Listen, ListenError, NodeBuilder};
 pub use connection::Connection;
 pub use error::{CallError, ConnectError, SendError, StartError};
 pub use events::{Event, Events};

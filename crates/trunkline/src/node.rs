@@ -160,6 +160,9 @@ impl Node {
     }
 
     pub(crate) async fn start(builder: NodeBuilder) -> Result<Self, StartError> {
+        if let Some(error) = builder.refused {
+            return Err(error);
+        }
         let cookies = builder.cookie.ok_or(StartError::NoCookie)?;
         let cookie = cookies.current().clone();
         let keys = Arc::new(Keys::new(builder.peers, cookies));
@@ -201,7 +204,14 @@ impl Node {
         let no_profile = ClientTls::new(&TlsProfile::default().no_roots());
         let no_profile = no_profile.map_err(|cause| unusable("default")(cause.into()))?;
 
-        let embedded = match &builder.registrar {
+        let choice = match builder.registrar {
+            RegistrarChoice::Default if builder.discovery.is_empty() => {
+                RegistrarChoice::Embedded { listen: crate::default_registrar(), serve: true }
+            }
+            RegistrarChoice::Default => RegistrarChoice::None,
+            named => named,
+        };
+        let embedded = match &choice {
             RegistrarChoice::Embedded { listen, serve: true } => {
                 let started =
                     Embedded::start(native.clone(), *listen, cookie.clone(), registrar_credentials(keys.clone()));
@@ -213,15 +223,11 @@ impl Node {
             _ => None,
         };
         let embedded = embedded.map(Arc::new);
-        let mut discovery = Vec::new();
-        let registrar: Option<(ResolverId, Arc<dyn Registrar>)> = match builder.registrar {
+        let mut discovery = builder.discovery;
+        let registrar: Option<(ResolverId, Arc<dyn Registrar>)> = match choice {
             RegistrarChoice::Embedded { .. } => ResolverId::new(EMBEDDED).ok().zip(embedded.clone().map(|e| e as _)),
             RegistrarChoice::Own(id, registrar) => Some((id, registrar)),
-            RegistrarChoice::Ask(id) => {
-                discovery.push(id);
-                None
-            }
-            RegistrarChoice::None => None,
+            RegistrarChoice::Default | RegistrarChoice::None => None,
         };
         let mut resolvers = builder.resolvers;
         for (id, address, own) in builder.registrars {

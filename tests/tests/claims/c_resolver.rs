@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use trunkline::registrar::{BoxFuture, ResolveError, Resolver};
 use trunkline::{
-    AttemptError, Endpoint, EndpointOverride, Host, NetworkRoute, NodeName, Origin, Policy, TlsMode, Version,
+    AttemptError, Endpoint, EndpointOverride, Host, NetworkRoute, NodeName, Origin, Policy, StartError, TlsMode,
+    Version,
 };
 use trunkline_tests::support::*;
 
@@ -167,4 +168,34 @@ async fn c6_a_resolver_that_fails_hangs_or_knows_nothing_is_a_failed_attempt_and
     assert_eq!(failed[1].error, AttemptError::ResolveTimeout(policy.resolve));
     assert_eq!(failed[2].error, AttemptError::ResolveEmpty);
     assert!(failed.iter().all(|record| record.error.stage() == "resolve"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_resolver_of_discovery_is_asked_in_the_order_added_and_before_the_registrar() {
+    let db = start(dialer(DB).listen("127.0.0.1:0")).await;
+    let [first, second] = [Discovery::new(), Discovery::new()];
+    let registrar = Discovery::of(DB, &[address(&db)]);
+    let app = asking("app@127.0.0.1", &registrar)
+        .resolver(resolver_id("first"), first.clone())
+        .resolver(resolver_id("second"), second.clone())
+        .discovery(resolver_id("first"))
+        .discovery(resolver_id("second"));
+    let app = start(app).await;
+    soon(app.connect(DB)).await.unwrap();
+    assert_eq!((first.asked().len(), second.asked().len(), registrar.asked().len()), (1, 1, 1));
+    let origins: Vec<_> = app.explain(&name(DB)).steps.iter().map(|step| step.origin.to_string()).collect();
+    let at = |id: &str| origins.iter().position(|origin| origin.contains(id));
+    assert!(at("first") < at("second") && at("second") < at("counted") && at("first").is_some(), "{origins:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_two_registrars_or_an_unusable_argument_does_not_start() {
+    let two = asking("app@127.0.0.1", &Discovery::new()).embedded_registrar(own_address());
+    assert!(matches!(two.start().await, Err(StartError::RegistrarConflict)));
+    let taken_back = asking("app@127.0.0.1", &Discovery::new()).no_registrar();
+    assert!(matches!(taken_back.start().await, Err(StartError::RegistrarConflict)));
+    let error = dialer("app@127.0.0.1").listen("localhost").start().await.unwrap_err();
+    assert!(error.to_string().contains("cannot listen at \"localhost\"; write an IP address and a port"), "{error}");
+    let error = dialer("app@127.0.0.1").cookie("short").start().await.unwrap_err();
+    assert!(matches!(error, StartError::Cookie(_)), "{error}");
 }
