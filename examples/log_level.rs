@@ -9,22 +9,22 @@
 //! Run: `cargo run -p trunkline-tests --example log_level`
 
 use std::error::Error;
-use std::net::SocketAddr;
-
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use trunkline::{CONNECTION_TARGET, Cookie, LogLevel, NetworkRoute, Node};
 
 #[tokio::main]
 pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     // Lines about connections are let through as a whole: each connection has a level of its own.
-    let filter = EnvFilter::new(format!("info,{CONNECTION_TARGET}=trace"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    let filter: Targets = format!("info,{CONNECTION_TARGET}=trace").parse()?;
+    let lines = tracing_subscriber::fmt::layer().with_test_writer();
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
 
     let cookie = Cookie::new("a shared secret of all")?;
     let node = |name: &'static str| Ok::<_, Box<dyn Error>>(Node::builder(name)?.cookie(cookie.clone()).no_registrar());
-    let listen: SocketAddr = "127.0.0.1:0".parse()?;
-    let suspect = node("suspect@lab")?.listen(listen).log_level(LogLevel::Off).start().await?;
-    let other = node("other@lab")?.listen(listen).log_level(LogLevel::Off).start().await?;
+    let suspect = node("suspect@lab")?.listen("127.0.0.1:0").log_level(LogLevel::Off).start().await?;
+    let other = node("other@lab")?.listen("127.0.0.1:0").log_level(LogLevel::Off).start().await?;
     let port = |node: &Node| node.listening()[0].port();
 
     let app = node("app@lab")?.start().await?;

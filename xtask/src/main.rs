@@ -236,7 +236,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "bench",
-        summary: "run the benchmarks with the release profile",
+        summary: "run the benchmarks with the bench profile",
         help: testing::BENCH_HELP,
         takes_arguments: true,
         run: testing::bench,

@@ -40,7 +40,7 @@ Builds the crate once more, in target/model.
 pub(crate) const BENCH_HELP: &str = "\
 Usage: cargo xtask bench [NAME [ARGUMENTS]]
 
-Runs a benchmark with the release profile and hands the arguments on to it; without a name, all of them:
+Runs a benchmark with the bench profile and hands the arguments on to it; without a name, all of them:
   link      messages, calls, connects and memory of one link, beside bare TLS and Erlang (when erl is there)
   failover  a working connection behind a primary that refuses, is silent, or is a black hole
   forward   bytes through a forwarder, directly and by a gateway, beside bare TCP, socat, HAProxy and ssh (when they are there)

@@ -80,6 +80,8 @@ const PENDING: &[&str] = &[
     "crates/trunkline-proxy/",
     "crates/trunkline-route/",
     "crates/trunkline-term/",
+    "crates/trunkline-tls/",
+    "crates/trunkline-wire/",
     "crates/trunkline/",
     "tests/",
     "xtask/",

@@ -8,7 +8,10 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use trunkline::{CONNECTION_TARGET, LogLevel, Mailbox};
 use trunkline_admin::api::ForwardRequest;
 use trunkline_admin::{AdminAddress, AdminListener, Operations, Source};
@@ -46,20 +49,18 @@ pub(crate) fn start_logging(args: &LogArgs, otherwise: &str) -> Result<Flush, Fa
         return Err(wrong(&format!("{word:?} is not a level")));
     }
     let _ = CONNECTIONS.set(level_of_connections(level));
-    let filter = EnvFilter::try_new(format!("{level},{CONNECTION_TARGET}=trace")).map_err(|e| wrong(&e))?;
+    let filter: Targets = format!("{level},{CONNECTION_TARGET}=trace").parse().map_err(|error| wrong(&error))?;
     let log = Log::start(std::io::stderr());
     let log = log.map_err(|error| Failed::because(format!("the thread of the log cannot be started: {error}")))?;
     let _ = LOST.set(log.lost());
     let writer = log.clone();
-    // tracing-subscriber would print its own errors to standard error, which panics if that cannot be written.
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .log_internal_errors(false)
-        .with_writer(move || writer.clone());
-    match args.log_format {
-        LogFormat::Json => builder.json().init(),
-        LogFormat::Text => builder.with_ansi(output::is_coloured(&std::io::stderr())).init(),
-    }
+    // What fails inside the log would be printed to standard error, which panics where that cannot be written.
+    let lines = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(move || writer.clone());
+    let lines = match args.log_format {
+        LogFormat::Json => lines.json().boxed(),
+        LogFormat::Text => lines.with_ansi(output::is_coloured(&std::io::stderr())).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
     let panics = log.clone();
     std::panic::set_hook(Box::new(move |panic| log_panic(panic, panics.clone())));
     Ok(Flush(log))

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use serde_json::Value;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 use trunkline::{AtomMapping, CONNECTION_TARGET, LinkCallError, LogLevel, Term};
 use trunkline_tests::support::*;
 
@@ -92,8 +93,9 @@ pub(crate) fn lines() -> &'static Lines {
     static LINES: OnceLock<Lines> = OnceLock::new();
     LINES.get_or_init(|| {
         let lines = Lines::default();
-        let filter = EnvFilter::new(format!("info,{CONNECTION_TARGET}=trace"));
-        let subscriber = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(lines.clone()).finish();
+        let filter: Targets = format!("info,{CONNECTION_TARGET}=trace").parse().expect("directives");
+        let layer = tracing_subscriber::fmt::layer().json().with_writer(lines.clone());
+        let subscriber = tracing_subscriber::registry().with(filter).with(layer);
         tracing::subscriber::set_global_default(subscriber).expect("nothing else in this process sets one");
         // Whoever came between has found nobody.
         tracing::callsite::rebuild_interest_cache();
