@@ -41,7 +41,7 @@ A case is a table in a list, whose name says what its cases show:
 To add a case, write `pattern` and `names = [..]`, or `pattern` alone for one that is refused, and run this command.
 ";
 
-/// Where the cases are, and the program that asks Go.
+/// Directory of the cases, and the program that asks Go.
 const DATA: &str = "crates/trunkline-matcher/tests/data";
 const PROGRAM: &str = "record.go";
 
@@ -54,7 +54,7 @@ const KEYS: &[&str] = &["pattern", "found", "missed", "refused", "kind", "limit"
 /// The longest line of names; longer lists are broken.
 const MAX_WIDTH: usize = 100;
 
-/// What the arguments ask for.
+/// Task that the arguments select.
 #[derive(Debug, PartialEq, Eq)]
 enum Mode {
     Write,
@@ -157,7 +157,7 @@ struct Question {
     names: Vec<String>,
 }
 
-/// What Go said.
+/// Answer of Go.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Found(Vec<bool>),

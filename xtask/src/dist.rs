@@ -25,7 +25,7 @@ the binary. RUSTFLAGS from the environment are not used. Linux only.
 const PACKAGE: &str = "trunkline-cli";
 const BINARY: &str = "trunkline";
 
-/// What goes into the archive next to the binary.
+/// Files that go into the archive next to the binary.
 const DOCUMENTS: &[&str] = &["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "README.md"];
 
 /// Builds, checks, packs, and prints what was written.

@@ -22,7 +22,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Why a command stopped.
+/// Reason why a command stopped.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// To be printed by `main`; says what to do next where that is known.
@@ -58,10 +58,10 @@ impl From<String> for Failure {
     }
 }
 
-/// What every command returns.
+/// Result of every command.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
-/// Where the workspace is and how cargo is called in it.
+/// Directory of the workspace, and the way cargo is called in it.
 pub(crate) struct Project {
     /// The directory of the workspace manifest.
     pub(crate) root: PathBuf,

@@ -1,4 +1,4 @@
-//! What `cargo metadata` says, reduced to the fields the checks look at.
+//! Output of `cargo metadata`, reduced to the fields the checks look at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub(crate) struct Metadata {
     pub(crate) members: BTreeSet<String>,
     /// Ids of the packages [`PLATFORM`] may need; empty with `--no-deps`.
     pub(crate) resolved: BTreeSet<String>,
-    /// Where cargo puts what it builds.
+    /// Directory of the build output of cargo.
     pub(crate) target_directory: PathBuf,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Dependency {
     pub(crate) requirement: String,
 }
 
-/// Which table of the manifest a dependency stands in.
+/// Table of the manifest in which a dependency stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Build,

@@ -25,7 +25,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
 ];
 
-/// Where programs are looked for: the path, what belongs to it for root, and where Debian has a server's own.
+/// Directories of programs: the path, what belongs to it for root, and where Debian has a server's own.
 fn places() -> Vec<PathBuf> {
     let mut places: Vec<_> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
     places.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));

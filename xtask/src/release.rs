@@ -135,7 +135,7 @@ fn publishing_order(metadata: &Metadata) -> Result<Vec<&Package>, String> {
     Ok(order)
 }
 
-/// What a changelog says about a version.
+/// State of a changelog with respect to a version.
 #[derive(Debug, PartialEq, Eq)]
 enum Changelog {
     HasVersion,

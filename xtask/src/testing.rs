@@ -65,7 +65,7 @@ struct Step {
     action: Action,
 }
 
-/// How a step runs.
+/// Way in which a step runs.
 enum Action {
     Check(fn(&Project) -> Outcome),
     Command(Command),
@@ -98,7 +98,7 @@ pub(crate) fn test(project: &Project, arguments: &[String]) -> Outcome {
     run_tests(test_command(project, &[]))
 }
 
-/// Everything before the tests, cheapest first.
+/// Returns every step before the tests, cheapest first.
 fn steps(project: &Project) -> Vec<Step> {
     let mut format = project.cargo("fmt");
     format.args(["--all", "--check"]);

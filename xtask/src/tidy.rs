@@ -28,7 +28,7 @@ const MAX_LINES: usize = 900;
 /// Macros that mark unfinished code; put together here so that this file does not hold them itself.
 const LEFTOVERS: &[&str] = &[concat!("todo", "!("), concat!("unimplemented", "!(")];
 
-/// What every member's manifest says, by section.
+/// Keys that every member's manifest inherits, by section.
 const INHERITED: &[(&str, &str)] = &[("lints", "workspace"), ("package", "edition"), ("package", "rust-version")];
 
 /// The document whose table names tests, and the heading of the table.
@@ -99,7 +99,7 @@ fn read(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// What a member's manifest does not inherit.
+/// Returns the keys that a member's manifest does not inherit.
 fn manifest_problems(text: &str) -> Vec<String> {
     let entries = manifest_entries(text);
     let mut problems = Vec::new();
@@ -155,7 +155,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Is this `name.workspace = true` or `name = { workspace = true, .. }`?
+    /// Returns true for `name.workspace = true` and `name = { workspace = true, .. }`.
     fn inherits(&self, name: &str) -> bool {
         let dotted = self.key.strip_prefix(name).is_some_and(|rest| rest == ".workspace") && self.value == "true";
         let squeezed: String = self.value.chars().filter(|c| !c.is_whitespace()).collect();
@@ -206,7 +206,7 @@ fn without_comment(line: &str) -> &str {
     line
 }
 
-/// How many brackets and braces outside quotes a value leaves open.
+/// Returns the number of brackets and braces outside quotes that a value leaves open.
 fn unclosed(value: &str) -> usize {
     let mut quote = None;
     let mut depth = 0_usize;

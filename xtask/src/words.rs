@@ -79,12 +79,9 @@ const PENDING: &[&str] = &[
     "crates/trunkline-process/",
     "crates/trunkline-proxy/",
     "crates/trunkline-route/",
-    "crates/trunkline-term/",
-    "crates/trunkline-tls/",
     "crates/trunkline-wire/",
     "crates/trunkline/",
     "tests/",
-    "xtask/",
 ];
 
 /// Findings of the check over all files of the repository.

@@ -3,20 +3,20 @@ use num_bigint::BigInt;
 use crate::scan::{self, Limits};
 use crate::{Atom, Float, Pid, Port, Reference, Term};
 
-/// Why a term cannot be encoded or decoded. Nothing was sent or built of it.
+/// Error returned when a term cannot be encoded or decoded. Nothing was sent or built of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TermError {
     /// An atom is too long.
     #[error("an atom has at most 255 bytes, this one has {len}")]
     Atom {
-        /// Its bytes.
+        /// Number of bytes.
         len: usize,
     },
     /// The bytes end too early, or a count in them cannot be right.
     #[error("the bytes are no whole term")]
     Cut,
-    /// It is nested too deep.
+    /// The term is nested too deep.
     #[error("the term is nested deeper than {limit} levels")]
     Depth {
         /// The limit.
@@ -25,34 +25,34 @@ pub enum TermError {
     /// A value that cannot be, such as text that is no UTF-8 in an atom.
     #[error("the term cannot be used: {0}")]
     Invalid(String),
-    /// It is no kind of term that is known.
+    /// The first byte stands for no known kind of term.
     #[error("no term begins with the byte {tag}")]
     Tag {
         /// The byte.
         tag: u8,
     },
-    /// It consists of too many.
+    /// The term consists of too many terms.
     #[error("the term consists of more than {limit} terms")]
     Terms {
         /// The limit.
         limit: usize,
     },
-    /// Something follows the term.
+    /// Bytes follow the term.
     #[error("{bytes} bytes follow the term")]
     Trailing {
-        /// How many.
+        /// Number of those bytes.
         bytes: usize,
     },
     /// A value of Rust has no such term, or a term no such value.
     #[error("{0}")]
     Type(String),
-    /// It has something that is not taken.
+    /// The term contains a kind of value that is not accepted.
     #[error("{what} is not taken in a term")]
     Unsupported {
-        /// What.
+        /// Name of that kind.
         what: &'static str,
     },
-    /// It is of another version of the format.
+    /// The version byte is not 131.
     #[error("the bytes are no term of version 131 of the external format")]
     Version,
 }

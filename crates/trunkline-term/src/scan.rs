@@ -2,7 +2,7 @@
 
 use crate::TermError;
 
-/// What bounds a term, both ways.
+/// Limits of terms, for encoding and decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     depth: usize,
@@ -21,8 +21,8 @@ impl Limits {
         Self { depth: 64, terms: 1 << 18 }
     }
 
-    /// How deep terms may be nested; one that holds no other has depth 1. Default 64: what is built recurses so deep, on
-    /// the stack of whoever reads it.
+    /// Sets the depth to which terms may be nested; a term that holds no other has depth 1. Default 64: what is built
+    /// recurses so deep, on the stack of whoever reads it.
     #[must_use]
     pub const fn depth(mut self, levels: usize) -> Self {
         self.depth = levels;

@@ -28,7 +28,7 @@ impl Atom {
         Ok(Self(text.into()))
     }
 
-    /// Its text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -93,11 +93,11 @@ impl fmt::Debug for Float {
 pub struct Pid {
     /// The node's name.
     pub node: Atom,
-    /// Which process.
+    /// Number of the process.
     pub id: u32,
     /// More of the id.
     pub serial: u32,
-    /// Which life of the node.
+    /// Instance of the node.
     pub creation: u32,
 }
 
@@ -106,9 +106,9 @@ pub struct Pid {
 pub struct Port {
     /// The node's name.
     pub node: Atom,
-    /// Which port.
+    /// Number of the port.
     pub id: u64,
-    /// Which life of the node.
+    /// Instance of the node.
     pub creation: u32,
 }
 
@@ -117,9 +117,9 @@ pub struct Port {
 pub struct Reference {
     /// The node's name.
     pub node: Atom,
-    /// Which reference, one to five words.
+    /// Number of the reference, one to five words.
     pub id: Vec<u32>,
-    /// Which life of the node.
+    /// Instance of the node.
     pub creation: u32,
 }
 

@@ -61,8 +61,8 @@ impl Identity {
         Ok(Self { key: private_key(key)?, chain: certificates(certificate)? })
     }
 
-    /// When the chain can no longer be used, unless it is replaced; `None` when that is not before the year 10000, or without
-    /// a provider of cryptography. A certificate that is not needed does not count.
+    /// Returns the time from which the chain cannot be used, unless it is replaced; `None` when that is not before the
+    /// year 10000, or without a provider of cryptography. A certificate that is not needed does not count.
     pub fn expires(&self) -> Option<SystemTime> {
         const FAR: u64 = 253_402_300_799;
         let (provider, far) = (super::provider().ok()?, UnixTime::since_unix_epoch(Duration::from_secs(FAR)));
@@ -193,7 +193,7 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     key.ok_or_else(|| unreadable("it is of no known kind".into()))
 }
 
-/// Whether a certificate is valid now. A path is looked for that cannot be found, which webpki refuses only after it
+/// Checks that a certificate is valid now. A path is looked for that cannot be found, which webpki refuses only after it
 /// has looked at the times.
 pub(crate) fn in_its_time(placed: &Placed, provider: &CryptoProvider, now: UnixTime) -> Result<(), TlsError> {
     match fault_at(placed, provider, now)? {
@@ -207,7 +207,7 @@ pub(crate) fn in_its_time(placed: &Placed, provider: &CryptoProvider, now: UnixT
     }
 }
 
-/// What webpki has against a certificate at a time.
+/// Returns the objection of webpki to a certificate at a time.
 fn fault_at(placed: &Placed, provider: &CryptoProvider, time: UnixTime) -> Result<Option<webpki::Error>, TlsError> {
     let broken = |error: webpki::Error| TlsError::Certificate(format!("{placed}: {error}"));
     let certificate = webpki::EndEntityCert::try_from(&placed.der).map_err(broken)?;

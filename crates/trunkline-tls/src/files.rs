@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 
 use crate::{ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};
 
-/// How often the files are looked at, unless [`NodeBuilder::certificate_check`](crate::NodeBuilder::certificate_check)
-/// says otherwise: soon enough for a certificate that is renewed a day before it ends, and no load.
+/// Default period between two looks at the files: soon enough for a certificate that is renewed a day before it expires, and
+/// no load.
 pub const CHECK: Duration = Duration::from_secs(5);
 
 /// A certificate chain and its key, as PEM files.
@@ -18,7 +18,7 @@ pub const CHECK: Duration = Duration::from_secs(5);
 pub struct IdentityFiles {
     /// The certificate, the node's own first.
     pub certificate: PathBuf,
-    /// Its key.
+    /// Key of the certificate.
     pub key: PathBuf,
 }
 
@@ -48,13 +48,13 @@ pub struct ServerFiles {
     pub cert_name_required: bool,
 }
 
-/// Where a TLS profile comes from.
+/// Source of a TLS profile.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ProfileSource {
-    /// It stays as it is.
+    /// A profile that stays as given.
     Fixed(TlsProfile),
-    /// It follows its files.
+    /// Files that are followed.
     Files(ProfileFiles),
 }
 
@@ -70,15 +70,15 @@ impl From<ProfileFiles> for ProfileSource {
     }
 }
 
-/// Where a listener's certificate comes from.
+/// Source of the certificate of a listener.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ServerSource {
     /// A self-signed one that nobody is meant to check, fresh at every start.
     Ephemeral,
-    /// It stays as it is.
+    /// A profile that stays as given.
     Fixed(ServerProfile),
-    /// It follows its files.
+    /// Files that are followed.
     Files(ServerFiles),
 }
 
@@ -100,7 +100,7 @@ impl From<ServerFiles> for ServerSource {
     }
 }
 
-/// Why certificates cannot be used.
+/// Error returned when certificates cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
@@ -109,24 +109,24 @@ pub enum CertificateError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Message of the operating system.
         cause: String,
     },
-    /// What is in a file cannot be used.
+    /// The content of a file cannot be used.
     #[error("{}: {cause}", path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         cause: TlsError,
     },
-    /// What the program gave cannot be used.
+    /// A profile that the program gave cannot be used.
     #[error(transparent)]
     Given(#[from] TlsError),
 }
 
 impl CertificateError {
-    /// Whether it is all right but for its time, which is to come.
+    /// Returns true if only the time of validity is wrong, and is still to come.
     fn is_early(&self) -> bool {
         matches!(self, Self::Unusable { cause: TlsError::NotYetValid { .. }, .. })
     }
@@ -152,12 +152,12 @@ pub struct Expiring {
     pub is_over: bool,
 }
 
-/// What became of files that changed.
+/// Result of taking up files that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
-    /// Whose: `profile ID` or `listener ADDRESS`.
+    /// Owner of the files: `profile ID` or `listener ADDRESS`.
     pub what: String,
-    /// Why they are not in use; those before still are.
+    /// Reason why they are not in use; the former content still is.
     pub error: Option<CertificateError>,
 }
 
@@ -283,7 +283,7 @@ impl ProfileSource {
 }
 
 impl ServerSource {
-    /// As [`ProfileSource::check`].
+    /// Checks that it can be used now; see [`ProfileSource::check`].
     ///
     /// # Errors
     /// [`CertificateError`] names the file.
@@ -326,7 +326,7 @@ impl Follower {
         }
     }
 
-    /// When the certificate this end shows expires.
+    /// Returns the time at which the certificate that this end shows expires.
     fn expires(&self) -> Option<SystemTime> {
         self.identity()?.read().ok()?.expires()
     }
@@ -353,11 +353,11 @@ struct Watched {
     /// The contents last taken up, or refused.
     judged: u64,
     refused: bool,
-    /// They were refused because their time has not come.
+    /// True if the files were refused because their time of validity has not begun.
     early: bool,
     /// The contents seen at the last look.
     seen: u64,
-    /// When what is in use expires, and how much of that was told.
+    /// Expiry of the certificate in use, and how much of it was reported.
     expires: Option<SystemTime>,
     told: Option<Expiry>,
 }
@@ -431,7 +431,7 @@ impl Certificates {
         done
     }
 
-    /// Those in use that expire soon, or have, each told once.
+    /// Returns the certificates in use that expire soon or have expired, each state once.
     pub fn expiring(&self, now: SystemTime) -> Vec<Expiring> {
         let mut found = Vec::new();
         for watched in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {

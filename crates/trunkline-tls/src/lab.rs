@@ -27,7 +27,7 @@ const SLACK: Duration = Duration::from_secs(3600);
 pub struct Issued {
     /// The certificate.
     pub certificate: String,
-    /// Its key (PKCS#8, Ed25519): a secret.
+    /// Key of the certificate (PKCS#8, Ed25519): a secret.
     pub key: Zeroizing<String>,
 }
 
@@ -75,12 +75,12 @@ impl LabAuthority {
         Ok(Self { issuer: Issuer::new(authority_params(&name), key), certificate: certificate.to_owned() })
     }
 
-    /// Its certificate as PEM: the `roots` of those who are to trust it.
+    /// Returns the certificate of the authority as PEM: the `roots` of nodes that are to trust it.
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    /// Its key as PEM: a secret.
+    /// Returns the key of the authority as PEM: a secret.
     pub fn key(&self) -> Zeroizing<String> {
         Zeroizing::new(self.issuer.key().serialize_pem())
     }
@@ -107,7 +107,7 @@ impl LabAuthority {
         Ok(Issued { certificate: certificate.pem(), key: Zeroizing::new(key.serialize_pem()) })
     }
 
-    /// Whether who trusts this authority's certificate trusts that one.
+    /// Checks that a verifier that trusts this authority trusts a certificate.
     fn check(&self, issued: &CertificateDer<'_>, now: SystemTime) -> Result<(), TlsError> {
         let wrong = |e: webpki::Error| {
             TlsError::Certificate(format!(
@@ -131,7 +131,7 @@ impl fmt::Debug for LabAuthority {
     }
 }
 
-/// How a certificate names a node.
+/// Returns the URI by which a certificate names a node.
 fn uri(node: &NodeName) -> String {
     format!("trunkline:{node}")
 }

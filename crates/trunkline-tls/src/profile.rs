@@ -23,14 +23,14 @@ pub const ALPN: &[u8] = b"tlk/1";
 /// The server name sent when nobody checks it: it says nothing about the node.
 const NO_NAME: &str = "trunkline.invalid";
 
-/// Why a TLS configuration cannot be made.
+/// Error returned when a TLS configuration cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// The certificate or key cannot be used.
     #[error("the certificate or key cannot be used: {0}")]
     Certificate(String),
-    /// Its time is over.
+    /// The certificate has expired.
     #[error("{which} expired on {on}; give a newer one")]
     Expired {
         /// The certificate's place in the text, and its subject.
@@ -44,7 +44,7 @@ pub enum TlsError {
     /// Neither `tls-ring` nor `tls-aws-lc` is compiled in.
     #[error("no TLS provider is compiled in; enable the feature tls-ring or tls-aws-lc")]
     NoProvider,
-    /// Its time has not begun.
+    /// The validity of the certificate has not begun.
     #[error("{which} is not valid before {from}, and this machine's clock says {today}; set the clock, or wait")]
     NotYetValid {
         /// The certificate's place in the text, and its subject.
@@ -70,7 +70,7 @@ pub enum TlsError {
     ServerName(String),
 }
 
-/// What a route with `tls: true` checks and shows. The default checks the platform's roots and shows nothing.
+/// Certificates that a route with `tls: true` checks and shows. The default checks the platform's roots and shows nothing.
 #[derive(Debug, Clone, Default)]
 pub struct TlsProfile {
     roots: Option<Vec<Placed>>,
@@ -236,7 +236,7 @@ fn server_name(text: &str) -> Result<ServerName<'static>, TlsError> {
     ServerName::try_from(text.to_owned()).map_err(|_| TlsError::ServerName(text.to_owned()))
 }
 
-/// What a listener shows, and what it demands of its callers' certificates: nothing, unless told.
+/// Certificate that a listener shows, and its demands on the certificates of callers: none by default.
 #[derive(Debug, Clone)]
 pub struct ServerProfile {
     identity: Identity,
@@ -350,7 +350,7 @@ impl ServerTls {
         Self::ready(profile, UnixTime::now())
     }
 
-    /// As [`ServerTls::new`], judged at another time.
+    /// Makes a profile ready as [`ServerTls::new`] does, judged at another time.
     ///
     /// # Errors
     /// As [`ServerTls::new`].

@@ -37,7 +37,7 @@ const GOOD: (i64, i64) = (-10, 10);
 const OVER: (i64, i64) = (-20, -9);
 const LATER: (i64, i64) = (1, 20);
 
-/// Which certificates of the chain are shown, by number.
+/// Returns the numbers of the certificates of a chain that are shown.
 fn shown(chain: &[&Signed]) -> Result<Vec<usize>, TlsError> {
     let text: String = chain.iter().map(|signed| signed.pem.as_str()).collect();
     let identity = Identity::from_pem(text.as_bytes(), chain[0].key.as_bytes()).unwrap();
