@@ -76,8 +76,6 @@ const PENDING: &[&str] = &[
     "crates/trunkline-dial/",
     "crates/trunkline-link/",
     "crates/trunkline-matcher/",
-    "crates/trunkline-process/",
-    "crates/trunkline-proxy/",
     "crates/trunkline-route/",
     "crates/trunkline-wire/",
     "crates/trunkline/",

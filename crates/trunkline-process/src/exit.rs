@@ -1,30 +1,30 @@
-//! Why a process is gone.
+//! Reasons for the end of a process.
 
 use std::fmt::Display;
 
-/// Why a process is gone, as those who are tied to it are told.
+/// Reason for the end of a process, as the processes linked to it and its watchers are told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Exit {
-    /// It was done.
+    /// The process was done.
     #[error("it ended")]
     Normal,
-    /// It gave up, in its own words.
+    /// The process gave up, in its own words.
     #[error("it failed: {0}")]
     Failed(String),
-    /// It panicked.
+    /// The process panicked.
     #[error("it panicked")]
     Panicked,
-    /// It was stopped from outside, or its node was.
+    /// The process was stopped from outside, or its node was.
     #[error("it was stopped")]
     Killed,
-    /// There was none, or not any more.
+    /// No such process exists, or it ended earlier.
     #[error("there is no such process")]
     NoProcess,
     /// The connection to its node is down.
     #[error("the connection to its node is down: {0}")]
     NodeDown(String),
-    /// Its node does not have it watched from there; the process may well live.
+    /// The node of the process does not allow this watch; the process may well live.
     #[error("it may not be watched: {0}")]
     Unwatched(String),
 }

@@ -15,7 +15,7 @@ pub const TARGETS: &[Target] = &[("processes", processes, processes_seeds)];
 /// The most characters of an exit, its text included.
 const MAX_EXIT: usize = MAX_TEXT + 100;
 
-/// What a peer says about processes: any term is a request, a notice, an answer or refused, and each is read back from what
+/// Terms of a peer about processes: any term is a request, a notice, an answer or refused, and each is read back from what
 /// it is written as.
 pub fn processes(bytes: &[u8]) {
     let Ok(term) = Term::decode(bytes, &Limits::new()) else { return };

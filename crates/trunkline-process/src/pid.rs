@@ -11,11 +11,11 @@ use trunkline_term::{Atom, Term};
 /// As text `app@lab#17.0badcafe`: the node, the number, and the node's life in eight hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pid {
-    /// Its node.
+    /// Node of the process.
     pub node: NodeName,
-    /// Which one, counted from 1.
+    /// Number of the process on its node, counted from 1.
     pub number: u64,
-    /// Which life of the node.
+    /// Instance of the node.
     pub creation: u32,
 }
 
@@ -59,7 +59,7 @@ impl FromStr for Pid {
     }
 }
 
-/// As Erlang has them: the number is the id and, above 32 bits, the serial. Its node's name is an atom, to be mapped like
+/// The layout of Erlang: the number is the id and, above 32 bits, the serial. The name of the node is an atom, to be mapped like
 /// any other.
 impl From<&Pid> for Term {
     fn from(pid: &Pid) -> Self {

@@ -1,4 +1,4 @@
-//! Who is tied to whom.
+//! Links and watches between processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use trunkline_route::NodeName;
 
 use crate::{Exit, Pid};
 
-/// What is to be done about what happened.
+/// Action that follows from a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Tell a process of this node that one it is linked to ended.
@@ -15,23 +15,23 @@ pub enum Effect {
         to: u64,
         /// The one that ended.
         from: Pid,
-        /// Why.
+        /// Reason of the end.
         exit: Exit,
     },
     /// Tell who watches from this node.
     Down {
         /// By which watch.
         watch: u64,
-        /// Why.
+        /// Reason of the end.
         exit: Exit,
     },
     /// Tell the node of a linked process.
     ExitThere {
         /// The process to tell.
         to: Pid,
-        /// Ours that ended.
+        /// Process of this node that ended.
         from: u64,
-        /// Why.
+        /// Reason of the end.
         exit: Exit,
     },
     /// Tell a node that watches.
@@ -40,12 +40,12 @@ pub enum Effect {
         node: NodeName,
         /// By which watch of its.
         watch: u64,
-        /// Why.
+        /// Reason of the end.
         exit: Exit,
     },
 }
 
-/// There is no such process here, or not any more.
+/// Error returned when no such process exists on this node, or it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there is no such process")]
 pub struct NoProcess;
@@ -129,7 +129,7 @@ pub struct Ties {
     last: u64,
     last_watch: u64,
     live: BTreeMap<u64, Tied>,
-    /// What this node watches.
+    /// Watches of this node, with what each watches.
     watches: BTreeMap<u64, Pid>,
 }
 
@@ -155,7 +155,7 @@ impl Ties {
         self.creation
     }
 
-    /// Whether it is of this life of this node.
+    /// Returns true if a pid belongs to this instance of this node.
     pub fn is_own(&self, pid: &Pid) -> bool {
         pid.node == self.node && pid.creation == self.creation
     }
@@ -165,7 +165,7 @@ impl Ties {
         self.live.keys().map(|number| self.pid(*number)).collect()
     }
 
-    /// What a peer means by a number and a life of this node.
+    /// Returns the process that a peer names by a number and an instance of this node.
     ///
     /// # Errors
     /// [`NoProcess`].
@@ -173,7 +173,7 @@ impl Ties {
         (creation == self.creation && self.live.contains_key(&number)).then_some(number).ok_or(NoProcess)
     }
 
-    /// How many links and watchers a process has.
+    /// Returns the number of links and watchers of a process.
     pub fn count(&self, number: u64) -> usize {
         self.live.get(&number).map_or(0, |tied| tied.links.len() + tied.watchers.len())
     }
@@ -268,14 +268,14 @@ impl Ties {
         (watch, None)
     }
 
-    /// What a watch is for became known: a process of the same peer, which began watched.
+    /// Sets the target of a watch, once it is known: a process of the same peer, which began watched.
     pub fn retarget(&mut self, watch: u64, target: Pid) {
         if let Some(known) = self.watches.get_mut(&watch) {
             *known = target;
         }
     }
 
-    /// It does not any more: gives what it watched.
+    /// Ends a watch of this node, and returns what it watched.
     pub fn unwatch(&mut self, watch: u64) -> Option<Pid> {
         let target = self.watches.remove(&watch)?;
         if self.is_own(&target)
@@ -295,7 +295,7 @@ impl Ties {
         Ok(())
     }
 
-    /// It does not any more.
+    /// Ends the watch of a peer on a process of this node.
     pub fn unwatched_by(&mut self, node: &NodeName, watch: u64, number: u64) {
         if let Some(tied) = self.live.get_mut(&number) {
             tied.unwatched_there(node, watch);

@@ -1,4 +1,4 @@
-//! What nodes tell each other about processes, as terms sent to the service `$process`.
+//! Messages between nodes about processes, as terms sent to the mailbox `$process`.
 
 use trunkline_term::{Atom, BigInt, Term};
 
@@ -28,13 +28,14 @@ pub enum Notice {
     Unlink((u64, u32), (u64, u32)),
     /// `{demonitor, Watch, YourNumber, YourCreation}`
     Demonitor(u64, (u64, u32)),
-    /// Ours, linked to yours, ended: `{exit, Number, Creation, YourNumber, YourCreation, Exit}`
+    /// A process of the sender that is linked to one of the receiver ended:
+    /// `{exit, Number, Creation, YourNumber, YourCreation, Exit}`
     Exit((u64, u32), (u64, u32), Exit),
-    /// Ours that you watch ended: `{down, YourWatch, Exit}`
+    /// A process of the sender that the receiver watches ended: `{down, YourWatch, Exit}`
     Down(u64, Exit),
 }
 
-/// Why a peer does not do what it was asked. Answered as `{error, Reason, Text}`.
+/// Reason of a peer for refusing a request. Answered as `{error, Reason, Text}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -64,7 +65,7 @@ const REFUSALS: [(Refusal, &str); 5] = [
 pub struct Unwilling {
     /// Of which kind.
     pub refusal: Refusal,
-    /// Its words.
+    /// Words of the peer.
     pub text: String,
 }
 

@@ -1,4 +1,4 @@
-//! How much a gateway carries.
+//! Limits on the connections that a gateway passes on.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,7 +12,7 @@ use trunkline_route::NodeName;
 /// is not slowed down, and a member that takes one name after the other is.
 pub const ADDRESS_RATES: u32 = 4;
 
-/// What a gateway carries at most.
+/// Limits on the connections that a gateway passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CircuitLimits {
     /// Circuits at a time. Default 1,024.
@@ -123,7 +123,7 @@ impl Circuits {
         Self { limits, open: 0, peers: Shares(HashMap::new()), addresses: Shares(HashMap::new()) }
     }
 
-    /// What is carried at most.
+    /// Returns the limits in use.
     pub fn limits(&self) -> CircuitLimits {
         self.limits
     }
@@ -176,7 +176,7 @@ impl Circuits {
         self.open = self.open.saturating_sub(1);
     }
 
-    /// How many there are.
+    /// Returns the number of open circuits.
     pub fn open(&self) -> usize {
         self.open
     }

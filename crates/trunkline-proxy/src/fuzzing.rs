@@ -37,7 +37,7 @@ pub fn proxy_open_seeds() -> Vec<Vec<u8>> {
     vec![plain.encode(), full.encode()]
 }
 
-/// What hops say: any bytes are reports up to the first that is malformed, and each is read back from what it is written
+/// Reports of hops: any bytes are reports up to the first that is malformed, and each is read back from what it is written
 /// as.
 pub fn reports(bytes: &[u8]) {
     let mut rest = bytes;

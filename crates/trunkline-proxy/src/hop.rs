@@ -10,16 +10,16 @@ use crate::refusal::Refusal;
 /// Gateways a connection may go through at most, whatever is asked.
 pub const MAX_PATH: usize = 16;
 
-/// What a node asks of the next one: a connection to a third.
+/// Request of a node to the next one for a connection to a third.
 ///
 /// As bytes: max_hop u8, flags u32, count u8, then the target and the path, each a length u8 and a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyOpen {
-    /// Who is to be reached.
+    /// Node to be reached.
     pub to: NodeName,
     /// Through how many more gateways, that of whom it is asked included.
     pub max_hop: u8,
-    /// What the two ends may agree on at most; every hop on the way may take something out of it, and the target keeps to it.
+    /// Flags that the two ends may agree on at most; every hop on the way may take some out, and the target keeps to the rest.
     pub flags: PeerFlags,
     /// The gateways behind it, in order. The first hop is asked with none.
     pub path: Vec<NodeName>,
@@ -31,12 +31,12 @@ pub struct ProxyOpen {
 pub struct MalformedOpen;
 
 impl ProxyOpen {
-    /// What is asked of the first gateway.
+    /// Creates the request to the first gateway.
     pub fn new(to: NodeName, max_hop: u8) -> Self {
         Self { to, max_hop, flags: PeerFlags::ALL, path: Vec::new() }
     }
 
-    /// As bytes.
+    /// Returns the request as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![self.max_hop];
         out.extend_from_slice(&self.flags.to_bits().to_be_bytes());
@@ -70,14 +70,14 @@ impl ProxyOpen {
     }
 }
 
-/// Who may go through to whom.
+/// Rule that lets callers go through to targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransitRule {
     /// The neighbour that asks, by its proven name.
     pub from: AccessPattern,
     /// The node it asks for.
     pub to: AccessPattern,
-    /// What the two ends may agree on over a connection that this rule allows. The target is told, and keeps to it.
+    /// Flags that the two ends may agree on over a connection that this rule allows. The target is told, and keeps to them.
     pub flags: PeerFlags,
 }
 
@@ -95,7 +95,7 @@ impl TransitRule {
     }
 }
 
-/// What a gateway passes on. The default passes nothing on.
+/// Rules for what a gateway passes on. The default passes nothing on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transit {
     /// One of them must allow it; the first that does says with which flags.
@@ -105,7 +105,7 @@ pub struct Transit {
 }
 
 impl Transit {
-    /// Whether anything is passed on at all.
+    /// Returns true if anything is passed on at all.
     pub fn is_enabled(&self) -> bool {
         !self.rules.is_empty()
     }
@@ -119,7 +119,7 @@ pub struct Proxied {
     pub allow: Option<Vec<AccessPattern>>,
     /// Patterns, one of which must match the whole name of the gateway that the caller comes through; `None` stands for every gateway.
     pub gateways: Option<Vec<AccessPattern>>,
-    /// What may be agreed on with it.
+    /// Flags that may be agreed on with such a caller.
     pub flags: PeerFlags,
 }
 
@@ -144,19 +144,19 @@ fn matches_one(patterns: Option<&[AccessPattern]>, name: &NodeName) -> bool {
     patterns.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.is_match(name.as_str())))
 }
 
-/// What a hop does.
+/// Decision of a hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is who was asked for; this may be agreed on at most.
+    /// The node is the target; these flags may be agreed on at most.
     Target(PeerFlags),
-    /// It passes on: this goes to the next.
+    /// The node passes the request on, as this one for the next hop.
     Forward(ProxyOpen),
     /// The node refuses.
     Refuse(Refusal),
 }
 
-/// What the node of the name `own` does when a neighbour asks it for a connection. In this order: a loop, the target, the
-/// rules, the number of hops.
+/// Returns the decision of the node `own` when a neighbour asks it for a connection. Checked in this order: a loop, the
+/// target, the rules, the number of hops.
 pub fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &Transit, proxied: &Proxied) -> Verdict {
     let refuse = |code, cause: String| Verdict::Refuse(Refusal::new(own, code, cause));
     let trail = |open: &ProxyOpen| open.path.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" > ");
@@ -203,11 +203,11 @@ pub enum Onwards {
     Target,
     /// To another gateway, by a proxy route of this one.
     Gateway {
-        /// Its name.
+        /// Name of the gateway.
         name: NodeName,
-        /// What proves this node to it, if the route says.
+        /// Cookie that proves this node to the gateway, if the route names one.
         cookie: Option<Cookie>,
-        /// What it is asked.
+        /// Request to the gateway.
         open: ProxyOpen,
     },
 }
@@ -248,7 +248,7 @@ mod tests {
         pattern(".*")
     }
 
-    /// What a node does that takes everybody who comes through others.
+    /// Returns the decision of a node that accepts everybody who comes through others.
     fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &Transit) -> Verdict {
         super::decide(own, neighbour, open, transit, &Proxied::default())
     }

@@ -17,7 +17,7 @@ use crate::quiet::{LAST_BYTES, Quiet};
 pub struct Carried(AtomicU64);
 
 impl Carried {
-    /// How many.
+    /// Returns the number of bytes.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -82,7 +82,7 @@ pub async fn relay(mut one: ByteStream, mut other: ByteStream, carried: &Carried
     }
 }
 
-/// Which of the two broke off, and what the remaining one is told; or what both are told.
+/// End that broke off, and the code that the remaining one is told; or the code that both are told.
 #[derive(Debug, Clone, Copy)]
 enum Broken {
     One(StreamCode),
@@ -90,13 +90,13 @@ enum Broken {
     Both(StreamCode),
 }
 
-/// Which end of an [`Outflow`] failed.
+/// End of an [`Outflow`] that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FlowError {
     /// The stream the bytes come from.
     #[error("the stream that is read failed: {0}")]
     Source(io::Error),
-    /// Where they go.
+    /// The end that the bytes are written to.
     #[error("what is written to failed: {0}")]
     Sink(io::Error),
 }
@@ -122,7 +122,7 @@ impl Broken {
     }
 }
 
-/// What comes out of a stream, on its way to where it is written, up to the end of both.
+/// Bytes of a stream on their way to a writer, up to the end of both.
 #[derive(Debug, Default)]
 pub struct Outflow {
     chunk: Bytes,

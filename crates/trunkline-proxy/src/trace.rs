@@ -1,4 +1,4 @@
-//! What hops say of a way that is only looked at.
+//! Reports of hops about a way that is only looked at.
 
 use std::io;
 use std::time::Duration;
@@ -22,16 +22,16 @@ pub const MAX_REPORTS: usize = 2 * MAX_PATH + 1;
 /// and the name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// It leads on.
+    /// The hop leads on.
     Onwards {
-        /// Who says so.
+        /// Hop that reports.
         hop: NodeName,
         /// To whom.
         next: NodeName,
-        /// There and back between the two.
+        /// Time from one to the other and back.
         round_trip: Duration,
     },
-    /// It is who was looked for.
+    /// The node that was looked for is reached.
     Reached(NodeName),
     /// The way ends before that. The cause is not sent.
     Stopped(Refusal),
