@@ -76,7 +76,6 @@ const PENDING: &[&str] = &[
     "crates/trunkline-dial/",
     "crates/trunkline-link/",
     "crates/trunkline-matcher/",
-    "crates/trunkline-route/",
     "crates/trunkline-wire/",
     "crates/trunkline/",
     "tests/",

@@ -1,4 +1,4 @@
-//! How a route's own fields, a resolver's answer and the node's defaults become one attempt.
+//! Merge of a route's own fields, a resolver's answer and the node's defaults into one attempt.
 
 use trunkline_route::{
     Address, Cookie, Defaults, Endpoint, EndpointOverride, Host, NetworkRoute, NodeName, ResolverId,

@@ -63,7 +63,7 @@ impl Cookie {
         Ok(Self { label: (!label.is_empty()).then(|| label.into()), ..self })
     }
 
-    /// Its label; empty without one.
+    /// Returns the label of the cookie; empty without one.
     pub fn label(&self) -> &str {
         self.label.as_deref().unwrap_or_default()
     }
@@ -133,7 +133,7 @@ impl Cookies {
         &self.current
     }
 
-    /// What a caller with this label must prove: the cookie of that label, else the current one.
+    /// Returns the cookie that a caller with this label must prove: the cookie of that label, else the current one.
     pub fn labelled(&self, label: &str) -> &Cookie {
         let found = self.iter().find(|cookie| cookie.label() == label);
         found.unwrap_or(&self.current)
@@ -165,23 +165,23 @@ impl From<Cookie> for Cookies {
     }
 }
 
-/// Why some bytes are no cookie.
+/// Error returned when bytes are not a valid cookie.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CookieError {
-    /// Its label is longer than 64 bytes or does not print.
+    /// The label is longer than 64 bytes or contains control characters.
     #[error("a cookie's label has at most 64 bytes and no control characters")]
     BadLabel,
     /// Fewer than [`MIN_COOKIE_LEN`] bytes.
     #[error("the cookie has {len} bytes; at least 8 are needed: make one with `openssl rand -hex 24`")]
     TooShort {
-        /// How many bytes there were.
+        /// Number of bytes.
         len: usize,
     },
     /// More than 4096 bytes.
     #[error("the cookie has {len} bytes; at most 4096 are taken")]
     TooLong {
-        /// How many bytes there were.
+        /// Number of bytes.
         len: usize,
     },
 }

@@ -119,12 +119,12 @@ impl FromStr for Address {
     }
 }
 
-/// What a resolver answers, and what a direct route holds: where to dial, and what is known of the listener.
+/// Address to dial and what is known of the listener: an answer of a resolver, or the target of a direct route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where to dial.
+    /// Address to dial.
     pub address: Address,
-    /// Whether the listener proves a certificate; `None` when unknown.
+    /// True if the listener proves a certificate; `None` when unknown.
     pub tls: Option<bool>,
     /// The handshake version it wants; `None` when unknown.
     pub version: Option<Version>,
@@ -137,7 +137,7 @@ impl Endpoint {
     }
 }
 
-/// What a resolver route puts over each answer, field by field. `None` leaves the answer's value.
+/// Fields that a resolver route puts over each answer. `None` leaves the answer's value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EndpointOverride {
     /// Dial this host instead.
@@ -150,7 +150,7 @@ pub struct EndpointOverride {
     pub version: Option<Version>,
 }
 
-/// Why an address is none.
+/// Error returned when a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointError {

@@ -12,12 +12,12 @@ macro_rules! flags {
             /// Every flag.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// As it is written in a configuration.
+            /// Returns the name in a configuration.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
 
-            /// Its bit on the wire, from 0.
+            /// Returns the number of the bit on the wire, from 0.
             const fn bit(self) -> u32 {
                 match self { $(Self::$variant => $bit,)* }
             }
@@ -82,7 +82,7 @@ impl PeerFlags {
         Self(bits)
     };
 
-    /// Whether the flag is in it.
+    /// Returns true if the flag is in the set.
     pub const fn has(self, flag: Flag) -> bool {
         self.0 & (1 << flag.bit()) != 0
     }
@@ -94,19 +94,19 @@ impl PeerFlags {
         Self(if on { self.0 | bit } else { self.0 & !bit })
     }
 
-    /// What is in both.
+    /// Returns the flags that are in both sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// What is in this and not in the other.
+    /// Returns the flags that are in this set and not in the other.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// Whether nothing is in it.
+    /// Returns true if the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -116,7 +116,7 @@ impl PeerFlags {
         Flag::ALL.iter().copied().filter(move |flag| self.has(*flag))
     }
 
-    /// As on the wire: a bit for each flag.
+    /// Returns the set as on the wire: a bit for each flag.
     pub const fn to_bits(self) -> u32 {
         self.0
     }
@@ -147,7 +147,7 @@ impl fmt::Debug for PeerFlags {
     }
 }
 
-/// What a route says of flags; what it does not mention is as the node has it.
+/// Statements of a route about flags; a flag that it does not mention is as the node has it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FlagPolicy {
     on: PeerFlags,
@@ -172,7 +172,7 @@ impl FlagPolicy {
         self
     }
 
-    /// What this and a node's own flags come to.
+    /// Merges these statements with a node's own flags.
     pub fn terms(self, node: PeerFlags) -> FlagTerms {
         FlagTerms { offered: PeerFlags(node.0 | self.on.0).without(self.off), required: self.required }
     }
@@ -185,13 +185,13 @@ impl FlagPolicy {
         })
     }
 
-    /// What the peer must offer.
+    /// Returns the flags that the peer must offer.
     pub fn required(self) -> PeerFlags {
         self.required
     }
 }
 
-/// What one end of a connection offers, and what it demands of the other.
+/// Flags that one end of a connection offers, and those that it requires of the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FlagTerms {
     /// Offered.
@@ -208,7 +208,7 @@ impl From<PeerFlags> for FlagTerms {
 }
 
 impl FlagTerms {
-    /// What two ends come to: what both offer. Both compute the same.
+    /// Returns the flags that both ends offer. Both ends compute the same.
     ///
     /// # Errors
     /// [`Disagreement`] when one demands what the other does not offer.
@@ -222,7 +222,7 @@ impl FlagTerms {
     }
 }
 
-/// Why two ends do not come together over flags.
+/// Error returned when the flags of two ends do not meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Disagreement {

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Why a text is no identifier.
+/// Error returned when a text is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no identifier: 1 to 64 characters of a-z, A-Z, 0-9, '-', '_' and '.'")]
 pub struct IdError {

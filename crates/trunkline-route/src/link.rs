@@ -46,7 +46,7 @@ pub struct Claims {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum CloseCode {
-    /// Nothing more specific, or a code that this version does not know.
+    /// No specific reason, or a code that this version does not know.
     Unspecified = 0,
     /// Normal end.
     Normal = 1,
@@ -62,7 +62,7 @@ pub enum CloseCode {
     ProtocolError = 6,
     /// The node is shutting down.
     GoingAway = 7,
-    /// Nothing came from the peer for too long.
+    /// No bytes came from the peer for too long.
     Timeout = 8,
     /// The table of links is full.
     TooManyLinks = 9,

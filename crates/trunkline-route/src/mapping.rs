@@ -15,7 +15,7 @@ pub struct AtomMapping {
     back: BTreeMap<Arc<str>, Arc<str>>,
 }
 
-/// Why some pairs are no mapping.
+/// Error returned when pairs are not a mapping.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MappingError {
@@ -24,7 +24,7 @@ pub enum MappingError {
     Len {
         /// The name, cut to 80 characters.
         name: String,
-        /// Its bytes.
+        /// Number of bytes.
         len: usize,
     },
     /// Two names would become one.
@@ -34,7 +34,7 @@ pub enum MappingError {
         one: String,
         /// The other.
         other: String,
-        /// What they would become.
+        /// Name that they would become.
         target: String,
     },
     /// One name is to become two.
@@ -65,17 +65,17 @@ impl AtomMapping {
         Ok(mapping)
     }
 
-    /// What a local name is called there, if it is replaced.
+    /// Returns the name by which the peer is told of a local name, if it is replaced.
     pub fn to_peer(&self, local: &str) -> Option<&Arc<str>> {
         self.there.get(local)
     }
 
-    /// What a name from there is here, if it is restored.
+    /// Returns the local name for a name of the peer, if it is restored.
     pub fn from_peer(&self, peer: &str) -> Option<&Arc<str>> {
         self.back.get(peer)
     }
 
-    /// Whether a local name goes out as it is and would come back as another one.
+    /// Returns true if a local name goes out unchanged and would come back as another one.
     pub fn is_ambiguous(&self, local: &str) -> bool {
         self.back.contains_key(local) && !self.there.contains_key(local)
     }
@@ -93,7 +93,7 @@ impl AtomMapping {
         self.there.iter().map(|(local, peer)| (&**local, &**peer))
     }
 
-    /// Whether nothing is replaced.
+    /// Returns true if no name is replaced.
     pub fn is_empty(&self) -> bool {
         self.there.is_empty()
     }

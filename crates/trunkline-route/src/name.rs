@@ -162,7 +162,7 @@ impl<'de> serde::Deserialize<'de> for NodeName {
     }
 }
 
-/// Why a text is no node name.
+/// Error returned when a text is not a node name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
@@ -177,7 +177,7 @@ pub enum NameError {
         /// The offending character.
         character: char,
     },
-    /// Nothing at all.
+    /// The text is empty.
     #[error("the node name is empty; write it as name@host, for example app@127.0.0.1")]
     Empty,
     /// Not `name@host`.
@@ -189,7 +189,7 @@ pub enum NameError {
     /// More than [`MAX_NAME_LEN`] bytes.
     #[error("the node name that starts {starts:?} has {len} bytes; at most 255 are allowed")]
     TooLong {
-        /// How many bytes there were.
+        /// Number of bytes.
         len: usize,
         /// The first 80 characters.
         starts: String,

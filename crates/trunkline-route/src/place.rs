@@ -1,4 +1,4 @@
-//! Where bytes come from and go to on this machine and around it.
+//! Sources and destinations of bytes on this machine and around it.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -26,7 +26,7 @@ fn path(text: &str) -> Option<PathBuf> {
     text.strip_prefix("unix:").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// What can be connected to: `HOST:PORT` or `unix:PATH`.
+/// Address to connect to: `HOST:PORT` or `unix:PATH`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SocketPlace {
     /// A host and a port.
@@ -66,7 +66,7 @@ impl FromStr for SocketPlace {
     }
 }
 
-/// Where this machine can listen: `IP:PORT`, with port 0 for any free one, or `unix:PATH`. The zone of an IPv6 address
+/// Address of this machine to listen at: `IP:PORT`, with port 0 for any free one, or `unix:PATH`. The zone of an IPv6 address
 /// (`[fe80::1%eth0]:80`) is looked up among this machine's interfaces when the text is read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LocalPlace {

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use crate::{AtomMapping, FlagTerms, PeerFlags, ResolverId};
 
-/// How much is said about one connection. The order is from silence to everything.
+/// Amount of log lines about one connection. The order is from silence to everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogLevel {
-    /// Nothing.
+    /// No lines.
     Off,
-    /// What went wrong for good.
+    /// Failures that nothing mends.
     Error,
-    /// What deserves a look: a lost connection, a refused caller.
+    /// Events that deserve a look: a lost connection, a refused caller.
     Warn,
     /// Ups and downs.
     #[default]
     Info,
-    /// How it came up and goes away.
+    /// Steps by which a connection comes up and goes away.
     Debug,
     /// Every message, without its body.
     Trace,
@@ -26,7 +26,7 @@ pub enum LogLevel {
 impl LogLevel {
     const ALL: [Self; 6] = [Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
 
-    /// As it is written in a configuration.
+    /// Returns the name in a configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -56,22 +56,22 @@ impl FromStr for LogLevel {
     }
 }
 
-/// What becomes of a connection that went down without being told to.
+/// Treatment of a connection that went down without being told to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reconnect {
-    /// It stays down until somebody connects again; what would only use it fails.
+    /// The connection stays down until a program connects again; what would only use it fails.
     Never,
-    /// Whoever needs it next dials it.
+    /// The next use dials it.
     #[default]
     OnDemand,
-    /// It is dialled again at once, and again with growing pauses, until it is up.
+    /// The node dials it again at once, and then with growing pauses, until it is up.
     Keep,
 }
 
 impl Reconnect {
     const ALL: [Self; 3] = [Self::Never, Self::OnDemand, Self::Keep];
 
-    /// As it is written in a configuration.
+    /// Returns the name in a configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Never => "never",
@@ -98,19 +98,19 @@ impl FromStr for Reconnect {
     }
 }
 
-/// What holds for a connection beyond where it leads and how the peer is proven. It belongs to the name: also a link
+/// Settings of a connection beyond its address and the proof of the peer. They belong to the name: also a link
 /// that comes in has the policy of the best route for its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkPolicy {
-    /// What is offered to the peer, and demanded of it.
+    /// Flags offered to the peer, and required of it.
     pub flags: FlagTerms,
-    /// How much is said about the connection.
+    /// Amount of log lines about the connection.
     pub log_level: LogLevel,
     /// The pattern of the route it comes from; `None` when no route matches the name.
     pub route: Option<Arc<str>>,
-    /// Who gave the address, if somebody was asked for it.
+    /// Resolver that gave the address, if one was asked.
     pub resolver: Option<ResolverId>,
-    /// What names are called there.
+    /// Names that are replaced on the connection.
     pub mapping: Option<Arc<AtomMapping>>,
     /// Silence after which the peer is sent a ping; `None` leaves it to the node.
     pub keep_alive: Option<Duration>,

@@ -9,7 +9,7 @@ use crate::{Attempt, Cookie, Defaults, NetworkRoute, NodeName};
 /// Gateways a route may go through where it does not say.
 pub const DEFAULT_MAX_HOP: NonZeroU8 = NonZeroU8::new(8).expect("8 is not 0");
 
-/// Whether what a proxy route matches is also reached directly.
+/// Use of direct ways to the names that a proxy route matches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum DirectUse {
     /// Direct ways come first.
@@ -83,21 +83,21 @@ impl ProxyRoute {
         self
     }
 
-    /// Whether direct ways are tried too. Default: first.
+    /// Sets the use of direct ways. Default: first.
     #[must_use]
     pub fn direct(mut self, direct: DirectUse) -> Self {
         self.direct = direct;
         self
     }
 
-    /// What proves this node to the gateway. Default: what the routes to it say.
+    /// Sets the cookie that proves this node to the gateway. Default: that of the routes to it.
     #[must_use]
     pub fn cookie(mut self, cookie: Cookie) -> Self {
         self.cookie = Some(cookie);
         self
     }
 
-    /// What holds for the connection to the final node: cookie, certificates, flags, mapping, log level. Its address is not
+    /// Sets the route to the final node: cookie, certificates, flags, mapping, log level. Its address is not
     /// used. Default: what the node has.
     #[must_use]
     pub fn target(mut self, route: impl Into<NetworkRoute>) -> Self {
@@ -120,27 +120,27 @@ impl ProxyRoute {
         self.max_hop
     }
 
-    /// Whether direct ways are tried too.
+    /// Returns the use of direct ways.
     pub fn direct_use(&self) -> DirectUse {
         self.direct
     }
 
-    /// What proves this node to the gateway, if the route says.
+    /// Returns the cookie that proves this node to the gateway, if the route names one.
     pub fn gateway_cookie(&self) -> Option<&Cookie> {
         self.cookie.as_ref()
     }
 
-    /// What holds for the connection to the final node.
+    /// Returns the route to the final node.
     pub fn target_route(&self) -> &NetworkRoute {
         &self.target
     }
 
-    /// Whether it leads to this name at all.
+    /// Returns true if the route can lead to this name.
     pub fn leads_to(&self, name: &NodeName) -> bool {
         self.to.as_ref().is_none_or(|to| to == name) && *name != self.gateway
     }
 
-    /// What the final node is to prove, and under which policy. The address says how it would be named; nobody dials it.
+    /// Returns the attempt to prove the final node. Its address says how the node would be named; nobody dials it.
     /// `None` when the name's host part is no host.
     pub fn attempt(&self, name: &NodeName, defaults: &Defaults) -> Option<Attempt> {
         let attempt = self.target.attempt(name, None, defaults)?;

@@ -13,7 +13,7 @@ use crate::{
 /// The weight of a route that names none. Higher is tried earlier.
 pub const DEFAULT_WEIGHT: i64 = 100;
 
-/// Where a route gets its address from.
+/// Source of the address of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A fixed place. A host of `None` is the part of the dialled name after the `@`.
@@ -25,14 +25,14 @@ pub enum Source {
     },
     /// Ask this resolver; each answer becomes one attempt, with the overrides put over it.
     Resolve {
-        /// Who is asked.
+        /// Resolver that is asked.
         resolver: ResolverId,
-        /// What is put over each answer.
+        /// Fields that are put over each answer.
         overrides: EndpointOverride,
     },
 }
 
-/// When a lookup goes on after the static routes. The default is [`Fallback::OnFailure`].
+/// Condition for going on with a lookup after the static routes. The default is [`Fallback::OnFailure`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Fallback {
     /// Never: the static routes are the whole answer.
@@ -66,7 +66,7 @@ impl fmt::Display for Fallback {
     }
 }
 
-/// How the peer's certificate is treated. The bytes are encrypted in every mode and the cookie is always proven.
+/// Treatment of the peer's certificate. The bytes are encrypted in every mode and the cookie is always proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsMode {
     /// `tls: false`: any certificate; the cookie alone proves the peer.
@@ -98,20 +98,20 @@ impl fmt::Display for TlsMode {
     }
 }
 
-/// What holds for an attempt when neither the route nor the answer says otherwise.
+/// Settings of an attempt where neither the route nor the answer says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Defaults {
     /// The node's cookie.
     pub cookie: Cookie,
-    /// Whether certificates are verified. Default `false`.
+    /// True if certificates are verified. Default `false`.
     pub tls: bool,
     /// The handshake version. Default: `TLK/1`.
     pub version: Version,
     /// The flags offered. Default: all.
     pub flags: PeerFlags,
-    /// How much is said about a connection. Default: [`LogLevel::Info`].
+    /// Amount of log lines about a connection. Default: [`LogLevel::Info`].
     pub log_level: LogLevel,
-    /// What becomes of a connection that went down. Default: [`Reconnect::OnDemand`].
+    /// Treatment of a connection that went down. Default: [`Reconnect::OnDemand`].
     pub reconnect: Reconnect,
 }
 
@@ -122,13 +122,13 @@ impl Defaults {
         Self { cookie, tls: false, version, flags, log_level, reconnect: Reconnect::default() }
     }
 
-    /// What holds for a connection to a name that no route matches.
+    /// Returns the policy of a connection to a name that no route matches.
     pub fn link_policy(&self) -> LinkPolicy {
         LinkPolicy { flags: self.flags.into(), log_level: self.log_level, ..LinkPolicy::default() }
     }
 }
 
-/// How names that match a pattern are reached.
+/// Way to reach the names that match a pattern.
 ///
 /// Made by [`NetworkRoute::direct`], [`NetworkRoute::to_port`] or [`NetworkRoute::resolved_by`]. The weight is
 /// not part of it: it belongs to the place in the table.
@@ -138,7 +138,7 @@ pub struct NetworkRoute {
     policy: RoutePolicy,
 }
 
-/// What a route demands whatever address it is reached at.
+/// Demands of a route, whatever address it is reached at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct RoutePolicy {
     tls: Option<bool>,
@@ -187,7 +187,7 @@ impl NetworkRoute {
         NetworkRouteBuilder::new(Source::Resolve { resolver, overrides: EndpointOverride::default() })
     }
 
-    /// Where the address comes from.
+    /// Returns the source of the address.
     pub fn source(&self) -> &Source {
         &self.source
     }
@@ -197,7 +197,7 @@ impl NetworkRoute {
         self.policy.cookie.as_ref()
     }
 
-    /// Whether the route forces certificate checks on or off; `None` leaves it to the answer and the node.
+    /// Returns `Some` if the route forces certificate checks on or off; `None` leaves it to the answer and the node.
     pub fn tls(&self) -> Option<bool> {
         match &self.source {
             Source::Resolve { overrides, .. } => overrides.tls.or(self.policy.tls),
@@ -205,7 +205,7 @@ impl NetworkRoute {
         }
     }
 
-    /// What the route itself says, not its overrides.
+    /// Returns the setting of the route itself, without its overrides.
     pub(crate) fn own_tls(&self) -> Option<bool> {
         self.policy.tls
     }
@@ -215,7 +215,7 @@ impl NetworkRoute {
         self.policy.tls_profile.as_ref()
     }
 
-    /// Whether the peer's certificate goes unverified although TLS is on.
+    /// Returns true if the peer's certificate is not verified although TLS is on.
     pub fn insecure_skip_verify(&self) -> bool {
         self.policy.insecure_skip_verify
     }
@@ -225,17 +225,17 @@ impl NetworkRoute {
         self.policy.version.as_ref()
     }
 
-    /// What it says of flags.
+    /// Returns the statements of the route about flags.
     pub fn flags(&self) -> FlagPolicy {
         self.policy.flags
     }
 
-    /// How much is said about its connections; `None` leaves it to the node.
+    /// Returns the log level of its connections; `None` leaves it to the node.
     pub fn log_level(&self) -> Option<LogLevel> {
         self.policy.log_level
     }
 
-    /// What becomes of its connections when they go down; `None` leaves it to the node.
+    /// Returns the treatment of its connections when they go down; `None` leaves it to the node.
     pub fn reconnect(&self) -> Option<Reconnect> {
         self.policy.reconnect
     }
@@ -256,17 +256,17 @@ impl NetworkRoute {
         self.policy.dead_after
     }
 
-    /// What names are called on its connections.
+    /// Returns the names that are replaced on its connections.
     pub fn atom_mapping(&self) -> Option<&AtomMapping> {
         self.policy.mapping.as_deref()
     }
 
-    /// What holds for its connections, whoever dials. The pattern is the table's to add.
+    /// Returns the policy of its connections, whoever dials. The caller adds the pattern.
     pub fn link_policy(&self, defaults: &Defaults) -> LinkPolicy {
         self.policy.link_policy(defaults)
     }
 
-    /// Whether the route makes the static routes the whole answer for its names.
+    /// Returns true if a lookup of its names ends with the static routes.
     pub fn fallback_never(&self) -> bool {
         self.policy.fallback_never
     }
@@ -302,7 +302,7 @@ impl NetworkRoute {
         self.policy.merge(target, answer.clone(), &overrides, defaults)
     }
 
-    /// What this route demands of a link, whatever its address: the cookie and how certificates are treated.
+    /// Returns the demands of this route on a link, whatever its address: the cookie and the treatment of certificates.
     pub fn demands(&self, defaults: &Defaults) -> (Cookie, TlsMode) {
         let tls = self.tls().unwrap_or(defaults.tls);
         (self.policy.cookie.clone().unwrap_or_else(|| defaults.cookie.clone()), self.policy.tls_mode(tls))
@@ -415,7 +415,7 @@ impl<S> NetworkRouteBuilder<S> {
         self
     }
 
-    /// What becomes of its connections when they go down. Default: as the node has it.
+    /// Sets the treatment of its connections when they go down. Default: as the node has it.
     pub fn reconnect(mut self, policy: Reconnect) -> Self {
         self.route.policy.reconnect = Some(policy);
         self
@@ -486,21 +486,21 @@ impl<S> From<NetworkRouteBuilder<S>> for NetworkRoute {
 pub struct Attempt {
     /// The name the peer must prove.
     pub target: NodeName,
-    /// Where to dial. Through a gateway, nobody does; it says how the target would be named.
+    /// Address to dial. Through a gateway, nobody dials it; it says how the target would be named.
     pub address: Address,
     /// The gateway it goes through.
     pub via: Option<NodeName>,
-    /// How its certificate is treated.
+    /// Treatment of the peer's certificate.
     pub tls: TlsMode,
     /// The handshake version to speak.
     pub version: Version,
     /// The cookie both ends must hold.
     pub cookie: Cookie,
-    /// What holds for the connection.
+    /// Policy of the connection.
     pub policy: LinkPolicy,
 }
 
-/// Where an attempt came from: carried by every record of a lookup.
+/// Origin of an attempt: carried by every record of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     /// A static route, by its pattern.
@@ -512,12 +512,12 @@ pub enum Origin {
     StaticResolved {
         /// The pattern's text.
         pattern: Arc<str>,
-        /// Who answered.
+        /// Resolver that answered.
         resolver: ResolverId,
     },
     /// Discovery.
     Discovered {
-        /// Who answered.
+        /// Resolver that answered.
         resolver: ResolverId,
     },
     /// A proxy route, through a gateway.
@@ -529,7 +529,7 @@ pub enum Origin {
     },
     /// A gateway that discovery knows.
     DiscoveredProxy {
-        /// Who answered.
+        /// Resolver that answered.
         resolver: ResolverId,
         /// The gateway; `None` while it is not known.
         gateway: Option<NodeName>,

@@ -1,10 +1,10 @@
-//! Where the values of an attempt come from, for people.
+//! Sources of the values of an attempt, for people.
 
 use std::fmt;
 
 use crate::{Defaults, EndpointOverride, NetworkRoute, NodeName, Source, TlsMode};
 
-/// Where a value comes from.
+/// Source of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ValueFrom {
@@ -14,9 +14,9 @@ pub enum ValueFrom {
     Override,
     /// The resolver says, once it is asked.
     Answer,
-    /// It is the host in the name.
+    /// The host in the name.
     Name,
-    /// It is the node's default.
+    /// The node's default.
     Node,
 }
 
@@ -35,16 +35,16 @@ impl fmt::Display for ValueFrom {
 /// One value of an attempt. It shows no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteValue {
-    /// What it is, as a configuration calls it.
+    /// Name of the value in a configuration.
     pub what: &'static str,
     /// The value, for people.
     pub value: String,
-    /// Where it comes from.
+    /// Source of the value.
     pub from: ValueFrom,
 }
 
 impl NetworkRoute {
-    /// What an attempt over this route would have, and from where, as far as it is known without asking a resolver.
+    /// Returns the values of an attempt over this route and their sources, as far as they are known without asking a resolver.
     pub fn values(&self, target: &NodeName, defaults: &Defaults) -> Vec<RouteValue> {
         let none = EndpointOverride::default();
         let (address, over) = match self.source() {
