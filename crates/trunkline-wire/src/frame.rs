@@ -28,7 +28,7 @@ pub const GOAWAY: u8 = 0x04;
 pub const CLOSE: u8 = 0x05;
 /// Outcomes of important messages: for each its number `u64` and the outcome `u8` (0 taken, 1 no such service).
 pub const OUTCOMES: u8 = 0x06;
-/// As [`OUTCOMES`]: all that the receiver keeps. Once, at the beginning of a link.
+/// Outcomes as in [`OUTCOMES`]: all that the receiver keeps. Sent once, at the beginning of a link.
 pub const REPORT: u8 = 0x07;
 /// Every important message below this number `u64` is settled for its sender.
 pub const RELEASE: u8 = 0x08;
@@ -47,7 +47,7 @@ pub const FRAG: u8 = 0x1f;
 pub const OPEN: u8 = 0x20;
 /// The stream is open: credit `u32` for the asking direction.
 pub const OPEN_OK: u8 = 0x21;
-/// It is not: code `u8`, the name of the node that refused, text.
+/// Refusal of a stream: code `u8`, the name of the node that refused, text.
 pub const OPEN_ERR: u8 = 0x22;
 /// Bytes of a stream.
 pub const DATA: u8 = 0x23;
@@ -79,7 +79,7 @@ pub struct Header {
     pub len: usize,
     /// One of the type constants.
     pub kind: u8,
-    /// What the frame is about; its meaning depends on the type.
+    /// Subject of the frame; its meaning depends on the type.
     pub id: u32,
 }
 
@@ -134,7 +134,7 @@ pub struct Decoder {
     rest: Vec<u8>,
 }
 
-/// What the handler of a frame answers: go on, or pause and keep what follows for later.
+/// Answer of the handler of a frame: go on, or pause and keep what follows for later.
 pub type Flow = ControlFlow<()>;
 
 impl Decoder {
@@ -176,7 +176,7 @@ impl Decoder {
         Ok(flow)
     }
 
-    /// How many bytes the cut frame lacks: of its header, or, when that is whole, of its payload.
+    /// Returns the number of bytes that the cut frame lacks: of its header, or, when that is whole, of its payload.
     fn missing(&self) -> usize {
         match self.rest.get(..HEADER_LEN) {
             None => HEADER_LEN - self.rest.len(),
@@ -189,12 +189,12 @@ impl Decoder {
         self.rest.extend_from_slice(bytes);
     }
 
-    /// Whether the stream stopped in the middle of a frame.
+    /// Returns true if the stream stopped in the middle of a frame.
     pub fn is_mid_frame(&self) -> bool {
         !self.rest.is_empty()
     }
 
-    /// Whether a whole frame was kept, or the header of one that [`Decoder::feed`] will refuse.
+    /// Returns true if a whole frame was kept, or the header of one that [`Decoder::feed`] will refuse.
     pub fn has_frame(&self) -> bool {
         let header = self.rest.get(..HEADER_LEN).map(Header::get);
         header.is_some_and(|header| header.len > MAX_FRAME || self.rest.len() >= HEADER_LEN + header.len)

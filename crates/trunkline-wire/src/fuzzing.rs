@@ -83,7 +83,7 @@ pub fn frames_seeds() -> Vec<Vec<u8>> {
         .to_vec()
 }
 
-/// What frames do to a link without a socket: any bytes are legal frames or refused, and what is handed on keeps to the
+/// Effects of frames on a link without a socket: any bytes are legal frames or refused, and what is handed on keeps to the
 /// bounds that were announced. The first byte says at which end and whether credit is given back, the second which flags
 /// were agreed on.
 pub fn inbound(bytes: &[u8]) {
@@ -197,7 +197,7 @@ impl Sink for Seen {
     }
 }
 
-/// What an end of a link writes that does one of each thing.
+/// Bytes of an end of a link that does one of each thing.
 pub fn conversation(flags: PeerFlags) -> Vec<u8> {
     let mut out = Outbox::new(Window { link: 1 << 20, mailbox: 1 << 20, max_message: 1 << 20 }, flags, None);
     out.outcomes(true, &[(1, Outcome::Taken), (2, Outcome::NoService)]);

@@ -79,7 +79,7 @@ impl Prefix {
     }
 }
 
-/// Where a caller comes from and the name it claims. Nothing of the name is proven.
+/// Origin of a caller and the name it claims. The name is not proven.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Caller {
     /// Address of the connection: of the caller, or of the last gateway before this node.

@@ -16,12 +16,12 @@ use crate::frame::ProtocolError;
 /// for every 64 messages would be what the rate is made of.
 pub const MAX_IN_FLIGHT: u64 = 1024;
 
-/// What became of an important message.
+/// Outcome of an important message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is in the mailbox.
+    /// The message is in the mailbox.
     Taken,
-    /// There was no such service: it is not there, and will not be.
+    /// No such mailbox existed: the message was not delivered, and will not be.
     NoService,
 }
 
@@ -39,14 +39,14 @@ impl Outcome {
     }
 }
 
-/// What an arriving message is.
+/// Kind of an arriving message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     /// To be delivered, and its outcome recorded.
     New,
-    /// It was here before; its sender wants to know this.
+    /// The message arrived before; its sender wants to know this outcome.
     Known(Outcome),
-    /// It was here before, and its sender knows.
+    /// The message arrived before, and its sender knows the outcome.
     Settled,
 }
 
@@ -85,7 +85,7 @@ impl Incoming {
         }
     }
 
-    /// What is kept, by number.
+    /// Returns the outcomes that are kept, by number.
     pub fn outcomes(&self) -> Vec<(u64, Outcome)> {
         self.outcomes.iter().map(|(seq, outcome)| (*seq, *outcome)).collect()
     }
@@ -97,7 +97,7 @@ pub struct Outgoing<P> {
     next: u64,
     /// `None`: nobody waits for it any more.
     in_flight: BTreeMap<u64, Option<P>>,
-    /// Those of them that the present link has not taken yet.
+    /// Numbers of those messages that the present link has not taken yet.
     unsent: BTreeSet<u64>,
     /// The epoch of the newest link whose report came.
     link: Option<u64>,
@@ -130,7 +130,7 @@ impl<P> Outgoing<P> {
         })
     }
 
-    /// Everything below this number is settled.
+    /// Returns the number below which every message is settled.
     pub fn floor(&self) -> u64 {
         self.in_flight.first_key_value().map_or(self.next, |(seq, _)| *seq)
     }
@@ -155,7 +155,7 @@ impl<P> Outgoing<P> {
         self.in_flight.remove(&seq).flatten()
     }
 
-    /// Nobody waits for this message any more: it is not sent again.
+    /// Marks a message that no caller waits for any more: it is not sent again.
     pub fn abandoned(&mut self, seq: u64) {
         if let Some(parcel) = self.in_flight.get_mut(&seq) {
             *parcel = None;
@@ -178,23 +178,23 @@ impl<P> Outgoing<P> {
         settled
     }
 
-    /// What the link of this epoch is to take next of what was in flight before it.
+    /// Returns the next message that the link of this epoch is to take, of those in flight before it.
     pub fn next_unsent(&self, link: u64) -> Option<(u64, &P)> {
         let seq = *self.unsent.first().filter(|_| self.link == Some(link))?;
         Some((seq, self.in_flight.get(&seq)?.as_ref()?))
     }
 
-    /// It took it.
+    /// Marks `seq` as queued on the current link.
     pub fn resent(&mut self, seq: u64) {
         self.unsent.remove(&seq);
     }
 
-    /// Whether this is the newest link whose report came.
+    /// Returns true if this is the newest link whose report came.
     pub fn is_present(&self, link: u64) -> bool {
         self.link == Some(link)
     }
 
-    /// Whether something is to go again.
+    /// Returns true if a message is to be sent again.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
     }
@@ -206,7 +206,7 @@ impl<P> Outgoing<P> {
         self.forsaken = true;
     }
 
-    /// Whether nothing is in flight.
+    /// Returns true if no message is in flight.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }

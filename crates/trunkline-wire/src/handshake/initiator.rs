@@ -7,10 +7,10 @@ use super::wire::{self, Hello1, Hello2};
 use super::{Exporter, HandshakeError, Mode, Params, VERSIONS};
 use crate::pake::{Pake, Spake2};
 
-/// What the dialling end brings to a handshake.
+/// Configuration of the dialling end of a handshake.
 #[derive(Debug, Clone)]
 pub struct InitiatorConfig {
-    /// What the link is for.
+    /// Purpose of the link.
     pub mode: Mode,
     /// Versions offered, in descending order.
     pub versions: Vec<u16>,
@@ -22,7 +22,7 @@ pub struct InitiatorConfig {
     pub from: NodeName,
     /// The node dialled; `None` to learn its name (registrar sessions only).
     pub to: Option<NodeName>,
-    /// What both ends must hold.
+    /// Cookie that both ends must hold.
     pub cookie: Cookie,
     /// Picks between two cookies valid at the listener during a rotation; may be empty.
     pub label: String,
@@ -53,9 +53,9 @@ impl InitiatorConfig {
 /// The other end, proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// Its name.
+    /// Name of the responder.
     pub name: NodeName,
-    /// Its life.
+    /// Instance of the responder.
     pub incarnation: Incarnation,
     /// The version chosen.
     pub version: u16,
@@ -66,7 +66,7 @@ pub struct Verified {
 /// The link stands at the responder; the initiator may use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// What the responder told; its `epoch` is the link's.
+    /// Parameters of the responder; its `epoch` is that of the link.
     pub params: Params,
 }
 
@@ -147,7 +147,7 @@ impl<P: Pake> Initiator<P> {
         Ok(Verified { name: hello2.name, incarnation: hello2.incarnation, version: hello2.version, link_id })
     }
 
-    /// Whether the handshake can still come to a proof: HELLO2 is awaited, or [`Initiator::finish`] is next.
+    /// Returns true if the handshake can still come to a proof: HELLO2 is awaited, or [`Initiator::finish`] is next.
     pub fn is_open(&self) -> bool {
         matches!(self.stage, Stage::AwaitHello2(_) | Stage::Decide(_))
     }

@@ -1,4 +1,4 @@
-//! What both ends derive from the key exchange, the transcript and the TLS exporter.
+//! Keys that both ends derive from the key exchange, the transcript and the TLS exporter.
 
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};

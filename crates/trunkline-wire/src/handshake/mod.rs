@@ -40,16 +40,16 @@ pub const VERSIONS: &[u16] = &[1];
 /// 32 bytes of key material that only the two ends of one TLS connection can compute.
 pub type Exporter = [u8; 32];
 
-/// Why a handshake ended without a link.
+/// Error returned when a handshake ended without a link.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
     /// After both ends proved themselves the peer closed.
     #[error("the peer closed after the handshake: {code}{}", suffix(text))]
     Closed {
-        /// Its reason.
+        /// Reason of the peer.
         code: CloseCode,
-        /// Its words.
+        /// Words of the peer.
         text: String,
     },
     /// The bytes are no message of this handshake, or come out of order.
@@ -58,17 +58,17 @@ pub enum HandshakeError {
     /// Unauthenticated advice from the listener.
     #[error("the listener refused: {code}{}", suffix(text))]
     Rejected {
-        /// Its reason.
+        /// Reason of the listener.
         code: RejectCode,
-        /// When to come back, in milliseconds, already capped.
+        /// Time after which to come back, in milliseconds, already capped.
         retry_after_ms: u16,
-        /// Its words.
+        /// Words of the listener.
         text: String,
     },
     /// No version in common with what was demanded.
     #[error("the peer speaks none of the handshake versions offered ({offered})")]
     Version {
-        /// What was offered.
+        /// Versions that were offered.
         offered: String,
     },
     /// The other end does not hold the same cookie, or somebody sits in between.
@@ -77,9 +77,9 @@ pub enum HandshakeError {
     /// Another node answered.
     #[error("the peer is {actual}, not {expected}")]
     WrongName {
-        /// Whom we dialled.
+        /// Name that was dialled.
         expected: NodeName,
-        /// Who answered.
+        /// Name of the node that answered.
         actual: String,
     },
 }

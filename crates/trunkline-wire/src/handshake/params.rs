@@ -22,14 +22,14 @@ const OPTIONAL: u8 = 128;
 const SOFTWARE: u8 = 130;
 const LAST_LINK: u8 = 131;
 
-/// What one end tells the other when a link is about to stand.
+/// Parameters that one end tells the other when a link is about to be established.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Params {
     /// The largest message body it takes, in bytes.
     pub max_message: u32,
     /// The largest frame it takes, header not counted, in bytes.
     pub max_frame: u32,
-    /// It gives the link up when nothing came for so long, in milliseconds.
+    /// Silence after which this end gives the link up, in milliseconds.
     pub dead_after_ms: u32,
     /// The credit it grants each class of the link at the start, in bytes.
     pub link_credit: u32,
@@ -54,7 +54,7 @@ pub struct Params {
 }
 
 impl Default for Params {
-    /// Everything an absent parameter stands for.
+    /// Returns the values that absent parameters stand for.
     fn default() -> Self {
         Self {
             max_message: 64 * 1024,

@@ -7,7 +7,7 @@ use super::wire::{self, Hello1, Hello2};
 use super::{Exporter, HandshakeError, Mode, Params, RejectCode, VERSIONS};
 use crate::pake::{Pake, Spake2};
 
-/// What the listening end brings to a handshake.
+/// Configuration of the listening end of a handshake.
 #[derive(Debug, Clone)]
 pub struct ResponderConfig {
     /// The mode served; any other is rejected, but for probes of what serves links.
@@ -29,12 +29,12 @@ impl ResponderConfig {
     }
 }
 
-/// What a listener makes of a caller's claimed name.
+/// Decision of a listener about a caller's claimed name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
-    /// It must prove this cookie.
+    /// The caller must prove this cookie.
     Cookie(Cookie),
-    /// It may not come in here.
+    /// The caller may not come in here.
     NotAllowed,
     /// The caller's certificate does not carry its name.
     NotNamed,
@@ -67,17 +67,17 @@ pub enum Hello {
 /// A caller that has proven itself and waits for a verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// Its name.
+    /// Name of the caller.
     pub from: NodeName,
-    /// Its life.
+    /// Instance of the caller.
     pub incarnation: Incarnation,
     /// The version chosen.
     pub version: u16,
     /// The id of the link that would stand.
     pub link_id: LinkId,
-    /// What it told.
+    /// Parameters of the caller.
     pub params: Params,
-    /// Whether it only wanted to know that this node answers: it gets no link.
+    /// True if the caller only wanted to know that this node answers: it gets no link.
     pub is_probe: bool,
     /// The cookie it proved.
     pub cookie: Cookie,

@@ -20,7 +20,7 @@ const MAX_VERSIONS: usize = 16;
 /// A REJECT cannot hold a dialer off for longer than this.
 const MAX_RETRY_AFTER_MS: u16 = 2000;
 
-/// What a handshake is for.
+/// Purpose of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Mode {
@@ -59,7 +59,7 @@ impl Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum RejectCode {
-    /// Nothing more specific, or a code that this version does not know.
+    /// No specific reason, or a code that this version does not know.
     Refused = 1,
     /// No version in common.
     Version = 2,

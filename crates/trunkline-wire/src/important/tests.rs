@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What crosses a link, in either direction.
+/// Frame that crosses a link, in either direction.
 #[derive(Debug, Clone)]
 enum Frame {
     Message(u64, usize),
@@ -42,7 +42,7 @@ enum Op {
     There,
     Back,
     Again,
-    /// What was on its way over the link before this one comes late.
+    /// The frames that were on their way over the link before this one come late.
     Late,
     Cut,
     Abandon(prop::sample::Index),
@@ -113,7 +113,7 @@ impl World {
         }
     }
 
-    /// There is credit for one of the messages that go again.
+    /// Gives credit for one of the messages that are sent again.
     fn again(&mut self) {
         let Some(wire) = self.wires.last_mut() else { return };
         wire.there.extend(self.outgoing.to_release().map(Frame::Release));

@@ -7,14 +7,14 @@ use super::{Class, Credit, MAX_NAMES, Status, Window, cost, first_stream};
 use crate::frame::{self, Flow, Header, ProtocolError};
 use crate::important::Outcome;
 
-/// What the flags of a message say.
+/// Marks of a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct How {
-    /// It went ahead of others.
+    /// The message went ahead of others.
     pub high: bool,
-    /// Its body is a term.
+    /// The body is a term.
     pub term: bool,
-    /// Its outcome is told to its sender.
+    /// The outcome is told to the sender.
     pub important: bool,
 }
 
@@ -23,7 +23,7 @@ impl How {
     pub const HIGH: Self = Self { high: true, term: false, important: false };
     /// A term.
     pub const TERM: Self = Self { high: false, term: true, important: false };
-    /// Its outcome is told.
+    /// Marks of a message whose outcome is told.
     pub(super) const IMPORTANT: Self = Self { high: false, term: false, important: true };
 
     pub(super) fn flags(self) -> u8 {
@@ -37,28 +37,28 @@ impl How {
     }
 }
 
-/// What happens to a stream.
+/// Event of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamEvent<'a> {
     /// The peer wants one.
     Open {
-        /// What kind.
+        /// Kind of the stream.
         kind: u8,
         /// For how long the peer waits.
         deadline_ms: u32,
-        /// What this end may send.
+        /// Bytes that this end may send.
         credit: u32,
-        /// What for.
+        /// Purpose of the stream.
         data: &'a [u8],
     },
     /// The one that this end wanted is open.
     Opened {
-        /// What this end may send.
+        /// Bytes that this end may send.
         credit: u32,
     },
     /// The one that this end wanted is refused.
     Refused {
-        /// Why.
+        /// Reason.
         code: u8,
         /// By whom.
         hop: String,
@@ -69,16 +69,16 @@ pub enum StreamEvent<'a> {
     Data(&'a [u8]),
     /// No more will.
     Fin,
-    /// It is over in both directions.
+    /// The stream is over in both directions.
     Reset {
-        /// Why.
+        /// Reason.
         code: u8,
     },
     /// This end may send so much more.
     Credit(u32),
 }
 
-/// Where decoded frames go. Names are ids that [`Sink::bind`] introduced; 0 is nobody.
+/// Receiver of decoded frames. Names are ids that [`Sink::bind`] introduced; 0 stands for no name.
 pub trait Sink {
     /// The peer bound an id to a name.
     fn bind(&mut self, id: u16, name: &str);
@@ -96,7 +96,7 @@ pub trait Sink {
     fn credit(&mut self, class: Class, bytes: u32);
     /// Credit for a mailbox, by the id we bound.
     fn credit_mailbox(&mut self, id: u32, bytes: u32);
-    /// Something happens to a stream. An own one may be over, or never have been; one of the peer may be over.
+    /// Takes an event of a stream. An own one may be over, or never have been; one of the peer may be over.
     ///
     /// # Errors
     /// [`ProtocolError`] when that breaks a rule.
@@ -126,7 +126,7 @@ pub struct Inbound {
     names: HashSet<Box<str>>,
     link: [Credit; 2],
     partial: [Option<Partial>; 2],
-    /// What the ids of the peer's streams are modulo 2, and the last one it used.
+    /// Ids of the peer's streams modulo 2, and the last one it used.
     parity: u32,
     last_stream: u32,
     gone_away: bool,
@@ -183,7 +183,7 @@ impl Inbound {
         }
     }
 
-    /// Whether CLOSE arrived.
+    /// Returns true if CLOSE arrived.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
@@ -325,7 +325,7 @@ impl Inbound {
         Ok(Flow::Continue(()))
     }
 
-    /// Something about a stream that was opened; an answer can only be about one that this end wanted.
+    /// Takes a frame about a stream that was opened; an answer can only be about one that this end wanted.
     fn stream(
         &mut self,
         id: u32,

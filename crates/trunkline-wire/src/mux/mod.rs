@@ -28,7 +28,7 @@ pub const MAX_STREAMS: usize = 4_096;
 /// Bytes that may be sent on a stream before the peer has accepted it.
 pub const EARLY_DATA: u32 = 16 * 1024;
 
-/// Which credit of the link a frame takes.
+/// Class of credit of the link that a frame takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// SEND and CALL.
@@ -62,7 +62,7 @@ pub fn first_stream(role: Role) -> u32 {
     }
 }
 
-/// What a body of `len` bytes costs in credit: itself, and 64 bytes for what it takes to hold any message.
+/// Returns the cost of a body of `len` bytes in credit: itself, and 64 bytes for what it takes to hold any message.
 ///
 /// The flat part keeps a flood of empty messages within the same bound of memory.
 pub fn cost(len: usize) -> u64 {

@@ -22,7 +22,7 @@ const MAX_HEAD: usize = 32;
 /// Chunks kept for use again: what one write takes, so that a busy link need not allocate.
 const MAX_SPARE: usize = 4;
 
-/// Why a message was not queued. Nothing was.
+/// Reason why a message was not queued. No part of it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// Credit is missing; try again when some arrived.
@@ -42,7 +42,7 @@ pub enum Refused {
     Unsupported(Flag),
 }
 
-/// Everything one end has yet to write, in lanes, and the credit it may still use.
+/// Bytes that one end has yet to write, in lanes, and the credit it may still use.
 #[derive(Debug)]
 pub struct Outbox {
     control: Vec<u8>,
@@ -64,7 +64,7 @@ pub struct Outbox {
     flags: PeerFlags,
     waiting_replies: VecDeque<(u32, Status, Bytes, How)>,
     mapping: Option<Arc<AtomMapping>>,
-    /// What they cost.
+    /// Cost of the waiting answers.
     waiting_cost: u64,
     draining: bool,
     /// Bytes the program took out of each of our mailboxes, by the peer's id, not yet granted back.
@@ -78,7 +78,7 @@ struct Lane {
 }
 
 impl Lane {
-    /// Where the next `len` bytes go.
+    /// Returns the chunk that the next `len` bytes go to.
     fn tail(&mut self, len: usize, spare: &mut Vec<Vec<u8>>) -> &mut Vec<u8> {
         if self.chunks.back().is_none_or(|chunk| chunk.len() + len > CHUNK) {
             self.chunks.push_back(spare.pop().unwrap_or_default());
@@ -397,12 +397,12 @@ impl Outbox {
         self.streams.write(id, bytes, writer)
     }
 
-    /// How much [`Outbox::write_stream`] would take; who is told 0 is woken when it is more.
+    /// Returns the number of bytes that [`Outbox::write_stream`] would take; a writer that is told 0 is woken when it is more.
     pub fn poll_stream(&mut self, id: u32, writer: &Waker) -> Option<usize> {
         self.streams.poll(id, writer)
     }
 
-    /// Nothing comes after what was queued of a stream.
+    /// Ends a stream behind what was queued of it.
     pub fn finish_stream(&mut self, id: u32) {
         self.streams.finish(id);
     }
@@ -438,7 +438,7 @@ impl Outbox {
         self.put_credit(Class::STREAM_BYTE, id, bytes);
     }
 
-    /// Whether more answers about streams wait than a peer that reads leaves waiting.
+    /// Returns true if more answers about streams wait than a peer that reads leaves waiting.
     pub fn is_flooded(&self) -> bool {
         self.answers > MAX_ANSWERS
     }
@@ -468,29 +468,29 @@ impl Outbox {
         frame::put(&mut self.control, frame::CLOSE, 0, &payload);
     }
 
-    /// Whether more than `bound` bytes wait to be read by the peer: answers without credit, and what is not written.
+    /// Returns true if more than `bound` bytes wait to be read by the peer: answers without credit, and what is not written.
     pub fn is_backlogged(&self, bound: u64) -> bool {
         let chunks = (self.high.chunks.len() + self.normal.chunks.len()) as u64;
         let waiting = self.waiting_cost.saturating_add(self.control.len() as u64);
         waiting.saturating_add(chunks * CHUNK as u64) > bound
     }
 
-    /// Whether new messages are refused.
+    /// Returns true if new messages are refused.
     pub fn is_draining(&self) -> bool {
         self.draining
     }
 
-    /// Whether there is nothing to write, answers that wait for credit included.
+    /// Returns true if there is nothing to write, answers that wait for credit included.
     pub fn is_empty(&self) -> bool {
         !self.has_ready() && self.waiting_replies.is_empty()
     }
 
-    /// Whether messages, calls or answers are ready to be written.
+    /// Returns true if messages, calls or answers are ready to be written.
     pub fn has_messages(&self) -> bool {
         !self.high.chunks.is_empty() || !self.normal.chunks.is_empty()
     }
 
-    /// Whether [`Outbox::take`] would give something.
+    /// Returns true if [`Outbox::take`] would give a chunk.
     pub fn has_ready(&self) -> bool {
         !self.control.is_empty() || !self.due.is_empty() || self.has_messages() || self.streams.has_ready()
     }
@@ -533,7 +533,7 @@ impl Outbox {
         }
     }
 
-    /// Whether so much waits that a sender which can wait should let the writer go first.
+    /// Returns true if so much waits that a sender which can wait should let the writer go first.
     pub fn is_behind(&self) -> bool {
         self.normal.chunks.len() > MAX_SPARE
     }

@@ -1,4 +1,4 @@
-//! What streams have yet to write, and the credit they may still use.
+//! Bytes of streams that are yet to be written, and the credit of the streams.
 
 use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
@@ -15,13 +15,13 @@ const FRAMES: usize = 2 * (HEADER_LEN + MAX_PIECE);
 struct Lane {
     /// Whole frames, two to a chunk.
     chunks: VecDeque<Vec<u8>>,
-    /// Where in the last chunk a frame begins that is not full yet.
+    /// Place in the last chunk where a frame begins that is not full yet.
     open: Option<usize>,
     /// Bytes in the chunks.
     queued: usize,
     credit: u64,
     finished: bool,
-    /// Who waits for credit or for room.
+    /// Task that waits for credit or for room.
     writer: Option<Waker>,
 }
 
@@ -115,7 +115,7 @@ impl Lanes {
         Some(taken)
     }
 
-    /// Nothing comes after what was written.
+    /// Ends a stream behind what was written.
     pub(super) fn finish(&mut self, id: u32) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let was_idle = lane.chunks.is_empty();
@@ -152,7 +152,7 @@ impl Lanes {
         }
     }
 
-    /// How many streams have something to write.
+    /// Returns the number of streams that have something to write.
     pub(super) fn turns(&self) -> usize {
         self.turns.len()
     }

@@ -24,7 +24,7 @@ pub(super) struct Seen {
     pongs: usize,
     pub(super) streams: Vec<(u32, String)>,
     pub(super) bytes: HashMap<u32, Vec<u8>>,
-    /// Who carried bytes, frame by frame; 0 is a message.
+    /// Streams whose bytes came, frame by frame; 0 is a message.
     pub(super) order: Vec<u32>,
     closed: Option<(CloseCode, String)>,
     gone: bool,

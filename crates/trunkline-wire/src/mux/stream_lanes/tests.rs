@@ -28,7 +28,7 @@ impl Wire {
     }
 }
 
-/// What the reader says to these frames.
+/// Returns the answer of the reader to these frames.
 fn told(frames: &[(u8, u32, &[u8])]) -> Result<Seen, &'static str> {
     let (mut wire, mut bytes) = (Wire::new(), Vec::new());
     for (kind, id, payload) in frames {
