@@ -5,6 +5,7 @@
 //! cargo tool that does not come with Rust.
 
 mod corpus;
+mod disk;
 mod dist;
 mod fuzz;
 mod layers;
