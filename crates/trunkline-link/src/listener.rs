@@ -9,11 +9,11 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use trunkline_route::{CloseCode, Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, Role, TlsMode};
+use trunkline_route::{CloseCode, Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, RejectCode, Role, TlsMode};
 use trunkline_tls::{ClientAuth, ServerTls};
 use trunkline_wire::gate::Caller;
 use trunkline_wire::handshake::{
-    Credential, HandshakeError, Hello, Mode, Offer, Params, RejectCode, Responder, ResponderConfig, claim,
+    Credential, HandshakeError, Hello, Mode, Offer, Params, Responder, ResponderConfig, claim,
 };
 
 use crate::accept::{AcceptFailures, listen_tcp};

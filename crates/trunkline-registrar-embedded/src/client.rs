@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use trunkline_link::{CallError, DialError, DialTimes, Directory, Hooks, Link, Native};
 use trunkline_registrar::{RegisterError, Registration, ResolveError};
-use trunkline_route::{Address, Attempt, Claims, Cookie, Endpoint, LinkPolicy, NodeName, TlsMode, Version, printable};
+use trunkline_route::{
+    Address, Attempt, Claims, Cookie, Endpoint, LinkPolicy, NodeName, RejectCode, TlsMode, Version, printable,
+};
 use trunkline_tls::{ClientTls, TlsProfile};
-use trunkline_wire::handshake::{HandshakeError, Mode, RejectCode};
+use trunkline_wire::handshake::{HandshakeError, Mode};
 
 use crate::wire::{self, Request, Response, SERVICE};
 use crate::wrong_cookies::WrongCookies;

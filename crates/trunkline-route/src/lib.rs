@@ -42,7 +42,7 @@ pub use cookie::{Cookie, CookieError, Cookies, MIN_COOKIE_LEN, STRONG_COOKIE_BIT
 pub use endpoint::{Address, Endpoint, EndpointError, EndpointOverride, Host, MAX_HOST_LEN, interleave};
 pub use flags::{Disagreement, Flag, FlagPolicy, FlagTerms, PeerFlags, UnknownFlag};
 pub use id::{IdError, ResolverId, TlsProfileId};
-pub use link::{Claims, CloseCode, Incarnation, LinkId, Role};
+pub use link::{Claims, CloseCode, Incarnation, LinkId, RejectCode, Role};
 pub use mapping::{AtomMapping, MappingError};
 pub use name::{MAX_NAME_LEN, NameError, NodeName, printable};
 pub use place::{LocalPlace, PlaceError, SocketPlace};

@@ -42,66 +42,87 @@ pub struct Claims {
     pub replaces: Option<LinkId>,
 }
 
-/// Reason for closing a link, given by an end that has proven itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum CloseCode {
-    /// No specific reason, or a code that this version does not know.
-    Unspecified = 0,
-    /// Normal end.
-    Normal = 1,
-    /// The two nodes already share a link.
-    Duplicate = 2,
-    /// Both nodes dialled; the other attempt stands.
-    LostTie = 3,
-    /// A newer link took the place of this one.
-    Superseded = 4,
-    /// Another live node has this name.
-    NameInUse = 5,
-    /// A frame broke the rules of the protocol.
-    ProtocolError = 6,
-    /// The node is shutting down.
-    GoingAway = 7,
-    /// No bytes came from the peer for too long.
-    Timeout = 8,
-    /// The table of links is full.
-    TooManyLinks = 9,
-    /// Closed on request of an operator or the program.
-    Disconnected = 10,
-    /// One end requires a flag that the other does not offer.
-    Flags = 11,
+/// Defines reasons with a byte in TLK/1 and a word for people. A byte that is not known reads as the first reason, the most
+/// general one.
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $byte:literal, $text:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Returns the byte that stands for the reason in TLK/1.
+            pub fn to_byte(self) -> u8 {
+                match self { $(Self::$variant => $byte,)* }
+            }
+
+            /// Returns the reason of a byte; the first, most general one for an unknown byte.
+            pub fn from_byte(byte: u8) -> Self {
+                match byte { $($byte => Self::$variant,)* _ => [$(Self::$variant),*][0] }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $text,)* })
+            }
+        }
+    };
 }
 
-impl CloseCode {
-    const ALL: [(Self, &str); 12] = [
-        (Self::Unspecified, "unspecified"),
-        (Self::Normal, "normal"),
-        (Self::Duplicate, "duplicate"),
-        (Self::LostTie, "lost_tie"),
-        (Self::Superseded, "superseded"),
-        (Self::NameInUse, "name_in_use"),
-        (Self::ProtocolError, "protocol_error"),
-        (Self::GoingAway, "going_away"),
-        (Self::Timeout, "timeout"),
-        (Self::TooManyLinks, "too_many_links"),
-        (Self::Disconnected, "disconnected"),
-        (Self::Flags, "flags_refused"),
-    ];
-
-    /// Returns the byte that stands for the code in TLK/1.
-    pub fn to_byte(self) -> u8 {
-        self as u8
-    }
-
-    /// Returns the code of a byte; [`CloseCode::Unspecified`] for an unknown one.
-    pub fn from_byte(byte: u8) -> Self {
-        Self::ALL.get(usize::from(byte)).map_or(Self::Unspecified, |(code, _)| *code)
+reasons! {
+    /// Reason for closing a link, given by an end that has proven itself.
+    CloseCode {
+        /// No specific reason, or a code that this version does not know.
+        Unspecified = 0, "unspecified";
+        /// Normal end.
+        Normal = 1, "normal";
+        /// The two nodes already share a link.
+        Duplicate = 2, "duplicate";
+        /// Both nodes dialled; the other attempt stands.
+        LostTie = 3, "lost_tie";
+        /// A newer link took the place of this one.
+        Superseded = 4, "superseded";
+        /// Another live node has this name.
+        NameInUse = 5, "name_in_use";
+        /// A frame broke the rules of the protocol.
+        ProtocolError = 6, "protocol_error";
+        /// The node is shutting down.
+        GoingAway = 7, "going_away";
+        /// No bytes came from the peer for too long.
+        Timeout = 8, "timeout";
+        /// The table of links is full.
+        TooManyLinks = 9, "too_many_links";
+        /// Closed on request of an operator or the program.
+        Disconnected = 10, "disconnected";
+        /// A flag that an end requires is not offered by the other.
+        Flags = 11, "flags_refused";
     }
 }
 
-impl fmt::Display for CloseCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::ALL[usize::from(self.to_byte())].1)
+reasons! {
+    /// Reason of a listener for refusing a caller before anybody is proven. It is advice only.
+    RejectCode {
+        /// No specific reason, or a code that this version does not know.
+        Refused = 1, "refused";
+        /// No version in common.
+        Version = 2, "no common version";
+        /// The dialled name is not that of the listener's node.
+        WrongName = 3, "another node lives here";
+        /// The caller's name is not allowed at this listener.
+        NotAllowed = 4, "the name is not allowed here";
+        /// Too many attempts from there failed recently.
+        Throttled = 5, "too many failed attempts";
+        /// The mode is not served at this listener.
+        Mode = 6, "not served here";
+        /// The node dialled itself.
+        Myself = 7, "the node dialled itself";
+        /// No room for another caller.
+        Busy = 8, "busy";
     }
 }
 
@@ -111,9 +132,19 @@ mod tests {
 
     #[test]
     fn every_close_code_survives_its_byte() {
-        for (byte, (code, _)) in (0..).zip(CloseCode::ALL) {
+        assert_eq!(CloseCode::ALL.len(), 12);
+        for (byte, &code) in (0..).zip(CloseCode::ALL) {
             assert_eq!((code.to_byte(), CloseCode::from_byte(byte)), (byte, code));
         }
         assert_eq!(CloseCode::from_byte(12), CloseCode::Unspecified);
+    }
+
+    #[test]
+    fn every_reject_code_survives_its_byte() {
+        assert_eq!(RejectCode::ALL.len(), 8);
+        for (byte, &code) in (1..).zip(RejectCode::ALL) {
+            assert_eq!((code.to_byte(), RejectCode::from_byte(byte)), (byte, code));
+        }
+        assert_eq!((RejectCode::from_byte(0), RejectCode::from_byte(9)), (RejectCode::Refused, RejectCode::Refused));
     }
 }

@@ -233,7 +233,7 @@ pub fn conversation(flags: PeerFlags) -> Vec<u8> {
     wire
 }
 
-/// One of each frame; a message in pieces.
+/// Conversations with one of each frame, with all flags and with none, and a message in pieces.
 pub fn inbound_seeds() -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
     frame::put(&mut pieces, frame::NAME, 1, b"in");

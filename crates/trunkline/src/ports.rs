@@ -10,9 +10,9 @@ use trunkline_dial::plan::FoundGateway;
 use trunkline_dial::{AttemptError, Held, Record};
 use trunkline_link::{DialError, Dialed, Hooks, Link};
 use trunkline_registrar::Resolver;
-use trunkline_route::{Attempt, CloseCode, Endpoint, Host, NodeName, ProxyRoute, ResolverId};
+use trunkline_route::{Attempt, CloseCode, Endpoint, Host, NodeName, ProxyRoute, RejectCode, ResolverId};
 use trunkline_tls::{ClientTls, TlsError};
-use trunkline_wire::handshake::{HandshakeError, Mode, RejectCode};
+use trunkline_wire::handshake::{HandshakeError, Mode};
 
 use crate::connection::Live;
 use crate::events::Event;

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket};
 use trunkline_link::{DialError, DialTimes, Native, NativeLimits};
-use trunkline_route::{Claims, CloseCode, Role, TlsMode, Version};
+use trunkline_route::{Claims, CloseCode, RejectCode, Role, TlsMode, Version};
 use trunkline_tls::{ClientTls, Identity, ServerTls, TlsProfile};
-use trunkline_wire::handshake::{HandshakeError, RejectCode};
+use trunkline_wire::handshake::HandshakeError;
 
 use crate::world::*;
 

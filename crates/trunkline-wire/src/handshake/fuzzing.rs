@@ -1,12 +1,11 @@
 //! Bodies of the fuzz targets of the handshake.
 
-use trunkline_route::{CloseCode, Cookie, FlagTerms, NodeName, PeerFlags, Role};
+use trunkline_route::{CloseCode, Cookie, FlagTerms, NodeName, PeerFlags, RejectCode, Role};
 use zeroize::Zeroizing;
 
 use super::wire::{self, Hello1, Hello2};
 use super::{
-    Credential, HandshakeError, Hello, Initiator, InitiatorConfig, MAX_BODY, Mode, Params, RejectCode, Responder,
-    ResponderConfig,
+    Credential, HandshakeError, Hello, Initiator, InitiatorConfig, MAX_BODY, Mode, Params, Responder, ResponderConfig,
 };
 use crate::pake::{Pake, Spake2};
 

@@ -24,10 +24,10 @@ pub use initiator::{Accepted, Initiator, InitiatorConfig, Verified};
 pub use keys::EXPORTER_LABEL;
 pub use params::Params;
 pub use responder::{Credential, Credentials, Hello, Offer, Responder, ResponderConfig};
+pub use wire::Mode;
 pub use wire::claim;
-pub use wire::{Mode, RejectCode};
 
-use trunkline_route::{CloseCode, NodeName};
+use trunkline_route::{CloseCode, NodeName, RejectCode};
 
 /// The most bytes a handshake message may have, its two length bytes not counted.
 ///

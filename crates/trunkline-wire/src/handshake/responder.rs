@@ -1,10 +1,10 @@
 use std::marker::PhantomData;
 
-use trunkline_route::{CloseCode, Cookie, Incarnation, LinkId, NodeName, Role};
+use trunkline_route::{CloseCode, Cookie, Incarnation, LinkId, NodeName, RejectCode, Role};
 
 use super::keys::{Keys, equal, identities};
 use super::wire::{self, Hello1, Hello2};
-use super::{Exporter, HandshakeError, Mode, Params, RejectCode, VERSIONS};
+use super::{Exporter, HandshakeError, Mode, Params, VERSIONS};
 use crate::pake::{Pake, Spake2};
 
 /// Configuration of the listening end of a handshake.

@@ -1,8 +1,6 @@
 //! Handshake messages as bytes. Integers are big-endian; `lv` is a length byte and that many bytes.
 
-use std::fmt;
-
-use trunkline_route::{CloseCode, Incarnation, NodeName, printable};
+use trunkline_route::{CloseCode, Incarnation, NodeName, RejectCode, printable};
 
 use super::{HandshakeError, MAX_BODY};
 
@@ -52,58 +50,6 @@ impl Mode {
             4 => Some(Self::Probe),
             _ => None,
         }
-    }
-}
-
-/// Reason of a listener for refusing a caller before anybody is proven. It is advice only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum RejectCode {
-    /// No specific reason, or a code that this version does not know.
-    Refused = 1,
-    /// No version in common.
-    Version = 2,
-    /// The dialled name is not that of the listener's node.
-    WrongName = 3,
-    /// The caller's name is not allowed at this listener.
-    NotAllowed = 4,
-    /// Too many attempts from there failed recently.
-    Throttled = 5,
-    /// The mode is not served at this listener.
-    Mode = 6,
-    /// The node dialled itself.
-    Myself = 7,
-    /// No room for another caller.
-    Busy = 8,
-}
-
-impl RejectCode {
-    const ALL: [(Self, &str); 8] = [
-        (Self::Refused, "refused"),
-        (Self::Version, "no common version"),
-        (Self::WrongName, "another node lives here"),
-        (Self::NotAllowed, "the name is not allowed here"),
-        (Self::Throttled, "too many failed attempts"),
-        (Self::Mode, "not served here"),
-        (Self::Myself, "the node dialled itself"),
-        (Self::Busy, "busy"),
-    ];
-
-    /// Returns the byte on the wire.
-    pub fn to_byte(self) -> u8 {
-        self as u8
-    }
-
-    /// Returns the code of a byte; [`RejectCode::Refused`] for an unknown one.
-    pub fn from_byte(byte: u8) -> Self {
-        let index = usize::from(byte).checked_sub(1);
-        index.and_then(|index| Self::ALL.get(index)).map_or(Self::Refused, |(code, _)| *code)
-    }
-}
-
-impl fmt::Display for RejectCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::ALL[usize::from(self.to_byte()) - 1].1)
     }
 }
 
