@@ -91,44 +91,9 @@ impl From<Infallible> for ListenError {
     }
 }
 
-/// Argument of [`NodeBuilder::listen`]: a [`Listen`], a socket address, or the text of one.
-pub trait IntoListen {
-    /// Returns the listener.
-    ///
-    /// # Errors
-    /// [`ListenError`] when a text is not a socket address.
-    fn into_listen(self) -> Result<Listen, ListenError>;
-}
-
-impl<T: TryInto<Listen, Error: Into<ListenError>>> IntoListen for T {
-    fn into_listen(self) -> Result<Listen, ListenError> {
-        self.try_into().map_err(Into::into)
-    }
-}
-
-/// Argument of [`NodeBuilder::cookie`]: one [`Cookie`], several [`Cookies`], or the text of one.
-pub trait IntoCookies {
-    /// Returns the cookies.
-    ///
-    /// # Errors
-    /// [`CookieError`] when a text is not a cookie.
-    fn into_cookies(self) -> Result<Cookies, CookieError>;
-}
-
-impl<T: TryInto<Cookies, Error: Into<CookieError>>> IntoCookies for T {
-    fn into_cookies(self) -> Result<Cookies, CookieError> {
-        self.try_into().map_err(Into::into)
-    }
-}
-
 /// Registrar of a node.
 pub(crate) enum RegistrarChoice {
-    /// The embedded one at its default address, unless resolvers for discovery are named.
-    Default,
-    Embedded {
-        listen: SocketAddr,
-        serve: bool,
-    },
+    Embedded { listen: SocketAddr, serve: bool },
     None,
     Own(ResolverId, Arc<dyn Registrar>),
 }
@@ -144,7 +109,8 @@ pub struct NodeBuilder {
     pub(crate) transit: Transit,
     pub(crate) proxied: Proxied,
     pub(crate) circuits: CircuitLimits,
-    pub(crate) registrar: RegistrarChoice,
+    /// `None`: the embedded one at its default address, unless resolvers for discovery are named.
+    pub(crate) registrar: Option<RegistrarChoice>,
     /// Resolvers that are asked before the registrar, in order.
     pub(crate) discovery: Vec<ResolverId>,
     /// The first argument that cannot be used; [`NodeBuilder::start`] returns it.
@@ -176,7 +142,7 @@ impl NodeBuilder {
             transit: Transit::default(),
             proxied: Proxied::default(),
             circuits: CircuitLimits::default(),
-            registrar: RegistrarChoice::Default,
+            registrar: None,
             discovery: Vec::new(),
             refused: None,
             resolvers: BTreeMap::new(),
@@ -199,20 +165,20 @@ impl NodeBuilder {
     /// Sets the secret shared with the nodes that this one may talk to: a [`Cookie`], or its text. Required. While it is
     /// replaced there are two: the current one, which is proven to others, and the old one, which is accepted as well. A text
     /// that is not a cookie is an error of [`NodeBuilder::start`].
-    pub fn cookie(mut self, cookie: impl IntoCookies) -> Self {
-        match cookie.into_cookies() {
+    pub fn cookie(mut self, cookie: impl TryInto<Cookies, Error: Into<CookieError>>) -> Self {
+        match cookie.try_into() {
             Ok(cookies) => self.cookie = Some(cookies),
-            Err(error) => self.refuse(StartError::Cookie(error)),
+            Err(error) => self.refuse(StartError::Cookie(error.into())),
         }
         self
     }
 
     /// Adds a listener: a [`Listen`], a socket address, or the text of one (`127.0.0.1:4370`). Without any, the node only
     /// dials. A text that is not a socket address is an error of [`NodeBuilder::start`].
-    pub fn listen(mut self, listen: impl IntoListen) -> Self {
-        match listen.into_listen() {
+    pub fn listen(mut self, listen: impl TryInto<Listen, Error: Into<ListenError>>) -> Self {
+        match listen.try_into() {
             Ok(listen) => self.listen.push(listen),
-            Err(error) => self.refuse(StartError::ListenAddress(error)),
+            Err(error) => self.refuse(StartError::ListenAddress(error.into())),
         }
         self
     }
@@ -223,10 +189,10 @@ impl NodeBuilder {
 
     /// Sets the registrar. A registrar that was named before is not replaced: [`NodeBuilder::start`] returns an error.
     fn choose(mut self, registrar: RegistrarChoice) -> Self {
-        if matches!(self.registrar, RegistrarChoice::Embedded { .. } | RegistrarChoice::Own(..)) {
+        if matches!(self.registrar, Some(RegistrarChoice::Embedded { .. } | RegistrarChoice::Own(..))) {
             self.refuse(StartError::RegistrarConflict);
         }
-        self.registrar = registrar;
+        self.registrar = Some(registrar);
         self
     }
 

@@ -51,7 +51,7 @@ mod proxy;
 mod services;
 mod trace;
 
-pub use builder::{IntoCookies, IntoListen, Listen, ListenError, NodeBuilder};
+pub use builder::{Listen, ListenError, NodeBuilder};
 pub use connection::Connection;
 pub use error::{CallError, ConnectError, SendError, StartError};
 pub use events::{Event, Events};

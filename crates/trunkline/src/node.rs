@@ -204,13 +204,10 @@ impl Node {
         let no_profile = ClientTls::new(&TlsProfile::default().no_roots());
         let no_profile = no_profile.map_err(|cause| unusable("default")(cause.into()))?;
 
-        let choice = match builder.registrar {
-            RegistrarChoice::Default if builder.discovery.is_empty() => {
-                RegistrarChoice::Embedded { listen: crate::default_registrar(), serve: true }
-            }
-            RegistrarChoice::Default => RegistrarChoice::None,
-            named => named,
-        };
+        let choice = builder.registrar.unwrap_or_else(|| match builder.discovery.is_empty() {
+            true => RegistrarChoice::Embedded { listen: crate::default_registrar(), serve: true },
+            false => RegistrarChoice::None,
+        });
         let embedded = match &choice {
             RegistrarChoice::Embedded { listen, serve: true } => {
                 let started =
@@ -227,7 +224,7 @@ impl Node {
         let registrar: Option<(ResolverId, Arc<dyn Registrar>)> = match choice {
             RegistrarChoice::Embedded { .. } => ResolverId::new(EMBEDDED).ok().zip(embedded.clone().map(|e| e as _)),
             RegistrarChoice::Own(id, registrar) => Some((id, registrar)),
-            RegistrarChoice::Default | RegistrarChoice::None => None,
+            RegistrarChoice::None => None,
         };
         let mut resolvers = builder.resolvers;
         for (id, address, own) in builder.registrars {
