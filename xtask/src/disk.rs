@@ -1,21 +1,19 @@
 //! Room on the disk for a run of `test`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::{fs, io};
 
-use crate::metadata::Metadata;
-use crate::{Outcome, Project};
+use crate::Outcome;
 
 /// Bytes that must be free before each step of `test`. The largest step, the tests, writes about 3 GiB when nothing is built
 /// yet; a disk that runs full in between breaks builds in ways that name something else.
 const NEEDED: u64 = 4 << 30;
 
-/// Checks that the disk of the build output has room for another step.
-pub(crate) fn check(project: &Project) -> Outcome {
-    let target = Metadata::members(project)?.target_directory;
-    let existing = target.ancestors().find(|path| path.exists()).unwrap_or(&project.root);
+/// Checks that the disk of the build output, in the directory `target`, has room for another step.
+pub(crate) fn check(target: &Path) -> Outcome {
+    let existing = target.ancestors().find(|path| path.exists()).unwrap_or(target);
     let room = rustix::fs::statvfs(existing).map_err(|error| format!("{}: {error}", existing.display()))?;
-    judge(&target, room.f_bavail.saturating_mul(room.f_frsize))
+    judge(target, room.f_bavail.saturating_mul(room.f_frsize))
 }
 
 /// Refuses to go on with fewer than [`NEEDED`] bytes free.
@@ -34,17 +32,11 @@ fn judge(target: &Path, free: u64) -> Outcome {
     .into())
 }
 
-/// Returns the directory of the build of the model checker.
-pub(crate) fn model_directory(project: &Project) -> Outcome<PathBuf> {
-    Ok(Metadata::members(project)?.target_directory.join("model"))
-}
-
-/// Removes the build of the model checker, which no other step uses.
-pub(crate) fn free_model(project: &Project) -> Outcome {
-    let model = model_directory(project)?;
-    match fs::remove_dir_all(&model) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(format!("{} cannot be removed: {error}", model.display()).into())
+/// Removes a directory of the build output that no later step uses.
+pub(crate) fn free(directory: &Path) -> Outcome {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(format!("{} cannot be removed: {error}", directory.display()).into())
         }
         _ => Ok(()),
     }

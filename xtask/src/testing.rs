@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::metadata::{Metadata, Package};
@@ -58,9 +59,6 @@ const BENCHES: &[(&str, &str)] = &[
     ("matcher", "trunkline-matcher"),
 ];
 
-/// Name of the step that runs the model checker.
-const MODEL: &str = "model";
-
 /// One step of `test`.
 struct Step {
     name: &'static str,
@@ -90,25 +88,22 @@ pub(crate) fn test(project: &Project, arguments: &[String]) -> Outcome {
     if !arguments.is_empty() {
         return run_tests(test_command(project, arguments));
     }
-    let steps = steps(project);
+    let (steps, target) = (steps(project), Metadata::members(project)?.target_directory);
     let names: Vec<&str> = steps.iter().map(|step| step.name).collect();
     eprintln!("Runs {}, tests.", names.join(", "));
     eprintln!(
         "On 2 cores this takes about 6 minutes when the dependencies are built, and 10 to 17 minutes when nothing is."
     );
     for step in steps {
-        disk::check(project)?;
+        disk::check(&target)?;
         announce(step.name);
         let outcome = match step.action {
             Action::Check(check) => check(project),
             Action::Command(mut command) => run(&mut command),
         };
         outcome.map_err(|failure| at_step(step.name, &step.reproduce, &failure))?;
-        if step.name == MODEL {
-            disk::free_model(project)?;
-        }
     }
-    disk::check(project)?;
+    disk::check(&target)?;
     announce("tests");
     run_tests(test_command(project, &[]))
 }
@@ -133,7 +128,7 @@ fn steps(project: &Project) -> Vec<Step> {
         Step::command("clippy", clippy),
         Step::command("docs", docs),
         Step::check("standalone", standalone),
-        Step::check(MODEL, model),
+        Step::check("model", model_once),
         Step::command("examples", examples),
     ]
 }
@@ -230,11 +225,22 @@ fn summary(line: &str) -> Option<(u64, u64)> {
 /// Runs the model checker over the lock-free part of the matcher, in a target directory of its own: it is another
 /// build of everything the crate needs.
 pub(crate) fn model(project: &Project) -> Outcome {
+    run_model(project).map(drop)
+}
+
+/// Runs the model checker as [`model`] does, and removes its build.
+fn model_once(project: &Project) -> Outcome {
+    disk::free(&run_model(project)?)
+}
+
+/// Runs the model checker, and returns the directory of its build.
+fn run_model(project: &Project) -> Outcome<PathBuf> {
+    let directory = Metadata::members(project)?.target_directory.join("model");
     let mut command = project.cargo_build("test");
-    command.args(["--quiet", "-p", "trunkline-matcher", "--lib", "--target-dir"]);
-    command.arg(disk::model_directory(project)?).arg("model::");
+    command.args(["--quiet", "-p", "trunkline-matcher", "--lib", "--target-dir"]).arg(&directory).arg("model::");
     command.env("RUSTFLAGS", "--cfg matcher_model");
-    run(&mut command)
+    run(&mut command)?;
+    Ok(directory)
 }
 
 /// Checks each crate alone under each set of features that differs.
