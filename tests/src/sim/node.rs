@@ -8,6 +8,7 @@ use trunkline_dial::keep::Keeper;
 use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::FlightId;
 use trunkline_dial::plan::{OpId, Plan};
+use trunkline_dial::sessions::{Handle, Peer};
 use trunkline_route::{Attempt, Claims, Incarnation, LinkId, NodeName, ResolverId};
 use trunkline_wire::handshake::{Initiator, Responder, Verified};
 use trunkline_wire::important::{Incoming, Outgoing};
@@ -27,9 +28,9 @@ pub struct Life {
 
 /// A node. All of it is lost in a restart.
 #[derive(Default)]
-pub struct Node<R> {
+pub struct Node {
     /// What it knows of each peer.
-    pub entries: BTreeMap<NodeName, Entry<R>>,
+    pub entries: BTreeMap<NodeName, Entry>,
     /// Its own attempts under way.
     pub tries: BTreeMap<ConnId, Try>,
     /// Callers in the handshake.
@@ -61,23 +62,41 @@ pub struct Account {
     pub outgoing: Outgoing<u64>,
 }
 
-/// What a node knows of one peer; mirrors the entry of the registry.
+/// A link, as the sessions of a node hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkHandle {
+    /// The connection that carries it.
+    pub conn: ConnId,
+    /// The id of the link.
+    pub id: LinkId,
+}
+
+impl Handle for LinkHandle {
+    fn id(&self) -> LinkId {
+        self.id
+    }
+}
+
+/// What a node knows of one peer.
 #[derive(Default)]
-pub struct Entry<R> {
-    /// The rules.
-    pub rules: R,
-    /// The live link.
-    pub link: Option<ConnId>,
-    /// The accepted link that waits for its first frame.
-    pub provisional: Option<ConnId>,
-    /// The dial under way.
-    pub flight: Option<Flight>,
+pub struct Entry {
+    /// The shipped state machine.
+    pub peer: Peer<LinkHandle>,
+    /// The tasks of flights.
+    pub tasks: BTreeMap<FlightId, Task>,
     /// What the reference model remembers.
     pub shadow: Shadow,
     /// The dial under way, as the reference model sees it.
     pub dialling: Option<FlightId>,
     /// Numbers of messages sent to the peer.
     pub sent: u64,
+}
+
+impl Entry {
+    /// The connection of the live link.
+    pub fn link(&self) -> Option<ConnId> {
+        self.peer.link().map(|link| link.conn)
+    }
 }
 
 /// What is wanted of a link.
@@ -103,31 +122,18 @@ pub struct Probes {
     pub flight: Option<(FlightId, Box<Looking>)>,
 }
 
-/// A dial for one or more callers.
-pub struct Flight {
-    /// Its name.
-    pub id: FlightId,
-    /// What it is to bring.
+/// The task of a flight.
+pub struct Task {
+    /// What its dials are to bring.
     pub want: Want,
-    /// Who waits for it.
+    /// The callers that wait for its end.
     pub callers: BTreeSet<usize>,
-    /// The live link at the start, which did not satisfy.
-    pub unsatisfying: Option<LinkId>,
     /// Lookups so far.
     pub dials: u32,
-    /// What it does.
-    pub stage: Stage,
-}
-
-/// What a flight does.
-pub enum Stage {
-    /// A lookup.
-    Looking(Box<Looking>),
-    /// It waits for the link another dial brings.
-    Adopting {
-        /// A provisional link was seen.
-        expected: bool,
-    },
+    /// The lookup under way, if one is.
+    pub looking: Option<Box<Looking>>,
+    /// The links of the lookup are to replace one that does not satisfy.
+    pub replace: bool,
 }
 
 /// A lookup under way.
@@ -164,8 +170,6 @@ pub struct Try {
     pub finish: Option<LinkId>,
     /// It said that it replaces a link.
     pub replaces: bool,
-    /// Its flight has no callers any more.
-    pub doomed: bool,
     /// It only wants to know whether the peer answers.
     pub is_probe: bool,
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use trunkline_dial::keep::Better;
 use trunkline_dial::plan::OpId;
+use trunkline_dial::sessions;
 use trunkline_route::NodeName;
 
 use super::faults::{Counts, Fault};
@@ -15,7 +16,6 @@ use super::links::Ending;
 use super::net::{ConnId, DEAD_AFTER, Frame, MS, Micros, Net, Packet, SEC, Side};
 use super::node::{Entry, Life, Node, Want};
 use super::rng::Rng;
-use super::rules::Rules;
 use super::script::{self, Action, RouteSpecs};
 
 /// More events than any history of this length needs; beyond it something goes round in circles.
@@ -34,13 +34,11 @@ pub struct Config {
     pub table: bool,
     /// An attempt that finds another attempt of its own flight ahead ends the whole lookup.
     pub loser_ends_lookup: bool,
-    /// A new link waits for the one it replaces, not for others that still drain.
-    pub hold_for_direct_only: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { table: true, loser_ends_lookup: false, hold_for_direct_only: false }
+        Self { table: true, loser_ends_lookup: false }
     }
 }
 
@@ -101,8 +99,8 @@ pub enum Timer {
     Hold(ConnId),
     /// The drain takes too long.
     Drain(ConnId),
-    /// No adopted link in time, in this dial of the flight.
-    Adopt(NodeName, u64, u32),
+    /// No adopted link in time, for this flight.
+    Adopt(NodeName, u64),
     /// An inbound link makes the dial needless.
     Overtaken(NodeName, u64),
     /// A caller's budget is used up.
@@ -116,13 +114,13 @@ pub enum Timer {
 }
 
 /// A machine with a name, on which lives of a node follow each other.
-pub struct Host<R> {
+pub struct Host {
     /// The name of its node.
     pub name: NodeName,
     /// The how-many-eth life.
     pub life: u32,
     /// The node, if it is up.
-    pub node: Option<Node<R>>,
+    pub node: Option<Node>,
     /// What its table holds, by target.
     pub routes: BTreeMap<NodeName, RouteSpecs>,
 }
@@ -151,8 +149,8 @@ pub struct Caller {
     pub purpose: Purpose,
     /// When it asked.
     pub began: Micros,
-    /// How often it joined or started a dial.
-    pub loops: u32,
+    /// The shipped caller.
+    pub caller: sessions::Caller,
     /// When it got what.
     pub answer: Option<(Micros, Result<ConnId, String>)>,
 }
@@ -171,7 +169,7 @@ pub struct Outcome {
 }
 
 /// The whole world.
-pub struct World<R> {
+pub struct World {
     /// What is run.
     pub config: Config,
     /// The clock.
@@ -181,7 +179,7 @@ pub struct World<R> {
     /// The network.
     pub net: Net,
     /// The machines.
-    pub hosts: Vec<Host<R>>,
+    pub hosts: Vec<Host>,
     /// The books.
     pub ledger: Ledger,
     /// Every program that asked for a connection.
@@ -208,8 +206,8 @@ pub struct World<R> {
 }
 
 /// Runs the history of a seed.
-pub fn run<R: Rules>(seed: u64, config: Config, trace: bool) -> Outcome {
-    let mut world = World::<R>::new(seed, config, trace);
+pub fn run(seed: u64, config: Config, trace: bool) -> Outcome {
+    let mut world = World::new(seed, config, trace);
     let events = world.history();
     Outcome { counts: world.counts, events, violation: world.violation, trace: world.trace.unwrap_or_default() }
 }
@@ -226,7 +224,7 @@ pub fn micros(instant: Instant) -> Micros {
     instant.saturating_duration_since(at(0)).as_nanos().div_ceil(1000) as Micros
 }
 
-impl<R: Rules> World<R> {
+impl World {
     fn new(seed: u64, config: Config, trace: bool) -> Self {
         let mut world = Self {
             config,
@@ -382,12 +380,12 @@ impl<R: Rules> World<R> {
     }
 
     /// The node of a host.
-    pub fn node(&mut self, host: usize) -> &mut Node<R> {
+    pub fn node(&mut self, host: usize) -> &mut Node {
         self.hosts[host].node.as_mut().expect("events of the dead are dropped before")
     }
 
     /// What the node of a host knows of a peer.
-    pub fn entry(&mut self, host: usize, peer: &NodeName) -> &mut Entry<R> {
+    pub fn entry(&mut self, host: usize, peer: &NodeName) -> &mut Entry {
         self.node(host).entries.entry(peer.clone()).or_default()
     }
 
@@ -449,7 +447,7 @@ impl<R: Rules> World<R> {
             Timer::Provisional(conn) => self.provisional_timeout(host, conn),
             Timer::Hold(conn) => self.release(host, conn),
             Timer::Drain(conn) => self.link_down(host, conn, Ending::Broken),
-            Timer::Adopt(peer, flight, dial) => self.adopt_timeout(host, &peer, flight, dial),
+            Timer::Adopt(peer, flight) => self.look_again(host, &peer, flight),
             Timer::Overtaken(peer, flight) => self.overtaken(host, &peer, flight),
             Timer::Abort(peer, flight) => self.abort(host, &peer, flight),
             Timer::Caller(caller) => self.caller_timeout(caller),
