@@ -4,7 +4,7 @@
 //! [`Outgoing`] and [`Incoming`] are the two ends without I/O or clock. The sender numbers its messages and keeps each
 //! until its outcome is known; the receiver keeps each outcome until the sender says that it knows it. A new link begins
 //! with a report of the outcomes kept: what is not in it is sent again, and what had arrived after all is recognised by
-//! its number. `docs/WIRE.md`, "Important delivery", has the frames.
+//! its number. [The frames](https://github.com/trunkline/trunkline/blob/main/docs/WIRE.md#frames) are those of TLK/1.
 
 use std::collections::{BTreeMap, BTreeSet};
 
