@@ -14,7 +14,7 @@ Rehearses a release and publishes nothing:
   1. checks that the crates to publish share one version and require each other in exactly it, that CHANGELOG.md has a
      section for it, that nothing is uncommitted, and what `cargo xtask publishing` checks
   2. packs every crate, unpacks each tarball and builds it there, with its default features, against the other tarballs
-     instead of the workspace; on 2 cores this takes about 5 minutes and 2 GiB, which are freed at the end
+     instead of the workspace; on 2 cores this takes about 5 minutes and 1 GiB, which is freed at the end
   3. prints the order of publishing
 What would stop a release but not a rehearsal is printed as a warning: an uncommitted change, a changelog that has only
 `Unreleased`.
