@@ -1,6 +1,8 @@
 //! Claims, properties and the simulator ([`sim`]).
 
 pub mod attacker;
+#[cfg(doctest)]
+pub mod readmes;
 pub mod sim;
 pub mod support;
 
