@@ -30,6 +30,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("trunkline-tls", 1),
     ("trunkline-wire", 1),
     ("trunkline-config", 2),
+    ("trunkline-stack", 2),
     ("trunkline-link", 3),
     ("trunkline-dial", 4),
     ("trunkline-proxy", 4),
@@ -53,6 +54,11 @@ const BANS: &[Ban] = &[
         of: "trunkline-wire",
         on: &["tokio", "rustls"],
         reason: "the protocol is a set of state machines without I/O; a driver moves the bytes",
+    },
+    Ban {
+        of: "trunkline-stack",
+        on: &["rustls", "trunkline-wire", "trunkline-tls"],
+        reason: "the seam names no protocol; a stack implements it",
     },
     Ban {
         of: "trunkline-route",

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use trunkline_dial::SessionLink;
 use trunkline_dial::sessions::Handle;
-use trunkline_link::{CallError, Down, Link, LinkInfo, LinkStats, SendError, Sent};
 use trunkline_route::{CloseCode, LinkId, NodeName, TlsMode};
+use trunkline_stack::{CallError, Down, Link, LinkInfo, LinkStats, SendError, Sent};
 use trunkline_term::Term;
 
 /// The place a connection's link has, also while one link takes over from another.

@@ -13,12 +13,13 @@ use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::Retire;
 use trunkline_dial::plan::{Lookup, Policy, given};
 use trunkline_dial::{Aim, Candidate, NoRoute, ProxyCandidate, Reason, Registry, RouteTable, keep};
-use trunkline_link::{DialTimes, Directory, Down, DownHook, Hold, LinkInfo, Native, log_connection};
+use trunkline_link::{DialTimes, DownHook, Hold, Native};
 use trunkline_registrar::Resolver;
 use trunkline_route::{
     CloseCode, Cookie, Defaults, DirectUse, LinkId, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, Role,
     TlsMode, TlsProfileId, later,
 };
+use trunkline_stack::{Down, LinkInfo, LocalLink, Mailboxes, log_connection};
 use trunkline_tls::{Certificates, ClientTls, Expiring, Reloaded, TlsError, TlsProfile};
 
 use crate::connection::Live;
@@ -92,8 +93,11 @@ pub(crate) fn hold_for(elders: Vec<Live>) -> Option<Hold> {
 pub(crate) struct Inner {
     pub(crate) name: NodeName,
     pub(crate) native: Arc<Native>,
-    pub(crate) directory: Arc<Directory>,
+    pub(crate) mailboxes: Arc<Mailboxes>,
     pub(crate) registry: Arc<Registry<Live>>,
+    /// Link of the node to itself, and its place as a connection.
+    pub(crate) local: Arc<LocalLink>,
+    pub(crate) own: Live,
     pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
     pub(crate) discovery: Vec<ResolverId>,
     pub(crate) routes: RouteTable,
@@ -407,6 +411,11 @@ impl Inner {
 }
 
 impl Inner {
+    /// Returns the live link to a name; to the node itself there is always one.
+    pub(crate) fn connected(&self, name: &NodeName) -> Option<Live> {
+        if *name == self.name { Some(self.own.clone()) } else { self.registry.get(name) }
+    }
+
     /// A connection for somebody who asked for it.
     pub(crate) async fn connect_by(
         self: &Arc<Self>,
@@ -420,18 +429,18 @@ impl Inner {
 
     /// The connection for somebody who only uses it: one that is to stay down is not dialled for that.
     pub(crate) async fn in_use(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Connection, ConnectError> {
-        if self.registry.get(&name).is_none() && self.kept.has_lapsed(&name) {
+        if self.connected(&name).is_none() && self.kept.has_lapsed(&name) {
             return Err(ConnectError::Lapsed(name));
         }
         self.connect_by(name, demand).await
     }
 
     pub(crate) async fn connect(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Live, ConnectError> {
-        if name == self.name {
-            return Err(ConnectError::Myself(name));
-        }
         if self.is_shutting_down() {
             return Err(ConnectError::ShuttingDown);
+        }
+        if name == self.name {
+            return Ok(self.own.clone());
         }
         // One budget for all the dials of this call, should adopted links come to nothing.
         let total = demand.within.unwrap_or(self.policy.total).min(self.policy.total);

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use trunkline_dial::keep::{Better, Failback, Keeper};
 use trunkline_dial::{Candidate, exec};
-use trunkline_link::{Down, LinkInfo, log_connection, random_16};
+use trunkline_link::random_16;
 use trunkline_route::{CloseCode, NodeName, Reconnect, Role, later};
+use trunkline_stack::{Down, LinkInfo, log_connection};
 
 use crate::ConnectError;
 use crate::events::Event;

@@ -9,9 +9,10 @@ use trunkline_dial::pair::{FlightId, LinkRef};
 use trunkline_dial::plan::FoundGateway;
 use trunkline_dial::sessions::Up;
 use trunkline_dial::{AttemptError, Record, SessionLink};
-use trunkline_link::{DialError, Dialed, Hooks, Link};
+use trunkline_link::{DialError, Dialed, Hooks};
 use trunkline_registrar::Resolver;
 use trunkline_route::{Attempt, CloseCode, Endpoint, Host, NodeName, ProxyRoute, RejectCode, ResolverId};
+use trunkline_stack::Link;
 use trunkline_tls::{ClientTls, TlsError};
 use trunkline_wire::handshake::{HandshakeError, Mode};
 
@@ -113,7 +114,7 @@ impl NodePorts {
         let survivor = old.as_ref().filter(|(_, retire)| retire.alive).map(|(live, _)| live);
         let left = old.as_ref().filter(|(_, retire)| self.leaves && !retire.alive).map(|(live, _)| live);
         let hooks = Hooks { hold: hold_for(elders), on_down: Some(node.on_down(info.clone())), on_first_frame: None };
-        let (link, driver) = standing.start(node.directory.clone(), hooks);
+        let (link, driver) = standing.start(node.mailboxes.clone(), hooks);
         // The responder's end is provisional until it hears from us.
         link.ping();
         let live = Live::new(link);
