@@ -292,6 +292,8 @@ pub(crate) struct Shared {
     /// Calls of the peer that were not answered yet.
     pub(crate) unanswered: AtomicUsize,
     down: OnceLock<Down>,
+    /// New messages are taken: the link is up and neither drains nor closes. Written under the lock of `out`, read without.
+    open: AtomicBool,
     state: Notify,
     inbound_done: OnceLock<()>,
     pub(crate) counters: Counters,
@@ -323,6 +325,7 @@ impl Shared {
             calls: Mutex::default(),
             unanswered: AtomicUsize::new(0),
             down: OnceLock::new(),
+            open: AtomicBool::new(true),
             state: Notify::new(),
             inbound_done: OnceLock::new(),
             counters: Counters { heard_us: clock_us().into(), ..Counters::default() },
@@ -358,7 +361,11 @@ impl Shared {
 
     /// Changes what the link's task must look at even when the socket takes nothing, and those who wait for credit.
     fn turn(&self, change: impl FnOnce(&mut Out)) {
-        change(&mut lock(&self.out));
+        {
+            let mut out = lock(&self.out);
+            change(&mut out);
+            self.open.store(false, Ordering::Release);
+        }
         self.wake.notify_one();
         self.credit.notify_waiters();
     }
@@ -589,6 +596,7 @@ impl Shared {
 
     pub(crate) fn set_down(&self, down: Down) {
         let _ = self.down.set(down.clone());
+        self.open.store(false, Ordering::Release);
         self.set_inbound_done();
         let pending = std::mem::take(&mut lock(&self.calls).pending);
         for waiting in pending.into_values() {
@@ -764,8 +772,7 @@ impl Link {
 
     /// Whether new messages are taken.
     pub fn is_open(&self) -> bool {
-        let out = lock(&self.shared.out);
-        self.shared.down.get().is_none() && out.closing.is_none() && !out.outbox.is_draining()
+        self.shared.open.load(Ordering::Acquire)
     }
 
     /// Waits until the link is down.

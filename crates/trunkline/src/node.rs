@@ -126,13 +126,13 @@ pub struct NodeStatus {
     pub listening: Vec<SocketAddr>,
     /// Registered services, sorted.
     pub services: Vec<String>,
-    /// Live processes, in the order they began.
+    /// Session processes, in the order they began.
     pub processes: Vec<Pid>,
     /// What peers may begin here, by name.
     pub spawns: Vec<String>,
     /// Its applications, and the processes of those that run.
     pub applications: Vec<(String, Vec<Pid>)>,
-    /// Live connections.
+    /// Session connections.
     pub connections: usize,
     /// Static routes.
     pub routes: usize,
@@ -372,7 +372,7 @@ impl Node {
         self.inner().routes.add_proxy(pattern, route, weight)
     }
 
-    /// Removes the proxy route with exactly this pattern. Live connections stay up.
+    /// Removes the proxy route with exactly this pattern. Session connections stay up.
     ///
     /// # Errors
     /// [`RemoveError::Unknown`]; nothing changed.
@@ -585,7 +585,10 @@ impl Node {
     /// [`SendError`]; nothing was sent.
     pub async fn send(&self, name: impl IntoName, service: &str, body: &[u8]) -> Result<(), SendError> {
         let name = name.into_name().map_err(ConnectError::from)?;
-        let connection = self.in_use(name.clone()).await?;
+        let connection = match self.inner().satisfying(&name) {
+            Some(connection) => connection,
+            None => self.in_use(name.clone()).await?,
+        };
         match connection.send(service, "", body).await {
             // It went down under our hands and took nothing: once more, over a new one.
             Err(LinkSendError::Down(_) | LinkSendError::Draining) => {
