@@ -75,7 +75,7 @@ const BANS: &[Ban] = &[
 /// Modules that must not mention tokio.
 const PURE: &[Pure] = &[Pure {
     source: "crates/trunkline-dial/src",
-    modules: &["memory", "pair", "plan", "table"],
+    modules: &["memory", "pair", "plan", "sessions", "table"],
     reason: "decisions about dialling take the time as an argument and replay as scripts; only exec awaits",
 }];
 

@@ -14,7 +14,7 @@ use trunkline_stack::Link;
 use trunkline_wire::handshake::Credential;
 
 use crate::builder::Listen;
-use crate::connection::Live;
+use crate::connection::Session;
 use crate::inner::{Inner, hold_for};
 use crate::peer_log::log_peer;
 
@@ -142,7 +142,7 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered, allowed: PeerFlag
     };
     let (link, driver) = standing.start(node.mailboxes.clone(), hooks);
     let _ = accepted.link.set(link.clone());
-    node.registry.stand(&from, Live::new(link.clone()));
+    node.registry.stand(&from, Session::new(link.clone()));
     node.spawn(driver);
     tokio::select! {
         () = accepted.confirmed.notified() => {}

@@ -22,7 +22,7 @@ use trunkline_route::{
 use trunkline_stack::{Down, LinkInfo, LocalLink, Mailboxes, log_connection};
 use trunkline_tls::{Certificates, ClientTls, Expiring, Reloaded, TlsError, TlsProfile};
 
-use crate::connection::Live;
+use crate::connection::Session;
 use crate::events::Event;
 use crate::inbound::Keys;
 use crate::kept::Kept;
@@ -67,6 +67,14 @@ pub(crate) struct Demand {
     pub(crate) within: Option<Duration>,
 }
 
+impl Demand {
+    /// Returns true if any link that the routes of the name allow satisfies.
+    fn is_of_routes_alone(&self) -> bool {
+        let Self { given, only, not, directly, cookie, afresh: _, awaited_by: _, within: _ } = self;
+        given.is_none() && only.is_none() && not.is_none() && !directly && cookie.is_none()
+    }
+}
+
 /// What a demand lets be used.
 struct Ways {
     /// The proxy routes.
@@ -78,7 +86,7 @@ struct Ways {
 }
 
 /// Returns what a new link's messages wait for: that each of these older links delivered its last.
-pub(crate) fn hold_for(elders: Vec<Live>) -> Option<Hold> {
+pub(crate) fn hold_for(elders: Vec<Session>) -> Option<Hold> {
     if elders.is_empty() {
         return None;
     }
@@ -94,10 +102,10 @@ pub(crate) struct Inner {
     pub(crate) name: NodeName,
     pub(crate) native: Arc<Native>,
     pub(crate) mailboxes: Arc<Mailboxes>,
-    pub(crate) registry: Arc<Registry<Live>>,
+    pub(crate) registry: Arc<Registry<Session>>,
     /// Link of the node to itself, and its place as a connection.
     pub(crate) local: Arc<LocalLink>,
-    pub(crate) own: Live,
+    pub(crate) own: Session,
     pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
     pub(crate) discovery: Vec<ResolverId>,
     pub(crate) routes: RouteTable,
@@ -176,7 +184,7 @@ impl Inner {
     }
 
     /// A link that was left for one to another node is drained, until it goes down.
-    pub(crate) fn drains(&self, left: &Live) {
+    pub(crate) fn drains(&self, left: &Session) {
         let info = left.link.info();
         self.registry.drains(&info.peer, left.clone());
         if left.link.down().is_some() {
@@ -186,7 +194,7 @@ impl Inner {
     }
 
     /// A link is up. One whose place it takes although that one was dead at the peer went down before.
-    pub(crate) fn up(self: &Arc<Self>, info: &LinkInfo, old: Option<&(Live, Retire)>) {
+    pub(crate) fn up(self: &Arc<Self>, info: &LinkInfo, old: Option<&(Session, Retire)>) {
         if let Some((old, _)) = old.filter(|(_, retire)| !retire.alive) {
             let (peer, reason) = (old.link.info().peer.clone(), Down::ClosedHere(CloseCode::Superseded));
             log_connection!(old.link.info(), Info, "down", %reason);
@@ -307,9 +315,26 @@ impl Inner {
         }
     }
 
+    /// Returns true if a live link is what the routes of its name and the caller demand. The answer for a caller without
+    /// demands of its own holds as long as the generation of the routes.
+    pub(crate) fn satisfies(&self, name: &NodeName, demand: &Demand, live: &Session) -> bool {
+        if !demand.is_of_routes_alone() {
+            return self.judge(name, demand, live);
+        }
+        let generation = self.routes.generation();
+        if live.satisfied_in(generation) {
+            return true;
+        }
+        let satisfies = self.judge(name, demand, live);
+        if satisfies {
+            live.set_satisfied_in(generation);
+        }
+        satisfies
+    }
+
     /// Policy belongs to the name: whether a live link is what its routes demand. A link this end dialled came by
     /// one of them, perhaps not the best; one that came in must meet the best.
-    pub(crate) fn satisfies(&self, name: &NodeName, demand: &Demand, live: &Live) -> bool {
+    fn judge(&self, name: &NodeName, demand: &Demand, live: &Session) -> bool {
         let info = live.link.info();
         if !live.link.is_open() || demand.not == Some(info.id) {
             return false;
@@ -394,7 +419,7 @@ impl Inner {
         }
     }
 
-    pub(crate) fn meets(&self, name: &NodeName, live: &Live, cookie: Option<&Cookie>, tls: &TlsMode) -> bool {
+    pub(crate) fn meets(&self, name: &NodeName, live: &Session, cookie: Option<&Cookie>, tls: &TlsMode) -> bool {
         let info = live.link.info();
         // While a cookie is replaced, the old and the new one are as good as each other.
         let valid = |cookie: &Cookie| self.keys.of(name).iter().any(|valid| valid == cookie);
@@ -412,7 +437,7 @@ impl Inner {
 
 impl Inner {
     /// Returns the live link to a name; to the node itself there is always one.
-    pub(crate) fn connected(&self, name: &NodeName) -> Option<Live> {
+    pub(crate) fn connected(&self, name: &NodeName) -> Option<Session> {
         if *name == self.name { Some(self.own.clone()) } else { self.registry.get(name) }
     }
 
@@ -429,13 +454,33 @@ impl Inner {
 
     /// The connection for somebody who only uses it: one that is to stay down is not dialled for that.
     pub(crate) async fn in_use(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Connection, ConnectError> {
+        if demand.is_of_routes_alone()
+            && let Some(connection) = self.satisfying(&name)
+        {
+            return Ok(connection);
+        }
         if self.connected(&name).is_none() && self.kept.has_lapsed(&name) {
             return Err(ConnectError::Lapsed(name));
         }
         self.connect_by(name, demand).await
     }
 
-    pub(crate) async fn connect(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Live, ConnectError> {
+    /// The live connection to a name, if it is known to satisfy a caller without demands of its own. Nothing is looked up,
+    /// and no lock is taken that callers of other names take too, but for those that share a part of the registry.
+    pub(crate) fn satisfying(&self, name: &NodeName) -> Option<Connection> {
+        // A name with a live link has not lapsed: nothing is to be forgiven.
+        if self.is_shutting_down() {
+            return None;
+        }
+        if *name == self.name {
+            return Some(Connection { slot: self.own.slot() });
+        }
+        let generation = self.routes.generation();
+        let slot = self.registry.inspect(name, |live| live.satisfied_in(generation).then(|| live.slot()));
+        slot.flatten().map(|slot| Connection { slot })
+    }
+
+    pub(crate) async fn connect(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Session, ConnectError> {
         if self.is_shutting_down() {
             return Err(ConnectError::ShuttingDown);
         }
@@ -459,7 +504,7 @@ impl Inner {
                 }
             }
         };
-        let satisfies = |live: &Live| self.satisfies(&name, &demand, live);
+        let satisfies = |live: &Session| self.satisfies(&name, &demand, live);
         let route = demand.given.clone().or(demand.only.as_ref().map(|candidate| candidate.route.clone()));
         let Demand { directly, cookie, awaited_by, .. } = demand.clone();
         let aim = Aim { route, directly, cookie, time: total, awaited_by };

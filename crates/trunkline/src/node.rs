@@ -29,7 +29,7 @@ use trunkline_wire::gate::GateStats;
 use trunkline_wire::handshake::Mode;
 
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
-use crate::connection::Live;
+use crate::connection::Session;
 use crate::events::{CAPACITY, Events};
 use crate::inbound::{Keys, credentials, decide, listener_credentials, registrar_credentials};
 use crate::inner::{Demand, Inner, now};
@@ -129,13 +129,13 @@ pub struct NodeStatus {
     pub listening: Vec<SocketAddr>,
     /// Registered services, sorted.
     pub services: Vec<String>,
-    /// Live processes, in the order they began.
+    /// Session processes, in the order they began.
     pub processes: Vec<Pid>,
     /// What peers may begin here, by name.
     pub spawns: Vec<String>,
     /// Its applications, and the processes of those that run.
     pub applications: Vec<(String, Vec<Pid>)>,
-    /// Live connections.
+    /// Session connections.
     pub connections: usize,
     /// Static routes.
     pub routes: usize,
@@ -269,7 +269,7 @@ impl Node {
             name: builder.name.clone(),
             native: native.clone(),
             mailboxes,
-            own: Live::new(local.link()),
+            own: Session::new(local.link()),
             local,
             registry: Registry::new(builder.name.clone()),
             resolvers,
@@ -384,7 +384,7 @@ impl Node {
         self.inner().routes.add_proxy(pattern, route, weight)
     }
 
-    /// Removes the proxy route with exactly this pattern. Live connections stay up.
+    /// Removes the proxy route with exactly this pattern. Session connections stay up.
     ///
     /// # Errors
     /// [`RemoveError::Unknown`]; nothing changed.
@@ -606,7 +606,10 @@ impl Node {
     /// [`SendError`]; nothing was sent.
     pub async fn send(&self, name: impl IntoName, service: &str, body: &[u8]) -> Result<(), SendError> {
         let name = name.into_name().map_err(ConnectError::from)?;
-        let connection = self.in_use(name.clone()).await?;
+        let connection = match self.inner().satisfying(&name) {
+            Some(connection) => connection,
+            None => self.in_use(name.clone()).await?,
+        };
         match connection.send(service, "", body).await {
             // It went down under our hands and took nothing: once more, over a new one.
             Err(LinkSendError::Down(_) | LinkSendError::Draining) => {

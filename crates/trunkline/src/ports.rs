@@ -16,7 +16,7 @@ use trunkline_stack::Link;
 use trunkline_tls::{ClientTls, TlsError};
 use trunkline_wire::handshake::{HandshakeError, Mode};
 
-use crate::connection::Live;
+use crate::connection::Session;
 use crate::events::Event;
 use crate::inner::{Demand, Inner, hold_for, now};
 use crate::peer_log::log_peer;
@@ -35,7 +35,7 @@ pub(crate) struct NodePorts {
 }
 
 impl Ports for NodePorts {
-    type Link = Live;
+    type Link = Session;
 
     async fn resolve(&self, resolver: ResolverId, target: NodeName) -> Result<Vec<Endpoint>, AttemptError> {
         resolve(&self.node, &resolver, &target).await
@@ -57,7 +57,7 @@ impl Ports for NodePorts {
         Ok(found.collect())
     }
 
-    async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, Live), AttemptError> {
+    async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, Session), AttemptError> {
         let node = &self.node;
         let tls = client_tls(node, &attempt)?;
         let socket = zoned(node, &attempt.address.host, socket).await;
@@ -65,7 +65,7 @@ impl Ports for NodePorts {
         self.go_for_it(dialed.map_err(|error| attempt_error(error, node.listens_at(socket)))?).await
     }
 
-    async fn relay(&self, route: ProxyRoute, attempt: Attempt) -> Result<(NodeName, Live), AttemptError> {
+    async fn relay(&self, route: ProxyRoute, attempt: Attempt) -> Result<(NodeName, Session), AttemptError> {
         let node = &self.node;
         let tls = client_tls(node, &attempt)?;
         let stream = node.through(&route, &attempt).await?;
@@ -89,7 +89,7 @@ impl Ports for NodePorts {
 
 impl NodePorts {
     /// The peer is proven: has the link come up, if it may.
-    async fn go_for_it(&self, dialed: Dialed) -> Result<(NodeName, Live), AttemptError> {
+    async fn go_for_it(&self, dialed: Dialed) -> Result<(NodeName, Session), AttemptError> {
         let node = &self.node;
         let verified = dialed.verified().clone();
         let namesake = node.registry.get(&verified.name);
@@ -117,7 +117,7 @@ impl NodePorts {
         let (link, driver) = standing.start(node.mailboxes.clone(), hooks);
         // The responder's end is provisional until it hears from us.
         link.ping();
-        let live = Live::new(link);
+        let live = Session::new(link);
         live.take_place(survivor.or(left));
         if !node.registry.install(&info.peer, live.clone()) {
             // An inbound link came up in between: who holds the connection is to use that one.
@@ -215,7 +215,7 @@ fn observe(node: &Inner, attempt: &Attempt, failure: Option<&AttemptError>) {
 
 /// Ends a replaced link once the peer has: it does so when it heard from the new one. Before, it would see its only
 /// link drain.
-async fn retire_after(old: Live, new: Link) {
+async fn retire_after(old: Session, new: Link) {
     tokio::select! {
         () = old.link.inbound_done() => {}
         _ = new.closed() => {}

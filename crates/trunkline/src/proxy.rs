@@ -16,7 +16,7 @@ use trunkline_route::{Attempt, NodeName, ProxyRoute, later};
 use trunkline_stack::{ByteStream, Incoming, OpenError, StreamCode, StreamKind};
 use trunkline_tls::ServerTls;
 
-use crate::connection::Live;
+use crate::connection::Session;
 use crate::inner::{Demand, Inner, now};
 use crate::peer_log::log_peer;
 use crate::{ConnectError, inbound, trace};
@@ -272,7 +272,7 @@ impl Inner {
         self: &Arc<Self>,
         name: NodeName,
         demand: Demand,
-    ) -> Pin<Box<dyn Future<Output = Result<Live, ConnectError>> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Session, ConnectError>> + Send + '_>> {
         Box::pin(self.connect(name, demand))
     }
 
