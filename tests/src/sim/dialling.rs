@@ -28,7 +28,7 @@ const MAX_DIALS: u32 = 3;
 type Flown = Result<ConnId, Reason>;
 
 impl<R: Rules> World<R> {
-    /// Somebody wants a connection.
+    /// Starts a caller that wants a connection.
     pub(super) fn connect(&mut self, host: usize, peer: &NodeName, want: Want, purpose: Purpose) {
         if self.hosts[host].node.is_none() {
             return;
@@ -100,7 +100,7 @@ impl<R: Rules> World<R> {
         }
     }
 
-    /// A caller goes away; the last one ends its flight.
+    /// Removes a caller. When the last one leaves, its flight ends.
     pub(super) fn caller_gone(&mut self, id: usize) {
         let Caller { who, peer, .. } = self.callers[id].clone();
         let entry = self.entry(who.host, &peer);
@@ -111,7 +111,7 @@ impl<R: Rules> World<R> {
             for dial in self.node(who.host).tries.values_mut().filter(|t| t.peer == peer && t.flight == flight) {
                 dial.doomed = true;
             }
-            // The flight's task ends when it runs next; meanwhile a new one may begin.
+            // The task of the flight ends when it is scheduled next; a new flight may begin before.
             let delay = self.rng.below(20 * MS);
             self.timer(who.host, delay, Timer::Abort(peer, flight));
         }
@@ -128,7 +128,7 @@ impl<R: Rules> World<R> {
         self.land(host, peer, flight);
     }
 
-    /// Ends a flight without a word to its callers, whom it gives.
+    /// Ends a flight without notifying its callers, and returns it.
     fn land(&mut self, host: usize, peer: &NodeName, flight: u64) -> Option<Flight> {
         self.drop_tries(host, peer, flight);
         let entry = self.entry(host, peer);
@@ -189,7 +189,7 @@ impl<R: Rules> World<R> {
         Box::new(Looking { plan, conns, attempts, order, memory, remembered })
     }
 
-    /// Whether something is remembered against an attempt, which is for the model to say too.
+    /// Returns true if a failure of an attempt is remembered, and checks that the model agrees.
     fn remembers(&mut self, memory: &Memory, model: &MemoryModel, attempt: &Attempt) -> bool {
         let held = memory.against(at(self.now), attempt).is_some();
         let result = invariants::invariant_memory_matches_the_model(held, model.holds(self.now, attempt), attempt);
@@ -319,7 +319,7 @@ impl<R: Rules> World<R> {
         self.poll_plan(host, peer, flight);
     }
 
-    /// The how-many-eth lookup of this flight it is; a probe has one.
+    /// Returns the sequence number of the current lookup of this flight; a probe has only one lookup.
     fn dials(&mut self, host: usize, peer: &NodeName, flight: u64) -> u32 {
         let live = self.entry(host, peer).flight.as_ref().filter(|live| live.id == flight);
         live.map_or(0, |live| live.dials)
@@ -530,7 +530,7 @@ impl<R: Rules> World<R> {
         self.changed(host, &peer);
     }
 
-    /// The peer has proven itself; that was all.
+    /// Ends a probe whose peer has proven its identity.
     fn answered_probe(&mut self, host: usize, conn: ConnId) {
         let Some(dial) = self.node(host).tries.get_mut(&conn) else { return };
         if let Some(Ok(body)) = dial.machine.as_mut().map(Initiator::abandon) {
@@ -545,7 +545,7 @@ impl<R: Rules> World<R> {
         self.poll_plan(host, &peer, flight);
     }
 
-    /// An attempt is dropped with its connection, its FINISH is taken back.
+    /// Drops an attempt with its connection and withdraws its FINISH.
     fn end_try(&mut self, host: usize, conn: ConnId) -> Option<Try> {
         let dial = self.node(host).tries.remove(&conn)?;
         self.hang_up(host, conn);
@@ -606,7 +606,7 @@ impl<R: Rules> World<R> {
         self.try_failed(host, conn, AttemptError::HandshakeTimeout(std::time::Duration::from_micros(HANDSHAKE)));
     }
 
-    /// The peer came by another link, or is about to.
+    /// Waits for the link by which the peer has come, or is about to come.
     fn adopt(&mut self, host: usize, peer: &NodeName, flight: u64) {
         self.drop_tries(host, peer, flight);
         let entry = self.entry(host, peer);
@@ -655,7 +655,7 @@ impl<R: Rules> World<R> {
         self.poll_plan(host, peer, flight);
     }
 
-    /// The links to a peer changed: a flight that waits for one looks again.
+    /// Continues a flight that waits for a link after the links to its peer changed.
     pub(super) fn changed(&mut self, host: usize, peer: &NodeName) {
         self.wake_callers(host);
         let node = self.node(host);

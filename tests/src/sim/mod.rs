@@ -1,12 +1,12 @@
-//! A deterministic world of nodes: the real state machines of handshake, dial and one link per pair, moved by a
-//! virtual clock over a network that breaks.
+//! Deterministic simulation of a world of nodes: the real state machines of handshake, dial and one link per pair,
+//! driven by a virtual clock over a network that breaks.
 //!
-//! - [`world`]: the clock, the queue of events, a history from a seed to its end.
-//! - [`script`]: what the programs of a history do and what befalls them; [`faults`] names and counts it.
-//! - [`net`]: connections; [`node`]: what a life of a node holds.
+//! - [`world`]: the clock, the queue of events, and a history from a seed to its end.
+//! - [`script`]: the actions of programs in a history, and the faults; [`faults`] names and counts these.
+//! - [`net`]: connections; [`node`]: the state of one incarnation of a node.
 //! - [`dialling`], [`answering`], [`links`], [`recovering`]: the glue that the registry and the node are in production.
-//! - [`model`]: the reference models; [`ledger`]: the books; [`invariants`]: what must hold.
-//! - [`rules`] and [`wrong`]: rules with a mistake, to show that the invariants bite.
+//! - [`model`]: the reference models; [`ledger`]: the ledger of messages; [`invariants`]: the checked invariants.
+//! - [`rules`] and [`wrong`]: rules with a mistake, to show that the invariants detect it.
 
 pub mod answering;
 pub mod dialling;

@@ -1,20 +1,20 @@
-//! The seam at which deliberately wrong rules take the place of the real ones.
+//! Interface at which deliberately wrong rules replace the real ones.
 
 use trunkline_dial::pair::{FlightId, LinkRef, MayFinish, OnAccept, OnOffer, Pair, Retire};
 use trunkline_route::{Claims, Incarnation, LinkId};
 
-/// What a node asks of the rules of one link per pair; the methods are those of [`Pair`].
+/// Rules of one link per pair, as a node uses them. The methods are those of [`Pair`].
 pub trait Rules: Default {
-    /// The real rules inside.
+    /// Returns the real rules inside.
     fn pair(&self) -> &Pair;
-    /// The real rules inside.
+    /// Returns the real rules inside.
     fn pair_mut(&mut self) -> &mut Pair;
 
-    /// The live link.
+    /// Returns the live link.
     fn up(&self) -> Option<LinkRef> {
         self.pair().up()
     }
-    /// The accepted link that waits for its first frame.
+    /// Returns the accepted link that waits for its first frame.
     fn provisional(&self) -> Option<LinkRef> {
         self.pair().provisional()
     }

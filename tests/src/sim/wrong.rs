@@ -1,4 +1,4 @@
-//! Rules with one mistake each, to show that the invariants see it.
+//! Rules with one mistake each, to show that the invariants detect it.
 
 use trunkline_dial::pair::{FlightId, LinkRef, MayFinish, OnAccept, OnOffer, Pair};
 use trunkline_route::{Claims, Incarnation, LinkId};
@@ -24,7 +24,7 @@ macro_rules! wrong {
 }
 
 wrong! {
-    /// Accepts the lesser name's FINISH too while its own is out.
+    /// Also accepts the lesser name's FINISH while its own is outstanding.
     BothWin {
         fn offer(
             &mut self,
@@ -75,7 +75,7 @@ wrong! {
 }
 
 wrong! {
-    /// Takes an accepted link for live before its first frame.
+    /// Treats an accepted link as live before its first frame.
     UpOnOffer {
         fn offer(
             &mut self,
@@ -95,7 +95,7 @@ wrong! {
 }
 
 wrong! {
-    /// Lets another life in without asking the one that is there.
+    /// Accepts another incarnation without probing the one that is connected.
     NoChallenge {
         fn offer(
             &mut self,
@@ -143,7 +143,7 @@ wrong! {
 }
 
 wrong! {
-    /// Takes a link that is to be replaced for dead, and closes it with what is under way on it.
+    /// Treats a link that is to be replaced as dead, and closes it with the messages in transit on it.
     ReplaceKills {
         fn accepted(&mut self, flight: FlightId, link: LinkRef) -> OnAccept {
             match self.0.accepted(flight, link) {

@@ -1,5 +1,5 @@
-//! Twenty thousand histories of nodes that dial each other over a network that breaks, and the invariants of one link
-//! per pair. See `trunkline_tests::sim`.
+//! Twenty thousand histories of nodes that dial each other over a network that breaks, checked against the invariants
+//! of one link per pair. See `trunkline_tests::sim`.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use trunkline_tests::sim::rules::Rules;
 use trunkline_tests::sim::{Config, Counts, Fault, hops, model, run, wrong};
 
 const HISTORIES: u64 = 20_000;
-/// Lines of the trace that a failure shows.
+/// Number of lines of the trace that a failure shows.
 const TAIL: usize = 60;
 
 fn saved_seeds() -> Vec<u64> {
@@ -17,7 +17,7 @@ fn saved_seeds() -> Vec<u64> {
     lines.filter(|line| !line.is_empty()).map(|line| line.parse().expect("a seed per line")).collect()
 }
 
-/// Runs one history; the text of a failure tells all that is needed to see it again.
+/// Runs one history. The text of a failure has all information needed to reproduce it.
 fn check(seed: u64) -> Result<Counts, String> {
     let outcome = run::<Pair>(seed, Config::default(), false);
     let Some(violation) = outcome.violation else { return Ok(outcome.counts) };
@@ -90,7 +90,7 @@ fn a_seed_gives_the_same_history_every_time() {
     }
 }
 
-/// What the first two thousand seeds find in rules with a mistake, or in glue with one.
+/// Returns the first violation that the first two thousand seeds find in rules or glue with a mistake.
 fn bites<R: Rules>(config: Config) -> &'static str {
     for seed in 0..2000 {
         if let Some(violation) = run::<R>(seed, config, false).violation {
@@ -101,68 +101,68 @@ fn bites<R: Rules>(config: Config) -> &'static str {
     panic!("two thousand histories found nothing");
 }
 
-/// Without the table, which would see every wrong verdict at once.
+/// Settings without the table, which would detect every wrong verdict at once.
 const NO_TABLE: Config = Config { table: false, loser_ends_lookup: false, hold_for_direct_only: false };
 
 #[test]
-fn accepting_both_of_two_crossing_dials_is_seen() {
+fn accepting_both_of_two_crossing_dials_is_detected() {
     assert!(bites::<wrong::BothWin>(Config::default()).starts_with("verdicts"));
     bites::<wrong::BothWin>(NO_TABLE);
 }
 
 #[test]
-fn refusing_both_of_two_crossing_dials_is_seen() {
+fn refusing_both_of_two_crossing_dials_is_detected() {
     bites::<wrong::BothLose>(NO_TABLE);
 }
 
-/// What it takes to see some mistakes comes together rarely; these seeds are kept for them.
+/// Checks one seed. The conditions that reveal some mistakes are rare; these seeds are kept for them.
 fn bites_at<R: Rules>(seed: u64, config: Config, invariant: &str) {
     let violation = run::<R>(seed, config, false).violation;
     assert!(violation.as_ref().is_some_and(|v| v.invariant.starts_with(invariant)), "seed {seed}: {violation:?}");
 }
 
 #[test]
-fn going_up_without_the_flight_is_seen() {
+fn going_up_without_the_flight_is_detected() {
     bites_at::<wrong::UpOnAnyAccept>(10_535, NO_TABLE, "(i)");
 }
 
 #[test]
-fn going_up_before_the_first_frame_is_seen() {
+fn going_up_before_the_first_frame_is_detected() {
     assert!(bites::<wrong::UpOnOffer>(NO_TABLE).starts_with("(c)"));
 }
 
 #[test]
-fn letting_a_second_life_in_unasked_is_seen() {
+fn accepting_a_second_incarnation_without_a_probe_is_detected() {
     assert!(bites::<wrong::NoChallenge>(NO_TABLE).starts_with("(f)"));
 }
 
 #[test]
-fn two_finishes_at_once_are_seen() {
+fn two_finishes_at_once_are_detected() {
     assert!(bites::<wrong::ManyFinishes>(NO_TABLE).starts_with("(b)"));
 }
 
 #[test]
-fn an_epoch_used_twice_is_seen() {
+fn an_epoch_used_twice_is_detected() {
     bites::<wrong::OneEpoch>(NO_TABLE);
 }
 
 #[test]
-fn cutting_a_replaced_link_short_is_seen() {
+fn closing_a_replaced_link_before_it_is_drained_is_detected() {
     assert!(bites::<wrong::ReplaceKills>(NO_TABLE).starts_with("(d)"));
 }
 
 #[test]
-fn a_hold_that_forgets_older_links_is_seen() {
+fn a_hold_that_forgets_older_links_is_detected() {
     let config = Config { hold_for_direct_only: true, ..Config::default() };
     bites_at::<Pair>(2935, config, "(d)");
 }
 
 #[test]
-fn ending_a_lookup_for_the_loser_of_its_own_stagger_is_seen() {
+fn ending_a_lookup_for_the_loser_of_its_own_stagger_is_detected() {
     bites::<Pair>(Config { loser_ends_lookup: true, ..Config::default() });
 }
 
-/// Worlds of gateways in one run.
+/// Number of worlds with gateways in one run.
 const TOPOLOGIES: u64 = 20_000;
 
 #[test]
@@ -196,7 +196,7 @@ fn p17_p18_in_any_topology_every_request_ends_within_its_budget_and_leaves_no_ci
 }
 
 #[test]
-fn each_mistake_of_a_gateway_is_seen() {
+fn each_mistake_of_a_gateway_is_detected() {
     for mistake in hops::Mistake::ALL {
         let found = (0..TOPOLOGIES).find(|seed| hops::run(*seed, start(), Some(mistake)).is_err());
         assert!(found.is_some(), "{mistake:?} was not seen");
