@@ -1,6 +1,8 @@
 //! Tests of the documented claims and properties, and the simulator ([`sim`]).
 
 pub mod attacker;
+#[cfg(doctest)]
+pub mod readmes;
 pub mod sim;
 pub mod support;
 

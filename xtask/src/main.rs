@@ -4,6 +4,7 @@
 //! them share: where the workspace is, how a cargo command is started and how a failure is told. Nothing here needs a
 //! cargo tool that does not come with Rust.
 
+mod changelog;
 mod corpus;
 mod disk;
 mod dist;
@@ -12,7 +13,9 @@ mod layers;
 mod licences;
 mod metadata;
 mod packages;
+mod publishing;
 mod release;
+mod tarballs;
 mod testing;
 mod tidy;
 mod words;
@@ -201,6 +204,13 @@ const TASKS: &[Task] = &[
         run: |project, _| tidy::check(project),
     },
     Task {
+        name: "publishing",
+        summary: "check what crates.io and docs.rs show of each crate",
+        help: publishing::HELP,
+        takes_arguments: false,
+        run: |project, _| publishing::check(project),
+    },
+    Task {
         name: "licences",
         summary: "check the licence of every dependency",
         help: licences::LICENCES_HELP,
@@ -265,7 +275,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "release",
-        summary: "rehearse a release, or with --execute publish it",
+        summary: "build each crate from its tarball, and with --execute publish all",
         help: release::HELP,
         takes_arguments: true,
         run: release::release,

@@ -31,6 +31,17 @@ pub(crate) struct Package {
     pub(crate) version: String,
     /// The SPDX expression, when the manifest has one.
     pub(crate) licence: Option<String>,
+    pub(crate) description: Option<String>,
+    /// Address of the documentation.
+    pub(crate) documentation: Option<String>,
+    pub(crate) repository: Option<String>,
+    /// Path of the README, relative to the manifest.
+    pub(crate) readme: Option<PathBuf>,
+    pub(crate) keywords: Vec<String>,
+    pub(crate) categories: Vec<String>,
+    /// Settings for docs.rs: the table `[package.metadata.docs.rs]`, or null.
+    pub(crate) docs_rs: Value,
+    pub(crate) has_library: bool,
     pub(crate) manifest: PathBuf,
     /// False for `publish = false`.
     pub(crate) publishable: bool,
@@ -99,14 +110,21 @@ impl Metadata {
 fn package(value: &Value) -> Result<Package, String> {
     let mut features = BTreeMap::new();
     for (name, parts) in value["features"].as_object().into_iter().flatten() {
-        let parts = parts.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-        features.insert(name.clone(), parts);
+        features.insert(name.clone(), texts(parts));
     }
     Ok(Package {
         id: text(value, "id")?,
         name: text(value, "name")?,
         version: text(value, "version")?,
-        licence: value["license"].as_str().map(str::to_owned),
+        licence: optional(value, "license"),
+        description: optional(value, "description"),
+        documentation: optional(value, "documentation"),
+        repository: optional(value, "repository"),
+        readme: optional(value, "readme").map(PathBuf::from),
+        keywords: texts(&value["keywords"]),
+        categories: texts(&value["categories"]),
+        docs_rs: value["metadata"]["docs"]["rs"].clone(),
+        has_library: value["targets"].as_array().into_iter().flatten().any(is_library),
         manifest: text(value, "manifest_path")?.into(),
         publishable: value["publish"].as_array().is_none_or(|registries| !registries.is_empty()),
         features,
@@ -125,6 +143,20 @@ fn kind(value: &Value) -> Result<Kind, String> {
         Some("dev") => Ok(Kind::Dev),
         Some(other) => Err(format!("cargo metadata has a new kind of dependency: {other}")),
     }
+}
+
+/// Returns true for a target that other crates can use.
+fn is_library(target: &Value) -> bool {
+    texts(&target["kind"]).iter().any(|kind| matches!(kind.as_str(), "lib" | "proc-macro" | "rlib"))
+}
+
+/// The texts of a list; none if it is absent.
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn optional(value: &Value, field: &str) -> Option<String> {
+    value[field].as_str().map(str::to_owned)
 }
 
 fn text(value: &Value, field: &str) -> Result<String, String> {

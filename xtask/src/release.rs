@@ -3,19 +3,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use crate::changelog::State;
 use crate::metadata::{Metadata, Package};
-use crate::{Failure, Outcome, Project, render, run, stdout_of};
+use crate::{Failure, Outcome, Project, changelog, publishing, render, run, stdout_of, tarballs};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask release [--execute]
 
-Rehearses a release: checks that the crates to publish share one version and require each other in exactly it, that
-CHANGELOG.md has a section for it, and that nothing is uncommitted; packages every crate without verifying it, and prints
-the order of publishing. Publishes nothing. What would stop a release but not a rehearsal is printed as a warning: an
-uncommitted change, a changelog that has only `Unreleased`.
+Rehearses a release and publishes nothing:
+  1. checks that the crates to publish share one version and require each other in exactly it, that CHANGELOG.md has a
+     section for it, that nothing is uncommitted, and what `cargo xtask publishing` checks
+  2. packs every crate, unpacks each tarball and builds it there, with its default features, against the other tarballs
+     instead of the workspace; on 2 cores this takes about 5 minutes and 1 GiB, which is freed at the end
+  3. prints the order of publishing
+What would stop a release but not a rehearsal is printed as a warning: an uncommitted change, a changelog that has only
+`Unreleased`.
 
-With --execute: nothing is only a warning, and each crate is published in that order, dependencies first. A version once
-published cannot be replaced. If one crate fails, the rest is listed, to be published by hand when the cause is gone.
+With --execute: nothing is only a warning, and after the rehearsal each crate is published in that order, dependencies
+first. A version once published cannot be replaced. If one crate fails, the rest is listed, to be published by hand when the
+cause is gone.
+
+Not checked, since it needs a nightly compiler or an installed tool: changes of the public API against the last published
+version (cargo-semver-checks), and types of other crates in public signatures (cargo-check-external-types).
 ";
 
 /// Checks, then rehearses or publishes.
@@ -26,7 +35,9 @@ pub(crate) fn release(project: &Project, arguments: &[String]) -> Outcome {
         _ => return Err(format!("release knows only --execute, not {arguments:?}").into()),
     };
     let metadata = Metadata::members(project)?;
+    announce("metadata, READMEs, licences, changelog");
     let mut problems = version_problems(&metadata);
+    problems.extend(publishing::problems(project, &metadata)?);
     let mut warnings = Vec::new();
 
     let later = if execute { &mut problems } else { &mut warnings };
@@ -36,15 +47,14 @@ pub(crate) fn release(project: &Project, arguments: &[String]) -> Outcome {
         later.push(format!("{} file(s) are not committed: `git status` names them", changed.lines().count()));
     }
     if let Some(package) = metadata.workspace().find(|package| package.publishable) {
-        let path = project.root.join("CHANGELOG.md");
-        match fs::read_to_string(&path).map(|text| changelog(&text, &package.version)) {
-            Ok(Changelog::HasVersion) => {}
-            Ok(Changelog::OnlyUnreleased) => later.push(format!(
-                "CHANGELOG.md has `Unreleased` but no section `{}`: name it before the release",
+        let text = fs::read_to_string(project.root.join("CHANGELOG.md")).unwrap_or_default();
+        match changelog::state(&text, &package.version) {
+            State::HasVersion => {}
+            State::OnlyUnreleased => later.push(format!(
+                "CHANGELOG.md has `[Unreleased]` but no section for {0}: write `## [{0}] - DATE` before the release",
                 package.version
             )),
-            Ok(Changelog::Neither) => problems.push(format!("CHANGELOG.md has no section `{}`", package.version)),
-            Err(error) => problems.push(format!("CHANGELOG.md: {error}")),
+            State::Neither => problems.push(format!("CHANGELOG.md has no section `[{}]`", package.version)),
         }
     }
     if !problems.is_empty() {
@@ -54,20 +64,12 @@ pub(crate) fn release(project: &Project, arguments: &[String]) -> Outcome {
         eprintln!("warning: {warning}");
     }
     let order = publishing_order(&metadata)?;
-    if execute { publish(project, &order) } else { rehearse(project, &metadata, &order, clean) }
-}
-
-/// Packages everything and prints the order.
-fn rehearse(project: &Project, metadata: &Metadata, order: &[&Package], clean: bool) -> Outcome {
-    let mut command = project.cargo("package");
-    command.args(["--locked", "--workspace", "--no-verify"]);
-    for package in metadata.workspace().filter(|package| !package.publishable) {
-        command.args(["--exclude", &package.name]);
+    announce(&format!("{} tarballs", order.len()));
+    tarballs::build(project, &metadata, &order, !clean)?;
+    println!("Each of {} crates builds from its own tarball, without the workspace.", order.len());
+    if execute {
+        return publish(project, &order);
     }
-    if !clean {
-        command.arg("--allow-dirty");
-    }
-    run(&mut command)?;
     println!("A release would publish, in this order:");
     for package in order {
         println!("  {} {}", package.name, package.version);
@@ -76,12 +78,16 @@ fn rehearse(project: &Project, metadata: &Metadata, order: &[&Package], clean: b
     Ok(())
 }
 
+fn announce(stage: &str) {
+    eprintln!("==> {stage}");
+}
+
 /// Publishes each crate; cargo waits until the registry has it before the next one.
 fn publish(project: &Project, order: &[&Package]) -> Outcome {
     for (index, package) in order.iter().enumerate() {
         let mut command = project.cargo("publish");
         command.args(["--locked", "-p", &package.name]);
-        eprintln!("==> {}", render(&command));
+        announce(&render(&command));
         run(&mut command).map_err(|failure| {
             let rest: Vec<&str> = order[index..].iter().map(|package| package.name.as_str()).collect();
             format!("{failure}\nnot published yet, in this order: {}", rest.join(", "))
@@ -135,30 +141,6 @@ fn publishing_order(metadata: &Metadata) -> Result<Vec<&Package>, String> {
     Ok(order)
 }
 
-/// State of a changelog with respect to a version.
-#[derive(Debug, PartialEq, Eq)]
-enum Changelog {
-    HasVersion,
-    Neither,
-    OnlyUnreleased,
-}
-
-/// Looks at the headings of the second level, as `## [0.1.0] - 2030-01-01` or `## 0.1.0`.
-fn changelog(text: &str, version: &str) -> Changelog {
-    let has = |wanted: &str| {
-        text.lines()
-            .filter_map(|line| line.strip_prefix("## "))
-            .any(|heading| heading.split([' ', '[', ']', '(', ')']).any(|word| word.trim_start_matches('v') == wanted))
-    };
-    if has(version) {
-        Changelog::HasVersion
-    } else if has("Unreleased") {
-        Changelog::OnlyUnreleased
-    } else {
-        Changelog::Neither
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,18 +187,5 @@ mod tests {
         metadata.packages[0].version = "0.1.0".to_owned();
         metadata.packages[1].dependencies[0].requirement = "*".to_owned();
         assert_eq!(version_problems(&metadata).len(), 1);
-    }
-
-    #[test]
-    fn the_changelog_is_read_by_its_headings() {
-        for (text, expected) in [
-            ("# Changelog\n\n## [0.1.0] - 2030-01-01\n", Changelog::HasVersion),
-            ("## 0.1.0\n## Unreleased\n", Changelog::HasVersion),
-            ("## [Unreleased]\n\n### Added\n- 0.1.0 soon\n", Changelog::OnlyUnreleased),
-            ("## 0.1.01\n", Changelog::Neither),
-            ("", Changelog::Neither),
-        ] {
-            assert_eq!(changelog(text, "0.1.0"), expected, "{text}");
-        }
     }
 }

@@ -131,7 +131,7 @@ fn refused_beginnings(text: &str) -> Vec<(usize, &str)> {
 }
 
 /// Splits a line of a documentation comment into its marker (`///` or `//!`) and its content.
-fn documentation(line: &str) -> Option<(&str, &str)> {
+pub(crate) fn documentation(line: &str) -> Option<(&str, &str)> {
     let line = line.trim_start();
     let (marker, content) = line.split_at_checked(3)?;
     match marker {

@@ -2,7 +2,9 @@
 //! token on request.
 //!
 //! [`Operations`] holds the operations without HTTP, [`AdminServer`] serves them, [`AdminClient`] calls them, and
-//! [`api`] has the types shared by both ends. The project's `docs/ADMIN.md` lists paths, requests and answers.
+//! [`api`] has the types shared by both ends.
+//! [A page of the repository](https://github.com/trunkline/trunkline/blob/main/docs/ADMIN.md) lists paths, requests
+//! and answers.
 
 use std::time::Duration;
 

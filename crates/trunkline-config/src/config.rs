@@ -24,6 +24,19 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 ///
 /// Cookies and tokens are loaded from their files. TLS files are named by path; they were readable when the
 /// configuration was loaded. `Debug` shows no secret.
+///
+/// ```
+/// use trunkline_config::{Config, Layers};
+///
+/// let directory = tempfile::tempdir()?;
+/// let file = directory.path().join("app.yaml");
+/// std::fs::write(&file, "node: { name: app@127.0.0.1, cookie_env: APP_COOKIE }")?;
+/// let environment = vec![("APP_COOKIE".into(), "f3b0c44298fc1c149afbf4c8996fb924".into())];
+/// let config = Config::load(&file, &Layers { environment, set: Vec::new() })?;
+/// assert_eq!(config.node.name.host(), "127.0.0.1");
+/// assert!(config.warnings().is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Settings of the node itself.

@@ -9,6 +9,15 @@ use crate::tree::{At, Layer};
 ///
 /// `Display` prints one paragraph per problem. No message contains a secret: values of secret variables and
 /// contents of secret files are never kept.
+///
+/// ```
+/// use trunkline_config::{Config, Layers};
+///
+/// let text = "node: { name: app, cookie_file: cookie }\nrouts: []";
+/// let error = Config::parse(text, "/nowhere".as_ref(), "app.yaml", &Layers::none()).unwrap_err();
+/// let keys: Vec<&str> = error.problems().iter().map(|problem| problem.key()).collect();
+/// assert!(keys.contains(&"node.name") && keys.contains(&"node.cookie_file") && keys.contains(&"routs"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<Problem>,

@@ -27,6 +27,22 @@ use crate::tree::{self, At, Key, Layer, Node, Origin, Value};
 /// are read only if a `cookie_env` or `token_env` names them.
 ///
 /// `Debug` shows the names of variables and keys, never their values.
+///
+/// ```
+/// use trunkline_config::{Config, Layers};
+///
+/// let environment = vec![
+///     ("APP_COOKIE".into(), "f3b0c44298fc1c149afbf4c8996fb924".into()),
+///     ("TRUNKLINE_NODE_NAME".into(), "from-the-environment@host".into()),
+///     ("TRUNKLINE_NODE_HIDDEN".into(), "true".into()),
+/// ];
+/// let set = vec!["node.name=from-the-command-line@host".into()];
+/// let text = "node: { name: from-the-file@host, cookie_env: APP_COOKIE }";
+/// let config = Config::parse(text, ".".as_ref(), "app.yaml", &Layers { environment, set })?;
+/// assert_eq!(config.node.name.name(), "from-the-command-line");
+/// assert!(config.node.hidden);
+/// # Ok::<(), trunkline_config::ConfigError>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Layers {
     /// Environment, as returned by `std::env::vars_os()`.

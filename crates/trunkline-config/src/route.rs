@@ -21,6 +21,26 @@ use crate::tree::{Node, Value};
 /// Item of `routes:`, as written in the file and as given to the admin interface (JSON has the same keys).
 ///
 /// Fields that are `None` are omitted in the serialized form. No field is checked until [`RouteEntry::to_route`].
+///
+/// ```
+/// use trunkline_config::{RouteContext, RouteEntry};
+///
+/// let entry = RouteEntry { host: Some("10.0.1.50".into()), port: Some(4370), ..RouteEntry::new("^db@") };
+/// let (resolvers, profiles) = ([], []);
+/// let context = RouteContext {
+///     base_dir: ".".as_ref(),
+///     environment: &[],
+///     resolvers: &resolvers,
+///     profiles: &profiles,
+///     tls: false,
+/// };
+/// let (pattern, weight, route) = entry.to_route(&context)?;
+/// assert_eq!((pattern.as_str(), weight, route.tls()), ("^db@", 100, None));
+///
+/// let error = RouteEntry::new("^db@(").to_route(&context).unwrap_err();
+/// assert!(error.problems().iter().any(|problem| problem.field == "match"));
+/// # Ok::<(), trunkline_config::RouteError>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteEntry {

@@ -5,7 +5,8 @@
 //! - [`memory::Memory`]: what failed of late; demotes within a stage, never excludes.
 //! - [`keep`]: when a connection that went down is dialled again, and when one goes back to the better route.
 //! - [`pair::Pair`]: the rules by which two nodes that both dial end up with one link.
-//! - [`exec::run`] drives a plan with tokio; [`Registry`] joins callers and keeps the links.
+//! - [`sessions::Peer`]: which link stands for a name, and which callers and dials wait for one. Pure.
+//! - [`exec::run`] drives a plan with tokio; [`Registry`] runs the peers and the tasks of their flights.
 //!
 //! The crate names no transport and no TLS: whatever dials comes in through [`exec::Ports`]. Bring your own and
 //! use the rest; `examples/own_transport.rs` does so over plain TCP.
@@ -14,11 +15,18 @@ mod error;
 pub mod exec;
 pub mod keep;
 pub mod memory;
+#[cfg(all(feature = "mutants", debug_assertions))]
+#[doc(hidden)]
+pub mod mutants;
+#[cfg(not(all(feature = "mutants", debug_assertions)))]
+mod mutants;
 pub mod pair;
 pub mod plan;
 mod registry;
+pub mod sessions;
 mod table;
 
 pub use error::{AttemptError, Next, NoRoute, Reason, Record};
-pub use registry::{Aim, Flown, Held, Registry, Ticket, Verdict};
+pub use registry::{Registry, SessionLink, Ticket};
+pub use sessions::{Aim, Flown, Verdict};
 pub use table::{AddError, Candidate, ProxyCandidate, RemoveError, RouteEdit, RouteTable, TableRoute};

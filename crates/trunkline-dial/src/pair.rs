@@ -7,6 +7,8 @@
 
 pub use trunkline_route::{Claims, Incarnation, LinkId};
 
+use crate::mutants::mutated;
+
 /// Names one dial of a node to one peer.
 pub type FlightId = u64;
 
@@ -147,6 +149,9 @@ impl Pair {
     /// caller demands. At most one FINISH is outstanding per peer.
     pub fn may_finish(&mut self, flight: FlightId, link: LinkId, peer: Incarnation, replace: bool) -> MayFinish {
         let (known_epoch, last_link) = (self.known_epoch(peer), self.last_link(peer));
+        if mutated!(ManyFinishes) && self.dialling() == Some(flight) {
+            self.dial_begins(flight);
+        }
         let Some(dial) = self.dial.as_mut().filter(|d| d.flight == flight && d.finish.is_none()) else {
             return MayFinish::Adopt;
         };
@@ -176,12 +181,20 @@ impl Pair {
     /// ACCEPT arrived. Up only if the entry still waits for this very attempt.
     pub fn accepted(&mut self, flight: FlightId, link: LinkRef) -> OnAccept {
         let finish = self.dial.filter(|d| d.flight == flight).and_then(|d| d.finish);
-        let Some((_, retire)) = finish.filter(|(id, _)| *id == link.id) else {
+        let finish = finish.filter(|(id, _)| *id == link.id);
+        let forced = mutated!(UpOnAnyAccept).then(|| (link.id, self.up.map(|up| Retire { id: up.id, alive: true })));
+        let Some((_, mut retire)) = finish.or(forced) else {
             return OnAccept::Discard;
         };
+        if mutated!(UpOnAnyAccept) {
+            self.provisional = None;
+        }
         self.dial = None;
         self.see(link.incarnation, link.epoch, link.id);
-        let retire = retire.filter(|retire| self.up.is_some_and(|up| up.id == retire.id));
+        retire = retire.filter(|retire| self.up.is_some_and(|up| up.id == retire.id));
+        if mutated!(ReplaceKills) {
+            retire = retire.map(|retire| Retire { alive: false, ..retire });
+        }
         self.up = Some(link);
         OnAccept::Up(retire)
     }
@@ -217,6 +230,8 @@ impl Pair {
         challenged: Option<(LinkId, bool)>,
     ) -> OnOffer {
         let mut retires = None;
+        let caller_is_greater = (caller_is_greater || mutated!(BothWin)) && !mutated!(BothLose);
+        let challenged = self.up.filter(|_| mutated!(NoChallenge)).map(|up| (up.id, false)).or(challenged);
         match self.up {
             Some(up) if up.incarnation == caller && claims.replaces == Some(up.id) => {
                 retires = Some(Retire { id: up.id, alive: true });
@@ -250,6 +265,10 @@ impl Pair {
         let dropped = self.provisional.take().map(|p| p.link.id);
         let link = LinkRef { id: link, epoch, incarnation: caller, dialled: false };
         self.provisional = Some(Provisional { link, retires });
+        if mutated!(UpOnOffer) {
+            self.confirmed(link.id);
+        }
+        let epoch = if mutated!(OneEpoch) { 1 } else { epoch };
         OnOffer::Accept { epoch, cancel: self.dial.take().map(|d| d.flight), dropped }
     }
 

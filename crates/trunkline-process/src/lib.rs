@@ -2,7 +2,8 @@
 //!
 //! [`Ties`] is one node's book of its processes: who is linked to whom and who watches whom. Whoever runs processes tells
 //! it what happens (one began, one ended, a peer asks or says something, a peer is gone) and carries out the [`Effect`]s
-//! it answers. [`Request`] and [`Notice`] are what nodes tell each other, as terms; `docs/WIRE.md` has their shapes.
+//! it answers. [`Request`] and [`Notice`] are what nodes tell each other, as terms, whose shapes are part of
+//! [TLK/1](https://github.com/trunkline/trunkline/blob/main/docs/WIRE.md).
 //!
 //! - A **link** is mutual: when one of the two ends, for whatever reason, the other is told, once.
 //! - A **monitor** is one-sided: who watches is told when the process ends, at once if there is none, once.

@@ -6,7 +6,8 @@
 //! in the name, on the same port.
 //!
 //! Sessions are native links in handshake mode 3: encrypted, and proven by the node's cookie. They carry CALLs to
-//! `$registrar` whose bodies are a version byte (1) and postcard; see `docs/WIRE.md`.
+//! `$registrar` whose bodies are a version byte (1) and postcard, as
+//! [the description of TLK/1](https://github.com/trunkline/trunkline/blob/main/docs/WIRE.md) says.
 
 mod at;
 mod client;

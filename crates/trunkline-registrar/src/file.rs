@@ -38,6 +38,25 @@ type Last = Mutex<Option<(u64, Arc<Names>)>>;
 ///
 /// The file is read for every lookup, so a change is effective from the next lookup on. While the file is unreadable or
 /// invalid, lookups fail.
+///
+/// ```
+/// use trunkline_registrar::{NamesFile, Resolver};
+/// use trunkline_route::NodeName;
+///
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("names.yaml");
+/// std::fs::write(&path, "db@example.com: [{ host: 10.0.0.5, port: 4370 }]")?;
+/// let file = NamesFile::new(path);
+/// file.check()?;
+///
+/// let db: NodeName = "db@example.com".parse()?;
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let endpoints = file.resolve(&db).await?;
+/// assert_eq!(endpoints[0].address.to_string(), "10.0.0.5:4370");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct NamesFile {
     path: PathBuf,
     last: Arc<Last>,

@@ -23,6 +23,8 @@
 //! }
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "file")]
 mod file;
 #[cfg(feature = "fuzzing")]
@@ -45,6 +47,22 @@ pub use file::{NamesFile, NamesFileError};
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Source of addresses for names.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
+/// use trunkline_route::{Endpoint, NodeName};
+///
+/// /// Resolver over a table that does not change.
+/// #[derive(Debug)]
+/// struct Table(HashMap<NodeName, Vec<Endpoint>>);
+///
+/// impl Resolver for Table {
+///     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
+///         Box::pin(async move { Ok(self.0.get(name).cloned().unwrap_or_default()) })
+///     }
+/// }
+/// ```
 pub trait Resolver: fmt::Debug + Send + Sync {
     /// Returns the endpoints of a name, in the order to try. An unknown name is an empty list, not an error.
     ///
@@ -60,6 +78,55 @@ pub trait Resolver: fmt::Debug + Send + Sync {
 }
 
 /// Resolver that also accepts announcements.
+///
+/// ```
+/// use std::sync::Arc;
+/// use trunkline_registrar::{BoxFuture, Fixed, Lease, RegisterError, Registrar, Registration, Resolver};
+/// use trunkline_route::{Address, Endpoint, NodeName};
+///
+/// /// Registrar of one process.
+/// #[derive(Debug, Default)]
+/// struct InProcess(Arc<Fixed>);
+///
+/// #[derive(Debug)]
+/// struct Entry(Arc<Fixed>, NodeName);
+///
+/// impl Lease for Entry {
+///     fn is_held(&self) -> bool {
+///         true
+///     }
+/// }
+///
+/// impl Drop for Entry {
+///     fn drop(&mut self) {
+///         self.0.set(self.1.clone(), Vec::new());
+///     }
+/// }
+///
+/// impl Registrar for InProcess {
+///     fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Box<dyn Lease>, RegisterError>> {
+///         self.0.set(registration.name.clone(), registration.endpoints);
+///         let lease: Box<dyn Lease> = Box::new(Entry(self.0.clone(), registration.name));
+///         Box::pin(async move { Ok(lease) })
+///     }
+///
+///     fn resolver(&self) -> Arc<dyn Resolver> {
+///         self.0.clone()
+///     }
+/// }
+///
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let registrar = InProcess::default();
+/// let db: NodeName = "db@example.com".parse()?;
+/// let endpoints = vec![Endpoint::at(Address::new("10.0.0.5", 4370)?)];
+/// let lease = registrar.register(Registration::new(db.clone(), endpoints.clone())).await?;
+/// assert_eq!(registrar.resolver().resolve(&db).await?, endpoints);
+/// drop(lease);
+/// assert_eq!(registrar.resolver().resolve(&db).await?, []);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Registrar: fmt::Debug + Send + Sync {
     /// Announces a node until the lease is dropped. The registrar keeps the announcement up by itself, also across its
     /// own restarts.
@@ -70,6 +137,16 @@ pub trait Registrar: fmt::Debug + Send + Sync {
 }
 
 /// Announcement of a node.
+///
+/// ```
+/// use trunkline_registrar::Registration;
+/// use trunkline_route::{Address, Endpoint};
+///
+/// let endpoints = vec![Endpoint::at(Address::new("10.0.0.5", 4370)?)];
+/// let registration = Registration::new("db@example.com".parse()?, endpoints);
+/// assert!(registration.leads_to.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
     /// Name of the node.
@@ -141,6 +218,21 @@ impl RegisterError {
 }
 
 /// Resolver over a table in memory, for tests and for programs that know their peers.
+///
+/// ```
+/// use trunkline_registrar::{Fixed, Resolver};
+/// use trunkline_route::{Address, Endpoint, NodeName};
+///
+/// let fixed = Fixed::new();
+/// let db: NodeName = "db@example.com".parse()?;
+/// let endpoints = vec![Endpoint::at(Address::new("10.0.0.5", 4370)?)];
+/// fixed.set(db.clone(), endpoints.clone());
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// assert_eq!(fixed.resolve(&db).await?, endpoints);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Default)]
 pub struct Fixed {
     table: RwLock<HashMap<NodeName, Vec<Endpoint>>>,

@@ -32,6 +32,15 @@ const MAX_COOKIE_LEN: usize = 4096;
 ///
 /// A label, which is no secret, travels with it: while a cookie is being replaced, it tells a listener which of the
 /// two a caller is about to prove.
+///
+/// ```
+/// use trunkline_route::Cookie;
+///
+/// let cookie = Cookie::new("f3b0c44298fc1c149afbf4c8996fb924")?;
+/// assert!(!cookie.is_weak());
+/// assert_eq!(format!("{cookie:?}"), "Cookie(redacted)");
+/// # Ok::<(), trunkline_route::CookieError>(())
+/// ```
 #[derive(Clone)]
 pub struct Cookie {
     secret: Arc<Zeroizing<Vec<u8>>>,
@@ -109,6 +118,17 @@ impl PartialEq for Cookie {
 impl Eq for Cookie {}
 
 /// The cookie of a node, a listener or a peer, and those that are valid besides: the old one, while it is replaced.
+///
+/// ```
+/// use trunkline_route::{Cookie, Cookies};
+///
+/// let old = Cookie::new("the old secret")?;
+/// let new = Cookie::new("the new secret")?.labelled("2026-11")?;
+/// let cookies = Cookies::new(new.clone()).also(old.clone());
+/// assert_eq!(cookies.labelled("2026-11"), &new);
+/// assert_eq!(cookies.labelled(""), &old);
+/// # Ok::<(), trunkline_route::CookieError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cookies {
     current: Cookie,

@@ -14,6 +14,14 @@ pub const MAX_HOST_LEN: usize = 253;
 const MAX_ZONE_LEN: usize = 64;
 
 /// A host: an IPv4 or IPv6 address, or a name to be looked up.
+///
+/// ```
+/// use trunkline_route::Host;
+///
+/// assert!(Host::new("example.com")?.ip().is_none());
+/// assert_eq!(Host::new("[::1]")?.as_str(), "::1");
+/// # Ok::<(), trunkline_route::EndpointError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host(Arc<str>);
 
@@ -84,6 +92,15 @@ impl FromStr for Host {
 }
 
 /// A host and a port, as dialled. Prints IPv6 literals in brackets.
+///
+/// ```
+/// use trunkline_route::Address;
+///
+/// let address: Address = "[::1]:4370".parse()?;
+/// assert_eq!((address.host.as_str(), address.port.get()), ("::1", 4370));
+/// assert_eq!(address.to_string(), "[::1]:4370");
+/// # Ok::<(), trunkline_route::EndpointError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     /// The host.
@@ -120,6 +137,14 @@ impl FromStr for Address {
 }
 
 /// Address to dial and what is known of the listener: an answer of a resolver, or the target of a direct route.
+///
+/// ```
+/// use trunkline_route::{Address, Endpoint};
+///
+/// let endpoint = Endpoint { tls: Some(true), ..Endpoint::at(Address::new("10.0.1.50", 4370)?) };
+/// assert_eq!(endpoint.version, None);
+/// # Ok::<(), trunkline_route::EndpointError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Address to dial.

@@ -65,6 +65,13 @@ impl FromStr for Flag {
 }
 
 /// A set of [`Flag`]s.
+///
+/// ```
+/// use trunkline_route::{Flag, PeerFlags};
+///
+/// let flags = PeerFlags::ALL.with(Flag::RemoteSpawn, false);
+/// assert!(flags.has(Flag::Link) && !flags.has(Flag::RemoteSpawn));
+/// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct PeerFlags(u32);
 
@@ -148,6 +155,15 @@ impl fmt::Debug for PeerFlags {
 }
 
 /// Statements of a route about flags; a flag that it does not mention is as the node has it.
+///
+/// ```
+/// use trunkline_route::{Flag, FlagPolicy, PeerFlags};
+///
+/// let terms = FlagPolicy::default().require(Flag::Monitor).terms(PeerFlags::NONE);
+/// assert!(terms.agree(PeerFlags::NONE.into()).is_err());
+/// assert!(terms.agree(PeerFlags::ALL.into())?.has(Flag::Monitor));
+/// # Ok::<(), trunkline_route::Disagreement>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FlagPolicy {
     on: PeerFlags,

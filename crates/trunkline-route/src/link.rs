@@ -27,8 +27,9 @@ impl Role {
     }
 }
 
-/// Statements of a dialling end about the links that it has or had with the peer. `docs/WIRE.md` of the repository, "One
-/// link per pair", describes their use.
+/// Statements of a dialling end about the links that it has or had with the peer. The rules of
+/// [one link per pair](https://github.com/trunkline/trunkline/blob/main/docs/ROUTING.md#one-link-per-pair) use
+/// them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Newest epoch seen between the two node instances; 0 for none.

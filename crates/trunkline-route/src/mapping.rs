@@ -9,6 +9,15 @@ const MAX_LEN: usize = 255;
 /// It is injective: no two names become one, so what was replaced can be told apart again. A local name that is not
 /// replaced but equals what another one becomes goes out as it is, and comes back as that other one;
 /// [`AtomMapping::is_ambiguous`] tells.
+///
+/// ```
+/// use trunkline_route::AtomMapping;
+///
+/// let mapping = AtomMapping::new([("process_manager", "proc_mgr")])?;
+/// assert_eq!(mapping.to_peer("process_manager").map(|name| &**name), Some("proc_mgr"));
+/// assert_eq!(mapping.from_peer("proc_mgr").map(|name| &**name), Some("process_manager"));
+/// # Ok::<(), trunkline_route::MappingError>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AtomMapping {
     there: BTreeMap<Arc<str>, Arc<str>>,

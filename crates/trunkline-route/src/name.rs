@@ -12,6 +12,15 @@ pub const MAX_NAME_LEN: usize = 255;
 ///
 /// Cloning is cheap (a shared string). The host part is where the node's registrar is asked by default; it is
 /// an IP address (IPv6 with or without brackets) or a host name, and is not checked further here.
+///
+/// ```
+/// use trunkline_route::NodeName;
+///
+/// let name: NodeName = "prod-db@example.com".parse()?;
+/// assert_eq!((name.name(), name.host()), ("prod-db", "example.com"));
+/// assert!("prod-db".parse::<NodeName>().is_err());
+/// # Ok::<(), trunkline_route::NameError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(Arc<str>);
 

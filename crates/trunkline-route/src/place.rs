@@ -68,6 +68,15 @@ impl FromStr for SocketPlace {
 
 /// Address of this machine to listen at: `IP:PORT`, with port 0 for any free one, or `unix:PATH`. The zone of an IPv6 address
 /// (`[fe80::1%eth0]:80`) is looked up among this machine's interfaces when the text is read.
+///
+/// ```
+/// use trunkline_route::LocalPlace;
+///
+/// assert!(matches!("127.0.0.1:0".parse()?, LocalPlace::Tcp(_)));
+/// let socket: LocalPlace = "unix:app.sock".parse()?;
+/// assert_eq!(socket.within("/run".as_ref()).to_string(), "unix:/run/app.sock");
+/// # Ok::<(), trunkline_route::PlaceError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LocalPlace {
     /// An address.

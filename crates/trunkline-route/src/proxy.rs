@@ -46,6 +46,16 @@ impl FromStr for DirectUse {
 }
 
 /// A way to a node through a gateway, which sees only ciphertext.
+///
+/// ```
+/// use trunkline_route::{DirectUse, NodeName, ProxyRoute};
+///
+/// let gateway: NodeName = "gateway@dmz".parse()?;
+/// let route = ProxyRoute::via(gateway.clone()).direct(DirectUse::Never);
+/// assert!(route.leads_to(&"db@internal".parse()?));
+/// assert!(!route.leads_to(&gateway));
+/// # Ok::<(), trunkline_route::NameError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyRoute {
     gateway: NodeName,

@@ -132,6 +132,20 @@ impl Defaults {
 ///
 /// Made by [`NetworkRoute::direct`], [`NetworkRoute::to_port`] or [`NetworkRoute::resolved_by`]. The weight is
 /// not part of it: it belongs to the place in the table.
+///
+/// ```
+/// use trunkline_route::{EndpointOverride, Host, NetworkRoute, Reconnect, ResolverId};
+///
+/// let direct = NetworkRoute::direct("10.0.1.50", 4370)?.tls(true).reconnect(Reconnect::Keep).build();
+/// assert_eq!((direct.tls(), direct.reconnect()), (Some(true), Some(Reconnect::Keep)));
+///
+/// let host = Some(Host::new("gateway.example.com")?);
+/// let resolved = NetworkRoute::resolved_by(ResolverId::new("production")?)
+///     .overriding(EndpointOverride { host, ..EndpointOverride::default() })
+///     .build();
+/// assert_ne!(direct, resolved);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkRoute {
     source: Source,
@@ -275,6 +289,20 @@ impl NetworkRoute {
     ///
     /// A direct route needs no answer and ignores one. A resolver route without an answer gives `None`, as does
     /// a direct route without a host when the name's host part is none.
+    ///
+    /// ```
+    /// use trunkline_route::{Address, Cookie, Defaults, Endpoint, NetworkRoute, ResolverId, TlsMode};
+    ///
+    /// let route = NetworkRoute::resolved_by(ResolverId::new("production")?).tls(true).build();
+    /// let defaults = Defaults::new(Cookie::new("a shared secret")?);
+    /// let name = "db@example.com".parse()?;
+    /// assert_eq!(route.attempt(&name, None, &defaults), None);
+    ///
+    /// let answer = Endpoint::at(Address::new("10.1.2.3", 4370)?);
+    /// let attempt = route.attempt(&name, Some(&answer), &defaults).expect("there is an answer");
+    /// assert_eq!((attempt.address, attempt.tls), (answer.address, TlsMode::Verify(None)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn attempt(&self, target: &NodeName, answer: Option<&Endpoint>, defaults: &Defaults) -> Option<Attempt> {
         let none = EndpointOverride::default();
         let (endpoint, overrides) = match &self.source {

@@ -33,6 +33,16 @@ impl fmt::Display for ValueFrom {
 }
 
 /// One value of an attempt. It shows no secret.
+///
+/// ```
+/// use trunkline_route::{Cookie, Defaults, NetworkRoute, ValueFrom};
+///
+/// let route = NetworkRoute::to_port(4370)?.build();
+/// let values = route.values(&"db@10.0.0.5".parse()?, &Defaults::new(Cookie::new("a shared secret")?));
+/// assert_eq!((values[0].what, values[0].value.as_str()), ("address", "10.0.0.5:4370"));
+/// assert_eq!(values[0].from, ValueFrom::Name);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteValue {
     /// Name of the value in a configuration.

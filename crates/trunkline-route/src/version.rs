@@ -3,6 +3,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// A handshake version, written `NAME/NUMBER`: the native link's first is `TLK/1`.
+///
+/// ```
+/// use trunkline_route::Version;
+///
+/// let version: Version = "TLK/1".parse()?;
+/// assert_eq!(version, Version::native(1));
+/// # Ok::<(), trunkline_route::VersionError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     protocol: Arc<str>,

@@ -30,6 +30,15 @@ const UNDEFINED: &str = "undefined";
 ///
 /// # Errors
 /// [`TermError`] for a number that is not finite, a name that is no atom, and whatever the type itself refuses.
+///
+/// # Example
+/// ```
+/// use trunkline_term::{Term, to_term};
+///
+/// assert_eq!(to_term(&("index", Some(7)))?, Term::tuple([Term::from("index"), Term::from(7)]));
+/// assert_eq!(to_term(&None::<u8>)?, Term::atom("undefined")?);
+/// # Ok::<(), trunkline_term::TermError>(())
+/// ```
 pub fn to_term<T: Serialize + ?Sized>(value: &T) -> Result<Term, TermError> {
     value.serialize(Writer)
 }
@@ -39,6 +48,17 @@ pub fn to_term<T: Serialize + ?Sized>(value: &T) -> Result<Term, TermError> {
 ///
 /// # Errors
 /// [`TermError::Type`] when the term is of another shape, or has a pid, port, reference, bit string or improper list.
+///
+/// # Example
+/// ```
+/// use trunkline_term::{Term, from_term};
+///
+/// let term = Term::tuple([Term::from("index"), Term::from(7)]);
+/// let (job, priority): (String, u8) = from_term(&term)?;
+/// assert_eq!((job.as_str(), priority), ("index", 7));
+/// assert!(from_term::<String>(&term).is_err());
+/// # Ok::<(), trunkline_term::TermError>(())
+/// ```
 pub fn from_term<T: DeserializeOwned>(term: &Term) -> Result<T, TermError> {
     T::deserialize(Reader(term))
 }

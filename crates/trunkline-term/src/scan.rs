@@ -3,6 +3,15 @@
 use crate::TermError;
 
 /// Limits of terms, for encoding and decoding.
+///
+/// ```
+/// use trunkline_term::{Limits, Term, TermError};
+///
+/// let bytes = Term::list([Term::list([Term::from(1)])]).encode(&Limits::default())?;
+/// let flat = Limits::new().depth(2);
+/// assert_eq!(Term::decode(&bytes, &flat), Err(TermError::Depth { limit: 2 }));
+/// # Ok::<(), trunkline_term::TermError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     depth: usize,

@@ -12,6 +12,14 @@ use crate::TermError;
 const MAX_ATOM_LEN: usize = 255;
 
 /// A name that stands for itself. A clone is one reference count.
+///
+/// ```
+/// use trunkline_term::Atom;
+///
+/// assert_eq!(Atom::new("ok")?.as_str(), "ok");
+/// assert!(Atom::new("a".repeat(256)).is_err());
+/// # Ok::<(), trunkline_term::TermError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Atom(Arc<str>);
 
@@ -41,6 +49,13 @@ impl fmt::Debug for Atom {
 }
 
 /// A finite floating-point number. The two zeros are equal, as keys of a map too.
+///
+/// ```
+/// use trunkline_term::Float;
+///
+/// assert_eq!(Float::new(1.5).map(Float::get), Some(1.5));
+/// assert_eq!(Float::new(f64::NAN), None);
+/// ```
 #[derive(Clone, Copy)]
 pub struct Float(f64);
 
@@ -124,6 +139,15 @@ pub struct Reference {
 }
 
 /// A structured value.
+///
+/// ```
+/// use trunkline_term::Term;
+///
+/// let term = Term::map([(Term::atom("job")?, Term::from("index")), (Term::atom("priority")?, Term::from(7))]);
+/// let Term::Map(entries) = &term else { unreachable!() };
+/// assert_eq!(entries[&Term::atom("job")?].as_text(), Some("index"));
+/// # Ok::<(), trunkline_term::TermError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Term {
     /// A name that stands for itself.
@@ -191,6 +215,16 @@ impl Term {
     /// counts.
     ///
     /// Recurses as deep as the term, which [`Limits::depth`](crate::Limits::depth) bounds for what was decoded.
+    ///
+    /// ```
+    /// use trunkline_term::{Atom, Term};
+    ///
+    /// let other = Atom::new("proc_mgr")?;
+    /// let term = Term::tuple([Term::atom("process_manager")?, Term::from(7)]);
+    /// let renamed = term.replace_atoms(&mut |atom| (atom.as_str() == "process_manager").then(|| other.clone()));
+    /// assert_eq!(renamed, Term::tuple([Term::Atom(other), Term::from(7)]));
+    /// # Ok::<(), trunkline_term::TermError>(())
+    /// ```
     #[must_use]
     pub fn replace_atoms(self, replace: &mut dyn FnMut(&Atom) -> Option<Atom>) -> Self {
         fn all(terms: Vec<Term>, replace: &mut dyn FnMut(&Atom) -> Option<Atom>) -> Vec<Term> {

@@ -46,6 +46,18 @@ impl fmt::Debug for Placed {
 }
 
 /// A certificate chain and its key. `Debug` does not show the key.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use trunkline_tls::{Identity, LabAuthority};
+///
+/// let now = SystemTime::now();
+/// let issued = LabAuthority::new(now, 365)?.issue(&"db@10.0.0.5".parse()?, &[], now, 90)?;
+/// let identity = Identity::from_pem(issued.certificate.as_bytes(), issued.key.as_bytes())?;
+/// let left = identity.expires().ok_or("no expiry")?.duration_since(now)?;
+/// assert!(left > Duration::from_secs(89 * 24 * 3600));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Identity {
     pub(crate) chain: Vec<Placed>,
     pub(crate) key: PrivateKeyDer<'static>,

@@ -363,6 +363,27 @@ struct Watched {
 }
 
 /// Every certificate of a node that follows its files.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use trunkline_tls::{Certificates, LabAuthority, ProfileFiles};
+///
+/// let directory = std::env::temp_dir().join(format!("certificates-{}", std::process::id()));
+/// std::fs::create_dir_all(&directory)?;
+/// let roots = directory.join("ca.pem");
+/// std::fs::write(&roots, LabAuthority::new(SystemTime::now(), 365)?.certificate())?;
+///
+/// let certificates = Certificates::default();
+/// let files = ProfileFiles { roots: Some(roots.clone()), ..ProfileFiles::default() };
+/// let _tls = certificates.client("profile office".into(), &files.into())?;
+/// assert!(certificates.look(true).is_empty());
+///
+/// // The next look takes up the new roots.
+/// std::fs::write(&roots, LabAuthority::new(SystemTime::now(), 365)?.certificate())?;
+/// assert_eq!(certificates.look(true)[0].error, None);
+/// # std::fs::remove_dir_all(&directory)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Certificates(Mutex<Vec<Watched>>);
 

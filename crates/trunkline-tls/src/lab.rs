@@ -38,6 +38,21 @@ impl fmt::Debug for Issued {
 }
 
 /// An authority that issues node certificates for a lab; `trunkline certs` on the command line.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use trunkline_tls::LabAuthority;
+///
+/// let now = SystemTime::now();
+/// let authority = LabAuthority::new(now, 365)?;
+/// let issued = authority.issue(&"db@10.0.0.5".parse()?, &["10.0.0.5".parse()?], now, 90)?;
+/// assert!(issued.certificate.starts_with("-----BEGIN CERTIFICATE-----"));
+///
+/// // The authority continues from its stored certificate and key.
+/// let again = LabAuthority::from_pem(authority.certificate(), &authority.key())?;
+/// assert_eq!(again.certificate(), authority.certificate());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct LabAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,

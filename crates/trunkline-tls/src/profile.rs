@@ -71,6 +71,18 @@ pub enum TlsError {
 }
 
 /// Certificates that a route with `tls: true` checks and shows. The default checks the platform's roots and shows nothing.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use trunkline_route::{Host, TlsMode};
+/// use trunkline_tls::{ClientTls, LabAuthority, TlsProfile};
+///
+/// let authority = LabAuthority::new(SystemTime::now(), 365)?;
+/// let profile = TlsProfile::default().roots_pem(authority.certificate().as_bytes())?.cert_name_required(true);
+/// let tls = ClientTls::new(&profile)?;
+/// let _connection = tls.connection(&TlsMode::Verify(None), &Host::new("db.example.com")?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct TlsProfile {
     roots: Option<Vec<Placed>>,
@@ -116,6 +128,17 @@ impl TlsProfile {
 }
 
 /// A profile made ready for dialling. Clones share it, and what [`ClientTls::replace`] puts into it.
+///
+/// ```
+/// use trunkline_tls::{ClientTls, TlsProfile};
+///
+/// let tls = ClientTls::new(&TlsProfile::default().no_roots())?;
+/// let shared = tls.clone();
+/// tls.replace(&TlsProfile::default().no_roots().server_name("db.example.com"))?;
+/// // Dials of `shared` use the new profile as well.
+/// # drop(shared);
+/// # Ok::<(), trunkline_tls::TlsError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ClientTls(Arc<ArcSwap<Ready>>);
 
@@ -237,6 +260,19 @@ fn server_name(text: &str) -> Result<ServerName<'static>, TlsError> {
 }
 
 /// Certificate that a listener shows, and its demands on the certificates of callers: none by default.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use trunkline_tls::{ClientAuth, Identity, LabAuthority, ServerProfile, ServerTls};
+///
+/// let now = SystemTime::now();
+/// let authority = LabAuthority::new(now, 365)?;
+/// let issued = authority.issue(&"db@10.0.0.5".parse()?, &[], now, 90)?;
+/// let identity = Identity::from_pem(issued.certificate.as_bytes(), issued.key.as_bytes())?;
+/// let profile = ServerProfile::new(identity).client_roots_pem(authority.certificate().as_bytes())?;
+/// assert_eq!(ServerTls::new(&profile)?.client_auth(), ClientAuth::Required);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ServerProfile {
     identity: Identity,
@@ -335,6 +371,15 @@ impl From<Identity> for ServerProfile {
 }
 
 /// The TLS side of a listener. Clones share it, and what [`ServerTls::replace`] puts into it.
+///
+/// ```
+/// use trunkline_tls::{ClientAuth, ServerTls};
+///
+/// let tls = ServerTls::ephemeral()?;
+/// assert_eq!(tls.client_auth(), ClientAuth::None);
+/// let _connection = tls.connection()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ServerTls {
     config: Arc<ArcSwap<ServerConfig>>,

@@ -73,6 +73,15 @@ pub const FLAG_FRAGMENT: u8 = 0b1000;
 pub struct ProtocolError(pub &'static str);
 
 /// A frame header.
+///
+/// ```
+/// use trunkline_wire::frame::{HEADER_LEN, Header, PING};
+///
+/// let mut bytes = Vec::new();
+/// Header { len: 16, kind: PING, id: 0 }.put(&mut bytes);
+/// assert_eq!(bytes, [0, 0, 16, PING, 0, 0, 0, 0]);
+/// assert_eq!(bytes.len(), HEADER_LEN);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// Bytes of the payload.
@@ -129,6 +138,23 @@ pub fn take_text(bytes: &mut &[u8]) -> Result<String, ProtocolError> {
 }
 
 /// Cuts a byte stream into frames, whatever its chunks. Holds at most one incomplete frame, unless paused.
+///
+/// ```
+/// use trunkline_wire::frame::{self, Decoder, Flow};
+///
+/// let mut bytes = Vec::new();
+/// frame::put(&mut bytes, frame::DATA, 1, b"hello");
+/// let (mut decoder, mut frames) = (Decoder::default(), Vec::new());
+/// for chunk in bytes.chunks(3) {
+///     decoder.feed(chunk, |header, payload| {
+///         frames.push((header.kind, header.id, payload.to_vec()));
+///         Ok(Flow::Continue(()))
+///     })?;
+/// }
+/// assert_eq!(frames, [(frame::DATA, 1, b"hello".to_vec())]);
+/// assert!(!decoder.is_mid_frame());
+/// # Ok::<(), frame::ProtocolError>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Decoder {
     rest: Vec<u8>,

@@ -192,6 +192,25 @@ pub struct GateStats {
 }
 
 /// Places before authentication and the pace of proofs, of one node.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use trunkline_wire::gate::{Caller, Gate, GateLimits, Turn};
+///
+/// let mut gate = Gate::new(GateLimits::default());
+/// let mut now = Instant::now();
+/// let caller = Caller { ip: "203.0.113.7".parse()?, via: None, name: "guest@lab".parse()? };
+/// // The first failures are free; further proofs of a weak cookie have to wait.
+/// for _ in 0..6 {
+///     let Turn::Now(proof) = gate.ask(now, caller.clone(), true) else { panic!("too early") };
+///     gate.failed(proof);
+/// }
+/// let Turn::Wait(ticket, Some(at)) = gate.ask(now, caller, true) else { panic!("no pause") };
+/// assert!(at > now);
+/// now += Duration::from_secs(1);
+/// assert!(matches!(gate.turn(now, ticket), Turn::Now(_)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Gate {
     limits: GateLimits,

@@ -4,7 +4,7 @@
 //! [`Outgoing`] and [`Incoming`] are the two ends without I/O or clock. The sender numbers its messages and keeps each
 //! until its outcome is known; the receiver keeps each outcome until the sender says that it knows it. A new link begins
 //! with a report of the outcomes kept: what is not in it is sent again, and what had arrived after all is recognised by
-//! its number. `docs/WIRE.md`, "Important delivery", has the frames.
+//! its number. [The frames](https://github.com/trunkline/trunkline/blob/main/docs/WIRE.md#frames) are those of TLK/1.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,6 +51,19 @@ pub enum Arrival {
 }
 
 /// The receiving end, for one life of a peer.
+///
+/// ```
+/// use trunkline_wire::important::{Arrival, Incoming, Outcome};
+///
+/// let mut incoming = Incoming::default();
+/// assert_eq!(incoming.arrived(0)?, Arrival::New);
+/// incoming.record(0, Outcome::Taken);
+/// // A repetition over another link is not delivered again.
+/// assert_eq!(incoming.arrived(0)?, Arrival::Known(Outcome::Taken));
+/// incoming.released(1);
+/// assert_eq!(incoming.arrived(0)?, Arrival::Settled);
+/// # Ok::<(), trunkline_wire::frame::ProtocolError>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Incoming {
     floor: u64,
@@ -92,6 +105,19 @@ impl Incoming {
 }
 
 /// The sending end, for one life of a peer. `P` is what it takes to send a message again and to tell its sender.
+///
+/// ```
+/// use trunkline_wire::important::{Outcome, Outgoing};
+///
+/// let mut outgoing = Outgoing::default();
+/// outgoing.reported(1, &[]);
+/// assert_eq!(outgoing.may_send(1), Some(0));
+/// outgoing.sent("a message");
+/// // The link breaks before the outcome arrives. The report of the next one settles the message.
+/// let settled = outgoing.reported(2, &[(0, Outcome::Taken)]);
+/// assert_eq!(settled, [("a message", Outcome::Taken)]);
+/// assert_eq!(outgoing.next_unsent(2), None);
+/// ```
 #[derive(Debug)]
 pub struct Outgoing<P> {
     next: u64,

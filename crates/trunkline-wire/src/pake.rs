@@ -7,6 +7,16 @@ use zeroize::Zeroizing;
 
 /// A key exchange in which both ends get the same key exactly when they hold the same secret and agree on both
 /// names, and in which nobody can test guesses off-line.
+///
+/// ```
+/// use trunkline_route::Role;
+/// use trunkline_wire::pake::{Pake, Spake2};
+///
+/// let start = |role, secret: &str| Spake2::start(role, secret.as_bytes(), b"app@lab", b"db@lab");
+/// let (app, to_db) = start(Role::Initiator, "a shared secret");
+/// let (db, to_app) = start(Role::Responder, "a shared secret");
+/// assert_eq!(app.finish(&to_app), db.finish(&to_db));
+/// ```
 pub trait Pake: Send + Sized + 'static {
     /// Begins, and gives the share to send. `initiator` and `responder` are the names both ends claim.
     fn start(role: Role, secret: &[u8], initiator: &[u8], responder: &[u8]) -> (Self, Vec<u8>);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::Notify;
-use trunkline_dial::Held;
+use trunkline_dial::SessionLink;
+use trunkline_dial::sessions::Handle;
 use trunkline_link::{CallError, Down, Link, LinkInfo, LinkStats, SendError, Sent};
 use trunkline_route::{CloseCode, LinkId, NodeName, TlsMode};
 use trunkline_term::Term;
@@ -82,11 +83,13 @@ impl Live {
     }
 }
 
-impl Held for Live {
+impl Handle for Live {
     fn id(&self) -> LinkId {
         self.link.info().id
     }
+}
 
+impl SessionLink for Live {
     fn retire(&self, alive: bool) {
         if alive {
             self.link.go_away(CloseCode::Superseded);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use trunkline_dial::pair::OnOffer;
-use trunkline_dial::{Held, Verdict};
+use trunkline_dial::sessions::{Handle, Up};
+use trunkline_dial::{SessionLink, Verdict};
 use trunkline_link::{CredentialsFn, FirstFrameHook, Hooks, Link, Offered};
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{Claims, CloseCode, Cookies, Disagreement, NodeName, PeerFlags};
@@ -13,7 +14,7 @@ use trunkline_wire::handshake::Credential;
 
 use crate::builder::Listen;
 use crate::connection::Live;
-use crate::inner::Inner;
+use crate::inner::{Inner, hold_for};
 use crate::peer_log::log_peer;
 
 /// How long an accepted link may stand without its first frame.
@@ -161,16 +162,11 @@ fn on_first_frame(node: &Arc<Inner>, from: NodeName, accepted: Arc<Accepted>) ->
     let node = Arc::downgrade(node);
     Box::new(move || {
         let (link, node) = (accepted.link.get()?, node.upgrade()?);
-        let mut hold = None;
         let switched = node.registry.confirmed(&from, link.info().id, |live, old| {
-            let survivor = old.and_then(|(old, alive)| alive.then_some(old));
-            live.take_place(survivor);
-            // In one step with the switch: a link that comes up a moment later must find this one among its elders,
-            // and not the other way round.
-            hold = node.hold_for_elders(&from, survivor);
+            live.take_place(old.and_then(|(old, alive)| alive.then_some(old)));
         });
         accepted.confirmed.notify_one();
-        let Some(old) = switched else {
+        let Some(Up { replaced: old, elders }) = switched else {
             link.close(CloseCode::Superseded);
             return None;
         };
@@ -178,6 +174,6 @@ fn on_first_frame(node: &Arc<Inner>, from: NodeName, accepted: Arc<Accepted>) ->
         if let Some((old, retire)) = old {
             old.retire(retire.alive);
         }
-        hold
+        hold_for(elders)
     })
 }

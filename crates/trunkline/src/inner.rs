@@ -13,7 +13,7 @@ use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::Retire;
 use trunkline_dial::plan::{Lookup, Policy, given};
 use trunkline_dial::{Aim, Candidate, NoRoute, ProxyCandidate, Reason, Registry, RouteTable, keep};
-use trunkline_link::{DialTimes, Directory, Down, DownHook, Hold, Link, LinkInfo, Native, log_connection};
+use trunkline_link::{DialTimes, Directory, Down, DownHook, Hold, LinkInfo, Native, log_connection};
 use trunkline_registrar::Resolver;
 use trunkline_route::{
     CloseCode, Cookie, Defaults, DirectUse, LinkId, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, Role,
@@ -76,6 +76,18 @@ struct Ways {
     discovered: bool,
 }
 
+/// Returns what a new link's messages wait for: that each of these older links delivered its last.
+pub(crate) fn hold_for(elders: Vec<Live>) -> Option<Hold> {
+    if elders.is_empty() {
+        return None;
+    }
+    Some(Box::pin(async move {
+        for elder in elders {
+            elder.link.inbound_done().await;
+        }
+    }))
+}
+
 /// What the node's tasks share. It holds no task that holds it, but through [`Handle`], which ends them all.
 pub(crate) struct Inner {
     pub(crate) name: NodeName,
@@ -101,8 +113,6 @@ pub(crate) struct Inner {
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) peer_log: PeerLog,
     pub(crate) links: Mutex<JoinSet<()>>,
-    /// Links that gave way to another and still deliver.
-    pub(crate) draining: Mutex<BTreeMap<NodeName, Vec<Link>>>,
     pub(crate) shutting_down: AtomicBool,
     /// The end of those who wait for the node to leave.
     pub(crate) leaving: watch::Sender<bool>,
@@ -149,49 +159,25 @@ impl Inner {
         links.spawn_on(driver, &self.runtime);
     }
 
-    /// Holds a new link's messages back until every older link to the peer delivered its last: not only the one it
-    /// replaces, which may itself have been held for another.
-    pub(crate) fn hold_for_elders(&self, peer: &NodeName, replaced: Option<&Live>) -> Option<Hold> {
-        let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
-        let elders = draining.entry(peer.clone()).or_default();
-        elders.retain(|elder| elder.down().is_none());
-        elders.extend(replaced.map(|old| old.link.clone()).filter(|old| old.down().is_none()));
-        let elders = elders.clone();
-        if elders.is_empty() {
-            draining.remove(peer);
-            return None;
-        }
-        Some(Box::pin(async move {
-            for elder in elders {
-                elder.inbound_done().await;
-            }
-        }))
-    }
-
-    /// A link that was left for one to another node is drained.
-    pub(crate) fn drains(&self, peer: &NodeName, left: &Live) {
-        let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
-        draining.entry(peer.clone()).or_default().push(left.link.clone());
-    }
-
-    /// A link that gave way has ended: nobody is to wait for it, and what it lost is told.
+    /// A link that gave way has ended: what it lost is told.
     pub(crate) fn elder_down(&self, info: &LinkInfo, reason: &Down) {
-        let (peer, link) = (&info.peer, info.id);
-        let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(elders) = draining.get_mut(peer) else { return };
-        let before = elders.len();
-        elders.retain(|elder| elder.info().id != link);
-        let was_elder = elders.len() < before;
-        if elders.is_empty() {
-            draining.remove(peer);
+        if !self.registry.elder_down(&info.peer, info.id) {
+            return;
         }
-        drop(draining);
-        if was_elder {
-            log_connection!(info, Info, "down", %reason);
-        }
-        if was_elder && !reason.is_normal() {
+        log_connection!(info, Info, "down", %reason);
+        if !reason.is_normal() {
             log_connection!(info, Warn, "a replaced link broke before it was drained; messages on it may be lost", %reason);
-            self.emit(Event::DrainBroken { peer: peer.clone(), reason: reason.clone() });
+            self.emit(Event::DrainBroken { peer: info.peer.clone(), reason: reason.clone() });
+        }
+    }
+
+    /// A link that was left for one to another node is drained, until it goes down.
+    pub(crate) fn drains(&self, left: &Live) {
+        let info = left.link.info();
+        self.registry.drains(&info.peer, left.clone());
+        if left.link.down().is_some() {
+            // Its end was told before it was among the elders.
+            self.registry.elder_down(&info.peer, info.id);
         }
     }
 
@@ -204,7 +190,7 @@ impl Inner {
             self.emit(Event::Down { peer: peer.clone(), reason });
             if old.link.is_left_by_peer() {
                 // It finishes what it has; this node waits for that when it shuts down itself.
-                self.drains(&peer, old);
+                self.drains(old);
             }
         }
         let via = info.via.as_ref().map_or("direct", NodeName::as_str);

@@ -286,7 +286,6 @@ impl Node {
             events: broadcast::Sender::new(CAPACITY),
             peer_log: PeerLog::default(),
             links: Mutex::default(),
-            draining: Mutex::default(),
             shutting_down: AtomicBool::new(false),
             leaving: watch::Sender::new(false),
             runtime: tokio::runtime::Handle::current(),
@@ -688,10 +687,8 @@ impl Node {
         // Waited for, so that the addresses are free when this returns.
         listeners.shutdown().await;
         let mut links: Vec<Link> = inner.registry.links().into_iter().map(|(_, live)| live.link).collect();
-        {
-            let draining = inner.draining.lock().unwrap_or_else(PoisonError::into_inner);
-            links.extend(draining.values().flatten().filter(|elder| elder.down().is_none()).cloned());
-        }
+        let elders = inner.registry.elders().into_iter().map(|elder| elder.link);
+        links.extend(elders.filter(|elder| elder.down().is_none()));
         for link in &links {
             link.go_away(CloseCode::GoingAway);
         }

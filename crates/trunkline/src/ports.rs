@@ -7,7 +7,8 @@ use std::time::Duration;
 use trunkline_dial::exec::Ports;
 use trunkline_dial::pair::{FlightId, LinkRef};
 use trunkline_dial::plan::FoundGateway;
-use trunkline_dial::{AttemptError, Held, Record};
+use trunkline_dial::sessions::Up;
+use trunkline_dial::{AttemptError, Record, SessionLink};
 use trunkline_link::{DialError, Dialed, Hooks, Link};
 use trunkline_registrar::Resolver;
 use trunkline_route::{Attempt, CloseCode, Endpoint, Host, NodeName, ProxyRoute, RejectCode, ResolverId};
@@ -16,7 +17,7 @@ use trunkline_wire::handshake::{HandshakeError, Mode};
 
 use crate::connection::Live;
 use crate::events::Event;
-use crate::inner::{Demand, Inner, now};
+use crate::inner::{Demand, Inner, hold_for, now};
 use crate::peer_log::log_peer;
 
 /// How long a replaced link waits for the peer to hear from the new one.
@@ -106,16 +107,12 @@ impl NodePorts {
         // From here to the end nothing is awaited: the link is up, or it never was.
         let info = standing.info().clone();
         let link = LinkRef { id: info.id, epoch: info.epoch, incarnation: info.incarnation, dialled: true };
-        let Some(old) = node.registry.accepted(&info.peer, self.flight, link) else {
+        let Some(Up { replaced: old, elders }) = node.registry.accepted(&info.peer, self.flight, link) else {
             return Err(AttemptError::Adopted);
         };
         let survivor = old.as_ref().filter(|(_, retire)| retire.alive).map(|(live, _)| live);
         let left = old.as_ref().filter(|(_, retire)| self.leaves && !retire.alive).map(|(live, _)| live);
-        let hooks = Hooks {
-            hold: node.hold_for_elders(&info.peer, survivor),
-            on_down: Some(node.on_down(info.clone())),
-            on_first_frame: None,
-        };
+        let hooks = Hooks { hold: hold_for(elders), on_down: Some(node.on_down(info.clone())), on_first_frame: None };
         let (link, driver) = standing.start(node.directory.clone(), hooks);
         // The responder's end is provisional until it hears from us.
         link.ping();
@@ -131,7 +128,7 @@ impl NodePorts {
         node.up(&info, old.as_ref());
         node.spawn(driver);
         if let Some(left) = left {
-            node.drains(&info.peer, left);
+            node.drains(left);
             left.retire(true);
         } else if let Some((old, retire)) = old {
             match retire.alive {

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use trunkline_dial::pair::{OnOffer, Pair};
+use trunkline_dial::sessions::Verdict;
 use trunkline_route::{Claims, CloseCode, LinkId, NodeName};
 use trunkline_wire::handshake::{Credential, Hello, Params, Responder, ResponderConfig};
 
 use super::model::{self, Ruling, Shadow, Situation};
 use super::net::{ConnId, Frame, MS, Packet, SEC, Side};
-use super::node::{Answer, LinkEnd, Proven};
+use super::node::{Answer, LinkEnd, LinkHandle, Proven};
 use super::rng::Rng;
-use super::rules::Rules;
 use super::world::{Event, Timer, World};
 use super::{invariants, script};
 
@@ -18,7 +18,7 @@ const HANDSHAKE: u64 = 5 * SEC;
 const CHALLENGE: u64 = SEC;
 const PROVISIONAL: u64 = 5 * SEC;
 
-impl<R: Rules> World<R> {
+impl World {
     pub(super) fn arrive(&mut self, conn: ConnId) {
         let who = self.net.conn(conn).end(Side::Listener).who;
         let dialler = self.net.conn(conn).end(Side::Dialler).who;
@@ -82,64 +82,58 @@ impl<R: Rules> World<R> {
         let finish_sent = self.node(host).tries.values().any(|t| t.peer == from && t.finish.is_some());
         let config = self.config;
         let entry = self.entry(host, &from);
-        if let Some(unheard) = entry.rules.pair().awaits_first_frame(claims) {
-            self.counts.note("offers that wait for a first frame");
-            self.say(|| format!("host {host}: {conn} by {from} waits for a first frame"));
-            if let Some(answer) = self.node(host).answers.get_mut(&conn) {
-                answer.awaiting = Some(unheard);
-            }
-            return self.timer(host, PROVISIONAL, Timer::Unsettled(conn));
-        }
-        let before = entry.rules.up();
+        let before = entry.peer.pair().up();
         let situation = Situation {
             up: before,
             finish_sent,
-            dialling: entry.rules.pair().dialling().is_some(),
+            dialling: entry.peer.pair().dialling().is_some(),
             caller: incarnation,
             claims,
             caller_is_greater,
             challenged,
             known: entry.shadow.known(incarnation),
         };
-        let (pair, shadow) = (entry.rules.pair().clone(), entry.shadow);
-        let verdict = entry.rules.offer(link, incarnation, claims, caller_is_greater, challenged);
-        let after = entry.rules.up();
+        let (pair, shadow) = (entry.peer.pair().clone(), entry.shadow);
+        let verdict = entry.peer.offer(link, incarnation, claims, caller_is_greater, challenged);
+        let after = entry.peer.pair().up();
         self.say(|| format!("host {host} offered {conn} by {from}: {verdict:?} {claims:?}"));
         self.hold(invariants::invariant_c_provisional_displaces_nothing(before, after));
-        if config.table {
+        if config.table && !matches!(verdict, Verdict::Await(_)) {
             let (row, expected) = model::rule(&situation);
             *self.counts.rows.entry(row).or_default() += 1;
-            self.hold(invariants::invariant_rules_match_the_table(row, expected, verdict, &situation));
+            self.hold(invariants::invariant_rules_match_the_table(row, expected, offered(&verdict), &situation));
             self.what_if(&pair, shadow, situation);
         }
         match verdict {
-            OnOffer::Accept { epoch, cancel, dropped } => {
+            Verdict::Await(unheard) => {
+                self.counts.note("offers that wait for a first frame");
+                if let Some(answer) = self.node(host).answers.get_mut(&conn) {
+                    answer.awaiting = Some(unheard);
+                }
+                self.timer(host, PROVISIONAL, Timer::Unsettled(conn));
+            }
+            Verdict::Accept(epoch) => {
                 if before.is_some_and(|up| up.incarnation != incarnation) {
-                    let old = self.entry(host, &from).link;
+                    let old = self.entry(host, &from).link();
                     let result = invariants::invariant_f_a_live_name_is_not_taken(self, old);
                     self.hold(result);
                 }
-                self.accept(host, conn, epoch, cancel, dropped);
+                self.accept(host, conn, epoch);
             }
-            OnOffer::Challenge(_) => match self.entry(host, &from).link {
-                Some(old) => {
-                    self.counts.note("challenges");
-                    let (id, held) = (self.node(host).links[&old].id, !self.node(host).links[&old].hold.is_empty());
-                    if held {
-                        // The link is held, so it reads nothing: its silence counts as an answer.
-                        return self.decide(host, conn, Some((id, true)));
-                    }
-                    if let Some(answer) = self.node(host).answers.get_mut(&conn) {
-                        answer.challenging = Some((old, id));
-                    }
-                    self.send(host, old, Packet::Frame(Frame::Probe(conn)));
-                    self.timer(host, CHALLENGE, Timer::Challenge(old, conn));
+            Verdict::Challenge(LinkHandle { conn: old, id }) => {
+                self.counts.note("challenges");
+                if !self.node(host).links[&old].hold.is_empty() {
+                    // The link is held, so it reads nothing: its silence counts as an answer.
+                    return self.decide(host, conn, Some((id, true)));
                 }
-                None => self.refuse(host, conn, CloseCode::NameInUse),
-            },
-            OnOffer::Duplicate => self.refuse(host, conn, CloseCode::Duplicate),
-            OnOffer::LostTie => self.refuse(host, conn, CloseCode::LostTie),
-            OnOffer::NameInUse => {
+                if let Some(answer) = self.node(host).answers.get_mut(&conn) {
+                    answer.challenging = Some((old, id));
+                }
+                self.send(host, old, Packet::Frame(Frame::Probe(conn)));
+                self.timer(host, CHALLENGE, Timer::Challenge(old, conn));
+            }
+            Verdict::Refuse(OnOffer::Duplicate) => self.refuse(host, conn, CloseCode::Duplicate),
+            Verdict::Refuse(OnOffer::NameInUse) => {
                 if !self.twins {
                     self.counts.note("name in use by a former life");
                 } else {
@@ -147,6 +141,8 @@ impl<R: Rules> World<R> {
                 }
                 self.refuse(host, conn, CloseCode::NameInUse);
             }
+            Verdict::Refuse(_) => self.refuse(host, conn, CloseCode::LostTie),
+            Verdict::Full => self.violated("a peer always has room", format!("for {from}")),
         }
     }
 
@@ -185,27 +181,16 @@ impl<R: Rules> World<R> {
         }
     }
 
-    fn accept(&mut self, host: usize, conn: ConnId, epoch: u64, cancel: Option<u64>, dropped: Option<LinkId>) {
+    fn accept(&mut self, host: usize, conn: ConnId, epoch: u64) {
         let Some(mut answer) = self.node(host).answers.remove(&conn) else { return };
         let Some(Proven { from, incarnation, link, .. }) = answer.proven.take() else { return };
         let entry = self.entry(host, &from);
         entry.shadow.saw(incarnation, epoch);
         entry.dialling = None;
-        let dropped = dropped.and_then(|_| entry.provisional.take());
-        let flight = entry.flight.as_ref().map(|flight| flight.id).filter(|flight| Some(*flight) == cancel);
-        entry.provisional = Some(conn);
-        if let Some(dropped) = dropped {
-            self.counts.note("provisional links dropped");
-            self.close_link(host, dropped);
-        }
-        if let Some(flight) = flight {
-            // The task of the flight is scheduled after some delay.
-            let delay = self.rng.below(20 * MS);
-            self.timer(host, delay, Timer::Overtaken(from.clone(), flight));
-        }
+        entry.peer.stand(LinkHandle { conn, id: link });
         let Ok(body) = answer.machine.accept(&Params { epoch, ..Params::default() }) else { return };
         let end = LinkEnd {
-            peer: from,
+            peer: from.clone(),
             id: link,
             epoch,
             grade: 0,
@@ -223,6 +208,7 @@ impl<R: Rules> World<R> {
         self.send(host, conn, Packet::Body(body));
         self.report(host, conn);
         self.timer(host, PROVISIONAL, Timer::Provisional(conn));
+        self.carry_out(host, &from);
     }
 
     /// Wakes the callers that may wait for a link that went up or down.
@@ -273,6 +259,16 @@ impl<R: Rules> World<R> {
             self.counts.note("provisional links timed out");
             self.close_link(host, conn);
         }
+    }
+}
+
+/// Converts a verdict to the form in which the rules of a pair give it.
+fn offered(verdict: &Verdict<LinkHandle>) -> OnOffer {
+    match verdict {
+        Verdict::Accept(epoch) => OnOffer::Accept { epoch: *epoch, cancel: None, dropped: None },
+        Verdict::Challenge(link) => OnOffer::Challenge(link.id),
+        Verdict::Refuse(refused) => *refused,
+        Verdict::Await(_) | Verdict::Full => OnOffer::LostTie,
     }
 }
 

@@ -1,33 +1,32 @@
-//! The dialling side: callers join flights, flights run plans, attempts run handshakes. Mirrors the registry, the
-//! executor and the node's ports.
+//! The dialling side: the tasks of callers and flights around the shipped sessions, the executor, the node's ports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use trunkline_dial::exec::Found;
 use trunkline_dial::memory::Memory;
-use trunkline_dial::pair::{LinkRef, MayFinish, OnAccept};
+use trunkline_dial::pair::{LinkRef, OnAccept};
 use trunkline_dial::plan::{Event as PlanEvent, Lookup, OpId, Plan, Policy, Step};
-use trunkline_dial::{AttemptError, Reason};
-use trunkline_route::{Attempt, CloseCode, NodeName, ResolverId, TlsMode};
+use trunkline_dial::sessions::{self, Aim, Connect, Effect, FlightEvent, Outcome, Step as FlightStep, Up};
+use trunkline_dial::{AttemptError, NoRoute, Reason};
+use trunkline_route::{Attempt, Claims, CloseCode, NodeName, ResolverId, TlsMode};
 use trunkline_wire::handshake::{HandshakeError, Initiator, InitiatorConfig, Mode, Params};
 
 use super::faults::Fault;
 use super::invariants;
 use super::model::{MemoryModel, Move, OrderModel, Planned};
 use super::net::{ConnId, Frame, MS, Outage, Packet, SEC};
-use super::node::{Flight, LinkEnd, Looking, Stage, Try, Want};
-use super::rules::Rules;
+use super::node::{LinkEnd, LinkHandle, Looking, Task, Try, Want};
 use super::script::{self, Place};
 use super::world::{BUDGET, Caller, Event, Purpose, Timer, World, at, micros};
 
 const TCP: u64 = 3 * SEC;
 const HANDSHAKE: u64 = 5 * SEC;
-const ADOPT: u64 = 5 * SEC;
-const MAX_DIALS: u32 = 3;
 
-type Flown = Result<ConnId, Reason>;
+type Flown = Result<Found<LinkHandle>, NoRoute>;
 
-impl<R: Rules> World<R> {
+impl World {
     /// Starts a caller that wants a connection.
     pub(super) fn connect(&mut self, host: usize, peer: &NodeName, want: Want, purpose: Purpose) {
         if self.hosts[host].node.is_none() {
@@ -42,45 +41,143 @@ impl<R: Rules> World<R> {
         let result = invariants::invariant_n_what_ended_stays_down(&self.ledger, who, peer, &purpose);
         self.hold(result);
         self.say(|| format!("host {host}: caller {caller} wants {peer}, grade {}, for {purpose:?}", want.grade));
-        self.callers.push(Caller { who, peer: peer.clone(), want, purpose, began: self.now, loops: 0, answer: None });
+        // A node has one set of demands for a name; here callers differ in them, and `directly` stands for the difference.
+        let route = want.only.as_ref().map(|only| only.route.clone());
+        let aim = Aim { route, directly: want.grade > 0, ..Aim::within(Duration::from_micros(BUDGET)) };
+        let asks = sessions::Caller::new(aim);
+        self.callers.push(Caller {
+            who,
+            peer: peer.clone(),
+            want,
+            purpose,
+            began: self.now,
+            caller: asks,
+            answer: None,
+        });
         self.timer(host, BUDGET, Timer::Caller(caller));
         self.join(caller);
     }
 
-    fn satisfies(&mut self, host: usize, conn: ConnId, want: &Want) -> bool {
-        self.node(host).links.get(&conn).is_some_and(|end| end.satisfies(want))
+    fn join(&mut self, id: usize) {
+        let Caller { who, peer, want, caller: mut asks, .. } = self.callers[id].clone();
+        let host = who.host;
+        let has_link = self.entry(host, &peer).link().is_some();
+        let node = self.node(host);
+        let new = node.next_flight;
+        node.next_flight += 1;
+        let entry = node.entries.entry(peer.clone()).or_default();
+        let links = &node.links;
+        let satisfies = |link: &LinkHandle| links.get(&link.conn).is_some_and(|end| end.satisfies(&want));
+        let answer = entry.peer.connect(&mut asks, new, satisfies);
+        let waits = entry.tasks.values().any(|task| task.callers.is_empty());
+        self.callers[id].caller = asks;
+        match answer {
+            Connect::Use(link) => self.answer(id, Ok(link.conn)),
+            Connect::Join(flight) => {
+                let tasks = &mut self.entry(host, &peer).tasks;
+                tasks.get_mut(&flight).into_iter().for_each(|task| _ = task.callers.insert(id));
+                self.counts.note("callers that joined");
+            }
+            Connect::Start(flight) => {
+                if waits {
+                    self.counts.note("flights that wait for one that ends");
+                }
+                if has_link && want.only.is_none() && !self.calm {
+                    self.counts.fault(Fault::Replace);
+                }
+                let task = Task { want, callers: BTreeSet::from([id]), dials: 0, looking: None, replace: false };
+                self.entry(host, &peer).tasks.insert(flight, task);
+            }
+        }
+        self.carry_out(host, &peer);
     }
 
-    fn join(&mut self, id: usize) {
-        let Caller { who, peer, want, loops, .. } = self.callers[id].clone();
-        let host = who.host;
-        if loops >= MAX_DIALS {
-            return self.answer(id, Err("dials came to nothing".into()));
+    /// Carries out the pending actions of the sessions of a peer.
+    pub(super) fn carry_out(&mut self, host: usize, peer: &NodeName) {
+        for effect in self.entry(host, peer).peer.take_effects() {
+            match effect {
+                Effect::Begin(flight) => {
+                    let tasks = self.entry(host, peer).tasks.keys().copied();
+                    let result = invariants::invariant_o_dials_do_not_overlap(flight, tasks);
+                    self.hold(result);
+                    self.fly(host, peer, flight, FlightEvent::Begins);
+                }
+                Effect::Cancel(flight) => {
+                    // The task ends when it is scheduled next; its attempts continue until then.
+                    self.entry(host, peer).tasks.entry(flight).and_modify(|task| task.looking = None);
+                    let delay = self.rng.below(20 * MS);
+                    self.timer(host, delay, Timer::Abort(peer.clone(), flight));
+                }
+                Effect::Overtaken(flight) => {
+                    // The task is scheduled after some delay.
+                    let delay = self.rng.below(20 * MS);
+                    self.timer(host, delay, Timer::Overtaken(peer.clone(), flight));
+                }
+                Effect::Changed => {
+                    self.wake_callers(host);
+                    if let Some(flight) = self.entry(host, peer).peer.looks_out() {
+                        self.look_again(host, peer, flight);
+                    }
+                }
+                Effect::Discard(link) => {
+                    self.counts.note("links discarded");
+                    self.close_link(host, link.conn);
+                }
+                Effect::Release(_) => {}
+            }
         }
-        self.callers[id].loops += 1;
-        let link = self.entry(host, &peer).link;
-        if let Some(link) = link.filter(|link| self.satisfies(host, *link, &want)) {
-            return self.answer(id, Ok(link));
+    }
+
+    /// Continues a flight.
+    fn fly(&mut self, host: usize, peer: &NodeName, flight: u64, event: FlightEvent<LinkHandle>) {
+        let now = at(self.now);
+        let entry = self.entry(host, peer);
+        let Some(task) = entry.tasks.get_mut(&flight) else { return };
+        task.looking = None;
+        let was_adopting = entry.peer.looks_out() == Some(flight);
+        let step = entry.peer.step(peer, flight, now, event);
+        entry.dialling.take_if(|live| *live == flight);
+        match step {
+            FlightStep::Await(until) => {
+                if !was_adopting {
+                    self.counts.note("adoptions awaited");
+                    self.at_time(micros(until), Event::Timer(self.life(host), Timer::Adopt(peer.clone(), flight)));
+                }
+            }
+            FlightStep::Dial { replace } => {
+                entry.dialling = Some(flight);
+                let Some(task) = self.entry(host, peer).tasks.get_mut(&flight) else { return };
+                (task.dials, task.replace) = (task.dials + 1, replace);
+                let want = task.want.clone();
+                let looking = self.look(host, peer, &want);
+                self.entry(host, peer).tasks.entry(flight).and_modify(|task| task.looking = Some(looking));
+                self.poll_plan(host, peer, flight);
+            }
+            FlightStep::End(outcome) => self.flight_ended(host, peer, flight, Some(outcome)),
         }
-        if link.is_some() && want.only.is_none() && !self.calm {
-            self.counts.fault(Fault::Replace);
+        self.carry_out(host, peer);
+    }
+
+    fn flight_ended(&mut self, host: usize, peer: &NodeName, flight: u64, outcome: Option<Outcome<LinkHandle>>) {
+        self.drop_tries(host, peer, flight);
+        let entry = self.entry(host, peer);
+        entry.peer.flight_ended(flight);
+        entry.dialling.take_if(|live| *live == flight);
+        let task = entry.tasks.remove(&flight);
+        for id in task.into_iter().flat_map(|task| task.callers) {
+            let Caller { want, caller: mut asks, .. } = self.callers[id].clone();
+            let links = &self.node(host).links;
+            let satisfies = |link: &LinkHandle| links.get(&link.conn).is_some_and(|end| end.satisfies(&want));
+            let answer = asks.ended(peer, outcome.clone(), satisfies);
+            self.callers[id].caller = asks;
+            match answer {
+                Some(answer) => {
+                    self.answer(id, answer.map(|link| link.conn).map_err(|no_route| no_route.reason.to_string()));
+                }
+                None => self.join(id),
+            }
         }
-        let unsatisfying = link.map(|link| self.node(host).links[&link].id);
-        let node = self.node(host);
-        let flight_id = node.next_flight;
-        let entry = node.entries.entry(peer.clone()).or_default();
-        if let Some(flight) = &mut entry.flight {
-            flight.callers.insert(id);
-            self.counts.note("callers that joined");
-            return;
-        }
-        node.next_flight += 1;
-        entry.rules.dial_begins(flight_id);
-        entry.dialling = Some(flight_id);
-        let stage = Stage::Looking(self.look(host, &peer, &want));
-        let flight = Flight { id: flight_id, want, callers: BTreeSet::from([id]), unsatisfying, dials: 1, stage };
-        self.entry(host, &peer).flight = Some(flight);
-        self.poll_plan(host, &peer, flight_id);
+        self.carry_out(host, peer);
     }
 
     fn answer(&mut self, id: usize, answer: Result<ConnId, String>) {
@@ -104,17 +201,10 @@ impl<R: Rules> World<R> {
     pub(super) fn caller_gone(&mut self, id: usize) {
         let Caller { who, peer, .. } = self.callers[id].clone();
         let entry = self.entry(who.host, &peer);
-        let Some(flight) = &mut entry.flight else { return };
-        if flight.callers.remove(&id) && flight.callers.is_empty() {
-            let flight = flight.id;
-            entry.flight = None;
-            for dial in self.node(who.host).tries.values_mut().filter(|t| t.peer == peer && t.flight == flight) {
-                dial.doomed = true;
-            }
-            // The task of the flight ends when it is scheduled next; a new flight may begin before.
-            let delay = self.rng.below(20 * MS);
-            self.timer(who.host, delay, Timer::Abort(peer, flight));
-        }
+        let Some((flight, task)) = entry.tasks.iter_mut().find(|(_, task)| task.callers.contains(&id)) else { return };
+        task.callers.remove(&id);
+        entry.peer.caller_dropped(*flight);
+        self.carry_out(who.host, &peer);
     }
 
     pub(super) fn caller_timeout(&mut self, id: usize) {
@@ -125,32 +215,16 @@ impl<R: Rules> World<R> {
     }
 
     pub(super) fn abort(&mut self, host: usize, peer: &NodeName, flight: u64) {
-        self.land(host, peer, flight);
+        self.flight_ended(host, peer, flight, None);
     }
 
-    /// Ends a flight without notifying its callers, and returns it.
-    fn land(&mut self, host: usize, peer: &NodeName, flight: u64) -> Option<Flight> {
-        self.drop_tries(host, peer, flight);
-        let entry = self.entry(host, peer);
-        entry.rules.dial_ends(flight);
-        entry.dialling.take_if(|live| *live == flight);
-        entry.flight.take_if(|live| live.id == flight)
-    }
-
+    /// Handles the end of a lookup.
     fn flown(&mut self, host: usize, peer: &NodeName, flight: u64, flown: Flown) {
+        self.drop_tries(host, peer, flight);
         if self.is_probe(host, peer, flight) {
-            self.drop_tries(host, peer, flight);
             return self.probed(host, peer, flown.is_ok());
         }
-        let Some(flight) = self.land(host, peer, flight) else { return };
-        for id in flight.callers {
-            let want = self.callers[id].want.clone();
-            match flown {
-                Ok(conn) if self.satisfies(host, conn, &want) => self.answer(id, Ok(conn)),
-                Err(reason) if flight.want == want => self.answer(id, Err(reason.to_string())),
-                _ => self.join(id),
-            }
-        }
+        self.fly(host, peer, flight, FlightEvent::Dialled(flown));
     }
 
     /// Begins a lookup.
@@ -223,11 +297,7 @@ impl<R: Rules> World<R> {
             let (_, looking) = self.node(host).probes.get_mut(peer)?.flight.as_mut()?;
             return Some(looking);
         }
-        let flight = self.entry(host, peer).flight.as_mut().filter(|live| live.id == flight)?;
-        match &mut flight.stage {
-            Stage::Looking(looking) => Some(looking),
-            Stage::Adopting { .. } => None,
-        }
+        self.entry(host, peer).tasks.get_mut(&flight)?.looking.as_deref_mut()
     }
 
     pub(super) fn poll_plan(&mut self, host: usize, peer: &NodeName, flight: u64) {
@@ -277,16 +347,17 @@ impl<R: Rules> World<R> {
                     return;
                 }
                 Step::Done(Ok(_)) => {
-                    if let Some(conn) = op_conn {
-                        self.flown(host, peer, flight, Ok(conn));
-                    }
+                    let link = op_conn.and_then(|conn| self.node(host).links.get(&conn).map(|end| (conn, end.id)));
+                    // A probe makes no link.
+                    let (conn, id) = link.or(op_conn.map(|conn| (conn, [0; 16]))).unwrap_or_default();
+                    self.flown(host, peer, flight, Ok(Found::Link(LinkHandle { conn, id })));
                     return;
                 }
                 Step::Done(Err(no_route)) => {
                     if done_early {
                         self.violated("the order of attempts equals the model's", "gave up early".into());
                     }
-                    self.flown(host, peer, flight, Err(no_route.reason));
+                    self.flown(host, peer, flight, Err(no_route));
                     return;
                 }
             }
@@ -300,7 +371,7 @@ impl<R: Rules> World<R> {
         }
         let endpoints = script::resolve(self, peer);
         let now = at(self.now);
-        let Some(grade) = self.entry(host, peer).flight.as_ref().map(|flight| flight.want.grade) else { return };
+        let Some(grade) = self.entry(host, peer).tasks.get(&flight).map(|task| task.want.grade) else { return };
         let best = self.hosts[host].routes.get(peer).and_then(|specs| specs.ranked(grade).into_iter().next());
         let Some(looking) = self.looking(host, peer, flight) else { return };
         let (memory, remembered) = (looking.memory.clone(), looking.remembered.clone());
@@ -321,8 +392,7 @@ impl<R: Rules> World<R> {
 
     /// Returns the sequence number of the current lookup of this flight; a probe has only one lookup.
     fn dials(&mut self, host: usize, peer: &NodeName, flight: u64) -> u32 {
-        let live = self.entry(host, peer).flight.as_ref().filter(|live| live.id == flight);
-        live.map_or(0, |live| live.dials)
+        self.entry(host, peer).tasks.get(&flight).map_or(0, |task| task.dials)
     }
 
     fn is_dial(&mut self, host: usize, peer: &NodeName, (flight, dial): (u64, u32)) -> bool {
@@ -386,7 +456,6 @@ impl<R: Rules> World<R> {
             verified: None,
             finish: None,
             replaces: false,
-            doomed: false,
             is_probe: self.is_probe(host, peer, flight),
         };
         self.node(host).tries.insert(conn, dial);
@@ -426,21 +495,20 @@ impl<R: Rules> World<R> {
                 }
                 dial.verified = Some(verified.clone());
                 let entry = self.entry(host, &peer);
-                let replace =
-                    entry.flight.as_ref().is_some_and(|live| live.id == flight && live.unsatisfying.is_some());
-                let may = entry.rules.may_finish(flight, verified.link_id, verified.incarnation, replace);
-                self.say(|| format!("host {host}: {conn} to {peer} is proven, {may:?}"));
-                self.go_for_it(host, conn, may);
+                let replace = entry.tasks.get(&flight).is_some_and(|task| task.replace);
+                let claims = entry.peer.may_finish(flight, verified.link_id, verified.incarnation, replace);
+                self.say(|| format!("host {host}: {conn} to {peer} is proven, {claims:?}"));
+                self.establish(host, conn, claims);
             }
             Err(error) => self.try_failed(host, conn, attempt_error(error)),
         }
     }
 
-    fn go_for_it(&mut self, host: usize, conn: ConnId, may: MayFinish) {
+    fn establish(&mut self, host: usize, conn: ConnId, claims: Option<Claims>) {
         let Some(dial) = self.node(host).tries.get_mut(&conn) else { return };
         let (Some(machine), Some(verified)) = (&mut dial.machine, &dial.verified) else { return };
-        match may {
-            MayFinish::Finish(claims) => {
+        match claims {
+            Some(claims) => {
                 dial.finish = Some(verified.link_id);
                 dial.replaces = claims.replaces.is_some();
                 let params = Params {
@@ -460,7 +528,7 @@ impl<R: Rules> World<R> {
                     Err(error) => self.violated("honest bytes are understood", error.to_string()),
                 }
             }
-            MayFinish::Adopt => {
+            None => {
                 if let Ok(body) = machine.abandon() {
                     self.send(host, conn, Packet::Body(body));
                 }
@@ -477,14 +545,12 @@ impl<R: Rules> World<R> {
         let link = LinkRef { id: verified.link_id, epoch, incarnation: verified.incarnation, dialled: true };
         let entry = self.entry(host, &peer);
         let current = std::mem::take(&mut entry.dialling);
-        let on = entry.rules.accepted(flight, link);
-        let result = invariants::invariant_i_up_only_under_its_own_flight(current, flight, on);
-        self.hold(result);
-        if on == OnAccept::Discard {
+        let up = entry.peer.accepted(flight, link);
+        let on = if up.is_some() { OnAccept::Up(None) } else { OnAccept::Discard };
+        self.hold(invariants::invariant_i_up_only_under_its_own_flight(current, flight, on));
+        self.say(|| format!("host {host}: {conn} to {peer} accepted, epoch {epoch}: {up:?}"));
+        let Some(Up { replaced, elders }) = up else {
             self.entry(host, &peer).dialling = current;
-        }
-        self.say(|| format!("host {host}: {conn} to {peer} accepted, epoch {epoch}: {on:?}"));
-        let OnAccept::Up(retire) = on else {
             self.counts.note("ACCEPTs discarded");
             return self.try_failed(host, conn, AttemptError::Adopted);
         };
@@ -508,26 +574,27 @@ impl<R: Rules> World<R> {
         self.succeeded(host, &attempt);
         let entry = self.entry(host, &peer);
         entry.shadow.saw(link.incarnation, epoch);
-        let old = entry.link.replace(conn);
-        if retire.is_some_and(|retire| !retire.alive) && old.is_some_and(|old| self.is_healthy(old)) {
+        entry.peer.install(LinkHandle { conn, id: link.id });
+        entry.peer.finish_ended(flight, link.id);
+        if replaced.is_some_and(|(old, retire)| !retire.alive && self.is_healthy(old.conn)) {
             self.counts.note("a live name displaced by the end that dials");
         }
         self.went_up(host, conn, link);
         self.send(host, conn, Packet::Frame(Frame::Ping));
         self.report(host, conn);
-        if let Some(old) = old.filter(|_| replaces) {
-            self.ledger.replaced.insert(old, conn);
+        self.hold_for(host, conn, &elders);
+        if let Some((old, retire)) = replaced {
+            if replaces {
+                self.ledger.replaced.insert(old.conn, conn);
+            }
+            self.retire(host, conn, old.conn, retire, false);
         }
-        if let Some((old, retire)) = old.zip(retire) {
-            self.retire(host, conn, old, retire, false);
-        }
-        self.hold_for_elders(host, conn);
         let now = at(self.now);
         if let Some(looking) = self.looking(host, &peer, flight) {
             looking.plan.handle(now, PlanEvent::Established { op, peer: peer.clone() });
         }
         self.poll_plan(host, &peer, flight);
-        self.changed(host, &peer);
+        self.carry_out(host, &peer);
     }
 
     /// Ends a probe whose peer has proven its identity.
@@ -550,7 +617,7 @@ impl<R: Rules> World<R> {
         let dial = self.node(host).tries.remove(&conn)?;
         self.hang_up(host, conn);
         if let Some(link) = dial.finish {
-            self.entry(host, &dial.peer).rules.finish_failed(dial.flight, link);
+            self.entry(host, &dial.peer).peer.finish_ended(dial.flight, link);
         }
         Some(dial)
     }
@@ -574,7 +641,7 @@ impl<R: Rules> World<R> {
         let ahead = |dial: &Try| dial.peer == peer && dial.flight == flight && dial.finish.is_some();
         let own_ahead = self.node(host).tries.values().any(ahead);
         if error == AttemptError::Adopted && (self.config.loser_ends_lookup || !own_ahead) {
-            return self.adopt(host, &peer, flight);
+            return self.flown(host, &peer, flight, Ok(Found::Adopt));
         }
         let now = at(self.now);
         if error != AttemptError::Adopted {
@@ -606,72 +673,20 @@ impl<R: Rules> World<R> {
         self.try_failed(host, conn, AttemptError::HandshakeTimeout(std::time::Duration::from_micros(HANDSHAKE)));
     }
 
-    /// Waits for the link by which the peer has come, or is about to come.
-    fn adopt(&mut self, host: usize, peer: &NodeName, flight: u64) {
-        self.drop_tries(host, peer, flight);
-        let entry = self.entry(host, peer);
-        entry.rules.dial_ends(flight);
-        entry.dialling.take_if(|live| *live == flight);
-        let Some(live) = entry.flight.as_mut().filter(|live| live.id == flight) else { return };
-        live.stage = Stage::Adopting { expected: false };
-        let dial = live.dials;
-        self.counts.note("adoptions awaited");
-        self.timer(host, ADOPT, Timer::Adopt(peer.clone(), flight, dial));
-        self.changed(host, peer);
-    }
-
+    /// Tells the flight's task that an inbound link may have made its dial unnecessary.
     pub(super) fn overtaken(&mut self, host: usize, peer: &NodeName, flight: u64) {
-        if self.looking(host, peer, flight).is_some() {
+        if self.looking(host, peer, flight).is_some() && self.entry(host, peer).peer.is_overtaken(flight) {
             self.counts.note("dials overtaken");
-            self.adopt(host, peer, flight);
+            self.flown(host, peer, flight, Ok(Found::Adopt));
         }
     }
 
-    pub(super) fn adopt_timeout(&mut self, host: usize, peer: &NodeName, flight: u64, dial: u32) {
-        let live = self.entry(host, peer).flight.as_ref();
-        let waits = live.is_some_and(|live| {
-            live.id == flight && live.dials == dial && matches!(live.stage, Stage::Adopting { .. })
-        });
-        if waits {
-            self.counts.note("adoptions in vain");
-            self.redial(host, peer, flight);
-        }
-    }
-
-    fn redial(&mut self, host: usize, peer: &NodeName, flight: u64) {
+    /// Checks whether the link of another dial, for which a flight waits, has come up.
+    pub(super) fn look_again(&mut self, host: usize, peer: &NodeName, flight: u64) {
         let entry = self.entry(host, peer);
-        let Some(live) = entry.flight.as_mut() else { return };
-        if live.dials >= MAX_DIALS {
-            return self.flown(host, peer, flight, Err(Reason::OutOfTime));
-        }
-        live.dials += 1;
-        let want = live.want.clone();
-        entry.rules.dial_begins(flight);
-        entry.dialling = Some(flight);
-        let stage = Stage::Looking(self.look(host, peer, &want));
-        if let Some(live) = &mut self.entry(host, peer).flight {
-            live.stage = stage;
-        }
-        self.poll_plan(host, peer, flight);
-    }
-
-    /// Continues a flight that waits for a link after the links to its peer changed.
-    pub(super) fn changed(&mut self, host: usize, peer: &NodeName) {
-        self.wake_callers(host);
-        let node = self.node(host);
-        let Some(entry) = node.entries.get_mut(peer) else { return };
-        let provisional = entry.rules.provisional().is_some();
-        let link = entry.link;
-        let Some(flight) = &mut entry.flight else { return };
-        let Stage::Adopting { expected } = &mut flight.stage else { return };
-        let id = flight.id;
-        let link = link.filter(|conn| node.links.get(conn).map(|end| end.id) != flight.unsatisfying);
-        if let Some(conn) = link {
-            self.flown(host, peer, id, Ok(conn));
-        } else if *expected && !provisional {
-            self.redial(host, peer, id);
-        } else {
-            *expected |= provisional;
+        let is_cancelled = entry.tasks.get(&flight).is_none_or(|task| task.callers.is_empty());
+        if entry.peer.looks_out() == Some(flight) && !is_cancelled {
+            self.fly(host, peer, flight, FlightEvent::Look);
         }
     }
 }

@@ -13,7 +13,6 @@ use super::ledger::{Kept, Ledger};
 use super::model::{Move, Ruling, Situation};
 use super::net::{ConnId, Micros, SEC};
 use super::node::{Life, Node, Try};
-use super::rules::Rules;
 use super::world::{BUDGET, MIN_FAULTS, Purpose, TICK, World};
 
 /// Longest time, beyond the hold time, for a round of probes and the dial after it.
@@ -42,28 +41,28 @@ fn otherwise(holds: bool, invariant: &'static str, detail: impl FnOnce() -> Stri
 ///
 /// # Errors
 /// The violation.
-pub fn invariant_a_both_ends_or_neither<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+pub fn invariant_a_both_ends_or_neither(world: &World) -> Result<(), Violation> {
     const NAME: &str = "(a) at rest both ends are up with one link, or neither";
     let live = || world.hosts.iter().enumerate().filter_map(|(at, host)| Some((at, host, host.node.as_ref()?)));
     for (at, host, node) in live() {
         for (peer, entry) in &node.entries {
-            let up = entry.rules.up();
-            let held = entry.link.and_then(|conn| node.links.get(&conn)).map(|end| end.id);
+            let up = entry.peer.pair().up();
+            let held = entry.link().and_then(|conn| node.links.get(&conn)).map(|end| end.id);
             otherwise(held == up.map(|up| up.id), NAME, || format!("host {at}: holds {held:?}, rules {up:?}"))?;
-            otherwise(entry.rules.provisional().is_none() && entry.provisional.is_none(), NAME, || {
-                format!("host {at}: provisional link to {peer}")
+            let provisional = entry.peer.provisional().is_some() || entry.peer.pair().provisional().is_some();
+            otherwise(!provisional && entry.peer.elders().is_empty(), NAME, || {
+                format!("host {at}: a provisional link to {peer}, or one that drains")
             })?;
-            otherwise(entry.flight.is_none() && entry.rules.pair().dialling().is_none(), NAME, || {
-                format!("host {at}: a dial to {peer} goes on")
-            })?;
+            let dials = entry.peer.flight().is_some() || entry.peer.pair().dialling().is_some();
+            otherwise(!dials && entry.tasks.is_empty(), NAME, || format!("host {at}: a dial to {peer} goes on"))?;
             let Some(up) = up else { continue };
-            let facing = |other: &Node<R>| other.entries.get(&host.name).and_then(|entry| entry.rules.up());
+            let facing = |other: &Node| other.entries.get(&host.name).and_then(|entry| entry.peer.pair().up());
             let ends = live()
                 .filter(|(_, other, node)| other.name == *peer && facing(node).is_some_and(|end| end.id == up.id));
             let ends = ends.count();
             otherwise(ends == 1, NAME, || format!("host {at}: up to {peer} by {up:?}, {ends} other ends"))?;
         }
-        let links = node.entries.values().filter(|entry| entry.link.is_some()).count();
+        let links = node.entries.values().filter(|entry| entry.link().is_some()).count();
         let left = (node.links.len() - links, node.tries.len(), node.answers.len());
         otherwise(left == (0, 0, 0), NAME, || format!("host {at}: links, attempts, callers left over {left:?}"))?;
     }
@@ -75,8 +74,7 @@ pub fn invariant_a_both_ends_or_neither<R: Rules>(world: &World<R>) -> Result<()
 /// # Errors
 /// The violation.
 pub fn invariant_b_one_finish_outstanding(tries: &BTreeMap<ConnId, Try>, peer: &NodeName) -> Result<(), Violation> {
-    let out: Vec<_> =
-        tries.iter().filter(|(_, t)| t.peer == *peer && t.finish.is_some() && !t.doomed).map(|(c, _)| *c).collect();
+    let out: Vec<_> = tries.iter().filter(|(_, t)| t.peer == *peer && t.finish.is_some()).map(|(c, _)| *c).collect();
     otherwise(out.len() <= 1, "(b) one FINISH is outstanding per peer", || format!("to {peer}: {out:?}"))
 }
 
@@ -113,7 +111,7 @@ pub fn invariant_d_once_and_in_order(
 ///
 /// # Errors
 /// The violation.
-pub fn invariant_d_nothing_lost_in_silence<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+pub fn invariant_d_nothing_lost_in_silence(world: &World) -> Result<(), Violation> {
     for sent in world.ledger.messages.values().filter(|sent| sent.arrived == 0) {
         let is_cut = |conn| world.net.conn(conn).cut.is_some();
         let replaced = world.ledger.replaced.get(&sent.conn).is_some_and(|new| !is_cut(*new));
@@ -147,9 +145,9 @@ pub fn invariant_j_never(number: u64) -> Result<(), Violation> {
 ///
 /// # Errors
 /// The violation.
-pub fn invariant_j_all_settled<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+pub fn invariant_j_all_settled(world: &World) -> Result<(), Violation> {
     for (host, node) in world.hosts.iter().enumerate().filter_map(|(at, host)| Some((at, host.node.as_ref()?))) {
-        for conn in node.entries.values().filter_map(|entry| entry.link) {
+        for conn in node.entries.values().filter_map(|entry| entry.link()) {
             let peer = world.peer_life(host, conn);
             let idle = node.accounts.get(&peer).is_none_or(|account| account.outgoing.is_idle());
             otherwise(idle || !world.is_healthy(conn), "(j) important messages are settled", || {
@@ -164,10 +162,10 @@ pub fn invariant_j_all_settled<R: Rules>(world: &World<R>) -> Result<(), Violati
 ///
 /// # Errors
 /// The violation.
-pub fn invariant_k_kept_connections_are_up<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+pub fn invariant_k_kept_connections_are_up(world: &World) -> Result<(), Violation> {
     for (who, peer) in world.ledger.kept.iter().filter(|(who, _)| world.lives(*who)) {
         let host = &world.hosts[who.host];
-        let link = host.node.as_ref().and_then(|node| node.entries.get(peer)?.link);
+        let link = host.node.as_ref().and_then(|node| node.entries.get(peer)?.link());
         let is_kept = host.routes.get(peer).is_some_and(|specs| specs.reconnect == Reconnect::Keep);
         otherwise(!is_kept || link.is_some(), "(k) kept connections come up again", || format!("{who:?} to {peer}"))?;
     }
@@ -179,7 +177,7 @@ pub fn invariant_k_kept_connections_are_up<R: Rules>(world: &World<R>) -> Result
 ///
 /// # Errors
 /// The violation.
-pub fn invariant_l_nobody_stays_on_a_standby<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+pub fn invariant_l_nobody_stays_on_a_standby(world: &World) -> Result<(), Violation> {
     for (at, host) in world.hosts.iter().enumerate() {
         let Some(node) = &host.node else { continue };
         for end in node.links.values() {
@@ -246,7 +244,7 @@ pub fn invariant_memory_matches_the_model(held: bool, expected: bool, attempt: &
 ///
 /// # Errors
 /// The violation.
-pub fn invariant_enough_befell<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+pub fn invariant_enough_befell(world: &World) -> Result<(), Violation> {
     let befell = world.counts.befell();
     otherwise(befell >= MIN_FAULTS, "every history suffers enough", || format!("{befell} faults"))
 }
@@ -255,7 +253,7 @@ pub fn invariant_enough_befell<R: Rules>(world: &World<R>) -> Result<(), Violati
 ///
 /// # Errors
 /// The violation.
-pub fn invariant_e_every_caller_is_answered<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+pub fn invariant_e_every_caller_is_answered(world: &World) -> Result<(), Violation> {
     for (id, caller) in world.callers.iter().enumerate() {
         let by = caller.began + BUDGET + TICK;
         let answered = caller.answer.as_ref().is_some_and(|(when, _)| *when <= by);
@@ -268,7 +266,7 @@ pub fn invariant_e_every_caller_is_answered<R: Rules>(world: &World<R>) -> Resul
 ///
 /// # Errors
 /// The violation.
-pub fn invariant_f_a_live_name_is_not_taken<R: Rules>(world: &World<R>, old: Option<ConnId>) -> Result<(), Violation> {
+pub fn invariant_f_a_live_name_is_not_taken(world: &World, old: Option<ConnId>) -> Result<(), Violation> {
     let healthy = old.filter(|conn| world.is_healthy(*conn));
     otherwise(healthy.is_none(), "(f) a name whose link answers is not taken", || format!("over {healthy:?}"))
 }
@@ -290,7 +288,7 @@ pub fn invariant_g_epochs_increase(ledger: &mut Ledger, own: Incarnation, up: &L
 ///
 /// # Errors
 /// The violation.
-pub fn invariant_calm_dials_succeed<R: Rules>(world: &World<R>) -> Result<(), Violation> {
+pub fn invariant_calm_dials_succeed(world: &World) -> Result<(), Violation> {
     let probes = world.callers.iter().enumerate().filter(|(_, caller)| caller.began >= world.calm_since());
     for (id, caller) in probes {
         let ok = matches!(caller.answer, Some((_, Ok(_))));
@@ -312,6 +310,18 @@ pub fn invariant_i_up_only_under_its_own_flight(
     otherwise(own || on == OnAccept::Discard, "(i) up only under the attempt's own flight", || {
         format!("flight {flight} while {dialling:?}")
     })
+}
+
+/// (o) Checks that a flight begins only when no other flight to the peer is in progress.
+///
+/// # Errors
+/// The violation.
+pub fn invariant_o_dials_do_not_overlap(
+    flight: FlightId,
+    mut tasks: impl Iterator<Item = FlightId>,
+) -> Result<(), Violation> {
+    let other = tasks.find(|other| *other != flight);
+    otherwise(other.is_none(), "(o) dials of one peer do not overlap", || format!("{flight} begins beside {other:?}"))
 }
 
 /// Checks that every verdict agrees with the table.

@@ -1,14 +1,14 @@
 //! Established links: the first frame, messages, the drain of a replaced link, and the end.
 
 use trunkline_dial::pair::{LinkRef, Retire};
+use trunkline_dial::sessions::Up;
 use trunkline_route::NodeName;
 use trunkline_wire::important::{Arrival, Outcome};
 
 use super::invariants;
 use super::ledger::Kept;
 use super::net::{ConnId, Frame, Packet, SEC, Side};
-use super::node::{Account, Life, LinkEnd, Want};
-use super::rules::Rules;
+use super::node::{Account, Life, LinkHandle, Want};
 use super::world::{Purpose, Timer, World};
 
 const DRAIN: u64 = 10 * SEC;
@@ -23,7 +23,7 @@ pub enum Ending {
     Broken,
 }
 
-impl<R: Rules> World<R> {
+impl World {
     pub(super) fn link_packet(&mut self, host: usize, conn: ConnId, packet: Packet) {
         let Some(end) = self.node(host).links.get_mut(&conn) else { return };
         if !end.hold.is_empty() {
@@ -53,23 +53,22 @@ impl<R: Rules> World<R> {
         end.provisional = false;
         let (id, peer) = (end.id, end.peer.clone());
         let entry = self.entry(host, &peer);
-        let Some(retire) = entry.rules.confirmed(id) else {
+        let Some((_, Up { replaced, elders })) = entry.peer.confirmed(id) else {
             self.say(|| format!("host {host}: {conn} is out of date"));
+            self.carry_out(host, &peer);
             self.close_link(host, conn);
             return false;
         };
-        entry.provisional = None;
-        let old = entry.link.replace(conn);
-        let up = entry.rules.up();
-        self.say(|| format!("host {host}: {conn} to {peer} confirmed, {retire:?}"));
+        let up = entry.peer.pair().up();
+        self.say(|| format!("host {host}: {conn} to {peer} confirmed, {replaced:?}"));
         if let Some(up) = up {
             self.went_up(host, conn, up);
         }
-        if let Some((old, retire)) = old.zip(retire) {
-            self.retire(host, conn, old, retire, true);
+        self.hold_for(host, conn, &elders);
+        if let Some((old, retire)) = replaced {
+            self.retire(host, conn, old.conn, retire, true);
         }
-        self.hold_for_elders(host, conn);
-        self.changed(host, &peer);
+        self.carry_out(host, &peer);
         true
     }
 
@@ -93,7 +92,6 @@ impl<R: Rules> World<R> {
         if let Some(end) = self.node(host).links.get_mut(&old) {
             end.heir = Some(new);
         }
-        self.hold_back(host, new, |conn, _| conn == old);
         if at_once {
             self.go_away(host, old);
         } else {
@@ -101,18 +99,16 @@ impl<R: Rules> World<R> {
         }
     }
 
-    /// Makes the new link wait for the remaining messages of older links to the same incarnation.
-    pub(super) fn hold_for_elders(&mut self, host: usize, new: ConnId) {
-        if !self.config.hold_for_direct_only {
-            self.hold_back(host, new, |_, end| end.draining || end.heir.is_some());
-        }
-    }
-
-    fn hold_back(&mut self, host: usize, new: ConnId, which: impl Fn(ConnId, &LinkEnd) -> bool) {
-        let life = self.peer_life(host, new);
-        let links = self.node(host).links.iter().filter(|(conn, end)| !end.peer_gone && which(**conn, end));
-        let elders: Vec<_> = links.map(|(conn, _)| *conn).filter(|conn| *conn != new).collect();
-        let elders: Vec<_> = elders.into_iter().filter(|conn| self.peer_life(host, *conn) == life).collect();
+    /// Makes the new link wait for the remaining messages of older links.
+    pub(super) fn hold_for(&mut self, host: usize, new: ConnId, elders: &[LinkHandle]) {
+        // The shipped link waits for those of a former incarnation too. Then a link can end cleanly at the peer while its
+        // messages are held back here, and they are lost when the peer dials again.
+        let incarnation = self.peer_life(host, new);
+        let elders: Vec<_> =
+            elders.iter().map(|elder| elder.conn).filter(|conn| self.peer_life(host, *conn) == incarnation).collect();
+        let links = &self.node(host).links;
+        let delivers = |conn: &ConnId| links.get(conn).is_some_and(|end| !end.peer_gone);
+        let elders: Vec<_> = elders.into_iter().filter(delivers).collect();
         if elders.is_empty() {
             return;
         }
@@ -296,9 +292,8 @@ impl<R: Rules> World<R> {
             self.ledger.broke(who, conn);
         }
         let entry = self.entry(host, &end.peer);
-        entry.rules.down(end.id);
-        let was_live = entry.link.take_if(|link| *link == conn).is_some();
-        entry.provisional = entry.provisional.filter(|link| *link != conn);
+        let was_live = entry.peer.down(end.id);
+        entry.peer.elder_down(end.id);
         let probing: Vec<_> = self
             .node(host)
             .answers
@@ -316,7 +311,7 @@ impl<R: Rules> World<R> {
         if was_live {
             self.keep_down(host, &end.peer, end.meant);
         }
-        self.changed(host, &end.peer);
+        self.carry_out(host, &end.peer);
     }
 
     /// Sends messages for a program: over the existing link, or over one that is dialled for them, unless the
@@ -325,7 +320,7 @@ impl<R: Rules> World<R> {
         if self.hosts[host].node.is_none() || *peer == self.hosts[host].name {
             return;
         }
-        if self.entry(host, peer).link.is_none() {
+        if self.entry(host, peer).link().is_none() {
             if self.node(host).keeper.has_lapsed(peer) {
                 self.counts.note("sends to a lapsed name");
             } else {
@@ -341,7 +336,7 @@ impl<R: Rules> World<R> {
     /// Sends a message over the existing link. The program sees an error directly.
     pub(super) fn send_message(&mut self, host: usize, peer: &NodeName) {
         let entry = self.entry(host, peer);
-        let Some(conn) = entry.link else { return };
+        let Some(conn) = entry.link() else { return };
         entry.sent += 1;
         let number = entry.sent;
         let open = self.node(host).links.get(&conn).is_some_and(|end| !end.draining);

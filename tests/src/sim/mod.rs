@@ -1,12 +1,14 @@
-//! Deterministic simulation of a world of nodes: the real state machines of handshake, dial and one link per pair,
-//! driven by a virtual clock over a network that breaks.
+//! Deterministic simulation of a world of nodes: the shipped state machines of handshake, dial and sessions, driven by a
+//! virtual clock over a network that breaks.
 //!
 //! - [`world`]: the clock, the queue of events, and a history from a seed to its end.
 //! - [`script`]: the actions of programs in a history, and the faults; [`faults`] names and counts these.
 //! - [`net`]: connections; [`node`]: the state of one incarnation of a node.
-//! - [`dialling`], [`answering`], [`links`], [`recovering`]: the glue that the registry and the node are in production.
+//! - [`dialling`], [`answering`], [`links`], [`recovering`]: the shells around the state machines, in production the tasks of
+//!   the registry and the node. Which link stands for a name is decided by [`trunkline_dial::sessions::Peer`] here as there.
 //! - [`model`]: the reference models; [`ledger`]: the ledger of messages; [`invariants`]: the checked invariants.
-//! - [`rules`] and [`wrong`]: rules with a mistake, to show that the invariants detect it.
+//!
+//! `trunkline_dial::mutants` makes a deliberate mistake in the shipped rules, to show that the invariants detect it.
 
 pub mod answering;
 pub mod dialling;
@@ -21,10 +23,8 @@ pub mod node;
 mod pake;
 pub mod recovering;
 pub mod rng;
-pub mod rules;
 pub mod script;
 pub mod world;
-pub mod wrong;
 
 pub use faults::{Counts, Fault};
 pub use invariants::Violation;

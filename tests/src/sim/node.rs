@@ -8,6 +8,7 @@ use trunkline_dial::keep::Keeper;
 use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::FlightId;
 use trunkline_dial::plan::{OpId, Plan};
+use trunkline_dial::sessions::{Handle, Peer};
 use trunkline_route::{Attempt, Claims, Incarnation, LinkId, NodeName, ResolverId};
 use trunkline_wire::handshake::{Initiator, Responder, Verified};
 use trunkline_wire::important::{Incoming, Outgoing};
@@ -27,9 +28,9 @@ pub struct Life {
 
 /// A node. All of its state is lost in a restart.
 #[derive(Default)]
-pub struct Node<R> {
+pub struct Node {
     /// State of each peer.
-    pub entries: BTreeMap<NodeName, Entry<R>>,
+    pub entries: BTreeMap<NodeName, Entry>,
     /// Outgoing attempts in progress.
     pub tries: BTreeMap<ConnId, Try>,
     /// Callers in the handshake.
@@ -40,7 +41,7 @@ pub struct Node<R> {
     pub accounts: BTreeMap<Life, Account>,
     /// Memory of recent failures.
     pub memory: Memory,
-    /// Memory of recent failures in the reference model.
+    /// The same failures in the reference model.
     pub remembered: MemoryModel,
     /// Tasks that the node does for its connections by itself.
     pub keeper: Keeper,
@@ -61,23 +62,41 @@ pub struct Account {
     pub outgoing: Outgoing<u64>,
 }
 
-/// State of one peer. Mirrors the entry of the registry.
+/// Link as the sessions of a node hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkHandle {
+    /// Connection that carries the link.
+    pub conn: ConnId,
+    /// Id of the link.
+    pub id: LinkId,
+}
+
+impl Handle for LinkHandle {
+    fn id(&self) -> LinkId {
+        self.id
+    }
+}
+
+/// State of one peer at a node.
 #[derive(Default)]
-pub struct Entry<R> {
-    /// The rules.
-    pub rules: R,
-    /// The live link.
-    pub link: Option<ConnId>,
-    /// The accepted link that waits for its first frame.
-    pub provisional: Option<ConnId>,
-    /// The dial in progress.
-    pub flight: Option<Flight>,
+pub struct Entry {
+    /// The shipped state machine.
+    pub peer: Peer<LinkHandle>,
+    /// The tasks of flights.
+    pub tasks: BTreeMap<FlightId, Task>,
     /// Memory of the reference model.
     pub shadow: Shadow,
     /// The dial in progress, in the reference model.
     pub dialling: Option<FlightId>,
     /// Number of messages sent to the peer.
     pub sent: u64,
+}
+
+impl Entry {
+    /// The connection of the live link.
+    pub fn link(&self) -> Option<ConnId> {
+        self.peer.link().map(|link| link.conn)
+    }
 }
 
 /// Requirements for a link.
@@ -103,31 +122,18 @@ pub struct Probes {
     pub flight: Option<(FlightId, Box<Looking>)>,
 }
 
-/// Dial for one or more callers.
-pub struct Flight {
-    /// Id of the flight.
-    pub id: FlightId,
-    /// Requirements for the link.
+/// The task of a flight.
+pub struct Task {
+    /// Requirements for the link that its dials make.
     pub want: Want,
-    /// Callers that wait for it.
+    /// The callers that wait for its end.
     pub callers: BTreeSet<usize>,
-    /// The live link at the start, which did not satisfy the requirements.
-    pub unsatisfying: Option<LinkId>,
     /// Number of lookups so far.
     pub dials: u32,
-    /// Current stage.
-    pub stage: Stage,
-}
-
-/// Stage of a flight.
-pub enum Stage {
-    /// A lookup.
-    Looking(Box<Looking>),
-    /// Waiting for the link that another dial brings.
-    Adopting {
-        /// True if a provisional link was seen.
-        expected: bool,
-    },
+    /// The lookup in progress.
+    pub looking: Option<Box<Looking>>,
+    /// True if the links of the lookup replace one that does not satisfy the requirements.
+    pub replace: bool,
 }
 
 /// Lookup in progress.
@@ -164,8 +170,6 @@ pub struct Try {
     pub finish: Option<LinkId>,
     /// True if it announced that it replaces a link.
     pub replaces: bool,
-    /// True if its flight has no callers any more.
-    pub doomed: bool,
     /// True if it only checks whether the peer answers.
     pub is_probe: bool,
 }

@@ -8,11 +8,10 @@ use trunkline_route::{NodeName, Reconnect, ResolverId, Source};
 use super::invariants;
 use super::net::{ConnId, Micros};
 use super::node::{Probes, Want};
-use super::rules::Rules;
 use super::script::{self, Place};
 use super::world::{Purpose, Timer, World, at};
 
-impl<R: Rules> World<R> {
+impl World {
     /// Returns a number from 0 to 1.
     fn random(&mut self) -> f64 {
         self.rng.below(1_000_001) as f64 / 1e6
@@ -35,7 +34,7 @@ impl<R: Rules> World<R> {
     }
 
     fn better_now(&mut self, host: usize, peer: &NodeName) -> Vec<Candidate> {
-        let Some(conn) = self.entry(host, peer).link else { return Vec::new() };
+        let Some(conn) = self.entry(host, peer).link() else { return Vec::new() };
         let came_by = self.node(host).links.get(&conn).and_then(|end| end.came_by.clone());
         came_by.map(|(route, by)| self.better_routes(host, peer, route.as_deref(), by.as_ref())).unwrap_or_default()
     }
@@ -99,7 +98,7 @@ impl<R: Rules> World<R> {
 
     /// Handles the result of the dial of a kept connection.
     pub(super) fn dialled_again(&mut self, host: usize, peer: &NodeName) {
-        let is_down = self.entry(host, peer).link.is_none();
+        let is_down = self.entry(host, peer).link().is_none();
         if self.node(host).keeper.goes_on(peer, true, || is_down) {
             self.redial_later(host, peer);
         }
@@ -122,7 +121,7 @@ impl<R: Rules> World<R> {
     fn probe_next(&mut self, host: usize, peer: &NodeName, mut left: Vec<Candidate>) {
         let of = match self.node(host).probes.get(peer) {
             Some(round) => round.of,
-            None => self.entry(host, peer).link,
+            None => self.entry(host, peer).link(),
         };
         if left.is_empty() {
             return self.probes_done(host, peer);
@@ -155,7 +154,7 @@ impl<R: Rules> World<R> {
         self.counts.note(if healthy { "probes that succeeded" } else { "probes that failed" });
         let key = (self.life(host), peer.clone(), candidate.pattern.clone());
         let is_due = self.node(host).keeper.probed(now, peer, &better, healthy);
-        let link = self.entry(host, peer).link;
+        let link = self.entry(host, peer).link();
         let is_open = link.is_some_and(|conn| self.node(host).links.get(&conn).is_some_and(|end| !end.draining));
         if healthy {
             let now = self.now;

@@ -10,7 +10,6 @@ use trunkline_wire::handshake::Exporter;
 use super::faults::Fault;
 use super::net::{ConnId, MS, Outage, Path, SEC};
 use super::node::Want;
-use super::rules::Rules;
 use super::world::{Caller, Event, Host, MIN_FAULTS, Purpose, World};
 
 /// Port of every listener.
@@ -36,7 +35,7 @@ pub enum Action {
     Cross(usize, usize),
     /// A program sends some messages.
     Send {
-        /// Host of the sender.
+        /// Host of the program.
         host: usize,
         /// Host whose name is the receiver.
         peer: usize,
@@ -198,7 +197,7 @@ pub fn exporter(conn: ConnId) -> Exporter {
 }
 
 /// Returns the answer of discovery.
-pub fn resolve<R: Rules>(world: &mut World<R>, peer: &NodeName) -> Vec<Endpoint> {
+pub fn resolve(world: &mut World, peer: &NodeName) -> Vec<Endpoint> {
     if !world.calm && world.rng.percent(10) {
         world.counts.fault(Fault::ResolverFails);
         return Vec::new();
@@ -209,7 +208,7 @@ pub fn resolve<R: Rules>(world: &mut World<R>, peer: &NodeName) -> Vec<Endpoint>
 }
 
 /// Lays out the world of a seed and draws its history.
-pub fn prepare<R: Rules>(world: &mut World<R>) {
+pub fn prepare(world: &mut World) {
     let count = world.rng.between(2, 4) as usize;
     world.slow = world.rng.between(30 * MS, 180 * MS);
     world.twins = count == 3 && world.rng.percent(40);
@@ -230,7 +229,7 @@ pub fn prepare<R: Rules>(world: &mut World<R>) {
     world.at_time(MS, Event::Act(Action::Draw));
 }
 
-fn draw_routes<R: Rules>(world: &mut World<R>, host: usize, peer: usize) -> Vec<RouteSpec> {
+fn draw_routes(world: &mut World, host: usize, peer: usize) -> Vec<RouteSpec> {
     let mut routes = Vec::new();
     if host == peer {
         return routes;
@@ -274,7 +273,7 @@ fn draw_routes<R: Rules>(world: &mut World<R>, host: usize, peer: usize) -> Vec<
     routes
 }
 
-fn draw<R: Rules>(world: &mut World<R>, count: usize) -> Action {
+fn draw(world: &mut World, count: usize) -> Action {
     let rng = &mut world.rng;
     let host = rng.index(count);
     let peer = (host + 1 + rng.index(count - 1)) % count;
@@ -299,7 +298,7 @@ fn draw<R: Rules>(world: &mut World<R>, count: usize) -> Action {
 }
 
 /// Draws the next action, and further ones that coincide with it, since faults often come together.
-fn draw_on<R: Rules>(world: &mut World<R>) {
+fn draw_on(world: &mut World) {
     let count = world.hosts.len();
     let action = draw(world, count);
     act(world, action);
@@ -316,7 +315,7 @@ fn draw_on<R: Rules>(world: &mut World<R>) {
 }
 
 /// Carries out an action.
-pub fn act<R: Rules>(world: &mut World<R>, action: Action) {
+pub fn act(world: &mut World, action: Action) {
     match action {
         Action::Connect { host, peer, want } => connect(world, host, peer, *want),
         Action::Cross(a, b) => {
@@ -355,7 +354,7 @@ pub fn act<R: Rules>(world: &mut World<R>, action: Action) {
         }
         Action::Disconnect { host, peer } => {
             let name = world.hosts[peer].name.clone();
-            let link = world.hosts[host].node.as_ref().and_then(|node| node.entries.get(&name)?.link);
+            let link = world.hosts[host].node.as_ref().and_then(|node| node.entries.get(&name)?.link());
             if let Some(link) = link {
                 world.counts.fault(Fault::Disconnected);
                 world.disconnect(host, link);
@@ -389,7 +388,7 @@ pub fn act<R: Rules>(world: &mut World<R>, action: Action) {
     }
 }
 
-fn take_down<R: Rules>(world: &mut World<R>, path: Path, is_silent: bool, lasts: u64) {
+fn take_down(world: &mut World, path: Path, is_silent: bool, lasts: u64) {
     let until = world.now + lasts;
     world.say(|| format!("{path:?} is down, silent {is_silent}"));
     world.net.take_down(path, until, if is_silent { Outage::Silent } else { Outage::Refuses });
@@ -398,7 +397,7 @@ fn take_down<R: Rules>(world: &mut World<R>, path: Path, is_silent: bool, lasts:
     }
 }
 
-fn connect<R: Rules>(world: &mut World<R>, host: usize, peer: usize, want: Want) {
+fn connect(world: &mut World, host: usize, peer: usize, want: Want) {
     let name = world.hosts[peer].name.clone();
     if name == world.hosts[host].name {
         return;
@@ -409,7 +408,7 @@ fn connect<R: Rules>(world: &mut World<R>, host: usize, peer: usize, want: Want)
     world.connect(host, &name, want, Purpose::Program(0));
 }
 
-fn cut<R: Rules>(world: &mut World<R>, fault: Fault) {
+fn cut(world: &mut World, fault: Fault) {
     let nodes = world.hosts.iter().filter_map(|host| host.node.as_ref());
     let mut standing: Vec<_> = nodes.flat_map(|node| node.links.keys().chain(node.tries.keys())).copied().collect();
     standing.retain(|conn| world.net.conn(*conn).cut.is_none());
@@ -421,7 +420,7 @@ fn cut<R: Rules>(world: &mut World<R>, fault: Fault) {
     world.cut(conn, [fault == Fault::HalfDeadDialler, fault == Fault::HalfDeadListener]);
 }
 
-fn part<R: Rules>(world: &mut World<R>, a: usize, b: usize, lasts: u64) {
+fn part(world: &mut World, a: usize, b: usize, lasts: u64) {
     let until = world.now + lasts;
     let long = lasts > 15 * SEC;
     world.say(|| format!("hosts {a} and {b} are apart, long {long}"));
@@ -444,7 +443,7 @@ fn part<R: Rules>(world: &mut World<R>, a: usize, b: usize, lasts: u64) {
 }
 
 /// Makes every node dial every other, also at the same time. Called once everything is at rest.
-pub fn probe<R: Rules>(world: &mut World<R>) {
+pub fn probe(world: &mut World) {
     world.begin_calm();
     for host in 0..world.hosts.len() {
         for peer in 0..world.hosts.len() {
@@ -457,7 +456,7 @@ pub fn probe<R: Rules>(world: &mut World<R>) {
 }
 
 /// Makes every node write to every other, at the very end.
-pub fn last_words<R: Rules>(world: &mut World<R>) {
+pub fn last_words(world: &mut World) {
     for host in 0..world.hosts.len() {
         for peer in 0..world.hosts.len() {
             world.after(MS, Event::Act(Action::Send { host, peer, count: 2 }));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use trunkline_dial::keep::Better;
 use trunkline_dial::plan::OpId;
+use trunkline_dial::sessions;
 use trunkline_route::NodeName;
 
 use super::faults::{Counts, Fault};
@@ -15,7 +16,6 @@ use super::links::Ending;
 use super::net::{ConnId, DEAD_AFTER, Frame, MS, Micros, Net, Packet, SEC, Side};
 use super::node::{Entry, Life, Node, Want};
 use super::rng::Rng;
-use super::rules::Rules;
 use super::script::{self, Action, RouteSpecs};
 
 /// Most events of a history. A history with more has an endless loop.
@@ -34,13 +34,11 @@ pub struct Config {
     pub table: bool,
     /// Mistake: an attempt that finds another attempt of its own flight ahead ends the whole lookup.
     pub loser_ends_lookup: bool,
-    /// Mistake: a new link waits only for the one it replaces, not for others that still drain.
-    pub hold_for_direct_only: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { table: true, loser_ends_lookup: false, hold_for_direct_only: false }
+        Self { table: true, loser_ends_lookup: false }
     }
 }
 
@@ -101,8 +99,8 @@ pub enum Timer {
     Hold(ConnId),
     /// Timeout of the drain.
     Drain(ConnId),
-    /// Timeout of an adopted link, in this dial of the flight.
-    Adopt(NodeName, u64, u32),
+    /// Timeout of an adopted link, for this flight.
+    Adopt(NodeName, u64),
     /// An inbound link makes the dial unnecessary.
     Overtaken(NodeName, u64),
     /// A caller's budget is used up.
@@ -116,13 +114,13 @@ pub enum Timer {
 }
 
 /// Machine with a name, on which incarnations of a node follow each other.
-pub struct Host<R> {
+pub struct Host {
     /// Name of its node.
     pub name: NodeName,
     /// Sequence number of the incarnation.
     pub life: u32,
     /// The node, if it is up.
-    pub node: Option<Node<R>>,
+    pub node: Option<Node>,
     /// Static routes of its table, by target.
     pub routes: BTreeMap<NodeName, RouteSpecs>,
 }
@@ -151,8 +149,8 @@ pub struct Caller {
     pub purpose: Purpose,
     /// Time of the request.
     pub began: Micros,
-    /// Number of times it joined or started a dial.
-    pub loops: u32,
+    /// The shipped caller.
+    pub caller: sessions::Caller,
     /// Time and content of the answer.
     pub answer: Option<(Micros, Result<ConnId, String>)>,
 }
@@ -171,7 +169,7 @@ pub struct Outcome {
 }
 
 /// The whole simulated world.
-pub struct World<R> {
+pub struct World {
     /// Settings of the run.
     pub config: Config,
     /// The clock.
@@ -181,7 +179,7 @@ pub struct World<R> {
     /// The network.
     pub net: Net,
     /// The hosts.
-    pub hosts: Vec<Host<R>>,
+    pub hosts: Vec<Host>,
     /// The ledger of messages.
     pub ledger: Ledger,
     /// Every caller that requested a connection.
@@ -208,8 +206,8 @@ pub struct World<R> {
 }
 
 /// Runs the history of a seed.
-pub fn run<R: Rules>(seed: u64, config: Config, trace: bool) -> Outcome {
-    let mut world = World::<R>::new(seed, config, trace);
+pub fn run(seed: u64, config: Config, trace: bool) -> Outcome {
+    let mut world = World::new(seed, config, trace);
     let events = world.history();
     Outcome { counts: world.counts, events, violation: world.violation, trace: world.trace.unwrap_or_default() }
 }
@@ -226,7 +224,7 @@ pub fn micros(instant: Instant) -> Micros {
     instant.saturating_duration_since(at(0)).as_nanos().div_ceil(1000) as Micros
 }
 
-impl<R: Rules> World<R> {
+impl World {
     fn new(seed: u64, config: Config, trace: bool) -> Self {
         let mut world = Self {
             config,
@@ -382,12 +380,12 @@ impl<R: Rules> World<R> {
     }
 
     /// Returns the node of a host.
-    pub fn node(&mut self, host: usize) -> &mut Node<R> {
+    pub fn node(&mut self, host: usize) -> &mut Node {
         self.hosts[host].node.as_mut().expect("events of the dead are dropped before")
     }
 
     /// Returns the state of a peer at the node of a host.
-    pub fn entry(&mut self, host: usize, peer: &NodeName) -> &mut Entry<R> {
+    pub fn entry(&mut self, host: usize, peer: &NodeName) -> &mut Entry {
         self.node(host).entries.entry(peer.clone()).or_default()
     }
 
@@ -449,7 +447,7 @@ impl<R: Rules> World<R> {
             Timer::Provisional(conn) => self.provisional_timeout(host, conn),
             Timer::Hold(conn) => self.release(host, conn),
             Timer::Drain(conn) => self.link_down(host, conn, Ending::Broken),
-            Timer::Adopt(peer, flight, dial) => self.adopt_timeout(host, &peer, flight, dial),
+            Timer::Adopt(peer, flight) => self.look_again(host, &peer, flight),
             Timer::Overtaken(peer, flight) => self.overtaken(host, &peer, flight),
             Timer::Abort(peer, flight) => self.abort(host, &peer, flight),
             Timer::Caller(caller) => self.caller_timeout(caller),

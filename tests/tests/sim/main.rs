@@ -4,9 +4,11 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use trunkline_dial::pair::Pair;
-use trunkline_tests::sim::rules::Rules;
-use trunkline_tests::sim::{Config, Counts, Fault, hops, model, run, wrong};
+use trunkline_tests::sim::{Config, Counts, Fault, hops, model, run};
+
+// The shipped rules contain no mistake without debug assertions.
+#[cfg(debug_assertions)]
+mod mistakes;
 
 const HISTORIES: u64 = 20_000;
 /// Number of lines of the trace that a failure shows.
@@ -19,9 +21,9 @@ fn saved_seeds() -> Vec<u64> {
 
 /// Runs one history. The text of a failure has all information needed to reproduce it.
 fn check(seed: u64) -> Result<Counts, String> {
-    let outcome = run::<Pair>(seed, Config::default(), false);
+    let outcome = run(seed, Config::default(), false);
     let Some(violation) = outcome.violation else { return Ok(outcome.counts) };
-    let trace = run::<Pair>(seed, Config::default(), true).trace;
+    let trace = run(seed, Config::default(), true).trace;
     let mut text = String::new();
     for line in &trace[trace.len().saturating_sub(TAIL)..] {
         let _ = writeln!(text, "{line}");
@@ -74,7 +76,7 @@ fn p15_no_interleaving_breaks_one_link_per_pair() {
 fn replay() {
     let Ok(seed) = std::env::var("TRUNKLINE_SIM_SEED") else { return };
     let seed = seed.parse().expect("TRUNKLINE_SIM_SEED is a number");
-    let outcome = run::<Pair>(seed, Config::default(), true);
+    let outcome = run(seed, Config::default(), true);
     for line in &outcome.trace {
         println!("{line}");
     }
@@ -85,81 +87,9 @@ fn replay() {
 #[test]
 fn a_seed_gives_the_same_history_every_time() {
     for seed in 0..20 {
-        let [one, other] = [0; 2].map(|_| run::<Pair>(seed, Config::default(), true));
+        let [one, other] = [0; 2].map(|_| run(seed, Config::default(), true));
         assert_eq!(one.trace, other.trace, "seed {seed}");
     }
-}
-
-/// Returns the first violation that the first two thousand seeds find in rules or glue with a mistake.
-fn bites<R: Rules>(config: Config) -> &'static str {
-    for seed in 0..2000 {
-        if let Some(violation) = run::<R>(seed, config, false).violation {
-            println!("seed {seed}: {violation}");
-            return violation.invariant;
-        }
-    }
-    panic!("two thousand histories found nothing");
-}
-
-/// Settings without the table, which would detect every wrong verdict at once.
-const NO_TABLE: Config = Config { table: false, loser_ends_lookup: false, hold_for_direct_only: false };
-
-#[test]
-fn accepting_both_of_two_crossing_dials_is_detected() {
-    assert!(bites::<wrong::BothWin>(Config::default()).starts_with("verdicts"));
-    bites::<wrong::BothWin>(NO_TABLE);
-}
-
-#[test]
-fn refusing_both_of_two_crossing_dials_is_detected() {
-    bites::<wrong::BothLose>(NO_TABLE);
-}
-
-/// Checks one seed. The conditions that reveal some mistakes are rare; these seeds are kept for them.
-fn bites_at<R: Rules>(seed: u64, config: Config, invariant: &str) {
-    let violation = run::<R>(seed, config, false).violation;
-    assert!(violation.as_ref().is_some_and(|v| v.invariant.starts_with(invariant)), "seed {seed}: {violation:?}");
-}
-
-#[test]
-fn going_up_without_the_flight_is_detected() {
-    bites_at::<wrong::UpOnAnyAccept>(10_535, NO_TABLE, "(i)");
-}
-
-#[test]
-fn going_up_before_the_first_frame_is_detected() {
-    assert!(bites::<wrong::UpOnOffer>(NO_TABLE).starts_with("(c)"));
-}
-
-#[test]
-fn accepting_a_second_incarnation_without_a_probe_is_detected() {
-    assert!(bites::<wrong::NoChallenge>(NO_TABLE).starts_with("(f)"));
-}
-
-#[test]
-fn two_finishes_at_once_are_detected() {
-    assert!(bites::<wrong::ManyFinishes>(NO_TABLE).starts_with("(b)"));
-}
-
-#[test]
-fn an_epoch_used_twice_is_detected() {
-    bites::<wrong::OneEpoch>(NO_TABLE);
-}
-
-#[test]
-fn closing_a_replaced_link_before_it_is_drained_is_detected() {
-    assert!(bites::<wrong::ReplaceKills>(NO_TABLE).starts_with("(d)"));
-}
-
-#[test]
-fn a_hold_that_forgets_older_links_is_detected() {
-    let config = Config { hold_for_direct_only: true, ..Config::default() };
-    bites_at::<Pair>(2935, config, "(d)");
-}
-
-#[test]
-fn ending_a_lookup_for_the_loser_of_its_own_stagger_is_detected() {
-    bites::<Pair>(Config { loser_ends_lookup: true, ..Config::default() });
 }
 
 /// Number of worlds with gateways in one run.

@@ -1,14 +1,20 @@
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use trunkline_route::{Cookie, NetworkRoute};
 
 use super::*;
+use crate::exec::Found;
+use crate::pair::{OnOffer, Retire};
+use crate::sessions::MAX_DIALS;
 
 const PEER: Incarnation = [2; 16];
 const BUDGET: Duration = Duration::from_secs(15);
+/// A link that came up and had none before it.
+const NOTHING_BEFORE: Up<Fake> = Up { replaced: None, elders: Vec::new() };
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -39,11 +45,13 @@ impl PartialEq for Fake {
     }
 }
 
-impl Held for Fake {
+impl Handle for Fake {
     fn id(&self) -> LinkId {
         self.id
     }
+}
 
+impl SessionLink for Fake {
     fn retire(&self, _: bool) {}
 
     fn discard(&self) {
@@ -141,7 +149,7 @@ impl Registry<Fake> {
     }
 
     fn waiting(&self, name: &NodeName) -> usize {
-        self.with(name, |entry| entry.flight.as_ref().map_or(0, |flight| flight.callers.strong_count())).unwrap_or(0)
+        self.with(name, |entry| entry.peer.flight().map_or(0, |(_, callers)| callers)).unwrap_or(0)
     }
 
     /// A dial of this flight that goes well, up to the last step.
@@ -275,7 +283,7 @@ async fn a_live_link_that_does_not_satisfy_is_replaced() {
     let ticket = registry.may_finish(&name, dial.flight, id(2), PEER, true).unwrap();
     assert_eq!(ticket.claims().replaces, Some(id(1)));
     let old = registry.accepted(&name, dial.flight, link_ref(2, 2)).unwrap();
-    assert_eq!(old, Some((link(1), Retire { id: id(1), alive: true })));
+    assert_eq!(old.replaced, Some((link(1), Retire { id: id(1), alive: true })));
     assert!(registry.install(&name, link(2)));
     let _ = dial.end.send(Ok(Found::Link(link(2))));
     assert_eq!(caller.await.unwrap(), Ok(link(2)));
@@ -306,7 +314,10 @@ async fn an_inbound_link_overtakes_a_dial_without_finish() {
     registry.stand(&name, link(7));
     settle().await;
     assert_eq!(registry.get(&name), None, "provisional");
-    assert_eq!(registry.confirmed(&name, id(7), |new, old| assert!(new.id == id(7) && old.is_none())), Some(None));
+    assert_eq!(
+        registry.confirmed(&name, id(7), |new, old| assert!(new.id == id(7) && old.is_none())),
+        Some(NOTHING_BEFORE)
+    );
     for caller in callers {
         assert_eq!(caller.await.unwrap(), Ok(link(7)));
     }
@@ -334,7 +345,7 @@ async fn a_dial_that_begins_while_a_link_is_provisional_waits_for_it() {
     let caller = dials.connect(&registry, &name);
     settle().await;
     registry.stand(&name, link(7));
-    assert_eq!(registry.confirmed(&name, id(7), |_, _| {}), Some(None));
+    assert_eq!(registry.confirmed(&name, id(7), |_, _| {}), Some(NOTHING_BEFORE));
     assert_eq!((caller.await.unwrap(), dials.count()), (Ok(link(7)), 0));
 }
 
@@ -453,7 +464,7 @@ async fn another_life_is_let_in_when_the_old_link_is_silent() {
     assert_eq!(reborn(Some((id(7), false))), Verdict::Accept(1));
     registry.stand(&name, link(9));
     let old = registry.confirmed(&name, id(9), |_, old| assert_eq!(old, Some((&link(7), false)))).unwrap();
-    assert_eq!(old, Some((link(7), Retire { id: id(7), alive: false })));
+    assert_eq!(old.replaced, Some((link(7), Retire { id: id(7), alive: false })));
     assert!(registry.down(&name, id(9)));
     assert_eq!(registry.get(&name), None);
 }

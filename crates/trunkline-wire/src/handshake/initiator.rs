@@ -74,6 +74,32 @@ pub struct Accepted {
 ///
 /// Order of calls: [`Initiator::new`] and send what it gives; [`Initiator::hello2`]; then [`Initiator::finish`]
 /// or [`Initiator::abandon`] and send what it gives; after `finish`, [`Initiator::accept`].
+///
+/// ```
+/// use trunkline_route::{Cookie, NodeName};
+/// use trunkline_wire::handshake::{
+///     Credential, Hello, Initiator, InitiatorConfig, Params, Responder, ResponderConfig,
+/// };
+/// use trunkline_wire::pake::Spake2;
+///
+/// let (app, db): (NodeName, NodeName) = ("app@lab".parse()?, "db@lab".parse()?);
+/// let cookie = Cookie::new("a shared secret")?;
+/// // Both ends derive the same exporter from their TLS connection; nonces are random.
+/// let exporter = [7; 32];
+/// let config = InitiatorConfig::new(app, Some(db.clone()), cookie.clone(), [1; 16], [11; 16]);
+/// let (mut initiator, hello1) = Initiator::<Spake2>::new(config, exporter);
+/// let config = ResponderConfig::new(db.clone(), [2; 16], [12; 16]);
+/// let mut responder = Responder::<Spake2>::new(config, exporter);
+///
+/// let credentials = |_from: &NodeName, _label: &str| Credential::Cookie(cookie.clone());
+/// let Hello::Answer(hello2) = responder.hello1(&hello1, &credentials)? else { panic!("rejected") };
+/// let verified = initiator.hello2(&hello2)?;
+/// assert_eq!(verified.name, db);
+/// let offer = responder.finish(&initiator.finish(&Params::default())?)?;
+/// assert_eq!(offer.link_id, verified.link_id);
+/// initiator.accept(&responder.accept(&Params { epoch: 1, ..Params::default() })?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Initiator<P = Spake2> {
     config: InitiatorConfig,
     exporter: Exporter,

@@ -87,6 +87,22 @@ pub struct Offer {
 ///
 /// Order of calls: [`Responder::hello1`] and send what it gives; [`Responder::finish`]; then
 /// [`Responder::accept`] or [`Responder::close`] and send what it gives.
+///
+/// ```
+/// use trunkline_route::{Cookie, NodeName, RejectCode};
+/// use trunkline_wire::handshake::{Credential, Hello, Initiator, InitiatorConfig, Responder, ResponderConfig};
+/// use trunkline_wire::pake::Spake2;
+///
+/// let (guest, db): (NodeName, NodeName) = ("guest@lab".parse()?, "db@lab".parse()?);
+/// let config = InitiatorConfig::new(guest, Some(db.clone()), Cookie::new("a secret")?, [1; 16], [11; 16]);
+/// let (_, hello1) = Initiator::<Spake2>::new(config, [7; 32]);
+///
+/// // A listener that lets nobody in.
+/// let mut responder = Responder::<Spake2>::new(ResponderConfig::new(db, [2; 16], [12; 16]), [7; 32]);
+/// let hello = responder.hello1(&hello1, &|_: &NodeName, _: &str| Credential::NotAllowed)?;
+/// assert!(matches!(hello, Hello::Reject(_, RejectCode::NotAllowed)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Responder<P = Spake2> {
     config: ResponderConfig,
     exporter: Exporter,

@@ -43,6 +43,28 @@ pub enum Refused {
 }
 
 /// Bytes that one end has yet to write, in lanes, and the credit it may still use.
+///
+/// ```
+/// use trunkline_route::PeerFlags;
+/// use trunkline_wire::frame::{self, Decoder, Flow};
+/// use trunkline_wire::mux::{How, Outbox, Window};
+///
+/// let window = Window { link: 65_536, mailbox: 65_536, max_message: 65_536 };
+/// let mut outbox = Outbox::new(window, PeerFlags::ALL, None);
+/// outbox.send("queries", "main", b"select 1", How::default()).expect("there is credit");
+///
+/// // The driver writes the chunks to its socket. Names are bound to ids before their first use.
+/// let (mut decoder, mut kinds) = (Decoder::default(), Vec::new());
+/// while let Some(chunk) = outbox.take() {
+///     decoder.feed(&chunk, |header, _payload| {
+///         kinds.push(header.kind);
+///         Ok(Flow::Continue(()))
+///     })?;
+///     outbox.recycle(chunk);
+/// }
+/// assert_eq!(kinds, [frame::NAME, frame::NAME, frame::SEND]);
+/// # Ok::<(), frame::ProtocolError>(())
+/// ```
 #[derive(Debug)]
 pub struct Outbox {
     control: Vec<u8>,

@@ -6,7 +6,7 @@ use trunkline_route::NodeName;
 
 /// The dials that wait, each with the name it waits for. Never a circle.
 #[derive(Debug, Default)]
-pub(super) struct Waits {
+pub(crate) struct Waits {
     /// Of each, by number: one that gives up and one that begins may overlap.
     edges: HashMap<NodeName, Vec<(u64, NodeName)>>,
     next: u64,
@@ -14,7 +14,7 @@ pub(super) struct Waits {
 
 impl Waits {
     /// Whether the dial of `name` waits for that of `waiter`, itself or through others, or is it.
-    pub(super) fn would_close(&self, waiter: &NodeName, name: &NodeName) -> bool {
+    pub(crate) fn would_close(&self, waiter: &NodeName, name: &NodeName) -> bool {
         let (mut seen, mut ahead) = (BTreeSet::new(), vec![name]);
         while let Some(at) = ahead.pop() {
             if at == waiter {
@@ -28,13 +28,13 @@ impl Waits {
     }
 
     /// The dial of `waiter` waits for that of `name` from now on. Gives what to remove when it does not any more.
-    pub(super) fn add(&mut self, waiter: &NodeName, name: &NodeName) -> u64 {
+    pub(crate) fn add(&mut self, waiter: &NodeName, name: &NodeName) -> u64 {
         self.next += 1;
         self.edges.entry(waiter.clone()).or_default().push((self.next, name.clone()));
         self.next
     }
 
-    pub(super) fn remove(&mut self, waiter: &NodeName, edge: u64) {
+    pub(crate) fn remove(&mut self, waiter: &NodeName, edge: u64) {
         if let Some(edges) = self.edges.get_mut(waiter) {
             edges.retain(|(number, _)| *number != edge);
             if edges.is_empty() {
