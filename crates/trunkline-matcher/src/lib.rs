@@ -71,8 +71,8 @@
 //! # Cost
 //!
 //! The cost is for `n` entries and a name of `m` bytes; the figures are for names of 36 bytes with 1.5 matches each, on
-//! one core of a server. `cargo xtask bench matcher` measures them beside other engines; `docs/BENCHMARKS.md` has the
-//! results.
+//! one core of a server. `cargo xtask bench matcher` measures them beside other engines; here are
+//! [the results](https://github.com/trunkline/trunkline/blob/main/docs/BENCHMARKS.md#many-patterns-cargo-xtask-bench-matcher).
 //!
 //! | operation | time |
 //! | --- | --- |
