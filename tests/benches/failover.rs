@@ -1,4 +1,4 @@
-//! What a primary that does not work costs: the time to a working connection behind it, the first time and the next,
+//! Cost of a primary that does not work: the time to a working connection behind it, the first time and the next,
 //! beside the time of a connect without it, in the same run. `cargo xtask bench failover` runs it; the figures are in
 //! `docs/BENCHMARKS.md`.
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use trunkline::{Cookie, DialTimes, NetworkRoute, Node, Policy};
 use trunkline_tests::support::{BlackHole, Door, nobody};
 
-/// Fresh nodes of each case; the median counts.
+/// Number of fresh nodes for each case; the median counts.
 const ROUNDS: usize = 5;
 
 fn cookie() -> Cookie {
@@ -21,13 +21,13 @@ fn route(to: SocketAddr) -> NetworkRoute {
     NetworkRoute::direct(to.ip().to_string(), to.port()).unwrap().build()
 }
 
-/// A node that reaches `db` by `primary`, if there is one, and else by `standby`.
+/// Starts a node that reaches `db` by `primary`, if there is one, and otherwise by `standby`.
 async fn app(primary: Option<SocketAddr>, standby: SocketAddr, race: Option<Duration>) -> Node {
     let policy = Policy { equal_weights: race, ..Policy::default() };
     let app = Node::builder("app@127.0.0.1").unwrap().cookie(cookie()).no_registrar().policy(policy);
     let app = app.route("^db@", route(standby), 100).start().await.unwrap();
     if let Some(primary) = primary {
-        // In front of the other even where both have one weight: what is added first comes first.
+        // The primary comes before the standby even where both have the same weight: the route added first comes first.
         app.remove_route("^db@").unwrap();
         app.add_route("db@", route(primary), if race.is_some() { 100 } else { 200 }).unwrap();
         app.add_route("^db@", route(standby), 100).unwrap();
@@ -35,7 +35,7 @@ async fn app(primary: Option<SocketAddr>, standby: SocketAddr, race: Option<Dura
     app
 }
 
-/// The time of a connect, and of the next one.
+/// Returns the time of a connect, and of the next one.
 async fn twice(app: &Node) -> (Duration, Duration) {
     let mut times = [Duration::ZERO; 2];
     for time in &mut times {

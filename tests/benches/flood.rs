@@ -1,5 +1,5 @@
-//! What an honest connect costs while strangers hold every place before authentication, beside its idle cost in the
-//! same run. `cargo xtask bench flood` runs it; the figures are in `docs/BENCHMARKS.md`.
+//! Cost of an honest connect while strangers hold every place before authentication, beside its cost on an idle node in
+//! the same run. `cargo xtask bench flood` runs it; the figures are in `docs/BENCHMARKS.md`.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
 
@@ -11,11 +11,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use trunkline::{Cookie, NetworkRoute, Node};
 
-/// Connections that say nothing, held at every moment.
+/// Number of silent connections that are held all the time.
 const SILENT: u32 = 512;
-/// Honest connects in one sample.
+/// Number of honest connects in one sample.
 const CONNECTS: usize = 200;
-/// Samples of each state, alternating.
+/// Number of samples of each state, alternating.
 const ROUNDS: usize = 3;
 
 #[derive(Clone, Copy)]
@@ -46,11 +46,11 @@ async fn open(target: SocketAddr, from: IpAddr) -> std::io::Result<TcpStream> {
     socket.connect(target).await
 }
 
-/// Holds a silent connection, and opens it anew whenever the listener ends it.
+/// Holds a silent connection, and opens it again whenever the listener ends it.
 async fn silent(target: SocketAddr, from: IpAddr) {
     loop {
         if let Ok(stream) = open(target, from).await {
-            // Readable means that the listener closed: it never speaks first.
+            // The listener never speaks first, so a readable socket means that it closed.
             let _ = stream.readable().await;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -67,7 +67,7 @@ async fn trickle(target: SocketAddr, from: IpAddr) {
     }
 }
 
-/// The median time of a connect, and how many failed.
+/// Returns the median time of a connect, and the number of connects that failed.
 async fn sample(target: SocketAddr, cookie: &Cookie) -> (Duration, usize) {
     let (mut times, mut failed) = (Vec::new(), 0);
     let app = Node::builder("app@127.0.0.1").unwrap().cookie(cookie.clone()).no_registrar().start().await.unwrap();

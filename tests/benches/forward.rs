@@ -1,6 +1,7 @@
-//! Bytes through a forwarder, directly and by way of a gateway, beside a bare TCP connection and, as far as they are there,
-//! `socat`, HAProxy and `ssh -L` through a jump host, in the same run. `cargo xtask bench forward` runs it; the figures are
-//! in `docs/BENCHMARKS.md`. Client and server are this process; every node and every other program has its own.
+//! Bytes through a forwarder, directly and through a gateway, beside a bare TCP connection and, if installed, `socat`,
+//! HAProxy and `ssh -L` through a jump host, in the same run. `cargo xtask bench forward` runs it; the figures are in
+//! `docs/BENCHMARKS.md`. Client and server are in this process; every node and every other program has a process of its
+//! own.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
 
@@ -20,15 +21,16 @@ use trunkline::{
 const BULK: usize = 512 << 20;
 const ROUND_TRIPS: usize = 5_000;
 const CONNECTIONS: usize = 500;
-/// Each way takes its turn so often; the best counts.
+/// Number of turns of each way; the best counts.
 const ROUNDS: usize = 3;
-/// Streams that share a link.
+/// Number of streams that share a link.
 const PARALLEL: usize = 64;
-/// Nodes on either side of a gateway whose circuits are weighed: each of one side is connected to each of the other.
+/// Number of nodes on either side of a gateway whose circuits are measured: each node of one side is connected to each
+/// of the other.
 const CROWD: usize = 32;
 
-/// What a connection begins with says what is done with it: `e` is answered byte by byte, `s` is not read any further, and
-/// everything else is answered at its end by how much came.
+/// Starts a server. The first byte of a connection selects what the server does: `e` is echoed byte by byte, after `s`
+/// nothing more is read, and anything else is answered at its end by the number of bytes received.
 fn server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -49,7 +51,7 @@ fn serve(mut socket: TcpStream) {
         came += n as u64;
         match what.get_or_insert(buffer[0]) {
             b'e' if socket.write_all(&buffer[..n]).is_err() => return,
-            // Its sender ends by being told so, when it is not needed any more.
+            // The sender is told when this connection is no longer needed, and ends it.
             b's' => loop {
                 std::thread::park();
             },
@@ -97,8 +99,8 @@ fn connections(to: SocketAddr) -> f64 {
     CONNECTIONS as f64 / began.elapsed().as_secs_f64()
 }
 
-/// So many senders at once for a while; what came of each, in MiB/s. Before they begin, `stopped` more have filled what there
-/// is to fill of a stream that nobody reads.
+/// Runs the given number of senders at once for a while, and returns the rate of each in MiB/s. Before they begin,
+/// `stopped` more senders fill all buffers of a stream that nobody reads.
 fn side_by_side(to: SocketAddr, senders: usize, stopped: usize, time: Duration) -> Vec<f64> {
     let idle: Vec<_> = (0..stopped)
         .map(|_| {
@@ -130,7 +132,7 @@ fn side_by_side(to: SocketAddr, senders: usize, stopped: usize, time: Duration) 
     rates
 }
 
-/// A program that ends with this, its children too.
+/// Child process that is killed, with its own children, when this value is dropped.
 struct Ended(Child);
 
 impl Ended {
@@ -148,13 +150,13 @@ impl Drop for Ended {
     }
 }
 
-/// The fields of `/proc/PID/stat` behind the name.
+/// Returns the fields of `/proc/PID/stat` after the name.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
-/// A process and those it started.
+/// Returns a process and those that it started.
 fn tree(root: u32) -> Vec<u32> {
     let all: Vec<u32> =
         fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
@@ -169,14 +171,14 @@ fn tree(root: u32) -> Vec<u32> {
     found
 }
 
-/// CPU seconds that this process and all it started have used, kernel and children that ended included. Those that have nothing
-/// to do add nothing.
+/// Returns the CPU seconds that this process and all its descendants have used, including the kernel's time and
+/// children that have ended. Idle processes add nothing.
 fn cpu() -> f64 {
     let of = |pid: u32| stat(pid)?[11..15].iter().map(|ticks| ticks.parse::<f64>().ok()).sum::<Option<f64>>();
     tree(std::process::id()).into_iter().filter_map(of).sum::<f64>() / 100.0
 }
 
-/// Lets these processes run on these cores only.
+/// Restricts these processes to these cores.
 fn pin(roots: &[u32], cores: &str) {
     for pid in roots.iter().flat_map(|root| tree(*root)) {
         let _ =
@@ -188,7 +190,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Waits until somebody takes connections there.
+/// Waits until connections to the address are accepted.
 fn listens(address: SocketAddr) -> Option<()> {
     (0..250).find(|_| {
         std::thread::sleep(Duration::from_millis(20));
@@ -197,12 +199,12 @@ fn listens(address: SocketAddr) -> Option<()> {
     Some(())
 }
 
-/// One way to the server.
+/// One way from the client to the server.
 struct Way {
     what: String,
     at: SocketAddr,
     programs: Vec<Ended>,
-    /// Others' programs that it goes through.
+    /// Processes of other programs that it goes through.
     shared: Vec<u32>,
     bulk: f64,
     trip: Duration,
@@ -225,7 +227,7 @@ impl Way {
         let before = cpu();
         self.bulk = self.bulk.max(bulk(self.at));
         self.cpu = self.cpu.min((cpu() - before) / (BULK as f64 / (1 << 30) as f64));
-        // Client and server on one core, what is between them on the other.
+        // Client and server run on one core, the programs between them on the other.
         pin(&[std::process::id()], "0");
         pin(&self.pids(), "1");
         self.trip = self.trip.min(round_trip(self.at));
@@ -257,7 +259,8 @@ fn haproxy(dir: &Path, to: SocketAddr) -> Option<Way> {
     Some(Way::new("HAProxy, tcp mode", at, vec![program]))
 }
 
-/// `ssh -L` to a host behind another one: what also encrypts from end to end and on every hop. Servers of its own, as this user.
+/// Starts `ssh -L` to a host behind another one, which also encrypts from end to end and on every hop. The servers are
+/// its own, and run as this user.
 fn ssh(dir: &Path, to: SocketAddr, cipher: Option<&str>) -> Option<Way> {
     let dir = dir.join(cipher.unwrap_or("default"));
     fs::create_dir_all(&dir).ok()?;
@@ -270,7 +273,7 @@ fn ssh(dir: &Path, to: SocketAddr, cipher: Option<&str>) -> Option<Way> {
             .ok()
             .filter(|status| status.success())?;
     }
-    // Only needed by a server that root starts.
+    // Only a server that root starts needs it.
     let _ = fs::create_dir_all("/run/sshd");
     let mut programs = Vec::new();
     let mut server = |name: &str| {
@@ -312,7 +315,7 @@ fn ssh(dir: &Path, to: SocketAddr, cipher: Option<&str>) -> Option<Way> {
     Some(Way::new(&format!("`ssh -L`, jump host, {}", cipher.unwrap_or("default cipher")), address, programs))
 }
 
-/// A node in a process of its own: this program again, in another role. Gives the port it says.
+/// Starts a node in a process of its own, which is this program in another role. Returns the port that it prints.
 fn node(role: &str, arguments: &[String]) -> (Ended, u16) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.arg("--role").arg(role).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
@@ -339,7 +342,7 @@ fn at_port(port: &str) -> NetworkRoute {
     NetworkRoute::direct("127.0.0.1", port.parse().unwrap()).unwrap().build()
 }
 
-/// Plays a node until it is killed. What it is told of others are their ports.
+/// Runs a node until it is killed. The arguments are the ports of other nodes.
 async fn play(role: &str, arguments: &[String]) -> Vec<Node> {
     let say = |port: u16| println!("{port}");
     match (role, arguments) {
@@ -359,7 +362,7 @@ async fn play(role: &str, arguments: &[String]) -> Vec<Node> {
                 ..CircuitLimits::default()
             };
             let mut gateway = named("gateway@lab").listen(any()).transit(transit).circuit_limits(limits);
-            // One port of one node, or one of each of a crowd.
+            // There is one port of one node, or one port for each node of a crowd.
             for (n, port) in backend.split(',').enumerate() {
                 let pattern = if backend.contains(',') { format!("^db{n}@") } else { "^db@".into() };
                 gateway = gateway.route(pattern, at_port(port), 1);
@@ -395,13 +398,13 @@ async fn play(role: &str, arguments: &[String]) -> Vec<Node> {
     }
 }
 
-/// Resident memory of a process, in bytes.
+/// Returns the resident memory of a process, in bytes.
 fn resident(pid: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
     text.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 4096.0
 }
 
-/// What one idle circuit takes in a gateway, in bytes: links are there before.
+/// Returns the memory of one idle circuit in a gateway, in bytes. The links exist before the measurement.
 fn weigh(runtime: &tokio::runtime::Runtime) -> f64 {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--role", "crowd"]).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -415,7 +418,7 @@ fn weigh(runtime: &tokio::runtime::Runtime) -> f64 {
         for n in 0..CROWD {
             let app = named(&format!("app{n}@lab")).route("^gateway@", at_port(&port.to_string()), 1);
             let app = app.proxy_route("^db", ProxyRoute::via("gateway@lab".parse().unwrap()), 1).start().await.unwrap();
-            // The link to the gateway, and the gateway's to one of the others.
+            // Opens the link to the gateway, and the gateway's link to one of the others.
             app.connect("gateway@lab").await.unwrap();
             app.connect(format!("db{n}@lab").as_str()).await.unwrap();
             apps.push(app);

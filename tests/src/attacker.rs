@@ -1,7 +1,7 @@
-//! An attacker's kit: a raw TLK/1 caller and a raw listener that can say anything at any point.
+//! Attacker for tests: a raw TLK/1 caller and a raw listener that can send any message at any point.
 //!
-//! TLS, the message framing and the frames are written here from `docs/WIRE.md`; only the key exchange and the MACs come
-//! from the handshake machines of `trunkline-link`, since a wrong one would merely be refused.
+//! TLS, the message framing and the frames are implemented here from `docs/WIRE.md`. Only the key exchange and the MACs
+//! come from the handshake machines of `trunkline-link`, since wrong ones would merely be refused.
 
 use std::io;
 use std::net::SocketAddr;
@@ -72,17 +72,17 @@ impl ServerCertVerifier for Anybody {
 pub struct Claim {
     /// Claimed name.
     pub from: NodeName,
-    /// Node asked for; `None` in a session with a registrar.
+    /// Node that is called; `None` in a session with a registrar.
     pub to: Option<NodeName>,
     /// Cookie held or guessed.
     pub cookie: Cookie,
     /// Claimed incarnation.
     pub incarnation: Incarnation,
-    /// Mode asked for.
+    /// Mode that is requested.
     pub mode: Mode,
 }
 
-/// A connection in which an attacker says what it likes.
+/// Connection over which an attacker sends arbitrary messages.
 pub struct Raw {
     stream: TlsStream<TcpStream>,
 }
@@ -149,7 +149,7 @@ impl Raw {
         Ok((kind, u32::from_be_bytes(id), payload))
     }
 
-    /// Goes as far as HELLO2.
+    /// Completes the handshake up to HELLO2.
     ///
     /// # Errors
     /// The handshake error, or `None` when the listener closed.
@@ -167,7 +167,7 @@ impl Raw {
     /// Sends FINISH with these parameters and reads the verdict.
     ///
     /// # Errors
-    /// As [`Raw::hello`].
+    /// The same as for [`Raw::hello`].
     pub async fn finish(
         &mut self,
         machine: &mut Initiator,
@@ -179,10 +179,10 @@ impl Raw {
         Ok(machine.accept(&verdict)?)
     }
 
-    /// Goes the whole way with the parameters of a caller that has no link yet.
+    /// Completes the handshake with the parameters of a caller that has no link yet.
     ///
     /// # Errors
-    /// As [`Raw::hello`].
+    /// The same as for [`Raw::hello`].
     pub async fn link(to: SocketAddr, claim: Claim, params: &Params) -> Result<Self, Option<HandshakeError>> {
         let mut raw = Self::connect(None, to).await.map_err(|_| None)?;
         let (mut machine, _) = raw.hello(claim).await?;
@@ -191,16 +191,16 @@ impl Raw {
     }
 }
 
-/// A listener that guesses at the cookie of whoever dials it: each HELLO1 it answers is one guess.
+/// Listener that guesses at the cookie of each caller: each HELLO1 that it answers is one guess.
 pub struct Guesser {
-    /// Address it listens at.
+    /// Address that it listens on.
     pub address: SocketAddr,
     guesses: Arc<AtomicUsize>,
     task: AbortHandle,
 }
 
 impl Guesser {
-    /// Listens under a name, or as a registrar, and guesses always the same cookie.
+    /// Listens under a name, or as a registrar, and always guesses the same cookie.
     pub async fn listen(name: NodeName, mode: Mode, guess: Cookie) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
         let address = listener.local_addr().expect("it is bound");
@@ -232,7 +232,7 @@ impl Guesser {
                     let Ok(Hello::Answer(hello2)) = machine.hello1(&hello1, &credential) else { return None };
                     counted.fetch_add(1, Ordering::SeqCst);
                     raw.say(&hello2).await.ok()?;
-                    // Whether the guess was right shows in what follows.
+                    // The caller's next message shows whether the guess was right.
                     raw.hear().await.ok()
                 });
             }
@@ -240,7 +240,7 @@ impl Guesser {
         Self { address, guesses, task: task.abort_handle() }
     }
 
-    /// Returns how many guesses it made.
+    /// Returns the number of guesses so far.
     pub fn guesses(&self) -> usize {
         self.guesses.load(Ordering::SeqCst)
     }
@@ -252,7 +252,7 @@ impl Drop for Guesser {
     }
 }
 
-/// Asks a node for its incarnation, which HELLO2 tells everybody who holds the cookie.
+/// Returns the incarnation of a node. HELLO2 tells it to every holder of the cookie.
 pub async fn incarnation_of(address: SocketAddr, claim: Claim) -> Incarnation {
     let mut raw = soon(Raw::connect(None, address)).await.expect("it listens");
     let (_, verified) = soon(raw.hello(claim)).await.expect("the cookie is right");

@@ -1,4 +1,4 @@
-//! Claims, properties and the simulator ([`sim`]).
+//! Tests of the documented claims and properties, and the simulator ([`sim`]).
 
 pub mod attacker;
 #[cfg(doctest)]
@@ -6,7 +6,7 @@ pub mod readmes;
 pub mod sim;
 pub mod support;
 
-/// The README's example, compiled and run as a doc test.
+/// The example of README.md, compiled and run as a doc test.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;

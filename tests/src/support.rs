@@ -1,4 +1,4 @@
-//! Nodes on loopback, listeners that misbehave, and patience with a bound.
+//! Helpers for tests: nodes on loopback, listeners that misbehave, and waiting with a limit.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -20,10 +20,10 @@ use trunkline::{
 };
 use trunkline_route::{Address, Direct, NetworkRouteBuilder};
 
-/// How long anything that must happen may take.
+/// Longest time that an expected event may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits for something that must happen; a test that waits in vain fails and says where.
+/// Waits for an event that must happen. If it does not happen in time, the test fails and shows the place.
 #[track_caller]
 pub fn soon<T>(what: impl Future<Output = T>) -> impl Future<Output = T> {
     let at = Location::caller();
@@ -35,7 +35,7 @@ pub fn soon<T>(what: impl Future<Output = T>) -> impl Future<Output = T> {
     }
 }
 
-/// Waits for what only the kernel or another node's table shows, and nobody announces.
+/// Waits for a condition of which there is no notification, such as the kernel's or another node's tables.
 #[track_caller]
 pub fn until(mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
     soon(async move {
@@ -45,7 +45,7 @@ pub fn until(mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
     })
 }
 
-/// A free port on loopback.
+/// Returns a free port on loopback.
 pub fn loopback() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
@@ -55,87 +55,87 @@ fn count() -> u16 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A loopback address that no other test uses.
+/// Returns a loopback address that no other test uses.
 pub fn own_host() -> Ipv4Addr {
     let [high, low] = count().to_be_bytes();
     Ipv4Addr::new(127, 100, high, low)
 }
 
-/// An address of a loopback host of its own, with a port that was free.
+/// Returns an address of a loopback host of its own, with a port that was free.
 pub fn own_address() -> SocketAddr {
     let socket = std::net::TcpListener::bind((own_host(), 0)).expect("loopback has free ports");
     socket.local_addr().expect("it is bound")
 }
 
-/// Drops a node as a crash would, and waits until its addresses are free for the next.
+/// Drops a node as a crash would, and waits until its addresses can be bound again.
 pub async fn crash(node: Node) {
     let addresses = node.listening().to_vec();
     drop(node);
     until(|| addresses.iter().all(|address| std::net::TcpListener::bind(address).is_ok())).await;
 }
 
-/// An address where nobody listens, another one each time.
+/// Returns an address without a listener, a different one each time.
 pub fn nobody() -> SocketAddr {
     SocketAddr::from((own_host(), 1))
 }
 
-/// The cookie told by this text.
+/// Returns a cookie derived from this text.
 pub fn cookie(of: &str) -> Cookie {
     Cookie::new(format!("the cookie of {of}")).expect("it is long enough")
 }
 
-/// A name.
+/// Parses a node name.
 pub fn name(text: &str) -> NodeName {
     NodeName::new(text).expect("a node name")
 }
 
-/// A resolver's id.
+/// Parses a resolver's id.
 pub fn resolver_id(text: &str) -> ResolverId {
     ResolverId::new(text).expect("a resolver id")
 }
 
-/// A node that only dials and asks nobody, with the cookie of "all".
+/// Returns a node that only dials and has no registrar, with the cookie of "all".
 pub fn dialer(text: &str) -> NodeBuilder {
     Node::builder(text).expect("a node name").cookie(cookie("all")).no_registrar()
 }
 
-/// As [`dialer`], with a listener on loopback.
+/// Returns a [`dialer`] with a listener on loopback.
 pub fn listener(text: &str) -> NodeBuilder {
     dialer(text).listen(loopback())
 }
 
-/// Starts it.
+/// Starts a node.
 pub async fn start(builder: NodeBuilder) -> Node {
     soon(builder.start()).await.expect("the node starts")
 }
 
-/// The first address it listens at.
+/// Returns the first address that a node listens on.
 pub fn address(node: &Node) -> SocketAddr {
     node.listening()[0]
 }
 
-/// A route to a socket address.
+/// Returns a route to a socket address.
 pub fn route_at(address: SocketAddr) -> NetworkRouteBuilder<Direct> {
     NetworkRoute::direct(address.ip().to_string(), address.port()).expect("a socket address can be dialled")
 }
 
-/// A route to a node's first listener.
+/// Returns a route to a node's first listener.
 pub fn route_to(node: &Node) -> NetworkRouteBuilder<Direct> {
     route_at(address(node))
 }
 
-/// What a resolver answers for a socket address.
+/// Returns a resolver's answer for a socket address.
 pub fn endpoint(address: SocketAddr) -> Endpoint {
     Endpoint::at(Address::new(address.ip().to_string(), address.port()).expect("a socket address can be dialled"))
 }
 
-/// Short times, so that a silent peer costs little.
+/// Returns short timeouts, so that a silent peer costs little time.
 pub fn short_times() -> DialTimes {
     let ms = Duration::from_millis;
     DialTimes { tcp: ms(300), tls: ms(300), handshake: ms(3000) }
 }
 
-/// The failure of a connect that must end without a route.
+/// Returns the attempts of a connect that must fail without a route.
 #[track_caller]
 pub fn no_route<T>(result: Result<T, ConnectError>) -> NoRoute {
     match result {
@@ -145,28 +145,28 @@ pub fn no_route<T>(result: Result<T, ConnectError>) -> NoRoute {
     }
 }
 
-/// What was dialled, attempt by attempt.
+/// Returns the addresses that were dialled, attempt by attempt.
 pub fn addresses(attempts: &[Record]) -> Vec<String> {
     attempts.iter().map(|record| record.address.clone()).collect()
 }
 
-/// A certificate authority of a test.
+/// Creates a certificate authority for a test.
 pub fn authority() -> LabAuthority {
     LabAuthority::new(today(), 30).expect("a provider is compiled in")
 }
 
-/// The time of the calendar.
+/// Returns the current calendar time.
 #[expect(clippy::disallowed_methods, reason = "certificates are checked against the clock")]
 pub fn today() -> SystemTime {
     SystemTime::now()
 }
 
-/// A certificate for 127.0.0.1, issued to this node so many days ago for thirty.
+/// Returns a certificate for 127.0.0.1, issued to this node the given number of days ago and valid for thirty days.
 pub fn issued(authority: &LabAuthority, node: &str, days_ago: u64) -> Issued {
     issued_at(authority, node, today() - Duration::from_secs(days_ago * 24 * 3600))
 }
 
-/// As [`issued`], so much later than now.
+/// Returns a certificate like [`issued`], issued the given time from now.
 pub fn issued_in(authority: &LabAuthority, node: &str, time: Duration) -> Issued {
     issued_at(authority, node, today() + time)
 }
@@ -176,28 +176,28 @@ fn issued_at(authority: &LabAuthority, node: &str, from: SystemTime) -> Issued {
     authority.issue(&name(node), &[host], from, 30).expect("the authority is good")
 }
 
-/// As [`issued`], today.
+/// Returns the identity of a certificate like [`issued`], issued today.
 pub fn identity(authority: &LabAuthority, node: &str) -> Identity {
     let issued = issued(authority, node, 0);
     Identity::from_pem(issued.certificate.as_bytes(), issued.key.as_bytes()).expect("it is a certificate")
 }
 
-/// A node whose listener shows a certificate of this authority.
+/// Returns a node whose listener shows a certificate of this authority.
 pub fn certified(authority: &LabAuthority, text: &str) -> NodeBuilder {
     dialer(text).listen(Listen::at(loopback()).tls(identity(authority, text)))
 }
 
-/// A profile's id.
+/// Parses a profile's id.
 pub fn profile_id(text: &str) -> TlsProfileId {
     TlsProfileId::new(text).expect("a profile id")
 }
 
-/// A profile that trusts this authority alone.
+/// Returns a profile that trusts only this authority.
 pub fn trusting(authority: &LabAuthority) -> TlsProfile {
     TlsProfile::default().roots_pem(authority.certificate().as_bytes()).expect("it is a certificate")
 }
 
-/// Waits until the connection to a name is up, and gives the attempts that failed before.
+/// Waits until the connection to a name is up, and returns the attempts that failed before.
 pub async fn up(events: &mut Events, peer: &str) -> Vec<Record> {
     let mut failed = Vec::new();
     soon(async {
@@ -226,7 +226,7 @@ pub async fn down(events: &mut Events, peer: &str) -> trunkline::Down {
     .await
 }
 
-/// The next message's text.
+/// Returns the text of the next message.
 pub async fn text(mailbox: &mut Mailbox) -> String {
     let message = soon(mailbox.recv()).await.expect("the mailbox is open");
     String::from_utf8_lossy(message.body()).into_owned()
@@ -243,7 +243,7 @@ pub fn answers(node: &Node, service: &str) {
     });
 }
 
-/// A registrar over a table in memory that notes every question.
+/// Registrar with a table in memory that records every question.
 #[derive(Debug, Default)]
 pub struct Discovery {
     table: Mutex<HashMap<NodeName, Vec<Endpoint>>>,
@@ -255,12 +255,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Discovery {
-    /// Knows nothing.
+    /// Returns a registrar without names.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// Knows one name, at these addresses in this order.
+    /// Returns a registrar with one name, at these addresses in this order.
     pub fn of(text: &str, addresses: &[SocketAddr]) -> Arc<Self> {
         let this = Self::new();
         this.set(text, addresses);
@@ -277,7 +277,7 @@ impl Discovery {
         lock(&self.table).insert(name(text), endpoints);
     }
 
-    /// Every question so far.
+    /// Returns every question so far.
     pub fn asked(&self) -> Vec<NodeName> {
         lock(&self.asked).clone()
     }
@@ -314,14 +314,14 @@ impl Registrar for AsRegistrar {
     }
 }
 
-/// A dialer whose registrar is this discovery.
+/// Returns a dialer whose registrar is this discovery.
 pub fn asking(text: &str, discovery: &Arc<Discovery>) -> NodeBuilder {
     dialer(text).registrar(resolver_id("counted"), Arc::new(AsRegistrar(discovery.clone())))
 }
 
-/// A listener that is no node: it counts who comes, and either says nothing or passes the bytes on.
+/// Listener that is not a node: it counts its callers, and either says nothing or forwards the bytes.
 pub struct Door {
-    /// Where it listens.
+    /// Address that it listens on.
     pub address: SocketAddr,
     accepted: Arc<AtomicUsize>,
     carried: Arc<Carried>,
@@ -330,26 +330,26 @@ pub struct Door {
     task: AbortHandle,
 }
 
-/// What a door has passed on, and whether it does.
+/// Bytes that a door has forwarded, and whether it still forwards.
 struct Carried {
     bytes: AtomicUsize,
-    /// Pieces until it freezes.
+    /// Number of pieces until it freezes.
     left: AtomicUsize,
     frozen: watch::Sender<bool>,
 }
 
 impl Door {
-    /// Accepts and says nothing.
+    /// Accepts connections and says nothing.
     pub async fn silent() -> Self {
         Self::make(loopback(), None).await
     }
 
-    /// Passes the bytes of every connection on to this address, and back.
+    /// Forwards the bytes of every connection to this address, and back.
     pub async fn to(inside: SocketAddr) -> Self {
         Self::make(loopback(), Some(inside)).await
     }
 
-    /// The same, at this address.
+    /// Forwards like [`Door::to`], and listens on this address.
     pub async fn at(address: SocketAddr, inside: SocketAddr) -> Self {
         Self::make(address, Some(inside)).await
     }
@@ -382,22 +382,22 @@ impl Door {
         Self { address, accepted, carried, open, cuts, task: task.abort_handle() }
     }
 
-    /// Connections accepted so far.
+    /// Returns the number of connections accepted so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    /// Bytes passed on so far, both ways together.
+    /// Returns the number of bytes forwarded so far, in both directions together.
     pub fn carried(&self) -> usize {
         self.carried.bytes.load(Ordering::SeqCst)
     }
 
-    /// Connections open at this moment.
+    /// Returns the number of connections that are open now.
     pub fn open(&self) -> usize {
         *self.open.borrow()
     }
 
-    /// Waits until so many connections are open.
+    /// Waits until the given number of connections is open.
     #[track_caller]
     pub fn opens(&self, wanted: usize) -> impl Future<Output = ()> {
         let mut open = self.open.clone();
@@ -406,23 +406,23 @@ impl Door {
         })
     }
 
-    /// Ends every connection through it; what is under way is lost.
+    /// Ends every connection through it. Bytes in transit are lost.
     pub fn cut(&self) {
         self.cuts.send_replace(());
     }
 
-    /// From now on nothing passes, not even the end of a connection.
+    /// Stops forwarding everything, including the end of a connection.
     pub fn freeze(&self) {
         self.carried.frozen.send_replace(true);
     }
 
-    /// As [`Door::freeze`], once so many pieces passed, both ways together. A piece is what one read gave; of a dial the
-    /// second completes TLS for who dialled.
+    /// Freezes like [`Door::freeze`] after the given number of pieces, counted in both directions together. A piece is
+    /// the result of one read; the second piece of a dial completes TLS for the dialling end.
     pub fn freeze_after(&self, pieces: usize) {
         self.carried.left.store(pieces, Ordering::SeqCst);
     }
 
-    /// Lets everything pass that was held up.
+    /// Forwards everything that was held back.
     pub fn thaw(&self) {
         self.carried.frozen.send_replace(false);
     }
@@ -461,16 +461,16 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, carried: &Carrie
     }
 }
 
-/// An address where connects hang: a listener that accepts nobody and whose queue is full.
+/// Address where connects hang: a listener that accepts nobody and whose queue is full.
 pub struct BlackHole {
-    /// Where it is.
+    /// The address.
     pub address: SocketAddr,
     _listener: TcpListener,
     _waiting: Vec<TcpStream>,
 }
 
 impl BlackHole {
-    /// Makes one.
+    /// Creates a black hole.
     pub async fn new() -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(loopback()).expect("loopback has free ports");
@@ -485,7 +485,7 @@ impl BlackHole {
     }
 }
 
-/// The sockets of this machine that somebody holds open and that have this port at either end.
+/// Returns the number of open sockets of this machine that have this port at either end.
 pub fn sockets_with(port: u16) -> usize {
     let port = format!(":{port:04X}");
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];

@@ -92,7 +92,7 @@ fn random_test(project: &Project, recorder: &Path, pairs: u64, seed: u64) -> Com
     let mut command = project.cargo_build("test");
     command
         .args(["--quiet", "-p", "trunkline-matcher", "--test", "matcher", "--"])
-        .args(["--ignored", "--exact", "random::made_up_patterns_mean_what_they_mean_in_go", "--nocapture"])
+        .args(["--ignored", "--exact", "random::generated_patterns_mean_what_they_mean_in_go", "--nocapture"])
         .env("TRUNKLINE_CORPUS_RECORDER", recorder)
         .env("TRUNKLINE_CORPUS_PAIRS", pairs.to_string())
         .env("TRUNKLINE_CORPUS_SEED", seed.to_string());

@@ -11,6 +11,7 @@ mod dist;
 mod fuzz;
 mod layers;
 mod licences;
+mod markdown;
 mod metadata;
 mod packages;
 mod publishing;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::layers::rust_files;
+use crate::markdown;
 use crate::metadata::Metadata;
 use crate::words::Words;
 use crate::{Failure, Outcome, Project};
@@ -20,6 +21,7 @@ Checks that
   - no source file of a crate is longer than 900 lines
   - every test that docs/SECURITY.md names for a promise exists
   - no documentation comment begins with a pronoun or a question word, outside the directories still to be reworded
+  - no line of a Markdown file is longer than 120 columns, except table rows, fenced code and single links
 ";
 
 /// The longest a source file may be, in lines. Longer files hold more than one thing: split them by state or by task.
@@ -61,6 +63,7 @@ pub(crate) fn check(project: &Project) -> Outcome {
         // A file may be listed and gone, or hold no text.
         let Ok(text) = fs::read_to_string(project.root.join(&file)) else { continue };
         problems.extend(leftovers(&text).into_iter().map(|text| format!("{}:{text}", file.display())));
+        problems.extend(markdown::problems(&file, &text).into_iter().map(|text| format!("{}:{text}", file.display())));
         words.check(&file, &text);
         if file.extension().is_some_and(|extension| extension == "rs") {
             missing.retain(|test| !text.contains(&format!("fn {test}(")));

@@ -1,20 +1,21 @@
-//! Patterns that require no text but a byte, and classes of bytes around it: many asked at once, bit by bit.
+//! Matching of many patterns at once that require no text except one byte with classes of bytes around it.
 //!
-//! `[a-z]\d+@` is found only where there is an `@` with a digit before it. For each byte that patterns are anchored
-//! at there is a table: for each place around the byte and each byte there, which patterns bear it. A look-up takes
-//! the conjunction of the rows of the places, for each such byte of the name; what is left is asked one by one.
-//! (Shift-And over byte classes, Baeza-Yates and Gonnet 1992, turned by a right angle: one step for all patterns at
-//! a place instead of one for each place.)
+//! `[a-z]\d+@` is found only where an `@` has a digit before it. Such patterns are grouped by the byte that they are
+//! anchored at. A group holds a table of bits: for each position around the anchor and each class of bytes, the members
+//! that allow such a byte there. For each occurrence of the anchor in the name, a look-up takes the conjunction of the
+//! rows of all positions, and then tests the remaining members one by one. (This is Shift-And over byte classes,
+//! Baeza-Yates and Gonnet 1992, transposed: one step handles all patterns at one position, instead of all positions of
+//! one pattern.)
 
 use std::collections::BTreeSet;
 
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
-/// Places looked at on each side of the anchor.
+/// Number of positions considered on each side of the anchor.
 const REACH: usize = 8;
 const PLACES: usize = 2 * REACH + 1;
 
-/// What may be at one place: bytes, or the end of the name.
+/// Set of bytes that one position allows; `outside` allows a position before the start or after the end of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     bytes: [u64; 4],
@@ -48,17 +49,17 @@ impl Place {
     }
 }
 
-/// The places around one byte that every match has. The anchor is in the middle.
+/// The positions around a byte that every match contains. The anchor is in the middle.
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
     anchor: u8,
     places: [Place; PLACES],
-    /// The places are all there is: where they fit, the pattern is found.
+    /// True if the positions describe the whole pattern: where they fit, the pattern matches.
     exact: bool,
 }
 
 impl Window {
-    /// The window that excludes most. `None`: no byte stands for itself in every match.
+    /// Returns the most selective window, or `None` if no single byte is part of every match.
     pub(crate) fn of(hir: &Hir) -> Option<Self> {
         let mut items = Vec::new();
         flatten(hir, &mut items);
@@ -98,7 +99,8 @@ impl Window {
         Self { anchor, places, exact }
     }
 
-    /// Bits of choice that the places leave out, less what a byte costs that names have often.
+    /// Returns the bits of information that the positions exclude, less a penalty for an anchor that is frequent in
+    /// names.
     fn strictness(&self) -> f64 {
         let often = if self.anchor.is_ascii_alphanumeric() || b"-.".contains(&self.anchor) { 1.5 } else { 0.0 };
         let bits = |place: &Place| if *place == Place::ANY { 0.0 } else { 6.0 - f64::from(place.len().max(1)).log2() };
@@ -106,25 +108,25 @@ impl Window {
     }
 }
 
-/// What a pattern asks for, one place after another.
+/// Element of a pattern that is flattened to a sequence of positions.
 #[derive(PartialEq)]
 enum Item {
-    /// One byte.
+    /// Exactly one byte.
     Once(Place),
-    /// Such a byte at both ends, and who knows how many in between.
+    /// One or more bytes, in unknown number, of which the first and the last are such a byte.
     More(Place),
-    /// Nothing is known of how many bytes.
+    /// An unknown number of unknown bytes.
     Unknown,
-    /// No byte at all, but a condition.
+    /// An assertion that consumes no byte.
     Between,
     /// The start of the name.
     Start,
-    /// Its end.
+    /// The end of the name.
     End,
 }
 
 fn flatten(hir: &Hir, items: &mut Vec<Item>) {
-    // Enough for every window that is any good.
+    // This is enough for every useful window.
     if items.len() > 4 * PLACES {
         return items.push(Item::Unknown);
     }
@@ -134,7 +136,7 @@ fn flatten(hir: &Hir, items: &mut Vec<Item>) {
         HirKind::Class(_) => items.push(byte_class(hir).map_or(Item::Unknown, Item::Once)),
         HirKind::Look(Look::Start) => items.push(Item::Start),
         HirKind::Look(Look::End) => items.push(Item::End),
-        // It takes no place, and asks for more than bytes: what it is between is not all there is.
+        // An assertion consumes no byte, but restricts the match further, so that a window over it is never exact.
         HirKind::Look(_) => items.push(Item::Between),
         HirKind::Capture(capture) => flatten(&capture.sub, items),
         HirKind::Concat(parts) => parts.iter().for_each(|part| flatten(part, items)),
@@ -153,7 +155,7 @@ fn flatten(hir: &Hir, items: &mut Vec<Item>) {
     }
 }
 
-/// The class as bytes, when each of its characters is one.
+/// Returns the class as a set of bytes, or `None` if one of its characters is not a single byte.
 fn byte_class(hir: &Hir) -> Option<Place> {
     match hir.kind() {
         HirKind::Literal(literal) if literal.0.len() == 1 => Some(Place::of(literal.0[0])),
@@ -172,30 +174,33 @@ fn byte_class(hir: &Hir) -> Option<Place> {
 pub(crate) struct Anchored {
     anchor: u8,
     members: Box<[u32]>,
-    /// Bytes that no member tells apart are of one class. The last class is outside of the name.
+    /// Class of each byte: bytes that no member distinguishes share a class. One more class, the last, stands for
+    /// positions outside the name.
     classes: Box<[u8; 256]>,
     class_count: usize,
-    /// The places where some member wants something, as offsets from the anchor.
+    /// Positions that some member restricts, as offsets from the anchor.
     offsets: Box<[isize]>,
-    /// For each offset, for each class, the members that bear it: a bit each, `words` words.
+    /// For each offset and each class, one row of `words` words, with a bit for each member that allows the class
+    /// there.
     rows: Box<[u64]>,
     words: usize,
-    /// The members whose windows are exact.
+    /// Bit set of the members whose windows are exact.
     exact: Box<[u64]>,
 }
 
 impl Anchored {
-    /// Building takes time in proportion to the members, and every look-up too, if only some nanoseconds for 64.
+    /// Most members of one group. The time to build a group grows with their number, and so does each look-up, by some
+    /// nanoseconds for each 64 members.
     pub(crate) const MEMBERS: usize = 4096;
 
     pub(crate) fn of(anchor: u8, members: &[(u32, &Window)]) -> Self {
         let wanted = |at: &usize| *at != REACH && members.iter().any(|(_, window)| window.places[*at] != Place::ANY);
         let mut places: Vec<usize> = (0..PLACES).filter(wanted).collect();
-        // The nearest are wanted by most, so they decide soonest.
+        // Most members restrict the positions nearest to the anchor, so these exclude the most members first.
         places.sort_by_key(|at| at.abs_diff(REACH));
         let (classes, class_count) = Self::classes(members, &places);
         let words = members.len().div_ceil(64);
-        // A byte of each class but the last.
+        // One byte of each class but the last.
         let mut samples = vec![0; class_count - 1];
         (0..=u8::MAX).for_each(|byte| samples[usize::from(classes[usize::from(byte)])] = byte);
         let mut rows = vec![0; places.len() * class_count * words];
@@ -224,7 +229,7 @@ impl Anchored {
         let mut count = 1_usize;
         let all = |(_, window): &(u32, &Window)| places.iter().map(|&at| window.places[at].bytes).collect::<Vec<_>>();
         let distinct: BTreeSet<[u64; 4]> = members.iter().flat_map(all).collect();
-        // Splits every class by every set of bytes, as far as that divides it.
+        // Splits every class by every set of bytes.
         for bytes in distinct {
             let has = |byte: u8| bytes[usize::from(byte) / 64] >> (byte % 64) & 1 == 1;
             let (mut inside, mut outside, mut split) = ([false; 256], [false; 256], [None; 256]);
@@ -257,8 +262,8 @@ impl Anchored {
         4 * self.members.len() + 256 + 8 * (self.offsets.len() + self.rows.len())
     }
 
-    /// Calls `each` with the members that may be found in `name`, some of them more than once, and whether they
-    /// certainly are.
+    /// Calls `each` with each member that may match in `name`, and with true if it certainly does. A member may be
+    /// reported more than once.
     pub(crate) fn search(&self, name: &[u8], row: &mut Vec<u64>, mut each: impl FnMut(u32, bool)) {
         for (at, _) in name.iter().enumerate().filter(|(_, byte)| **byte == self.anchor) {
             row.clear();

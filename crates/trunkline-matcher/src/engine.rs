@@ -1,4 +1,4 @@
-//! Patterns that are more than globs, one at a time.
+//! Automata of single patterns, for patterns that are too large for steps.
 
 use regex_automata::nfa::thompson::backtrack::{self, BoundedBacktracker};
 use regex_automata::nfa::thompson::pikevm::PikeVM;
@@ -6,12 +6,12 @@ use regex_automata::nfa::thompson::{self, NFA, WhichCaptures};
 use regex_automata::{Anchored, Input};
 use regex_syntax::hir::Hir;
 
-/// A bounded automaton: its time is at most the length of the name times its size.
+/// A bounded automaton: a search takes at most the length of the name times the size of the automaton.
 #[derive(Debug)]
 pub(crate) struct Engine(BoundedBacktracker);
 
 impl Engine {
-    /// `None` when the automaton would take more than `bytes`.
+    /// Compiles a pattern, or returns `None` if the automaton would take more than `bytes`.
     pub(crate) fn of(hir: &Hir, bytes: usize) -> Option<Self> {
         let nfa = nfa(&[hir], bytes)?;
         BoundedBacktracker::new_from_nfa(nfa).ok().map(Self)
@@ -25,7 +25,7 @@ impl Engine {
         cache.reset(engine);
         match engine.try_search_slots(cache, &input, &mut []) {
             Ok(found) => found.is_some(),
-            // The name is too long for the backtracker to remember where it was.
+            // The name is too long for the visited set of the backtracker.
             Err(_) => PikeVM::new_from_nfa(engine.get_nfa().clone())
                 .is_ok_and(|slow| slow.is_match(&mut slow.create_cache(), input)),
         }
@@ -36,11 +36,11 @@ impl Engine {
     }
 }
 
-/// What searching writes to; one serves every engine.
+/// Scratch memory of searches; one serves every engine.
 #[derive(Debug, Default)]
 pub(crate) struct Cache(Option<backtrack::Cache>);
 
-/// The automaton for all of these, numbered in their order.
+/// Compiles one automaton for all these patterns, numbered in their order.
 pub(crate) fn nfa(hirs: &[&Hir], bytes: usize) -> Option<NFA> {
     let config = thompson::Config::new().which_captures(WhichCaptures::None).shrink(false).nfa_size_limit(Some(bytes));
     thompson::Compiler::new().configure(config).build_many_from_hir(hirs).ok()

@@ -1,4 +1,4 @@
-//! What is in a table.
+//! Entries of a table, and the error returned when an entry is refused.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use crate::pattern::RoutePattern;
 
-/// One pattern with its weight and value; shared, so a clone is cheap and
-/// outlives the table it came from.
+/// One pattern with its weight and value. It is shared: a clone is cheap and outlives the table it came from.
 pub struct Entry<V>(Arc<Parts<V>>);
 
 struct Parts<V> {
@@ -16,7 +15,7 @@ struct Parts<V> {
     value: V,
 }
 
-/// The order of entries: by descending weight, and equal weights by insertion.
+/// Position of an entry in the order of answers: by descending weight, and equal weights by insertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
     pub(crate) weight: Reverse<i64>,
@@ -32,27 +31,27 @@ impl<V> Entry<V> {
         self.0.rank
     }
 
-    /// Without the value's own.
+    /// Returns the heap bytes of the entry, without those that the value owns.
     pub(crate) fn heap_bytes(&self) -> usize {
         size_of::<Parts<V>>() + 2 * size_of::<usize>()
     }
 
-    /// The pattern.
+    /// Returns the pattern.
     pub fn pattern(&self) -> &RoutePattern {
         &self.0.pattern
     }
 
-    /// The weight; higher ones come first.
+    /// Returns the weight. Entries with a higher weight come first.
     pub fn weight(&self) -> i64 {
         self.0.rank.weight.0
     }
 
-    /// The value.
+    /// Returns the value.
     pub fn value(&self) -> &V {
         &self.0.value
     }
 
-    /// A number that is higher for every later insertion into the same table.
+    /// Returns a number that is higher for every later insertion into the same table.
     pub fn sequence(&self) -> u64 {
         self.0.rank.sequence
     }
@@ -75,7 +74,7 @@ impl<V: fmt::Debug> fmt::Debug for Entry<V> {
     }
 }
 
-/// An entry was not added; the table was not changed.
+/// Error returned when an entry was not added. The table was not changed.
 ///
 /// Carries the refused value back.
 #[derive(thiserror::Error)]
@@ -86,34 +85,34 @@ pub struct InsertError<V> {
     pub(crate) value: V,
 }
 
-/// The reason of an [`InsertError`].
+/// Reason of an [`InsertError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// An entry with exactly this pattern is in the table.
-    #[error("is taken; remove its entry first, or use another pattern")]
+    /// An entry with exactly this pattern is already in the table.
+    #[error("is already in the table; remove its entry first, or use another pattern")]
     Taken,
-    /// With this one, the automata of the table would take more bytes than
-    /// [`TableLimits::engine_bytes`](crate::TableLimits::engine_bytes), which is the number here.
-    #[error("would take the table over its limit `engine_bytes` of {0}; remove others, or raise the limit")]
+    /// With this pattern, the automata of the table would take more bytes than
+    /// [`TableLimits::engine_bytes`](crate::TableLimits::engine_bytes), which is the number given here.
+    #[error("would exceed the table's limit `engine_bytes` of {0}; remove other patterns, or raise the limit")]
     EngineBytes(usize),
-    /// There are some two billion entries.
-    #[error("has no place: the table is full")]
+    /// The table holds some two billion entries.
+    #[error("was not added: the table is full")]
     Full,
 }
 
 impl<V> InsertError<V> {
-    /// Why it was refused.
+    /// Returns the reason.
     pub fn refusal(&self) -> Refusal {
         self.refusal
     }
 
-    /// The pattern that was refused.
+    /// Returns the pattern that was refused.
     pub fn pattern(&self) -> &RoutePattern {
         &self.pattern
     }
 
-    /// The value that was refused.
+    /// Returns the value that was refused.
     pub fn into_value(self) -> V {
         self.value
     }

@@ -1,10 +1,10 @@
-//! Why a pattern was refused, and where.
+//! Errors for refused patterns: the reason, and the place in the text.
 
 use std::ops::Range;
 
 use crate::limits::{LimitKind, Limits};
 
-/// A pattern was refused; nothing was built from it.
+/// Error returned when a pattern was refused. Nothing was built from it.
 ///
 /// `Display` is one paragraph that names the place and the reason.
 /// [`PatternError::caret`] shows the place:
@@ -17,7 +17,7 @@ use crate::limits::{LimitKind, Limits};
 /// assert_eq!(error.caret(), "^prod-(db|cache@\n      ^");
 /// assert_eq!(
 ///     error.to_string(),
-///     "pattern `^prod-(db|cache@` is refused at byte 6: this group is never closed by a `)`",
+///     "pattern `^prod-(db|cache@` is refused at byte 6: this group is not closed by a `)`",
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,27 +28,25 @@ pub struct PatternError {
     span: Range<usize>,
 }
 
-/// The reason of a [`PatternError`].
+/// Reason of a [`PatternError`].
 ///
-/// All but [`PatternErrorKind::Limit`] mean that the text is no pattern in Go
-/// either.
+/// For every kind except [`PatternErrorKind::Limit`], Go refuses the pattern as well.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PatternErrorKind {
-    /// A backslash is followed by something that has no meaning there.
+    /// A backslash is followed by something that has no meaning after it.
     #[error(
-        "this escape sequence is not part of the syntax; the end of the text is `\\z`, a character by its number \
-         `\\x{{41}}`, and there are no back-references"
+        "this escape sequence is not part of the syntax; write `\\z` for the end of the text, and `\\x{{41}}` for a \
+         character by its number; back-references are not supported"
     )]
     BadEscape,
-    /// `(?` is followed by something that is no flag, such as look-around.
+    /// `(?` is followed by something that is not a flag, such as look-around.
     #[error(
         "`(?` may be followed by a name (`P<name>`), or by the flags `i`, `m`, `s`, `U` \
-         and `:` or `)` behind them; look-around and other extensions are not part of the syntax"
+         followed by `:` or `)`; look-around and other extensions are not part of the syntax"
     )]
     BadFlags,
-    /// A group name is empty, not closed by `>`, or has other characters than
-    /// letters, digits and `_` of ASCII.
+    /// A group name is empty, not closed by `>`, or has characters other than ASCII letters, digits and `_`.
     #[error(
         "a group name is one or more of `A-Z`, `a-z`, `0-9` and `_`, closed by `>`; look-behind (`(?<=`, `(?<!`) is not \
          part of the syntax"
@@ -60,43 +58,43 @@ pub enum PatternErrorKind {
     /// The second count of `{n,m}` is smaller than the first.
     #[error("the second count of this repetition is below the first; put the smaller one first")]
     BadRepeat,
-    /// The pattern went over one of the [`Limits`].
-    #[error("it goes over the limit `{limit}` of {value} ({})", .limit.meaning())]
+    /// The pattern exceeds one of the [`Limits`].
+    #[error("it exceeds the limit `{limit}` of {value} ({})", .limit.meaning())]
     Limit {
-        /// Which limit it was.
+        /// The limit that was exceeded.
         limit: LimitKind,
-        /// The value that the limit had.
+        /// The value of that limit.
         value: usize,
     },
-    /// A repetition stands on a repetition, as in `a**`.
-    #[error("a repetition may not stand on a repetition; put the first in a group, as in `(?:a*)*`")]
+    /// A repetition is applied to a repetition, as in `a**`.
+    #[error("a repetition may not be applied to a repetition; put the first in a group, as in `(?:a*)*`")]
     NestedRepeat,
     /// A repetition has nothing before it.
     #[error(
-        "there is nothing before this repetition for it to repeat; any characters are `.*`, and the character itself \
-         is meant with a `\\` before it"
+        "this repetition has nothing before it to repeat; write `.*` for any characters, or put a `\\` before the \
+         character if the character itself is meant"
     )]
     NothingToRepeat,
     /// The pattern ends in a backslash.
     #[error("a pattern may not end in a lone backslash")]
     TrailingBackslash,
-    /// A `[` is never closed.
-    #[error("this class is never closed by a `]`")]
+    /// A `[` is not closed.
+    #[error("this class is not closed by a `]`")]
     UnclosedClass,
-    /// A `(` is never closed.
-    #[error("this group is never closed by a `)`")]
+    /// A `(` is not closed.
+    #[error("this group is not closed by a `)`")]
     UnclosedGroup,
-    /// A class has a name that is not in Go's tables.
+    /// A class has a name that is unknown to Go.
     #[error(
-        "this class is not known; names are Unicode's general categories and scripts in `\\p{{…}}`, and POSIX's in `[[:…:]]`"
+        "this class is unknown; valid names are Unicode's general categories and scripts in `\\p{{…}}`, and POSIX's in `[[:…:]]`"
     )]
     UnknownClass,
-    /// A `)` closes nothing.
-    #[error("this `)` closes no group; write `\\)`, if the character itself is meant")]
+    /// A `)` has no open group to close.
+    #[error("this `)` closes no group; write `\\)` if the character itself is meant")]
     UnopenedGroup,
 }
 
-/// A reason and a place, before the text joins them.
+/// Reason and place of an error, without the text of the pattern.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) kind: PatternErrorKind,
@@ -109,8 +107,8 @@ impl Fault {
         Self { kind: PatternErrorKind::Limit { limit, value }, span }
     }
 
-    /// Keeps at most [`KEPT_BYTES`] beyond the span, so that refusing a huge
-    /// text does not hold on to it.
+    /// Joins the fault with the pattern's text. Keeps at most [`KEPT_BYTES`] beyond the span, so that the error for a
+    /// huge text does not hold all of it.
     pub(crate) fn into_error(self, text: &str) -> PatternError {
         let kept = text.floor_char_boundary(self.span.end.saturating_add(KEPT_BYTES));
         PatternError { kind: self.kind, text: text[..kept].into(), span: self.span }
@@ -118,42 +116,40 @@ impl Fault {
 }
 
 impl PatternError {
-    /// The reason.
+    /// Returns the reason.
     pub fn kind(&self) -> &PatternErrorKind {
         &self.kind
     }
 
-    /// The byte offsets of the offending place in the pattern, on character
-    /// boundaries. Empty where something is missing at the end.
+    /// Returns the byte offsets of the offending place in the pattern, on character boundaries. The range is empty
+    /// where something is missing at the end.
     pub fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 
-    /// The pattern on one line, and a `^` under the start of
-    /// [`PatternError::span`] on the next.
+    /// Returns the pattern on one line, and a `^` under the start of [`PatternError::span`] on the next.
     ///
-    /// The two line up by characters. Control characters are shown as one
-    /// visible character each, and a long pattern is cut to the part around
-    /// the place, with `…` where it was cut.
+    /// The two lines are aligned by characters. A control character is shown as one visible character, and a long
+    /// pattern is cut to the part around the place, with `…` where it was cut.
     pub fn caret(&self) -> String {
         caret(&self.text, self.span.start)
     }
 }
 
-/// A text on one line, and a `^` under the place `at` on the next.
+/// Returns the text on one line, and a `^` under position `at` on the next.
 pub(crate) fn caret(text: &str, at: usize) -> String {
     let (line, column) = window(text, at);
     format!("{line}\n{:column$}^", "")
 }
 
-/// A pattern as it is quoted in a message: in backticks, as it was written, so that it can be used again. Control
-/// characters are shown as one visible character each, and a long pattern is cut.
+/// Returns a pattern as quoted in a message: in backticks and as written, so that it can be copied. Control characters
+/// are shown as one visible character each, and a long pattern is cut.
 pub fn quoted(text: &str) -> String {
     format!("`{}`", window(text, text.floor_char_boundary(WINDOW_CHARS)).0)
 }
 
-/// Returns another pattern that matches the same: a pattern's identity is its text, so a table takes both. The first
-/// piece of plain text is put into a group: `^shop@` becomes `^(?:shop)@`.
+/// Returns a different pattern that matches the same names. A pattern's identity is its text, so a table takes both.
+/// The first piece of plain text is put into a group: `^shop@` becomes `^(?:shop)@`.
 ///
 /// ```
 /// use trunkline_matcher::spelled_again;
@@ -165,7 +161,7 @@ pub fn spelled_again(text: &str) -> String {
     let start = usize::from(text.starts_with('^'));
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ');
     let end = text[start..].find(|c| !plain(c)).map_or(text.len(), |end| start + end);
-    // A repetition behind the word would be one of the group.
+    // A repetition after the group would apply to the whole group instead of its last character.
     let repeats = text[end..].starts_with(['*', '+', '?', '{']);
     match start < end && !repeats {
         true => format!("{}(?:{}){}", &text[..start], &text[start..end], &text[end..]),
@@ -173,7 +169,7 @@ pub fn spelled_again(text: &str) -> String {
     }
 }
 
-/// The part of `text` around `at` on one line, and the column of `at` in it.
+/// Returns the part of `text` around `at` on one line, and the column of `at` in it.
 fn window(text: &str, at: usize) -> (String, usize) {
     let (before, after) = text.split_at(at);
     let mut line = String::new();
@@ -191,24 +187,24 @@ fn window(text: &str, at: usize) -> (String, usize) {
     (line, column)
 }
 
-/// One visible character for one that would break the line or hide.
+/// Returns a visible character instead of one that would break the line or be invisible.
 fn visible(c: char) -> char {
     match c {
         '\0'..='\x1f' => char::from_u32(0x2400 + c as u32).unwrap_or(char::REPLACEMENT_CHARACTER),
         '\x7f' => '\u{2421}',
         '\u{2028}' | '\u{2029}' => char::REPLACEMENT_CHARACTER,
-        // Characters that turn the direction of what follows.
+        // Characters that change the direction of the text after them.
         '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
         c if c.is_control() => char::REPLACEMENT_CHARACTER,
         c => c,
     }
 }
 
-/// Characters shown on each side of the place: both fit on a terminal line.
+/// Number of characters shown on each side of the place. Both sides together fit on a terminal line.
 const WINDOW_CHARS: usize = 60;
 
-/// Enough for [`WINDOW_CHARS`] of the widest characters, and one more to tell
-/// that the text goes on.
+/// Number of bytes kept on each side: enough for [`WINDOW_CHARS`] of the widest characters, and one more to tell that
+/// the text goes on.
 const KEPT_BYTES: usize = 4 * (WINDOW_CHARS + 2);
 
 #[cfg(test)]

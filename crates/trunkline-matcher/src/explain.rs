@@ -1,4 +1,4 @@
-//! How a table looks names up, for people.
+//! Explanations of look-ups, and statistics of a table.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -11,75 +11,71 @@ use crate::matches::NameTooLong;
 use crate::store::NONE;
 use crate::writer;
 
-/// How the table finds out whether an entry's pattern is in a name, from
-/// the cheapest to the dearest.
+/// Method by which the table finds out whether an entry's pattern matches a name, from the cheapest to the most
+/// expensive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum PatternClass {
-    /// The pattern is found in every name: it is not even looked for.
+    /// The pattern matches every name, so it is not searched for.
     Always,
-    /// Text: a look-up asks it only of names with a rare piece of that text,
-    /// and compares it.
+    /// Text. A look-up tests the pattern only for names with a rare piece of that text, by comparing the text.
     Literal,
-    /// Text with wildcards (`.`, `.*`, classes of a character): the same.
+    /// Text with wildcards (`.`, `.*`, classes of a character). It is tested like [`PatternClass::Literal`].
     Glob,
-    /// More than that, but with text in it: asked only of names with that text,
-    /// and then run.
+    /// An expression that requires some text. A look-up runs the pattern only for names with that text.
     Filed,
-    /// Without text, but with a byte that every match has: asked in a table of
-    /// bits, together with the others of that byte.
+    /// An expression without text, but with a byte that every match has. All patterns with the same byte are tested
+    /// together, in a table of bits.
     Anchored,
-    /// Without either: one of the automata that every look-up runs, or on its
-    /// own.
+    /// An expression with neither. Every look-up runs it, in an automaton that several patterns share or on its own.
     LiteralFree,
 }
 
-/// An entry that matches, and how that was found out.
+/// Entry that matches, with the method by which it was found.
 #[derive(Debug)]
 pub struct Explanation<'i, V> {
     /// The entry.
     pub entry: &'i Entry<V>,
-    /// How it is looked for.
+    /// Method by which the pattern is searched for.
     pub class: PatternClass,
-    /// Pieces of text that a name must contain, letters without their case: all
-    /// those of at least one of these lists. None for the last two classes and
-    /// the first.
+    /// Pieces of text that a name must contain, with letter case ignored: all pieces of at least one of these lists.
+    /// Empty for [`PatternClass::Always`], [`PatternClass::Anchored`] and [`PatternClass::LiteralFree`].
     pub required: Vec<Vec<String>>,
 }
 
-/// How many entries of which class a table has, and what it takes.
+/// Number of entries of each class in a table, and the memory that the table takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Of each class, how many entries there are; the order is that of
-    /// [`PatternClass`].
+    /// Number of entries of each class, in the order of [`PatternClass`].
     pub classes: [usize; 6],
-    /// The tables of bits that a look-up may ask.
+    /// Number of tables of bits that a look-up may use.
     pub anchored_groups: usize,
-    /// The automata that every look-up runs.
+    /// Number of automata that every look-up runs.
     pub automata: usize,
-    /// Patterns that every look-up asks one by one.
+    /// Number of patterns that every look-up tests one by one.
     pub alone: usize,
-    /// Under how many pieces of text the entries are filed.
+    /// Number of pieces of text that entries are filed under.
     pub buckets: usize,
-    /// The most entries under one piece of text.
+    /// Largest number of entries under one piece of text.
     pub largest_bucket: usize,
-    /// Heap bytes of the patterns, of what leads to them, and of the groups,
-    /// approximately: without the values, and what the allocator adds.
+    /// Approximate heap bytes of the patterns, the tables that lead to them, and the groups, without the values and the
+    /// overhead of the allocator.
     pub heap_bytes: usize,
-    /// Above [`TableLimits::literal_free`](crate::TableLimits::literal_free).
+    /// True if the table has more literal-free patterns than
+    /// [`TableLimits::literal_free`](crate::TableLimits::literal_free).
     pub has_many_literal_free: bool,
 }
 
 impl Stats {
-    /// How many entries of this class there are.
+    /// Returns the number of entries of this class.
     pub fn count(&self, class: PatternClass) -> usize {
         self.classes[class as usize]
     }
 }
 
 impl PatternClass {
-    /// All of them, in order.
+    /// All classes, in order.
     pub const ALL: [Self; 6] =
         [Self::Always, Self::Literal, Self::Glob, Self::Filed, Self::Anchored, Self::LiteralFree];
 }
@@ -98,7 +94,7 @@ impl fmt::Display for PatternClass {
 }
 
 impl<V> PatternIndex<V> {
-    /// What [`PatternIndex::matches`] gives, and how each was found.
+    /// Returns the entries that [`PatternIndex::matches`] gives, each with the method by which it was found.
     ///
     /// # Errors
     /// [`NameTooLong`], see [`TableLimits::name_bytes`](crate::TableLimits::name_bytes).
@@ -112,7 +108,7 @@ impl<V> PatternIndex<V> {
         Ok(explained.collect())
     }
 
-    /// Counts what is in the table. Walks over all of it: O(n).
+    /// Counts the contents of the table. Visits all of it: O(n).
     pub fn stats(&self) -> Stats {
         let mut stats = Stats { heap_bytes: self.tables.heap_bytes(), ..Stats::default() };
         for slot in writer::slots(&self.store, self.slots, self.generation) {

@@ -1,18 +1,18 @@
-//! Names and literals with letter case taken away, so that one key serves both.
+//! Case folding of names and literals, so that one key serves both.
 
-/// What a look-up needs to know of a name before it asks any pattern.
+/// Properties of a name that a look-up determines before it tests any pattern.
 pub(crate) struct Subject<'n> {
     pub(crate) name: &'n str,
-    /// One byte is one character.
+    /// True if every character is one byte.
     pub(crate) ascii: bool,
-    /// Has a character that a dot or a folded letter treats in a way of its own: a line feed, U+017F, U+212A.
+    /// True if a character needs special treatment by a dot or a folded letter: a line feed, U+017F or U+212A.
     pub(crate) odd: bool,
 }
 
 impl<'n> Subject<'n> {
     pub(crate) fn new(name: &'n str) -> Self {
         let ascii = name.is_ascii();
-        // Whole names are short, and comparing all of it is quicker than stopping early.
+        // Names are short, so comparing all of one is quicker than stopping early.
         let feed = name.bytes().fold(false, |found, byte| found | (byte == b'\n'));
         let odd = feed || (!ascii && name.contains([LONG_S, KELVIN]));
         Self { name, ascii, odd }
@@ -22,7 +22,7 @@ impl<'n> Subject<'n> {
 const LONG_S: char = '\u{17f}';
 const KELVIN: char = '\u{212a}';
 
-/// Appends `text` folded: whatever `(?i)` of Go takes for the same ASCII letter comes out as the same byte.
+/// Appends `text` folded: all characters that `(?i)` of Go treats as the same ASCII letter become the same byte.
 pub(crate) fn fold_into(folded: &mut Vec<u8>, text: &str) {
     if text.is_ascii() {
         let start = folded.len();
@@ -39,7 +39,7 @@ pub(crate) fn fold_into(folded: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// The upper-case letter that `(?i)` takes a character beyond ASCII for.
+/// Returns the upper-case ASCII letter that `(?i)` treats as equal to a character beyond ASCII.
 pub(crate) fn stands_for(c: char) -> Option<u8> {
     match c {
         LONG_S => Some(b'S'),
@@ -48,7 +48,7 @@ pub(crate) fn stands_for(c: char) -> Option<u8> {
     }
 }
 
-/// The byte that every member of a class folds to, if there is one.
+/// Returns the byte that every member of a class folds to, if there is one.
 pub(crate) fn common_fold(chars: impl Iterator<Item = (char, char)>) -> Option<u8> {
     let mut common = None;
     for (low, high) in chars {

@@ -4,17 +4,17 @@ use std::cmp::Reverse;
 
 use crate::{AccessPattern, PatternIndex, PatternTable, RoutePattern};
 
-/// A target: its name, its body, which panics when something does not hold, and the inputs to begin with.
+/// A target: its name, its body, which panics when a property does not hold, and its seed inputs.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// The targets of this crate.
 pub const TARGETS: &[Target] = &[("lookup", lookup, lookup_seeds), ("syntax", syntax, syntax_seeds)];
 
-/// The most patterns of one table: more do not find more, and each costs the time of a compilation.
+/// Most patterns of one table. More patterns find no more faults, and each costs the time of a compilation.
 const MAX_PATTERNS: usize = 16;
 
-/// A table answers as its patterns do one by one, in order, also after some were removed. The last line is a name and each
-/// other one a pattern, whose first byte, if it is a digit, is its weight.
+/// Checks that a table gives the same answers as its patterns tested one by one, in order, also after some were
+/// removed. The last line is a name and each other line a pattern, whose first byte, if it is a digit, is its weight.
 pub fn lookup(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (lines, name) = text.rsplit_once('\n').unwrap_or(("", text));
@@ -54,7 +54,7 @@ fn check(snapshot: &PatternIndex<usize>, list: &[(i64, usize, RoutePattern)], na
     assert_eq!(found, expected, "{list:?} on {name:?}");
 }
 
-/// Patterns of every class, with a name.
+/// Returns patterns of every class, with a name.
 pub fn lookup_seeds() -> Vec<Vec<u8>> {
     let texts = [
         "^db@\n5-worker-\\d+@\n1.*\n(?i)DB@example[.]com$\ndb@example.com",
@@ -63,8 +63,8 @@ pub fn lookup_seeds() -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
-/// Any text is a pattern, or is refused at a place inside it; what is a pattern answers any name. The first line is the
-/// pattern, and the rest is a name.
+/// Checks that any text is either a pattern or refused at a place inside it, and that every pattern answers any name.
+/// The first line is the pattern, and the rest is a name.
 pub fn syntax(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (pattern, name) = text.split_once('\n').unwrap_or((text, text));
@@ -73,7 +73,7 @@ pub fn syntax(bytes: &[u8]) {
         Ok(anywhere) => {
             assert_eq!(anywhere.as_str(), pattern);
             let found = anywhere.is_match(name);
-            // One of the two may go over a size limit by itself.
+            // One of the two alone may exceed a size limit.
             if let Ok(whole) = whole {
                 assert!(found || !whole.is_match(name), "{pattern:?} matches all of {name:?} and is not found in it");
             }
@@ -88,7 +88,7 @@ pub fn syntax(bytes: &[u8]) {
     }
 }
 
-/// Every construct of the syntax.
+/// Returns patterns with every construct of the syntax.
 pub fn syntax_seeds() -> Vec<Vec<u8>> {
     let texts = [
         "^(?:prod|test)-db-[0-9]{2,3}@.*$\nprod-db-12@h",

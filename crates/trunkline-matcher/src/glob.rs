@@ -1,45 +1,46 @@
-//! Patterns that are text with wildcards, compared where they lie.
+//! Patterns that are text with wildcards, compared in place without an automaton.
 //!
-//! A glob is segments of a fixed number of characters with `.*` between them. Nine patterns in ten are one, and
-//! comparing it takes a fraction of what any automaton takes.
+//! A glob consists of segments of a fixed number of characters with `.*` between them. Nine patterns in ten are globs,
+//! and comparing one takes a fraction of the time of any automaton.
 
 use regex_syntax::hir::{Class, ClassUnicode, Hir, HirKind, Look};
 
 use crate::fold::{self, Subject};
 
-/// A glob, and whether its ends are bound to those of the name.
+/// A glob, and whether it is bound to the start and the end of the name.
 #[derive(Debug)]
 pub(crate) struct Glob {
     at_start: bool,
     at_end: bool,
-    /// The pattern's bytes, then for each of them which bits of the name's count.
+    /// The pattern's bytes, followed by one mask for each: the bits of the name's byte that are compared.
     bytes: Box<[u8]>,
-    /// Where each segment ends, and what gap follows; segments are never empty.
+    /// End of each segment, with a bit for the kind of gap after it. Segments are never empty.
     ends: Box<[u16]>,
     sets: Box<[Set]>,
 }
 
-/// What may stand at a place whose mask is zero, if that is not just any character.
+/// Characters allowed at a position whose mask is zero, if not every character is.
 #[derive(Debug)]
 struct Set {
     at: u16,
     ascii: u128,
-    /// Every character that is not ASCII, or none.
+    /// True if every character beyond ASCII is allowed, false if none is.
     beyond: bool,
 }
 
-/// Every bit counts; or all but the one that tells the case of a letter, where an upper-case one stands for what
-/// `(?i)` takes for it beyond ASCII as well; or none, where the byte says whether there may be a line feed.
+/// Masks. `EXACT` compares every bit. `FOLDED` compares all bits except the case of a letter; an upper-case letter then
+/// also stands for the characters beyond ASCII that `(?i)` treats as equal to it. `WILD` compares none, and the
+/// pattern's byte says whether a line feed is allowed.
 const EXACT: u8 = 0xff;
 const FOLDED: u8 = !0x20;
 const WILD: u8 = 0;
 const NO_LINE_FEED: u8 = b'\n';
 
-/// In what ends a segment: the gap after it may have line feeds.
+/// Flag in the end of a segment: the gap after it may contain line feeds.
 const ANY_GAP: u16 = 1 << 15;
 
 impl Glob {
-    /// `None` when the pattern is more than a glob.
+    /// Converts a pattern, or returns `None` if it is more than a glob.
     pub(crate) fn of(hir: &Hir) -> Option<Self> {
         let mut reader = Reader::default();
         reader.read(hir)?;
@@ -50,7 +51,7 @@ impl Glob {
         self.bytes.len() + 2 * self.ends.len() + size_of_val(&*self.sets)
     }
 
-    /// The texts between the wildcards, folded.
+    /// Returns the texts between the wildcards, folded.
     pub(crate) fn texts(&self) -> Vec<Vec<u8>> {
         let mut texts = Vec::new();
         for segment in 0..self.ends.len() {
@@ -69,7 +70,7 @@ impl Glob {
         texts
     }
 
-    /// Nothing but text, whole: a dot would be a wildcard.
+    /// Returns true if the pattern is plain text without a wildcard, not even a dot.
     pub(crate) fn is_literal(&self) -> bool {
         self.ends.len() <= 1 && self.masks().iter().all(|&mask| mask == EXACT)
     }
@@ -98,8 +99,8 @@ impl Glob {
         (start.into(), (self.ends[index] & !ANY_GAP).into())
     }
 
-    /// The same as [`Glob::found`] where a gap may not go over a line feed: then the earliest place is not always the
-    /// right one, so all are kept.
+    /// Searches like [`Glob::found`] where a gap may not contain a line feed. The earliest position of a segment is
+    /// then not always the right one, so all positions are kept.
     fn found_in_lines(&self, name: &str) -> bool {
         let mut here: Vec<bool> = (0..=name.len()).map(|at| at == 0 || !self.at_start).collect();
         for (segment, end) in self.ends.iter().enumerate() {
@@ -116,8 +117,9 @@ impl Glob {
         if self.at_end { here[name.len()] } else { here.contains(&true) }
     }
 
-    /// Places the segments from the left, each as early as it fits, the last at the end if it is bound there.
-    /// `fits` says where a segment that fits at a place ends, and `seek`, where it may be, not before a place.
+    /// Places the segments from the left, each as early as it fits, and the last at the end if the glob is bound there.
+    /// `fits` returns the end of a segment that fits at a position; `seek` returns the next position, not before a
+    /// given one, at which a segment may start.
     #[inline]
     fn found(
         &self,
@@ -139,7 +141,7 @@ impl Glob {
                         None => return false,
                     }
                 }
-                // Not fewer bytes than characters.
+                // A character takes at least one byte.
                 if at + shortest > len {
                     return false;
                 }
@@ -156,7 +158,8 @@ impl Glob {
         true
     }
 
-    /// The next place in a name of ASCII where a segment may be: where its first byte is, or at the end.
+    /// Returns the next position in a name of ASCII at which a segment may start: an occurrence of its first byte, or
+    /// the end.
     #[inline]
     fn seek(&self, segment: usize, name: &[u8], at: usize) -> Option<usize> {
         let (start, end) = self.segment(segment);
@@ -170,7 +173,7 @@ impl Glob {
         memchr::memchr(first, name.get(at..)?).map(|skip| at + skip)
     }
 
-    /// Whether a segment is at `at` of a name of ASCII without line feeds.
+    /// Returns the end of a segment that is at `at` in a name of ASCII without line feeds.
     #[inline]
     fn fits(&self, segment: usize, name: &[u8], at: usize) -> Option<usize> {
         let (start, end) = self.segment(segment);
@@ -190,7 +193,7 @@ impl Glob {
         (differs == 0 && in_sets()).then_some(at + (end - start))
     }
 
-    /// The same for any name: a wildcard stands for a character, not a byte.
+    /// Returns the end of a segment that is at `at` of any name: a wildcard stands for a character, not a byte.
     fn fits_text(&self, segment: usize, name: &str, mut at: usize) -> Option<usize> {
         let (start, end) = self.segment(segment);
         for index in start..end {
@@ -232,7 +235,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Longer ones are left to an automaton, and those with more sets.
+    /// Most bytes and most sets of a glob. Longer patterns, and those with more sets, are left to an automaton.
     const LONGEST: usize = 1 << 12;
     const SETS: usize = 16;
 
@@ -243,7 +246,7 @@ impl Reader {
         match hir.kind() {
             HirKind::Empty => {}
             HirKind::Look(Look::Start) if self.is_new() => self.at_start = true,
-            // Whatever comes after it but itself makes this no glob.
+            // After the end, only another end keeps this a glob.
             HirKind::Look(Look::End) => self.at_end = true,
             _ if self.at_end => return None,
             HirKind::Literal(literal) => literal.0.iter().for_each(|&byte| self.push(byte, EXACT)),
@@ -281,7 +284,7 @@ impl Reader {
         if start != end {
             self.ends.push(if may_feed { end | ANY_GAP } else { end });
         } else if !may_feed {
-            // `^.*x` is not just `x`: the line must be the first.
+            // `^.*x` is more than `x`: the match must be in the first line.
             return None;
         } else if let Some(gap) = self.ends.last_mut() {
             *gap |= ANY_GAP;
@@ -291,7 +294,7 @@ impl Reader {
         Some(())
     }
 
-    /// Where the segment under way begins.
+    /// Returns the start of the current segment.
     fn start(&self) -> u16 {
         self.ends.last().map_or(0, |end| end & !ANY_GAP)
     }
@@ -312,7 +315,7 @@ impl Reader {
             for c in low..=high.min('\x7f') {
                 ascii |= 1 << c as u32;
             }
-            // All characters beyond ASCII, which are one range then, or none.
+            // The characters beyond ASCII must be all, which are one range, or none.
             if !high.is_ascii() {
                 beyond = low <= '\u{80}' && high == char::MAX;
                 if !beyond {
@@ -339,13 +342,13 @@ impl Reader {
         if usize::from(self.start()) != end {
             self.ends.push(end as u16);
         } else if let Some(last) = self.ends.last() {
-            // `x.*$` is `x`, but for a line feed behind it.
+            // `x.*$` is the same as `x`, except for a line feed after it.
             if self.at_end && last & ANY_GAP == 0 {
                 return None;
             }
             self.at_end = false;
         } else if self.at_start && self.at_end {
-            // Only the empty name.
+            // Only the empty name matches.
             return None;
         }
         let (at_start, at_end, sets) = (self.at_start, self.at_end, self.sets.into());
@@ -354,7 +357,7 @@ impl Reader {
     }
 }
 
-/// Whether a class is a dot, and if so, whether of the kind that takes line feeds.
+/// Returns true for a dot that matches line feeds, false for one that does not, and `None` if the class is not a dot.
 fn wildcard(class: &ClassUnicode) -> Option<bool> {
     match class.ranges() {
         [all] => (all.start() == '\0' && all.end() == char::MAX).then_some(true),

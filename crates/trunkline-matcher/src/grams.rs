@@ -1,8 +1,8 @@
-//! From pieces of text to the entries that require them.
+//! Index from pieces of text to the entries that require them.
 //!
 //! A *gram* is a window of 3, 4, 8 or 16 folded bytes. Every entry that requires some text is filed under one gram of
-//! it; a look-up takes the grams of the name, all positions of it, and asks which of them are filed. A Bloom filter
-//! answers nearly all of that from the cache.
+//! it. A look-up computes the grams at all positions of the name and checks which of them are filed. A Bloom filter
+//! answers nearly all of these checks from the processor's cache.
 
 #[cfg(matcher_model)]
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -12,15 +12,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::shape::Required;
 use crate::store::NONE;
 
-/// Zero bytes that must follow a folded text, so that a window can be loaded at its last byte.
+/// Number of zero bytes after a folded text, so that a window can be loaded at its last byte.
 pub(crate) const PADDING: usize = 8;
 
-/// Odd, with bits all over: the golden ratio, and two of PCG's multipliers.
+/// Multipliers for hashing, odd and with set bits all over: the golden ratio, and two of PCG's multipliers.
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 const MIX_SHORT: u64 = 0x5851_f42d_4c95_7f2d;
 const MIX_LONG: u64 = 0xda94_2042_e4dd_58b5;
 
-/// The lengths of windows, as they are preferred.
+/// Length of a window. The order is the order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Size {
     Eight,
@@ -31,11 +31,11 @@ pub(crate) enum Size {
 
 impl Size {
     pub(crate) const ALL: [Self; 4] = [Self::Eight, Self::Sixteen, Self::Four, Self::Three];
-    /// The four-byte grams first: they also make the signature.
+    /// Sizes in the order in which a look-up uses them: four-byte grams first, since they also make the signature.
     pub(crate) const LOOKED_UP: [Self; 4] = [Self::Four, Self::Eight, Self::Sixteen, Self::Three];
 }
 
-/// The eight bytes from each place on where a window of `N` bytes of the text begins.
+/// Returns the eight bytes from each position at which a window of `N` bytes of the text begins.
 #[inline]
 fn loads<const N: usize>(text: &[u8], len: usize) -> impl Iterator<Item = u64> {
     let windows = text.get(..(len + 8).saturating_sub(N)).unwrap_or_default().windows(8);
@@ -59,7 +59,8 @@ pub(crate) fn hashes(text: &[u8], len: usize, size: Size, each: impl FnMut(u64))
     }
 }
 
-/// Which grams of four bytes a text has, six bits of hash each: what is not in the name's is not in the name.
+/// Set of the grams of four bytes in a text, by six bits of their hashes. A text whose signature has a bit that the
+/// name's lacks is not in the name.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Signature(pub(crate) u64);
 
@@ -75,7 +76,7 @@ impl Signature {
     }
 }
 
-/// Hash to the first slot of a chain. One thread writes, any number read.
+/// Hash table from a gram to the first slot of its chain. One thread writes while any number read.
 pub(crate) struct GramTable {
     bloom: Box<[AtomicU64]>,
     bloom_shift: u32,
@@ -83,7 +84,7 @@ pub(crate) struct GramTable {
     used: AtomicU32,
 }
 
-/// Free while `first` is none; never freed again.
+/// Cell of the table. It is free while `first` is none, and never becomes free again.
 #[derive(Default)]
 struct Cell {
     hash: AtomicU64,
@@ -91,7 +92,7 @@ struct Cell {
 }
 
 impl GramTable {
-    /// Bits of filter for each cell: as many as the nearest cache bears.
+    /// Returns the bits of the filter for each cell: as many as fit into the nearest cache.
     const fn bloom_bits(cells: usize) -> usize {
         if cells <= 1 << 13 { 32 } else { 8 }
     }
@@ -120,12 +121,12 @@ impl GramTable {
         8 * self.bloom.len() + size_of_val(&*self.cells)
     }
 
-    /// The first slot of every chain.
+    /// Returns the first slot of every chain.
     pub(crate) fn firsts(&self) -> impl Iterator<Item = u32> {
         self.cells.iter().map(|cell| cell.first.load(Ordering::Acquire)).filter(|&first| first != NONE)
     }
 
-    /// A copy with room for one more, if this one is half full: then no look-up walks far.
+    /// Returns a copy with twice the room if this table is half full, so that probe sequences stay short.
     pub(crate) fn grown(&self) -> Option<Self> {
         if self.used.load(Ordering::Relaxed) as usize * 2 < self.cells.len() {
             return None;
@@ -140,7 +141,7 @@ impl GramTable {
         Some(grown)
     }
 
-    /// May be `true` of a hash that is not here; never `false` of one that is.
+    /// Returns false only if the hash is certainly not in the table.
     #[inline]
     pub(crate) fn may_have(&self, hash: u64) -> bool {
         let bit = hash >> self.bloom_shift;
@@ -148,14 +149,14 @@ impl GramTable {
         word >> (bit & 63) & 1 == 1
     }
 
-    /// The first slot of the hash's chain.
+    /// Returns the first slot of the hash's chain.
     pub(crate) fn find(&self, hash: u64) -> u32 {
         self.seek(hash).1
     }
 
-    /// The cell of a hash, or the free one where it would be, and the first slot.
+    /// Returns the cell of a hash, or the free one where it belongs, and its first slot.
     fn seek(&self, hash: u64) -> (&Cell, u32) {
-        // The filter takes the high bits of a hash.
+        // The filter uses the high bits of a hash.
         let mut at = ((hash ^ hash >> 32).wrapping_mul(MIX_LONG) >> 20) as usize;
         loop {
             let cell = &self.cells[at & (self.cells.len() - 1)];
@@ -167,7 +168,8 @@ impl GramTable {
         }
     }
 
-    /// Puts a slot before the others of its hash; `link` is told which one comes next, before anyone can see it.
+    /// Puts a slot in front of the others of its hash. `link` receives the next slot before any reader can see this
+    /// one.
     pub(crate) fn push(&self, hash: u64, slot: u32, link: impl FnOnce(u32)) {
         let (cell, next) = self.seek(hash);
         link(next);
@@ -181,14 +183,14 @@ impl GramTable {
     }
 }
 
-/// How often each gram stands in the patterns of a table, roughly: what is rare there is likely to be rare in names.
-/// Never too low, but for what saturates.
+/// Approximate count of each gram in the patterns of a table. A gram that is rare in patterns is likely to be rare in
+/// names. A count is never too low, unless it is saturated.
 pub(crate) struct Sketch(Vec<u8>);
 
 impl Sketch {
-    /// Cells for each entry: a pattern has some dozens of grams, most of them not its own.
+    /// Number of cells for each entry. A pattern has some dozens of grams, most of which other patterns have too.
     const CELLS: usize = 16;
-    /// Cells of a table whose slots are likely to be cached.
+    /// Number of cells of a table whose slots are likely to be in the processor's cache.
     const NEAR: usize = Self::CELLS << 14;
 
     pub(crate) fn new() -> Self {
@@ -197,13 +199,14 @@ impl Sketch {
 
     pub(crate) fn make_room(&mut self, entries: usize) {
         while self.0.len() < entries * Self::CELLS {
-            // A cell is the high bits of the hash, so each becomes two neighbours.
+            // The index of a cell is the high bits of the hash, so that each cell becomes two neighbours.
             self.0 = self.0.iter().flat_map(|&count| [count, count]).collect();
         }
     }
 
-    /// How many entries under one gram are not worth a gram of another size: each size in use costs a look-up a
-    /// pass over the name, and each entry a look at its slot, which in a large table is far from the processor.
+    /// Returns the number of entries under one gram up to which a gram of another size is not worth while. Each size in
+    /// use costs a look-up a pass over the name, and each entry an access to its slot, which in a large table is not
+    /// cached.
     fn rare(&self) -> u8 {
         if self.0.len() <= Self::NEAR { 32 } else { 4 }
     }
@@ -213,7 +216,7 @@ impl Sketch {
         &mut self.0[at as usize]
     }
 
-    /// Counts one more, and says how many there were before.
+    /// Counts one more, and returns the count before.
     fn add(&mut self, hash: u64) -> u8 {
         let cell = self.cell(hash);
         let before = *cell;
@@ -222,14 +225,14 @@ impl Sketch {
     }
 }
 
-/// Where an entry is filed: one gram for each way it can match.
+/// Key that an entry is filed under: one gram for each way in which it can match.
 pub(crate) struct Key {
     pub(crate) size: Size,
     pub(crate) hash: u64,
     pub(crate) signature: Signature,
 }
 
-/// Chooses the keys of a pattern: the rarest gram of each way, and counts its grams.
+/// Chooses the keys of a pattern, the rarest gram of each way, and counts its grams.
 pub(crate) fn choose(required: &Required, sketch: &mut Sketch) -> Vec<Key> {
     let rare = sketch.rare();
     let mut padded = Vec::new();
@@ -256,8 +259,8 @@ pub(crate) fn choose(required: &Required, sketch: &mut Sketch) -> Vec<Key> {
     required.ways().map(|mut runs| key(&mut runs)).collect()
 }
 
-/// The first size that is rare enough, or else a rarer one; longer grams are rarer in names than their count in the
-/// patterns tells.
+/// Returns the first size that is rare enough, or else one that is at most half as frequent. Longer grams are rarer in
+/// names than their count in the patterns suggests.
 fn rarest(best: [Option<(u8, u64)>; 4], rare: u8) -> (Size, u64) {
     let mut chosen: Option<(Size, u8, u64)> = None;
     for (size, best) in Size::ALL.into_iter().zip(best) {
@@ -266,11 +269,11 @@ fn rarest(best: [Option<(u8, u64)>; 4], rare: u8) -> (Size, u64) {
             chosen = Some((size, count, hash));
         }
     }
-    // Every way has a run of three bytes at least.
+    // Every way has a run of at least three bytes.
     chosen.map_or((Size::Three, 0), |(size, _, hash)| (size, hash))
 }
 
-/// Every interleaving of one who writes and one who reads, under the memory model: `cargo xtask model`.
+/// Exploration of every interleaving of one writer and one reader under the memory model: `cargo xtask model`.
 #[cfg(all(test, matcher_model))]
 mod model {
     use loom::sync::Arc;
@@ -278,7 +281,7 @@ mod model {
 
     use super::*;
 
-    /// What a slot is to the table: something written before the table leads to it.
+    /// Stand-in for the slots of a store: each is written before the table leads to it.
     struct Slots {
         text: [AtomicU64; 4],
         next: [AtomicU32; 4],
@@ -290,7 +293,7 @@ mod model {
             table.push(hash, slot, |next| self.next[slot as usize].store(next, Ordering::Relaxed));
         }
 
-        /// The chain of a hash, newest first.
+        /// Returns the chain of a hash, newest first.
         fn read(&self, table: &GramTable, hash: u64) -> Vec<u32> {
             let (mut at, mut chain) = (table.find(hash), Vec::new());
             while at != NONE {
@@ -307,7 +310,7 @@ mod model {
         loom::model(|| {
             let slots = Slots { text: Default::default(), next: Default::default() };
             let shared = Arc::new((GramTable::with_cells(4), slots));
-            // Two hashes that want the same cell, and two slots under one of them.
+            // Two hashes that map to the same cell, and two slots under one of them.
             let cell = |hash: u64| std::ptr::from_ref(shared.0.seek(hash).0);
             let first = 1;
             let second = (2..).find(|&hash| cell(hash) == cell(first)).unwrap();
@@ -325,7 +328,7 @@ mod model {
             assert!(chain == [1] || chain == [3, 1], "{chain:?}");
             let other = slots.read(table, second);
             assert!(other.is_empty() || other == [2], "{other:?}");
-            // Writes come in order.
+            // Writes become visible in order.
             assert!(chain == [1] || slots.read(table, second) == [2]);
             writer.join().unwrap();
             assert_eq!((slots.read(table, first), slots.read(table, second)), (vec![3, 1], vec![2]));

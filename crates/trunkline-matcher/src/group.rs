@@ -1,4 +1,4 @@
-//! Patterns that require no text, many at a time.
+//! Groups of patterns that require no text, each group searched at once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ use crate::anchor::Anchored;
 use crate::engine;
 use crate::pattern::RoutePattern;
 
-/// Patterns that are asked together.
+/// Patterns that are searched together.
 pub(crate) enum Group {
     Anchored(Anchored),
     Automaton(Box<Automaton>),
@@ -53,7 +53,7 @@ impl Group {
     }
 }
 
-/// What group a pattern without text belongs to.
+/// Kind of group to which a pattern without text belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Alone,
@@ -71,7 +71,7 @@ impl Kind {
         }
     }
 
-    /// How many of them make a first group. Fewer are asked one by one.
+    /// Returns the number of patterns that make a first group. Fewer are tested one by one.
     pub(crate) fn fewest(self) -> usize {
         match self {
             Self::Alone => usize::MAX,
@@ -89,27 +89,28 @@ impl Kind {
     }
 }
 
-/// One lazy automaton for several patterns. What it learns from names is in a [`Memory`], one for each reader.
+/// One lazy automaton for several patterns. The states that it builds from names are in a [`Memory`], one for each
+/// reader.
 pub(crate) struct Automaton {
     id: u64,
     dfa: DFA,
     members: Box<[u32]>,
 }
 
-/// What one reader's searches taught it about one group.
+/// States of one group's automaton that one reader's searches have built.
 #[derive(Debug)]
 pub(crate) struct Memory {
     group: u64,
     cache: Cache,
-    /// Bit by bit which members were found.
+    /// Bit set of the members that were found.
     found: Box<[u64]>,
 }
 
 impl Automaton {
-    /// More of them in one automaton make too many states; fewer, too many automata.
+    /// Most members of one automaton. More would make too many states; fewer, too many automata.
     const MEMBERS: usize = 64;
 
-    /// `None` when they make no automaton of bearable size.
+    /// Compiles the members, or returns `None` if their automaton would be too large.
     fn of(members: &[(u32, &RoutePattern)], cache_bytes: usize) -> Option<Self> {
         static ID: AtomicU64 = AtomicU64::new(0);
         let hirs: Option<Vec<Hir>> = members.iter().map(|(_, pattern)| pattern.compiled().hir()).collect();
@@ -127,7 +128,7 @@ impl Automaton {
     }
 
     const NFA_BYTES: usize = 4 << 20;
-    /// A cache that was cleared so often, with so few bytes of names read for each state, does not pay.
+    /// Number of times the cache may be cleared, with few bytes read for each state, before the search gives up.
     const CLEARS: usize = 3;
     const BYTES_PER_STATE: usize = 10;
 
@@ -144,7 +145,7 @@ impl Automaton {
         memory.group == self.id
     }
 
-    /// Calls `each` with the members found in `name`. `false`: the automaton gave up on it, and none was called.
+    /// Calls `each` with the members found in `name`. Returns false, and calls it for none, if the automaton gave up.
     pub(crate) fn search(&self, name: &[u8], memory: &mut Memory, mut each: impl FnMut(u32)) -> bool {
         let Memory { cache, found, .. } = memory;
         cache.search_start(0);

@@ -1,4 +1,4 @@
-//! The table as it is read.
+//! Snapshots of a table, and the look-up.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -33,23 +33,23 @@ use crate::writer;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct PatternIndex<V> {
-    /// No two snapshots have the same, of whatever table.
+    /// Identity of the snapshot, unique among the snapshots of all tables.
     version: u64,
     pub(crate) store: Arc<Store<V>>,
     pub(crate) tables: Arc<Tables>,
     pub(crate) groups: Arc<Vec<Arc<Group>>>,
-    /// Entries that are asked one by one.
+    /// Entries that are tested one by one.
     pub(crate) loose: Arc<Vec<u32>>,
     pub(crate) generation: u64,
     pub(crate) slots: u32,
     len: usize,
     pub(crate) limits: TableLimits,
-    /// Tells the writer that the generation still has a snapshot.
+    /// Token that tells the writer that the generation still has a snapshot.
     _token: Arc<()>,
 }
 
-/// What leads to the slots of a store. Grows by replacement: a snapshot keeps the tables it came with, which have all
-/// its entries.
+/// Tables that lead to the slots of a store. A table grows by replacement: a snapshot keeps the tables that it came
+/// with, which have all its entries.
 #[derive(Clone)]
 pub(crate) struct Tables {
     grams: [Arc<GramTable>; Size::ALL.len()],
@@ -67,7 +67,7 @@ impl Tables {
         &self.grams[size as usize]
     }
 
-    /// Makes room for one more text, and for one more gram of that size.
+    /// Makes room for one more text, and for one more gram of the given size.
     pub(crate) fn with_room(tables: &mut Arc<Self>, size: Option<Size>) -> &Self {
         if let Some(grown) = tables.texts.grown() {
             Arc::make_mut(tables).texts = Arc::new(grown);
@@ -107,12 +107,10 @@ impl<V> PatternIndex<V> {
         Self { version, store, tables, groups, loose, generation, slots, len, limits, _token: token }
     }
 
-    /// The entries whose pattern is found in `name`, by descending weight, and
-    /// equal weights by insertion.
+    /// Returns the entries whose pattern is found in `name`, by descending weight, and equal weights by insertion.
     ///
-    /// For many look-ups use [`PatternTable::reader`](crate::PatternTable::reader)
-    /// or [`PatternIndex::matches_with`]; this one keeps what they keep for
-    /// the thread, and allocates its answer.
+    /// For many look-ups use [`PatternTable::reader`](crate::PatternTable::reader) or [`PatternIndex::matches_with`]:
+    /// this method uses scratch memory of the thread, and allocates its answer.
     ///
     /// # Errors
     /// [`NameTooLong`], see [`TableLimits::name_bytes`].
@@ -123,7 +121,7 @@ impl<V> PatternIndex<V> {
         })
     }
 
-    /// The same, with memory of the caller's.
+    /// Returns the same entries as [`PatternIndex::matches`], using the caller's scratch memory.
     ///
     /// # Errors
     /// [`NameTooLong`], see [`TableLimits::name_bytes`].
@@ -132,7 +130,7 @@ impl<V> PatternIndex<V> {
         Ok(Matches::new(self, Cow::Borrowed(found), truncated))
     }
 
-    /// The slots of the entries that are found, in order, and whether there were more.
+    /// Returns the slots of the entries that are found, in order, and whether the answer was truncated.
     fn answer<'s>(&self, name: &str, scratch: &'s mut Scratch) -> Result<(&'s [u32], bool), NameTooLong> {
         NameTooLong::check(name, &self.limits)?;
         let place = scratch.place(name);
@@ -148,7 +146,7 @@ impl<V> PatternIndex<V> {
         Ok((&scratch.found, scratch.truncated))
     }
 
-    /// Leaves in `scratch.found` the slots of the entries that are found, in order.
+    /// Stores the slots of the entries that are found in `scratch.found`, in order.
     fn look_up(&self, name: &str, scratch: &mut Scratch) {
         let subject = Subject::new(name);
         scratch.begin();
@@ -179,7 +177,7 @@ impl<V> PatternIndex<V> {
         scratch.put_in_order(self.limits.get_results(), |at| self.slot(at).entry.rank());
     }
 
-    /// Takes as candidates the entries filed under a gram of the name.
+    /// Collects the entries filed under a gram of the name as candidates.
     fn find_filed(&self, subject: &Subject<'_>, scratch: &mut Scratch) {
         let mut folded = std::mem::take(&mut scratch.folded);
         let mut hits = std::mem::take(&mut scratch.hits);
@@ -194,7 +192,7 @@ impl<V> PatternIndex<V> {
             if grams.is_empty() && size != Size::Four {
                 continue;
             }
-            // Without a branch for each gram: nearly all of them are filed nowhere.
+            // There is no branch for each gram, since nearly none of them is filed.
             let mut count = 0;
             hashes(&folded, len, size, |hash| {
                 if size == Size::Four {
@@ -207,7 +205,7 @@ impl<V> PatternIndex<V> {
                 let mut at = grams.find(hash);
                 while at != NONE {
                     let slot = self.slot(at);
-                    // An entry of many ways says at its first slot whether it is still there.
+                    // The first slot of an entry with many ways says whether the entry is still in the table.
                     if slot.signature & !signature.0 == 0 && (slot.first != at || slot.is_in(self.generation)) {
                         scratch.candidates.push(slot.first);
                     }
@@ -218,7 +216,7 @@ impl<V> PatternIndex<V> {
         (scratch.folded, scratch.hits) = (folded, hits);
     }
 
-    /// Asks every candidate, each once: a name can lead to one at many places.
+    /// Tests every candidate once: a name can lead to the same one at many positions.
     fn ask_candidates(&self, subject: &Subject<'_>, scratch: &mut Scratch) {
         let mut candidates = std::mem::take(&mut scratch.candidates);
         for &at in once(&mut candidates) {
@@ -230,7 +228,7 @@ impl<V> PatternIndex<V> {
         scratch.certain.clear();
     }
 
-    /// Asks one entry.
+    /// Tests one entry.
     fn ask(&self, at: u32, subject: &Subject<'_>, scratch: &mut Scratch) {
         if let Some(slot) = self.live(at)
             && slot.entry.pattern().compiled().found_in(subject, &mut scratch.engine)
@@ -248,29 +246,28 @@ impl<V> PatternIndex<V> {
         self.store.get(at).expect("what leads to a slot was written after it")
     }
 
-    /// The entry whose pattern has exactly this text.
+    /// Returns the entry whose pattern has exactly this text.
     pub fn get(&self, text: &str) -> Option<&Entry<V>> {
         writer::find(&self.store, &self.tables, text, self.generation).map(|(_, slot)| &slot.entry)
     }
 
-    /// All entries, by descending weight, and equal weights by insertion.
-    /// Sorts them first: O(n log n).
+    /// Returns all entries, by descending weight, and equal weights by insertion. Sorts them first: O(n log n).
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Entry<V>> {
         in_order(writer::slots(&self.store, self.slots, self.generation).map(|slot| &slot.entry))
     }
 
-    /// The number of entries.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are no entries.
+    /// Returns true if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
 
-/// Each of them once, in some order. Few are the rule, and one is the most frequent case.
+/// Removes duplicates, in no particular order. Few items are the rule, and one is the most frequent case.
 fn once<T: Ord + Copy>(items: &mut [T]) -> &[T] {
     if items.len() < 2 {
         return items;
@@ -294,7 +291,7 @@ pub(crate) fn in_order<'e, V: 'e>(
     entries.into_iter()
 }
 
-/// Says how many entries there are, not which: a table may have a million.
+/// Prints the number of entries, not the entries: a table may have a million.
 impl<V> fmt::Debug for PatternIndex<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PatternIndex").field("len", &self.len).finish_non_exhaustive()

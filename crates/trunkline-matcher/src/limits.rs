@@ -1,13 +1,12 @@
-//! The sizes a pattern may have.
+//! Size limits of patterns and tables.
 
 use std::fmt;
 
-/// The sizes a pattern may have before it is refused.
+/// Size limits of a pattern. A pattern over a limit is refused.
 ///
-/// Patterns are operator input, and a few bytes can ask for a great deal of
-/// memory: `(\pL\pN?){1000}` is fifteen bytes and 20 MB of automaton. Every limit is
-/// always set; a limit can be moved, not removed. A pattern over a limit is
-/// refused while it is read or compiled, not after.
+/// Patterns are operator input, and a few bytes can ask for a great deal of memory: `(\pL\pN?){1000}` is fifteen bytes
+/// and 20 MB of automaton. Every limit is always set: it can be changed, but not removed. A pattern over a limit is
+/// refused while it is read or compiled, not afterwards.
 ///
 /// ```
 /// use trunkline_matcher::{Limits, RoutePattern};
@@ -24,7 +23,7 @@ pub struct Limits {
     nfa_bytes: usize,
 }
 
-/// Which of the [`Limits`] a pattern went over.
+/// Limit of [`Limits`] that a pattern exceeded.
 ///
 /// Its `Display` is the name of the setter in [`Limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,63 +40,59 @@ pub enum LimitKind {
 }
 
 impl Limits {
-    /// The default limits: 4096 bytes of pattern, 1000 repeats, 1000 levels,
-    /// 1 MiB of automaton.
+    /// Returns the default limits: 4096 bytes of pattern, 1000 repeats, 1000 levels, 1 MiB of automaton.
     pub const fn new() -> Self {
         Self { pattern_bytes: 4096, repeat: 1000, nesting: 1000, nfa_bytes: 1 << 20 }
     }
 
-    /// The longest pattern text, in bytes. Default 4096: about sixteen times
-    /// the longest name a cluster uses.
+    /// Sets the length of the longest pattern text, in bytes. Default 4096: about sixteen times the longest name in a
+    /// cluster.
     pub const fn pattern_bytes(mut self, bytes: usize) -> Self {
         self.pattern_bytes = bytes;
         self
     }
 
-    /// The highest count in `{n}`, `{n,}` and `{n,m}`, and the highest product
-    /// of counts inside one another. Default 1000, which is Go's own limit;
-    /// above it, patterns are accepted that Go refuses.
+    /// Sets the highest count in `{n}`, `{n,}` and `{n,m}`, and the highest product of nested counts. Default 1000,
+    /// which is Go's own limit; with a higher value, patterns are accepted that Go refuses.
     pub const fn repeat(mut self, count: u32) -> Self {
         self.repeat = count;
         self
     }
 
-    /// The number of levels a pattern may have. The innermost character is one
-    /// level, and each group and each repetition around it is another. Default
-    /// 1000, so that 999 groups may stand inside one another, as in Go.
+    /// Sets the number of levels that a pattern may have. The innermost character is one level, and each group and each
+    /// repetition around it is another. Default 1000, so that 999 groups may be nested, as in Go.
     ///
-    /// Deep patterns are compiled on a thread of their own, whose stack grows
-    /// with the depth; values above 10,000 count as 10,000.
+    /// Deep patterns are compiled on a thread of their own, whose stack grows with the depth; values above 10,000 count
+    /// as 10,000.
     pub const fn nesting(mut self, levels: u32) -> Self {
         self.nesting = if levels > MAX_NESTING { MAX_NESTING } else { levels };
         self
     }
 
-    /// The heap that the compiled form of one pattern may take, in bytes,
-    /// approximately. Default 1 MiB, which is also what bounds the time of a
-    /// search: its worst case grows with that size times the length of the name.
+    /// Sets the approximate heap size, in bytes, of the compiled form of one pattern. Default 1 MiB. The limit also
+    /// bounds the time of a search: its worst case grows with that size times the length of the name.
     /// `(\pL\pN?){1000}`, which Go accepts, needs more.
     pub const fn nfa_bytes(mut self, bytes: usize) -> Self {
         self.nfa_bytes = bytes;
         self
     }
 
-    /// The value set by [`Limits::pattern_bytes`].
+    /// Returns the value set by [`Limits::pattern_bytes`].
     pub const fn get_pattern_bytes(&self) -> usize {
         self.pattern_bytes
     }
 
-    /// The value set by [`Limits::repeat`].
+    /// Returns the value set by [`Limits::repeat`].
     pub const fn get_repeat(&self) -> u32 {
         self.repeat
     }
 
-    /// The value set by [`Limits::nesting`].
+    /// Returns the value set by [`Limits::nesting`].
     pub const fn get_nesting(&self) -> u32 {
         self.nesting
     }
 
-    /// The value set by [`Limits::nfa_bytes`].
+    /// Returns the value set by [`Limits::nfa_bytes`].
     pub const fn get_nfa_bytes(&self) -> usize {
         self.nfa_bytes
     }
@@ -118,7 +113,7 @@ impl Default for Limits {
     }
 }
 
-/// The sizes a table and its look-ups may have.
+/// Size limits of a table and its look-ups.
 ///
 /// ```
 /// use trunkline_matcher::{PatternTable, TableLimits};
@@ -137,73 +132,69 @@ pub struct TableLimits {
 }
 
 impl TableLimits {
-    /// The defaults: 1 GiB of automata, 1 MiB of cache for each lazy one, a
-    /// warning above 200 literal-free patterns, names of 255 bytes, 1024
-    /// results.
+    /// Returns the default limits: 1 GiB of automata, 1 MiB of cache for each lazy automaton, a warning above 200
+    /// literal-free patterns, names of 255 bytes, 1024 results.
     pub const fn new() -> Self {
         Self { engine_bytes: 1 << 30, lazy_dfa_bytes: 1 << 20, literal_free: 200, name_bytes: 255, results: 1024 }
     }
 
-    /// The bytes that the automata of all patterns may take together,
-    /// approximately. An entry that would go over it is refused. Default
-    /// 1 GiB; text with wildcards takes some ten bytes, other patterns a few
-    /// hundred as a rule. The lazy automata that several share are not counted.
+    /// Sets the approximate number of bytes that the automata of all patterns may take together. An entry that would
+    /// exceed it is refused. Default 1 GiB. Text with wildcards takes some ten bytes, other patterns usually a few
+    /// hundred. The lazy automata that several patterns share are not counted.
     pub const fn engine_bytes(mut self, bytes: usize) -> Self {
         self.engine_bytes = bytes;
         self
     }
 
-    /// The bytes that each reader may keep for each group of literal-free
-    /// patterns. Default 1 MiB. When that is full too often, the patterns of
-    /// the group are asked one by one for the name at hand.
+    /// Sets the number of bytes that each reader may keep for each group of literal-free patterns. Default 1 MiB. When
+    /// this memory fills up too often, the patterns of the group are tested one by one for the current name.
     pub const fn lazy_dfa_bytes(mut self, bytes: usize) -> Self {
         self.lazy_dfa_bytes = bytes;
         self
     }
 
-    /// The number of literal-free patterns above which
-    /// [`Stats::has_many_literal_free`](crate::Stats::has_many_literal_free)
-    /// says so. Default 200. Each look-up runs all of them.
+    /// Sets the number of literal-free patterns above which
+    /// [`Stats::has_many_literal_free`](crate::Stats::has_many_literal_free) is true. Default 200. Each look-up runs
+    /// all of these patterns.
     pub const fn literal_free(mut self, patterns: usize) -> Self {
         self.literal_free = patterns;
         self
     }
 
-    /// The longest name that is looked up, in bytes. Default 255, as long as an
-    /// Erlang atom. Time grows with the length of the name.
+    /// Sets the length of the longest name that is looked up, in bytes. Default 255, the limit of an Erlang atom. The
+    /// time of a look-up grows with the length of the name.
     pub const fn name_bytes(mut self, bytes: usize) -> Self {
         self.name_bytes = bytes;
         self
     }
 
-    /// The most entries a look-up gives; of more, the first in order. Default
-    /// 1024.
+    /// Sets the most entries that a look-up returns. If more match, it returns the first in order. Default 1024.
     pub const fn results(mut self, entries: usize) -> Self {
         self.results = entries;
         self
     }
 
-    /// The value set by [`TableLimits::engine_bytes`].
+    /// Returns the value set by [`TableLimits::engine_bytes`].
     pub const fn get_engine_bytes(&self) -> usize {
         self.engine_bytes
     }
 
-    /// The value set by [`TableLimits::lazy_dfa_bytes`].
+    /// Returns the value set by [`TableLimits::lazy_dfa_bytes`].
     pub const fn get_lazy_dfa_bytes(&self) -> usize {
         self.lazy_dfa_bytes
     }
 
-    /// The value set by [`TableLimits::literal_free`].
+    /// Returns the value set by [`TableLimits::literal_free`].
     pub const fn get_literal_free(&self) -> usize {
         self.literal_free
     }
 
-    /// The value set by [`TableLimits::name_bytes`].
+    /// Returns the value set by [`TableLimits::name_bytes`].
     pub const fn get_name_bytes(&self) -> usize {
         self.name_bytes
     }
 
-    /// The value set by [`TableLimits::results`].
+    /// Returns the value set by [`TableLimits::results`].
     pub const fn get_results(&self) -> usize {
         self.results
     }
@@ -237,5 +228,5 @@ impl LimitKind {
     }
 }
 
-/// Bounds the stack that compiling asks for.
+/// Highest nesting that can be set. It bounds the stack that compiling needs.
 const MAX_NESTING: u32 = 10_000;

@@ -1,4 +1,4 @@
-//! What a pattern says that its author hardly meant.
+//! Warnings about patterns that probably do not mean what their author wanted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,9 +7,9 @@ use std::ops::Range;
 use crate::error;
 use crate::pattern::{AccessPattern, RoutePattern};
 
-/// A pattern is valid, but probably says something else than was meant.
+/// Warning about a pattern that is valid, but probably does not mean what its author wanted.
 ///
-/// `Display` is one line that says what, and what to write instead.
+/// `Display` is one line with the problem and the suggested replacement.
 ///
 /// ```
 /// use trunkline_matcher::{LintKind, RoutePattern};
@@ -29,39 +29,37 @@ pub struct Lint {
     suggestion: Box<str>,
 }
 
-/// What a [`Lint`] is about.
+/// Subject of a [`Lint`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LintKind {
-    /// A dot in what looks like a host name, where it stands for any character:
-    /// `db@eu.example.com`.
+    /// A dot in what looks like a host name, where it stands for any character: `db@eu.example.com`.
     Dot,
     /// A `*` as in file names: `prod-*` is `prod` and any number of `-`.
     Glob,
-    /// A whole node name without `^` and `$`, so that it is found in longer
-    /// names too: `db@example`.
+    /// A whole node name without `^` and `$`, so that it is also found in longer names: `db@example`.
     Unanchored,
 }
 
 impl Lint {
-    /// What it is about.
+    /// Returns the subject of the warning.
     pub fn kind(&self) -> LintKind {
         self.kind
     }
 
-    /// The byte offsets of the place in the pattern.
+    /// Returns the byte offsets of the place in the pattern.
     pub fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 
-    /// A pattern that says what was probably meant, by this lint and the others
-    /// of the pattern. Whether it was, only the author knows.
+    /// Returns a pattern that says what was probably meant, with the changes of all lints of the pattern. Only the
+    /// author can tell whether it is right.
     pub fn suggestion(&self) -> &str {
         &self.suggestion
     }
 
-    /// The pattern on one line, and a `^` under the place on the next, as
-    /// [`PatternError::caret`](crate::PatternError::caret) shows it.
+    /// Returns the pattern on one line, and a `^` under the place on the next, like
+    /// [`PatternError::caret`](crate::PatternError::caret).
     pub fn caret(&self) -> String {
         error::caret(&self.text, self.span.start)
     }
@@ -79,8 +77,8 @@ impl fmt::Display for Lint {
 }
 
 impl RoutePattern {
-    /// What the pattern says that its author hardly meant: at most one of each
-    /// kind, in the order of [`LintKind`]. Never changes what it matches.
+    /// Returns warnings about parts of the pattern that probably do not mean what its author wanted: at most one of
+    /// each kind, in the order of [`LintKind`]. Lints never change what the pattern matches.
     pub fn lints(&self) -> Vec<Lint> {
         let (text, tokens) = (self.as_str(), tokens(self.as_str()));
         lints(
@@ -95,8 +93,8 @@ impl RoutePattern {
 }
 
 impl AccessPattern {
-    /// As [`RoutePattern::lints`]; it matches whole names, so it is never
-    /// [`LintKind::Unanchored`].
+    /// Returns warnings like [`RoutePattern::lints`], but never [`LintKind::Unanchored`], since the pattern matches
+    /// whole names.
     pub fn lints(&self) -> Vec<Lint> {
         let tokens = tokens(self.as_str());
         lints(self.as_str(), [(LintKind::Dot, dots(&tokens)), (LintKind::Glob, globs(&tokens))])
@@ -115,7 +113,7 @@ fn lints(text: &str, found: impl IntoIterator<Item = (LintKind, Option<Found>)>)
     found.into_iter().map(lint).collect()
 }
 
-/// The first place, and what would have to be inserted where.
+/// First place of a lint, and the insertions that would fix it.
 struct Found {
     span: Range<usize>,
     edits: Vec<(usize, &'static str)>,
@@ -141,7 +139,7 @@ enum Token {
 
 type Tokens = Vec<(Token, Range<usize>)>;
 
-/// Reads a valid pattern, only as far as the lints need it.
+/// Splits a valid pattern into tokens, as far as the lints need it.
 fn tokens(text: &str) -> Tokens {
     let mut tokens = Vec::new();
     let mut at = 0;
@@ -187,7 +185,7 @@ pub(crate) fn places(text: &str) -> Vec<(Option<char>, Range<usize>)> {
     tokens(text).into_iter().filter_map(place).collect()
 }
 
-/// The whole of an escape: `\x0a` and `\x{a}` are more than their first two characters.
+/// Returns the whole range of an escape: `\x0a` and `\x{a}` are more than their first two characters.
 fn escape(text: &str, span: Range<usize>) -> Range<usize> {
     let rest = &text[span.end..];
     let more = match text[span.clone()].chars().nth(1) {
@@ -200,7 +198,7 @@ fn escape(text: &str, span: Range<usize>) -> Range<usize> {
     span.start..span.end + more
 }
 
-/// The length of `[…]`. A `]` that comes first is a member.
+/// Returns the length of `[…]`. A `]` that comes first is a member.
 fn class_len(text: &str) -> usize {
     let mut chars = text.char_indices().skip(1).peekable();
     chars.next_if(|(_, c)| *c == '^');
@@ -223,17 +221,17 @@ fn is_word(token: Option<&(Token, Range<usize>)>) -> bool {
     matches!(token, Some((Token::Char(c), _)) if c.is_alphanumeric() || *c == '-')
 }
 
-/// Whether a part of a host may end there.
+/// Returns true if a part of a host may end at this token.
 fn ends_part(token: Option<&(Token, Range<usize>)>) -> bool {
     is_word(token) || matches!(token, Some((Token::Close | Token::Class | Token::Star | Token::Repeat, _)))
 }
 
-/// Whether a part of a host may begin there.
+/// Returns true if a part of a host may begin at this token.
 fn begins_part(token: Option<&(Token, Range<usize>)>) -> bool {
     is_word(token) || matches!(token, Some((Token::Open | Token::Class, _)))
 }
 
-/// Dots of a host: between its parts, behind the `@`.
+/// Finds the dots of a host: between its parts, after the `@`.
 fn dots(tokens: &Tokens) -> Option<Found> {
     let host = tokens.iter().position(|(token, _)| *token == Token::Char('@'))?;
     let is_host_dot = |at: &usize| {
@@ -244,8 +242,8 @@ fn dots(tokens: &Tokens) -> Option<Found> {
     Some(Found { span, edits: places.into_iter().map(|place| (place.start, "\\")).collect() })
 }
 
-/// Stars that stand on a character: after punctuation wherever text goes on or ends, after others at the end of the
-/// name or host only, since `b*` may well be meant elsewhere.
+/// Finds stars applied to a character: after punctuation wherever text continues or ends, after other characters only
+/// at the end of the name or host, since `b*` may well be intended elsewhere.
 fn globs(tokens: &Tokens) -> Option<Found> {
     let is_glob = |at: &usize| {
         let Some((Token::Char(before), _)) = at.checked_sub(1).and_then(|before| tokens.get(before)) else {
@@ -260,7 +258,7 @@ fn globs(tokens: &Tokens) -> Option<Found> {
     Some(Found { span, edits: places.into_iter().map(|place| (place.start, ".")).collect() })
 }
 
-/// Nothing but a whole node name.
+/// Finds a pattern that is nothing but a whole node name.
 fn unanchored(text: &str, tokens: &Tokens) -> Option<Found> {
     let plain = tokens.iter().all(|(token, _)| matches!(token, Token::Char(_) | Token::Dot));
     let at = tokens.iter().position(|(token, _)| *token == Token::Char('@'))?;
@@ -282,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_hardly_meant_is_told_with_what_to_write() {
+    fn a_lint_has_a_place_and_a_suggestion() {
         use LintKind::{Dot, Glob, Unanchored};
         for (text, expected) in [
             ("^db@eu.example.com$", vec![(Dot, 6, r"^db@eu\.example\.com$")]),
@@ -310,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_allows_something_is_whole_already() {
+    fn an_access_pattern_is_never_reported_as_unanchored() {
         let lints = |text: &str| AccessPattern::new(text).unwrap().lints();
         let suggestions = |text| lints(text).iter().map(|lint| lint.suggestion().to_owned()).collect::<Vec<_>>();
         assert_eq!(suggestions("billing@partner.com"), [r"billing@partner\.com"]);
@@ -319,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_well_be_meant_is_left_alone() {
+    fn plausible_patterns_have_no_lints() {
         for text in [
             "",
             "^",

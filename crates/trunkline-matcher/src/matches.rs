@@ -1,4 +1,4 @@
-//! Answers, and what a look-up needs besides the table.
+//! Answers of look-ups, and the memory that look-ups use.
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
@@ -11,14 +11,14 @@ use crate::group::{Automaton, Memory};
 use crate::index::PatternIndex;
 use crate::limits::TableLimits;
 
-/// The name is longer than the table looks up; see
+/// Error returned for a name that is longer than the table's limit; see
 /// [`TableLimits::name_bytes`](crate::TableLimits::name_bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the name has {len} bytes, and the limit `name_bytes` of the table is {limit}")]
 pub struct NameTooLong {
-    /// The bytes of the name.
+    /// Length of the name, in bytes.
     pub len: usize,
-    /// The limit.
+    /// The limit, in bytes.
     pub limit: usize,
 }
 
@@ -29,8 +29,7 @@ impl NameTooLong {
     }
 }
 
-/// The entries whose pattern was found, by descending weight, and equal
-/// weights by insertion.
+/// Iterator over the entries whose pattern was found, by descending weight, and equal weights by insertion.
 #[derive(Debug)]
 pub struct Matches<'a, V> {
     index: &'a PatternIndex<V>,
@@ -44,9 +43,8 @@ impl<'a, V> Matches<'a, V> {
         Self { index, found, next: 0, truncated }
     }
 
-    /// Whether there were more than
-    /// [`TableLimits::results`](crate::TableLimits::results), of which only the
-    /// first are here.
+    /// Returns true if more entries matched than [`TableLimits::results`](crate::TableLimits::results) allows. Only the
+    /// first ones are returned then.
     pub fn is_truncated(&self) -> bool {
         self.truncated
     }
@@ -69,16 +67,16 @@ impl<'a, V> Iterator for Matches<'a, V> {
 
 impl<V> ExactSizeIterator for Matches<'_, V> {}
 
-/// Memory that look-ups use again and again, of one thread at a time.
+/// Memory that look-ups reuse. It serves one thread at a time.
 ///
-/// It serves any number of tables, of whatever values.
+/// The same memory serves any number of tables, with values of any type.
 #[derive(Debug, Default)]
 pub struct Scratch {
     pub(crate) folded: Vec<u8>,
     pub(crate) hits: Vec<u64>,
     pub(crate) row: Vec<u64>,
     pub(crate) candidates: Vec<u32>,
-    /// Candidates that need not be asked.
+    /// Candidates that certainly match and need not be tested.
     pub(crate) certain: Vec<u32>,
     pub(crate) engine: engine::Cache,
     pub(crate) found: Vec<u32>,
@@ -88,23 +86,23 @@ pub struct Scratch {
     recent: Box<[Recent]>,
 }
 
-/// A place in the cache of answers.
+/// Place in the cache of answers.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     at: usize,
     hash: u64,
 }
 
-/// The answer to a name, by one snapshot.
+/// Answer of one snapshot for one name.
 #[derive(Clone, Debug, Default)]
 struct Recent {
     version: u64,
     hash: u64,
     name: String,
-    /// The first of what was found, where most look-ups find all of it.
+    /// The first slots that were found. For most look-ups these are all of them.
     few: [u32; Recent::FEW],
     count: usize,
-    /// All of it, if it is more than a few.
+    /// All slots that were found, if they are more than [`Recent::FEW`].
     many: Vec<u32>,
     truncated: bool,
 }
@@ -118,20 +116,21 @@ impl Recent {
 }
 
 impl Scratch {
-    /// What one reader may keep for groups that are in the table no more, or in other tables.
+    /// Most memories that one reader keeps for groups of other tables, or for groups that were removed.
     const SPARE_MEMORIES: usize = 16;
 
-    /// More would be slower than a look-up: its places are nowhere near the processor.
+    /// Most places of the cache. A larger cache would be slower than a look-up, since its places are not in the
+    /// processor's cache.
     const MOST_CACHED: usize = 1 << 20;
 
-    /// Memory for look-ups that are answered anew each time.
+    /// Returns memory without a cache of answers.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Memory that also keeps the answers to about so many names, from one to
-    /// 1,048,576, at some 100 bytes each and the name, which are taken at once. An edit of the table forgets all of
-    /// them: they are kept for one snapshot.
+    /// Returns memory with a cache of answers for about the given number of names, from one to 1,048,576. Each takes
+    /// some 100 bytes plus the name, and the memory is allocated at once. Answers are kept for one snapshot: an edit of
+    /// the table discards all of them.
     #[must_use]
     pub fn cached(mut self, names: usize) -> Self {
         self.recent = vec![Recent::default(); names.clamp(1, Self::MOST_CACHED).next_power_of_two()].into();
@@ -143,20 +142,20 @@ impl Scratch {
         self.truncated = false;
     }
 
-    /// Where in the cache the answer to a name is, or would be. `None` without a cache.
+    /// Returns the place in the cache for the answer to a name, or `None` without a cache.
     pub(crate) fn place(&self, name: &str) -> Option<Place> {
         let mask = self.recent.len().checked_sub(1)?;
         let hash = FxBuildHasher.hash_one(name);
         Some(Place { at: hash as usize & mask, hash })
     }
 
-    /// Whether the answer of a snapshot to a name is in the cache.
+    /// Returns true if the answer of the given snapshot to the name is in the cache.
     pub(crate) fn knows(&self, place: Place, version: u64, name: &str) -> bool {
         let recent = &self.recent[place.at];
         recent.hash == place.hash && recent.version == version && recent.name == name
     }
 
-    /// The answer in the cache, and whether it was truncated.
+    /// Returns the answer in the cache, and whether it was truncated.
     pub(crate) fn recall(&self, place: Place) -> (&[u32], bool) {
         let recent = &self.recent[place.at];
         (recent.found(), recent.truncated)
@@ -174,7 +173,7 @@ impl Scratch {
         }
     }
 
-    /// The memory of the `nth` group, and where to note what it finds.
+    /// Returns the memory of the `nth` group, and the list of the entries that it finds.
     pub(crate) fn memory(&mut self, nth: usize, group: &Automaton) -> (&mut Memory, &mut Vec<u32>) {
         if self.memories.get(nth).is_none_or(|memory| !group.owns(memory)) {
             let elsewhere = self.memories.iter().position(|memory| group.owns(memory)).unwrap_or_else(|| {
@@ -187,7 +186,7 @@ impl Scratch {
         (&mut self.memories[nth], &mut self.found)
     }
 
-    /// Sorts what was found, and keeps the first `most`.
+    /// Sorts the slots that were found, and keeps the first `most`.
     pub(crate) fn put_in_order(&mut self, most: usize, rank: impl Fn(u32) -> Rank) {
         if self.found.len() > 1 {
             self.ranked.clear();

@@ -1,4 +1,4 @@
-//! One pattern and its compiled form.
+//! Patterns and their compiled form.
 
 use std::borrow::{Borrow, Cow};
 use std::cell::RefCell;
@@ -21,11 +21,9 @@ use crate::shape::{self, Required};
 use crate::steps::Step;
 use crate::syntax;
 
-/// A regular expression in the syntax of Go's `regexp`, *searched* anywhere in
-/// a name.
+/// A regular expression in the syntax of Go's `regexp` that is *searched* anywhere in a name.
 ///
-/// Its identity is its text: `^a$` and `^(a)$` are two patterns. A clone is one
-/// reference count.
+/// The identity of a pattern is its text: `^a$` and `^(a)$` are two patterns. A clone costs one reference count.
 ///
 /// ```
 /// use trunkline_matcher::RoutePattern;
@@ -45,8 +43,7 @@ pub struct RoutePattern(Arc<Compiled>);
 /// A regular expression in the syntax of Go's `regexp` that must match the
 /// *whole* name.
 ///
-/// For patterns that allow something: a rule that forgets `^` and `$` then
-/// allows too little instead of too much.
+/// Meant for patterns that allow something: a rule without `^` and `$` then allows too little instead of too much.
 ///
 /// ```
 /// use trunkline_matcher::AccessPattern;
@@ -63,18 +60,18 @@ pub struct AccessPattern(Arc<Compiled>);
 pub(crate) struct Compiled {
     text: Box<str>,
     anchoring: Anchoring,
-    /// Every match has a character at least.
+    /// True if every match has at least one character.
     consumes: bool,
     program: Program,
-    /// What the pattern requires, unless it is a glob: that can tell when asked.
+    /// Text that the pattern requires. Not used for a glob, which computes it on request.
     required: Required,
-    /// Only of a pattern that requires no text.
+    /// Window around the anchor, only for a pattern that requires no text.
     window: Option<Box<Window>>,
 }
 
-/// How a pattern is looked for, cheapest first.
+/// Method by which a pattern is searched for, cheapest first.
 enum Program {
-    /// It is found in every name.
+    /// No search: the pattern matches every name.
     Always,
     Glob(Glob),
     Steps(Step),
@@ -91,7 +88,7 @@ impl RoutePattern {
     /// Compiles `text` under the default [`Limits`].
     ///
     /// # Errors
-    /// [`PatternError`] shows the place: not the syntax, or over a limit.
+    /// [`PatternError`] with the place in the text, if `text` is not in the syntax or exceeds a limit.
     pub fn new(text: &str) -> Result<Self, PatternError> {
         Self::with_limits(text, &Limits::default())
     }
@@ -99,15 +96,15 @@ impl RoutePattern {
     /// Compiles `text` under `limits`.
     ///
     /// # Errors
-    /// [`PatternError`] shows the place: not the syntax, or over a limit.
+    /// [`PatternError`] with the place in the text, if `text` is not in the syntax or exceeds a limit.
     pub fn with_limits(text: &str, limits: &Limits) -> Result<Self, PatternError> {
         Compiled::new(text, limits, Anchoring::Anywhere).map(Self)
     }
 
-    /// Whether the pattern is found anywhere in `name`.
+    /// Returns true if the pattern is found anywhere in `name`.
     ///
-    /// Takes time proportional to the length of `name` times, at worst, the
-    /// size of the compiled pattern; there are no exponential cases.
+    /// The time is proportional to the length of `name` times, at worst, the size of the compiled pattern. No case
+    /// takes exponential time.
     pub fn is_match(&self, name: &str) -> bool {
         self.0.is_match(name)
     }
@@ -121,7 +118,7 @@ impl AccessPattern {
     /// Compiles `text` under the default [`Limits`].
     ///
     /// # Errors
-    /// [`PatternError`] shows the place: not the syntax, or over a limit.
+    /// [`PatternError`] with the place in the text, if `text` is not in the syntax or exceeds a limit.
     pub fn new(text: &str) -> Result<Self, PatternError> {
         Self::with_limits(text, &Limits::default())
     }
@@ -129,12 +126,12 @@ impl AccessPattern {
     /// Compiles `text` under `limits`.
     ///
     /// # Errors
-    /// [`PatternError`] shows the place: not the syntax, or over a limit.
+    /// [`PatternError`] with the place in the text, if `text` is not in the syntax or exceeds a limit.
     pub fn with_limits(text: &str, limits: &Limits) -> Result<Self, PatternError> {
         Compiled::new(text, limits, Anchoring::Whole).map(Self)
     }
 
-    /// Whether the pattern matches `name` from its start to its end.
+    /// Returns true if the pattern matches `name` from its start to its end.
     pub fn is_match(&self, name: &str) -> bool {
         self.0.is_match(name)
     }
@@ -175,7 +172,7 @@ impl Compiled {
         CACHE.with_borrow_mut(|cache| self.found_in(&Subject::new(name), cache))
     }
 
-    /// Whether the pattern is found in the subject.
+    /// Returns true if the pattern is found in the subject.
     pub(crate) fn found_in(&self, subject: &Subject<'_>, cache: &mut Cache) -> bool {
         match &self.program {
             Program::Always => true,
@@ -185,15 +182,15 @@ impl Compiled {
         }
     }
 
-    /// The pattern once more, as it is looked for.
+    /// Parses the pattern again, as it is searched for.
     pub(crate) fn hir(&self) -> Option<Hir> {
-        // It was within the limits once.
+        // The pattern was within the limits when it was compiled.
         let limits = Limits::new().pattern_bytes(usize::MAX).repeat(u32::MAX).nesting(u32::MAX);
         with_stack_for(&self.text, &limits, || parse(&self.text, &limits, self.anchoring)).ok()
     }
 
-    /// Whether an automaton for many may stand for it: not where it can match nothing between two bytes of a
-    /// character, and not where it is so large that it is better asked alone.
+    /// Returns true if the pattern may share an automaton with others. Excluded are patterns that can match the empty
+    /// string between two bytes of a character, and patterns so large that they are better tested alone.
     pub(crate) fn can_join(&self) -> bool {
         self.consumes && self.engine_bytes() <= JOINABLE_BYTES && syntax::depth_bound(&self.text) <= SHALLOW
     }
@@ -247,7 +244,7 @@ impl Program {
         if let Some(steps) = Step::of(hir).filter(|steps| steps.heap_bytes() <= limits.get_nfa_bytes()) {
             return Ok(Self::Steps(steps));
         }
-        // Size is all that can be wrong with what was parsed.
+        // Compiling a parsed pattern can fail only because of its size.
         let fault = || Fault::limit(LimitKind::NfaBytes, limits, 0..text.len());
         Engine::of(hir, limits.get_nfa_bytes()).map(Self::Engine).ok_or_else(fault)
     }
@@ -275,8 +272,7 @@ fn with_stack_for<T: Send>(
     on_a_stack_for(levels, work).unwrap_or_else(|| Err(Fault::limit(LimitKind::Nesting, limits, 0..text.len())))
 }
 
-/// Runs `work` on a thread with a stack for that many levels. `None` if the
-/// system has no thread to give.
+/// Runs `work` on a thread with a stack for that many levels. Returns `None` if the system cannot start a thread.
 fn on_a_stack_for<T: Send>(levels: usize, work: impl FnOnce() -> T + Send) -> Option<T> {
     std::thread::scope(|scope| {
         let worker = std::thread::Builder::new()
@@ -294,7 +290,7 @@ fn on_a_stack_for<T: Send>(levels: usize, work: impl FnOnce() -> T + Send) -> Op
 macro_rules! identity_is_the_text {
     ($($name:ident)*) => {$(
         impl $name {
-            /// The text it was compiled from.
+            /// Returns the text from which the pattern was compiled.
             pub fn as_str(&self) -> &str {
                 &self.0.text
             }
@@ -362,16 +358,17 @@ macro_rules! identity_is_the_text {
 
 identity_is_the_text! { RoutePattern AccessPattern }
 
-/// An automaton for 64 of this size takes some hundred kilobytes.
+/// Largest pattern that may share an automaton, in bytes. An automaton for 64 of this size takes some hundred
+/// kilobytes.
 const JOINABLE_BYTES: usize = 4 << 10;
 
-/// Patterns with no more groups than this are compiled on the caller's stack.
+/// Largest depth that is compiled on the caller's stack.
 const SHALLOW: usize = 16;
 
 const BASE_STACK_BYTES: usize = 1 << 20;
 
-/// The compiler recurses over the tree, up to three nodes for a level. With
-/// nothing optimised, a level was seen to take between 16 and 24 KiB.
+/// Stack reserved for each level. The compiler recurses over the tree, up to three nodes for a level. In builds without
+/// optimisation, a level was measured to take between 16 and 24 KiB.
 const STACK_BYTES_PER_LEVEL: usize = 48 << 10;
 
 #[cfg(test)]

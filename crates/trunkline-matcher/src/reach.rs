@@ -1,4 +1,4 @@
-//! Analysis of what a pattern can match at all, for a caller that knows which names are possible.
+//! Analysis of which names a pattern can match at all, for a caller that knows which names are possible.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,8 +15,8 @@ use crate::error;
 use crate::lint;
 use crate::pattern::{AccessPattern, Compiled, RoutePattern};
 
-/// A character that every match of a pattern contains and that the caller said cannot occur: the pattern matches
-/// nothing.
+/// A character that every match of a pattern contains although the caller said that it cannot occur. The pattern
+/// matches no possible name.
 ///
 /// ```
 /// use trunkline_matcher::RoutePattern;
@@ -35,18 +35,19 @@ pub struct Needed {
 }
 
 impl Needed {
-    /// The character; one of several when a class has only such characters.
+    /// Returns the character; one of several when a class has only such characters.
     pub fn character(&self) -> char {
         self.character
     }
 
-    /// The byte offsets of the place in the pattern that asks for it; the whole pattern when no single place does.
+    /// Returns the byte offsets of the place in the pattern that requires the character, or of the whole pattern when
+    /// no single place does.
     pub fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 
-    /// The pattern on one line, and a `^` under the place on the next, as
-    /// [`PatternError::caret`](crate::PatternError::caret) shows it.
+    /// Returns the pattern on one line, and a `^` under the place on the next, like
+    /// [`PatternError::caret`](crate::PatternError::caret).
     pub fn caret(&self) -> String {
         error::caret(&self.text, self.span.start)
     }
@@ -59,7 +60,7 @@ impl fmt::Display for Needed {
 }
 
 impl RoutePattern {
-    /// Returns a character that every match contains although it is not `possible`; `None` when a name of possible
+    /// Returns a character that every match contains although it is not `possible`, or `None` when a name of possible
     /// characters may match.
     pub fn needs_other_than(&self, possible: impl Fn(char) -> bool) -> Option<Needed> {
         needed(self.compiled(), self.as_str(), &possible)
@@ -67,14 +68,14 @@ impl RoutePattern {
 }
 
 impl AccessPattern {
-    /// As [`RoutePattern::needs_other_than`].
+    /// Returns an impossible character like [`RoutePattern::needs_other_than`].
     pub fn needs_other_than(&self, possible: impl Fn(char) -> bool) -> Option<Needed> {
         needed(self.compiled(), self.as_str(), &possible)
     }
 
-    /// Returns true if there is a text without `separator` that, followed by the separator and *both* texts of one of
-    /// `kinds`, is matched: with two texts that are unlike, the pattern leaves open what follows the separator. False when
-    /// the pattern is too large to tell.
+    /// Returns true if the pattern leaves open what follows `separator`. That is so if one text without `separator` can
+    /// be followed by the separator and by *each* of the two texts of one of `kinds`, and the pattern matches both
+    /// times; the two texts should be unlike. Returns false when the pattern is too large to tell.
     ///
     /// ```
     /// use trunkline_matcher::AccessPattern;
@@ -89,7 +90,8 @@ impl AccessPattern {
     }
 }
 
-/// Most patterns are plain: no look at the tree is needed to see that they contain nothing unusual.
+/// Returns true if the text alone shows that the pattern contains nothing unusual, as for most patterns. The tree is
+/// not needed then.
 fn is_plain(text: &str, possible: &dyn Fn(char) -> bool) -> bool {
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -123,7 +125,7 @@ fn needed(compiled: &Compiled, text: &str, possible: &dyn Fn(char) -> bool) -> O
     Some(Needed { character, span: span.map_or(0..text.len(), |(_, span)| span), text: text.into() })
 }
 
-/// A character that is not possible and without which the expression matches nothing.
+/// Returns a character that is not possible and that every match of the expression contains.
 fn impossible(hir: &Hir, possible: &dyn Fn(char) -> bool) -> Option<char> {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => None,
@@ -153,11 +155,11 @@ fn impossible(hir: &Hir, possible: &dyn Fn(char) -> bool) -> Option<char> {
     }
 }
 
-/// The automaton in which ends are followed from every state that a beginning leads to.
+/// Automaton that follows the ends from every state that a beginning leads to.
 struct Ends(dense::DFA<Vec<u32>>);
 
 impl Ends {
-    /// More is a pattern that nobody reads either.
+    /// Largest automaton. A pattern that needs more is too long for people to read, too.
     const MOST_BYTES: usize = 1 << 20;
 
     fn of(hir: &Hir) -> Option<Self> {
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_needs_what_cannot_be_is_told_with_its_place() {
+    fn a_pattern_that_needs_an_impossible_character_is_reported_with_its_place() {
         for (text, character, span) in [
             ("^db@\n", '\n', 4..5),
             ("db @", ' ', 2..3),
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_can_do_without_is_left_alone() {
+    fn a_pattern_that_some_possible_name_matches_is_not_reported() {
         for text in [
             "", ".", ".*", "a| ", "ab|c d", "c d|ab", " ?a", "( )*a", r"\s*a", r"\D", r"\W\S", "[^a]", r"[\sx]",
             "[ -~]", r"\.\+", "^$", r"\pL", r"[^\n]", "(?s).",
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_is_open_when_unlike_ends_are_matched_behind_one_beginning() {
+    fn a_pattern_is_open_if_it_matches_unlike_texts_after_the_separator() {
         let kinds = [["a.example", "b.test"], ["10.0.0.1", "192.0.2.7"]];
         let open = |text: &str| AccessPattern::new(text).unwrap().is_open_after('@', &kinds);
         for text in [
@@ -285,7 +287,7 @@ mod tests {
         })
     }
 
-    /// Every text of at most three of the possible characters.
+    /// Returns every text of at most three of the possible characters.
     fn texts() -> Vec<String> {
         let mut texts = vec![String::new()];
         for len in 0..3 {

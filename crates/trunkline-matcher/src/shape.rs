@@ -1,10 +1,10 @@
-//! What a pattern looks like: its search trimmed to what decides it, and the text every match contains.
+//! Shape of a pattern: the part that decides a search, and the text that every match contains.
 
 use regex_syntax::hir::{Class, Hir, HirKind, Repetition};
 
 use crate::fold;
 
-/// Takes off both ends what a search anywhere may leave out: `.*x+y?` is found wherever `x` is.
+/// Removes from both ends what a search may leave out: `.*x+y?` is found wherever `x` is.
 pub(crate) fn trim(hir: Hir) -> Hir {
     let hir = trim_side(hir, Side::Start);
     trim_side(hir, Side::End)
@@ -17,7 +17,7 @@ enum Side {
 }
 
 fn trim_side(hir: Hir, side: Side) -> Hir {
-    // Looks bind the match to its surroundings, so what they are in must stay.
+    // Assertions bind the match to its surroundings, so an expression with one stays whole.
     if !hir.properties().look_set().is_empty() && !matches!(hir.kind(), HirKind::Concat(_) | HirKind::Alternation(_)) {
         return hir;
     }
@@ -55,9 +55,9 @@ fn trim_repetition(repetition: Repetition, side: Side) -> Hir {
     }
 }
 
-/// Text that a name must contain, folded, for a pattern to be found in it: all the runs of at least one way.
+/// Text, folded, that a name must contain for a pattern to be found in it: all the runs of at least one of the ways.
 ///
-/// Kept as bytes: runs end in `RUN`, ways in `WAY`; neither byte is in UTF-8.
+/// The text is stored as bytes: runs end in `RUN`, ways in `WAY`; neither byte occurs in UTF-8.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Required(Box<[u8]>);
 
@@ -65,11 +65,11 @@ const RUN: u8 = 0xff;
 const WAY: u8 = 0xfe;
 
 impl Required {
-    /// Shorter runs select too little to be worth a look-up.
+    /// Length of the shortest run. Shorter ones select too little to be worth a look-up.
     pub(crate) const SHORTEST: usize = 3;
-    /// Patterns with more ways are treated as if they required nothing.
+    /// Most ways. A pattern with more is treated as if it required nothing.
     const WAYS: usize = 8;
-    /// A run is cut here: repetitions of literals can be long.
+    /// Length at which a run is cut, since repetitions of literals can be long.
     const LONGEST: usize = 64;
 
     pub(crate) fn of(hir: &Hir) -> Self {
@@ -80,7 +80,7 @@ impl Required {
         Self::from_ways(ways)
     }
 
-    /// All of these.
+    /// Returns the requirement that all of these runs are contained.
     pub(crate) fn all(runs: Vec<Vec<u8>>) -> Self {
         if long_enough(&runs) { Self::from_ways(vec![runs]) } else { Self::default() }
     }
@@ -97,7 +97,7 @@ impl Required {
         Self(bytes.into())
     }
 
-    /// The ways, each with those of its runs that are long enough. No way at all: nothing is required.
+    /// Returns the ways, each with those of its runs that are long enough. Without any way, nothing is required.
     pub(crate) fn ways(&self) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
         self.0.split(|&byte| byte == WAY).filter(|way| !way.is_empty()).map(|way| {
             let runs = way.split(|&byte| byte == RUN);
@@ -120,7 +120,7 @@ fn long_enough(runs: &Runs) -> bool {
     runs.iter().any(|run| run.len() >= Required::SHORTEST)
 }
 
-/// Collects the ways. `false` when a way requires too little, or there are too many.
+/// Collects the ways. Returns false when a way requires too little, or when there are too many.
 fn ways_of(hir: &Hir, ways: &mut Vec<Runs>) -> bool {
     let mut reader = Reader::default();
     reader.read(hir);
@@ -140,7 +140,7 @@ fn ways_of(hir: &Hir, ways: &mut Vec<Runs>) -> bool {
     branches.is_some_and(|branches| branches.iter().all(|branch| ways_of(branch, ways)))
 }
 
-/// Gathers the runs that every match contains.
+/// Collector of the runs that every match contains.
 #[derive(Default)]
 struct Reader {
     runs: Runs,
@@ -156,7 +156,7 @@ impl Reader {
 
     fn read(&mut self, hir: &Hir) {
         match hir.kind() {
-            // Nothing stands between what is before and after a place.
+            // The texts before and after an assertion are adjacent.
             HirKind::Empty | HirKind::Look(_) => {}
             HirKind::Literal(literal) => match std::str::from_utf8(&literal.0) {
                 Ok(text) => fold::fold_into(&mut self.run, text),
@@ -187,7 +187,8 @@ impl Reader {
         for _ in 0..times.min(Required::LONGEST as u32) {
             self.read(&repetition.sub);
         }
-        // Without a cut inside, what came before is next to the first round only, and what follows to the last.
+        // If the round has no cut inside, one run spans it. Otherwise the text before joins only the first round, and
+        // the text after only the last.
         let whole = self.runs.len() == runs;
         if whole && repetition.max != Some(repetition.min) || u64::from(times) > Required::LONGEST as u64 {
             self.cut();

@@ -1,12 +1,12 @@
 //! Patterns that are more than globs, run on sets of positions.
 //!
-//! A search asks one question: is there a match. So every step of a pattern takes the set of all positions that
-//! what is before it can end at, and gives the set that it can end at itself. There is nothing to back out of, and
-//! a name of a few dozen bytes is one machine word.
+//! A search answers only whether there is a match. Every step of a pattern therefore takes the set of all positions at
+//! which the part before it can end, and returns the set of positions at which it can end itself. Nothing needs
+//! backtracking, and the set for a name of a few dozen bytes is one machine word.
 
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
-/// A pattern as steps.
+/// A pattern as a tree of steps.
 #[derive(Debug)]
 pub(crate) enum Step {
     Text(Box<[u8]>),
@@ -17,7 +17,7 @@ pub(crate) enum Step {
     Any(Box<[Step]>),
 }
 
-/// A class: ASCII bit by bit, the rest as sorted ranges.
+/// A class of characters: a bit for each ASCII character, the others as sorted ranges.
 #[derive(Debug)]
 pub(crate) struct Chars {
     ascii: [u64; 2],
@@ -30,7 +30,7 @@ impl Chars {
         self.ascii[usize::from(byte >> 6 & 1)] >> (byte & 63) & 1 == 1
     }
 
-    /// Where the members are in a name of ASCII.
+    /// Returns the positions of the members in a name of ASCII.
     fn places<W: Words>(&self, name: &str) -> Positions<W> {
         let mut places = Positions::none(name);
         for (word, bytes) in places.words_mut().zip(name.as_bytes().chunks(64)) {
@@ -41,7 +41,7 @@ impl Chars {
         places
     }
 
-    /// Where a member that begins at `at` ends, or, with `BACK`, where one that ends there begins.
+    /// Returns the end of a member that begins at `at`, or, with `BACK`, the beginning of one that ends there.
     #[inline]
     fn pass<const BACK: bool>(&self, name: &str, at: usize) -> Option<usize> {
         let byte = *name.as_bytes().get(if BACK { at.checked_sub(1)? } else { at })?;
@@ -55,13 +55,13 @@ impl Chars {
     }
 }
 
-/// A set of positions in a name, bit by bit.
+/// A set of positions in a name, one bit each.
 #[derive(Clone)]
 struct Positions<W>(W);
 
-/// The words of such a set: a few in place for names as they are, any number for those that are longer.
+/// Storage for such a set: a few words in place for usual names, any number of words for longer ones.
 trait Words: Clone + AsRef<[u64]> + AsMut<[u64]> {
-    /// Room for the positions of a name of so many bytes.
+    /// Returns an empty set for a name of so many bytes.
     fn none(len: usize) -> Self;
 }
 
@@ -91,7 +91,7 @@ impl<W: Words> Positions<W> {
         self.0.as_mut().iter_mut()
     }
 
-    /// So many that it pays to look at the whole name at once.
+    /// Returns true if there are so many positions that processing the whole name at once is faster.
     fn are_many(&self) -> bool {
         self.words().map(u64::count_ones).sum::<u32>() > 6
     }
@@ -111,7 +111,7 @@ impl<W: Words> Positions<W> {
         self.0.as_ref().get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
     }
 
-    /// Those that are also in `others`, each one byte on.
+    /// Intersects the set with `others`, and moves each position one byte further.
     fn step_through(mut self, others: &Self) -> Self {
         let mut carry = 0;
         for (own, others) in self.words_mut().zip(others.words()) {
@@ -122,7 +122,7 @@ impl<W: Words> Positions<W> {
         self
     }
 
-    /// Adds the others, and gives those that were not there.
+    /// Adds the other positions, and returns those that were new.
     fn absorb(&mut self, mut others: Self) -> Self {
         for (new, own) in others.words_mut().zip(self.words_mut()) {
             *new &= !*own;
@@ -144,13 +144,13 @@ impl<W: Words> Positions<W> {
 }
 
 impl Step {
-    /// A pattern that would take more steps than this is left to an automaton.
+    /// Most steps of a pattern. A pattern with more is left to an automaton.
     const MOST: u64 = 2000;
-    /// So is one that is nested deeper: a run recurses, on the stack of whoever looks a name up. With nothing
-    /// optimised a level takes about a kilobyte.
+    /// Deepest nesting of a pattern. A deeper one is left to an automaton: a run recurses, on the stack of the thread
+    /// that does the look-up. Without optimisation, a level takes about a kilobyte.
     const DEEPEST: usize = 128;
 
-    /// `None` when it would take too many steps, or too deep ones.
+    /// Converts a pattern, or returns `None` if it would take too many steps or nest too deep.
     pub(crate) fn of(hir: &Hir) -> Option<Self> {
         read(hir, Self::DEEPEST).filter(|step| step.cost() <= Self::MOST)
     }
@@ -173,7 +173,7 @@ impl Step {
         !self.run::<W, false>(name, starts).is_empty()
     }
 
-    /// From positions before this step to those after it, or, with `BACK`, the other way round.
+    /// Returns the positions after this step for those before it, or, with `BACK`, the other way round.
     fn run<W: Words, const BACK: bool>(&self, name: &str, from: Positions<W>) -> Positions<W> {
         let mut to = Positions::none(name);
         match self {
@@ -256,7 +256,7 @@ impl Step {
         to
     }
 
-    /// A class that is repeated so that all positions had better go on at once.
+    /// Returns the class if this step is one and is repeated so often that moving all positions at once is faster.
     fn many_times<W: Words>(&self, name: &str, from: &Positions<W>, min: u32, max: u32) -> Option<&Chars> {
         let many = min > 1 || max != u32::MAX || from.are_many();
         match self {
@@ -265,7 +265,7 @@ impl Step {
         }
     }
 
-    /// How many steps a run may take at worst, a position at a time left out of account.
+    /// Returns the most steps that a run may take, not counting the positions of a step one by one.
     fn cost(&self) -> u64 {
         match self {
             Self::Text(_) | Self::Class(_) | Self::Look(_) => 1,
@@ -293,8 +293,8 @@ impl Step {
     }
 }
 
-/// Looks for the longest text among the steps first, and from there in both directions. `None`: there is none, or it
-/// is in the name so often that all positions had better go on together.
+/// Searches for the longest text among the steps first, and continues from there in both directions. Returns `None` if
+/// no step is a text, or if the text occurs so often in the name that moving all positions together is faster.
 fn found_around_text<W: Words>(steps: &[Step], name: &str) -> Option<bool> {
     const OFTEN: usize = 4;
     let texts = steps.iter().enumerate().filter_map(|(nth, step)| match step {
@@ -329,7 +329,7 @@ fn found_around_text<W: Words>(steps: &[Step], name: &str) -> Option<bool> {
     Some(found)
 }
 
-/// `None` when it is nested deeper than that many levels.
+/// Converts an expression, or returns `None` if it is nested deeper than that many levels.
 fn read(hir: &Hir, levels: usize) -> Option<Step> {
     let within = |hir: &Hir| read(hir, levels.checked_sub(1)?);
     let each = |hirs: &[Hir]| hirs.iter().map(within).collect::<Option<Vec<_>>>().map(Vec::into_boxed_slice);
@@ -369,9 +369,9 @@ fn is_at(look: Look, name: &str, at: usize) -> bool {
         Look::EndLF => after.is_none_or(|byte| *byte == b'\n'),
         Look::WordAscii => is_word(before) != is_word(after),
         Look::WordAsciiNegate => is_word(before) == is_word(after),
-        // The syntax puts the two side by side, for any place between characters: there are no others here.
+        // The parser emits these two only as a pair, which is true at any position between characters.
         Look::WordUnicode | Look::WordUnicodeNegate => true,
-        // Go's syntax has no others.
+        // Go's syntax has no other assertions.
         _ => false,
     }
 }

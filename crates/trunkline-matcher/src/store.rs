@@ -1,29 +1,29 @@
-//! Entries where one thread adds and any number read, without locks.
+//! Storage for entries that one thread adds while any number read, without locks.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::entry::Entry;
 
-/// A place in a [`Store`], plus one: zero is none.
+/// Index that stands for no slot: indexes into a [`Store`] begin at one.
 pub(crate) const NONE: u32 = 0;
 
-/// One entry, under one of its keys.
+/// One entry under one of its keys.
 pub(crate) struct Slot<V> {
     pub(crate) entry: Entry<V>,
-    /// Which pieces of text a name must contain; see [`crate::grams::Signature`].
+    /// Signature of the pieces of text that a name must contain; see [`crate::grams::Signature`].
     pub(crate) signature: u64,
-    /// The first generation that has the entry.
+    /// First generation that contains the entry.
     added: u64,
-    /// The first that has it no more.
+    /// First generation that no longer contains the entry.
     removed: AtomicU64,
-    /// The next slot with the same key.
+    /// Next slot with the same key.
     pub(crate) next: AtomicU32,
-    /// The next slot whose text has the same hash.
+    /// Next slot whose text has the same hash.
     pub(crate) next_text: AtomicU32,
-    /// For an entry with many keys: its first slot, which says in which generations it is.
+    /// First slot of the entry. For an entry with many keys, that slot says which generations contain it.
     pub(crate) first: u32,
-    /// Whether it is filed under a piece of text.
+    /// True if the entry is filed under a piece of text.
     pub(crate) is_filed: bool,
 }
 
@@ -43,16 +43,16 @@ impl<V> Slot<V> {
     }
 
     pub(crate) fn is_in(&self, generation: u64) -> bool {
-        // What is removed by a later generation may be seen or not; both are outside this one.
+        // A removal by a later generation may be seen or not; both values are outside this one.
         self.added <= generation && generation < self.removed.load(Ordering::Relaxed)
     }
 
-    /// Whether it is in no generation from this one on.
+    /// Returns true if neither this generation nor a later one contains the entry.
     pub(crate) fn is_gone_by(&self, generation: u64) -> bool {
         self.removed.load(Ordering::Relaxed) <= generation
     }
 
-    /// Takes the entry out, from this generation on.
+    /// Removes the entry, from this generation on.
     pub(crate) fn remove(&self, generation: u64) {
         self.removed.store(generation, Ordering::Relaxed);
     }
@@ -66,7 +66,7 @@ impl<V> Slot<V> {
     }
 }
 
-/// Slots in chunks that double, so that none ever moves.
+/// Slots in chunks of doubling size, so that no slot ever moves.
 pub(crate) struct Store<V> {
     chunks: [OnceLock<Chunk<V>>; CHUNKS],
 }
@@ -74,10 +74,10 @@ pub(crate) struct Store<V> {
 type Chunk<V> = Box<[OnceLock<Slot<V>>]>;
 
 const FIRST_CHUNK_BITS: u32 = 5;
-/// Up to 2³¹ slots.
+/// Number of chunks, enough for 2³¹ slots.
 const CHUNKS: usize = 27;
 
-/// Chunk and place in it. The first two chunks are of the same size.
+/// Returns the chunk and the place in it. The first two chunks have the same size.
 fn locate(at: u32) -> (usize, usize) {
     let index = at - 1;
     let chunk = (index >> FIRST_CHUNK_BITS).checked_ilog2().map_or(0, |bits| bits as usize + 1);

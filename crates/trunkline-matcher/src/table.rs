@@ -1,4 +1,4 @@
-//! The table as it is shared.
+//! The table that threads share, its edits, and its readers.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,13 +14,12 @@ use crate::writer::Writer;
 
 /// A table that many threads read while one edits it.
 ///
-/// Readers never block, not even while an edit runs. An edit is a transaction:
-/// readers see all of it or none. It touches only what it changes, however
-/// large the table is; now and then one pays for growing a table of hashes,
-/// or for leaving behind what was removed.
+/// Readers never block, not even while an edit runs. An edit is a transaction: readers see all of its changes or none.
+/// An edit touches only the entries that it changes, however large the table is. Now and then an edit also grows a hash
+/// table, or rebuilds the table without the removed entries.
 ///
-/// What was removed is dropped when that happens, and when the last snapshot
-/// that has it is gone; a reader keeps the one it looked into last.
+/// A removed entry is dropped at such a rebuild, once the last snapshot that contains it is gone. A reader holds the
+/// snapshot of its last look-up.
 ///
 /// ```
 /// use trunkline_matcher::{PatternTable, RoutePattern};
@@ -48,13 +47,12 @@ pub struct PatternTable<V> {
     writer: Mutex<Writer<V>>,
 }
 
-/// A table under edit; see [`PatternTable::edit`].
+/// A table during an edit; see [`PatternTable::edit`].
 pub struct TableEdit<'t, V> {
     writer: &'t mut Writer<V>,
 }
 
-/// Looks names up in the table as it is at each look-up, with memory of its
-/// own; one for each thread.
+/// Reader for one thread: looks names up in the table as it is at each look-up, with scratch memory of its own.
 ///
 /// ```
 /// use trunkline_matcher::{PatternTable, RoutePattern};
@@ -72,36 +70,34 @@ pub struct PatternReader<'t, V> {
 }
 
 impl<V> PatternTable<V> {
-    /// A table without entries, under the default limits.
+    /// Returns an empty table with the default limits.
     pub fn new() -> Self {
         Self::with_limits(TableLimits::new())
     }
 
-    /// A table without entries.
+    /// Returns an empty table with the given limits.
     pub fn with_limits(limits: TableLimits) -> Self {
         let mut writer = Writer::new(limits);
         Self { current: ArcSwap::from_pointee(writer.index()), writer: Mutex::new(writer) }
     }
 
-    /// The table as it is now. Never blocks.
+    /// Returns the current table. Never blocks.
     pub fn snapshot(&self) -> Arc<PatternIndex<V>> {
         self.current.load_full()
     }
 
-    /// A reader that follows the table, for the hot path.
+    /// Returns a reader that follows the table, for the hot path.
     pub fn reader(&self) -> PatternReader<'_, V> {
         PatternReader { current: Cache::new(&self.current), scratch: Scratch::new() }
     }
 
-    /// Runs `change` on the table, and publishes what it did as one new
-    /// snapshot if the answer is `Ok`. If it is `Err`, or if `change` panics,
-    /// the table stays as it was.
+    /// Runs `change` on the table and, if it returns `Ok`, publishes the changes as one new snapshot. If it returns
+    /// `Err` or panics, the table stays unchanged.
     ///
-    /// Edits run one after another. Do not call `edit` on the same table
-    /// inside `change`: it would wait for itself.
+    /// Edits run one after another. Do not call `edit` on the same table inside `change`: the call would deadlock.
     ///
     /// # Errors
-    /// Those of `change`.
+    /// The error that `change` returned.
     pub fn edit<T, E>(&self, change: impl FnOnce(&mut TableEdit<'_, V>) -> Result<T, E>) -> Result<T, E> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut editing = Editing { writer: Some(writer), current: &self.current };
@@ -112,7 +108,7 @@ impl<V> PatternTable<V> {
         Ok(answer)
     }
 
-    /// Adds an entry behind all others of the same weight: an edit of its own.
+    /// Adds an entry after all others of the same weight, as an edit of its own.
     ///
     /// # Errors
     /// [`InsertError`]; nothing changed.
@@ -120,16 +116,15 @@ impl<V> PatternTable<V> {
         self.edit(|edit| edit.insert(pattern, weight, value))
     }
 
-    /// Takes out the entry whose pattern has exactly this text: an edit of its
-    /// own.
+    /// Removes the entry whose pattern has exactly this text, as an edit of its own.
     pub fn remove(&self, text: &str) -> Option<Entry<V>> {
         self.edit(|edit| edit.remove(text).ok_or(())).ok()
     }
 }
 
-/// Takes back what was not published, also when the edit panics.
+/// Guard of an edit. It undoes unpublished changes, also when the edit panics.
 struct Editing<'t, V> {
-    /// Until it is over.
+    /// The lock on the writer, until the edit is over.
     writer: Option<MutexGuard<'t, Writer<V>>>,
     current: &'t ArcSwap<PatternIndex<V>>,
 }
@@ -139,8 +134,8 @@ impl<V> Editing<'_, V> {
         self.writer.as_deref_mut().expect("the edit is not over")
     }
 
-    /// Ends the edit with this snapshot. The old one, and with it values that are gone, is dropped when others may
-    /// edit again: what a value does then is not ours to know.
+    /// Ends the edit with this snapshot. The old snapshot, and with it the removed values, is dropped after the lock is
+    /// released, since the destructor of a value may do anything, including another edit.
     fn replace(&mut self, index: PatternIndex<V>) {
         let old = self.current.swap(Arc::new(index));
         self.writer = None;
@@ -157,29 +152,27 @@ impl<V> Drop for Editing<'_, V> {
 }
 
 impl<V> TableEdit<'_, V> {
-    /// The same edit, for a type of the caller's that wraps it by value.
+    /// Returns the same edit, for a type of the caller's that wraps it by value.
     pub fn reborrow(&mut self) -> TableEdit<'_, V> {
         TableEdit { writer: self.writer }
     }
 
-    /// Adds an entry behind all others of the same weight.
+    /// Adds an entry after all others of the same weight.
     ///
-    /// If the text of the pattern is in the table already, nothing changes,
-    /// whatever the weight.
+    /// If the text of the pattern is already in the table, nothing changes, whatever the weight.
     ///
     /// # Errors
-    /// [`InsertError`], with the value; the table under edit is as it was.
+    /// [`InsertError`], with the value; the table under edit is unchanged.
     pub fn insert(&mut self, pattern: RoutePattern, weight: i64, value: V) -> Result<(), InsertError<V>> {
         self.writer.insert(pattern, weight, value)
     }
 
-    /// Takes out the entry whose pattern has exactly this text. The text is
-    /// not matched against anything.
+    /// Removes the entry whose pattern has exactly this text. The text is compared, not matched.
     pub fn remove(&mut self, text: &str) -> Option<Entry<V>> {
         self.writer.remove(text)
     }
 
-    /// Takes out every entry.
+    /// Removes every entry.
     pub fn clear(&mut self) {
         let texts: Vec<_> = self.writer.entries().map(|entry| entry.pattern().clone()).collect();
         for pattern in texts {
@@ -187,38 +180,36 @@ impl<V> TableEdit<'_, V> {
         }
     }
 
-    /// The entry whose pattern has exactly this text.
+    /// Returns the entry whose pattern has exactly this text.
     pub fn get(&self, text: &str) -> Option<&Entry<V>> {
         self.writer.get(text)
     }
 
-    /// All entries, by descending weight, and equal weights by insertion.
+    /// Returns all entries, by descending weight, and equal weights by insertion.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Entry<V>> {
         in_order(self.writer.entries())
     }
 
-    /// The number of entries.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.writer.len()
     }
 
-    /// Whether there are no entries.
+    /// Returns true if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl<V> PatternReader<'_, V> {
-    /// The same, and keeps the answers to about so many names; see
-    /// [`Scratch::cached`].
+    /// Adds a cache of the answers to about the given number of names; see [`Scratch::cached`].
     #[must_use]
     pub fn cached(mut self, names: usize) -> Self {
         self.scratch = self.scratch.cached(names);
         self
     }
 
-    /// The entries whose pattern is found in `name`, by descending weight, and
-    /// equal weights by insertion.
+    /// Returns the entries whose pattern is found in `name`, by descending weight, and equal weights by insertion.
     ///
     /// # Errors
     /// [`NameTooLong`], see [`TableLimits::name_bytes`].
@@ -233,7 +224,7 @@ impl<V> Default for PatternTable<V> {
     }
 }
 
-/// Says how many entries there are, not which: a table may have a million.
+/// Prints the number of entries, not the entries: a table may have a million.
 impl<V> fmt::Debug for PatternTable<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PatternTable").field("len", &self.snapshot().len()).finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! The table as it is edited.
+//! The side of a table that edits use.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,38 +15,38 @@ use crate::limits::TableLimits;
 use crate::pattern::RoutePattern;
 use crate::store::{NONE, Slot, Store};
 
-/// The one who edits a table. What it adds and removes belongs to the next generation, which nobody reads before
-/// [`Writer::publish`]; the snapshots out there share everything with it.
+/// Writer of a table. The entries that it adds and removes belong to the next generation, which no look-up reads before
+/// [`Writer::publish`]. The existing snapshots share all storage with it.
 pub(crate) struct Writer<V> {
     store: Arc<Store<V>>,
     tables: Arc<Tables>,
     groups: Arc<Vec<Arc<Group>>>,
-    /// Entries without text that are asked one by one: those of which there is no group, and those that wait for one.
+    /// Entries without text that are tested one by one: those for which there is no group, and those that wait for one.
     loose: Arc<Vec<u32>>,
-    /// Of the loose ones, those that wait until there are enough of their kind.
+    /// Loose entries that wait until there are enough of their kind for a group.
     waiting: BTreeMap<Kind, Vec<u32>>,
-    /// Entries without text that are new in the edit.
+    /// Entries without text that the current edit added.
     fresh: Vec<u32>,
-    /// Entries without text, and how many of them went since the groups were looked through.
+    /// Number of entries without text, and the number of those removed since the groups were last rebuilt.
     unfiled: usize,
     unfiled_dead: usize,
     sketch: Sketch,
-    /// The generation that is published.
+    /// The published generation.
     generation: u64,
-    /// The generations that have snapshots, from the oldest on, as far as it was looked.
+    /// Generations that still have snapshots, from the oldest on. May contain some whose snapshots are gone.
     alive: VecDeque<(u64, Weak<()>)>,
     /// The last slot in use.
     slots: u32,
     len: usize,
-    /// Slots whose entries are in no generation to come.
+    /// Number of slots whose entries no future generation contains.
     dead: usize,
     sequence: u64,
-    /// Entries of which no group could be made.
+    /// Entries for which no group could be built.
     unfit: BTreeSet<u32>,
-    /// Of the entries in the edit.
+    /// Bytes of the automata of all entries in the edit.
     engine_bytes: usize,
     limits: TableLimits,
-    /// What the edit did so far.
+    /// Changes of the current edit so far.
     changes: Vec<Change>,
 }
 
@@ -55,9 +55,9 @@ enum Change {
     Removed(u32),
 }
 
-/// Fewer slots are not worth rebuilding a table for.
+/// Number of dead slots below which a table is not rebuilt.
 const DEAD: usize = 32;
-/// A pattern may take several of them.
+/// Most slots of a table, with a margin since a pattern may take several.
 const MOST_SLOTS: u32 = u32::MAX / 2 - 64;
 
 impl<V> Writer<V> {
@@ -101,7 +101,7 @@ impl<V> Writer<V> {
         self.find(text).map(|(_, slot)| &slot.entry)
     }
 
-    /// The entries as they stand in the edit, in the order of insertion.
+    /// Returns the entries as they are in the edit, in the order of insertion.
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry<V>> {
         slots(&self.store, self.slots, self.next_generation()).map(|slot| &slot.entry)
     }
@@ -128,7 +128,7 @@ impl<V> Writer<V> {
         Ok(())
     }
 
-    /// Counts an entry in.
+    /// Adds an entry to the counts.
     fn count_in(&mut self, at: u32) {
         let Some(slot) = self.store.get(at) else { return };
         self.len += 1;
@@ -136,7 +136,7 @@ impl<V> Writer<V> {
         self.engine_bytes += slot.entry.pattern().compiled().engine_bytes();
     }
 
-    /// Counts an entry out.
+    /// Subtracts an entry from the counts.
     fn count_out(&mut self, at: u32) {
         let Some(slot) = self.store.get(at) else { return };
         self.len -= 1;
@@ -156,23 +156,23 @@ impl<V> Writer<V> {
         Some(entry)
     }
 
-    /// Puts an entry where look-ups find it, from a generation on.
+    /// Adds an entry to the tables that look-ups use, from a generation on.
     fn file(&mut self, entry: Entry<V>, generation: u64) -> u32 {
         let pattern = entry.pattern().clone();
         let first = self.slots + 1;
         self.sketch.make_room(first as usize);
         let oldest = self.oldest();
         let keys = grams::choose(&pattern.compiled().required(), &mut self.sketch);
-        // More than one slot only for a pattern of many ways.
+        // Only a pattern with several ways takes more than one slot.
         for (nth, key) in keys.iter().map(Some).chain(keys.is_empty().then_some(None)).enumerate() {
             self.slots += 1;
             let at = self.slots;
             let signature = key.map(|key| key.signature.0);
-            // There before anything leads to it.
+            // The slot must be written before anything leads to it.
             let slot = self.store.set(at, Slot::new(entry.clone(), first, signature, generation));
             let tables = Tables::with_room(&mut self.tables, key.map(|key| key.size));
-            // What no snapshot has any more is passed over, or a pattern that comes and goes would make its own chain
-            // ever longer.
+            // Entries that no snapshot has any more are skipped. Otherwise a pattern that is added and removed again
+            // and again would lengthen its own chain each time.
             let store = &self.store;
             let gone = |at: u32| {
                 let slot = if at == NONE { None } else { store.get(at) };
@@ -201,7 +201,7 @@ impl<V> Writer<V> {
         first
     }
 
-    /// The oldest generation that a snapshot has; the published one has one.
+    /// Returns the oldest generation that a snapshot has. The published generation always has one.
     fn oldest(&mut self) -> u64 {
         while self.alive.front().is_some_and(|(_, token)| token.strong_count() == 0) {
             self.alive.pop_front();
@@ -209,8 +209,8 @@ impl<V> Writer<V> {
         self.alive.front().map_or(self.generation, |(generation, _)| *generation)
     }
 
-    /// Takes back what was not published. `Some`: what is left of it was cleared away, and the published snapshot is
-    /// to be replaced by this one, which has the same entries.
+    /// Undoes unpublished changes. If this rebuilt the table, returns a snapshot with the same entries that must
+    /// replace the published one.
     pub(crate) fn roll_back(&mut self) -> Option<PatternIndex<V>> {
         for change in std::mem::take(&mut self.changes).into_iter().rev() {
             match change {
@@ -238,7 +238,7 @@ impl<V> Writer<V> {
         })
     }
 
-    /// Makes the edit the next generation. `None`: it changed nothing.
+    /// Makes the edit the next generation, or returns `None` if it changed nothing.
     pub(crate) fn publish(&mut self) -> Option<PatternIndex<V>> {
         if std::mem::take(&mut self.changes).is_empty() {
             return None;
@@ -249,7 +249,7 @@ impl<V> Writer<V> {
         Some(self.index())
     }
 
-    /// Rebuilds what is mostly dead. An empty table keeps nothing: values may be secrets.
+    /// Rebuilds the table if most of it is dead. An empty table keeps nothing, since values may be secrets.
     fn clear_away(&mut self) -> bool {
         let is_due = self.dead > self.len + DEAD || self.len == 0 && self.dead > 0;
         if is_due {
@@ -261,7 +261,8 @@ impl<V> Writer<V> {
     pub(crate) fn index(&mut self) -> PatternIndex<V> {
         let token = Arc::new(());
         self.alive.push_back((self.generation, Arc::downgrade(&token)));
-        // One that is held for long hides what went behind it; the queue shall not grow for that.
+        // A snapshot that is held for long hides generations behind it that are gone; they are removed here so that the
+        // queue does not grow.
         if self.alive.len().is_power_of_two() {
             self.alive.retain(|(_, token)| token.strong_count() > 0);
         }
@@ -278,7 +279,7 @@ impl<V> Writer<V> {
         )
     }
 
-    /// Everything anew, without what is dead; the old snapshots keep what they have.
+    /// Rebuilds all tables without the dead entries. Old snapshots keep their own.
     fn rebuild(&mut self) {
         let (store, last) = (std::mem::replace(&mut self.store, Arc::new(Store::new())), self.slots);
         let generation = self.generation;
@@ -291,8 +292,9 @@ impl<V> Writer<V> {
         }
     }
 
-    /// Makes groups of what is new: as one adds to a binary number, so that there are few groups, and each pattern is
-    /// built into one a few times at most. Without anything new there is nothing to do, unless much went.
+    /// Builds groups of the new entries. Small groups are merged like digits of a binary number when one is added, so
+    /// that there are few groups and each pattern is built into one only a few times. Without new entries nothing is
+    /// done, unless many entries were removed.
     fn gather(&mut self) {
         let fresh = std::mem::take(&mut self.fresh);
         let much_went = self.unfiled_dead > self.unfiled + DEAD || self.unfiled == 0 && self.unfiled_dead > 0;
@@ -307,7 +309,7 @@ impl<V> Writer<V> {
             let left = self.loose.iter().copied().filter(|&at| self.is_live(at)).collect::<Vec<_>>();
             self.loose = Arc::default();
             left.into_iter().for_each(|at| by_kind.entry(self.kind(at)).or_default().push(at));
-            // What is dead in a group is left behind when it is half of it.
+            // A group is dissolved when at least half of it is dead.
             groups.retain(|group| {
                 let left = self.live(group);
                 let stays = left.len() * 2 > group.members().len();
@@ -381,7 +383,7 @@ pub(crate) fn hash_text(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// The slot of a pattern's text in a generation.
+/// Returns the slot of a pattern's text in a generation.
 pub(crate) fn find<'s, V>(
     store: &'s Store<V>,
     tables: &Tables,
@@ -399,7 +401,7 @@ pub(crate) fn find<'s, V>(
     None
 }
 
-/// The first slots of the entries of a generation, in the order of insertion.
+/// Returns the first slots of the entries of a generation, in the order of insertion.
 pub(crate) fn slots<V>(store: &Store<V>, last: u32, generation: u64) -> impl Iterator<Item = &Slot<V>> {
     let slots = (1..=last).filter_map(|at| Some((at, store.get(at)?)));
     slots.filter(move |(at, slot)| slot.first == *at && slot.is_in(generation)).map(|(_, slot)| slot)

@@ -1,4 +1,4 @@
-//! The listening side: handshakes with callers, the verdict, the challenge.
+//! The listening side: handshakes with callers, the verdict, and the challenge.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ impl World {
         let machine = Responder::new(config, script::exporter(conn));
         self.node(who.host).answers.insert(conn, Answer { machine, proven: None, awaiting: None, challenging: None });
         self.timer(who.host, HANDSHAKE, Timer::Answer(conn));
-        // TCP's answer and TLS.
+        // Delay of TCP's answer and of TLS.
         self.after(2 * delay, Event::Connected(conn));
     }
 
@@ -123,7 +123,7 @@ impl World {
             Verdict::Challenge(LinkHandle { conn: old, id }) => {
                 self.counts.note("challenges");
                 if !self.node(host).links[&old].hold.is_empty() {
-                    // Nothing is read, so nothing is known against it.
+                    // The link is held, so it reads nothing: its silence counts as an answer.
                     return self.decide(host, conn, Some((id, true)));
                 }
                 if let Some(answer) = self.node(host).answers.get_mut(&conn) {
@@ -146,9 +146,9 @@ impl World {
         }
     }
 
-    /// Compares the rules with the table on the state reached, for an offer nobody made.
+    /// Compares the rules with the table in the current state, for an offer that nobody made.
     fn what_if(&mut self, pair: &Pair, shadow: Shadow, mut situation: Situation) {
-        // Chance of its own: the history is the same with and without the table.
+        // The random generator is separate, so that the history is the same with and without the table.
         let mut rng = Rng::new(self.now);
         let up = pair.up();
         let mut id = || match rng.below(3) {
@@ -211,7 +211,7 @@ impl World {
         self.carry_out(host, &from);
     }
 
-    /// A link that callers may wait for went up or down.
+    /// Wakes the callers that may wait for a link that went up or down.
     pub(super) fn wake_callers(&mut self, host: usize) {
         let waiting = self.node(host).answers.iter().filter(|(_, answer)| answer.awaiting.is_some());
         for conn in waiting.map(|(conn, _)| *conn).collect::<Vec<_>>() {
@@ -233,7 +233,7 @@ impl World {
         }
     }
 
-    /// The probed link answered this caller's challenge, or will not.
+    /// Continues the handshake of a caller when the probed link answered its challenge or failed to.
     pub(super) fn challenged(&mut self, host: usize, probed: ConnId, conn: ConnId, answered: bool) {
         let Some(answer) = self.node(host).answers.get_mut(&conn) else { return };
         if let Some((_, id)) = answer.challenging.take_if(|(old, _)| *old == probed) {
@@ -262,7 +262,7 @@ impl World {
     }
 }
 
-/// The verdict as the rules of a pair give it.
+/// Converts a verdict to the form in which the rules of a pair give it.
 fn offered(verdict: &Verdict<LinkHandle>) -> OnOffer {
     match verdict {
         Verdict::Accept(epoch) => OnOffer::Accept { epoch: *epoch, cancel: None, dropped: None },
@@ -272,7 +272,7 @@ fn offered(verdict: &Verdict<LinkHandle>) -> OnOffer {
     }
 }
 
-/// Whether a ruling and a verdict are the same.
+/// Returns true if a ruling and a verdict are the same.
 pub fn agree(ruling: Ruling, verdict: OnOffer) -> bool {
     match (ruling, verdict) {
         (Ruling::Accept(expected), OnOffer::Accept { epoch, .. }) => expected == epoch,

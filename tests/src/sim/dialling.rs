@@ -27,7 +27,7 @@ const HANDSHAKE: u64 = 5 * SEC;
 type Flown = Result<Found<LinkHandle>, NoRoute>;
 
 impl World {
-    /// Somebody wants a connection.
+    /// Starts a caller that wants a connection.
     pub(super) fn connect(&mut self, host: usize, peer: &NodeName, want: Want, purpose: Purpose) {
         if self.hosts[host].node.is_none() {
             return;
@@ -92,7 +92,7 @@ impl World {
         self.carry_out(host, &peer);
     }
 
-    /// Carries out what the sessions of a peer left to be done.
+    /// Carries out the pending actions of the sessions of a peer.
     pub(super) fn carry_out(&mut self, host: usize, peer: &NodeName) {
         for effect in self.entry(host, peer).peer.take_effects() {
             match effect {
@@ -103,13 +103,13 @@ impl World {
                     self.fly(host, peer, flight, FlightEvent::Begins);
                 }
                 Effect::Cancel(flight) => {
-                    // The task ends when it runs next; its attempts go on until then.
+                    // The task ends when it is scheduled next; its attempts continue until then.
                     self.entry(host, peer).tasks.entry(flight).and_modify(|task| task.looking = None);
                     let delay = self.rng.below(20 * MS);
                     self.timer(host, delay, Timer::Abort(peer.clone(), flight));
                 }
                 Effect::Overtaken(flight) => {
-                    // The task runs when it runs.
+                    // The task is scheduled after some delay.
                     let delay = self.rng.below(20 * MS);
                     self.timer(host, delay, Timer::Overtaken(peer.clone(), flight));
                 }
@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    /// Moves a flight on.
+    /// Continues a flight.
     fn fly(&mut self, host: usize, peer: &NodeName, flight: u64, event: FlightEvent<LinkHandle>) {
         let now = at(self.now);
         let entry = self.entry(host, peer);
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// A caller goes away; the last one ends its flight.
+    /// Removes a caller. When the last one leaves, its flight ends.
     pub(super) fn caller_gone(&mut self, id: usize) {
         let Caller { who, peer, .. } = self.callers[id].clone();
         let entry = self.entry(who.host, &peer);
@@ -218,7 +218,7 @@ impl World {
         self.flight_ended(host, peer, flight, None);
     }
 
-    /// A lookup ended.
+    /// Handles the end of a lookup.
     fn flown(&mut self, host: usize, peer: &NodeName, flight: u64, flown: Flown) {
         self.drop_tries(host, peer, flight);
         if self.is_probe(host, peer, flight) {
@@ -263,7 +263,7 @@ impl World {
         Box::new(Looking { plan, conns, attempts, order, memory, remembered })
     }
 
-    /// Whether something is remembered against an attempt, which is for the model to say too.
+    /// Returns true if a failure of an attempt is remembered, and checks that the model agrees.
     fn remembers(&mut self, memory: &Memory, model: &MemoryModel, attempt: &Attempt) -> bool {
         let held = memory.against(at(self.now), attempt).is_some();
         let result = invariants::invariant_memory_matches_the_model(held, model.holds(self.now, attempt), attempt);
@@ -390,7 +390,7 @@ impl World {
         self.poll_plan(host, peer, flight);
     }
 
-    /// The how-many-eth lookup of this flight it is; a probe has one.
+    /// Returns the sequence number of the current lookup of this flight; a probe has only one lookup.
     fn dials(&mut self, host: usize, peer: &NodeName, flight: u64) -> u32 {
         self.entry(host, peer).tasks.get(&flight).map_or(0, |task| task.dials)
     }
@@ -597,7 +597,7 @@ impl World {
         self.carry_out(host, &peer);
     }
 
-    /// The peer has proven itself; that was all.
+    /// Ends a probe whose peer has proven its identity.
     fn answered_probe(&mut self, host: usize, conn: ConnId) {
         let Some(dial) = self.node(host).tries.get_mut(&conn) else { return };
         if let Some(Ok(body)) = dial.machine.as_mut().map(Initiator::abandon) {
@@ -612,7 +612,7 @@ impl World {
         self.poll_plan(host, &peer, flight);
     }
 
-    /// An attempt is dropped with its connection, its FINISH is taken back.
+    /// Drops an attempt with its connection and withdraws its FINISH.
     fn end_try(&mut self, host: usize, conn: ConnId) -> Option<Try> {
         let dial = self.node(host).tries.remove(&conn)?;
         self.hang_up(host, conn);
@@ -673,7 +673,7 @@ impl World {
         self.try_failed(host, conn, AttemptError::HandshakeTimeout(std::time::Duration::from_micros(HANDSHAKE)));
     }
 
-    /// The flight's task learns that an inbound link may have made its dial needless.
+    /// Tells the flight's task that an inbound link may have made its dial unnecessary.
     pub(super) fn overtaken(&mut self, host: usize, peer: &NodeName, flight: u64) {
         if self.looking(host, peer, flight).is_some() && self.entry(host, peer).peer.is_overtaken(flight) {
             self.counts.note("dials overtaken");
@@ -681,7 +681,7 @@ impl World {
         }
     }
 
-    /// A flight that waits for the link of another dial looks whether it came.
+    /// Checks whether the link of another dial, for which a flight waits, has come up.
     pub(super) fn look_again(&mut self, host: usize, peer: &NodeName, flight: u64) {
         let entry = self.entry(host, peer);
         let is_cancelled = entry.tasks.get(&flight).is_none_or(|task| task.callers.is_empty());

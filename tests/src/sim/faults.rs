@@ -1,8 +1,8 @@
-//! What goes wrong in a history, and how often it did.
+//! Faults of a history, and how often each occurred.
 
 use std::collections::BTreeMap;
 
-/// A kind of trouble.
+/// Kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// A node that sent its ACCEPT loses the connection before it arrives.
@@ -19,23 +19,23 @@ pub enum Fault {
     FinishLost,
     /// The first frame of a new link is lost with its connection.
     FirstFrameLost,
-    /// A link breaks; the end that dialled learns of it only after the dead-after time.
+    /// A link breaks; the dialling end learns of it only after the dead-after time.
     HalfDeadDialler,
-    /// A link breaks; the end that was dialled learns of it only after the dead-after time.
+    /// A link breaks; the listening end learns of it only after the dead-after time.
     HalfDeadListener,
-    /// A node stays away for long.
+    /// A node is down for a long time.
     LongAbsence,
-    /// Two nodes hear nothing of each other for longer than the dead-after time.
+    /// Two nodes receive nothing from each other for longer than the dead-after time.
     PartitionLong,
-    /// Two nodes hear nothing of each other for a while; nothing is lost.
+    /// Two nodes receive nothing from each other for a while; nothing is lost.
     PartitionShort,
-    /// One path to a host closes for a while; connections by it break at once.
+    /// One path to a host closes for a while; connections over it break at once.
     PathCloses,
-    /// One path to a host goes, comes back and goes, faster than a hold time.
+    /// One path to a host goes down, comes back and goes down, faster than a hold time.
     PathFlaps,
-    /// One path to a host swallows everything for a while; who talks by it learns late.
+    /// One path to a host swallows everything for a while; the ends of its connections learn of it late.
     PathSilent,
-    /// A dial meets a closed port.
+    /// A dial reaches a closed port.
     PortClosed,
     /// A link is to be replaced by one that satisfies other demands.
     Replace,
@@ -45,20 +45,20 @@ pub enum Fault {
     RestartKnown,
     /// A node restarts and its peers learn of it only after the dead-after time.
     RestartSilent,
-    /// A dial meets an address from which nothing comes back.
+    /// A dial reaches an address from which nothing comes back.
     SilentAddress,
     /// A host has two addresses of different speed.
     TwoPaths,
     /// Two live nodes have one name.
     TwinName,
-    /// A dial offers a cookie the listener does not hold.
+    /// A dial offers a cookie that the listener does not hold.
     WrongCookie,
-    /// A dial leads to another node.
+    /// A dial reaches a different node.
     WrongName,
 }
 
 impl Fault {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 25] = [
         Self::AcceptLost,
         Self::CutKnown,
@@ -88,35 +88,36 @@ impl Fault {
     ];
 }
 
-/// How often what happened: faults, rows of the table of §"One link per pair", outcomes.
+/// Counts of faults, of rows of the table in §"One link per pair", and of outcomes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Faults by kind.
     pub faults: BTreeMap<Fault, u64>,
     /// Decisions by row of the reference table.
     pub rows: BTreeMap<&'static str, u64>,
-    /// Anything else worth a number.
+    /// Any other events worth counting.
     pub other: BTreeMap<&'static str, u64>,
 }
 
 impl Counts {
-    /// One more fault.
+    /// Counts a fault.
     pub fn fault(&mut self, fault: Fault) {
         *self.faults.entry(fault).or_default() += 1;
     }
 
-    /// Faults that befell the world. That a host has two paths, or a twin, is how the world is.
+    /// Returns the number of faults that happened during the history. Two paths to a host, or a twin, are properties of
+    /// the world and do not count.
     pub fn befell(&self) -> u64 {
         let is_state = |fault: &Fault| matches!(fault, Fault::TwoPaths | Fault::TwinName);
         self.faults.iter().filter(|(fault, _)| !is_state(fault)).map(|(_, n)| n).sum()
     }
 
-    /// One more of something.
+    /// Counts an event.
     pub fn note(&mut self, what: &'static str) {
         *self.other.entry(what).or_default() += 1;
     }
 
-    /// Adds another history's numbers.
+    /// Adds the counts of another history.
     pub fn add(&mut self, more: &Self) {
         for (fault, n) in &more.faults {
             *self.faults.entry(*fault).or_default() += n;

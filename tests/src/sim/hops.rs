@@ -1,6 +1,6 @@
-//! Connections through gateways in random topologies: what every hop decides and holds, on a virtual clock. Nodes die, ways are
-//! black holes, callers give up; [`decide`], [`onwards`] and [`Circuits`] are those of the gateway, only what moves between them
-//! is written anew.
+//! Connections through gateways in random topologies, on a virtual clock: the decisions and the state of every hop.
+//! Nodes die, next hops are black holes, and callers give up. [`decide`], [`onwards`] and [`Circuits`] are those of the
+//! gateway; only the transport between them is simulated.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU8;
@@ -15,58 +15,58 @@ use trunkline_stack::StreamCode;
 
 use super::rng::Rng;
 
-/// How long a way on may take to be found.
+/// Longest time for finding a next hop.
 const ONWARDS: Duration = Duration::from_secs(8);
-/// How long a node that does not answer is waited for.
+/// Time after which a node that does not answer is given up.
 const SILENCE: Duration = Duration::from_secs(3);
-/// The longest a request is on its way to a neighbour.
+/// Longest transit time of a request to a neighbour.
 const TRANSFER: Duration = Duration::from_millis(20);
 const ROOTS: usize = 12;
 
-/// A mistake that a gateway makes, to see that the invariants see it.
+/// Deliberate mistake of a gateway, to show that the invariants detect it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mistake {
-    /// Another hop costs nothing.
+    /// A further hop is not counted.
     FreeHops,
-    /// It does not say that the way came through it.
+    /// The gateway omits itself from the list of passed hops.
     HiddenHops,
-    /// A circuit is not given back when its way on is refused.
+    /// A circuit is not released when its next hop is refused.
     KeptCircuit,
-    /// Whoever is given up goes on looking for a way.
+    /// A cancelled request continues to search for a next hop.
     DeafToCancel,
-    /// Rules are for others.
+    /// The transit rules are ignored.
     NoRules,
 }
 
 impl Mistake {
-    /// Every one.
+    /// All mistakes.
     pub const ALL: [Self; 5] = [Self::FreeHops, Self::HiddenHops, Self::KeptCircuit, Self::DeafToCancel, Self::NoRules];
 }
 
-/// What happened, over many worlds: each must have.
+/// Counts of events over many worlds. Each event must occur.
 pub type Seen = BTreeMap<&'static str, u64>;
 
 struct Node {
     name: NodeName,
     is_alive: bool,
     transit: Transit,
-    /// By target.
+    /// Proxy routes by target.
     routes: BTreeMap<usize, Vec<ProxyRoute>>,
     circuits: Circuits,
 }
 
-/// A request that one node makes of another.
+/// Request from one node to another.
 struct Ask {
     parent: Option<usize>,
     from: usize,
     at: usize,
     open: ProxyOpen,
-    /// The gateways behind it, as they are.
+    /// The gateways that the request really passed.
     passed: Vec<usize>,
     began: Instant,
     circuit: Option<Circuit>,
     ways: VecDeque<Onwards>,
-    /// The way that is tried is the target itself.
+    /// True if the next hop that is tried is the target itself.
     to_target: bool,
     state: State,
     child: Option<usize>,
@@ -83,19 +83,19 @@ enum State {
 enum Event {
     Begin,
     Arrive(usize),
-    /// What was tried of this one's ways is a dead end.
+    /// The current next hop of this request turned out to be a dead end.
     DeadEnd(usize),
     OutOfTime(usize),
     GivenUp(usize),
     Dies(usize),
 }
 
-/// One world.
+/// One simulated world.
 struct World {
     rng: Rng,
     now: Instant,
     nodes: Vec<Node>,
-    /// Who can be dialled by whom; `None` is a black hole.
+    /// Result of a dial by pair of nodes; `None` is a black hole.
     reach: BTreeMap<(usize, usize), Option<bool>>,
     asks: Vec<Ask>,
     queue: BTreeMap<(Instant, u64), Event>,
@@ -124,7 +124,7 @@ pub fn run(seed: u64, start: Instant, mistake: Option<Mistake>) -> Result<Seen, 
         world.happens(event)?;
         world.check()?;
     }
-    // Whoever is still connected hangs up.
+    // All remaining connections are closed.
     for ask in 0..world.asks.len() {
         if world.asks[ask].parent.is_none() {
             if world.asks[ask].state == State::Looking {
@@ -149,7 +149,7 @@ impl World {
                 if rng.percent(85) { ".*".to_owned() } else { format!("n[{}{}]@sim", rng.below(6), rng.below(6)) };
             AccessPattern::new(&text).expect("a pattern")
         };
-        // In half of the worlds everybody passes everything on, and ways are long.
+        // In half of the worlds every node permits all transit, and routes are long.
         let is_open = rng.percent(50);
         let everything = || AccessPattern::new(".*").expect("a pattern");
         let mut nodes = Vec::new();
@@ -223,7 +223,7 @@ impl World {
         Ok(())
     }
 
-    /// A node asks a gateway for another node.
+    /// Starts a request of a node to a gateway for another node.
     fn begin(&mut self) {
         let count = self.nodes.len();
         let (from, at, to) = (self.rng.index(count), self.rng.index(count), self.rng.index(count));
@@ -300,7 +300,7 @@ impl World {
         }
     }
 
-    /// P17 and P18: who passes something on.
+    /// Checks P17 and P18: which node may forward a request.
     fn forwarded(&self, ask: usize, to: usize) -> Result<(), String> {
         let Ask { from, at, passed, .. } = &self.asks[ask];
         let [from_name, to_name] = [*from, to].map(|node| self.nodes[node].name.as_str());
@@ -330,7 +330,7 @@ impl World {
         ask
     }
 
-    /// The next way on.
+    /// Tries the next hop.
     fn try_next(&mut self, ask: usize) -> Result<(), String> {
         let (at, left) = {
             let asked = &self.asks[ask];
@@ -371,7 +371,7 @@ impl World {
         Ok(())
     }
 
-    /// A request is answered: it leads there, or why not.
+    /// Answers a request: it succeeds, or it is refused with a reason.
     fn answer(&mut self, ask: usize, refused: Option<StreamCode>) -> Result<(), String> {
         let parent = self.asks[ask].parent;
         let wanted = parent
@@ -420,7 +420,7 @@ impl World {
         }
     }
 
-    /// It is over, with all that is behind it.
+    /// Ends a request and everything after it on its path.
     fn end(&mut self, ask: usize) {
         let asked = &mut self.asks[ask];
         asked.state = State::Over;
@@ -442,7 +442,8 @@ impl World {
                 continue;
             }
             match (state, at == node) {
-                // What it was asked and had not answered is refused to who asked; what was up breaks both ways.
+                // A request that this node had not answered is refused to its sender; an established circuit breaks in
+                // both directions.
                 (State::Looking, true) => self.answer(ask, Some(StreamCode::Broken))?,
                 (State::Up, _) if parent.is_some() || at == node => {
                     let root = self.root(ask);
@@ -454,7 +455,7 @@ impl World {
         Ok(())
     }
 
-    /// What holds at any time.
+    /// Checks the invariants that hold at any time.
     fn check(&self) -> Result<(), String> {
         for (n, node) in self.nodes.iter().enumerate() {
             let held = self.asks.iter().filter(|ask| ask.at == n && ask.circuit.is_some()).count();

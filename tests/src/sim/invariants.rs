@@ -1,4 +1,4 @@
-//! What must hold. Each returns what it found otherwise.
+//! Invariants. Each function returns the violation that it found.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,15 +15,15 @@ use super::net::{ConnId, Micros, SEC};
 use super::node::{Life, Node, Try};
 use super::world::{BUDGET, MIN_FAULTS, Purpose, TICK, World};
 
-/// What a round of probes and the dial after it may take beside the hold time.
+/// Longest time, beyond the hold time, for a round of probes and the dial after it.
 const PROBE_ROUND: Micros = 30 * SEC;
 
-/// Something did not hold.
+/// Violation of an invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// What.
+    /// Name of the invariant.
     pub invariant: &'static str,
-    /// Where and how.
+    /// Place and circumstances.
     pub detail: String,
 }
 
@@ -37,7 +37,7 @@ fn otherwise(holds: bool, invariant: &'static str, detail: impl FnOnce() -> Stri
     if holds { Ok(()) } else { Err(Violation { invariant, detail: detail() }) }
 }
 
-/// (a) At rest every link is up at both ends under one id, and nothing else is left anywhere.
+/// (a) Checks that at rest every link is up at both ends under one id, and that nothing else is left anywhere.
 ///
 /// # Errors
 /// The violation.
@@ -69,7 +69,7 @@ pub fn invariant_a_both_ends_or_neither(world: &World) -> Result<(), Violation> 
     Ok(())
 }
 
-/// (b) A node has at most one FINISH outstanding to a peer.
+/// (b) Checks that a node has at most one FINISH outstanding to a peer.
 ///
 /// # Errors
 /// The violation.
@@ -78,7 +78,7 @@ pub fn invariant_b_one_finish_outstanding(tries: &BTreeMap<ConnId, Try>, peer: &
     otherwise(out.len() <= 1, "(b) one FINISH is outstanding per peer", || format!("to {peer}: {out:?}"))
 }
 
-/// (c) An offer, whatever its verdict, leaves the live link in its place.
+/// (c) Checks that an offer, whatever its verdict, leaves the live link in its place.
 ///
 /// # Errors
 /// The violation.
@@ -89,7 +89,7 @@ pub fn invariant_c_provisional_displaces_nothing(
     otherwise(before == after, "(c) nothing is displaced before the first frame", || format!("{before:?} {after:?}"))
 }
 
-/// (d) A message arrives once, and after those sent before it.
+/// (d) Checks that a message arrives once, and after those sent before it.
 ///
 /// # Errors
 /// The violation.
@@ -105,9 +105,9 @@ pub fn invariant_d_once_and_in_order(
     })
 }
 
-/// (d) A message that did not arrive left an error at its sender, unless one of the two lives is over or the network
-/// broke under a link both ends had finished with. A link that was replaced while it worked loses nothing at all, unless
-/// the one that took its place broke before it was drained.
+/// (d) Checks that a message that did not arrive caused an error at its sender, unless one of the two incarnations has
+/// ended or the network broke under a link that both ends had finished with. A link that was replaced while it worked
+/// loses nothing at all, unless its successor broke before it was drained.
 ///
 /// # Errors
 /// The violation.
@@ -124,7 +124,7 @@ pub fn invariant_d_nothing_lost_in_silence(world: &World) -> Result<(), Violatio
     Ok(())
 }
 
-/// (j) An important message is delivered once at most, and its sender is told only of one that was.
+/// (j) Checks that an important message is delivered at most once, and is confirmed to its sender only if it was.
 ///
 /// # Errors
 /// The violation.
@@ -133,15 +133,15 @@ pub fn invariant_j_once(from: Life, to: Life, number: u64, kept: Kept) -> Result
     otherwise(holds, "(j) important messages arrive once", || format!("{from:?} to {to:?}: {number}, {kept:?}"))
 }
 
-/// (j) No sender exceeds what may be in flight.
+/// (j) Reports a sender that exceeded the limit of messages in flight.
 ///
 /// # Errors
-/// Always: it did.
+/// Always: the violation.
 pub fn invariant_j_never(number: u64) -> Result<(), Violation> {
     otherwise(false, "(j) no more important messages are in flight than may be", || format!("{number}"))
 }
 
-/// (j) At rest every important message between two lives with a link is settled.
+/// (j) Checks that at rest every important message between two incarnations with a link is settled.
 ///
 /// # Errors
 /// The violation.
@@ -158,7 +158,7 @@ pub fn invariant_j_all_settled(world: &World) -> Result<(), Violation> {
     Ok(())
 }
 
-/// (k) Every connection that is kept, because it was up and nobody ended it on purpose, is up again.
+/// (k) Checks that every kept connection, one that was up and was not ended on purpose, is up again.
 ///
 /// # Errors
 /// The violation.
@@ -172,7 +172,8 @@ pub fn invariant_k_kept_connections_are_up(world: &World) -> Result<(), Violatio
     Ok(())
 }
 
-/// (l) A connection over a standby has gone back to the best route that works, or is still in its hold time.
+/// (l) Checks that a connection over a standby has gone back to the best route that works, or is still in its hold
+/// time.
 ///
 /// # Errors
 /// The violation.
@@ -199,7 +200,7 @@ pub fn invariant_l_nobody_stays_on_a_standby(world: &World) -> Result<(), Violat
     Ok(())
 }
 
-/// (m) A connection goes back only to a route whose every probe was answered for the hold time.
+/// (m) Checks that a connection goes back only to a route of which every probe during the hold time was answered.
 ///
 /// # Errors
 /// The violation.
@@ -215,7 +216,7 @@ pub fn invariant_m_only_to_what_held(
     })
 }
 
-/// (n) What was ended on purpose, or lapsed, is dialled only for a program.
+/// (n) Checks that a connection that was ended on purpose, or that expired, is dialled only for a program.
 ///
 /// # Errors
 /// The violation.
@@ -229,7 +230,7 @@ pub fn invariant_n_what_ended_stays_down(
     otherwise(holds, "(n) what was ended stays down", || format!("{who:?} dials {peer} for {purpose:?}"))
 }
 
-/// What a node remembers against an attempt is what the model does.
+/// Checks that the node's memory of failures of an attempt agrees with the model.
 ///
 /// # Errors
 /// The violation.
@@ -239,7 +240,7 @@ pub fn invariant_memory_matches_the_model(held: bool, expected: bool, attempt: &
     })
 }
 
-/// The history was one of trouble.
+/// Checks that enough faults occurred in the history.
 ///
 /// # Errors
 /// The violation.
@@ -248,7 +249,7 @@ pub fn invariant_enough_befell(world: &World) -> Result<(), Violation> {
     otherwise(befell >= MIN_FAULTS, "every history suffers enough", || format!("{befell} faults"))
 }
 
-/// (e) Every caller has its answer within its budget and one tick.
+/// (e) Checks that every caller has its answer within its budget and one tick.
 ///
 /// # Errors
 /// The violation.
@@ -261,7 +262,7 @@ pub fn invariant_e_every_caller_is_answered(world: &World) -> Result<(), Violati
     Ok(())
 }
 
-/// (f) Another life is not let in while the link to the first one answers.
+/// (f) Checks that another incarnation is not accepted while the link to the first one answers.
 ///
 /// # Errors
 /// The violation.
@@ -270,7 +271,7 @@ pub fn invariant_f_a_live_name_is_not_taken(world: &World, old: Option<ConnId>) 
     otherwise(healthy.is_none(), "(f) a name whose link answers is not taken", || format!("over {healthy:?}"))
 }
 
-/// (g) The epochs of a pair of lives increase, and no two of its links share one.
+/// (g) Checks that the epochs of a pair of incarnations increase, and that no two of its links share one.
 ///
 /// # Errors
 /// The violation.
@@ -283,7 +284,7 @@ pub fn invariant_g_epochs_increase(ledger: &mut Ledger, own: Incarnation, up: &L
     otherwise(first == up.id, NAME, || format!("two links of epoch {}", up.epoch))
 }
 
-/// (h) When nothing goes wrong any more, every dial succeeds.
+/// (h) Checks that every dial succeeds once no more faults occur.
 ///
 /// # Errors
 /// The violation.
@@ -296,7 +297,7 @@ pub fn invariant_calm_dials_succeed(world: &World) -> Result<(), Violation> {
     Ok(())
 }
 
-/// (i) A node goes up on an ACCEPT only while its entry still dials under the attempt's own flight.
+/// Invariant (i): checks that a node goes up on an ACCEPT only while its entry still dials under the attempt's own flight.
 ///
 /// # Errors
 /// The violation.
@@ -311,7 +312,7 @@ pub fn invariant_i_up_only_under_its_own_flight(
     })
 }
 
-/// (o) A flight begins when no other flight to the peer goes on.
+/// (o) Checks that a flight begins only when no other flight to the peer is in progress.
 ///
 /// # Errors
 /// The violation.
@@ -323,7 +324,7 @@ pub fn invariant_o_dials_do_not_overlap(
     otherwise(other.is_none(), "(o) dials of one peer do not overlap", || format!("{flight} begins beside {other:?}"))
 }
 
-/// Every verdict is the table's.
+/// Checks that every verdict agrees with the table.
 ///
 /// # Errors
 /// The violation.
@@ -338,7 +339,7 @@ pub fn invariant_rules_match_the_table(
     })
 }
 
-/// Every move of a lookup is the model's next.
+/// Checks that every move of a lookup is the one that the model expects next.
 ///
 /// # Errors
 /// The violation.

@@ -1,4 +1,4 @@
-//! What was sent, what arrived, and which ends learnt that a link went down.
+//! Ledger of a history: messages sent and received, and the ends that learnt that a link went down.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,31 +8,31 @@ use trunkline_route::{Incarnation, NodeName};
 use super::net::{ConnId, Micros};
 use super::node::Life;
 
-/// A message under way or delivered.
+/// Message in transit or delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
-    /// Who sent it.
+    /// Sender.
     pub from: Life,
-    /// To whom, by host: the life at the other end of the link.
+    /// Receiver, by host: the incarnation at the other end of the link.
     pub to: Life,
-    /// Its number within (`from`, name of the peer).
+    /// Number of the message within (`from`, name of the peer).
     pub number: u64,
-    /// Over this connection.
+    /// Connection over which it was sent.
     pub conn: ConnId,
-    /// How often it arrived.
+    /// Number of times it arrived.
     pub arrived: u32,
 }
 
 /// An important message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// How often it arrived.
+    /// Number of times it arrived.
     pub arrived: u32,
-    /// Whether its sender was told that it had.
+    /// True if its sender was told that it arrived.
     pub told: bool,
 }
 
-/// The books of a history.
+/// The ledger of a history.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Every message sent, by sender, receiver and number.
@@ -43,27 +43,28 @@ pub struct Ledger {
     pub last: BTreeMap<(Life, Life), u64>,
     /// Ends that learnt that their link broke off.
     pub errors: BTreeSet<(Life, ConnId)>,
-    /// Connections of links that gave way while they worked, and the one that took their place.
+    /// Connections of links that were replaced while they worked, each with its successor.
     pub replaced: BTreeMap<ConnId, ConnId>,
-    /// Names a life keeps connections to, because they were up and nobody ended them on purpose.
+    /// Names to which an incarnation keeps connections, because they were up and nobody ended them on purpose.
     pub kept: BTreeSet<(Life, NodeName)>,
-    /// Names whose connection was ended on purpose, or lapsed, and that no program asked for since.
+    /// Names whose connection was ended on purpose, or expired, and that no program has asked for since.
     pub ended: BTreeSet<(Life, NodeName)>,
-    /// Since when every probe of a better route was answered, by its pattern, while the connection was on a standby.
+    /// For each better route, by its pattern: the time since which every probe of it was answered while the connection
+    /// was on a standby.
     pub healthy: BTreeMap<(Life, NodeName, Arc<str>), Micros>,
-    /// The newest epoch up, by the end's life and its peer's.
+    /// Newest epoch that is up, by the end's incarnation and its peer's.
     pub epochs: BTreeMap<(Incarnation, Incarnation), u64>,
-    /// Which link had which epoch of a pair of lives, lesser bits first.
+    /// Link of each epoch of a pair of incarnations, the one with the lesser bits first.
     pub links: BTreeMap<(Incarnation, Incarnation, u64), [u8; 16]>,
 }
 
 impl Ledger {
-    /// A message left.
+    /// Records a message that was sent.
     pub fn sent(&mut self, from: Life, to: Life, number: u64, conn: ConnId) {
         self.messages.insert((from, to, number), Sent { from, to, number, conn, arrived: 0 });
     }
 
-    /// A message arrived. Gives the number delivered before it and how often it arrived by now.
+    /// Records a message that arrived. Returns the number delivered before it, and how often it has arrived by now.
     pub fn arrived(&mut self, from: Life, to: Life, number: u64) -> (u64, u32) {
         let times = self.messages.get_mut(&(from, to, number)).map_or(0, |sent| {
             sent.arrived += 1;
@@ -72,7 +73,7 @@ impl Ledger {
         (self.last.insert((from, to), number).unwrap_or(0), times)
     }
 
-    /// An end learnt that its link broke off.
+    /// Records that an end learnt that its link broke off.
     pub fn broke(&mut self, who: Life, conn: ConnId) {
         self.errors.insert((who, conn));
     }

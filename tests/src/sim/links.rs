@@ -1,4 +1,4 @@
-//! Links that stand: the first frame, messages, the drain of a replaced link, the end.
+//! Established links: the first frame, messages, the drain of a replaced link, and the end.
 
 use trunkline_dial::pair::{LinkRef, Retire};
 use trunkline_dial::sessions::Up;
@@ -14,12 +14,12 @@ use super::world::{Purpose, Timer, World};
 const DRAIN: u64 = 10 * SEC;
 const UNHEARD: u64 = 5 * SEC;
 
-/// How a link goes down.
+/// Reason for which a link goes down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Both ends said that nothing more comes.
+    /// Both ends announced that nothing more comes.
     Clean,
-    /// Anything else.
+    /// Any other reason.
     Broken,
 }
 
@@ -28,7 +28,7 @@ impl World {
         let Some(end) = self.node(host).links.get_mut(&conn) else { return };
         if !end.hold.is_empty() {
             match packet {
-                // It says that it lives all the time, asked or not.
+                // A node always answers probes.
                 Packet::Frame(Frame::Probe(of)) => self.send(host, conn, Packet::Frame(Frame::Alive(of))),
                 packet => end.held.push(packet),
             }
@@ -47,7 +47,7 @@ impl World {
         }
     }
 
-    /// The first frame of an accepted link.
+    /// Handles the first frame of an accepted link.
     fn confirm(&mut self, host: usize, conn: ConnId) -> bool {
         let Some(end) = self.node(host).links.get_mut(&conn) else { return false };
         end.provisional = false;
@@ -72,7 +72,7 @@ impl World {
         true
     }
 
-    /// The books of a link that is up now.
+    /// Records a link that has come up.
     pub(super) fn went_up(&mut self, host: usize, conn: ConnId, up: LinkRef) {
         let own = self.node(host).incarnation;
         let result = invariants::invariant_g_epochs_increase(&mut self.ledger, own, &up);
@@ -81,8 +81,8 @@ impl World {
         self.keep_up(host, conn);
     }
 
-    /// A link gave way to a new one. The end that was dialled ends it at once; the other one when the peer heard from
-    /// the new one, or it would see its only link drain.
+    /// Replaces a link by a new one. The listening end ends the old link at once. The dialling end waits until the peer
+    /// has heard from the new link, since the peer would otherwise see its only link drain.
     pub(super) fn retire(&mut self, host: usize, new: ConnId, old: ConnId, retire: Retire, at_once: bool) {
         if !retire.alive {
             self.close_link(host, old);
@@ -99,7 +99,7 @@ impl World {
         }
     }
 
-    /// The new link waits for what older links still have to give.
+    /// Makes the new link wait for the remaining messages of older links.
     pub(super) fn hold_for(&mut self, host: usize, new: ConnId, elders: &[LinkHandle]) {
         // The shipped link waits for those of a former incarnation too. Then a link can end cleanly at the peer while its
         // messages are held back here, and they are lost when the peer dials again.
@@ -152,7 +152,7 @@ impl World {
         self.node(host).accounts.entry(peer).or_default()
     }
 
-    /// A link begins by what is known of the peer's important messages.
+    /// Begins a link with a report of the known outcomes of the peer's important messages.
     pub(super) fn report(&mut self, host: usize, conn: ConnId) {
         let outcomes = self.account(host, conn).incoming.outcomes();
         self.send(host, conn, Packet::Frame(Frame::Outcomes(true, outcomes)));
@@ -233,7 +233,7 @@ impl World {
         conn.end(conn.side_of(self.life(host)).other()).who
     }
 
-    /// Takes nothing new; ends when the peer does the same.
+    /// Stops accepting new messages. The link ends when the peer does the same.
     pub(super) fn go_away(&mut self, host: usize, conn: ConnId) {
         let Some(end) = self.node(host).links.get_mut(&conn) else { return };
         if std::mem::replace(&mut end.draining, true) {
@@ -244,12 +244,12 @@ impl World {
         self.timer(host, DRAIN, Timer::Drain(conn));
     }
 
-    /// Closes at once.
+    /// Closes a link at once.
     pub(super) fn close_link(&mut self, host: usize, conn: ConnId) {
         self.link_down(host, conn, Ending::Broken);
     }
 
-    /// A program ends the connection: it is drained first.
+    /// Ends a connection for a program, after draining it.
     pub(super) fn disconnect(&mut self, host: usize, conn: ConnId) {
         if let Some(end) = self.node(host).links.get_mut(&conn) {
             end.meant |= !end.draining;
@@ -257,7 +257,7 @@ impl World {
         }
     }
 
-    /// Everything of the old link was taken, or it takes too long: goes on with what came meanwhile.
+    /// Continues with the held messages once the old link is drained, or once that takes too long.
     pub(super) fn release(&mut self, host: usize, conn: ConnId) {
         let Some(end) = self.node(host).links.get_mut(&conn) else { return };
         if end.hold.is_empty() {
@@ -282,7 +282,7 @@ impl World {
         }
     }
 
-    /// A link is down at this end.
+    /// Handles the end of a link at this end.
     pub(super) fn link_down(&mut self, host: usize, conn: ConnId, ending: Ending) {
         let Some(end) = self.node(host).links.remove(&conn) else { return };
         self.say(|| format!("host {host}: link {conn} to {} is down, {ending:?}", end.peer));
@@ -314,8 +314,8 @@ impl World {
         self.carry_out(host, &end.peer);
     }
 
-    /// A program sends messages: over the link there is, else over one that is dialled for them, unless the connection
-    /// is to stay down.
+    /// Sends messages for a program: over the existing link, or over one that is dialled for them, unless the
+    /// connection is to stay down.
     pub(super) fn send_messages(&mut self, host: usize, peer: &NodeName, count: u64) {
         if self.hosts[host].node.is_none() || *peer == self.hosts[host].name {
             return;
@@ -333,7 +333,7 @@ impl World {
         }
     }
 
-    /// A message over the link there is; an error is the program's own answer.
+    /// Sends a message over the existing link. The program sees an error directly.
     pub(super) fn send_message(&mut self, host: usize, peer: &NodeName) {
         let entry = self.entry(host, peer);
         let Some(conn) = entry.link() else { return };
@@ -352,7 +352,7 @@ impl World {
         self.send_important(host, conn, number);
     }
 
-    /// Whether a link answers: both ends listen to it and nothing stands or stood in between of late.
+    /// Returns true if a link answers: both ends listen to it, and no fault lies or recently lay between them.
     pub fn is_healthy(&self, conn: ConnId) -> bool {
         let c = self.net.conn(conn);
         let (a, b) = (c.end(Side::Dialler), c.end(Side::Listener));

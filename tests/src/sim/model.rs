@@ -1,5 +1,5 @@
-//! Reference models, written apart from the code they check: the table of decisions of the responder, and the
-//! order of a lookup.
+//! Reference models, written independently of the code that they check: the table of decisions of the responder, and
+//! the order of a lookup.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,12 +9,12 @@ use trunkline_route::{Attempt, Claims, Incarnation, LinkId};
 
 use super::net::{MS, Micros, SEC};
 
-/// What the model remembers of a peer: its newest life and the newest epoch seen with it.
+/// The model's memory of a peer: its newest incarnation and the newest epoch seen with it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Shadow(Option<(Incarnation, u64)>);
 
 impl Shadow {
-    /// The newest epoch with this life.
+    /// Returns the newest epoch with this incarnation.
     pub fn known(&self, life: Incarnation) -> u64 {
         match self.0 {
             Some((seen, epoch)) if seen == life => epoch,
@@ -22,45 +22,45 @@ impl Shadow {
         }
     }
 
-    /// An epoch was given or taken.
+    /// Records an epoch that was given or taken.
     pub fn saw(&mut self, life: Incarnation, epoch: u64) {
         self.0 = Some((life, epoch.max(self.known(life))));
     }
 }
 
-/// The responder's state and the offer, as the table of rules reads them.
+/// State of the responder and the offer, in the terms of the table of rules.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation {
-    /// The live link here.
+    /// The live link of the responder.
     pub up: Option<LinkRef>,
-    /// An own FINISH is out.
+    /// True if the responder has sent a FINISH of its own.
     pub finish_sent: bool,
-    /// An own dial is under way.
+    /// True if the responder is dialling.
     pub dialling: bool,
-    /// The caller's life.
+    /// Incarnation of the caller.
     pub caller: Incarnation,
-    /// What it tells.
+    /// Claims of the caller.
     pub claims: Claims,
-    /// Its name is the greater one.
+    /// True if the caller's name is the greater one.
     pub caller_is_greater: bool,
-    /// Which link was probed, and whether it answered.
+    /// The link that was probed, and whether it answered.
     pub challenged: Option<(LinkId, bool)>,
-    /// The newest epoch with this life.
+    /// Newest epoch with this incarnation.
     pub known: u64,
 }
 
-/// What the table says.
+/// Ruling of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ruling {
-    /// Let in, with this epoch.
+    /// The caller is accepted, with this epoch.
     Accept(u64),
-    /// Probe the live link first.
+    /// The live link is probed first.
     Challenge,
     /// The two already share a link.
     Duplicate,
-    /// The other attempt stands.
+    /// The other attempt wins.
     LostTie,
-    /// Two live nodes have one name.
+    /// Two live nodes have the same name.
     NameInUse,
 }
 
@@ -83,7 +83,7 @@ fn other(s: &Situation) -> Option<LinkRef> {
     s.up.filter(|up| up.incarnation != s.caller)
 }
 
-/// The live link, to the life that the caller shows without a proof that it is the same one.
+/// Returns the live link to the incarnation that the caller claims without proving that it is the same one.
 fn unproven(s: &Situation) -> Option<LinkRef> {
     let up = same(s)?;
     let Claims { known_epoch, last_link, have_link, replaces } = s.claims;
@@ -101,7 +101,7 @@ fn crossing(s: &Situation) -> bool {
     s.finish_sent && !s.caller_is_greater
 }
 
-/// The rules; the first row that holds decides.
+/// The rules. The first row that applies decides.
 const TABLE: &[Row] = &[
     ("up, another life, not asked", |s| other(s).is_some() && answered(s).is_none(), Then::Probe),
     ("up, another life, answers", |s| other(s).is_some() && answered(s) == Some(true), Then::Taken),
@@ -127,12 +127,12 @@ const TABLE: &[Row] = &[
     ("idle", |_| true, Then::In),
 ];
 
-/// The names of all rows.
+/// Returns the names of all rows.
 pub fn rows() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(row, _, _)| *row)
 }
 
-/// The row that holds, and its ruling.
+/// Returns the row that applies, and its ruling.
 pub fn rule(s: &Situation) -> (&'static str, Ruling) {
     let (row, _, then) = TABLE.iter().find(|(_, holds, _)| holds(s)).expect("the last row always holds");
     let ruling = match then {
@@ -145,32 +145,32 @@ pub fn rule(s: &Situation) -> (&'static str, Ruling) {
     (*row, ruling)
 }
 
-/// One thing a lookup does.
+/// One step of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Move {
-    /// Ask the resolver.
+    /// A question to the resolver.
     Resolve,
-    /// Ask DNS for this host.
+    /// A question to DNS for this host.
     Lookup(String),
-    /// Dial this `ip:port`.
+    /// A dial of this `ip:port`.
     Connect(String),
 }
 
-/// One candidate as the model sees it.
+/// One candidate of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
-    /// Its weight.
+    /// Weight.
     pub weight: i64,
-    /// `host:port`.
+    /// Address, `host:port`.
     pub address: String,
-    /// The cookie, to tell attempts apart.
+    /// Cookie, to distinguish attempts.
     pub cookie: Vec<u8>,
-    /// It failed of late.
+    /// True if a recent failure of it is remembered.
     pub remembered: bool,
 }
 
-/// The order in which a lookup must try: static candidates by weight, then in the order added, those that failed
-/// of late last; then discovery, its answers likewise.
+/// Order in which a lookup must try the candidates: static ones by weight and then in the order added, with recently
+/// failed ones last; then the answers of discovery, ordered likewise.
 #[derive(Debug, Clone, Default)]
 pub struct OrderModel {
     todo: VecDeque<Planned>,
@@ -198,33 +198,33 @@ impl OrderModel {
         Self { asked: true, ..Self::new(candidates, memory) }
     }
 
-    /// The resolver answered, with equal weights.
+    /// Adds the resolver's answers, with equal weights.
     pub fn resolved(&mut self, answers: Vec<Planned>) {
         self.awaiting = false;
         self.todo = demoted(answers);
     }
 
-    /// DNS answered with these `ip:port`.
+    /// Adds DNS's answers, as `ip:port`.
     pub fn looked_up(&mut self, ips: Vec<String>) {
         self.awaiting = false;
         self.ips = ips.into();
     }
 
-    /// The cookie is refused there: the same pair is not tried again.
+    /// Excludes a pair of address and cookie that was refused.
     pub fn refused(&mut self, address: &str, cookie: &[u8]) {
         self.refused.insert((address.into(), cookie.into()), ());
     }
 
-    /// The lookup does this next. `Err` tells what it should have done.
+    /// Records the next step of the lookup. `Err` holds the step that was expected.
     ///
     /// # Errors
-    /// The expected move.
+    /// The expected step.
     pub fn saw(&mut self, now: Micros, seen: &Move) -> Result<(), Option<Move>> {
         let expected = self.next(now);
         if expected.as_ref() == Some(seen) { Ok(()) } else { Err(expected) }
     }
 
-    /// Whether nothing is left to try.
+    /// Returns true if nothing is left to try.
     pub fn exhausted(&mut self, now: Micros) -> bool {
         self.next(now).is_none()
     }
@@ -257,8 +257,8 @@ impl OrderModel {
     }
 }
 
-/// What failed of late, by the table of failures in `docs/ROUTING.md`: an address, a cookie at an address, or a name at
-/// an address, each for a time that doubles up to a bound.
+/// Memory of recent failures, by the table of failures in `docs/ROUTING.md`: an address, a cookie at an address, or a
+/// name at an address, each for a time that doubles up to a limit.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryModel(BTreeMap<(String, Against), (u32, Micros)>);
 
@@ -277,7 +277,7 @@ impl Against {
 }
 
 impl MemoryModel {
-    /// An attempt failed.
+    /// Records a failed attempt.
     pub fn failed(&mut self, now: Micros, attempt: &Attempt, error: &AttemptError) {
         let [everything, cookie, name] = Against::all(attempt);
         let (against, first, most) = match error {
@@ -299,20 +299,20 @@ impl MemoryModel {
         known.1 = now + term;
     }
 
-    /// An attempt succeeded.
+    /// Records a successful attempt.
     pub fn succeeded(&mut self, attempt: &Attempt) {
         for against in Against::all(attempt) {
             self.0.remove(&(attempt.address.to_string(), against));
         }
     }
 
-    /// Returns `true` while a wrong cookie is not to be shown again at this address.
+    /// Returns `true` while a wrong cookie must not be shown again at this address.
     pub fn refuses_cookie(&self, now: Micros, address: &str, cookie: &[u8]) -> bool {
         let key = (address.to_owned(), Against::Cookie(cookie.to_vec()));
         self.0.get(&key).is_some_and(|(_, until)| *until > now)
     }
 
-    /// Whether something is held against an attempt.
+    /// Returns true if a failure is remembered that applies to an attempt.
     pub fn holds(&self, now: Micros, attempt: &Attempt) -> bool {
         let address = attempt.address.to_string();
         let mut all = Against::all(attempt).into_iter();

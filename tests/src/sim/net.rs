@@ -13,10 +13,10 @@ pub type Micros = u64;
 pub const MS: Micros = 1_000;
 /// A second.
 pub const SEC: Micros = 1_000_000;
-/// When an end that was not told learns that a connection is dead.
+/// Time after which an end that was not notified learns that a connection is dead.
 pub const DEAD_AFTER: Micros = 15 * SEC;
 
-/// Names one connection.
+/// Number of a connection.
 pub type ConnId = usize;
 
 /// The two ends of a connection.
@@ -29,7 +29,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// The other one.
+    /// Returns the other side.
     pub fn other(self) -> Self {
         match self {
             Self::Dialler => Self::Listener,
@@ -38,26 +38,26 @@ impl Side {
     }
 }
 
-/// What goes over a link that stands.
+/// Frame of an established link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// The initiator is up.
+    /// Sent first by the initiator, to say that it is up.
     Ping,
-    /// Do you live? Answered by `Alive`.
+    /// Request to show that the peer is alive, answered by `Alive`.
     Probe(ConnId),
-    /// The answer, with the connection that waits for it.
+    /// Answer to a probe, with the connection that waits for it.
     Alive(ConnId),
     /// A numbered message.
     Data(u64),
     /// An important message: its number for the peer, and ours.
     Important(u64, u64),
-    /// Outcomes of important messages; as a report, all that are kept.
+    /// Outcomes of important messages. If the flag is true, this is a report of all that are kept.
     Outcomes(bool, Vec<(u64, Outcome)>),
     /// Every important message below this number is settled.
     Release(u64),
-    /// Nothing new comes after this.
+    /// Announcement that no new message follows.
     GoAway {
-        /// A program wants it so.
+        /// True if a program requested the end.
         meant: bool,
     },
 }
@@ -65,56 +65,56 @@ pub enum Frame {
 /// One message of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
-    /// Of the handshake, as bytes.
+    /// Message of the handshake, as bytes.
     Body(Vec<u8>),
-    /// Of the link.
+    /// Frame of the link.
     Frame(Frame),
-    /// The end of the stream; every link ends with it, in order.
+    /// End of the stream. Every link ends with it, in order.
     End,
 }
 
-/// One end.
+/// One end of a connection.
 #[derive(Debug, Clone)]
 pub struct End {
-    /// Whose it is.
+    /// Incarnation that owns the end.
     pub who: Life,
-    /// Whether its owner still listens to it.
+    /// True if the owner still listens to it.
     pub open: bool,
-    /// When the last packet arrives here.
+    /// Arrival time of the last packet.
     last: Micros,
 }
 
-/// A way to a host.
+/// Path to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Path {
-    /// Where to.
+    /// The destination.
     pub host: usize,
-    /// By its second address.
+    /// True for the second address of the host.
     pub slow: bool,
 }
 
-/// What a dial by a path that is down meets.
+/// Effect of a path that is down on a dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outage {
-    /// It is refused.
+    /// The dial is refused.
     Refuses,
-    /// Nothing comes back.
+    /// The dial gets no response.
     Silent,
 }
 
-/// A connection between two lives.
+/// Connection between two incarnations.
 #[derive(Debug, Clone)]
 pub struct Conn {
     ends: [End; 2],
-    /// When it broke.
+    /// Time at which it broke.
     pub cut: Option<Micros>,
-    /// The way it takes.
+    /// Path that it takes.
     pub path: Option<Path>,
     slow: Micros,
 }
 
 impl Conn {
-    /// The end of this side.
+    /// Returns the end of this side.
     pub fn end(&self, side: Side) -> &End {
         &self.ends[side as usize]
     }
@@ -123,7 +123,7 @@ impl Conn {
         &mut self.ends[side as usize]
     }
 
-    /// The side of this life.
+    /// Returns the side of this incarnation.
     pub fn side_of(&self, who: Life) -> Side {
         if self.ends[0].who == who { Side::Dialler } else { Side::Listener }
     }
@@ -133,36 +133,37 @@ impl Conn {
 #[derive(Debug, Default)]
 pub struct Net {
     conns: Vec<Conn>,
-    /// By pair of hosts, lesser first: until when nothing passes.
+    /// End of each partition, by pair of hosts, lesser first.
     partitions: BTreeMap<(usize, usize), Micros>,
-    /// Paths that are down, and until when.
+    /// Paths that are down, each with the time at which it comes back.
     outages: BTreeMap<Path, (Micros, Outage)>,
 }
 
 impl Net {
-    /// A connection.
+    /// Returns a connection.
     pub fn conn(&self, conn: ConnId) -> &Conn {
         &self.conns[conn]
     }
 
-    /// How many there have been.
+    /// Returns the number of connections so far.
     pub fn len(&self) -> usize {
         self.conns.len()
     }
 
-    /// Whether there has been none.
+    /// Returns true if there has been no connection.
     pub fn is_empty(&self) -> bool {
         self.conns.is_empty()
     }
 
-    /// A new one. `slow` is added to every delay.
+    /// Opens a connection. `slow` is added to every delay.
     pub fn open(&mut self, dialler: Life, listener: Life, path: Option<Path>, slow: Micros) -> ConnId {
         let end = |who| End { who, open: true, last: 0 };
         self.conns.push(Conn { ends: [end(dialler), end(listener)], cut: None, path, slow });
         self.conns.len() - 1
     }
 
-    /// When a packet that leaves now arrives at this side; `None` when it never does. Keeps the order.
+    /// Returns the arrival time at this side of a packet that leaves now, or `None` if it never arrives. Keeps the
+    /// order.
     pub fn arrival(&mut self, now: Micros, conn: ConnId, to: Side, rng: &mut Rng) -> Option<Micros> {
         let stalled = self.partition(now, self.conns[conn].ends[0].who.host, self.conns[conn].ends[1].who.host);
         let conn = &mut self.conns[conn];
@@ -176,56 +177,56 @@ impl Net {
         Some(at)
     }
 
-    /// This end is not listened to any more.
+    /// Closes this end: its owner no longer listens to it.
     pub fn close(&mut self, conn: ConnId, side: Side) {
         self.conns[conn].end_mut(side).open = false;
     }
 
-    /// Whether what arrives now is read by this side.
+    /// Returns true if this side reads what arrives now.
     pub fn hears(&self, conn: ConnId, side: Side) -> bool {
         self.conns[conn].cut.is_none() && self.conns[conn].end(side).open
     }
 
-    /// Breaks it. Says whether it was whole.
+    /// Breaks a connection. Returns true if it was unbroken.
     pub fn cut(&mut self, now: Micros, conn: ConnId) -> bool {
         let whole = self.conns[conn].cut.is_none();
         self.conns[conn].cut.get_or_insert(now);
         whole
     }
 
-    /// Nothing passes between two hosts until then.
+    /// Blocks all packets between two hosts until the given time.
     pub fn part(&mut self, a: usize, b: usize, until: Micros) {
         self.partitions.insert((a.min(b), a.max(b)), until);
     }
 
-    /// Until when nothing passes between two hosts.
+    /// Returns the end of the current partition between two hosts.
     pub fn partition(&self, now: Micros, a: usize, b: usize) -> Option<Micros> {
         self.partitions.get(&(a.min(b), a.max(b))).copied().filter(|until| *until > now)
     }
 
-    /// When the last partition between two hosts ended or ends.
+    /// Returns the time at which the last partition between two hosts ended or ends.
     pub fn last_partition(&self, a: usize, b: usize) -> Option<Micros> {
         self.partitions.get(&(a.min(b), a.max(b))).copied()
     }
 
-    /// A path is down until then.
+    /// Takes a path down until the given time.
     pub fn take_down(&mut self, path: Path, until: Micros, outage: Outage) {
         self.outages.insert(path, (until, outage));
     }
 
-    /// Whether and how a path is down.
+    /// Returns the outage of a path, if it is down.
     pub fn outage(&self, now: Micros, path: Path) -> Option<Outage> {
         self.outages.get(&path).filter(|(until, _)| *until > now).map(|(_, outage)| *outage)
     }
 
-    /// Whole connections that take this path.
+    /// Returns the unbroken connections over this path.
     pub fn by_path(&self, path: Path) -> Vec<ConnId> {
         (0..self.conns.len())
             .filter(|conn| self.conns[*conn].path == Some(path) && self.conns[*conn].cut.is_none())
             .collect()
     }
 
-    /// Connections with an open end of this life.
+    /// Returns the connections with an open end of this incarnation.
     pub fn open_of(&self, who: Life) -> Vec<(ConnId, Side)> {
         let ends = self.conns.iter().enumerate().flat_map(|(id, conn)| {
             [Side::Dialler, Side::Listener].map(|side| (id, side, conn.end(side).who, conn.end(side).open))

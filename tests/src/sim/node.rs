@@ -1,4 +1,4 @@
-//! What one life of a node holds.
+//! State of one incarnation of a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,57 +17,57 @@ use super::model::{MemoryModel, OrderModel, Shadow};
 use super::net::{ConnId, Micros, Packet};
 use super::pake::FakePake;
 
-/// One life of the node of a host.
+/// One incarnation of the node of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Life {
-    /// Where.
+    /// The host.
     pub host: usize,
-    /// The how-many-eth.
+    /// Sequence number of the incarnation on this host.
     pub life: u32,
 }
 
-/// A node. All of it is lost in a restart.
+/// A node. All of its state is lost in a restart.
 #[derive(Default)]
 pub struct Node {
-    /// What it knows of each peer.
+    /// State of each peer.
     pub entries: BTreeMap<NodeName, Entry>,
-    /// Its own attempts under way.
+    /// Outgoing attempts in progress.
     pub tries: BTreeMap<ConnId, Try>,
     /// Callers in the handshake.
     pub answers: BTreeMap<ConnId, Answer>,
-    /// Links that stand at this end: provisional, up, and draining ones.
+    /// Links that are established at this end: provisional, up, and draining ones.
     pub links: BTreeMap<ConnId, LinkEnd>,
-    /// Important messages, by the peer's life.
+    /// Important messages, by the peer's incarnation.
     pub accounts: BTreeMap<Life, Account>,
-    /// What failed of late.
+    /// Memory of recent failures.
     pub memory: Memory,
-    /// The same, as the reference model sees it.
+    /// The same failures in the reference model.
     pub remembered: MemoryModel,
-    /// What it does for its connections unasked.
+    /// Tasks that the node does for its connections by itself.
     pub keeper: Keeper,
-    /// Probes of better routes under way, by peer.
+    /// Probes of better routes in progress, by peer.
     pub probes: BTreeMap<NodeName, Probes>,
-    /// Its life's bits.
+    /// Bits of the incarnation.
     pub incarnation: Incarnation,
-    /// The next flight's name.
+    /// Id of the next flight.
     pub next_flight: FlightId,
 }
 
-/// Important messages to and from one life of a peer.
+/// Important messages to and from one incarnation of a peer.
 #[derive(Default)]
 pub struct Account {
-    /// What came.
+    /// Received messages.
     pub incoming: Incoming,
-    /// What went, by our number.
+    /// Sent messages, by our number.
     pub outgoing: Outgoing<u64>,
 }
 
-/// A link, as the sessions of a node hold it.
+/// Link as the sessions of a node hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkHandle {
-    /// The connection that carries it.
+    /// Connection that carries the link.
     pub conn: ConnId,
-    /// The id of the link.
+    /// Id of the link.
     pub id: LinkId,
 }
 
@@ -77,18 +77,18 @@ impl Handle for LinkHandle {
     }
 }
 
-/// What a node knows of one peer.
+/// State of one peer at a node.
 #[derive(Default)]
 pub struct Entry {
     /// The shipped state machine.
     pub peer: Peer<LinkHandle>,
     /// The tasks of flights.
     pub tasks: BTreeMap<FlightId, Task>,
-    /// What the reference model remembers.
+    /// Memory of the reference model.
     pub shadow: Shadow,
-    /// The dial under way, as the reference model sees it.
+    /// The dial in progress, in the reference model.
     pub dialling: Option<FlightId>,
-    /// Numbers of messages sent to the peer.
+    /// Number of messages sent to the peer.
     pub sent: u64,
 }
 
@@ -99,44 +99,44 @@ impl Entry {
     }
 }
 
-/// What is wanted of a link.
+/// Requirements for a link.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Want {
-    /// The demands it must satisfy.
+    /// Demands that it must satisfy.
     pub grade: u8,
-    /// Over this route and no other.
+    /// The only route that may be used, if set.
     pub only: Option<Candidate>,
-    /// As if nothing had failed of late.
+    /// True to ignore remembered failures.
     pub afresh: bool,
 }
 
-/// The better routes of a peer that are probed one after the other.
+/// Better routes of a peer that are probed one after the other.
 pub struct Probes {
     /// The link over the standby.
     pub of: Option<ConnId>,
-    /// The one that is probed, or dialled.
+    /// The route that is being probed or dialled.
     pub now: Candidate,
-    /// The others.
+    /// The routes that are left.
     pub left: Vec<Candidate>,
-    /// The probe under way, if one is.
+    /// The probe in progress.
     pub flight: Option<(FlightId, Box<Looking>)>,
 }
 
 /// The task of a flight.
 pub struct Task {
-    /// What its dials are to bring.
+    /// Requirements for the link that its dials make.
     pub want: Want,
     /// The callers that wait for its end.
     pub callers: BTreeSet<usize>,
-    /// Lookups so far.
+    /// Number of lookups so far.
     pub dials: u32,
-    /// The lookup under way, if one is.
+    /// The lookup in progress.
     pub looking: Option<Box<Looking>>,
-    /// The links of the lookup are to replace one that does not satisfy.
+    /// True if the links of the lookup replace one that does not satisfy the requirements.
     pub replace: bool,
 }
 
-/// A lookup under way.
+/// Lookup in progress.
 pub struct Looking {
     /// The real plan.
     pub plan: Plan,
@@ -144,43 +144,43 @@ pub struct Looking {
     pub conns: BTreeMap<OpId, ConnId>,
     /// The attempt of each operation.
     pub attempts: BTreeMap<OpId, Attempt>,
-    /// What the reference model expects.
+    /// Expectation of the reference model.
     pub order: OrderModel,
-    /// What was remembered when it began; a lookup does not learn from its own failures.
+    /// Failures remembered when the lookup began; a lookup does not learn from its own failures.
     pub memory: Memory,
-    /// The same, as the reference model sees it.
+    /// The same failures in the reference model.
     pub remembered: MemoryModel,
 }
 
-/// An attempt under way.
+/// Attempt in progress.
 pub struct Try {
-    /// The peer dialled.
+    /// The peer that is dialled.
     pub peer: NodeName,
-    /// For this flight.
+    /// The flight that it belongs to.
     pub flight: FlightId,
-    /// The plan's name for it.
+    /// Operation of the attempt in the plan.
     pub op: OpId,
-    /// Under these demands.
+    /// The attempt of the plan, with its demands.
     pub attempt: Attempt,
-    /// The real handshake; `None` before the connection stands.
+    /// The real handshake; `None` before the connection is open.
     pub machine: Option<Initiator<FakePake>>,
     /// The proven peer.
     pub verified: Option<Verified>,
-    /// FINISH is out, for this link.
+    /// The link for which FINISH was sent.
     pub finish: Option<LinkId>,
-    /// It said that it replaces a link.
+    /// True if it announced that it replaces a link.
     pub replaces: bool,
-    /// It only wants to know whether the peer answers.
+    /// True if it only checks whether the peer answers.
     pub is_probe: bool,
 }
 
-/// A caller in the handshake.
+/// Caller in the handshake.
 pub struct Answer {
     /// The real handshake.
     pub machine: Responder<FakePake>,
-    /// Who, once proven.
+    /// Identity of the caller, once proven.
     pub proven: Option<Proven>,
-    /// The accepted link it speaks of and that was not heard from yet.
+    /// The accepted link that the caller claims and from which nothing has arrived yet.
     pub awaiting: Option<LinkId>,
     /// The link that is being probed for it.
     pub challenging: Option<(ConnId, LinkId)>,
@@ -189,49 +189,49 @@ pub struct Answer {
 /// A proven caller.
 #[derive(Debug, Clone)]
 pub struct Proven {
-    /// Its name.
+    /// Name of the caller.
     pub from: NodeName,
-    /// Its life.
+    /// Incarnation of the caller.
     pub incarnation: Incarnation,
-    /// The link that would stand.
+    /// The link that would be established.
     pub link: LinkId,
-    /// What it told.
+    /// Claims of the caller.
     pub claims: Claims,
 }
 
-/// One end of a link that stands.
+/// One end of an established link.
 #[derive(Debug, Clone)]
 pub struct LinkEnd {
-    /// The peer's name.
+    /// Name of the peer.
     pub peer: NodeName,
-    /// The link.
+    /// Id of the link.
     pub id: LinkId,
-    /// The how-many-eth of the two lives it is.
+    /// Sequence number of the link among all links of the two incarnations.
     pub epoch: u64,
-    /// The demands it satisfies.
+    /// Demands that it satisfies.
     pub grade: u8,
-    /// How this end dialled it: the pattern of the route, and who gave the address.
+    /// Origin of a link that this end dialled: the pattern of the route, and the resolver that gave the address.
     pub came_by: Option<(Option<Arc<str>>, Option<ResolverId>)>,
-    /// Since when it stands.
+    /// Time at which it was established.
     pub since: Micros,
-    /// It was accepted here and waits for its first frame.
+    /// True if it was accepted here and waits for its first frame.
     pub provisional: bool,
-    /// The link that took its place: later ones wait for what this one still has to give.
+    /// Successor of the link. Later links wait for the remaining messages of this one.
     pub heir: Option<ConnId>,
-    /// GOAWAY was sent.
+    /// True if GOAWAY was sent.
     pub draining: bool,
-    /// GOAWAY came.
+    /// True if GOAWAY was received.
     pub peer_gone: bool,
-    /// A program of one of the ends wants it gone.
+    /// True if a program of one of the ends ended it on purpose.
     pub meant: bool,
-    /// Nothing is taken before everything of these links was.
+    /// Older links that must be drained before this one delivers anything.
     pub hold: BTreeSet<ConnId>,
-    /// What came meanwhile.
+    /// Packets that arrived in the meantime.
     pub held: Vec<Packet>,
 }
 
 impl LinkEnd {
-    /// Whether it is what is wanted.
+    /// Returns true if the link meets the requirements.
     pub fn satisfies(&self, want: &Want) -> bool {
         let by = |only: &Candidate| {
             self.came_by.as_ref().is_some_and(|(route, resolver)| only.carries(route.as_deref(), resolver.as_ref()))

@@ -1,10 +1,11 @@
-//! A key exchange without cryptography, fast enough for a hundred thousand handshakes in a debug build.
+//! Key exchange without cryptography, fast enough for a hundred thousand handshakes in a debug build.
 
 use trunkline_route::Role;
 use trunkline_wire::pake::Pake;
 use zeroize::Zeroizing;
 
-/// Both ends get the same key exactly when secret and names are the same; that is all the simulator asks of it.
+/// Key exchange in which both ends get the same key exactly when secret and names are the same. The simulator needs
+/// nothing else.
 #[derive(Debug)]
 pub struct FakePake(Vec<u8>);
 

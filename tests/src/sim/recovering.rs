@@ -1,5 +1,5 @@
-//! What nodes do for their connections unasked: kept ones are dialled again, those over a standby go back. Mirrors the
-//! node's tasks around the keeper.
+//! Recovery that nodes do by themselves: kept connections are dialled again, and those over a standby go back. Mirrors
+//! the node's tasks around the keeper.
 
 use trunkline_dial::Candidate;
 use trunkline_dial::keep::{Better, better_routes};
@@ -12,7 +12,7 @@ use super::script::{self, Place};
 use super::world::{Purpose, Timer, World, at};
 
 impl World {
-    /// From 0 to 1.
+    /// Returns a number from 0 to 1.
     fn random(&mut self) -> f64 {
         self.rng.below(1_000_001) as f64 / 1e6
     }
@@ -21,7 +21,7 @@ impl World {
         self.hosts[host].routes.get(peer).map_or_else(Reconnect::default, |specs| specs.reconnect)
     }
 
-    /// The routes a connection that this end dialled is to go back to.
+    /// Returns the routes to which a connection that this end dialled is to go back.
     pub fn better_routes(
         &self,
         host: usize,
@@ -39,7 +39,7 @@ impl World {
         came_by.map(|(route, by)| self.better_routes(host, peer, route.as_deref(), by.as_ref())).unwrap_or_default()
     }
 
-    /// Whether a dial by this route comes to the peer, when nothing is wrong with the world.
+    /// Returns true if a dial over this route reaches the peer when there are no faults.
     pub fn works(&self, peer: &NodeName, candidate: &Candidate) -> bool {
         let Source::Direct { host: Some(host), .. } = candidate.route.source() else { return false };
         let host = host.to_string();
@@ -51,7 +51,7 @@ impl World {
         leads_to.iter().any(there) && candidate.route.cookie() == Some(&script::cookie(true))
     }
 
-    /// A link is up.
+    /// Handles a link that came up.
     pub(super) fn keep_up(&mut self, host: usize, conn: ConnId) {
         let who = self.life(host);
         let Some(end) = self.node(host).links.get(&conn) else { return };
@@ -67,7 +67,7 @@ impl World {
         }
     }
 
-    /// A connection went down.
+    /// Handles a connection that went down.
     pub(super) fn keep_down(&mut self, host: usize, peer: &NodeName, meant: bool) {
         let (who, reconnect) = (self.life(host), self.reconnect(host, peer));
         if meant {
@@ -87,7 +87,7 @@ impl World {
         self.timer(host, pause.as_micros() as Micros, Timer::Redial(peer.clone()));
     }
 
-    /// The pause before a dial is over.
+    /// Dials again when the pause before a dial is over.
     pub(super) fn dial_again(&mut self, host: usize, peer: &NodeName) {
         let wanted = self.reconnect(host, peer) == Reconnect::Keep;
         if self.node(host).keeper.goes_on(peer, wanted, || true) {
@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// The dial of a kept connection ended.
+    /// Handles the result of the dial of a kept connection.
     pub(super) fn dialled_again(&mut self, host: usize, peer: &NodeName) {
         let is_down = self.entry(host, peer).link().is_none();
         if self.node(host).keeper.goes_on(peer, true, || is_down) {
@@ -110,7 +110,7 @@ impl World {
         self.timer(host, pause.as_micros() as Micros, Timer::Probe(peer.clone()));
     }
 
-    /// The pause before a round of probes is over.
+    /// Begins a round of probes when the pause before it is over.
     pub(super) fn begin_probes(&mut self, host: usize, peer: &NodeName) {
         let better = self.better_now(host, peer);
         let keys: Vec<_> = better.iter().map(Better::of).collect();
@@ -144,7 +144,7 @@ impl World {
         }
     }
 
-    /// A probe of a better route ended.
+    /// Handles the result of a probe of a better route.
     pub(super) fn probed(&mut self, host: usize, peer: &NodeName, healthy: bool) {
         let Some(probes) = self.node(host).probes.get_mut(peer) else { return };
         probes.flight = None;
@@ -177,7 +177,7 @@ impl World {
         self.connect(host, peer, want, Purpose::GoBack(better));
     }
 
-    /// The dial of the better route ended.
+    /// Handles the result of the dial of the better route.
     pub(super) fn went_back(&mut self, host: usize, peer: &NodeName, better: &Better, ok: bool) {
         let Some(probes) = self.node(host).probes.get(peer) else { return };
         let (candidate, left) = (probes.now.clone(), probes.left.clone());

@@ -1,18 +1,18 @@
-//! Chance that can be replayed.
+//! Random numbers that can be replayed.
 
 /// SplitMix64: the same seed gives the same world.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// A generator for a seed.
+    /// Returns a generator for a seed.
     pub fn new(seed: u64) -> Self {
         let mut rng = Self(seed ^ 0x5851_f42d_4c95_7f2d);
         rng.bits();
         rng
     }
 
-    /// 64 bits.
+    /// Returns 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -21,27 +21,27 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// Uniform over `0..n`; `n` is not 0.
+    /// Returns a number uniform over `0..n`; `n` is not 0.
     pub fn below(&mut self, n: u64) -> u64 {
         self.bits() % n
     }
 
-    /// Uniform over `from..to`.
+    /// Returns a number uniform over `from..to`.
     pub fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to - from)
     }
 
-    /// True in so many of a hundred cases.
+    /// Returns true in the given percentage of cases.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// An index into something of this length.
+    /// Returns an index into a collection of this length.
     pub fn index(&mut self, len: usize) -> usize {
         self.below(len as u64) as usize
     }
 
-    /// Random bytes.
+    /// Returns random bytes.
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut out = [0; N];
         for chunk in out.chunks_mut(8) {

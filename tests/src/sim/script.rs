@@ -1,4 +1,4 @@
-//! Histories: what programs do and what befalls the world, drawn from the seed.
+//! Histories: the actions of programs and the faults, drawn from the seed.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -12,108 +12,108 @@ use super::net::{ConnId, MS, Outage, Path, SEC};
 use super::node::Want;
 use super::world::{Caller, Event, Host, MIN_FAULTS, Purpose, World};
 
-/// Every listener's port.
+/// Port of every listener.
 pub const PORT: u16 = 4370;
-/// The script ends no earlier; it goes on until enough has happened.
+/// Shortest duration of the script; it goes on until enough faults have happened.
 const SCRIPT: u64 = 14 * SEC;
-/// What recovers by itself has so long for it.
+/// Time for everything that recovers by itself.
 const SETTLE: u64 = 200 * SEC;
 
-/// What happens next.
+/// Action of the script.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// A program on this host wants that node.
+    /// A program on this host requests a connection to that node.
     Connect {
-        /// Where.
+        /// Host of the program.
         host: usize,
         /// The host whose name is dialled.
         peer: usize,
-        /// What is wanted.
+        /// Requirements for the link.
         want: Box<Want>,
     },
-    /// Both dial each other.
+    /// Two nodes dial each other.
     Cross(usize, usize),
     /// A program sends some messages.
     Send {
-        /// Where.
+        /// Host of the program.
         host: usize,
-        /// To the name of this host.
+        /// Host whose name is the receiver.
         peer: usize,
-        /// How many.
+        /// Number of messages.
         count: u64,
     },
-    /// Some caller goes away.
+    /// One of the callers goes away.
     DropCaller,
-    /// The node dies.
+    /// A node dies.
     Restart {
-        /// Whose.
+        /// Host of the node.
         host: usize,
-        /// Its peers learn at once.
+        /// True if its peers learn of it at once.
         known: bool,
-        /// It starts anew so much later.
+        /// Time until it starts again.
         back: u64,
     },
     /// A program ends its connection.
     Disconnect {
-        /// Where.
+        /// Host of the program.
         host: usize,
-        /// The host whose name it is.
+        /// Host whose name the connection is to.
         peer: usize,
     },
-    /// One path to a host is down for so long.
+    /// One path to a host goes down.
     TakeDown {
-        /// Which.
+        /// The path.
         path: Path,
-        /// How.
+        /// Kind of the outage.
         fault: Fault,
-        /// In microseconds.
+        /// Duration, in microseconds.
         lasts: u64,
     },
-    /// One path to a host goes and comes back so often.
+    /// One path to a host goes down and comes back the given number of times.
     Flap(Path, u32),
     /// A connection breaks.
     Cut(Fault),
-    /// Nothing passes between two hosts for so long.
+    /// No packets pass between two hosts for a while.
     Part {
-        /// One.
+        /// First host.
         a: usize,
-        /// The other.
+        /// Second host.
         b: usize,
-        /// In microseconds.
+        /// Duration, in microseconds.
         lasts: u64,
     },
-    /// The next thing happens, or the faults end.
+    /// The next action is drawn, or the faults end.
     Draw,
     /// The faults end.
     Calm,
-    /// Nothing is done unasked any more.
+    /// Nodes stop all activity of their own.
     Freeze,
 }
 
 /// A static route of a table.
 #[derive(Debug, Clone)]
 pub struct RouteSpec {
-    /// Its weight.
+    /// Weight.
     pub weight: i64,
-    /// Where it leads.
+    /// Address of the target.
     pub address: String,
-    /// With the cookie the listeners hold.
+    /// True if it has the cookie that the listeners hold.
     pub right_cookie: bool,
-    /// Connections over worse ones go back to it once it held for so long.
+    /// Hold time after which connections over worse routes go back to it.
     pub failback: Option<u64>,
 }
 
 /// The static routes for a name.
 #[derive(Debug, Clone, Default)]
 pub struct RouteSpecs {
-    /// In the order they were added.
+    /// Routes in the order they were added.
     pub routes: Vec<RouteSpec>,
-    /// What becomes of the connection when it goes down.
+    /// Policy for the connection when it goes down.
     pub reconnect: Reconnect,
 }
 
 impl RouteSpecs {
-    /// In the order they were added; a dial of a higher grade demands TLS.
+    /// Returns the candidates in the order they were added. A dial of a higher grade demands TLS.
     pub fn candidates(&self, grade: u8) -> Vec<Candidate> {
         let candidate = |(at, spec): (usize, &RouteSpec)| {
             let route = NetworkRoute::direct(&spec.address, PORT).expect("a legal address");
@@ -127,30 +127,30 @@ impl RouteSpecs {
         self.routes.iter().enumerate().map(candidate).collect()
     }
 
-    /// Best first.
+    /// Returns the candidates, best first.
     pub fn ranked(&self, grade: u8) -> Vec<Candidate> {
         ranked(self.candidates(grade))
     }
 }
 
-/// As the route table ranks them.
+/// Sorts candidates as the route table does.
 pub fn ranked(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.weight));
     candidates
 }
 
-/// What an address leads to.
+/// Target of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// A host.
     Host(Path),
     /// A closed port.
     Closed,
-    /// Nothing comes back.
+    /// An address from which nothing comes back.
     Silent,
 }
 
-/// What is at an address.
+/// Returns the target of an address.
 pub fn place(ip: IpAddr) -> Place {
     let IpAddr::V4(ip) = ip else { return Place::Silent };
     match ip.octets() {
@@ -165,38 +165,38 @@ fn ip(net: u8, host: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, net, 10 + host as u8)
 }
 
-/// The addresses of a host with two paths, the slow one first.
+/// Returns the addresses of a host with two paths, the slow one first.
 pub fn dns(name: &str) -> Vec<IpAddr> {
     let host = name.trim_start_matches("two-").trim_end_matches(".sim").parse().unwrap_or(0);
     vec![ip(1, host).into(), ip(0, host).into()]
 }
 
-/// The cookie the listeners hold, or another.
+/// Returns the cookie that the listeners hold, or a different one.
 pub fn cookie(right: bool) -> Cookie {
     Cookie::new(if right { "the shared secret" } else { "a former secret" }).expect("long enough")
 }
 
-/// What holds where a route says nothing.
+/// Returns the defaults for routes that leave fields unset.
 pub fn defaults(grade: u8) -> Defaults {
     let mut defaults = Defaults::new(cookie(true));
     defaults.tls = grade > 0;
     defaults
 }
 
-/// The attempt at an answer of discovery when no static route matches.
+/// Returns the attempt for an answer of discovery when no static route matches.
 pub fn bare_attempt(peer: &NodeName, endpoint: &Endpoint, grade: u8) -> Attempt {
     let route = NetworkRoute::resolved_by(ResolverId::new("sim").expect("a legal id")).build();
     route.attempt(peer, Some(endpoint), &defaults(grade)).expect("there is an answer")
 }
 
-/// What only the two ends of a connection know.
+/// Returns the secret that only the two ends of a connection know.
 pub fn exporter(conn: ConnId) -> Exporter {
     let mut exporter = [7; 32];
     exporter[..8].copy_from_slice(&(conn as u64).to_be_bytes());
     exporter
 }
 
-/// What discovery answers.
+/// Returns the answer of discovery.
 pub fn resolve(world: &mut World, peer: &NodeName) -> Vec<Endpoint> {
     if !world.calm && world.rng.percent(10) {
         world.counts.fault(Fault::ResolverFails);
@@ -256,7 +256,7 @@ fn draw_routes(world: &mut World, host: usize, peer: usize) -> Vec<RouteSpec> {
             routes.push(RouteSpec { weight, address, right_cookie, failback });
         }
     }
-    // Discovery dials with the demands of the best route; a table that can never work tells nothing.
+    // Discovery dials with the demands of the best route. If that route can never work, the result is meaningless.
     if let Some(best) = (0..routes.len()).min_by_key(|at| (std::cmp::Reverse(routes[*at].weight), *at)) {
         if !routes[best].right_cookie {
             routes[best].weight = -1;
@@ -297,7 +297,7 @@ fn draw(world: &mut World, count: usize) -> Action {
     }
 }
 
-/// What happens next, and what with it: trouble comes in company.
+/// Draws the next action, and further ones that coincide with it, since faults often come together.
 fn draw_on(world: &mut World) {
     let count = world.hosts.len();
     let action = draw(world, count);
@@ -314,7 +314,7 @@ fn draw_on(world: &mut World) {
     }
 }
 
-/// Carries an action out.
+/// Carries out an action.
 pub fn act(world: &mut World, action: Action) {
     match action {
         Action::Connect { host, peer, want } => connect(world, host, peer, *want),
@@ -442,7 +442,7 @@ fn part(world: &mut World, a: usize, b: usize, lasts: u64) {
     }
 }
 
-/// After everything has come to rest: everyone dials everyone, also at the same time.
+/// Makes every node dial every other, also at the same time. Called once everything is at rest.
 pub fn probe(world: &mut World) {
     world.begin_calm();
     for host in 0..world.hosts.len() {
@@ -455,7 +455,7 @@ pub fn probe(world: &mut World) {
     }
 }
 
-/// At the very end: everyone writes to everyone.
+/// Makes every node write to every other, at the very end.
 pub fn last_words(world: &mut World) {
     for host in 0..world.hosts.len() {
         for peer in 0..world.hosts.len() {

@@ -18,21 +18,21 @@ use super::node::{Entry, Life, Node, Want};
 use super::rng::Rng;
 use super::script::{self, Action, RouteSpecs};
 
-/// More events than any history of this length needs; beyond it something goes round in circles.
+/// Most events of a history. A history with more has an endless loop.
 const MAX_EVENTS: usize = 200_000;
-/// What every history suffers at least.
+/// Least number of faults in every history.
 pub const MIN_FAULTS: u64 = 50;
-/// How long a caller waits.
+/// Longest time that a caller waits.
 pub const BUDGET: Micros = 20 * SEC;
-/// What a caller's answer may be late.
+/// Longest delay of a caller's answer after its budget.
 pub const TICK: Micros = 10 * MS;
 
-/// What is run besides the seed.
+/// Settings of a run besides the seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Compare every decision with the reference table.
+    /// Compares every decision with the reference table.
     pub table: bool,
-    /// An attempt that finds another attempt of its own flight ahead ends the whole lookup.
+    /// Mistake: an attempt that finds another attempt of its own flight ahead ends the whole lookup.
     pub loser_ends_lookup: bool,
 }
 
@@ -42,66 +42,66 @@ impl Default for Config {
     }
 }
 
-/// Something that happens at a time.
+/// Event that happens at a given time.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A connection request reaches the listener.
     Arrive(ConnId),
-    /// It was let in.
+    /// A connection request was accepted.
     Connected(ConnId),
-    /// It was not.
+    /// A connection request was refused.
     Refused(ConnId),
     /// A packet arrives.
     Deliver {
-        /// Over this.
+        /// The connection.
         conn: ConnId,
-        /// At this end.
+        /// The receiving end.
         to: Side,
-        /// What.
+        /// The packet.
         packet: Packet,
     },
     /// An end learns that its connection broke.
     Told(ConnId, Side),
-    /// A timer of a life runs out.
+    /// A timer of an incarnation expires.
     Timer(Life, Timer),
-    /// The script goes on.
+    /// The script continues.
     Act(Action),
-    /// A host that was down starts anew.
+    /// A host that was down starts again.
     Start(usize),
 }
 
-/// What a node set a timer for.
+/// Purpose of a timer.
 #[derive(Debug, Clone)]
 pub enum Timer {
-    /// The plan of a flight wants to be polled.
+    /// The plan of a flight is due to be polled.
     Plan(NodeName, u64),
-    /// The resolver's answer, for this dial of the flight.
+    /// The resolver's answer arrives, for this dial of the flight.
     Resolved(NodeName, (u64, u32), OpId),
-    /// The answer of DNS, for this dial of the flight.
+    /// The answer of DNS arrives, for this dial of the flight.
     LookedUp(NodeName, (u64, u32), OpId, String),
-    /// No connection in time.
+    /// Timeout of the TCP connect.
     Tcp(ConnId),
-    /// No handshake in time, at the end that dialled.
+    /// Timeout of the handshake at the dialling end.
     Handshake(ConnId),
-    /// No handshake in time, at the listener.
+    /// Timeout of the handshake at the listener.
     Answer(ConnId),
-    /// The link this caller speaks of is up or down by now.
+    /// The link that this caller claims is up or down by now.
     Settled(ConnId),
-    /// It is neither, after so long.
+    /// Timeout of the link that this caller claims.
     Unsettled(ConnId),
-    /// The replaced link's peer did not hear of the new one in time.
+    /// Timeout for the replaced link's peer to hear of the new link.
     Unheard(ConnId),
-    /// This link did not answer in time for the caller of this connection.
+    /// Timeout of the probe of this link, for the caller of this connection.
     Challenge(ConnId, ConnId),
-    /// No first frame in time.
+    /// Timeout of the first frame.
     Provisional(ConnId),
-    /// The old link did not end in time.
+    /// Timeout of the end of the old link.
     Hold(ConnId),
-    /// The drain takes too long.
+    /// Timeout of the drain.
     Drain(ConnId),
-    /// No adopted link in time, for this flight.
+    /// Timeout of an adopted link, for this flight.
     Adopt(NodeName, u64),
-    /// An inbound link makes the dial needless.
+    /// An inbound link makes the dial unnecessary.
     Overtaken(NodeName, u64),
     /// A caller's budget is used up.
     Caller(usize),
@@ -109,94 +109,94 @@ pub enum Timer {
     Abort(NodeName, u64),
     /// A kept connection is dialled again.
     Redial(NodeName),
-    /// The routes better than a connection's are probed.
+    /// The routes better than that of a connection are probed.
     Probe(NodeName),
 }
 
-/// A machine with a name, on which lives of a node follow each other.
+/// Machine with a name, on which incarnations of a node follow each other.
 pub struct Host {
-    /// The name of its node.
+    /// Name of its node.
     pub name: NodeName,
-    /// The how-many-eth life.
+    /// Sequence number of the incarnation.
     pub life: u32,
     /// The node, if it is up.
     pub node: Option<Node>,
-    /// What its table holds, by target.
+    /// Static routes of its table, by target.
     pub routes: BTreeMap<NodeName, RouteSpecs>,
 }
 
-/// What a connection is wanted for.
+/// Purpose of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purpose {
-    /// A program that will send so many messages.
+    /// A program that will send this number of messages.
     Program(u64),
-    /// It went down and is kept.
+    /// The connection went down and is kept.
     Keep,
-    /// It goes back to this route.
+    /// The connection goes back to this route.
     GoBack(Better),
 }
 
-/// Somebody who wants a connection.
+/// Caller that requests a connection.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Whose program.
+    /// Incarnation of the program.
     pub who: Life,
-    /// To whom.
+    /// Peer.
     pub peer: NodeName,
-    /// What it demands of the link.
+    /// Requirements for the link.
     pub want: Want,
-    /// What for.
+    /// Purpose of the connection.
     pub purpose: Purpose,
-    /// When it asked.
+    /// Time of the request.
     pub began: Micros,
     /// The shipped caller.
     pub caller: sessions::Caller,
-    /// When it got what.
+    /// Time and content of the answer.
     pub answer: Option<(Micros, Result<ConnId, String>)>,
 }
 
-/// What a history came to.
+/// Result of a history.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The numbers.
+    /// Counts of faults and events.
     pub counts: Counts,
-    /// Events handled.
+    /// Number of events handled.
     pub events: usize,
-    /// What did not hold.
+    /// The first violation.
     pub violation: Option<Violation>,
-    /// The trace, if one was asked for.
+    /// The trace, if it was requested.
     pub trace: Vec<String>,
 }
 
-/// The whole world.
+/// The whole simulated world.
 pub struct World {
-    /// What is run.
+    /// Settings of the run.
     pub config: Config,
     /// The clock.
     pub now: Micros,
-    /// Chance.
+    /// Random generator.
     pub rng: Rng,
     /// The network.
     pub net: Net,
-    /// The machines.
+    /// The hosts.
     pub hosts: Vec<Host>,
-    /// The books.
+    /// The ledger of messages.
     pub ledger: Ledger,
-    /// Every program that asked for a connection.
+    /// Every caller that requested a connection.
     pub callers: Vec<Caller>,
-    /// The numbers.
+    /// Counts of faults and events.
     pub counts: Counts,
-    /// No more faults.
+    /// True if no more faults occur.
     pub calm: bool,
-    /// When that began.
+    /// Time at which the faults ended.
     pub calmed: Micros,
-    /// Nothing is done unasked any more, so that the world comes to rest.
+    /// True if nodes do nothing by themselves any more, so that the world comes to rest.
     pub frozen: bool,
-    /// When that began.
+    /// Time at which that began.
     pub froze: Micros,
-    /// Two hosts have one name.
+    /// True if two hosts have the same name.
     pub twins: bool,
-    /// The second addresses of hosts are this much slower.
+    /// Additional delay of the second addresses of hosts.
     pub slow: Micros,
     calm_since: Micros,
     queue: BTreeMap<(Micros, u64), Event>,
@@ -212,14 +212,14 @@ pub fn run(seed: u64, config: Config, trace: bool) -> Outcome {
     Outcome { counts: world.counts, events, violation: world.violation, trace: world.trace.unwrap_or_default() }
 }
 
-/// The real instant of a virtual time.
+/// Returns the real instant of a virtual time.
 #[expect(clippy::disallowed_methods, reason = "one base instant; every other is this one and virtual time")]
 pub fn at(time: Micros) -> Instant {
     static BASE: OnceLock<Instant> = OnceLock::new();
     *BASE.get_or_init(Instant::now) + Duration::from_micros(time)
 }
 
-/// The virtual time of an instant made by [`at`], rounded up.
+/// Returns the virtual time of an instant made by [`at`], rounded up.
 pub fn micros(instant: Instant) -> Micros {
     instant.saturating_duration_since(at(0)).as_nanos().div_ceil(1000) as Micros
 }
@@ -309,14 +309,14 @@ impl World {
         events
     }
 
-    /// When everything had come to rest after the last fault.
+    /// Returns the time at which everything was at rest after the last fault.
     pub fn calm_since(&self) -> Micros {
         self.calm_since
     }
 
-    /// Everything has come to rest; what is asked from now on must succeed.
+    /// Begins the calm phase: everything is at rest, and every request from now on must succeed.
     pub fn begin_calm(&mut self) {
-        // Later than anything that was answered, and after every partition.
+        // This is later than any answer, and after every partition.
         self.now += 20 * SEC;
         self.calm_since = self.now;
     }
@@ -332,7 +332,7 @@ impl World {
         self.hold(result);
     }
 
-    /// Notes what did not hold; the first one counts.
+    /// Records a violation. Only the first one counts.
     pub fn hold(&mut self, result: Result<(), Violation>) {
         if let Err(violation) = result {
             self.say(|| format!("VIOLATION {violation}"));
@@ -340,51 +340,51 @@ impl World {
         }
     }
 
-    /// Notes that something did not hold.
+    /// Records a violation with its details.
     pub fn violated(&mut self, invariant: &'static str, detail: String) {
         self.hold(Err(Violation { invariant, detail }));
     }
 
-    /// A line of the trace.
+    /// Writes a line of the trace.
     pub fn say(&mut self, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:>9.3} ms  {}", self.now as f64 / 1000.0, line()));
         }
     }
 
-    /// Something will happen after so long.
+    /// Schedules an event after a delay.
     pub fn after(&mut self, delay: Micros, event: Event) {
         self.at_time(self.now + delay, event);
     }
 
-    /// Something will happen then.
+    /// Schedules an event at a time.
     pub fn at_time(&mut self, time: Micros, event: Event) {
         self.scheduled += 1;
         self.queue.insert((time.max(self.now), self.scheduled), event);
     }
 
-    /// A timer of the present life of a host.
+    /// Sets a timer of the current incarnation of a host.
     pub fn timer(&mut self, host: usize, delay: Micros, timer: Timer) {
         let who = self.life(host);
         self.after(delay, Event::Timer(who, timer));
     }
 
-    /// The present life of a host.
+    /// Returns the current incarnation of a host.
     pub fn life(&self, host: usize) -> Life {
         Life { host, life: self.hosts[host].life }
     }
 
-    /// Whether this life goes on.
+    /// Returns true if this incarnation still runs.
     pub fn lives(&self, who: Life) -> bool {
         self.hosts[who.host].life == who.life && self.hosts[who.host].node.is_some()
     }
 
-    /// The node of a host.
+    /// Returns the node of a host.
     pub fn node(&mut self, host: usize) -> &mut Node {
         self.hosts[host].node.as_mut().expect("events of the dead are dropped before")
     }
 
-    /// What the node of a host knows of a peer.
+    /// Returns the state of a peer at the node of a host.
     pub fn entry(&mut self, host: usize, peer: &NodeName) -> &mut Entry {
         self.node(host).entries.entry(peer.clone()).or_default()
     }
@@ -470,7 +470,7 @@ impl World {
         }
     }
 
-    /// An end finds its connection at an end.
+    /// Handles the end of a connection at one of its ends.
     fn ended(&mut self, host: usize, conn: ConnId) {
         if self.node(host).links.contains_key(&conn) {
             self.link_down(host, conn, Ending::Broken);
@@ -504,7 +504,7 @@ impl World {
         }
     }
 
-    /// Closes this host's end, after what was sent.
+    /// Closes this host's end, after the data that was sent.
     pub fn hang_up(&mut self, host: usize, conn: ConnId) {
         let side = self.net.conn(conn).side_of(self.life(host));
         if self.net.conn(conn).end(side).open {
@@ -515,7 +515,7 @@ impl World {
         }
     }
 
-    /// Breaks a connection; by side, whether its end learns late.
+    /// Breaks a connection. `late` says for each side whether its end learns of it late.
     pub fn cut(&mut self, conn: ConnId, late: [bool; 2]) {
         if self.net.cut(self.now, conn) {
             self.say(|| format!("connection {conn} breaks, late {late:?}"));
@@ -526,7 +526,7 @@ impl World {
         }
     }
 
-    /// Ends the life of a host; its peers learn at once or late. It starts anew so much later.
+    /// Ends the incarnation of a host. Its peers learn of it at once or late. The host starts again after `delay`.
     pub fn restart(&mut self, host: usize, known: bool, delay: Micros) {
         if self.hosts[host].node.is_none() {
             return;

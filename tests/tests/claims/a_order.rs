@@ -154,7 +154,7 @@ async fn a8_a_discovered_address_is_dialled_under_the_certificate_demands_of_the
     let app = start(app).await;
     let error = no_route(soon(app.connect(DB)).await);
     assert_eq!(error.attempts.last().unwrap().error.stage(), "tls", "{error}");
-    // A resolver that says the listener has no certificate does not talk the route out of it.
+    // A resolver that says that the listener has no certificate does not disable the route's check.
     let mut lax = endpoint(address(&self_signed));
     lax.tls = Some(false);
     discovery.set_endpoints(DB, vec![lax, endpoint(address(&certified))]);

@@ -51,7 +51,7 @@ async fn b4_matches_come_by_descending_weight_and_equal_ones_in_the_order_added(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b5_a_pattern_that_exists_is_taken_and_its_route_unchanged() {
+async fn b5_an_existing_pattern_is_refused_and_its_route_unchanged() {
     let (first, second) = (start(listener(DB)).await, Door::silent().await);
     let app = start(dialer("app@127.0.0.1").route("^db@", route_to(&first), 10)).await;
     let before = app.route(&name(DB)).unwrap();
@@ -75,7 +75,7 @@ async fn b6_a_pattern_that_does_not_compile_is_refused_and_shows_where() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b7_two_patterns_that_match_the_same_name_both_stand() {
+async fn b7_two_patterns_that_match_the_same_name_are_both_kept() {
     let db = start(listener("prod-db@example.com")).await;
     let app = dialer("app@127.0.0.1").route("^prod-db@example.com$", route_at(nobody()), 2);
     let app = start(app.route("prod-db@example.com", route_to(&db), 1)).await;
@@ -94,7 +94,7 @@ async fn b8_a_query_opens_no_connection_and_no_match_is_no_route() {
     assert_eq!(foreseen, ["route ^db@", "discovery by counted", "gateways known to counted"]);
     let none = app.route(&name("web@127.0.0.1")).unwrap_err();
     assert_eq!((none.reason, none.attempts.len()), (Reason::NoCandidate, 0));
-    // The first connection the door ever sees is the one asked for now.
+    // The first connection that the door sees is the one requested now.
     soon(app.connect(DB)).await.unwrap();
     assert_eq!((door.accepted(), discovery.asked().len()), (1, 0));
 }
@@ -129,7 +129,7 @@ async fn b10_removing_a_route_leaves_the_connection_and_the_next_attempt_goes_to
     assert_eq!(again.info().address, address(&db));
 }
 
-/// The patterns of the proxy routes that a connect to the name would try, in order.
+/// Returns the patterns of the proxy routes that a connect to the name would try, in order.
 fn foreseen(node: &Node, text: &str) -> Vec<String> {
     let steps = node.explain(&name(text)).steps.into_iter();
     let pattern = |origin| match origin {
@@ -140,11 +140,11 @@ fn foreseen(node: &Node, text: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b11_all_of_it_holds_for_proxy_routes_in_a_table_of_their_own() {
+async fn b11_the_same_rules_hold_for_proxy_routes_in_a_table_of_their_own() {
     let gate = start(listener("gate@127.0.0.1")).await;
     let via = || ProxyRoute::via(gate.name().clone());
     let app = start(dialer("app@127.0.0.1").route("^gate@", route_to(&gate), 1)).await;
-    // B1 to B4: searched, anchored, by weight, then by age; the worked example.
+    // B1 to B4: searched, anchored, by weight, then in the order added; the worked example.
     let worked = ["database@prod", "prod-.*", ".*@example.com", "^prod-db[0-9]+@example.com$"];
     for pattern in worked {
         app.add_proxy_route(pattern, via(), 1).unwrap();
@@ -153,24 +153,24 @@ async fn b11_all_of_it_holds_for_proxy_routes_in_a_table_of_their_own() {
     assert_eq!(foreseen(&app, "eu-prod-db@example.com.au"), worked[1..3]);
     app.add_proxy_route("^prod-db2@", via(), 7).unwrap();
     assert_eq!(foreseen(&app, "prod-db2@example.com")[0], "^prod-db2@");
-    // B5: what is there stays as it is.
+    // B5: the existing route stays as it is.
     let taken = app.add_proxy_route("prod-.*", via().to(name("else@where")), 99);
     assert_eq!(taken, Err(AddError::Taken("prod-.*".into())));
     assert_eq!(foreseen(&app, "prod-db2@example.com"), ["^prod-db2@", worked[1], worked[2], worked[3]]);
-    // B6: nothing is added, and the error shows where.
+    // B6: nothing is added, and the error shows the place.
     let broken = app.add_proxy_route("prod-(db", via(), 1).unwrap_err();
     assert!(matches!(&broken, AddError::BadPattern(error) if error.to_string().contains("prod-(db")), "{broken}");
-    // B7, and B9: the exact text and never a match.
+    // B7, and B9: a removal takes the exact text and never a match.
     app.add_proxy_route("^prod-db2@example.com$", via(), 1).unwrap();
     app.add_proxy_route("prod-db2@example.com", via(), 1).unwrap();
     assert_eq!(app.remove_proxy_route("prod-db2@"), Err(RemoveError::Unknown("prod-db2@".into())));
     app.remove_proxy_route("^prod-db2@example.com$").unwrap();
     assert_eq!(foreseen(&app, "prod-db2@example.com").last().unwrap(), "prod-db2@example.com");
-    // A table of their own: the same pattern stands in both, and goes from one alone.
+    // Proxy routes have a table of their own: the same pattern is in both tables, and is removed from one alone.
     app.add_route("prod-.*", route_at(nobody()), 1).unwrap();
     app.remove_proxy_route("prod-.*").unwrap();
     assert_eq!(patterns(app.route(&name("prod-db2@example.com"))), ["prod-.*"]);
-    // B8: nobody was asked.
+    // B8: no node was asked.
     assert!(gate.nodes().is_empty() && app.nodes().is_empty());
 }
 

@@ -1,4 +1,4 @@
-//! Times without a bound, calls from anywhere, and nodes that have shut down.
+//! Times without a limit, calls from outside the runtime, and nodes that have shut down.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use trunkline_tests::support::*;
 const DB: &str = "db@127.0.0.1";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_longest_time_there_is_is_a_bound_like_any_other() {
+async fn the_longest_possible_time_is_a_valid_limit() {
     let ever = Duration::MAX;
     let keep_alive = KeepAlive { idle: ever, dead: ever, drain: ever };
     let limits = NativeLimits { keep_alive, answer: ever, ..NativeLimits::default() };
@@ -40,7 +40,7 @@ async fn the_longest_time_there_is_is_a_bound_like_any_other() {
 }
 
 #[test]
-fn a_process_is_begun_and_a_monitor_dropped_outside_the_runtime() {
+fn a_process_can_be_spawned_and_a_monitor_dropped_outside_the_runtime() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (db, app, monitor) = runtime.block_on(async {
         let db = start(listener(DB)).await;
@@ -59,7 +59,7 @@ fn a_process_is_begun_and_a_monitor_dropped_outside_the_runtime() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_has_shut_down_gives_nothing_that_never_ends() {
+async fn calls_and_streams_of_a_node_that_has_shut_down_end() {
     let db = start(listener(DB)).await;
     let app = start(dialer("app@127.0.0.1").route("^db@", route_to(&db), 1)).await;
     let mut mailbox = app.register("before").unwrap();

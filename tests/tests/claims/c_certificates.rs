@@ -1,4 +1,4 @@
-//! Certificates that callers show, and certificates that follow their files.
+//! Certificates that callers show, and reloading of certificate files.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use trunkline::{
 use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
-/// Far shorter than anybody's patience.
+/// Interval between checks of the files, far shorter than any timeout.
 const OFTEN: Duration = Duration::from_millis(10);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +95,7 @@ async fn reloaded(events: &mut Events) -> String {
     .await
 }
 
-/// The refusal of this file for this cause; a look between two writes may have found another one.
+/// Waits until this file was refused for this cause. A check between two writes may have found another cause.
 async fn kept(events: &mut Events, file: PathBuf, because: fn(&CertificateError) -> bool) {
     soon(async {
         loop {
@@ -109,7 +109,7 @@ async fn kept(events: &mut Events, file: PathBuf, because: fn(&CertificateError)
     .await
 }
 
-/// Whether a fresh connection can be had; the one that is up goes first.
+/// Returns true if a fresh connection can be made; the current one is ended first.
 async fn connects(app: &Node) -> bool {
     if let Some(connection) = app.connection(&name(DB)) {
         connection.disconnect();
@@ -128,7 +128,7 @@ async fn c8_certificates_and_roots_are_rotated_without_a_restart_or_an_outage() 
     let (mut of_db, mut of_app) = (db.events(), app.events());
     assert!(connects(&app).await);
 
-    // Both authorities overlap, then the certificate changes, then the old authority goes.
+    // Both authorities overlap, then the certificate changes, then the old authority is removed.
     files.trust(&[&old, &new]);
     assert_eq!(reloaded(&mut of_app).await, "profile lab");
     assert!(connects(&app).await, "the old certificate is still good");
@@ -140,14 +140,14 @@ async fn c8_certificates_and_roots_are_rotated_without_a_restart_or_an_outage() 
     reloaded(&mut of_app).await;
     assert!(connects(&app).await);
 
-    // And it was the files that decided all along.
+    // The files decided it.
     files.show(&issued(&old, DB, 0));
     reloaded(&mut of_db).await;
     assert!(!connects(&app).await, "the old authority is no longer trusted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c8_what_cannot_be_used_does_not_take_the_place_of_what_can() {
+async fn c8_an_unusable_file_does_not_replace_a_usable_certificate() {
     let (authority, files) = (authority(), Files::new());
     files.show(&issued(&authority, DB, 0));
     files.trust(&[&authority]);
@@ -169,7 +169,7 @@ async fn c8_what_cannot_be_used_does_not_take_the_place_of_what_can() {
     kept(&mut of_db, files.at("db.pem"), expired).await;
     assert!(connects(&app).await);
 
-    // The key of another certificate; and at once, when asked to look.
+    // The key belongs to another certificate. It is refused at once when a reload is requested.
     files.write("db.key", &issued(&authority, DB, 0).key);
     files.write("db.pem", &issued(&authority, DB, 0).certificate);
     let mismatch =
@@ -207,7 +207,7 @@ async fn c8_a_node_with_a_certificate_that_cannot_be_used_does_not_start_and_nam
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c8_a_certificate_whose_time_is_to_come_is_taken_up_when_it_does() {
+async fn c8_a_certificate_that_is_not_yet_valid_is_used_once_it_is() {
     let (authority, files) = (authority(), Files::new());
     files.show(&issued(&authority, DB, 0));
     let db = files.db().await;
@@ -222,7 +222,7 @@ async fn c8_a_certificate_whose_time_is_to_come_is_taken_up_when_it_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c8_a_certificate_that_expires_soon_is_told_of_once() {
+async fn c8_a_certificate_that_expires_soon_is_reported_once() {
     let (authority, files) = (authority(), Files::new());
     files.show(&issued(&authority, DB, 29));
     let db = files.db().await;
@@ -238,7 +238,7 @@ async fn c8_a_certificate_that_expires_soon_is_told_of_once() {
     assert_eq!(told.0, format!("listener {}", loopback()));
     let left = told.1.duration_since(today()).unwrap();
     assert!(left < Duration::from_secs(2 * 24 * 3600), "{left:?}");
-    // Many looks later a better one comes, of which there is nothing to tell.
+    // After many checks, a better certificate is installed, which causes no event.
     let mut looks = 0;
     until(|| {
         looks += 1;

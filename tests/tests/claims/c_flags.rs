@@ -1,4 +1,4 @@
-//! Flags: offered, required and agreed on for each connection.
+//! Flags: offered, required, and negotiated for each connection.
 
 use trunkline::{AttemptError, Flag, LinkSendError, PeerFlags};
 use trunkline_tests::support::*;
@@ -23,7 +23,7 @@ async fn c10_flags_are_per_route_and_both_ends_agree_on_what_both_offer() {
         assert_eq!(peer.connection(app.name()).unwrap().info().flags, expected, "the other end sees the same");
     }
 
-    // One connection refuses what the other one of the same node still does.
+    // One connection refuses what another one of the same node still allows.
     let (mut at_db, mut at_web) = (db.register("in").unwrap(), web.register("in").unwrap());
     let refused = soon(to_db.send_high_priority("in", "", b"x")).await;
     assert_eq!(refused, Err(LinkSendError::Unsupported(Flag::Priorities)));
@@ -57,7 +57,7 @@ async fn c10_a_required_flag_that_the_peer_does_not_offer_leads_to_the_next_rout
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c10_policy_belongs_to_the_name_also_when_the_peer_dials() {
-    // Nobody listens at the route: it says what holds for callers of that name.
+    // The route leads to an address without a listener. It only sets the policy for callers of that name.
     let db = listener(DB).route("^app@", route_at(nobody()).flag(Flag::Priorities, false), 1).route(
         "^strict@",
         route_at(nobody()).require(Flag::Fragmentation),

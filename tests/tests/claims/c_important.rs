@@ -1,4 +1,4 @@
-//! Important delivery: the sender learns what became of its message, whatever becomes of the connection.
+//! Important delivery: the sender learns the outcome of its message, even if the connection breaks.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -47,12 +47,12 @@ async fn c11_important_delivery_is_confirmed_where_the_route_allows_it_and_refus
         Err(ImportantError::NotSent(SendError::Connect(_)))
     ));
 
-    // A mailbox that went away is no service any more.
+    // A mailbox that was dropped is no longer a service.
     drop(mailbox);
     assert_eq!(soon(app.send_important(DB, "in", "x", PATIENCE)).await, Err(ImportantError::NoService));
 }
 
-/// Every body with how often it is in the mailbox, of those that are there now.
+/// Counts how often each body is in the mailbox now.
 fn counted(mailbox: &mut trunkline::Mailbox) -> (HashMap<Vec<u8>, usize>, Vec<u64>) {
     let (mut times, mut order) = (HashMap::new(), Vec::new());
     while let Some(message) = mailbox.try_recv() {
@@ -63,7 +63,7 @@ fn counted(mailbox: &mut trunkline::Mailbox) -> (HashMap<Vec<u8>, usize>, Vec<u6
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p14_what_is_confirmed_is_there_once_although_connections_break_all_the_time() {
+async fn p14_a_confirmed_message_is_delivered_once_although_connections_break_all_the_time() {
     const SENDERS: u64 = 8;
     const EACH: u64 = 150;
     let db = start(listener(DB)).await;
@@ -78,10 +78,10 @@ async fn p14_what_is_confirmed_is_there_once_although_connections_break_all_the_
         senders.spawn(async move {
             for n in 0..EACH {
                 let mut body = n.to_be_bytes().to_vec();
-                // Some are in pieces, so that links break inside a message.
+                // Some messages are in several pieces, so that links break inside a message.
                 body.resize(if n % 10 == 0 { 40_000 } else { 40 }, sender as u8);
                 let service = format!("in{sender}");
-                // What was not sent is sent anew, and must not have been there.
+                // A message that failed is sent again, and must not have been delivered before.
                 while let Err(error) = app.send_important(DB, &service, body.clone(), PATIENCE * 3).await {
                     assert!(matches!(error, ImportantError::NotSent(SendError::Connect(_))), "{error}");
                 }
@@ -90,7 +90,7 @@ async fn p14_what_is_confirmed_is_there_once_although_connections_break_all_the_
     }
     let mut cuts = 0;
     while !senders.is_empty() {
-        // A link breaks whenever it carried something.
+        // A link breaks each time it has carried something.
         let before = door.carried();
         tokio::select! {
             ended = senders.join_next() => { if let Some(ended) = ended { ended.unwrap() } }
@@ -106,7 +106,7 @@ async fn p14_what_is_confirmed_is_there_once_although_connections_break_all_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p14_what_nobody_knows_is_said_to_be_unknown() {
+async fn p14_an_outcome_that_cannot_be_known_is_reported_as_unknown() {
     let at = own_address();
     let db = start(dialer(DB).listen(at)).await;
     let mut mailbox = db.register("in").unwrap();
@@ -115,7 +115,8 @@ async fn p14_what_nobody_knows_is_said_to_be_unknown() {
     soon(app.send_important(DB, "in", "before", PATIENCE)).await.unwrap();
     assert_eq!(text(&mut mailbox).await, "before");
 
-    // The deadline passes without a word; when the word comes, nobody waits, and it is delivered once or not at all.
+    // The timeout expires without an outcome. When the outcome comes, nobody waits for it; the message is delivered
+    // once or not at all.
     door.freeze();
     let short = Duration::from_millis(500);
     let late = soon(app.send_important(DB, "in", "late", short)).await;
@@ -125,7 +126,7 @@ async fn p14_what_nobody_knows_is_said_to_be_unknown() {
     soon(app.send_important(DB, "in", "after", PATIENCE)).await.unwrap();
     assert_eq!(text(&mut mailbox).await, "after");
 
-    // The next connection cannot say.
+    // The next connection cannot report the outcome.
     door.freeze();
     let sending = tokio::spawn({
         let app = app.clone();
@@ -143,7 +144,7 @@ async fn p14_what_nobody_knows_is_said_to_be_unknown() {
     door.cut();
     until(|| app.connection(&name(DB)).is_none()).await;
 
-    // The peer restarts before it has said a word. Somebody still has the former connection.
+    // The peer restarts before it has reported the outcome. A program still holds the former connection.
     let _former = soon(app.connect(DB)).await.unwrap();
     soon(app.send_important(DB, "in", "read", PATIENCE)).await.unwrap();
     door.freeze();
@@ -162,7 +163,7 @@ async fn p14_what_nobody_knows_is_said_to_be_unknown() {
     soon(app.send_important(DB, "in", "new life", PATIENCE)).await.unwrap();
     assert_eq!(text(&mut mailbox).await, "new life");
 
-    // Nothing can be sent: it is not there.
+    // The send fails because the peer cannot be reached.
     door.freeze();
     door.cut();
     until(|| app.connection(&name(DB)).is_none()).await;

@@ -1,4 +1,4 @@
-//! How much is said about one connection.
+//! Log lines about one connection.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
@@ -11,14 +11,14 @@ use tracing_subscriber::layer::SubscriberExt;
 use trunkline::{AtomMapping, CONNECTION_TARGET, LinkCallError, LogLevel, Term};
 use trunkline_tests::support::*;
 
-/// Lines as an operator's subscriber writes them.
+/// Log lines in the format of an operator's subscriber.
 #[derive(Clone, Default)]
 pub(crate) struct Lines {
     text: Arc<Mutex<Vec<u8>>>,
     slow: Arc<Mutex<Option<Slow>>>,
 }
 
-/// Words of a line whose writer waits for the other end to be dropped.
+/// Words of a line that blocks its writer until the other end is dropped.
 type Slow = ([&'static str; 2], mpsc::Receiver<()>);
 
 impl Write for Lines {
@@ -27,7 +27,7 @@ impl Write for Lines {
         let line = String::from_utf8_lossy(bytes);
         let slow = self.slow.lock().unwrap().take_if(|(words, _)| words.iter().all(|word| line.contains(word)));
         if let Some((_, until)) = slow {
-            // Not `recv` alone: nobody would look at the runtime's sockets and timers meanwhile.
+            // `recv` alone would block the runtime's sockets and timers in the meantime.
             let _ = tokio::task::block_in_place(|| until.recv());
         }
         Ok(bytes.len())
@@ -47,7 +47,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Lines {
-    /// Whoever says the next line with these words stops there until what this returns is dropped.
+    /// Blocks the thread that logs the next line with these words, until the returned value is dropped.
     pub(crate) fn stop_at(&self, words: [&'static str; 2]) -> mpsc::Sender<()> {
         let (go_on, until) = mpsc::channel();
         *self.slow.lock().unwrap() = Some((words, until));
@@ -69,7 +69,7 @@ impl Lines {
         fields.filter(|fields| fields["message"] == message && fields[field] == value).collect()
     }
 
-    /// What was said about connections to this peer.
+    /// Returns the lines about connections to this peer.
     pub(crate) fn about(&self, peer: &str) -> Vec<Value> {
         let text = String::from_utf8(self.text.lock().unwrap().clone()).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -77,7 +77,7 @@ impl Lines {
     }
 }
 
-/// The lines without their fields, as `LEVEL what`.
+/// Returns the lines without their fields, as `LEVEL message`.
 fn said(lines: &[Value]) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     lines.iter().map(|line| format!("{} {}", text(&line["level"]), text(&line["fields"]["message"]))).collect()
@@ -87,8 +87,8 @@ fn has(said: &[String], line: &str) -> bool {
     said.iter().any(|other| other == line)
 }
 
-/// What this process says. There is one subscriber for all threads: with one for a thread, a line that another thread
-/// comes across first counts as wanted by nobody from then on.
+/// Returns the log lines of this process. There is one subscriber for all threads. With one for each thread, a call
+/// site that another thread reaches first would be cached as disabled.
 pub(crate) fn lines() -> &'static Lines {
     static LINES: OnceLock<Lines> = OnceLock::new();
     LINES.get_or_init(|| {
@@ -97,7 +97,7 @@ pub(crate) fn lines() -> &'static Lines {
         let layer = tracing_subscriber::fmt::layer().json().with_writer(lines.clone());
         let subscriber = tracing_subscriber::registry().with(filter).with(layer);
         tracing::subscriber::set_global_default(subscriber).expect("nothing else in this process sets one");
-        // Whoever came between has found nobody.
+        // Call sites that were reached before have found no subscriber.
         tracing::callsite::rebuild_interest_cache();
         lines
     })
@@ -107,7 +107,7 @@ pub(crate) fn lines() -> &'static Lines {
 async fn c13_one_connection_traces_while_the_others_stay_quiet() {
     let lines = lines();
 
-    // The ends that are dialled say nothing, but for the one whose own route wants it.
+    // The ends that are dialled log nothing, except the one whose own route enables it.
     let peer = |text: &str| listener(text).log_level(LogLevel::Off);
     let (loud, quiet, mute) = (
         start(peer("loud@h").route("^logged@", route_at(nobody()).log_level(LogLevel::Debug), 1)).await,
@@ -142,7 +142,7 @@ async fn c13_one_connection_traces_while_the_others_stay_quiet() {
     assert_eq!(said(&lines.about("quiet@h")), ["INFO up", "INFO down"]);
     assert!(lines.about("mute@h").is_empty());
 
-    // Policy belongs to the name, so the end that was dialled says what its own route wants.
+    // The log level belongs to the name, so the listening end logs at the level of its own route.
     until(|| has(&said(&lines.about("logged@127.0.0.1")), "INFO down")).await;
     let about = lines.about("logged@127.0.0.1");
     assert!(about.iter().all(|line| line["fields"]["route"] == "^logged@" && line["fields"]["link"] == *links[0]));
@@ -155,7 +155,7 @@ async fn c13_one_connection_traces_while_the_others_stay_quiet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c12_a_name_that_the_peer_takes_for_another_one_is_warned_of_once() {
+async fn c12_two_names_that_the_peer_cannot_tell_apart_cause_one_warning() {
     let lines = lines();
     let db = start(listener("warned@127.0.0.1").log_level(LogLevel::Off)).await;
     let mapping = AtomMapping::new([("process_manager", "proc_mgr")]).unwrap();

@@ -1,4 +1,4 @@
-//! Terms, and names that are called something else on one connection.
+//! Terms, and names that are mapped on one connection.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn atom(text: &str) -> Term {
     Term::atom(text).unwrap()
 }
 
-/// A term that says a process name and a node name in every place one can be, 60 levels deep.
+/// Returns a term with a process name and a node name in every possible place, 60 levels deep.
 fn deep(process: &str, node: &str) -> Term {
     let pid = Pid { node: Atom::new(node).unwrap(), id: 7, serial: 0, creation: 1 };
     let inner = Term::map([(atom(process), Term::Pid(pid)), (Term::from("process_manager"), atom("untouched"))]);
@@ -29,7 +29,7 @@ async fn term(mailbox: &mut trunkline::Mailbox) -> (String, Term) {
     (message.sender().to_owned(), message.term().unwrap().unwrap())
 }
 
-/// Gives every term back as it came.
+/// Answers every call with the term that it carries.
 fn echoes(node: &Node, service: &str) {
     let mut mailbox = node.register(service).unwrap();
     tokio::spawn(async move {
@@ -52,29 +52,29 @@ async fn c12_names_and_atoms_are_replaced_and_restored_on_that_connection_alone(
     let (here, there) = (deep("process_manager", "app@127.0.0.1"), deep("proc_mgr", "client@outside"));
     let to_db = soon(app.connect(DB)).await.unwrap();
 
-    // What is sent: the service, the sender and the atoms.
+    // The sent parts are mapped: the service, the sender and the atoms.
     let mut at_db = db.register("proc_mgr").unwrap();
     soon(to_db.send_term("process_manager", "process_manager", &here)).await.unwrap();
     assert_eq!(term(&mut at_db).await, ("proc_mgr".to_owned(), there.clone()));
 
-    // What is received: the other end knows nothing of the mapping.
+    // The received parts are mapped: the other end knows nothing of the mapping.
     until(|| db.connection(app.name()).is_some()).await;
     let mut at_app = app.register("process_manager").unwrap();
     let back = db.connection(app.name()).unwrap();
     soon(back.send_term("proc_mgr", "proc_mgr", &there)).await.unwrap();
     assert_eq!(term(&mut at_app).await, ("process_manager".to_owned(), here.clone()));
 
-    // Answers, whichever end asks.
+    // Answers are mapped, whichever end calls.
     echoes(&db, "echo");
     assert_eq!(soon(to_db.call_term("echo", "", &here, WAIT)).await, Ok(here.clone()));
     echoes(&app, "echo");
     assert_eq!(soon(back.call_term("echo", "", &there, WAIT)).await, Ok(there));
 
-    // Bytes are not looked into.
+    // Bytes are not mapped.
     soon(to_db.send("process_manager", "", b"process_manager")).await.unwrap();
     assert_eq!(text(&mut at_db).await, "process_manager");
 
-    // Another connection of the same node.
+    // Another connection of the same node has no mapping.
     let mut at_web = web.register("process_manager").unwrap();
     let to_web = soon(app.connect("web@127.0.0.1")).await.unwrap();
     soon(to_web.send_term("process_manager", "process_manager", &here)).await.unwrap();
@@ -92,7 +92,7 @@ async fn c12_a_mapping_belongs_to_the_name_also_when_the_peer_dials() {
 }
 
 #[test]
-fn c12_what_cannot_be_told_apart_again_is_no_mapping() {
+fn c12_a_mapping_that_cannot_be_reversed_is_refused() {
     let refused = AtomMapping::new([("a", "x"), ("b", "x")]).unwrap_err();
     let [one, other, target] = ["a", "b", "x"].map(str::to_owned);
     assert_eq!(refused, MappingError::NotInjective { one, other, target });
@@ -100,7 +100,7 @@ fn c12_what_cannot_be_told_apart_again_is_no_mapping() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_term_that_cannot_be_costs_no_connection_and_bytes_are_no_term() {
+async fn an_invalid_term_does_not_end_the_connection_and_bytes_are_not_read_as_a_term() {
     let db = start(listener(DB)).await;
     let app = start(dialer("app@127.0.0.1").route("^db@", route_to(&db), 1)).await;
     let connection = soon(app.connect(DB)).await.unwrap();
@@ -111,7 +111,7 @@ async fn a_term_that_cannot_be_costs_no_connection_and_bytes_are_no_term() {
     let refused = soon(connection.call_term("in", "", &too_deep, WAIT)).await;
     assert_eq!(refused, Err(LinkCallError::NotSent(LinkSendError::BadTerm(why.clone()))));
 
-    // A service that answers with bytes, and one whose answer is none: the caller loses nothing and waits for nothing.
+    // One service answers with bytes, and one with an invalid term: the caller loses nothing and does not wait.
     let mut mailbox = db.register("in").unwrap();
     let serve = tokio::spawn(async move {
         soon(mailbox.recv()).await.unwrap().reply("bytes");

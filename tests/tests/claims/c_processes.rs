@@ -1,4 +1,4 @@
-//! Processes across nodes: spawned, linked, watched, and what a connection's flags have to say about it.
+//! Processes across nodes: spawned, linked and monitored, as far as the flags of the connection allow it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ fn all() -> Vec<AccessPattern> {
     vec![AccessPattern::new(".*").unwrap()]
 }
 
-/// Ends as it is told, by a message.
+/// Process that ends as a message tells it.
 async fn obedient(mut process: Process) -> Result<(), String> {
     while let Some(signal) = process.recv().await {
         let Signal::Message(message) = signal else { continue };
@@ -33,7 +33,7 @@ async fn obedient(mut process: Process) -> Result<(), String> {
     Ok(())
 }
 
-/// A process that is linked to another and notes every notice that comes to it.
+/// Starts a process that is linked to another and records every notice that it receives.
 async fn attentive(node: &Node, other: &Pid) -> (Pid, mpsc::UnboundedReceiver<(Pid, Exit)>) {
     let (heard, hears) = mpsc::unbounded_channel();
     let (linked, is_linked) = oneshot::channel();
@@ -50,7 +50,7 @@ async fn attentive(node: &Node, other: &Pid) -> (Pid, mpsc::UnboundedReceiver<(P
     (pid.unwrap(), hears)
 }
 
-/// A node that offers workers, behind a door, and one that dials it.
+/// Starts a node that offers workers, behind a door, and one that dials it.
 async fn pair() -> (Node, Door, Node) {
     let db = start(listener(DB)).await;
     db.enable_spawn("worker", all(), |process, _| obedient(process)).unwrap();
@@ -88,7 +88,7 @@ async fn c10_remote_spawn_is_allowed_over_one_connection_and_not_over_another_of
     for refused in [&strict, &wary] {
         let error = soon(refused.spawn_on(DB, "worker", &Term::from(0), PATIENCE)).await.unwrap_err();
         assert!(matches!(&error, SpawnError::NotAllowed(text) if text.contains("remote_spawn")), "{error}");
-        // Nor does it help to ask without looking at the flags.
+        // A request that bypasses the check of the flags is refused too.
         let raw = Term::tuple([Term::atom("spawn").unwrap(), Term::atom("worker").unwrap(), 0.into()]);
         let connection = soon(refused.connect(DB)).await.unwrap();
         let answer = soon(connection.call_term("$process", "", &raw, PATIENCE)).await.unwrap();
@@ -136,13 +136,13 @@ async fn c10_applications_start_and_stop_as_one_where_the_connection_allows_it()
     assert_eq!(db.start_application("shop"), Err(ApplicationError::Running("shop".into())));
     soon(app.call(DB, "till", b"open?", PATIENCE)).await.unwrap();
 
-    // One fails: the other is stopped as well, and the whole can be started again.
+    // One process fails: the other is stopped as well, and the application can be started again.
     let monitor = soon(app.monitor(&db.processes()[0])).await;
     soon(app.send(DB, "till", b"fail")).await.unwrap();
     assert_eq!(soon(monitor.down()).await, Exit::Killed);
     until(|| db.applications() == [("shop".into(), vec![])]).await;
     until(|| db.start_application("shop").is_ok()).await;
-    // One that is done leaves the other alone.
+    // A process that ends normally does not affect the other.
     soon(app.send(DB, "store", b"end")).await.unwrap();
     until(|| db.processes().len() == 1).await;
     soon(app.call(DB, "till", b"open?", PATIENCE)).await.unwrap();
@@ -150,7 +150,7 @@ async fn c10_applications_start_and_stop_as_one_where_the_connection_allows_it()
     until(|| db.processes().is_empty()).await;
     assert_eq!(db.stop_application("shop"), Err(ApplicationError::NotRunning("shop".into())));
 
-    // All of it, or none.
+    // Either all processes start, or none.
     let taken = db.register("till").unwrap();
     let error = db.start_application("shop").unwrap_err();
     assert!(matches!(&error, ApplicationError::Process { service, .. } if service == "till"), "{error}");
@@ -160,16 +160,16 @@ async fn c10_applications_start_and_stop_as_one_where_the_connection_allows_it()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn links_and_monitors_tell_across_nodes_how_a_process_ended() {
+async fn links_and_monitors_report_across_nodes_how_a_process_ended() {
     let (db, _door, app) = pair().await;
-    // However soon it ends.
+    // The process may end immediately.
     db.enable_spawn("brief", all(), |_, _| async { Err::<(), _>("at once") }).unwrap();
     for _ in 0..50 {
         let monitor = soon(app.spawn_monitor(DB, "brief", &Term::from(0), PATIENCE)).await.unwrap();
         assert_eq!(monitor.pid().node.as_str(), DB);
         assert_eq!(soon(monitor.down()).await, Exit::Failed("at once".into()));
     }
-    // Also when it panics before it has begun, and the service goes on.
+    // It may also panic before it has begun; the service continues.
     db.enable_spawn("rash", all(), |_, _| -> std::future::Ready<()> { panic!("at once") }).unwrap();
     let monitor = soon(app.spawn_monitor(DB, "rash", &Term::from(0), PATIENCE)).await.unwrap();
     assert_eq!(soon(monitor.down()).await, Exit::Panicked);
@@ -177,7 +177,7 @@ async fn links_and_monitors_tell_across_nodes_how_a_process_ended() {
         let pid = worker(&app).await;
         let (own, mut hears) = attentive(&app, &pid).await;
         let monitor = soon(app.monitor(&pid)).await;
-        // Dropped, it is told to nobody.
+        // A dropped monitor is notified of nothing.
         drop(soon(app.monitor(&pid)).await);
         soon(app.send_to(&pid, told.as_bytes())).await.unwrap();
         assert_eq!(soon(hears.recv()).await, Some((pid.clone(), exit.clone())));
@@ -189,7 +189,7 @@ async fn links_and_monitors_tell_across_nodes_how_a_process_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_untied_is_forgotten_at_both_ends() {
+async fn a_removed_link_or_monitor_is_forgotten_at_both_ends() {
     let (db, _door, app) = pair().await;
     let pid = worker(&app).await;
     let (untie, untied) = oneshot::channel::<()>();
@@ -207,7 +207,7 @@ async fn what_is_untied_is_forgotten_at_both_ends() {
     assert_eq!((db.ties(&pid), app.ties(&app.processes()[0])), (Ok(2), Ok(1)));
     drop(monitor);
     until(|| db.ties(&pid) == Ok(1)).await;
-    // What is said first arrives first.
+    // Messages arrive in the order in which they were sent.
     let own = app.processes()[0].clone();
     let (again, is_again) = oneshot::channel();
     let other = pid.clone();
@@ -231,9 +231,9 @@ async fn what_is_untied_is_forgotten_at_both_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_linked_process_hears_of_the_end_of_one_that_is_stopped_and_of_its_node() {
+async fn a_linked_process_is_notified_when_the_other_is_stopped_or_its_node_ends() {
     let (db, door, app) = pair().await;
-    // The worker's side is told as well.
+    // The worker's side is notified as well.
     let (heard, hears) = oneshot::channel();
     let heard = std::sync::Mutex::new(Some(heard));
     db.enable_spawn("listener", all(), move |mut process, _| {
@@ -253,7 +253,7 @@ async fn a_linked_process_hears_of_the_end_of_one_that_is_stopped_and_of_its_nod
     app.stop(&own).unwrap();
     assert_eq!(soon(hears).await.unwrap(), (own, Exit::Killed));
 
-    // The connection goes down: who is tied to its node is told, on both sides, and it can be tied anew.
+    // The connection goes down: processes linked to its node are notified on both sides, and can be linked again.
     let pid = worker(&app).await;
     let (_own, mut hears) = attentive(&app, &pid).await;
     let monitor = soon(app.monitor(&pid)).await;
@@ -272,7 +272,7 @@ async fn a_linked_process_hears_of_the_end_of_one_that_is_stopped_and_of_its_nod
     db.stop(&pid).unwrap();
     assert_eq!(soon(monitor.down()).await, Exit::Killed);
 
-    // Nobody to tie oneself to.
+    // The process to link to does not exist.
     let (tried, result) = oneshot::channel();
     app.spawn(move |process| async move { drop(tried.send(process.link(&pid).await)) }).unwrap();
     assert!(matches!(soon(result).await.unwrap(), Err(TieError::NoProcess(_))));
@@ -281,7 +281,7 @@ async fn a_linked_process_hears_of_the_end_of_one_that_is_stopped_and_of_its_nod
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pid_of_a_former_life_reaches_nobody_and_names_of_factories_are_mapped() {
+async fn a_pid_of_a_former_incarnation_reaches_no_process_and_names_of_factories_are_mapped() {
     let at = own_address();
     let db = dialer(DB).listen(at);
     let db = start(db).await;
@@ -313,7 +313,7 @@ async fn a_pid_of_a_former_life_reaches_nobody_and_names_of_factories_are_mapped
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_ties_itself_to_a_process_without_end_leaves_room_for_others() {
+async fn a_peer_that_links_to_a_process_endlessly_leaves_room_for_others() {
     let db = start(listener(DB)).await;
     let app = start(dialer(APP).route("^db@", route_to(&db), 1)).await;
     let pid = db.spawn(obedient).unwrap();
@@ -338,7 +338,7 @@ async fn a_peer_that_ties_itself_to_a_process_without_end_leaves_room_for_others
             taken
         });
     }
-    // Others are served in between.
+    // Other callers are served in the meantime.
     let monitor = soon(app.monitor(&pid)).await;
     assert_eq!(asking.join_all().await.iter().sum::<u64>(), share);
     assert_eq!(db.ties(&pid), Ok(trunkline_process::PEER_TIES + 1));

@@ -44,7 +44,8 @@ async fn c4_the_embedded_registrar_of_another_place_is_a_resolver_by_its_id() {
     let connection = soon(app.connect(name.as_str())).await.unwrap();
     assert_eq!(connection.info().address, address(&db));
     assert_eq!(db.status().registrar_queries, 1);
-    // It need not be a route: it can be asked for every name, and is told nothing.
+    // A registrar can be used without a route: as discovery for every name. It is then asked only, and receives no
+    // registration.
     let asks =
         dialer("asks@127.0.0.1").listen(loopback()).registrar_at(resolver_id("there"), endpoint(there).address, None);
     let asks = start(asks.discovery(resolver_id("there"))).await;
@@ -79,7 +80,7 @@ async fn c5_the_routes_own_fields_override_the_answer_and_the_rest_is_the_answer
         soon(node.shut_down(PATIENCE)).await;
     }
 
-    // TLS forced on: the answer that says otherwise does not help the self-signed listener.
+    // TLS is required by the route: an answer that disables it does not help the self-signed listener.
     let forced = EndpointOverride { tls: Some(true), ..none() };
     let lax = Endpoint { tls: Some(false), ..endpoint(good) };
     discovery.set_endpoints(DB, vec![lax]);
@@ -90,7 +91,7 @@ async fn c5_the_routes_own_fields_override_the_answer_and_the_rest_is_the_answer
     let node = start(app(forced)).await;
     assert_eq!(soon(node.connect(DB)).await.unwrap().info().tls, TlsMode::Verify(Some(profile_id("ours"))));
 
-    // A version: the answer's holds unless the route has one.
+    // The version of the answer applies unless the route has one.
     let strange = Endpoint { version: Some(Version::native(9)), ..endpoint(good) };
     discovery.set_endpoints(DB, vec![strange]);
     let error = no_route(soon(start(app(none())).await.connect(DB)).await);
@@ -132,7 +133,7 @@ async fn c6_many_answers_are_tried_in_order_each_under_the_routes_demands() {
     assert_eq!((info.cookie, spare.accepted()), (secret(), 0));
 }
 
-/// Fails, or never answers.
+/// Resolver that fails, or never answers.
 #[derive(Debug)]
 struct Sick(bool);
 

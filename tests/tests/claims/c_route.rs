@@ -74,7 +74,8 @@ async fn c7_the_cookie_of_a_route_replaces_the_nodes_in_both_directions() {
     assert_eq!(soon(app.connect(DB)).await.unwrap().info().cookie, secret());
     assert_eq!(soon(app.connect("web@127.0.0.1")).await.unwrap().info().cookie, cookie("all"), "that one alone");
 
-    // The listener that lacks the cookie is refused by us, and a caller that lacks the listener's by it.
+    // The dialling end refuses a listener that lacks the route's cookie, and the listener refuses a caller that lacks
+    // its own.
     let node_cookie = start(listener("stranger@127.0.0.1")).await;
     let by_route = route_to(&node_cookie).cookie(secret());
     let error = no_route(soon(app.connect_with("stranger@127.0.0.1", by_route)).await);

@@ -12,7 +12,7 @@ use trunkline_tests::support::*;
 
 const CANARY: &str = "canary-4f1c9be07d52a863";
 
-/// Everything that a user or an operator could see.
+/// All output that a user or an operator could see.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<u8>>>);
 
@@ -45,7 +45,7 @@ impl Seen {
         writeln!(&mut self.clone(), "{value}").unwrap();
     }
 
-    /// As text, and in the other ways that bytes are commonly printed.
+    /// Returns true if the output contains the secret, as text or in the other usual forms of printing bytes.
     fn holds(&self, secret: &str) -> bool {
         let seen = String::from_utf8_lossy(&self.0.lock().unwrap()).to_lowercase();
         let part = &secret.as_bytes()[..12];
@@ -79,14 +79,14 @@ fn configurations(seen: &Seen) {
         "node: { name: 'app@127.0.0.1', cookie_file: open }".into(),
         "node: { name: nobody, cookie_env: APP_COOKIE }\nroutes: [{ match: '(', cookie_file: secret }]".into(),
     ];
-    // A file that is no configuration at all, such as the cookie's own.
+    // The file is not a configuration at all, for example the cookie file itself.
     let other =
         ["CANARY", "*CANARY", "!CANARY x", "'CANARY", "[CANARY", "&CANARY [*CANARY]", "%CANARY", "- CANARY\n---\n- x"];
     let other = other.map(|text| text.replace("CANARY", CANARY));
     for text in bad.iter().chain(&other) {
         seen.both(&parse(text, "").unwrap_err());
     }
-    // A registrar's file of names that is the cookie's.
+    // The registrar's file of names is the cookie file.
     seen.both(&trunkline::registrar::NamesFile::new(dir.path().join("secret")).check().unwrap_err());
     seen.both(&parse(good, &format!("node.cookie={CANARY}")).unwrap_err());
 }
@@ -119,7 +119,7 @@ async fn scenarios(seen: &Seen) {
     seen.debug(&(connection.info(), connection.stats(), app.nodes(), app.status(), &app, &db));
     seen.debug(&app.explain(db.name()));
 
-    // Both ways of a wrong cookie: ours that the listener lacks, and a caller's that our listener refuses.
+    // A wrong cookie occurs in both directions: ours that the listener lacks, and a caller's that our listener refuses.
     let lone = start(dialer("lone@127.0.0.1").cookie(canary()).route("^db@", route_to(&other), 1)).await;
     seen.both(&soon(lone.connect(db.name().clone())).await.map(drop).unwrap_err());
     let stranger = start(dialer(&at_home("stranger")).route("^db@", route_to(&db), 1)).await;
@@ -138,7 +138,7 @@ async fn scenarios(seen: &Seen) {
 
 #[test]
 fn no_cookie_is_ever_printed_or_logged() {
-    // What other threads come across first is wanted by somebody.
+    // Call sites that other threads reach first need a subscriber.
     crate::c_log::lines();
     let seen = Seen::default();
     let subscriber = tracing_subscriber::fmt()
@@ -146,7 +146,7 @@ fn no_cookie_is_ever_printed_or_logged() {
         .with_ansi(false)
         .with_writer(seen.clone())
         .finish();
-    // One thread, so that everything that runs is under this subscriber.
+    // The runtime has one thread, so that everything runs under this subscriber.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tracing::subscriber::with_default(subscriber, || {
         configurations(&seen);

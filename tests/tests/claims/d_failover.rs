@@ -6,7 +6,7 @@ use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
 
-/// The one failure of a lookup that meets this route first and then one that works.
+/// Returns the only failure of a lookup that tries this route first and then one that works.
 async fn failure_before_the_next_route(first: impl Into<NetworkRoute>) -> Record {
     let db = start(listener(DB)).await;
     let app = dialer("app@127.0.0.1").route("^db@", first, 20).route("db", route_to(&db), 10).times(short_times());

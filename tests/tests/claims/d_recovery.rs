@@ -1,5 +1,5 @@
-//! What a node does unasked, and does not: connections that were ended, routes that change, primary and standby that
-//! are two nodes.
+//! Recovery that a node starts by itself: connections that were ended, routes that change, and a primary and a standby
+//! that are two nodes.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use trunkline::{Event, KeepAlive, NativeLimits, NetworkRoute, Node, Reconnect};
 use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
-/// Longer than the first pauses could be.
+/// A time longer than the first pauses can be.
 const A_WHILE: Duration = Duration::from_millis(500);
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// Lets time pass in which a node could do what it must not.
+/// Waits for a time in which the node could do something that it must not.
 async fn a_while(node: &Node, silent: &Door) {
     let route = route_at(silent.address).build();
     let waits = tokio::time::timeout(A_WHILE, node.connect_with("silent@h", route));
@@ -42,7 +42,7 @@ async fn d_a_connection_ended_on_purpose_stays_down_although_its_drain_runs_out_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d_a_probe_under_way_does_not_bring_back_what_was_ended() {
+async fn d_a_probe_in_progress_does_not_restore_a_connection_that_was_ended() {
     let (primary, silent) = (own_address(), Door::silent().await);
     let db = start(listener(DB)).await;
     let hold = ms(200);
@@ -52,7 +52,7 @@ async fn d_a_probe_under_way_does_not_bring_back_what_was_ended() {
     let connection = soon(app.connect(DB)).await.unwrap();
     let door = Door::at(primary, address(&db)).await;
     until(|| door.accepted() >= 3).await;
-    // The probe that would decide hangs, for longer than the hold time.
+    // The deciding probe hangs for longer than the hold time.
     door.freeze();
     let before = door.accepted();
     until(|| door.accepted() > before).await;
@@ -65,7 +65,7 @@ async fn d_a_probe_under_way_does_not_bring_back_what_was_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d_peers_that_came_and_went_are_not_kept() {
+async fn d_peers_that_disconnected_are_not_dialled_without_a_route() {
     let (discovery, silent) = (Discovery::new(), Door::silent().await);
     let db = start(asking(DB, &discovery).listen(loopback()).reconnect(Reconnect::Keep)).await;
     for n in 0..5 {
@@ -79,14 +79,14 @@ async fn d_peers_that_came_and_went_are_not_kept() {
     assert_eq!(discovery.asked(), [], "who has no route is not looked for");
 }
 
-/// Waits until a connection went back to this route.
+/// Waits until a connection has gone back to this route.
 #[track_caller]
 fn goes_back(app: &Node, pattern: &str) -> impl Future<Output = ()> {
     until(move || app.connection(&name(DB)).is_some_and(|c| c.info().route.as_deref() == Some(pattern)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d_a_better_route_that_comes_or_changes_is_gone_back_to() {
+async fn d_a_connection_goes_back_to_a_better_route_that_is_added_or_changed() {
     let primary = own_address();
     let db = start(listener(DB)).await;
     let app = start(dialer("app@127.0.0.1").route("db", route_to(&db), 1)).await;
@@ -96,7 +96,7 @@ async fn d_a_better_route_that_comes_or_changes_is_gone_back_to() {
     goes_back(&app, "^db@").await;
     soon(app.drain_route("^db@")).await.unwrap();
     goes_back(&app, "db").await;
-    // A hold time of an hour, which becomes a short one.
+    // A hold time of an hour is replaced by a short one.
     app.add_route("^db@", route_at(primary).failback(Duration::from_secs(3600)), 2).unwrap();
     app.edit_routes(|routes| {
         routes.remove("^db@").unwrap();
@@ -120,7 +120,7 @@ async fn d_primary_and_standby_may_be_two_nodes_of_one_name() {
     let mut events = app.events();
     let connection = soon(app.connect(DB)).await.unwrap();
     let before = connection.info().incarnation;
-    // More than sockets hold is under way when the connection moves.
+    // More data than the sockets hold is in transit when the connection moves.
     door.freeze();
     let body = |n: u64| [&n.to_be_bytes()[..], &[0; 400_000]].concat();
     for n in 0..100 {
@@ -131,7 +131,7 @@ async fn d_primary_and_standby_may_be_two_nodes_of_one_name() {
     soon(async { while !matches!(events.next().await, Some(Event::FailedBack { .. })) {} }).await;
     assert_ne!(connection.info().incarnation, before, "it is another node");
     assert_eq!(connection.info().address, address);
-    // Nothing of what the standby was sent is lost, and it is left.
+    // No message sent over the standby is lost, and the standby is abandoned.
     door.thaw();
     for n in 0..100 {
         assert!(soon(at_standby.recv()).await.unwrap().body()[..] == body(n), "message {n}");
@@ -140,7 +140,7 @@ async fn d_primary_and_standby_may_be_two_nodes_of_one_name() {
     soon(connection.send("in", "", b"now here")).await.unwrap();
     assert_eq!(text(&mut at_primary).await, "now here");
 
-    // The same on demand.
+    // The same happens on request.
     let drained = soon(app.drain_route("^db@")).await.unwrap();
     assert_eq!((drained.moved, drained.kept.len()), (vec![name(DB)], 0));
     soon(connection.send("in", "", b"there again")).await.unwrap();
@@ -159,7 +159,7 @@ async fn d1_a_host_that_no_certificate_can_name_leads_to_the_next_route() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p26_who_has_more_time_does_not_fail_with_who_had_less() {
+async fn p26_a_caller_with_more_time_does_not_fail_with_one_that_had_less() {
     let (db, silent) = (start(listener(DB)).await, Door::silent().await);
     let app = dialer("app@127.0.0.1").times(short_times()).route("^db@", route_at(silent.address), 2);
     let app = start(app.route("db", route_to(&db), 1)).await;

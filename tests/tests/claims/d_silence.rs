@@ -1,4 +1,4 @@
-//! A peer that falls silent: after how long it is given up, and what becomes of streams that are asked for meanwhile.
+//! Silent peers: the time after which one is given up, and the streams that are requested in the meantime.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn a_silent_peer_is_given_up_after_the_time_of_the_node_or_of_the_route() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_begun_during_the_silence_move_to_the_next_way() {
+async fn connections_opened_during_the_silence_move_to_the_next_route() {
     let db = start(listener(DB)).await;
     let door = Door::to(address(&db)).await;
     let app = dialer("app@127.0.0.1")
@@ -53,9 +53,9 @@ async fn connections_begun_during_the_silence_move_to_the_next_way() {
     let LocalPlace::Tcp(at) = *forward.place() else { panic!("it is an address") };
     soon(app.connect(DB)).await.unwrap();
     door.freeze();
-    // At once, with nothing said yet.
+    // The stream is requested at once, before the peer has sent anything.
     let mut quiet = TcpStream::connect(at).await.unwrap();
-    // Once the peer has been silent for longer than it takes a living one to be heard.
+    // The stream is requested once the peer has been silent for longer than a live one would be.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let mut talks = TcpStream::connect(at).await.unwrap();
     talks.write_all(b"said at once").await.unwrap();

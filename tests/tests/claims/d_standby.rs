@@ -1,4 +1,4 @@
-//! What becomes of connections that go down, and of those that run over a standby.
+//! Connections that go down, and connections over a standby.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +21,12 @@ async fn d_a_connection_that_is_kept_is_dialled_again_until_the_peer_is_back() {
     up(&mut events, DB).await;
     crash(db).await;
     down(&mut events, DB).await;
-    // It is tried while nobody is there, and found when somebody is.
+    // The peer is dialled while it is down, and connected once it is up.
     soon(async { while !matches!(events.next().await, Some(Event::AttemptFailed { .. })) {} }).await;
     let db = start(dialer(DB).listen(address)).await;
     up(&mut events, DB).await;
 
-    // What was meant to end stays ended, whoever meant it.
+    // A connection that was ended on purpose stays ended, whichever end ended it.
     for node in [&app, &db] {
         soon(app.connect(DB)).await.unwrap();
         until(|| db.connection(app.name()).is_some()).await;
@@ -34,14 +34,14 @@ async fn d_a_connection_that_is_kept_is_dialled_again_until_the_peer_is_back() {
         node.connection(&name(peer)).unwrap().disconnect();
         down(&mut events, DB).await;
         until(|| db.connection(app.name()).is_none()).await;
-        // Longer than the first pause could be.
+        // The wait is longer than the first pause can be.
         soon(app.connect_within("silent@h", Duration::from_millis(300))).await.unwrap_err();
         assert!(app.connection(&name(DB)).is_none(), "it was dialled again");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d_a_connection_that_is_not_to_come_back_by_itself_fails_those_that_only_use_it() {
+async fn d_a_lost_connection_without_reconnect_fails_the_sends_that_only_use_it() {
     let address = own_address();
     let db = start(dialer(DB).listen(address)).await;
     let _mailbox = db.register("in").unwrap();
@@ -59,7 +59,7 @@ async fn d_a_connection_that_is_not_to_come_back_by_itself_fails_those_that_only
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d_dial_now_forgets_what_failed_and_connect_within_gives_up_in_time() {
+async fn d_dial_now_ignores_remembered_failures_and_connect_within_gives_up_in_time() {
     let (db, silent) = (start(listener(DB)).await, Door::silent().await);
     let address = own_address();
     let app = dialer("app@127.0.0.1").route("^db@", route_at(address), 2).route("db", route_to(&db), 1);
@@ -77,7 +77,7 @@ async fn d_dial_now_forgets_what_failed_and_connect_within_gives_up_in_time() {
     assert!(error.attempts.iter().all(|attempt| attempt.took < Duration::from_secs(2)), "{error}");
 }
 
-/// Waits until a connection went back to a better route.
+/// Waits until a connection has gone back to a better route, and returns the route's pattern.
 async fn went_back(events: &mut Events) -> String {
     soon(async {
         loop {
@@ -89,8 +89,8 @@ async fn went_back(events: &mut Events) -> String {
     .await
 }
 
-/// Sends numbered messages for as long as it lives. Each takes a permit, which whoever received one gives back: a slow machine
-/// shall not have a hundred thousand of them to deliver before anything else.
+/// Sends numbered messages until the connection fails. Each message takes a permit, which the receiver returns, so that
+/// a slow machine does not queue a hundred thousand of them before anything else.
 fn keep_sending(connection: Connection, permits: Arc<Semaphore>) -> tokio::task::JoinHandle<u64> {
     tokio::spawn(async move {
         let mut sent = 0u64;
@@ -104,7 +104,7 @@ fn keep_sending(connection: Connection, permits: Arc<Semaphore>) -> tokio::task:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d_a_primary_that_recovered_takes_over_after_the_hold_time_and_no_message_is_lost_or_reordered() {
-    // One node behind two doors: the primary's is shut at first.
+    // One node is behind two doors: the primary's door is closed at first.
     let primary = own_address();
     let db = start(listener(DB)).await;
     let mut inbox = db.register("in").unwrap();
@@ -139,8 +139,8 @@ async fn d_a_primary_that_recovered_takes_over_after_the_hold_time_and_no_messag
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d_an_open_socket_is_no_health_and_without_failback_a_connection_stays() {
-    // Somebody listens at the primary's address, who is not the node.
+async fn d_an_open_socket_does_not_count_as_healthy_and_without_failback_a_connection_stays() {
+    // The listener at the primary's address is a different node.
     let impostor = start(listener("other@127.0.0.1")).await;
     let door = Door::to(address(&impostor)).await;
     let db = start(listener(DB)).await;
@@ -152,7 +152,7 @@ async fn d_an_open_socket_is_no_health_and_without_failback_a_connection_stays()
         start(dialer("stays@127.0.0.1").route("^db@", route_at(nobody()), 2).route("db", route_to(&db), 1)).await;
     let connection = soon(app.connect(DB)).await.unwrap();
     let other = soon(stays.connect(DB)).await.unwrap();
-    // Twice as many probes as a healthy route needs.
+    // This is twice the number of probes that a healthy route needs.
     until(|| door.accepted() >= 10).await;
     let steps = app.explain(&name(DB)).steps;
     let remembered = |error: &AttemptError| matches!(error, AttemptError::WrongName { .. });
@@ -162,7 +162,7 @@ async fn d_an_open_socket_is_no_health_and_without_failback_a_connection_stays()
     assert!(impostor.nodes().is_empty());
 }
 
-/// Two doors to one node, and a node that prefers the first.
+/// Starts two doors to one node, and a node that prefers the first.
 async fn behind_two_doors(db: &Node) -> (Door, Door, Node) {
     let (first, second) = (Door::to(address(db)).await, Door::to(address(db)).await);
     let app =
@@ -172,7 +172,7 @@ async fn behind_two_doors(db: &Node) -> (Door, Door, Node) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d_a_route_that_is_drained_gives_its_connections_to_the_next_and_loses_nothing() {
+async fn d_draining_a_route_moves_its_connections_to_the_next_and_loses_nothing() {
     let db = start(listener(DB)).await;
     let mut inbox = db.register("in").unwrap();
     let (first, second, app) = behind_two_doors(&db).await;
@@ -193,7 +193,7 @@ async fn d_a_route_that_is_drained_gives_its_connections_to_the_next_and_loses_n
     first.opens(0).await;
     assert!(app.drain_route("^db@").await.is_err(), "it is gone");
 
-    // Without another way the connection stays as it is.
+    // Without another way the connection is not changed.
     let drained = soon(app.drain_route("db")).await.unwrap();
     assert!(drained.moved.is_empty());
     assert!(matches!(&drained.kept[..], [(kept, ConnectError::NoRoute(_))] if *kept == name(DB)), "{drained:?}");
@@ -202,9 +202,9 @@ async fn d_a_route_that_is_drained_gives_its_connections_to_the_next_and_loses_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d_routes_of_one_weight_race_when_told_to_and_the_loser_leaves_no_link_and_no_failure() {
+async fn d_routes_of_equal_weight_race_when_configured_and_the_loser_leaves_no_link_and_no_failure() {
     let (db, hole) = (start(listener(DB)).await, BlackHole::new().await);
-    // It gets through TLS, and then nothing more passes.
+    // The connection completes TLS, and then nothing more passes.
     let slow = Door::to(address(&db)).await;
     slow.freeze_after(2);
     let pause = Duration::from_millis(50);

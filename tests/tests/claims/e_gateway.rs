@@ -1,4 +1,5 @@
-//! What gateways carry: how much, for how long, for whom, and what becomes of it when something stands still or leaves.
+//! Limits and rules of gateways: how much they carry, for how long and for which nodes, and how stalled or closed
+//! connections end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use trunkline_tests::support::*;
 
 use super::e_proxy::{APP, DB, GATE, all, app, gate, relayed, transit, via};
 
-/// Knows no endpoints, and the same gateways for every name; counts its questions.
+/// Resolver without endpoints and with the same gateways for every name. It counts its questions.
 #[derive(Debug)]
 struct KnowsGateways(Vec<NodeName>, AtomicUsize);
 
@@ -31,7 +32,7 @@ impl Resolver for KnowsGateways {
     }
 }
 
-/// Two nodes that listen nowhere and dial the same gateways, each with a way to the other through them.
+/// Starts two nodes without listeners that dial the same gateways, each with a route to the other through them.
 async fn both_behind(gates: &[&Node]) -> [Node; 2] {
     let node = |own: &'static str, other: &'static str| {
         let node = gates.iter().enumerate().fold(dialer(own), |node, (n, gate)| {
@@ -50,7 +51,7 @@ async fn both_behind(gates: &[&Node]) -> [Node; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e_a_gateway_carries_no_more_than_it_may() {
+async fn e_a_gateway_carries_no_more_circuits_than_its_limit() {
     let db = start(listener(DB)).await;
     let limits = CircuitLimits { total: 1, ..CircuitLimits::default() };
     let gate = listener(GATE).transit(all()).circuit_limits(limits).route("^db@", route_to(&db), 1);
@@ -67,7 +68,7 @@ async fn e_a_gateway_carries_no_more_than_it_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e_a_member_that_takes_one_name_after_the_other_has_no_more_of_a_gateway_than_its_address() {
+async fn e_a_member_that_changes_its_name_gets_no_more_circuits_than_its_address_may_have() {
     let db = start(listener(DB)).await;
     let limits = CircuitLimits { per_peer: 1, per_address: 3, ..CircuitLimits::default() };
     let gate = listener(GATE).transit(all()).circuit_limits(limits).route("^db@", route_to(&db), 1);
@@ -89,9 +90,9 @@ async fn e_a_member_that_takes_one_name_after_the_other_has_no_more_of_a_gateway
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e_a_connection_on_which_nothing_comes_is_ended_by_the_gateway_and_both_ends_learn_of_it() {
+async fn e_an_idle_circuit_is_ended_by_the_gateway_and_both_ends_learn_of_it() {
     let db = start(listener(DB)).await;
-    // Less than the pause between two pings of the link inside.
+    // The limit is less than the pause between two pings of the link inside.
     let limits = CircuitLimits { idle: Duration::from_millis(300), ..CircuitLimits::default() };
     let gate = listener(GATE).transit(all()).circuit_limits(limits).route("^db@", route_to(&db), 1);
     let gate = start(gate).await;
@@ -108,7 +109,7 @@ async fn e_a_connection_on_which_nothing_comes_is_ended_by_the_gateway_and_both_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a4_a_gateway_announces_whom_it_leads_to_and_whoever_has_no_route_finds_it_there() {
+async fn a4_a_gateway_announces_its_targets_and_a_node_without_a_route_finds_them() {
     let registrar = own_address();
     let at_home = |node: &str| {
         dialer(&format!("{node}@{}", registrar.ip()))
@@ -127,7 +128,7 @@ async fn a4_a_gateway_announces_whom_it_leads_to_and_whoever_has_no_route_finds_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_is_disconnected_from_although_a_link_goes_through_it() {
+async fn a_connection_to_a_gateway_can_be_ended_although_a_link_goes_through_it() {
     let db = start(listener(DB)).await;
     let gate = gate(GATE, &db).await;
     let app = start(app(&[(&gate, 1)])).await;
@@ -140,7 +141,7 @@ async fn a_gateway_is_disconnected_from_although_a_link_goes_through_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_keeps_to_its_own_routes_when_it_passes_on() {
+async fn a_gateway_forwards_by_its_own_routes() {
     let db = start(listener(DB)).await;
     let inner = gate("inner@127.0.0.1", &db).await;
     let never = via(inner.name().as_str()).direct(DirectUse::Never);
@@ -153,7 +154,7 @@ async fn a_gateway_keeps_to_its_own_routes_when_it_passes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p20_what_waits_in_a_gateway_for_a_target_that_takes_nothing_is_bounded_and_nothing_of_it_is_lost() {
+async fn p20_data_queued_in_a_gateway_for_a_stalled_target_is_bounded_and_not_lost() {
     const STREAMS: usize = 24;
     let db = start(listener(DB)).await;
     let door = Door::to(address(&db)).await;
@@ -180,7 +181,7 @@ async fn p20_what_waits_in_a_gateway_for_a_target_that_takes_nothing_is_bounded_
     }
     door.freeze();
     let before = gate.status().carried;
-    // Each writes until nobody takes anything any more, which is when nothing was taken for a while.
+    // Each task writes until a write makes no progress for a while.
     let writing = open.into_iter().map(|mut stream| {
         tokio::spawn(async move {
             let (piece, mut wrote) = (vec![7; 64 * 1024], 0);
@@ -199,7 +200,7 @@ async fn p20_what_waits_in_a_gateway_for_a_target_that_takes_nothing_is_bounded_
     }
     let wrote: u64 = stalled.iter().map(|(_, wrote)| wrote).sum();
     let waits = gate.status().carried - before;
-    // The window of the circuit, which did not grow, and what goes back.
+    // The bound is the window of the circuit, which did not grow, and the bytes in the other direction.
     assert!(waits <= 2 * u64::from(trunkline_link::FIRST_WINDOW), "{waits} bytes of {wrote} wait behind the gateway");
     door.thaw();
     for (stream, _) in &mut stalled {
@@ -210,10 +211,10 @@ async fn p20_what_waits_in_a_gateway_for_a_target_that_takes_nothing_is_bounded_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e9_a_circuit_that_stands_still_is_ended_all_the_same_when_one_of_its_ends_goes() {
+async fn e9_a_stalled_circuit_ends_when_one_of_its_ends_disconnects() {
     let db = start(listener(DB)).await;
     let door = Door::to(address(&db)).await;
-    // Nobody takes silence for an end before this test gives up.
+    // This timeout is longer than the test, so that silence is not taken for an end.
     let long = Duration::from_secs(600);
     let keep_alive = KeepAlive { idle: long, dead: long, ..KeepAlive::default() };
     let limits = NativeLimits { keep_alive, ..NativeLimits::default() };
@@ -221,7 +222,7 @@ async fn e9_a_circuit_that_stands_still_is_ended_all_the_same_when_one_of_its_en
     let gate = start(gate).await;
     let app = start(app(&[(&gate, 1)])).await;
     let mut streams = db.accept("sink", vec![AccessPattern::new(".*").unwrap()]).unwrap();
-    // Together their windows are larger than that of the circuit.
+    // Together their windows exceed that of the circuit.
     let mut open = Vec::new();
     for _ in 0..8 {
         let taken = async { streams.next().await.map(trunkline::Incoming::accept) };
@@ -235,7 +236,7 @@ async fn e9_a_circuit_that_stands_still_is_ended_all_the_same_when_one_of_its_en
         });
         assert!(stuck.await.is_err(), "nobody takes anything, and the stream is open");
     }
-    // What goes through the same gateway to somebody else is none the worse for it, before and after.
+    // Streams through the same gateway to another node are not affected, before and after.
     let web = start(listener("web@internal.local")).await;
     gate.add_route("^web@", route_to(&web), 1).unwrap();
     let other = dialer("other@127.0.0.1").route("^gate@", route_to(&gate), 1).proxy_route("^web@", via(GATE), 1);
@@ -251,7 +252,7 @@ async fn e9_a_circuit_that_stands_still_is_ended_all_the_same_when_one_of_its_en
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e_a_neighbour_that_floods_a_gateway_with_requests_is_held_back_and_others_are_not() {
+async fn e_a_neighbour_that_floods_a_gateway_with_requests_is_limited_and_others_are_not() {
     let db = start(listener(DB)).await;
     let limits = CircuitLimits { burst: 20, opens_per_second: 1, ..CircuitLimits::default() };
     let gate = listener(GATE).transit(all()).circuit_limits(limits).route("^db@", route_to(&db), 1);
@@ -281,7 +282,7 @@ async fn e_a_neighbour_that_floods_a_gateway_with_requests_is_held_back_and_othe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e9_who_asks_while_the_link_to_the_gateway_is_on_its_way_out_is_led_on_over_another() {
+async fn e9_a_request_during_the_drain_of_the_link_to_the_gateway_uses_another_link() {
     let db = start(listener(DB)).await;
     let gate = gate(GATE, &db).await;
     let door = Door::to(address(&gate)).await;
@@ -289,7 +290,7 @@ async fn e9_who_asks_while_the_link_to_the_gateway_is_on_its_way_out_is_led_on_o
     let app = start(app).await;
     let outer = soon(app.connect(GATE)).await.unwrap();
     until(|| gate.connection(app.name()).is_some()).await;
-    // The gateway hangs up while the request is on its way to it: neither knows of the other.
+    // The gateway closes the link while the request is on its way to it: neither end knows of the other's action.
     door.freeze();
     let before = outer.stats().bytes_out;
     gate.connection(app.name()).unwrap().disconnect();
@@ -305,19 +306,19 @@ async fn e9_who_asks_while_the_link_to_the_gateway_is_on_its_way_out_is_led_on_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p34_gateways_that_cannot_be_reached_are_not_looked_for_by_way_of_each_other() {
+async fn p34_unreachable_gateways_are_not_looked_for_through_each_other() {
     let gates = (1..=7).map(|n| name(&format!("gate{n}@dmz"))).collect();
     let known = Arc::new(KnowsGateways(gates, AtomicUsize::new(0)));
     let id = resolver_id("known");
     let app = start(dialer(APP).resolver(id.clone(), known.clone()).discovery(id)).await;
     let failed = no_route(soon(app.connect(DB)).await);
     assert_eq!(relayed(&failed).len(), 7, "{failed}");
-    // Twice for the name, and once for each of the gateways.
+    // The resolver is asked twice for the name, and once for each of the gateways.
     assert_eq!(known.1.load(Ordering::SeqCst), 9);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e_a_gateway_whose_link_to_the_target_stands_still_takes_its_other_way() {
+async fn e_a_gateway_whose_link_to_the_target_stalls_uses_its_other_route() {
     let db = start(listener(DB)).await;
     let door = Door::to(address(&db)).await;
     let second = gate("second@127.0.0.1", &db).await;
@@ -361,7 +362,7 @@ async fn e2_two_nodes_that_dial_each_other_through_a_gateway_at_once_come_to_one
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e_a_proxy_route_that_is_drained_leaves_its_gateway_free_and_loses_nothing() {
+async fn e_draining_a_proxy_route_frees_its_gateway_and_loses_nothing() {
     let (first, second) =
         (start(listener("first@dmz").transit(all())).await, start(listener("second@dmz").transit(all())).await);
     let [one, other] = both_behind(&[&first, &second]).await;
@@ -377,7 +378,7 @@ async fn e_a_proxy_route_that_is_drained_leaves_its_gateway_free_and_loses_nothi
     for n in 0..100 {
         soon(one.send("other@behind", "in", n.to_string().as_bytes())).await.unwrap();
     }
-    // One of the same pattern in the other table has nothing to do with it.
+    // A route with the same pattern in the other table is independent.
     one.add_route("^other@behind$|0", route_at(nobody()), 1).unwrap();
     assert!(soon(one.drain_route("^other@behind$|0")).await.unwrap().moved.is_empty());
     let drained = soon(one.drain_proxy_route("^other@behind$|0")).await.unwrap();
@@ -387,7 +388,7 @@ async fn e_a_proxy_route_that_is_drained_leaves_its_gateway_free_and_loses_nothi
     for n in 0..=100 {
         assert_eq!(text(&mut inbox).await, n.to_string());
     }
-    // The stream ends where it began, and then nothing goes through the first any more.
+    // The stream ends on the link on which it began. After that, nothing passes through the first gateway.
     stream.write_all(b"still here").await.unwrap();
     stream.shutdown().await.unwrap();
     let mut answer = String::new();
@@ -399,7 +400,7 @@ async fn e_a_proxy_route_that_is_drained_leaves_its_gateway_free_and_loses_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e_a_service_that_is_not_there_or_refuses_is_told_by_the_node_that_should_have_it() {
+async fn e_a_missing_or_refusing_service_is_reported_by_the_node_that_should_have_it() {
     let db = start(listener(DB)).await;
     let gate = gate(GATE, &db).await;
     let app = start(app(&[(&gate, 1)])).await;

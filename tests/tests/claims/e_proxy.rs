@@ -14,7 +14,7 @@ pub(super) const APP: &str = "app@127.0.0.1";
 pub(super) const DB: &str = "db@internal.local";
 pub(super) const GATE: &str = "gate@127.0.0.1";
 
-/// From and to whom, by patterns.
+/// Returns transit rules with these patterns of sources and targets.
 pub(super) fn transit(rules: &[(&str, &str)], gateways: &[&str]) -> Transit {
     let pattern = |text: &&str| AccessPattern::new(text).unwrap();
     Transit {
@@ -31,7 +31,7 @@ pub(super) fn via(gateway: &str) -> ProxyRoute {
     ProxyRoute::via(name(gateway))
 }
 
-/// A gateway that reaches this node and passes on to it.
+/// Starts a gateway that reaches this node and forwards to it.
 pub(super) async fn gate(called: &str, behind: &Node) -> Node {
     start(listener(called).transit(all()).route(format!("^{}$", behind.name()), route_to(behind), 1)).await
 }
@@ -99,7 +99,7 @@ async fn e1_e2_messages_calls_and_streams_go_both_ways_through_a_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e3_e9_gateways_fail_over_by_weight_and_one_that_dies_ends_what_goes_through_it() {
+async fn e3_e9_gateways_fail_over_by_weight_and_one_that_dies_ends_its_circuits() {
     let db = start(listener(DB)).await;
     let (first, second) = (gate("first@127.0.0.1", &db).await, gate("second@127.0.0.1", &db).await);
     let app = start(app(&[(&second, 1), (&first, 2)])).await;
@@ -114,10 +114,10 @@ async fn e3_e9_gateways_fail_over_by_weight_and_one_that_dies_ends_what_goes_thr
     down(&mut events, DB).await;
     let connection = soon(app.connect(DB)).await.unwrap();
     assert_eq!(connection.info().via, Some(name("second@127.0.0.1")));
-    // An attempt that the new one overtook may still be on its way out.
+    // A connection attempt that was superseded may not have ended yet.
     until(|| second.status().circuits == 1).await;
 
-    // Either end that dies is told of at the other at once, not after the time of a silent one.
+    // When either end dies, the other end is notified at once, not after the timeout of a silent peer.
     until(|| db.connection(app.name()).is_some()).await;
     let there = db.connection(app.name()).unwrap();
     drop(app);
@@ -127,7 +127,7 @@ async fn e3_e9_gateways_fail_over_by_weight_and_one_that_dies_ends_what_goes_thr
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e5_e10_chains_work_up_to_the_hops_there_may_be_and_circles_end() {
+async fn e5_e10_chains_work_up_to_the_limit_of_hops_and_loops_end() {
     let db = start(listener(DB)).await;
     let inner = gate("inner@127.0.0.1", &db).await;
     let middle = listener("middle@127.0.0.1").transit(all()).route("^inner@", route_to(&inner), 1);
@@ -147,7 +147,7 @@ async fn e5_e10_chains_work_up_to_the_hops_there_may_be_and_circles_end() {
             }
             Err(error) => {
                 let said = relayed(&no_route::<()>(Err(error)));
-                // The gateway that would be one too many says so.
+                // The gateway that would exceed the limit of hops reports it.
                 let hop = if hops == 1 { "middle@127.0.0.1" } else { "inner@127.0.0.1" };
                 assert!(said[0].starts_with(&format!("{hop} refused: hop limit")), "{said:?}");
             }
@@ -157,7 +157,7 @@ async fn e5_e10_chains_work_up_to_the_hops_there_may_be_and_circles_end() {
     let all = [&outer, &middle, &inner];
     until(|| all.iter().all(|gate| gate.status().circuits == 0)).await;
 
-    // Nobody knows the way, and each sends to the next.
+    // No gateway has a route, and each forwards to the next.
     let lost = "^(lost)@";
     inner.add_route("^outer@", route_to(&outer), 1).unwrap();
     for (node, next) in [(&outer, "middle@127.0.0.1"), (&middle, "inner@127.0.0.1"), (&inner, "outer@127.0.0.1")] {
@@ -170,7 +170,7 @@ async fn e5_e10_chains_work_up_to_the_hops_there_may_be_and_circles_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e7_a_gateway_passes_on_only_what_its_rules_allow() {
+async fn e7_a_gateway_forwards_only_what_its_rules_allow() {
     let (db, web) = (start(listener(DB)).await, start(listener("web@internal.local")).await);
     let open = |transit| {
         let gate = listener(GATE).route("^db@", route_to(&db), 1).route("^web@", route_to(&web), 1);
@@ -195,7 +195,7 @@ async fn e7_a_gateway_passes_on_only_what_its_rules_allow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn e4_e8_the_gateway_holds_its_own_cookie_and_not_that_of_the_final_node() {
     let inner = cookie("app and db");
-    // The database takes the application by one cookie and the gateway by another.
+    // The database accepts the application by one cookie and the gateway by another.
     let db = listener(DB).cookie(cookie("db and gate")).peer(AccessPattern::new("app@.*").unwrap(), inner.clone());
     let db = start(db).await;
     let gate = listener(GATE).cookie(cookie("app and gate")).transit(all());
@@ -210,7 +210,7 @@ async fn e4_e8_the_gateway_holds_its_own_cookie_and_not_that_of_the_final_node()
     assert_eq!(app.connection(&name(GATE)).unwrap().info().cookie, cookie("app and gate"));
     assert_eq!(app.connection(&name(DB)).unwrap().info().cookie, inner);
     soon(app.shut_down(PATIENCE)).await;
-    // What the gateway knows does not open the door behind it.
+    // The cookies that the gateway knows are not accepted by the node behind it.
     for known in ["db and gate", "app and gate"] {
         let app = with(cookie(known), cookie("app and gate")).await;
         let error = no_route(soon(app.connect(DB)).await);
@@ -248,7 +248,7 @@ async fn a4_e11_e12_direct_ways_come_first_unless_the_proxy_route_says_otherwise
     assert_eq!(through(via(GATE).to(name(DB)), false).await, Ok(by_gate.clone()));
     through(via(GATE).to(name("db@elsewhere")), false).await.unwrap_err();
 
-    // A live direct connection will not do either.
+    // A live direct connection is not accepted either.
     let app = start(dialer(APP).route("^gate@", route_to(&gate), 1).route("^db@", route_to(&db), 1)).await;
     let mut inbox = db.register("in").unwrap();
     assert_eq!(soon(app.connect(DB)).await.unwrap().info().via, None);
@@ -261,7 +261,7 @@ async fn a4_e11_e12_direct_ways_come_first_unless_the_proxy_route_says_otherwise
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e5_gateways_that_are_to_be_reached_through_each_other_end_in_a_refusal() {
+async fn e5_gateways_that_are_only_reachable_through_each_other_end_in_a_refusal() {
     let app = dialer(APP).proxy_route("^db@", via("one@dmz"), 1).proxy_route("^one@", via("two@dmz"), 1);
     let app = start(app.proxy_route("^two@", via("one@dmz"), 1)).await;
     let said = relayed(&no_route(soon(app.connect_within(DB, std::time::Duration::from_secs(3))).await));
@@ -288,7 +288,7 @@ async fn two_dials_that_would_wait_for_each_other_end_at_once() {
 const PROXY_FLAGS: [Flag; 5] =
     [Flag::Link, Flag::Monitor, Flag::RemoteSpawn, Flag::RemoteApplicationStart, Flag::ImportantDelivery];
 
-/// Runs until it is stopped.
+/// Process that runs until it is stopped.
 async fn patient(mut process: Process) {
     while process.recv().await.is_some() {}
 }
@@ -301,7 +301,7 @@ fn offers(node: &Node) -> Mailbox {
     node.register("inbox").unwrap()
 }
 
-/// What each of the five comes to, from one node to another: the text of its refusal.
+/// Tries each of the five operations from one node to another, and returns the text of each refusal.
 async fn refusals(from: &Node, to: &Node) -> Vec<Option<String>> {
     let (peer, theirs) = (to.name().as_str(), to.spawn(patient).unwrap());
     let (linked, is_linked) = tokio::sync::oneshot::channel();
@@ -354,14 +354,14 @@ async fn e6_each_flag_is_switched_off_by_either_end_or_the_gateway_and_then_neit
                 }
             }
         }
-        // A connection without a gateway in between has them all.
+        // A connection without a gateway in between has all flags.
         let direct = start(dialer("direct@127.0.0.1").route("^db@", route_to(&db), 1)).await;
         assert_eq!(soon(direct.connect(DB)).await.unwrap().info().flags, PeerFlags::ALL);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e6_a_flag_that_the_target_requires_and_a_gateway_takes_away_is_told() {
+async fn e6_a_flag_that_the_target_requires_and_a_gateway_removes_is_reported() {
     let required = route_at(nobody()).require(Flag::Monitor);
     let db = start(listener(DB).route("^app@", required, 1)).await;
     let all = || AccessPattern::new(".*").unwrap();
@@ -379,7 +379,7 @@ async fn e6_a_flag_that_the_target_requires_and_a_gateway_takes_away_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e_a_node_says_who_may_come_to_it_through_others_and_through_whom() {
+async fn e_a_node_restricts_the_peers_and_the_gateways_of_proxied_connections() {
     let pattern = |text: &str| Some(vec![AccessPattern::new(text).unwrap()]);
     for (proxied, says) in [
         (Proxied { allow: pattern("(app|other)@.*"), gateways: pattern("gate@.*"), ..Proxied::default() }, None),
@@ -401,7 +401,7 @@ async fn e_a_node_says_who_may_come_to_it_through_others_and_through_whom() {
                 assert!(refused.contains(says), "{refused}");
             }
         }
-        // Directly it may come as ever.
+        // A direct connection is still accepted.
         let direct = start(dialer("app@elsewhere").route("^db@", route_to(&db), 1)).await;
         soon(direct.connect(DB)).await.unwrap();
     }
@@ -418,19 +418,20 @@ async fn a6_a_gateway_that_the_registrar_knows_is_used_and_one_with_a_connection
         let id = resolver_id("known");
         app.resolver(id.clone(), known.clone()).discovery(id)
     };
-    // In its order, as long as there is a connection to none of them.
+    // The resolver's order applies while there is no connection to any of the gateways.
     let one = start(app()).await;
     let connection = soon(one.connect(DB)).await.unwrap();
     assert_eq!(connection.info().via.as_ref(), Some(far.name()));
     assert_eq!(soon(one.connect(DB)).await.unwrap().info().id, connection.info().id, "it will do the next time too");
     soon(one.shut_down(PATIENCE)).await;
-    // One with a connection comes first.
+    // A gateway with a connection comes first.
     let two = start(app()).await;
     soon(two.connect(near.name().as_str())).await.unwrap();
     assert_eq!(soon(two.connect(DB)).await.unwrap().info().via.as_ref(), Some(near.name()));
     assert!(!two.nodes().iter().any(|(info, _)| info.peer == *far.name()), "the other one was not dialled");
     soon(two.shut_down(PATIENCE)).await;
-    // But not one that was proven by another cookie than its route asks for by now.
+    // That does not apply to a gateway whose connection was proven by a cookie other than the one its route now
+    // requires.
     let three = start(app()).await;
     soon(three.connect(near.name().as_str())).await.unwrap();
     three.remove_route("^near@").unwrap();
@@ -442,10 +443,10 @@ async fn a6_a_gateway_that_the_registrar_knows_is_used_and_one_with_a_connection
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_came_in_through_a_gateway_must_meet_the_best_way_to_its_peer() {
+async fn an_inbound_link_through_a_gateway_must_satisfy_the_best_route_to_its_peer() {
     let db = start(listener(DB)).await;
     let gate = gate(GATE, &db).await;
-    // It may come in by the cookie of all; whoever looks for it by the route wants another.
+    // The gateway may connect with the common cookie; a dial by the route requires another one.
     let other = Cookie::new("another cookie for the way there").unwrap();
     let app = start(listener(APP).route("^db@", route_to(&db).cookie(other), 1)).await;
     gate.add_route("^app@", route_to(&app), 1).unwrap();
@@ -456,13 +457,13 @@ async fn a_link_that_came_in_through_a_gateway_must_meet_the_best_way_to_its_pee
     until(|| app.connection(db.name()).is_some()).await;
     let refused = soon(app.connect(DB)).await.unwrap_err();
     assert!(refused.to_string().contains("cookie"), "{refused}");
-    // Without a demand of its own, the one that came in is as good as any.
+    // Without a requirement of the route, the inbound connection is sufficient.
     app.remove_route("^db@").unwrap();
     assert_eq!(soon(app.connect(DB)).await.unwrap().info().via, Some(name(GATE)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e_a_trace_shows_every_hop_of_the_way_and_where_it_ends_else() {
+async fn e_a_trace_shows_every_hop_or_the_place_where_the_path_ends() {
     let db = start(listener(DB)).await;
     let inner = gate("inner@127.0.0.1", &db).await;
     let outer = listener("outer@127.0.0.1").transit(transit(&[("app@.*", "db@.*")], &[]));
@@ -476,10 +477,10 @@ async fn e_a_trace_shows_every_hop_of_the_way_and_where_it_ends_else() {
     assert!(trace.is_reached() && trace.failed.is_empty());
     assert_eq!(names(&trace.ways[0]), ["outer@127.0.0.1", "inner@127.0.0.1", DB]);
     assert!(trace.ways[0].hops.iter().all(|hop| !hop.round_trip.is_zero()));
-    // Directly it is one hop.
+    // A direct connection is one hop.
     let trace = soon(app.trace(inner.name().as_str(), PATIENCE)).await.unwrap();
     assert_eq!((names(&trace.ways[0]), &trace.ways[0].end), (vec!["inner@127.0.0.1".to_owned()], &TraceEnd::Reached));
-    // Where it ends: at a gateway that has no rule, at one that knows no way, and before the gateway.
+    // The trace ends at a gateway without a rule, at one without a route, or before the gateway.
     let ends = async |app: &Node, to: &str| {
         let trace = soon(app.trace(to, PATIENCE)).await.unwrap();
         let end = |way: &TracedWay| match &way.end {
@@ -493,7 +494,7 @@ async fn e_a_trace_shows_every_hop_of_the_way_and_where_it_ends_else() {
     assert_eq!((hops, text.as_str()), (1, "outer@127.0.0.1: relay denied: its log has the cause"));
     let (hops, text) = ends(&app, "db@other.internal").await;
     assert!(hops == 2 && text.contains("inner@127.0.0.1: unreachable"), "{hops} {text}");
-    // The way is there, and the node at its end wants another cookie.
+    // The route exists, and the node at its end requires another cookie.
     let other = NetworkRoute::to_port(1).unwrap().cookie(cookie("another")).build();
     app.remove_proxy_route("internal").unwrap();
     app.add_proxy_route("internal", via("outer@127.0.0.1").target(other), 1).unwrap();
@@ -506,13 +507,14 @@ async fn e_a_trace_shows_every_hop_of_the_way_and_where_it_ends_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e4_e8_a_gateway_is_not_taken_for_the_final_node_where_its_certificate_is_demanded() {
+async fn e4_e8_a_gateway_is_not_accepted_as_the_final_node_where_its_certificate_is_demanded() {
     let named = "db@127.0.0.1";
     let (ours, others) = (authority(), authority());
     let lab = profile_id("lab");
     for (db, arrives) in [
         (certified(&ours, named), true),
-        // It holds the cookie, as the gateway does, and no certificate, or one of an authority that nobody trusts here.
+        // The node holds the cookie, as the gateway does, and no certificate, or one of an authority that is not
+        // trusted here.
         (listener(named), false),
         (certified(&others, named), false),
     ] {

@@ -1,4 +1,4 @@
-//! What a gateway that does not pass a connection on tells its neighbours, its log and its own traces.
+//! Refusals of a gateway, as they appear to its neighbours, in its log and in its own traces.
 
 use std::net::SocketAddr;
 
@@ -18,12 +18,12 @@ use super::e_proxy::{APP, DB, GATE, all, relayed, transit, via};
 
 const REFUSED: &str = "a connection was not passed on";
 
-/// A link to a node without a node around it: what comes over it is seen as it was sent.
+/// Opens a link to a node without a node at this end, so that the received bytes are seen as they were sent.
 pub(super) async fn neighbour(own: &str, of: &Node, cookie: Cookie) -> Link {
     dials(own, of.name(), address(of), Mode::Node, cookie).await
 }
 
-/// A link of a mode to a node at this address, without a node around it.
+/// Opens a link of a mode to a node at this address, without a node at this end.
 pub(super) async fn dials(own: &str, target: &NodeName, at: SocketAddr, mode: Mode, cookie: Cookie) -> Link {
     let native = Native::new(name(own), NativeLimits::default());
     let tls = ClientTls::new(&TlsProfile::default().no_roots()).unwrap();
@@ -44,7 +44,7 @@ pub(super) async fn dials(own: &str, target: &NodeName, at: SocketAddr, mode: Mo
     link
 }
 
-/// What a node says to a neighbour that asks it for a connection, and the bytes of the trace it writes instead.
+/// Requests a connection from a neighbour, and returns its refusal and the bytes of the trace for the same request.
 async fn asks(link: &Link, to: &NodeName) -> ((String, StreamCode, String), Vec<u8>) {
     let open = ProxyOpen::new(to.clone(), 8).encode();
     let refused = match soon(link.open(StreamKind::Proxied, &open, PATIENCE)).await {
@@ -57,14 +57,14 @@ async fn asks(link: &Link, to: &NodeName) -> ((String, StreamCode, String), Vec<
     (refused, said)
 }
 
-/// The bytes of a report that a way ends at a hop.
+/// Returns the bytes of a report that a path ends at a hop.
 fn stopped(hop: &str, code: StreamCode, next: &str) -> Vec<u8> {
     let report = [&[3, hop.len() as u8][..], hop.as_bytes(), &[code.to_byte()], next.as_bytes()].concat();
     [&(report.len() as u16).to_be_bytes()[..], &report].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_neighbour_of_a_gateway_is_told_codes_and_names_and_the_log_has_the_words() {
+async fn a_neighbour_of_a_gateway_receives_codes_and_names_and_the_log_has_the_full_texts() {
     let lines = lines();
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("cookie");
@@ -97,10 +97,10 @@ async fn a_neighbour_of_a_gateway_is_told_codes_and_names_and_the_log_has_the_wo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_whose_next_gateway_is_down_says_so_to_everybody_behind_and_before_it() {
+async fn a_gateway_whose_next_gateway_is_down_reports_it_to_every_node_that_asks_through_it() {
     let lines = lines();
     let (core, nowhere) = ("core@dmz", nobody());
-    // Directly to the database it knows no way, and this it tries first.
+    // The gateway has no direct route to the database, and tries this one first.
     let edge = listener("edge@dmz").transit(all()).proxy_route("^db@", via(core), 1);
     let edge = start(edge.route("^core@", route_at(nowhere), 1)).await;
     let app = dialer("far@127.0.0.1").route("^edge@", route_to(&edge), 1).proxy_route("^db@", via("edge@dmz"), 1);
@@ -118,12 +118,12 @@ async fn a_gateway_whose_next_gateway_is_down_says_so_to_everybody_behind_and_be
         |hop: &str, text: &str| TraceEnd::Stopped { hop: hop.into(), code: StreamCode::Unreachable, text: text.into() };
     assert_eq!(trace.ways[0].end, stopped("edge@dmz", "it cannot reach core@dmz; its log has the cause"));
     assert_eq!((trace.ways.len(), trace.ways[0].hops.len(), trace.failed.len()), (1, 1, 0));
-    // From the gateway itself its own trace has the words and the address.
+    // The gateway's own trace has the full texts and the address.
     let trace = soon(edge.trace(DB, PATIENCE)).await.unwrap();
     let TraceEnd::Stopped { hop, text, .. } = &trace.ways[0].end else { panic!("{trace:?}") };
     assert!(hop == "edge@dmz" && text.contains(&nowhere.to_string()) && text.contains("Connection refused"), "{text}");
 
-    // One gateway further on, too: the name comes from where the way ends.
+    // The same holds one gateway further on: the name comes from the hop at which the path ends.
     let outer = listener("outer@dmz").transit(all()).route("^edge@", route_to(&edge), 1);
     let outer = start(outer.proxy_route("^db@", via("edge@dmz"), 1)).await;
     let app =
@@ -152,14 +152,14 @@ async fn lines_that_a_peer_can_cause_are_limited_for_each_peer_and_kind() {
                 assert!(matches!(refused, Err(OpenError::Refused { .. })), "{refused:?}");
             }
         }
-        // A slow machine may see more than one period of ten seconds.
+        // On a slow machine there may be more than one period of ten seconds.
         let most = 20 * (2 + begun.elapsed().as_secs() as usize / 10);
         for (message, field) in [(not_allowed, "peer"), (REFUSED, "from")] {
             let written = lines.with(message, field, own).len();
             assert!((20..=most).contains(&written), "{written} lines of {own} in {:?}: {message}", begun.elapsed());
         }
     }
-    // So are those that clients of a forward cause.
+    // The lines that clients of a forward cause are limited too.
     let refuses = start(listener("refuses@127.0.0.1")).await;
     let app = start(dialer(APP).route("^refuses@", route_to(&refuses), 1)).await;
     let forward = app.forward(LocalPlace::Tcp(loopback()), "refuses@127.0.0.1", "none").await.unwrap();

@@ -1,4 +1,4 @@
-//! What `examples/` shows is run as it stands there.
+//! Runs the programs of `examples/` unchanged.
 
 #[path = "../../../examples/atom_mapping.rs"]
 mod atom_mapping;
@@ -39,7 +39,7 @@ fn the_example_of_a_resolver_runs() {
 
 #[test]
 fn the_example_of_log_levels_runs() {
-    // It takes the subscriber that is there.
+    // The example uses the existing subscriber.
     crate::c_log::lines();
     log_level::main().unwrap();
 }
@@ -94,7 +94,7 @@ fn the_example_of_a_gateway_runs() {
     gateway::main().unwrap();
 }
 
-/// A directory with every file that the documents name.
+/// Returns a directory with every file that the documents name.
 fn with_files() -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
@@ -117,7 +117,7 @@ fn with_files() -> tempfile::TempDir {
 }
 
 fn loads(dir: &tempfile::TempDir, what: &str, text: &str) {
-    // A node's own part is left out where it is not what is shown.
+    // The node's own part is omitted where it is not the subject.
     let set = ["node.name=app@127.0.0.1", "node.cookie_file=cookie"];
     let is_given = |key: &str| text.contains(key);
     let set = set.iter().filter(|set| !(set.contains("cookie_file") && is_given("node:") && is_given("  cookie_file")));

@@ -7,7 +7,7 @@ use trunkline_stack::{CallError, SendError};
 use trunkline_tests::support::*;
 use trunkline_wire::handshake::Mode;
 
-/// A node that listens on the host in its name, with the embedded registrar there.
+/// Returns a node that listens on the host in its name, with the embedded registrar there.
 fn at_home(node: &str, registrar: SocketAddr) -> NodeBuilder {
     let listen = SocketAddr::new(registrar.ip(), 0);
     dialer(&format!("{node}@{}", registrar.ip())).listen(listen).embedded_registrar(registrar)
@@ -42,7 +42,7 @@ async fn f1_the_registrar_on_the_host_in_the_name_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f1_a_hidden_node_and_a_client_are_not_found_but_find() {
+async fn f1_a_hidden_node_and_a_client_find_others_but_are_not_found() {
     let registrar = own_address();
     let db = start(at_home("db", registrar)).await;
     let client = dialer(&format!("cli@{}", registrar.ip())).embedded_registrar_client(registrar);
@@ -54,7 +54,7 @@ async fn f1_a_hidden_node_and_a_client_are_not_found_but_find() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f1_a_registrar_with_another_cookie_is_said_so_at_start() {
+async fn f1_a_registrar_with_another_cookie_is_reported_at_start() {
     let registrar = own_address();
     let db = start(at_home("db", registrar)).await;
     let started = soon(at_home("app", registrar).cookie(cookie("others")).start()).await;
@@ -65,7 +65,7 @@ async fn f1_a_registrar_with_another_cookie_is_said_so_at_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f1_a_name_that_a_live_node_holds_is_taken() {
+async fn f1_a_name_that_a_live_node_holds_is_refused() {
     let registrar = own_address();
     let first = start(at_home("db", registrar)).await;
     let _app = start(at_home("app", registrar)).await;

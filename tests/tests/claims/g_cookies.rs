@@ -1,4 +1,4 @@
-//! Cookies that are replaced, node by node.
+//! Rotation of cookies, node by node.
 
 use trunkline::{AccessPattern, AttemptError, Cookie, Cookies, Node};
 use trunkline_tests::support::*;
@@ -13,7 +13,7 @@ fn new() -> Cookie {
 
 const NAMES: [&str; 3] = ["a@h", "b@h", "c@h"];
 
-/// A node at an address that stays, with routes to the others.
+/// Starts a node at a fixed address, with routes to the others.
 async fn node(of: usize, addresses: &[std::net::SocketAddr; 3], cookies: impl Into<Cookies>) -> Node {
     let mut builder = dialer(NAMES[of]).cookie(cookies).listen(addresses[of]);
     for (name, address) in NAMES.iter().zip(addresses) {
@@ -22,7 +22,7 @@ async fn node(of: usize, addresses: &[std::net::SocketAddr; 3], cookies: impl In
     start(builder).await
 }
 
-/// Every node reaches every other by a dial of its own.
+/// Checks that every node reaches every other by a dial of its own.
 async fn all_reach_all(nodes: &[Node]) {
     for from in nodes {
         for to in nodes.iter().filter(|to| to.name() != from.name()) {
@@ -42,7 +42,8 @@ async fn g12_a_cookie_is_rotated_node_by_node_without_an_outage() {
     for of in 0..3 {
         nodes.push(node(of, &addresses, old()).await);
     }
-    // Every node learns the new one, then every node shows it, then the old one goes: each step one node at a time.
+    // First every node learns the new cookie, then every node shows it, then the old one is removed. In each step, one
+    // node changes at a time.
     let steps = [Cookies::new(old()).also(new()), Cookies::new(new()).also(old()), Cookies::new(new())];
     for cookies in steps {
         for of in 0..3 {
@@ -57,7 +58,7 @@ async fn g12_a_cookie_is_rotated_node_by_node_without_an_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g12_peers_and_routes_rotate_theirs_too_and_a_link_by_either_is_good() {
+async fn g12_cookies_of_peers_and_routes_are_rotated_too_and_a_link_by_either_is_accepted() {
     let partners = Cookies::new(new()).also(old());
     let app = |text: &str| AccessPattern::new(text).unwrap();
     let db = start(listener("db@h").peer(app("app@.*"), partners.clone())).await;
@@ -67,7 +68,7 @@ async fn g12_peers_and_routes_rotate_theirs_too_and_a_link_by_either_is_good() {
         let node = start(node.listen(loopback()).route("^db@", route_to(&db).cookie(by.clone()), 1)).await;
         let connection = soon(node.connect("db@h")).await.unwrap();
         assert_eq!(connection.info().cookie, by);
-        // The peer asks for the other of the two by its own route, and is content with the link there is.
+        // The peer's own route requires the other of the two cookies, and the peer accepts the existing link.
         let other = if by == old() { new() } else { old() };
         db.add_route("^app@", route_to(&node).cookie(other), 1).unwrap();
         until(|| db.connection(&name("app@h")).is_some()).await;

@@ -1,4 +1,4 @@
-//! An attacker that holds another cookie, or that is a member and goes beyond what members may do.
+//! Attackers that hold another cookie, or that are members and exceed the rights of members.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use super::c_log::lines;
 use super::e_proxy::{GATE, all, via};
 
 const DB: &str = "db@127.0.0.1";
-/// Time within which a holder of the right cookie must be let in, whatever its neighbours do.
+/// Longest time until a holder of the right cookie is accepted, whatever its neighbours do.
 const PROMPT: Duration = Duration::from_secs(2);
 
-/// A cookie as the documentation says to make one.
+/// Returns a cookie of the recommended strength.
 fn strong() -> Cookie {
     Cookie::new("f3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934c").unwrap()
 }
@@ -37,7 +37,7 @@ fn claim(from: &str, to: &str, cookie: Cookie) -> Claim {
     Claim { from: name(from), to: Some(name(to)), cookie, incarnation: random_16(), mode: Mode::Node }
 }
 
-/// Guesses once, honestly: HELLO2 shows that the cookies differ, and the caller hangs up.
+/// Makes one guess by the protocol: HELLO2 shows that the cookies differ, and the caller hangs up.
 async fn guess(to: SocketAddr, claim: Claim) {
     let mut raw = soon(Raw::connect(None, to)).await.unwrap();
     match soon(raw.hello(claim)).await {
@@ -51,9 +51,9 @@ async fn promptly<T>(what: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h13_a_neighbour_with_an_old_cookie_shuts_no_fresh_node_out() {
+async fn h13_a_neighbour_with_an_old_cookie_blocks_no_fresh_node() {
     let db = start(listener(DB).cookie(strong())).await;
-    // Under a name of its own, and under the names of those that come after it.
+    // The guesses are under a name of its own, and under the names of the later callers.
     for n in 0..30 {
         guess(address(&db), claim("neighbour@127.0.0.1", DB, old())).await;
         guess(address(&db), claim(&format!("fresh{n}@127.0.0.1"), DB, old())).await;
@@ -67,7 +67,7 @@ async fn h13_a_neighbour_with_an_old_cookie_shuts_no_fresh_node_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h13_a_neighbour_with_an_old_cookie_keeps_no_node_from_the_registrar() {
+async fn h13_a_neighbour_with_an_old_cookie_blocks_no_node_at_the_registrar() {
     let registrar = own_address();
     let builder = |node: &str| {
         let node = dialer(&format!("{node}@{}", registrar.ip())).cookie(strong());
@@ -83,7 +83,7 @@ async fn h13_a_neighbour_with_an_old_cookie_keeps_no_node_from_the_registrar() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h13_a_neighbour_behind_the_same_gateway_shuts_nobody_out() {
+async fn h13_a_neighbour_behind_the_same_gateway_blocks_no_other_node() {
     let db = start(listener(DB).cookie(strong())).await;
     let gate = start(listener(GATE).cookie(strong()).transit(all()).route("^db@", route_to(&db), 1)).await;
     let behind = |node: &str, inside: Cookie| {
@@ -111,14 +111,14 @@ async fn a_wrong_cookie_is_logged_with_address_and_claimed_name_and_a_flood_of_t
     let first = said();
     assert_eq!(first.len(), 1, "{first:?}");
     assert_eq!(first[0]["fields"]["from"], "127.0.0.1");
-    // One line per address in ten seconds, whatever follows.
+    // One line for each address is logged in ten seconds, whatever follows.
     for _ in 0..100 {
         guess(address(&db), claim("goes-on@127.0.0.1", DB, old())).await;
     }
     until(|| db.status().strangers.failed_proofs == 101).await;
     assert!(said().len() <= 2, "{:?}", said());
 
-    // The other way in which a wrong cookie shows: a FINISH whose proof is wrong.
+    // A wrong cookie also shows in another way: a FINISH with a wrong proof.
     let other = start(listener(DB).cookie(strong())).await;
     let mut raw = soon(Raw::connect(None, address(&other))).await.unwrap();
     let (mut machine, _) = soon(raw.hello(claim("forger@127.0.0.1", DB, strong()))).await.unwrap();
@@ -130,7 +130,7 @@ async fn a_wrong_cookie_is_logged_with_address_and_claimed_name_and_a_flood_of_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_dialled_gets_one_guess_however_many_calls_come() {
+async fn a_dialled_listener_gets_one_guess_however_many_calls_are_made() {
     let guesser = Guesser::listen(name(DB), Mode::Node, old()).await;
     let app = dialer("app@127.0.0.1").cookie(strong()).route("^db@", route_at(guesser.address), 1);
     let app = start(app).await;
@@ -147,7 +147,7 @@ async fn whoever_is_dialled_gets_one_guess_however_many_calls_come() {
     assert_eq!(guesser.guesses(), 1);
     let steps = app.explain(&name(DB)).steps;
     assert!(matches!(steps[0].remembered, Some((_, AttemptError::CookieRefused(_)))), "{steps:?}");
-    // Somebody who mended the cookie tries at once.
+    // `dial_now`, for use after a cookie was fixed, ignores the remembered failure.
     no_route(soon(app.dial_now(DB)).await);
     assert_eq!(guesser.guesses(), 2);
 }
@@ -169,7 +169,7 @@ async fn a_registrar_that_is_asked_gets_one_guess_however_many_names_are_looked_
 #[tokio::test(flavor = "multi_thread")]
 async fn the_registrar_of_another_host_gets_one_guess_however_many_names_are_looked_up_at_once() {
     let guesser = Guesser::listen(name("registrar@127.0.0.1"), Mode::Registrar, old()).await;
-    // The registrar of the host in the name, at the port of this node's own.
+    // The registrar of the host in the name is at the port of this node's own.
     let own = SocketAddr::new(own_host().into(), guesser.address.port());
     let app =
         start(dialer(&format!("app@{}", own.ip())).cookie(strong()).hidden(true).embedded_registrar_client(own)).await;
@@ -211,7 +211,7 @@ async fn a_member_cannot_take_the_name_of_a_live_node_by_showing_its_incarnation
     assert_eq!(text(&mut mailbox).await, "still for the victim");
 }
 
-/// A link of a guest to a node, and the stack of another node that would come in through it.
+/// Opens a link of a guest to a node, with the stack of another node that would connect through it.
 async fn guest(node: &Node, listen: usize) -> (Link, tokio::task::JoinHandle<()>) {
     let native = Native::new(name("guest@127.0.0.1"), NativeLimits::default());
     let dialed = dial(&native, node.listening()[listen], node, &no_tls()).await.unwrap();
@@ -268,7 +268,7 @@ async fn a_guest_of_a_listener_cannot_come_in_under_another_name_inside_its_own_
     assert!(error.to_string().contains("not allowed"), "{error}");
     assert!(db.connection(&name("admin@127.0.0.1")).is_none());
     driver.abort();
-    // Unless `proxied:` says otherwise.
+    // A `proxied:` rule can allow it.
     let everybody = Proxied { allow: Some(vec![AccessPattern::new(".*").unwrap()]), ..Proxied::default() };
     let db = start(strict().proxied(everybody)).await;
     let (link, driver) = guest(&db, 0).await;
@@ -298,7 +298,7 @@ async fn a_link_inside_another_meets_the_strictest_listener_whatever_the_order_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_must_carry_the_callers_name_lets_nobody_in_under_another_one() {
+async fn a_caller_is_refused_if_its_certificate_must_carry_its_name_and_carries_another() {
     let authority = authority();
     let profile = ServerProfile::new(identity(&authority, DB));
     let profile = profile.client_roots_pem(authority.certificate().as_bytes()).unwrap().cert_name_required(true);

@@ -1,4 +1,5 @@
-//! The last bytes before a break: what one side had sent before it broke off reaches the other side before the error does.
+//! Last bytes before a break: the data that one side sent before it broke off reaches the other side before the error
+//! does.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -17,7 +18,8 @@ use super::e_proxy::{all, via};
 const APP: &str = "app@127.0.0.1";
 const DB: &str = "db@127.0.0.1";
 const GATE: &str = "gate@127.0.0.1";
-/// More than fits into one frame, and less than a receiver takes at once: the server's kernel discards what it has not sent.
+/// Size of an answer: more than one frame, and less than a receiver takes at once, since the server's kernel discards
+/// unsent data.
 const ANSWER: usize = 20_000;
 const CLIENTS: usize = 100;
 
@@ -33,7 +35,8 @@ fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n * 7 + n / 253) as u8).collect()
 }
 
-/// A server that answers after the first byte of a question and closes with the rest unread, which resets the connection.
+/// Starts a server that answers after the first byte of a question and closes with the rest unread, which resets the
+/// connection.
 async fn hasty() -> SocketAddr {
     let listener = TcpListener::bind(loopback()).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -61,10 +64,10 @@ async fn forwarded(app: &Node, service: &str, options: StreamOptions) -> (trunkl
     (forward, at)
 }
 
-/// Sends a question, and returns everything that can be read and how it ended.
+/// Sends a question, and returns all data that can be read and how it ended.
 async fn asks(at: SocketAddr) -> (Vec<u8>, Option<ErrorKind>) {
     let mut socket = TcpStream::connect(at).await.unwrap();
-    // The server does not read it to the end: the rest may not be taken any more.
+    // The server does not read the whole question, so the write may fail.
     let _ = socket.write_all(&bytes(100_000)).await;
     let mut answer = Vec::new();
     let ended = soon(socket.read_to_end(&mut answer)).await;
@@ -91,7 +94,7 @@ async fn the_answer_of_a_server_that_resets_is_delivered_before_the_reset() {
     db.serve("hasty", place(hasty().await), anybody()).unwrap();
     let (_forward, at) = forwarded(&app, "hasty", StreamOptions::default()).await;
     all_get_the_answer(at).await;
-    // A program that opens the stream itself.
+    // A program opens the stream itself.
     for _ in 0..20 {
         let mut stream = soon(app.open(DB, "hasty", PATIENCE)).await.unwrap();
         let _ = soon(stream.write_all(&bytes(100_000))).await;
@@ -113,7 +116,7 @@ async fn the_answer_of_a_server_that_resets_is_delivered_through_a_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_sent_before_it_reset_reaches_the_server() {
+async fn data_that_a_client_sent_before_its_reset_reaches_the_server() {
     let (db, app) = nodes().await;
     let server = TcpListener::bind(loopback()).await.unwrap();
     db.serve("reads", place(server.local_addr().unwrap()), anybody()).unwrap();
@@ -143,7 +146,7 @@ async fn a_client_that_reads_slowly_gets_everything_before_the_reset() {
     let (db, app) = nodes().await;
     let mut streams = db.accept("much", anybody()).unwrap();
     let (_forward, at) = forwarded(&app, "much", StreamOptions::default()).await;
-    // More than the sockets on the way hold, so that much of it waits in the node when the break comes.
+    // The data exceeds the sockets on the way, so that much of it waits in the node when the break comes.
     let much = bytes(12_000_000);
     let written = much.clone();
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -161,7 +164,8 @@ async fn a_client_that_reads_slowly_gets_everything_before_the_reset() {
     soon(writing).await.unwrap();
 }
 
-/// A program's own gateway between streams: what comes for `in` goes on to the service `out` of the node.
+/// Connects a pair of streams through a program's own relay: streams to `in` are forwarded to the service `out` of the
+/// node.
 async fn pair_through_a_relay(app: &Node, gate: &Node, incoming: &mut Streams, end: &mut Streams) -> [ByteStream; 2] {
     let open = async { soon(app.open(GATE, "in", PATIENCE)).await.unwrap() };
     let pass = async {
@@ -175,7 +179,7 @@ async fn pair_through_a_relay(app: &Node, gate: &Node, incoming: &mut Streams, e
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_delivers_what_came_before_a_break_in_both_directions() {
+async fn a_relay_delivers_data_from_before_a_break_in_both_directions() {
     let db = start(listener(DB)).await;
     let gate = start(listener(GATE).route("^db@", route_to(&db), 1)).await;
     let app = start(dialer(APP).route("^gate@", route_to(&gate), 1)).await;
@@ -184,7 +188,7 @@ async fn a_relay_delivers_what_came_before_a_break_in_both_directions() {
         let mut pair = pair_through_a_relay(&app, &gate, &mut incoming, &mut end).await;
         pair.rotate_left(direction);
         let [mut writer, mut reader] = pair;
-        // As much as the two windows and the relay hold between them: most of it waits there when the break comes.
+        // The data fills the two windows and the relay; most of it waits there when the break comes.
         let mut written = 0;
         let piece = bytes(16_000);
         while let Ok(write) = tokio::time::timeout(Duration::from_millis(300), writer.write(&piece)).await {
@@ -199,7 +203,7 @@ async fn a_relay_delivers_what_came_before_a_break_in_both_directions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_over_which_nothing_moves_is_ended_by_the_idle_limit_of_a_service_or_a_forward() {
+async fn an_idle_connection_is_ended_by_the_idle_limit_of_a_service_or_a_forward() {
     let (db, app) = nodes().await;
     let server = TcpListener::bind(loopback()).await.unwrap();
     let at_server = place(server.local_addr().unwrap());
@@ -210,7 +214,7 @@ async fn a_connection_over_which_nothing_moves_is_ended_by_the_idle_limit_of_a_s
         let (forward, at) = forwarded(&app, service, options).await;
         let (client, served) = tokio::join!(TcpStream::connect(at), server.accept());
         let (mut client, mut served) = (client.unwrap(), served.unwrap().0);
-        // Bytes now and then keep it open for longer than the limit.
+        // A few bytes now and then keep it open for longer than the limit.
         for _ in 0..15 {
             served.write_all(b"x").await.unwrap();
             let mut byte = [0];

@@ -1,5 +1,5 @@
-//! The claims, one test each at least, over real sockets between separate nodes. `cargo test claims` reads as the
-//! table of claims.
+//! Tests of the documented claims, at least one for each, over real sockets between separate nodes. `cargo test claims`
+//! reads as the table of claims.
 
 mod a_order;
 mod b_table;

@@ -48,7 +48,7 @@ async fn p26_all_callers_get_the_one_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p27_dropping_one_caller_hurts_no_other_and_dropping_all_closes_all() {
+async fn p27_dropping_one_caller_affects_no_other_and_dropping_all_closes_all() {
     let db = start(listener(DB)).await;
     let silent = Door::silent().await;
     let app = dialer(APP).route("^db@", route_at(silent.address), 2).route("db", route_to(&db), 1);
@@ -78,7 +78,7 @@ async fn p27_dropping_one_caller_hurts_no_other_and_dropping_all_closes_all() {
     assert_eq!(quiet.accepted(), 1);
 }
 
-/// Both dial at once; gives each end's connection.
+/// Makes both nodes dial at once, and returns each end's connection.
 async fn crossing(a: &Node, b: &Node) -> (Connection, Connection) {
     let barrier = tokio::sync::Barrier::new(2);
     let dial = async |from: &Node, to: &Node| {
@@ -89,7 +89,7 @@ async fn crossing(a: &Node, b: &Node) -> (Connection, Connection) {
     (ab.unwrap(), ba.unwrap())
 }
 
-/// Whether a message arrived; if not, the sender was told, or its connection is down.
+/// Returns true if a message arrived. If it did not, the sender was notified, or its connection is down.
 async fn arrives(by: &Connection, at: &mut Mailbox, body: &str) -> bool {
     if by.send("in", "", body.as_bytes()).await.is_err() {
         return false;
@@ -171,7 +171,7 @@ async fn messages_of_a_replaced_link_are_delivered_before_those_of_its_successor
     until(|| back.info().id == new.info().id).await;
     send([&old, &back], 400..600).await;
     send([&new, &db.connection(&name(APP)).unwrap()], 600..800).await;
-    // What the new link carries is there before what the old one still does.
+    // The data of the new link arrives before the remaining data of the old one.
     until(|| other.carried() > 2 * 400 * 100).await;
     door.thaw();
     for n in 0..800 {
@@ -253,7 +253,7 @@ async fn a_new_node_has_the_name_at_once_while_the_one_before_it_finishes_its_st
     down(&mut events, APP).await;
     up(&mut events, APP).await;
     assert_eq!(db.nodes()[0].0.id, new.id);
-    // What the one before has open goes on to its end.
+    // Streams that are open on the former link continue to their end.
     there.write_all(b"still there").await.unwrap();
     there.shutdown().await.unwrap();
     let mut all = Vec::new();
@@ -286,7 +286,7 @@ async fn a_peer_that_restarted_is_let_in_while_the_old_link_still_looks_alive() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn p15_messages_keep_their_order_although_a_link_is_replaced_before_it_is_known_to_be_up() {
-    // The accepting end stops right after the first link took its place, before it reads what came with it.
+    // The accepting end stops right after the first link was replaced, before it reads the data that followed.
     let lines = crate::c_log::lines();
     let go_on = lines.stop_at(["\"elder@127.0.0.1\"", "\"message\":\"up\""]);
     let db = start(listener(DB)).await;

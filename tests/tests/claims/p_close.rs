@@ -126,7 +126,7 @@ async fn a_shut_down_lets_calls_under_way_and_queued_messages_finish_and_counts_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_node_that_answers_may_shut_down_too_and_its_answer_still_arrives() {
+async fn an_answer_still_arrives_when_the_answering_node_shuts_down() {
     let db = start(listener(DB)).await;
     let mut slow = db.register("slow").unwrap();
     let app = start(dialer(APP).route("^db@", route_to(&db), 1)).await;
@@ -144,7 +144,7 @@ async fn the_node_that_answers_may_shut_down_too_and_its_answer_still_arrives() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_not_finished_when_the_grace_is_over_is_cut() {
+async fn a_call_that_has_not_finished_when_the_grace_is_over_is_cut() {
     let db = start(listener(DB)).await;
     let mut never = db.register("never").unwrap();
     let app = start(dialer(APP).route("^db@", route_to(&db), 1)).await;

@@ -1,4 +1,4 @@
-//! Every parser of bytes from outside takes any bytes. The bodies are those of the fuzz targets in `fuzz/`: each is run
+//! Every parser of external bytes accepts any input. The bodies are those of the fuzz targets in `fuzz/`: each is run
 //! here with the inputs that are committed there, with arbitrary bytes, and with damaged seeds.
 
 use std::collections::BTreeMap;
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// A target: its name, its body, and the inputs to begin with.
+/// A target: its name, its body, and its seed inputs.
 type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
-/// Each crate with targets, as it is called in Rust, and its targets.
+/// Returns each crate with targets, by its name in Rust, and its targets.
 fn crates() -> Vec<(&'static str, &'static [Target])> {
     vec![
         ("trunkline_admin", trunkline_admin::fuzzing::TARGETS),
@@ -30,18 +30,18 @@ fn crates() -> Vec<(&'static str, &'static [Target])> {
     ]
 }
 
-/// Inputs of each kind for each target; a hundred thousand times as many are run by `cargo xtask fuzz`.
+/// Number of inputs of each kind for each target; `cargo xtask fuzz` runs a hundred thousand times as many.
 const CASES: u32 = 200;
 /// The longest arbitrary input, in bytes.
 const MAX_LEN: usize = 600;
-/// Set to write `fuzz/seeds` anew.
+/// Environment variable that makes the test write `fuzz/seeds` again.
 const WRITE: &str = "TRUNKLINE_WRITE_SEEDS";
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
 }
 
-/// Runs the body; what it says when it fails names the target and the input.
+/// Runs the body. The message of a failure names the target and the input.
 #[track_caller]
 fn run(name: &str, body: fn(&[u8]), input: &[u8]) {
     if catch_unwind(AssertUnwindSafe(|| body(input))).is_err() {
@@ -49,7 +49,7 @@ fn run(name: &str, body: fn(&[u8]), input: &[u8]) {
     }
 }
 
-/// The files of a directory by name, none when it is not there.
+/// Returns the files of a directory by name, or none if the directory does not exist.
 fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let Ok(entries) = fs::read_dir(directory) else { return BTreeMap::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -78,7 +78,7 @@ fn h13_every_fuzz_target_has_a_file_a_binary_and_a_row_in_the_readme() {
 }
 
 #[test]
-fn h13_committed_seeds_are_what_is_written_today() {
+fn h13_committed_seeds_are_up_to_date() {
     for (name, _, seeds) in crates().iter().flat_map(|(_, targets)| *targets) {
         let directory = fuzz().join("seeds").join(name);
         let expected: BTreeMap<_, _> =
@@ -96,7 +96,7 @@ fn h13_committed_seeds_are_what_is_written_today() {
 }
 
 #[test]
-fn h13_every_parser_takes_its_seeds_and_what_failed_once() {
+fn h13_every_parser_takes_its_seeds_and_past_failures() {
     let mut known = Vec::new();
     for (name, body, _) in crates().iter().flat_map(|(_, targets)| *targets) {
         for kind in ["seeds", "regressions"] {
@@ -106,7 +106,7 @@ fn h13_every_parser_takes_its_seeds_and_what_failed_once() {
         }
         known.push((*name).to_owned());
     }
-    // A directory of no target is a misspelt one.
+    // A directory without a target has a misspelt name.
     for kind in ["seeds", "regressions"] {
         let Ok(entries) = fs::read_dir(fuzz().join(kind)) else { continue };
         for entry in entries {
@@ -116,10 +116,10 @@ fn h13_every_parser_takes_its_seeds_and_what_failed_once() {
     }
 }
 
-/// Runs every target with inputs that are made of its seeds.
+/// Runs every target with inputs that are generated from its seeds.
 fn every_parser_takes<S: Strategy<Value = Vec<u8>>>(inputs: impl Fn(Vec<Vec<u8>>) -> S) {
     for (name, body, seeds) in crates().iter().flat_map(|(_, targets)| *targets) {
-        // A failing input belongs into fuzz/regressions, and not into a file of seeds of the generator.
+        // A failing input belongs into `fuzz/regressions`, not into a file of seeds of the generator.
         let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
         let outcome = TestRunner::new(config).run(&inputs(seeds()), |input| {
             catch_unwind(AssertUnwindSafe(|| body(&input)))
@@ -142,7 +142,7 @@ fn h13_every_parser_takes_damaged_seeds() {
     });
 }
 
-/// A place, a byte, and what is done with it.
+/// Edits of an input: a place, a byte, and the kind of the edit.
 type Edits = Vec<(prop::sample::Index, u8, u8)>;
 
 /// Overwrites, inserts, removes and repeats bytes, and cuts the end off half of the inputs.

@@ -1,4 +1,4 @@
-//! The types in the public signatures of `trunkline`: each can be named by a program that depends on that crate alone.
+//! Types in the public signatures of `trunkline`: a program that depends on that crate alone can name each of them.
 
 #![allow(unused_imports, reason = "naming them is the test")]
 
@@ -16,7 +16,7 @@ use trunkline::{
     SpawnLimits, StreamOptions, UnknownFlag, Version, VersionError, Window,
 };
 
-/// A program's own helpers around what the crate takes and gives.
+/// Helpers of a program around the parameters and results of the crate.
 struct Helpers {
     direct: fn(&str, u16) -> Result<NetworkRouteBuilder<Direct>, EndpointError>,
     resolved: fn(ResolverId) -> NetworkRouteBuilder<Resolved>,

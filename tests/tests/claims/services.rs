@@ -20,7 +20,7 @@ fn place(address: SocketAddr) -> SocketPlace {
     SocketPlace::Tcp(Address::new(address.ip().to_string(), address.port()).unwrap())
 }
 
-/// A server that reads all and then gives it back, backwards.
+/// Starts a server that reads everything and then returns it in reverse order.
 async fn backwards() -> SocketAddr {
     let listener = TcpListener::bind(loopback()).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -51,7 +51,7 @@ async fn asks(mut socket: impl AsyncReadExt + AsyncWriteExt + Unpin, question: &
     let mut answer = Vec::new();
     soon(async {
         socket.write_all(question).await?;
-        // Half a close: the other half is still to answer.
+        // Only one direction is closed: the answer is still to come.
         socket.shutdown().await?;
         socket.read_to_end(&mut answer).await
     })
@@ -92,7 +92,7 @@ async fn a_service_of_a_peer_is_reached_by_a_stream_or_by_a_local_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_cannot_be_had_says_who_refused_it_and_why() {
+async fn a_refused_stream_names_the_refusing_node_and_the_reason() {
     let (db, app) = nodes().await;
     let nowhere = dialer("far@127.0.0.1").route("db", route_at(nobody()), 1);
     let nowhere = start(nowhere).await;
@@ -123,10 +123,10 @@ async fn a_stream_that_cannot_be_had_says_who_refused_it_and_why() {
     assert_eq!(db.serve("", place(nobody()), anybody()), Err(ServiceError::BadName { len: 0 }));
     assert!(app.connection(&name(DB)).unwrap().is_up(), "what is refused costs no connection");
 
-    // Who comes by a local socket sees a reset, not an end.
+    // A client of a local socket sees a reset, not an end.
     let forward = app.forward(LocalPlace::Tcp(loopback()), DB, "others").await.unwrap();
     let LocalPlace::Tcp(at) = *forward.place() else { panic!("it is an address") };
-    // The reset may come as soon as the connection stands.
+    // The reset may come as soon as the connection is established.
     let error = async { asks(TcpStream::connect(at).await?, b"x").await }.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     until(|| forward.traffic().refused == 1).await;
@@ -154,7 +154,7 @@ async fn a_program_takes_streams_itself_under_the_name_the_connection_gives_them
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_breaks_off_on_one_side_is_reset_on_the_other() {
+async fn a_stream_that_breaks_off_on_one_side_is_reset_on_the_other() {
     let (db, app) = nodes().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("served");
@@ -162,7 +162,7 @@ async fn what_breaks_off_on_one_side_is_reset_on_the_other() {
     db.serve("tcp", place(tcp.local_addr().unwrap()), anybody()).unwrap();
     db.serve("unix", SocketPlace::Unix(path), anybody()).unwrap();
 
-    // The server resets.
+    // The server resets the connection.
     let (mut ours, served) = tokio::join!(async { app.open(DB, "tcp", PATIENCE).await.unwrap() }, tcp.accept());
     let served = served.unwrap().0;
     served.set_zero_linger().unwrap();
@@ -170,7 +170,7 @@ async fn what_breaks_off_on_one_side_is_reset_on_the_other() {
     let error = soon(ours.read(&mut [0; 8])).await.unwrap_err();
     assert_eq!((error.kind(), error.to_string()), (ErrorKind::ConnectionReset, "broken off".into()));
 
-    // The client resets, through a forwarder.
+    // The client resets the connection, through a forwarder.
     let forward = app.forward(LocalPlace::Tcp(loopback()), DB, "tcp").await.unwrap();
     let LocalPlace::Tcp(at) = *forward.place() else { panic!("it is an address") };
     let (client, served) = tokio::join!(TcpStream::connect(at), tcp.accept());
@@ -223,13 +223,13 @@ async fn a_thousand_short_connections_and_a_stopped_one_share_one_link() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_breaks_off_is_noticed_although_the_server_takes_nothing_more() {
+async fn a_client_that_breaks_off_is_noticed_although_the_server_reads_nothing_more() {
     let (db, app) = nodes().await;
     let server = TcpListener::bind(loopback()).await.unwrap();
     db.serve("stuck", place(server.local_addr().unwrap()), anybody()).unwrap();
     let mut stream = soon(app.open(DB, "stuck", PATIENCE)).await.unwrap();
     let (socket, _) = soon(server.accept()).await.unwrap();
-    // Until everything on the way is full: sockets, windows, and what is queued.
+    // The writes continue until everything on the path is full: sockets, windows, and queues.
     let piece = vec![0; 1 << 20];
     while tokio::time::timeout(std::time::Duration::from_millis(300), stream.write(&piece)).await.is_ok() {}
     assert_eq!(db.services()[0].traffic.open, 1);
@@ -239,7 +239,7 @@ async fn who_breaks_off_is_noticed_although_the_server_takes_nothing_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_sent_with_a_request_is_not_sent_again_when_somebody_may_have_read_it() {
+async fn data_sent_with_a_request_is_not_sent_again_if_it_may_have_been_read() {
     let db = start(listener(DB)).await;
     let door = Door::to(address(&db)).await;
     let app = start(dialer("app@127.0.0.1").route("^db@", route_at(door.address), 1)).await;
@@ -251,7 +251,7 @@ async fn what_was_sent_with_a_request_is_not_sent_again_when_somebody_may_have_r
         })
     };
     let first = order("pay 100 euros");
-    // It has arrived, and its answer never does.
+    // The request has arrived, and its answer never comes.
     let taken = soon(streams.next()).await.unwrap();
     door.cut();
     let broken = soon(first).await.unwrap();

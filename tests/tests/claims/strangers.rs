@@ -9,7 +9,8 @@ use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
 const APP: &str = "app@127.0.0.1";
-/// What an honest connect may take while strangers crowd the door. A bound on failure, not a figure of performance.
+/// Longest time for an honest connect while strangers hold the listener. It is a limit for the test, not a measured
+/// figure.
 const PROMPT: Duration = Duration::from_secs(2);
 
 async fn from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
@@ -18,10 +19,10 @@ async fn from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
     soon(socket.connect(to)).await.unwrap()
 }
 
-/// 512 connections that say nothing and one that says a byte a second; then twenty honest connects, each while more
-/// strangers come.
+/// Opens 512 connections that say nothing and one that sends a byte a second, and then makes twenty honest connects,
+/// each while more strangers come.
 async fn honest_connects_succeed_among_strangers(source: impl Fn(u16) -> Ipv4Addr) {
-    // Strangers are sent away to make room, not because their time is up.
+    // Strangers are closed to make room, not because of a timeout.
     let limits = NativeLimits { answer: 3 * PATIENCE, ..NativeLimits::default() };
     let db = start(listener(DB).limits(limits)).await;
     let app = start(dialer(APP).route("^db@", route_to(&db), 1)).await;
@@ -49,7 +50,7 @@ async fn honest_connects_succeed_among_strangers(source: impl Fn(u16) -> Ipv4Add
         connection.disconnect();
         soon(connection.closed()).await;
     }
-    // Somebody had to make room: the door was full.
+    // A stranger was closed to make room, so the listener was full.
     soon(strangers.join_next()).await;
     trickle.abort();
 }
@@ -69,7 +70,7 @@ async fn honest_connects_succeed_among_512_strangers_from_their_own_prefix() {
     honest_connects_succeed_among_strangers(|n| Ipv4Addr::new(127, 0, 0, 2 + (n % 250) as u8)).await;
 }
 
-/// The first bytes of an honest caller.
+/// Returns the first bytes of an honest caller.
 async fn client_hello() -> Vec<u8> {
     let ear = TcpListener::bind(loopback()).await.unwrap();
     let app = start(dialer("caller@127.0.0.1").route("@", route_at(ear.local_addr().unwrap()), 1)).await;
@@ -83,7 +84,7 @@ async fn client_hello() -> Vec<u8> {
     [header.as_slice(), &body].concat()
 }
 
-/// Xorshift: the same inputs in every run.
+/// Xorshift generator: the same inputs in every run.
 struct Bytes(u64);
 
 impl Bytes {
@@ -102,7 +103,8 @@ impl Bytes {
         (0..len).map(|_| self.next() as u8).collect()
     }
 
-    /// Noise, noise in TLS records, a hello cut short, a hello with a byte changed, a hello with noise behind it.
+    /// Returns noise, noise in TLS records, a truncated hello, a hello with a changed byte, or a hello followed by
+    /// noise.
     fn input(&mut self, hello: &[u8]) -> Vec<u8> {
         let len = self.below(20_000);
         match self.below(6) {
@@ -125,7 +127,7 @@ impl Bytes {
     }
 }
 
-/// Sends 200 inputs and waits until each connection is over or has said what it has to say.
+/// Sends 200 inputs and waits until each connection is over or has sent all its answers.
 async fn feed(target: SocketAddr, seed: u64) {
     let hello = client_hello().await;
     let mut bytes = Bytes(seed);

@@ -1,4 +1,4 @@
-//! Who is believed, and how far.
+//! Trust between peers, and its limits.
 
 use trunkline::{AccessPattern, AttemptError, Endpoint, Listen, Role};
 use trunkline_tests::support::*;
@@ -17,7 +17,7 @@ async fn a8_an_answer_cannot_turn_off_the_certificate_checks_a_node_demands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_came_in_is_used_by_its_name() {
+async fn an_inbound_connection_is_used_for_its_name() {
     let strict = dialer(DB).tls(true).listen(Listen::at(loopback()));
     let of_its_own = dialer(DB).listen(Listen::at(loopback()).cookie(cookie("listener")));
     for (server, secret) in [(strict, cookie("node")), (of_its_own, cookie("listener"))] {
@@ -34,7 +34,7 @@ async fn a_connection_that_came_in_is_used_by_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_ends_that_both_verify_come_to_rest_on_one_link() {
+async fn two_ends_that_both_verify_agree_on_one_link() {
     let authority = authority();
     let (id, roots) = (profile_id("ours"), trusting(&authority));
     let a = start(certified(&authority, "a@127.0.0.1").tls_profile(id.clone(), roots.clone())).await;
@@ -65,7 +65,7 @@ async fn a_name_that_a_peers_entry_claims_is_dialled_under_that_cookie_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_comes_in_under_this_nodes_own_name() {
+async fn a_caller_with_this_nodes_own_name_is_refused() {
     let db = start(listener(DB)).await;
     let twin = start(dialer(DB).route(".", route_to(&db), 1)).await;
     // The dial is for another name at the same place; the caller's name alone decides.

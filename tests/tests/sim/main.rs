@@ -1,5 +1,5 @@
-//! Twenty thousand histories of nodes that dial each other over a network that breaks, and the invariants of one link
-//! per pair. See `trunkline_tests::sim`.
+//! Twenty thousand histories of nodes that dial each other over a network that breaks, checked against the invariants
+//! of one link per pair. See `trunkline_tests::sim`.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use trunkline_tests::sim::{Config, Counts, Fault, hops, model, run};
 mod mistakes;
 
 const HISTORIES: u64 = 20_000;
-/// Lines of the trace that a failure shows.
+/// Number of lines of the trace that a failure shows.
 const TAIL: usize = 60;
 
 fn saved_seeds() -> Vec<u64> {
@@ -19,7 +19,7 @@ fn saved_seeds() -> Vec<u64> {
     lines.filter(|line| !line.is_empty()).map(|line| line.parse().expect("a seed per line")).collect()
 }
 
-/// Runs one history; the text of a failure tells all that is needed to see it again.
+/// Runs one history. The text of a failure has all information needed to reproduce it.
 fn check(seed: u64) -> Result<Counts, String> {
     let outcome = run(seed, Config::default(), false);
     let Some(violation) = outcome.violation else { return Ok(outcome.counts) };
@@ -92,7 +92,7 @@ fn a_seed_gives_the_same_history_every_time() {
     }
 }
 
-/// Worlds of gateways in one run.
+/// Number of worlds with gateways in one run.
 const TOPOLOGIES: u64 = 20_000;
 
 #[test]
@@ -126,7 +126,7 @@ fn p17_p18_in_any_topology_every_request_ends_within_its_budget_and_leaves_no_ci
 }
 
 #[test]
-fn each_mistake_of_a_gateway_is_seen() {
+fn each_mistake_of_a_gateway_is_detected() {
     for mistake in hops::Mistake::ALL {
         let found = (0..TOPOLOGIES).find(|seed| hops::run(*seed, start(), Some(mistake)).is_err());
         assert!(found.is_some(), "{mistake:?} was not seen");

@@ -1,4 +1,4 @@
-//! How one engine is measured, in a process of its own: prints `name value` lines.
+//! Measurement of one engine, in a process of its own: prints `name value` lines.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use crate::workload::Workload;
 
-/// Asks an engine for a name, and puts the values it finds behind those that are there.
+/// Function that looks a name up in an engine, and appends the values that it finds.
 pub(crate) trait Ask: FnMut(&str, &mut Vec<u32>) {}
 
 impl<F: FnMut(&str, &mut Vec<u32>)> Ask for F {}
 
-/// The longest that a slow engine is asked, for cold names and for hot ones. `peers.cc` is told too.
+/// Longest time for the look-ups of a slow engine, for cold names and for hot ones. `peers.cc` is told the same.
 pub(crate) const BUDGET: Duration = Duration::from_secs(5);
 
-/// Passes over the hot names; the first one is to warm up, and the best of the others counts: whatever else runs on
-/// the machine only takes. `peers.cc` has the same number.
+/// Number of passes over the hot names. The first one is a warm-up, and the best of the others counts, since other load
+/// on the machine can only make a pass slower. `peers.cc` has the same number.
 const PASSES: usize = 6;
 
 pub(crate) fn report(name: &str, value: f64) {
@@ -32,7 +32,7 @@ pub(crate) fn built<T>(build: impl FnOnce() -> T) -> (T, f64) {
     (engine, before)
 }
 
-/// Cold and hot look-ups; writes a checksum of each answer to `answers`.
+/// Measures cold and hot look-ups, and writes a checksum of each answer to `answers`.
 pub(crate) fn look_ups(workload: &Workload, before_mb: f64, answers: &Path, mut ask: impl Ask) {
     let mut sums = Vec::with_capacity(workload.cold.len());
     let mut matches = 0;
@@ -51,7 +51,7 @@ pub(crate) fn look_ups(workload: &Workload, before_mb: f64, answers: &Path, mut 
     std::fs::write(answers, bytes).expect("the answers can be written");
 }
 
-/// Nanoseconds of each look-up, without the reading of the clock.
+/// Returns the nanoseconds of each look-up, without the time of reading the clock.
 pub(crate) fn cold(names: &[String], sums: &mut Vec<u64>, mut ask: impl Ask) -> Vec<f64> {
     let clock = clock_nanos();
     let mut found = Vec::new();
@@ -72,12 +72,12 @@ pub(crate) fn cold(names: &[String], sums: &mut Vec<u64>, mut ask: impl Ask) -> 
     nanos
 }
 
-/// Mean nanoseconds of a look-up of a hot name.
+/// Returns the mean nanoseconds of a look-up of a hot name.
 pub(crate) fn hot(workload: &Workload, mut ask: impl Ask) -> f64 {
     let mut found = Vec::new();
     let mut best = f64::INFINITY;
     let start = Instant::now();
-    // So that the clock is asked about once in a millisecond.
+    // The clock is read about once in a millisecond.
     let mut chunk = 1;
     for pass in 0..PASSES {
         let (mut asked, began) = (0, Instant::now());
@@ -101,7 +101,7 @@ pub(crate) fn hot(workload: &Workload, mut ask: impl Ask) -> f64 {
     best
 }
 
-/// Depends on the values and on their order. `peers.cc` computes the same.
+/// Computes a checksum that depends on the values and on their order. `peers.cc` computes the same.
 fn checksum(values: &[u32]) -> u64 {
     values.iter().fold(0xcbf2_9ce4_8422_2325, |sum: u64, value| {
         let sum = (sum ^ (u64::from(*value) + 1)).wrapping_mul(0x0000_0100_0000_01b3);
@@ -118,7 +118,7 @@ pub(crate) fn quantile(values: &mut [f64], part: f64) -> f64 {
     *values.select_nth_unstable_by(place, f64::total_cmp).1
 }
 
-/// What reading the clock costs, at best.
+/// Returns the shortest time that reading the clock takes.
 fn clock_nanos() -> f64 {
     let read = || {
         let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Edits, and readers beside them: what only this crate's table is measured for, in a process of its own.
+//! Measurement of edits, and of readers during edits: only this crate's table has them. Runs in a process of its own.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -12,7 +12,7 @@ use crate::cell::{self, mean, quantile, report};
 use crate::ours::{self, Reader, Table};
 use crate::workload::{Pattern, Workload};
 
-/// Measures everything here. `further` are patterns that are not in the table.
+/// Runs all measurements of this module. `further` are patterns that are not in the table.
 pub(crate) fn measure(workload: &Workload, further: &[Pattern]) {
     report("map_mean", map(workload));
     let table = ours::build(&workload.patterns);
@@ -26,7 +26,7 @@ pub(crate) fn measure(workload: &Workload, further: &[Pattern]) {
     cached(&table, workload, further);
 }
 
-/// The mean time of an edit that compiles and inserts one pattern, and of one that removes it.
+/// Measures the mean time of an edit that compiles and inserts one pattern, and of one that removes it.
 fn one_by_one(table: &Table, further: &[Pattern]) {
     let mut inserts = Vec::new();
     let mut removes = Vec::new();
@@ -47,7 +47,7 @@ fn one_by_one(table: &Table, further: &[Pattern]) {
     report("remove_p99_us", quantile(&mut removes, 0.99));
 }
 
-/// Look-ups of names not asked before, first alone and then while another core edits without a pause.
+/// Measures look-ups of new names, first alone and then while another core edits without a pause.
 fn beside_a_writer(table: &Table, workload: &Workload, further: &[Pattern]) {
     if cores() < 2 {
         return;
@@ -58,7 +58,7 @@ fn beside_a_writer(table: &Table, workload: &Workload, further: &[Pattern]) {
     let mut next = || thirds.next().expect("three of them");
     let mut sums = Vec::new();
     pinned_to(0, || {
-        // What is compiled or cached at first use is not what a writer costs.
+        // Compilation and caching at first use are not part of the cost of a writer.
         cell::cold(next(), &mut sums, &mut ask);
         let mut nanos = cell::cold(next(), &mut sums, &mut ask);
         report("idle_p99", quantile(&mut nanos, 0.99));
@@ -68,7 +68,7 @@ fn beside_a_writer(table: &Table, workload: &Workload, further: &[Pattern]) {
                 pinned_to(1, || {
                     ready.wait();
                     let mut patterns = further.iter().cycle();
-                    // Some stay for a while, as in a table that lives.
+                    // Some patterns stay for a while, as in a table in use.
                     let mut inside: Vec<&Pattern> = Vec::new();
                     while !done.load(Ordering::Relaxed) {
                         if inside.len() == KEPT_BY_WRITER.min(further.len()) {
@@ -97,7 +97,7 @@ fn beside_a_writer(table: &Table, workload: &Workload, further: &[Pattern]) {
     });
 }
 
-/// Look-ups of hot names a second, by so many threads with a reader each.
+/// Returns the number of look-ups of hot names in a second by so many threads with a reader each.
 fn per_second(table: &Table, workload: &Workload, threads: usize) -> f64 {
     let (done, ready) = (AtomicBool::new(false), Barrier::new(threads + 1));
     let mut total = 0;
@@ -110,7 +110,7 @@ fn per_second(table: &Table, workload: &Workload, threads: usize) -> f64 {
                     pinned_to(core, || {
                         let mut reader = Reader::new(table);
                         let (mut asked, mut found) = (0_u64, Vec::new());
-                        // What a thread does once is not what it does a second.
+                        // The one-time work of a thread is not part of the rate.
                         let start = Instant::now();
                         for name in &workload.hot {
                             reader.ask(name, &mut found);
@@ -143,7 +143,7 @@ fn per_second(table: &Table, workload: &Workload, threads: usize) -> f64 {
     total as f64 / elapsed.as_secs_f64()
 }
 
-/// Hot look-ups with the cache of results: of a table at rest, and of one that changes now and then.
+/// Measures hot look-ups with the cache of results: of an unchanged table, and of one that changes now and then.
 fn cached(table: &Table, workload: &Workload, further: &[Pattern]) {
     let Some(mut reader) = Reader::cached(table) else { return };
     report("cached_mean", cell::hot(workload, |name, found| reader.ask(name, found)));
@@ -151,7 +151,7 @@ fn cached(table: &Table, workload: &Workload, further: &[Pattern]) {
     let mut asked = 0;
     let mut found = Vec::new();
     for (edit, places) in workload.hot_order.chunks(LOOK_UPS_PER_EDIT).enumerate() {
-        // Inserts and removes take turns, and are not in the time.
+        // Inserts and removes alternate, and are not in the time.
         let pattern = &further[edit / 2 % further.len()];
         match edit % 2 {
             0 => ours::insert(table, pattern, NEW_VALUES),
@@ -172,7 +172,8 @@ fn cached(table: &Table, workload: &Workload, further: &[Pattern]) {
     report("churned_mean", spent.as_nanos() as f64 / asked as f64);
 }
 
-/// The floor: the same names in a hash map of the table's size. A map cannot answer what the table answers.
+/// Measures the lower bound: the same names in a hash map of the table's size. A map cannot answer what the table
+/// answers.
 fn map(workload: &Workload) -> f64 {
     let patterns = workload.patterns.iter().map(|pattern| &pattern.text);
     let names = workload.hot.iter().chain(patterns).cloned();
@@ -180,7 +181,7 @@ fn map(workload: &Workload) -> f64 {
     cell::hot(workload, |name, found| found.extend(map.get(name)))
 }
 
-/// About the cheapest hash that still spreads: the floor should be low.
+/// A very cheap hash that still spreads the keys, so that the lower bound is low.
 #[derive(Default)]
 struct Fold(u64);
 
@@ -215,13 +216,13 @@ fn micros(work: impl FnOnce()) -> f64 {
     start.elapsed().as_nanos() as f64 / 1_000.0
 }
 
-/// The cores of this process, as it was started: pinned threads see fewer.
+/// Returns the cores of this process as it was started, since pinned threads see fewer.
 fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// Runs this thread on one core while `work` runs, if that is allowed.
+/// Runs `work` with this thread pinned to one core, if that is allowed.
 fn pinned_to<T>(core: usize, work: impl FnOnce() -> T) -> T {
     if cores() > 1 {
         pin(&core.to_string());
@@ -241,7 +242,7 @@ fn pin(cores: &str) {
     assert!(taskset.status().is_ok(), "taskset is installed");
 }
 
-/// Values of patterns that are inserted later.
+/// First value of the patterns that are inserted later.
 const NEW_VALUES: u32 = 1 << 30;
 const WARM_UP: Duration = Duration::from_secs(1);
 const EDITS_BUDGET: Duration = Duration::from_secs(2);

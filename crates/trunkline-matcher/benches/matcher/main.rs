@@ -1,4 +1,4 @@
-//! What a look-up in a table of patterns costs, and an edit, beside other matchers. Linux only; prints two tables.
+//! Cost of a look-up in a table of patterns, and of an edit, beside other matchers. Linux only; prints two tables.
 //!
 //! `cargo bench -p trunkline-matcher --bench matcher [-- [SET...] [--engine NAME]... [--mix main|other] [--seed N]]`
 //!
@@ -28,7 +28,7 @@ use workload::{Mix, Set, Workload};
 
 const STAGE: &str = "TRUNKLINE_BENCH_STAGE";
 
-/// Together about ten minutes.
+/// Default sets; together they take about ten minutes.
 const SETS: &[&str] = &["100", "1k", "10k", "c10k", "100k", "c100k", "c1M", "free15", "free143", "free1408"];
 
 fn main() -> ExitCode {
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is asked for, for all processes alike.
+/// Options of the command line, the same for all processes.
 struct Options {
     sets: Vec<String>,
     engines: Vec<String>,
@@ -58,7 +58,7 @@ impl Options {
         while let Some(word) = words.next() {
             let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
             match word.as_str() {
-                // Cargo says so to every benchmark.
+                // Cargo passes this to every benchmark.
                 "--bench" => {}
                 "--engine" => options.engines.push(value()),
                 "--mix" => options.mix = value(),
@@ -83,7 +83,7 @@ impl Options {
     }
 }
 
-/// One engine and one set, in a process of its own.
+/// Measures one engine and one set, in a process of its own.
 fn measure(engine: &str, options: &Options, answers: &Path) {
     let set = Set::named(&options.sets[0]).expect("checked when it was read");
     let mut workload = Workload::new(set, options.mix(), options.seed);
@@ -101,10 +101,10 @@ fn measure(engine: &str, options: &Options, answers: &Path) {
     }
 }
 
-/// What a process printed: `name value` lines.
+/// Output of a process: `name value` lines.
 type Numbers = BTreeMap<String, f64>;
 
-/// Asks every engine for every set, and prints the tables.
+/// Measures every engine for every set, and prints the tables.
 fn compare(options: &Options) -> ExitCode {
     let cpp = Cpp::compiled();
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("matcher-{}", std::process::id()));
@@ -162,7 +162,7 @@ fn own_process(engine: &str, set: &str, options: &Options, answers: &Path) -> Co
     command
 }
 
-/// Runs a cell, three times if it is short, and takes the run in the middle by its cold look-ups.
+/// Runs a cell, three times if it is short, and returns the run with the median of the cold look-ups.
 fn repeated(engine: &str, set: &str, command: &dyn Fn() -> Command) -> Answer {
     let mut runs = Vec::new();
     for _ in 0..3 {
@@ -184,7 +184,7 @@ fn key(numbers: &Numbers) -> f64 {
     numbers.get("cold_mean").or(numbers.get("insert_mean_us")).copied().unwrap_or_default()
 }
 
-/// Runs one process and reads what it printed. It may not take more memory than the machine can spare.
+/// Runs one process and reads its output. The process may not take more memory than the machine can spare.
 fn run(command: Command) -> Option<Numbers> {
     let mut limited = Command::new("sh");
     limited.args(["-c", r#"ulimit -v "$0" && exec "$@""#]).arg(spare_kib().to_string());
@@ -199,7 +199,7 @@ fn run(command: Command) -> Option<Numbers> {
     output.status.success().then_some(numbers)
 }
 
-/// Three quarters of the memory that is available.
+/// Returns three quarters of the available memory.
 fn spare_kib() -> u64 {
     let info = std::fs::read_to_string("/proc/meminfo").expect("Linux");
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:")).expect("a line for available memory");
@@ -221,7 +221,7 @@ fn compare_answers(set: &str, cells: &[(&str, PathBuf)]) -> Vec<String> {
     differences
 }
 
-/// A process that is done sooner is run three times.
+/// Duration below which a process is run three times.
 const WORTH_REPEATING: Duration = Duration::from_secs(4);
 
 const FURTHER_PATTERNS: usize = 1_000;

@@ -21,18 +21,18 @@ pub(crate) fn build(patterns: &[Pattern]) -> Table {
     table
 }
 
-/// One pattern, compiled and inserted as an edit of its own.
+/// Compiles and inserts one pattern, as an edit of its own.
 pub(crate) fn insert(table: &Table, pattern: &Pattern, value: u32) {
     let compiled = RoutePattern::new(&pattern.text).expect("own pattern");
     assert!(table.insert(compiled, pattern.weight, value).is_ok(), "patterns are distinct");
 }
 
-/// One pattern, removed as an edit of its own.
+/// Removes one pattern, as an edit of its own.
 pub(crate) fn remove(table: &Table, text: &str) {
     assert!(table.remove(text).is_some(), "it was inserted");
 }
 
-/// What a thread that looks names up holds.
+/// State of a thread that looks names up.
 pub(crate) struct Reader<'a>(PatternReader<'a, u32>);
 
 impl<'a> Reader<'a> {
@@ -40,7 +40,7 @@ impl<'a> Reader<'a> {
         Self(table.reader())
     }
 
-    /// With a cache of results, if the table has one.
+    /// Returns a reader with a cache of results, if the table has one.
     pub(crate) fn cached(table: &'a Table) -> Option<Self> {
         Some(Self(table.reader().cached(CACHED_NAMES)))
     }
@@ -51,5 +51,5 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Four times the hot names.
+/// Number of names in the cache: four times the hot names.
 const CACHED_NAMES: usize = 4_096;

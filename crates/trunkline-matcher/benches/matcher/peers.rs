@@ -13,11 +13,12 @@ use crate::workload::{Pattern, Workload};
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
     pub(crate) label: &'static str,
-    /// With more patterns it was not built within a minute or within memory, or is too slow to be worth the time.
+    /// Most patterns. With more, the engine was not built within a minute or within memory, or is too slow to be worth
+    /// the time.
     pub(crate) most: usize,
-    /// Asked for tables without literals, too.
+    /// True if the engine is also measured for tables without literals.
     pub(crate) literal_free: bool,
-    /// The libraries it needs, if it is not in Rust.
+    /// Libraries that the engine needs, if it is not in Rust.
     needs: &'static [Library],
 }
 
@@ -44,7 +45,7 @@ pub(crate) const PEERS: &[Peer] = &[
 
 /// Measures one of the peers in Rust, as a process of its own.
 pub(crate) fn measure(name: &str, workload: &Workload, answers: &Path) {
-    // In the order of answers, so that an engine that reports places in ascending order need not sort.
+    // The values are in the order of answers, so that an engine that reports places in ascending order need not sort.
     let ranked = ranked(&workload.patterns);
     let texts = || ranked.iter().map(|value| &*workload.patterns[*value as usize].text);
     match name {
@@ -78,14 +79,14 @@ pub(crate) fn measure(name: &str, workload: &Workload, answers: &Path) {
     }
 }
 
-/// The values by descending weight, and equal weights by insertion.
+/// Returns the values by descending weight, and equal weights by insertion.
 fn ranked(patterns: &[Pattern]) -> Vec<u32> {
     let mut values: Vec<u32> = (0..).take(patterns.len()).collect();
     values.sort_by_key(|value| std::cmp::Reverse(patterns[*value as usize].weight));
     values
 }
 
-/// A C++ library: what its header, its linker name and its Debian package are called.
+/// A C++ library: the names of its header, its linker flag and its Debian package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Library {
     header: &'static str,
@@ -98,14 +99,14 @@ const RE2: Library = Library { header: "re2/re2.h", link: "-lre2", define: "-DHA
 const VECTORSCAN: Library =
     Library { header: "hs/hs.h", link: "-lhs", define: "-DHAVE_VECTORSCAN", package: "libvectorscan-dev" };
 
-/// `peers.cc`, compiled with the libraries that are installed.
+/// The program `peers.cc`, compiled with the libraries that are installed.
 pub(crate) struct Cpp {
     program: PathBuf,
     missing: Vec<&'static str>,
 }
 
 impl Cpp {
-    /// Compiles it into the target directory.
+    /// Compiles the program into the target directory.
     pub(crate) fn compiled() -> Self {
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("matcher-peers");
         if !Command::new("g++").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
@@ -123,14 +124,14 @@ impl Cpp {
         Self { program, missing: missing.iter().map(|library| library.package).collect() }
     }
 
-    /// The Debian packages without which this peer cannot be asked.
+    /// Returns the missing Debian packages that this peer needs.
     pub(crate) fn missing_for(&self, peer: &Peer) -> Option<String> {
         let wanted = |package: &&str| *package == "g++" || peer.needs.iter().any(|library| library.package == *package);
         let missing: Vec<&str> = self.missing.iter().copied().filter(wanted).collect();
         (!peer.is_rust() && !missing.is_empty()).then(|| missing.join(", "))
     }
 
-    /// The command that measures one of the peers in C++.
+    /// Returns the command that measures one of the peers in C++.
     pub(crate) fn command(&self, peer: &Peer, workload: &Path, answers: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command.args([peer.name, &BUDGET.as_secs().to_string()]).args([workload, answers]);
@@ -146,7 +147,7 @@ impl Library {
     }
 }
 
-/// The workload as `peers.cc` reads it: counts, then a line for each thing.
+/// Writes the workload in the format of `peers.cc`: counts, then a line for each item.
 pub(crate) fn write(workload: &Workload, path: &Path) {
     let Workload { patterns, cold, hot, hot_order, .. } = workload;
     let mut text = format!("{} {} {} {}\n", patterns.len(), cold.len(), hot.len(), hot_order.len());

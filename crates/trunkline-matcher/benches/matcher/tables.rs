@@ -1,8 +1,8 @@
-//! The results as Markdown, with the goals beside them.
+//! Results as Markdown, with the goals beside them.
 
 use crate::Numbers;
 
-/// One engine and one set.
+/// Results of one engine for one set.
 pub(crate) struct Row {
     pub(crate) set: String,
     pub(crate) engine: &'static str,
@@ -10,14 +10,14 @@ pub(crate) struct Row {
     pub(crate) answer: Answer,
 }
 
-/// What came of a measurement.
+/// Outcome of a measurement.
 pub(crate) enum Answer {
     Measured(Numbers),
-    /// These packages are not installed.
+    /// Not measured: these packages are not installed.
     Missing(String),
-    /// The process ended with an error, or was out of memory.
+    /// The process ended with an error, or ran out of memory.
     Failed,
-    /// Not asked: too many patterns for it.
+    /// Not measured: the set has too many patterns for the engine.
     Skipped,
 }
 
@@ -34,7 +34,7 @@ impl Answer {
     }
 }
 
-/// A bound on a figure of trunkline: on the figure itself, or on its ratio to that of another engine.
+/// Bound on a figure of trunkline: on the figure itself, or on its ratio to that of another engine.
 struct Goal {
     set: &'static str,
     figure: &'static str,
@@ -43,7 +43,7 @@ struct Goal {
 
 enum Bound {
     AtMost(f64),
-    /// At most so many times the other engine's.
+    /// At most so many times the other engine's figure.
     Times(f64, &'static str),
     /// The other engine takes at least so many times as long.
     Faster(f64, &'static str),
@@ -139,7 +139,7 @@ fn find<'a>(rows: &'a [Row], set: &str, engine: &str) -> Option<&'a Answer> {
     rows.iter().find(|row| row.set == set && row.engine == engine).map(|row| &row.answer)
 }
 
-/// The goals of a set, each with whether it is met, or what stands instead.
+/// Formats the goals of a set, each with whether it is met, or with the measured value.
 fn goals(rows: &[Row], set: &str) -> String {
     let figure = |engine: &str, name: &str| find(rows, set, engine).and_then(|answer| answer.get(name));
     let mut texts = Vec::new();
@@ -270,7 +270,7 @@ fn thousands(value: f64) -> String {
     }
 }
 
-/// With three significant digits, or all before the point.
+/// Formats a number with three significant digits, or with all digits before the point.
 fn significant(value: f64) -> String {
     let digits = match value {
         large if large >= 100.0 => 0,

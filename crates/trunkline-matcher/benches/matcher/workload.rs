@@ -1,20 +1,20 @@
-//! Patterns and names, made from a seed: the same seed gives the same table in every process.
+//! Patterns and names, generated from a seed: the same seed gives the same table in every process.
 //!
-//! The table is what an operator of many nodes writes: names of single nodes, prefixes of a team's services, hosts,
-//! a few real expressions, and the occasional pattern that no index likes. The spaces from which teams, hosts and
-//! numbers are drawn grow with the table, so that a name matches about as many patterns in a large one as in a small.
+//! The table imitates that of an operator of many nodes: names of single nodes, prefixes of a team's services, hosts, a
+//! few real expressions, and the occasional pattern that suits no index. The spaces from which teams, hosts and numbers
+//! are drawn grow with the table, so that a name matches about as many patterns in a large table as in a small one.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// What kind of pattern.
+/// Kind of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// `^prod-db17@eu-west.example.com$`. Its dots are wildcards: it is no literal.
+    /// `^prod-db17@eu-west.example.com$`. Its dots are wildcards, so it is not a literal.
     Exact,
-    /// The same without `^` and `$`.
+    /// `prod-db17@eu-west.example.com`, the same without `^` and `$`.
     Loose,
     /// `prod-billing-api-.*`, some with `^`.
     Prefix,
@@ -28,14 +28,14 @@ pub(crate) enum Kind {
     LiteralFree,
 }
 
-/// How many of each kind, in percent: exact, loose, prefix, suffix, complex, and the two nasty ones together.
+/// Number of each kind, in percent: exact, loose, prefix, suffix, complex, and the two nasty ones together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mix([usize; 6]);
 
 impl Mix {
-    /// The mix that figures are published for.
+    /// The mix for which figures are published.
     pub(crate) const MAIN: Self = Self([40, 15, 25, 10, 8, 2]);
-    /// Fewer names, more expressions: an engine tuned to one mix shows it in the other.
+    /// A mix with fewer names and more expressions, which reveals an engine tuned to the other mix.
     pub(crate) const OTHER: Self = Self([15, 25, 20, 15, 23, 2]);
 
     pub(crate) fn named(name: &str) -> Option<Self> {
@@ -47,20 +47,20 @@ impl Mix {
     }
 }
 
-/// A data set: how many patterns, and how many of them may be nasty.
+/// A data set: the number of patterns, and a bound on the nasty ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Set {
-    /// The mix as it is.
+    /// The mix unchanged.
     Plain(usize),
-    /// An operator does not write 20,000 patterns by hand that match by classes alone: 20 up to 10,000 patterns, 200
-    /// above.
+    /// At most 20 nasty patterns up to 10,000 patterns, 200 above: an operator does not write 20,000 patterns by hand
+    /// that match by classes alone.
     Capped(usize),
-    /// Patterns without a literal and nothing else.
+    /// Only patterns without a literal.
     LiteralFree(usize),
 }
 
 impl Set {
-    /// `100`, `c10k`, `c1M`, `free143`.
+    /// Parses the name of a set: `100`, `c10k`, `c1M`, `free143`.
     pub(crate) fn named(name: &str) -> Option<Self> {
         let (make, digits): (fn(usize) -> Self, &str) = if let Some(rest) = name.strip_prefix("free") {
             (Self::LiteralFree, rest)
@@ -91,12 +91,12 @@ pub(crate) struct Pattern {
     pub(crate) kind: Kind,
 }
 
-/// A table and the names to ask it for.
+/// A table, and the names to look up in it.
 pub(crate) struct Workload {
     pub(crate) patterns: Vec<Pattern>,
-    /// Distinct names, each asked once.
+    /// Distinct names, each looked up once.
     pub(crate) cold: Vec<String>,
-    /// Names asked again and again.
+    /// Names looked up again and again.
     pub(crate) hot: Vec<String>,
     /// Places in `hot`, by Zipf's law with exponent 1.
     pub(crate) hot_order: Vec<u32>,
@@ -114,14 +114,14 @@ impl Workload {
         Self { patterns, cold, hot, hot_order, generator }
     }
 
-    /// More patterns of the same mix, none of which is in the table.
+    /// Draws more patterns of the same mix, none of which is in the table.
     pub(crate) fn further(&mut self, set: Set, mix: Mix, count: usize) -> Vec<Pattern> {
         let kinds = self.generator.kinds(set, mix);
         kinds.into_iter().cycle().take(count).map(|kind| self.generator.pattern(kind)).collect()
     }
 }
 
-/// Splitmix64: small, fast enough, and good enough to draw names by.
+/// Splitmix64: a small generator, fast enough, and good enough to draw names.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -138,7 +138,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, which is not zero.
+    /// Returns a number below `bound`, which must not be zero.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).expect("below a usize")
     }
@@ -164,17 +164,17 @@ impl Random {
 
 type Seen = HashSet<u64, BuildHasherDefault<DefaultHasher>>;
 
-/// Draws patterns and names of a table of one size.
+/// Generator of patterns and names for a table of one size.
 struct Generator {
     random: Random,
     size: usize,
     syllables: Vec<String>,
-    /// How many nasty patterns there were, of each kind: later ones are narrower, so that all of them together match
-    /// about as much in a large table as in a small one.
+    /// Number of nasty patterns so far, of each kind. Later ones are narrower, so that all of them together match about
+    /// as much in a large table as in a small one.
     any_case: usize,
     literal_free: usize,
-    /// Fingerprints of texts and names already given out. They stay as long as the workload, so that an engine does
-    /// not get their memory for nothing when it is built.
+    /// Fingerprints of texts and names already given out. They are kept as long as the workload, so that an engine
+    /// cannot reuse their memory unmeasured when it is built.
     seen: Seen,
 }
 
@@ -185,12 +185,12 @@ impl Generator {
             .chars()
             .flat_map(|consonant| VOWELS.chars().map(move |vowel| format!("{consonant}{vowel}")))
             .collect();
-        // Another seed speaks another language.
+        // A different seed gives different words.
         random.shuffle(&mut syllables);
         Self { random, size, syllables, any_case: 0, literal_free: 0, seen: Seen::default() }
     }
 
-    /// The kinds of a data set in the order in which they are inserted: exact counts, shuffled.
+    /// Returns the kinds of a data set in the order in which they are inserted: exact counts, shuffled.
     fn kinds(&mut self, set: Set, mix: Mix) -> Vec<Kind> {
         let (size, cap) = match set {
             Set::LiteralFree(size) => return vec![Kind::LiteralFree; size],
@@ -288,7 +288,7 @@ impl Generator {
         while 3_usize.pow(narrow) < count {
             narrow += 1;
         }
-        // What is narrowed: letters before, digits, letters after.
+        // The positions to narrow: letters before, digits, letters after.
         let mut places = [false; 7];
         for place in places.iter_mut().take(usize::try_from(narrow).expect("small") + usize::from(whole)) {
             *place = true;
@@ -307,7 +307,7 @@ impl Generator {
         };
         let before = letters(&mut self.random, &places[..2]);
         let after = letters(&mut self.random, &places[4..]);
-        // What stands at the ends and takes any letter takes nothing away.
+        // An unrestricted class at either end restricts nothing.
         let (before, after) = (before.trim_start_matches("[a-z]"), after.trim_end_matches("[a-z]"));
         let digits: Vec<String> = places[2..4]
             .iter()
@@ -322,7 +322,7 @@ impl Generator {
         }
     }
 
-    /// A word of the language: the spaces of teams and hosts are as many words as the table needs.
+    /// Returns a word of the language. Each space of teams or hosts has as many words as the table needs.
     fn word(&mut self, space: usize) -> String {
         let mut rest = self.random.below(space);
         let mut word = String::new();
@@ -337,7 +337,7 @@ impl Generator {
         word
     }
 
-    /// Twice as many hosts as there are patterns for hosts in the main mix.
+    /// Draws a host. There are twice as many hosts as patterns for hosts in the main mix.
     fn host(&mut self) -> String {
         let space = self.size / 6 + 2;
         match self.random.below(space) {
@@ -349,14 +349,14 @@ impl Generator {
         }
     }
 
-    /// A team and a service, as prefixes name them.
+    /// Draws a team and a service, as prefixes name them.
     fn service(&mut self) -> String {
         let space = self.size / 40 + 4;
         let (environment, service) = (self.random.of(ENVIRONMENTS), self.random.of(SERVICES));
         format!("{environment}-{}-{service}", self.word(space))
     }
 
-    /// The name of one node.
+    /// Draws the name of one node.
     fn node(&mut self) -> String {
         let (environment, role) = (self.random.of(ENVIRONMENTS), self.random.of(ROLES));
         let number = self.random.within(1, self.size / 20 + 30);
@@ -367,7 +367,7 @@ impl Generator {
         format!("{environment}-{role}{number}@{host}.example.com")
     }
 
-    /// What stands before the `@` in a name of a service.
+    /// Draws the part before the `@` in a name of a service.
     fn instance(&mut self) -> String {
         match self.random.below(4) {
             0 => format!("{:03}", self.random.below(1_000)),
@@ -377,11 +377,11 @@ impl Generator {
         }
     }
 
-    /// Distinct names: six of ten made from entries of the table, the others as likely to be asked and in no table.
+    /// Draws distinct names: six of ten from entries of the table, the others just as plausible but in no table.
     fn names(&mut self, patterns: &[Pattern], count: usize) -> Vec<String> {
         let mut names = Vec::with_capacity(count);
         while names.len() < count {
-            // A small table has few names of single nodes: the choice stands while the name is drawn again.
+            // A small table has few names of single nodes: the choice is kept while the name is drawn again.
             let hit = self.random.percent(60);
             names.push(loop {
                 let name = if hit {
@@ -398,7 +398,7 @@ impl Generator {
         names
     }
 
-    /// A name that the pattern matches.
+    /// Draws a name that the pattern matches.
     fn hit(&mut self, pattern: &Pattern) -> String {
         let text = pattern.text.as_str();
         match pattern.kind {
@@ -437,7 +437,7 @@ impl Generator {
         }
     }
 
-    /// A name that was not made from an entry. A pattern for its host may match all the same.
+    /// Draws a name that was not made from an entry. A pattern for its host may still match it.
     fn miss(&mut self, patterns: &[Pattern]) -> String {
         match self.random.below(4) {
             // Another node.
@@ -452,7 +452,7 @@ impl Generator {
                     (self.random.of(ENVIRONMENTS), self.random.of(SERVICES), self.word(500_000));
                 format!("{environment}-{team}-{service}-{}@{}.example.com", self.instance(), self.host())
             }
-            // Near: one character of a hit is another one.
+            // Near miss: one character of a hit is replaced.
             _ => {
                 let chosen = self.random.below(patterns.len());
                 let mut name = self.hit(&patterns[chosen]).into_bytes();
@@ -463,7 +463,7 @@ impl Generator {
         }
     }
 
-    /// A text that a pattern without `.*` matches.
+    /// Draws a text that a pattern without `.*` matches.
     fn sample(&mut self, pattern: &str) -> String {
         let hir = regex_syntax::ParserBuilder::new().unicode(false).build().parse(pattern).expect("own pattern");
         let mut text = String::new();
@@ -518,7 +518,7 @@ impl Generator {
     }
 }
 
-/// A class of some consecutive characters of an alphabet.
+/// Draws a class of some consecutive characters of an alphabet.
 fn class(random: &mut Random, alphabet: &str, least: usize, most: usize) -> String {
     let width = random.within(least, most);
     let start = random.below(alphabet.len() - width + 1);
@@ -526,14 +526,14 @@ fn class(random: &mut Random, alphabet: &str, least: usize, most: usize) -> Stri
     format!("[{}-{}]", char::from(bytes[start]), char::from(bytes[start + width - 1]))
 }
 
-/// Enough that no engine has seen most of them, and that the slow ones are stopped by the clock.
+/// Number of cold names: enough that no engine has seen most of them, and that slow engines are stopped by the clock.
 const COLD_NAMES: usize = 100_000;
 const HOT_NAMES: usize = 1_000;
 const HOT_LOOKUPS: usize = 100_000;
 
 const NAME_BYTES: std::ops::RangeInclusive<usize> = 21..=53;
 
-/// Few, so that the order of insertion decides often.
+/// Weights, few so that the order of insertion often decides.
 const WEIGHTS: &[i64] = &[10, 50, 100, 100, 200];
 
 const CONSONANTS: &str = "bdfgklmnprstvz";

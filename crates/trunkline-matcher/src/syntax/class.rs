@@ -1,4 +1,4 @@
-//! Classes: `[…]`, `\d`, `\pL`, `[:alpha:]`.
+//! Parser for classes: `[…]`, `\d`, `\pL`, `[:alpha:]`.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ impl Parser<'_> {
         self.bump();
         let negated = self.eat('^');
         let mut chars = Vec::new();
-        // Named classes come folded; folding them again would cost much.
+        // Named classes are already folded; folding them again would be expensive.
         let mut named = Vec::new();
         let mut first = true;
         while first || !self.eat(']') {
@@ -41,8 +41,8 @@ impl Parser<'_> {
         Ok(to_hir(class))
     }
 
-    /// Reads one member or a range of them. Surrogates are in no string, so
-    /// they are left out, and nothing may remain.
+    /// Reads one member or a range of them. Returns `None` if the range consists of surrogates only: these occur in no
+    /// string and are left out.
     fn class_range(&mut self, class_start: usize) -> Result<Option<ClassUnicodeRange>, Fault> {
         let start = self.at;
         let low = self.class_char(class_start)?;
@@ -71,7 +71,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Reads `[:name:]` or `[:^name:]`, if one is here.
+    /// Reads `[:name:]` or `[:^name:]`, if one starts here.
     fn posix_class(&mut self) -> Result<Option<ClassUnicode>, Fault> {
         let Some(body) = self.rest().strip_prefix("[:") else {
             return Ok(None);
@@ -91,7 +91,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Reads `\d` and its kin or `\pN` or `\p{Name}`, if one is here.
+    /// Reads `\d` and similar, `\pN` or `\p{Name}`, if one starts here.
     pub(super) fn escaped_class(&mut self) -> Result<Option<ClassUnicode>, Fault> {
         let mut chars = self.rest().chars();
         if chars.next() != Some('\\') {
@@ -142,8 +142,7 @@ impl Parser<'_> {
         Ok(class)
     }
 
-    /// Folding comes before negation: `(?i)\W` leaves out the Kelvin sign,
-    /// which folds to `k`.
+    /// Returns an ASCII class. Folding comes before negation: `(?i)\W` leaves out the Kelvin sign, which folds to `k`.
     fn ascii_class(&self, ranges: Ranges, negated: bool) -> ClassUnicode {
         let mut class = ClassUnicode::new(ranges.iter().map(|&(low, high)| ClassUnicodeRange::new(low, high)));
         if self.flags.fold {
@@ -166,8 +165,8 @@ pub(super) fn folded_char(c: char) -> Hir {
     to_hir(class)
 }
 
-/// `ClassUnicode::negate` is not used: where a range ends before the surrogates
-/// and the next starts behind them, it takes the two ends for the gap.
+/// Negates a class. `ClassUnicode::negate` is not used: where one range ends just before the surrogates and the next
+/// starts just after them, it treats the two ends as a gap.
 fn negate(class: &mut ClassUnicode) {
     let mut gaps = Vec::new();
     let mut next = Some('\0');
@@ -183,10 +182,10 @@ fn negate(class: &mut ClassUnicode) {
     *class = ClassUnicode::new(gaps);
 }
 
-/// Adds what is equal to a member but for case.
+/// Adds every character that is equal to a member except for case.
 ///
-/// Folding walks every code point of a class. A large class is therefore cut
-/// to the characters that have case at all first.
+/// Folding visits every code point of a class. A large class is therefore first cut to the characters that have case at
+/// all.
 pub(super) fn fold(class: &mut ClassUnicode) {
     let size: usize = class.ranges().iter().map(ClassUnicodeRange::len).sum();
     unicode17::fold(class);
@@ -200,12 +199,12 @@ pub(super) fn fold(class: &mut ClassUnicode) {
     class.union(&cased);
 }
 
-/// Reads one class out of `regex_syntax`'s own syntax.
+/// Reads one class by the syntax of `regex_syntax`.
 pub(super) fn from_rust_syntax(text: &str) -> Option<ClassUnicode> {
     let hir = regex_syntax::parse(text).ok()?;
     match hir.into_kind() {
         HirKind::Class(Class::Unicode(class)) => Some(class),
-        // A class of one character becomes a literal there.
+        // `regex_syntax` makes a literal of a class with one character.
         HirKind::Literal(literal) => {
             let c = std::str::from_utf8(&literal.0).ok()?.chars().next()?;
             Some(ClassUnicode::new([ClassUnicodeRange::new(c, c)]))
@@ -236,13 +235,13 @@ fn posix(name: &str) -> Option<Ranges> {
 
 const DIGIT: Ranges = &[('0', '9')];
 const WORD: Ranges = &[('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')];
-/// Without U+000B, unlike POSIX's `space`.
+/// The class `\s`: without U+000B, unlike POSIX's `space`.
 const PERL_SPACE: Ranges = &[('\t', '\n'), ('\x0c', '\r'), (' ', ' ')];
 
-/// Below this many members, cutting a class costs more than it saves.
+/// Number of members below which cutting a class costs more than it saves.
 const SMALL_CLASS: usize = 256;
 
-/// Every character that folds to another, and a few that do not.
+/// Class of every character that folds to another, and a few that do not.
 static CASED: LazyLock<ClassUnicode> = LazyLock::new(|| {
     from_rust_syntax(r"\p{Changes_When_Casemapped}").expect("the tables of regex-syntax have this property")
 });

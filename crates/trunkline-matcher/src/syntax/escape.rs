@@ -1,4 +1,4 @@
-//! What may follow a backslash.
+//! Parser for escapes.
 
 use regex_syntax::hir::{Hir, Look};
 
@@ -24,7 +24,7 @@ impl Parser<'_> {
                     let code = self.escaped_char()?;
                     match char::from_u32(code) {
                         Some(c) => self.push_char(c),
-                        // A surrogate is in no string.
+                        // A surrogate occurs in no string.
                         None => self.push(Hir::fail()),
                     }
                 }
@@ -71,8 +71,7 @@ impl Parser<'_> {
         code.ok_or_else(|| self.fault(PatternErrorKind::BadEscape, start))
     }
 
-    /// Up to three digits. One digit alone would be a back-reference, unless
-    /// it is zero.
+    /// Reads up to three octal digits. One digit alone would be a back-reference, unless it is zero.
     fn octal(&mut self, first: char) -> Option<u32> {
         let mut code = first.to_digit(8)?;
         let mut digits = 1;
@@ -86,7 +85,7 @@ impl Parser<'_> {
         (first == '0' || digits > 1).then_some(code)
     }
 
-    /// Two digits, or any number of them in braces.
+    /// Reads two hexadecimal digits, or any number of them in braces.
     fn hexadecimal(&mut self) -> Option<u32> {
         let first = self.bump()?;
         if first != '{' {

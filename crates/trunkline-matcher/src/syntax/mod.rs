@@ -1,8 +1,7 @@
-//! Go's `regexp` syntax, read into `regex_syntax`'s HIR.
+//! Parser of Go's `regexp` syntax, into `regex_syntax`'s HIR.
 //!
-//! The reader is one loop over the text with a stack of open groups, so depth
-//! costs heap and not stack. Only the question *is there a match* is kept:
-//! capture names and greediness are checked and dropped.
+//! The parser is one loop over the text with a stack of open groups, so that depth takes heap and not stack. Only what
+//! decides *whether there is a match* is kept: capture names and greediness are checked and dropped.
 
 mod class;
 mod escape;
@@ -16,7 +15,7 @@ use regex_syntax::hir::{Dot, Hir, Look, Repetition};
 use crate::error::{Fault, PatternErrorKind};
 use crate::limits::{LimitKind, Limits};
 
-/// Reads `text`, or says where it is no pattern.
+/// Parses `text`, or returns the place at which it is not a pattern.
 pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Hir, Fault> {
     if text.len() > limits.get_pattern_bytes() {
         let at = text.floor_char_boundary(limits.get_pattern_bytes());
@@ -25,25 +24,22 @@ pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Hir, Fault> {
     Ok(between_characters(Parser::new(text, limits).run()?))
 }
 
-/// The engines search bytes, and `\B` is also true between the bytes of one
-/// character. Where that alone is a match, they may lose a true one to it, so
-/// here the end of a match is held to the ends of characters. Only an empty
-/// match can end elsewhere.
+/// Requires that a match ends between characters. The engines search bytes, and `\B` is also true between the bytes of
+/// one character. An engine could take such a position for a match and miss a true one. Only an empty match can end
+/// inside a character.
 fn between_characters(hir: Hir) -> Hir {
     let properties = hir.properties();
     if properties.minimum_len() != Some(0) || !properties.look_set().contains(Look::WordAsciiNegate) {
         return hir;
     }
-    // Between the bytes of a character, neither of the two is true.
+    // Inside a character, neither of the two is true.
     let everywhere_else = vec![Hir::look(Look::WordUnicode), Hir::look(Look::WordUnicodeNegate)];
     Hir::concat(vec![hir, Hir::alternation(everywhere_else)])
 }
 
-/// No tree that [`parse`] builds from `text` is deeper than a small multiple
-/// of this.
+/// Returns a bound of the depth: no tree that [`parse`] builds from `text` is deeper than a small multiple of it.
 pub(crate) fn depth_bound(text: &str) -> usize {
-    // A level needs a group, or a repetition of a repetition; the latter need
-    // `(?i)` or `\Q\E` between them.
+    // A level needs a group, or a repetition of a repetition; the latter needs `(?i)` or `\Q\E` in between.
     let bytes = text.as_bytes();
     let groups = bytes.iter().filter(|&&byte| byte == b'(').count();
     let quotes = bytes.windows(2).filter(|pair| *pair == br"\Q").count();
@@ -55,31 +51,31 @@ struct Parser<'p> {
     at: usize,
     limits: &'p Limits,
     flags: Flags,
-    /// Never empty: the first is the pattern itself.
+    /// Open groups, never empty: the first is the pattern itself.
     frames: Vec<Frame>,
-    /// Whether what was read last is a repetition.
+    /// True if the last thing read is a repetition.
     after_repeat: bool,
     named: unicode::Cache,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Flags {
-    /// `i`
+    /// Flag `i`.
     fold: bool,
-    /// `m`
+    /// Flag `m`.
     lines: bool,
-    /// `s`
+    /// Flag `s`.
     dot_all: bool,
 }
 
 /// A group that is still open.
 struct Frame {
     opened_by: Range<usize>,
-    /// What to return to when the group is closed.
+    /// Flags to restore when the group is closed.
     outer_flags: Flags,
     branches: Vec<Hir>,
     items: Vec<Item>,
-    /// Over the branches that are complete.
+    /// Shape of the branches that are complete.
     shape: Shape,
 }
 
@@ -88,11 +84,11 @@ struct Item {
     shape: Shape,
 }
 
-/// What the limits are about.
+/// Measures that the limits restrict.
 #[derive(Clone, Copy)]
 struct Shape {
     levels: u32,
-    /// The highest product of the counts inside one another.
+    /// Highest product of nested counts.
     product: u32,
 }
 
@@ -221,7 +217,7 @@ impl<'p> Parser<'p> {
         if valid { Ok(()) } else { Err(self.fault(PatternErrorKind::BadGroupName, start)) }
     }
 
-    /// Reads flags up to their `:` or `)`, and says whether a group is opened.
+    /// Reads flags up to their `:` or `)`, and returns whether a group is opened.
     fn group_flags(&mut self, start: usize) -> Result<bool, Fault> {
         let mut flags = self.flags;
         let mut set = true;
@@ -287,7 +283,7 @@ impl<'p> Parser<'p> {
         }
         let shape = self.repeat(start, counts.min, counts.max, after_repeat)?;
         let factor = counts.max.unwrap_or(counts.min);
-        // What is repeated no times is not there, whatever it holds.
+        // An expression that is repeated zero times contributes nothing.
         shape.product = match (factor, counts.max) {
             (0, Some(_)) => 1,
             (0, None) => shape.product,
@@ -299,7 +295,7 @@ impl<'p> Parser<'p> {
         Ok(())
     }
 
-    /// Repeats the last item; `self.at` is behind the operator.
+    /// Repeats the last item; `self.at` is after the operator.
     fn repeat(&mut self, start: usize, min: u32, max: Option<u32>, after_repeat: bool) -> Result<&mut Shape, Fault> {
         self.eat('?');
         if after_repeat {
@@ -367,7 +363,7 @@ impl<'p> Parser<'p> {
     }
 }
 
-/// `{n}`, `{n,}` or `{n,m}`.
+/// Counts of `{n}`, `{n,}` or `{n,m}`.
 struct Counts {
     min: u32,
     max: Option<u32>,
@@ -375,7 +371,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// `None` where the `{` is a literal one.
+    /// Reads counts, or returns `None` where the `{` is literal.
     fn read(text: &str) -> Option<Self> {
         let (min, rest) = count(text.strip_prefix('{')?)?;
         let (max, rest) = match rest.strip_prefix(',') {
@@ -389,7 +385,7 @@ impl Counts {
     }
 }
 
-/// A decimal number without leading zeros, and what follows it.
+/// Reads a decimal number without leading zeros, and returns it with the text after it.
 fn count(text: &str) -> Option<(u32, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, rest) = text.split_at(digits);

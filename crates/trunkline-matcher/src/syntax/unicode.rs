@@ -1,5 +1,5 @@
-//! The names `\p{…}` may have: those of Go's tables, which are the general
-//! categories, their long names, and the long names of the scripts.
+//! Names of classes in `\p{…}`: those of Go's tables, which are the general categories, their long names, and the long
+//! names of the scripts.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,13 @@ use regex_syntax::hir::ClassUnicode;
 
 use super::{class, unicode17};
 
-/// The classes one pattern has named, so that naming one a thousand times
-/// costs little more than once.
+/// Cache of the classes that one pattern has named, so that naming one a thousand times costs little more than once.
 #[derive(Default)]
 pub(super) struct Cache(BTreeMap<(String, bool), Option<ClassUnicode>>);
 
 impl Cache {
-    /// The class of that name, folded if asked for; `None` if Go has no such
-    /// name. Case, spaces, `-` and `_` in names do not matter.
+    /// Returns the class of that name, folded if requested, or `None` if Go has no such name. Case, spaces, `-` and `_`
+    /// in names are ignored.
     pub(super) fn get(&mut self, name: &str, folded: bool) -> Option<&ClassUnicode> {
         let name = canonical(name)?;
         let found = self.0.entry((name, folded));
@@ -29,8 +28,8 @@ impl Cache {
     }
 }
 
-/// Categories that `(?i)` does not change. Go 1.27 folds a category by a table of what folding adds to it, and these have no
-/// entry there, though U+0345 folds to a cased letter.
+/// Categories that `(?i)` does not change. Go 1.27 folds a category by a table of the characters that folding adds to
+/// it. These categories have no entry there, although U+0345 folds to a cased letter.
 const NEVER_FOLDED: &[&str] = &["casedletter", "lc"];
 
 fn canonical(name: &str) -> Option<String> {
@@ -46,7 +45,7 @@ fn canonical(name: &str) -> Option<String> {
 }
 
 fn look_up(name: &str) -> Option<ClassUnicode> {
-    // Surrogates are in no string.
+    // Surrogates occur in no string.
     if matches!(name, "cs" | "surrogate") {
         return Some(ClassUnicode::empty());
     }
@@ -59,7 +58,7 @@ fn look_up(name: &str) -> Option<ClassUnicode> {
         unicode17::amend_script(script, &mut class);
         return Some(class);
     }
-    // There, a leading "is" is dropped; here, it makes another name.
+    // `regex_syntax` drops a leading "is"; in Go, it makes another name.
     if name.is_empty() || name.starts_with("is") {
         return None;
     }
@@ -68,7 +67,7 @@ fn look_up(name: &str) -> Option<ClassUnicode> {
     Some(class)
 }
 
-/// Whether the canonical form of `script` is `name`.
+/// Returns true if the canonical form of `script` is `name`.
 fn same(script: &str, name: &str) -> bool {
     let letters = script.bytes().filter(|&byte| byte != b'_');
     letters.map(|byte| byte.to_ascii_lowercase()).eq(name.bytes())

@@ -1,26 +1,24 @@
-//! What Unicode 17 has, and the tables of `regex-syntax`, which are those of
-//! Unicode 16, do not. Taken from the tables of Go 1.27. To be removed when
-//! `regex-syntax` has them; a test says when.
+//! Additions of Unicode 17 to the tables of `regex-syntax`, which are those of Unicode 16. Taken from the tables of Go
+//! 1.27. To be removed when `regex-syntax` has them; a test then fails.
 
 use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 
-/// Brings the class of a general category up to date.
+/// Updates the class of a general category to Unicode 17.
 ///
-/// Categories are joined into larger ones; which of those a class is shows in
-/// the members it has.
+/// Categories are combined into larger ones. Which of those a class is, is determined from its members.
 pub(super) fn amend_category(class: &mut ClassUnicode) {
     let (members, others): (Vec<_>, Vec<_>) = CHANGED.iter().partition(|(.., like, _)| contains(class, *like));
     class.union(&ranges(&members));
     class.difference(&ranges(&others));
 }
 
-/// Brings the class of a script, empty if it is a new one, up to date.
+/// Updates the class of a script to Unicode 17. The class is empty if the script is new.
 pub(super) fn amend_script(script: &str, class: &mut ClassUnicode) {
     let members: Vec<_> = CHANGED.iter().filter(|(.., other)| *other == script).collect();
     class.union(&ranges(&members));
 }
 
-/// Adds what is equal to a member of `class` but for case.
+/// Adds every character that is equal to a member of `class` except for case.
 pub(super) fn fold(class: &mut ClassUnicode) {
     let mut folded = Vec::new();
     for &(capital, small, len) in PAIRS {
@@ -40,7 +38,7 @@ pub(super) fn fold(class: &mut ClassUnicode) {
     class.union(&ClassUnicode::new(folded));
 }
 
-/// Whether all characters of the script are in [`CHANGED`].
+/// Returns true if all characters of the script are in [`CHANGED`].
 pub(super) fn is_new_script(script: &str) -> bool {
     NEW_SCRIPTS.contains(&script)
 }
@@ -53,17 +51,17 @@ fn contains(class: &ClassUnicode, c: char) -> bool {
     class.ranges().iter().any(|range| range.start() <= c && c <= range.end())
 }
 
-/// Characters that are new or have another category: a range, a character of
-/// the same category, and the script if it is new to it.
+/// Range of characters that are new or have another category, with an old character of the same category, and the
+/// script if the range is new to it.
 type Change = (char, char, char, &'static str);
 
 const NEW_SCRIPTS: &[&str] = &["Beria_Erfe", "Sidetic", "Tai_Yo", "Tolong_Siki"];
 
-/// The first capital letter, its small letter, and how many pairs follow.
+/// Pairs of letters: the first capital letter, its small letter, and the number of pairs that follow.
 const PAIRS: &[(u32, u32, u32)] =
     &[(0xa7ce, 0xa7cf, 1), (0xa7d2, 0xa7d3, 1), (0xa7d4, 0xa7d5, 1), (0x16ea0, 0x16ebb, 25)];
 
-// A character of each category, not of ASCII, which is a class of its own.
+// One character of each category, none of ASCII, which is a class of its own.
 const LL: char = 'ß';
 const LM: char = 'ʰ';
 const LO: char = 'ª';
@@ -77,7 +75,7 @@ const SC: char = '¢';
 const SM: char = '¬';
 const SO: char = '¦';
 
-/// All but the first are new.
+/// The changes. All ranges except the first are new.
 #[rustfmt::skip]
 const CHANGED: &[Change] = &[
     ('\u{295}', '\u{295}', LO, ""),

@@ -1,4 +1,4 @@
-//! A table beside the plainest thing there is: each pattern's automaton, untrimmed, one after another.
+//! Comparison of a table with the simplest implementation: each pattern's automaton, untrimmed, one after another.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -9,7 +9,7 @@ use crate::engine::{Cache, Engine};
 use crate::limits::Limits;
 use crate::{InsertError, PatternIndex, PatternTable, RoutePattern, TableLimits, syntax};
 
-/// Parts that make patterns of every class: text, wildcards, classes, looks, what folds, what repeats.
+/// Parts that make patterns of every class: text, wildcards, classes, assertions, folding, repetitions.
 const PARTS: &[&str] = &[
     "(?i:kubesk)",
     "eu(?:-x)+db",
@@ -69,7 +69,7 @@ const PARTS: &[&str] = &[
     "1",
 ];
 
-/// Parts of names, so chosen that patterns of the above are found in them now and then.
+/// Parts of names, chosen so that patterns of the parts above are found in them now and then.
 const NAMES: &[&str] = &[
     "\u{212a}ubeS\u{212a}",
     "kubesk",
@@ -132,7 +132,7 @@ proptest! {
         texts in prop::collection::vec(text(PARTS, 7), 1..60),
         names in prop::collection::vec(text(NAMES, 8), 30),
         long in text(NAMES, 120),
-        // Sometimes so many that what is dead is left behind.
+        // Sometimes there are enough removals for the table to be rebuilt.
         removed in prop_oneof![3 => Just(10), 1 => Just(120)]
             .prop_flat_map(|most| prop::collection::vec(any::<prop::sample::Index>(), 0..most)),
         at_once in any::<bool>(),
@@ -220,7 +220,7 @@ fn names_of_every_length_are_searched_alike() {
     let table = PatternTable::with_limits(TableLimits::new().name_bytes(usize::MAX));
     let texts = ["a(b|cd)+e$", "^x[b-d]{1,9000}e", "(?s)^.*cdbe$", "b[^x]+e", r"(\d|b)\b", "^[^e]*e$", "c.{40}e", "é"];
     for (value, text) in texts.iter().enumerate() {
-        // Go's limit on counts, raised for a name this long.
+        // Go's limit on counts is raised for a name this long.
         table.insert(RoutePattern::with_limits(text, &Limits::new().repeat(9000)).unwrap(), 0, value).unwrap();
     }
     let mut cache = Cache::default();

@@ -137,7 +137,10 @@ fn a_taken_pattern_gives_the_value_back_and_changes_nothing() {
     let taken = table.insert(pattern("a"), 99, 7).unwrap_err();
     assert_eq!(taken.pattern().as_str(), "a");
     assert_eq!(taken.refusal(), Refusal::Taken);
-    assert_eq!(taken.to_string(), "the pattern `a` is taken; remove its entry first, or use another pattern");
+    assert_eq!(
+        taken.to_string(),
+        "the pattern `a` is already in the table; remove its entry first, or use another pattern"
+    );
     assert_eq!(taken.into_value(), 7);
     let index = table.snapshot();
     let entry = index.get("a").unwrap();
@@ -192,7 +195,7 @@ fn values_need_not_be_clone() {
     assert_eq!(before.iter().len(), 1);
 }
 
-/// A value that is counted while it is anywhere.
+/// A value that is counted as long as it exists anywhere.
 type Counted = std::sync::Arc<()>;
 
 #[test]
@@ -222,7 +225,7 @@ fn a_pattern_that_comes_and_goes_is_found_as_fast_as_ever() {
         table.insert(pattern("^flapping@host$"), 0, ()).unwrap();
         table.remove("^flapping@host$").unwrap();
     }
-    // What a look-up walks over are the slots behind one gram, of which the index has no statistics but for what lives.
+    // A look-up walks the slots behind one gram, of which the index counts only the live ones.
     let index = table.snapshot();
     let chains = Size::ALL.iter().flat_map(|size| index.tables.grams(*size).firsts());
     let walk = |mut at| {
@@ -239,7 +242,7 @@ fn a_pattern_that_comes_and_goes_is_found_as_fast_as_ever() {
 #[test]
 fn a_snapshot_that_is_held_sees_what_went_and_came_again_since() {
     let table = PatternTable::new();
-    // So many others that what is dead is not left behind.
+    // There are enough other entries that the table is not rebuilt.
     (0..100).for_each(|nth| table.insert(pattern(&format!("^other{nth}@")), 0, 0).unwrap());
     table.insert(pattern("^a@h$"), 0, 1).unwrap();
     let held = table.snapshot();
@@ -252,7 +255,7 @@ fn a_snapshot_that_is_held_sees_what_went_and_came_again_since() {
     assert_eq!(*held.get("^a@h$").unwrap().value(), 1);
 }
 
-/// Edits its table when it is dropped.
+/// A value that edits its table when it is dropped.
 struct Meddler(std::sync::Weak<PatternTable<Self>>);
 
 impl Drop for Meddler {

@@ -1,4 +1,4 @@
-//! The meaning of patterns in Go, case by case: the files in `tests/data`.
+//! Comparison with Go of the meaning of patterns, case by case: the files in `tests/data`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,13 +14,13 @@ struct Case {
     file: String,
     group: String,
     pattern: String,
-    /// Whether Go finds it in each name.
+    /// Names, each with whether Go finds the pattern in it.
     names: Vec<(String, bool)>,
-    /// Go refuses it.
+    /// True if Go refuses the pattern.
     refused: bool,
-    /// Why and where it is refused here.
+    /// Reason and place of the refusal by this crate.
     fault: Option<(String, Range<usize>)>,
-    /// It is accepted here, though Go refuses it for its size.
+    /// True if this crate accepts the pattern although Go refuses it for its size.
     accepted: bool,
 }
 
@@ -53,8 +53,7 @@ fn a_table_of_all_of_them_finds_what_each_one_finds() {
     }
 }
 
-/// The file of differences is a table of what is read in another way than
-/// Rust's own syntax. A group in it that shows no difference shows nothing.
+/// Checks that each group of the file of differences contains a difference between Go's syntax and Rust's own.
 #[test]
 fn each_group_of_differences_shows_one_and_the_last_shows_none() {
     let mut differs: BTreeMap<String, bool> = BTreeMap::new();
@@ -124,7 +123,7 @@ fn check(case: &Case) -> Result<(), String> {
     }
 }
 
-/// What the files call it.
+/// Returns the name of a reason in the files.
 fn reason(kind: &PatternErrorKind) -> String {
     match kind {
         PatternErrorKind::Limit { limit, .. } => limit.to_string(),
@@ -177,7 +176,7 @@ fn case(file: &str, group: &str, table: &Table) -> Case {
     }
 }
 
-/// A text, or a list of pieces: texts, and texts with a count.
+/// Reads a text, or a list of pieces: texts, and texts with a count.
 fn text(value: &Value) -> String {
     let Some(pieces) = value.as_array() else {
         return value.as_str().expect("a text").to_owned();

@@ -1,4 +1,4 @@
-//! What holds for any text and any pattern.
+//! Properties of any text and any pattern.
 
 use proptest::prelude::*;
 use regex_automata::meta;
@@ -6,7 +6,7 @@ use trunkline_matcher::{AccessPattern, Limits, PatternError, PatternErrorKind, R
 
 use crate::random::SOUP;
 
-/// Text that is likely to be almost a pattern.
+/// Generates text that is likely to be almost a pattern.
 fn near_patterns() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         6 => prop::sample::select(SOUP).prop_map(str::to_owned),
@@ -15,7 +15,7 @@ fn near_patterns() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
-/// Patterns that Go accepts, by construction.
+/// Generates patterns that Go accepts, by construction.
 fn go_patterns() -> impl Strategy<Value = String> {
     let atom = prop_oneof![
         4 => "[a-c@.-]",
@@ -34,7 +34,7 @@ fn go_patterns() -> impl Strategy<Value = String> {
     })
 }
 
-/// Patterns that mean the same in Go and in Rust.
+/// Generates patterns that mean the same in Go and in Rust.
 fn shared_patterns() -> impl Strategy<Value = String> {
     let atom = prop_oneof![
         6 => "[ab]",
@@ -92,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn what_go_accepts_compiles_or_goes_over_a_limit(text in go_patterns()) {
+    fn patterns_that_go_accepts_compile_or_exceed_a_limit(text in go_patterns()) {
         if let Err(error) = RoutePattern::new(&text) {
             let over_a_limit = matches!(error.kind(), PatternErrorKind::Limit { .. });
             prop_assert!(over_a_limit, "{}", error);
@@ -100,7 +100,7 @@ proptest! {
     }
 
     #[test]
-    fn where_the_syntaxes_agree_so_do_the_answers(
+    fn patterns_common_to_go_and_rust_give_the_same_answers(
         text in shared_patterns(),
         names in prop::collection::vec("[abAB\n_]{0,6}", 8),
     ) {
@@ -176,7 +176,7 @@ const ATOMS: &[&str] = &[
 
 const SHARED_ATOMS: &[&str] = &[".", "^", "$", "[ab]", "[^a]", "[a-z]", r"\A", r"\z", r"\x61", "\\n", "(?i)", "(?m)"];
 
-/// Nested so deep, with a choice at each level.
+/// Returns a pattern nested so deep, with a choice at each level.
 fn deep(levels: usize) -> String {
     let inner = (0..levels).fold("a".to_owned(), |inner, _| format!("(e|{inner}d)?"));
     format!("[x-z]{inner}[x-z]")

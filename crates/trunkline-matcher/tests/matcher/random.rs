@@ -1,4 +1,4 @@
-//! Patterns and names that are made up, answered by Go and here.
+//! Comparison of the answers of Go and of this crate for generated patterns and names.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -8,15 +8,15 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use trunkline_matcher::{LimitKind, PatternErrorKind, RoutePattern};
 
-/// Patterns that one run of the recorder answers.
+/// Number of patterns that one run of the recorder answers.
 const BATCH: usize = 2000;
 
-/// More than these are counted, but not shown.
+/// Number of differences that are shown; more are only counted.
 const SHOWN: u64 = 50;
 
 #[test]
 #[ignore = "needs Go: cargo xtask corpus --random"]
-fn made_up_patterns_mean_what_they_mean_in_go() {
+fn generated_patterns_mean_what_they_mean_in_go() {
     let number = |name: &str| {
         let value = env::var(name).unwrap_or_else(|_| panic!("{name} is set by `cargo xtask corpus --random`"));
         value.parse::<u64>().expect("a number")
@@ -41,13 +41,13 @@ fn made_up_patterns_mean_what_they_mean_in_go() {
 #[derive(Debug, Default)]
 struct Tally {
     patterns: u64,
-    /// Both refuse it.
+    /// Patterns that both sides refuse.
     refused: u64,
-    /// A size limit of one side refuses it, which says nothing about its meaning.
+    /// Patterns that a size limit of one side refuses, which says nothing about their meaning.
     over_a_limit: u64,
-    /// A pattern and a name that both sides answered.
+    /// Pairs of a pattern and a name that both sides answered.
     pairs: u64,
-    /// Of these, the pattern was found in the name.
+    /// Number of those pairs in which the pattern was found in the name.
     found: u64,
     disagreements: u64,
 }
@@ -72,7 +72,7 @@ impl Tally {
             (Some("expression nests too deeply" | "expression too large"), Ok(_)) => self.over_a_limit += 1,
             (Some(why), Ok(_)) => self.disagree(&format!("{pattern:?}: Go refuses it: {why}")),
             (None, Err(error)) => match error.kind() {
-                // Both sides have a limit of repeats, and it is the same.
+                // Both sides have the same limit of repeats.
                 PatternErrorKind::Limit { limit, .. } if *limit != LimitKind::Repeat => self.over_a_limit += 1,
                 _ => self.disagree(&format!("Go accepts it: {error}")),
             },
@@ -105,7 +105,7 @@ fn ask(recorder: &str, questions: &[(String, Vec<String>)]) -> Vec<Value> {
     answers
 }
 
-/// SplitMix64: small, and the same everywhere and for ever.
+/// SplitMix64: a small generator with the same sequence on every machine.
 struct Random(u64);
 
 impl Random {
@@ -140,7 +140,7 @@ impl Random {
     }
 }
 
-/// A piece of a pattern, and texts in which it is likely to be found.
+/// Piece of a pattern, and texts in which it is likely to be found.
 struct Piece {
     text: String,
     samples: [String; 3],
@@ -153,7 +153,7 @@ impl Piece {
     }
 }
 
-/// A pattern and names for it, each name once.
+/// Draws a pattern and names for it, each name once.
 fn question(random: &mut Random) -> (String, Vec<String>) {
     let mut piece = match random.below(10) {
         0 => soup(random),
@@ -186,13 +186,13 @@ fn word(random: &mut Random, longest: usize) -> String {
     (0..random.below(longest + 1)).map(|_| random.char()).collect()
 }
 
-/// Pieces of patterns in any order.
+/// Draws pieces of patterns in any order.
 fn soup(random: &mut Random) -> Piece {
     let count = 1 + random.below(8);
     Piece::new((0..count).map(|_| random.pick(SOUP)).collect::<String>(), word(random, 4))
 }
 
-/// Cuts a character out, or puts something in.
+/// Removes a character, or inserts something.
 fn damage(random: &mut Random, text: &mut String) {
     let mut chars: Vec<char> = text.chars().collect();
     let at = random.below(chars.len() + 1);
@@ -299,7 +299,7 @@ fn class(random: &mut Random) -> (String, [String; 3]) {
     (text, samples)
 }
 
-/// Characters that some part of the syntax takes for special, or that fold.
+/// Characters that some part of the syntax treats specially, or that fold.
 const CHARS: &[char] = &[
     'ſ',
     'S',
@@ -379,7 +379,7 @@ const CHARS: &[char] = &[
     '\u{2126}',
 ];
 
-/// What Unicode 17 added or changed: the newest tables are the likeliest to differ.
+/// Characters that Unicode 17 added or changed: the newest tables are the likeliest to differ.
 const NEW_CHARS: &[char] = &[
     '\u{16ea0}',
     '\u{16ebb}',
@@ -481,7 +481,7 @@ const POSIX: &[&str] = &[
     "[:xdigit:]",
 ];
 
-/// What is only text in a class, or nearly so.
+/// Texts that have no meaning of their own in a class, or almost none.
 const IN_CLASS: &[&str] = &[
     "&&", "~~", "--", "-", "[", "[a", "[:", "^", "&", "a-", "-a", "a-c-e", r"\-", r"\]", r"\n", r"\v", r"\0", r"\101",
     ".", "$", "[:foo:]", "]", "|", "(", r"\Q", r"\b", "z-a", "[.a.]",
@@ -491,7 +491,7 @@ const ANCHORS: &[&str] = &["^", "$", r"\A", r"\z", r"\b", r"\B", "", "^", "$"];
 
 const FLAGS: &[&str] = &["(?i)", "(?s)", "(?m)", "(?U)", "(?-i)", "(?-s)", "(?i-s)", "(?ms)", "(?)", "(?i)", "(?m)"];
 
-/// What other syntaxes read in another way, and what it is found in.
+/// Patterns that other syntaxes read differently, with texts in which they are found.
 const ODD: &[(&str, &str)] = &[
     ("a{,3}", "a{,3}"),
     ("{", "{"),

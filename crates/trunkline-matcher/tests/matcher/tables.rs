@@ -1,4 +1,4 @@
-//! Tables against simple models, and under threads.
+//! Comparison of tables with simple models, and tests under threads.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -16,7 +16,7 @@ enum Step {
     Remove {
         pattern: usize,
     },
-    /// Edits that are taken back.
+    /// Edit that is undone.
     Abandon {
         pattern: usize,
     },
@@ -35,7 +35,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
-/// A table as a plain list in the order of insertion.
+/// Model of a table: a plain list in the order of insertion.
 #[derive(Clone, Debug, Default)]
 struct Model(Vec<(&'static str, i64, usize)>);
 
@@ -60,7 +60,7 @@ impl Model {
         ordered
     }
 
-    /// Compiles each pattern anew and asks it.
+    /// Compiles each pattern again and tests it.
     fn matches(&self, name: &str) -> Vec<usize> {
         let found = self.ordered().into_iter();
         found.filter(|(text, ..)| RoutePattern::new(text).unwrap().is_match(name)).map(|(.., value)| value).collect()
@@ -73,7 +73,7 @@ fn pattern(text: &str) -> RoutePattern {
 
 proptest! {
     #[test]
-    fn a_table_with_any_history_is_the_list_of_what_is_left(
+    fn a_table_after_any_edits_equals_the_list_of_remaining_entries(
         steps in steps(),
         name in "(prod|test)?-?(db|cache)?[0-9]?@(eu|us)?(\\.example\\.com)?",
     ) {
@@ -155,8 +155,8 @@ proptest! {
     }
 }
 
-/// Each edit replaces every value by the number of the edit, so a reader that
-/// saw half of one would see two numbers.
+/// Checks that a reader sees all of an edit or none: each edit replaces every value by the number of the edit, so a
+/// reader that saw half of one would see two numbers.
 #[test]
 fn readers_see_whole_edits_only_and_in_their_order() {
     const EDITS: u32 = 300;
