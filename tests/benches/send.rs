@@ -96,7 +96,8 @@ fn main() {
             }
             let (connection, name) = (median(by_connection), median(by_name));
             let ratio = name.as_secs_f64() / connection.as_secs_f64();
-            println!("| {routes} | {tasks} | {connection:.0?} | {name:.0?} | {ratio:.2} |");
+            let [connection, name] = [connection, name].map(|time| time.as_nanos());
+            println!("| {routes} | {tasks} | {connection} ns | {name} ns | {ratio:.2} |");
         }
     }
 }
