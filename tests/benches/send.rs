@@ -1,5 +1,5 @@
 //! The cost of sending by name, `Node::send`, beside `Connection::send` in the same run: messages of 32 bytes, with few and
-//! with many routes, by one task and by two tasks to different nodes. `cargo xtask bench send` runs it; the figures are in
+//! with many routes, by one task and by two tasks to different nodes; then to the node itself beside over loopback. `cargo xtask bench send` runs it; the figures are in
 //! `docs/BENCHMARKS.md`.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
@@ -27,9 +27,13 @@ enum By {
 async fn receiver(name: &str, cookie: &Cookie) -> Node {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let node = Node::builder(name).unwrap().cookie(cookie.clone()).no_registrar().listen(any).start().await.unwrap();
+    take_everything(&node);
+    node
+}
+
+fn take_everything(node: &Node) {
     let mut sink = node.register("sink").unwrap();
     tokio::spawn(async move { while sink.recv().await.is_some() {} });
-    node
 }
 
 async fn sender(cookie: &Cookie, to: &[Node], routes: usize) -> Node {
@@ -99,5 +103,19 @@ fn main() {
             let [connection, name] = [connection, name].map(|time| time.as_nanos());
             println!("| {routes} | {tasks} | {connection} ns | {name} ns | {ratio:.2} |");
         }
+        senders.block_on(async { take_everything(&node) });
+        let own = vec![connect(&node)];
+        let (mut loopback, mut local) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            loopback.push(sample(&senders, &node, &targets[..1], By::Name));
+            local.push(sample(&senders, &node, &own, By::Name));
+        }
+        let (loopback, local) = (median(loopback), median(local));
+        let ratio = local.as_secs_f64() / loopback.as_secs_f64();
+        println!(
+            "To the node itself, {routes} routes: {} ns; over loopback: {} ns; ratio {ratio:.2}",
+            local.as_nanos(),
+            loopback.as_nanos()
+        );
     }
 }

@@ -251,7 +251,7 @@ impl Answers {
         }
         let mut proof = None;
         if let Credential::Cookie(cookie) = &credential {
-            let caller = Caller { ip: ip, via: via.clone(), name: from };
+            let caller = Caller { ip, via: via.clone(), name: from };
             match native.admission.turn(caller, cookie.is_weak()).await {
                 Ok(open) => proof = Some(open),
                 Err(wait) => credential = Credential::Throttled(wait.as_millis().min(u16::MAX.into()) as u16),

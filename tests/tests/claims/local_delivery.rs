@@ -123,7 +123,7 @@ async fn processes_of_a_node_are_reached_spawned_linked_and_watched_by_its_own_n
     me.enable_spawn("worker", all(), |process, _| obedient(process)).unwrap();
     me.enable_spawn("other", vec![AccessPattern::new("other@.*").unwrap()], |process, _| obedient(process)).unwrap();
     let pid = soon(me.spawn_on(ME, "worker", &Term::from(1), SOON)).await.unwrap();
-    assert_eq!(me.processes(), [pid.clone()]);
+    assert_eq!(me.processes(), std::slice::from_ref(&pid));
     assert_eq!(soon(me.call_to(&pid, b"who", SOON)).await.unwrap(), pid.to_string());
     let refused = soon(me.spawn_on(ME, "other", &Term::from(1), SOON)).await;
     assert!(matches!(refused, Err(SpawnError::NotAllowed(_))), "the rules of the offer hold: {refused:?}");
