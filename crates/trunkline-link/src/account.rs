@@ -24,12 +24,12 @@ struct Parcel {
     done: oneshot::Sender<Outcome>,
 }
 
-/// What is known of one life of a peer.
+/// State of important delivery with one incarnation of a peer.
 pub(crate) struct Account {
     incarnation: Incarnation,
     pub(crate) incoming: Mutex<Incoming>,
     outgoing: Mutex<Outgoing<Parcel>>,
-    /// Something is to go again; looked at whenever credit comes.
+    /// Messages wait to be sent again; checked whenever credit comes.
     unsent: AtomicBool,
     /// A message that had to wait may go now.
     changed: Notify,
@@ -80,7 +80,7 @@ impl Account {
         self.changed.notify_waiters();
     }
 
-    /// What was in flight on another link goes again, as far as credit goes.
+    /// Sends the messages again that were in flight on another link, as far as credit goes.
     pub(crate) fn send_again(&self, shared: &Shared) {
         if !self.unsent.load(Ordering::Relaxed) {
             return;
@@ -116,7 +116,7 @@ impl Account {
         Ok(Sent::new(outcome, Some(Box::new(Waiting { account: Arc::downgrade(self), seq }))))
     }
 
-    /// As [`Account::try_send`], waiting for its turn.
+    /// Queues a message, waiting for its turn; see [`Account::try_send`].
     pub(crate) async fn send(
         self: &Arc<Self>,
         shared: &Shared,
@@ -151,7 +151,7 @@ fn release(outgoing: &mut Outgoing<Parcel>, shared: &Shared) {
     }
 }
 
-/// Somebody waits for the outcome of a message.
+/// Interest of a program in the outcome of a message.
 struct Waiting {
     account: Weak<Account>,
     seq: u64,

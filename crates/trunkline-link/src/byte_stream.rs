@@ -28,7 +28,7 @@ use resets::Resets;
 // The seam states the limits for every stack; those of the protocol must be the same.
 const _: () = assert!(EARLY_DATA == mux::EARLY_DATA && MAX_STREAMS == mux::MAX_STREAMS && MAX_OPEN_DATA == 1024);
 
-/// What a peer may send of a stream before the program read it, at first.
+/// Bytes that a peer may send on a stream before the program has read any, at first.
 pub const FIRST_WINDOW: u32 = 256 * 1024;
 /// The most that window grows to, while the program reads as fast as the peer sends.
 pub const MAX_WINDOW: u32 = 4 * 1024 * 1024;
@@ -76,14 +76,14 @@ impl ResetGuard {
     }
 }
 
-/// Whose an id is, among the two ends.
+/// Returns which end opened the stream: 0 for even ids, 1 for odd ids.
 fn half(id: u32) -> usize {
     (id % 2) as usize
 }
 
 /// The streams of a link.
 pub(crate) struct Streams {
-    /// Those with even ids and those with odd ones: each end's own.
+    /// Streams with even ids and those with odd ones: each end opens one kind.
     open: Mutex<[HashMap<u32, Arc<State>>; 2]>,
     next: AtomicU32,
     /// Bytes that the peer may send before they are read, in all.
@@ -124,7 +124,7 @@ impl Streams {
         }
     }
 
-    /// Something came for a stream. Says whether a link that goes away waits on for more of it: not for a link inside,
+    /// Handles an event of a stream. Returns true if a link that goes away waits for more events of it: not for a link inside,
     /// which lasts.
     pub(crate) fn handle(
         &self,
@@ -243,7 +243,7 @@ impl Streams {
     }
 }
 
-/// How a stream ended before its time.
+/// Reason why a stream ended early.
 #[derive(Debug, Clone)]
 enum End {
     Reset(StreamCode),
@@ -259,7 +259,7 @@ impl From<End> for io::Error {
     }
 }
 
-/// What the link and the holder of a stream share.
+/// State that the link and the holder of a stream share.
 struct State {
     id: u32,
     kind: StreamKind,
@@ -268,10 +268,10 @@ struct State {
 
 struct Reading {
     pieces: VecDeque<BytesMut>,
-    /// What the peer may still send.
+    /// Bytes that the peer may still send.
     allowed: u64,
     window: u32,
-    /// What was read since credit went back last, and when that was.
+    /// Bytes read since credit went back last, and the time of that.
     taken: u32,
     granted_us: u64,
     /// The peer finished.
@@ -280,7 +280,7 @@ struct Reading {
     written: bool,
     end: Option<End>,
     reader: Option<Waker>,
-    /// Who waits for its end before its time.
+    /// Task that waits for an early end.
     watcher: Option<Waker>,
     /// A stream that the peer wanted was accepted, and the peer has sent something on it.
     accepted: bool,

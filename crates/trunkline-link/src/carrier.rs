@@ -1,4 +1,4 @@
-//! What carries a link, a socket or a stream of another link, and its TLS.
+//! Transports of a link (a socket, or a stream of another link) with TLS on top.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -18,7 +18,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
 }
 
-/// What carries the bytes of a link.
+/// Transport of the bytes of a link.
 pub(crate) enum Carrier {
     Tcp(TcpStream),
     /// A stream of another link: this one runs inside it.
@@ -86,7 +86,7 @@ pub(crate) struct Stream {
 /// More than TLS takes at once into the buffer it always has.
 const PIECE: usize = 4097;
 
-/// Nothing to read now.
+/// Source without bytes.
 struct Nothing;
 
 impl Read for Nothing {

@@ -10,7 +10,7 @@ use trunkline_wire::handshake::Initiator;
 use crate::handshake_io::Pipe;
 use crate::link::lock;
 
-/// How long a dial that was given up may take to say so.
+/// Longest time that an abandoned dial may take to tell the listener so.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The farewells under way; dropping the last handle cuts them short.

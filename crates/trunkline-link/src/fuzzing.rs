@@ -18,7 +18,7 @@ pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 /// The targets of this crate.
 pub const TARGETS: &[Target] = &[("receiver", receiver, receiver_seeds)];
 
-/// What frames do to a link with mailboxes, streams and important delivery, but no socket: any bytes are taken or refused,
+/// Feeds frames to a link with mailboxes, streams and important delivery, but no socket: any bytes are accepted or refused,
 /// and what is written in return is legal. The first byte is the length of the chunks in which the rest arrives; the second
 /// says at which end, and whether mailboxes are read and streams accepted.
 pub fn receiver(bytes: &[u8]) {

@@ -112,7 +112,7 @@ impl Pipe {
         Ok(())
     }
 
-    /// Whether the peer named our protocol, as every node does.
+    /// Returns true if the peer named the protocol of trunkline, as every node does.
     pub(crate) fn speaks_tlk(&self) -> bool {
         self.stream.tls.alpn_protocol() == Some(ALPN)
     }

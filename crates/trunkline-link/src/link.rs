@@ -51,7 +51,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_in: AtomicU64,
     pub(crate) undeliverable: AtomicU64,
     pub(crate) round_trip_us: AtomicU64,
-    /// When the peer was heard last.
+    /// Time at which the peer was heard last.
     heard_us: AtomicU64,
 }
 

@@ -30,32 +30,32 @@ use crate::native::{DialError, Native, NativeLimits, Peers, Standing, dead_after
 ///
 /// An honest initiator without a client certificate sends under 2 KiB.
 const MAX_UNAUTHENTICATED: usize = 8 * 1024;
-/// What comes on top where the listener asks for a certificate: a chain of three with large keys takes half of it.
+/// Additional bytes where the listener asks for a certificate: a chain of three with large keys takes half of them.
 const MAX_CERTIFICATES: usize = 16 * 1024;
 
-/// Why a caller got no further. For logs; nothing of it is proven.
+/// Reason why a caller was not authenticated. For logs; nothing of it is proven.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnswerError {
-    /// It lost a race at its own end, or only looked whether this node answers, and said so.
+    /// The caller lost a race at its own end, or only probed this node, and said so.
     #[error("the caller wants no link")]
     Abandoned,
-    /// It has no certificate that this listener takes.
+    /// The caller has no certificate that this listener accepts.
     #[error("no acceptable certificate: {0}")]
     Certificate(String),
-    /// It went away.
+    /// The caller disconnected.
     #[error("the caller went away")]
     Ended,
     /// Another connection took its place: too many wait for authentication.
     #[error("evicted: too many connections wait for authentication")]
     Evicted,
-    /// What it sent.
+    /// The handshake failed.
     #[error(transparent)]
     Handshake(HandshakeError),
-    /// We sent it away.
+    /// This end rejected the caller.
     #[error("rejected: {0}")]
     Rejected(RejectCode),
-    /// It took too long.
+    /// The handshake took too long.
     #[error("not up within the deadline")]
     Timeout,
     /// No TLS, or too much of it.
@@ -72,7 +72,7 @@ pub struct Listener {
     answers: Answers,
 }
 
-/// How callers are answered. The socket is not here: its address is free as soon as nobody accepts any more, however
+/// Settings for answering callers. The socket is not among them: its address is free as soon as nobody accepts, however
 /// long an answer that is under way takes to end.
 struct Answers {
     mode: Mode,
@@ -89,7 +89,7 @@ impl Listener {
         Ok(Self { socket: listen_tcp(address)?, answers: Answers { mode, tls, credentials } })
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens at.
     ///
     /// # Errors
     /// The operating system's.
@@ -129,7 +129,7 @@ impl Listener {
     }
 }
 
-/// How a node answers those who come to it through others, on streams.
+/// Answering side for callers that arrive through other nodes, on streams.
 pub struct Inside {
     answers: Answers,
 }
@@ -322,12 +322,12 @@ impl fmt::Debug for Offered {
 }
 
 impl Offered {
-    /// Who wants what.
+    /// Returns the identity and the parameters of the caller.
     pub fn offer(&self) -> &Offer {
         &self.offer
     }
 
-    /// Whether the caller's flags meet these terms.
+    /// Checks the caller's flags against these terms.
     ///
     /// # Errors
     /// [`Disagreement`]; send the caller away with it.

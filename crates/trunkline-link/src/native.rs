@@ -36,10 +36,11 @@ const MAX_FROM_LISTENER: usize = 64 * 1024;
 /// The largest message this end ever sends, whatever the peer announces.
 const HARD_MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
-/// The limits and times of the native stack. The defaults are those of `docs/WIRE.md`.
+/// Limits and times of the native stack. The defaults are those of the protocol description,
+/// [`docs/WIRE.md`](https://github.com/trunkline/trunkline/blob/main/docs/WIRE.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NativeLimits {
-    /// What each end may have outstanding. Default: 8 MiB each for a link's class, a mailbox and a message.
+    /// Credit of each end. Default: 8 MiB each for a link's class, a mailbox and a message.
     pub window: Window,
     /// Keep-alive and drain.
     pub keep_alive: KeepAlive,
@@ -154,7 +155,7 @@ impl Default for DialTimes {
     }
 }
 
-/// Why a dial failed, by the stage it reached.
+/// Reason why a dial failed, by the stage it reached.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
@@ -179,7 +180,7 @@ pub enum DialError {
     /// TLS, certificates included.
     #[error("TLS: {0}")]
     Tls(String),
-    /// Our own TLS configuration.
+    /// The TLS configuration of this end cannot be used.
     #[error(transparent)]
     TlsConfig(#[from] TlsError),
     /// No answer in time.
@@ -239,8 +240,8 @@ impl Native {
         &self.names
     }
 
-    /// Whether a dial of this address would come to a link: goes as far as the peer's proof, proves this end so that
-    /// it does not count as a guess, and leaves.
+    /// Checks that a dial of this address would lead to a link: runs up to the peer's proof, proves this end so that
+    /// the probe does not count as a guess, and disconnects.
     ///
     /// # Errors
     /// As [`Native::dial`].
@@ -278,8 +279,8 @@ impl Native {
         self.prove(Carrier::Tcp(tcp), (address.into(), None), versions, attempt, mode, tls, times).await
     }
 
-    /// As [`Native::dial`], inside a stream that leads to the peer by way of the node at its other end. What is proven is
-    /// proven of the peer; the node in between sees only what it passes on.
+    /// Dials inside a stream that leads to the peer through the node at its other end; see [`Native::dial`]. The proof is
+    /// that of the peer; the node in between sees only encrypted bytes.
     ///
     /// # Errors
     /// As [`Native::dial`]; the stream is reset.
@@ -388,7 +389,8 @@ fn not_trunkline() -> DialError {
     DialError::Tls("the peer speaks TLS, but not trunkline".into())
 }
 
-/// How the handshake inside TLS broke off. A listener judges a caller's certificate after the caller is done with TLS.
+/// Returns the error of a handshake that broke off inside TLS. The listener judges the certificate of a caller after the
+/// caller is done with TLS.
 fn ended(error: PipeError) -> DialError {
     match error {
         PipeError::Tls(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => DialError::Tls(
@@ -438,7 +440,7 @@ impl fmt::Debug for Dialed {
 }
 
 impl Dialed {
-    /// Who answered.
+    /// Returns the proven identity of the peer.
     pub fn verified(&self) -> &Verified {
         &self.verified
     }
@@ -514,7 +516,7 @@ impl fmt::Debug for Standing {
 }
 
 impl Standing {
-    /// What the handshake established.
+    /// Returns the facts that the handshake established.
     pub fn info(&self) -> &LinkInfo {
         &self.info
     }

@@ -1,4 +1,4 @@
-//! What arrives: frames into mailboxes, answers to their callers, credit to the senders.
+//! Incoming half of a link: frames into mailboxes, answers to their callers, credit to the senders.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use trunkline_wire::mux::{BodyArena, Class, Inbound, Sink, Status, StreamEvent, 
 use crate::link::{Shared, clock_us, lock};
 use crate::task::{FirstFrameHook, Hold};
 
-/// Why reading stopped.
+/// Reason why reading stopped.
 pub(crate) enum Broken {
     Io(io::Error),
     Tls(rustls::Error),
@@ -182,17 +182,17 @@ impl Receiver {
         self.inbound.granted_mailbox(id, bytes);
     }
 
-    /// Why the peer goes away, if it does.
+    /// Returns why the peer goes away, if it does.
     pub(crate) fn peer_gone(&self) -> Option<CloseCode> {
         self.effects.peer_gone
     }
 
-    /// Whether the peer wanted to leave before this end did.
+    /// Returns true if the peer wanted to leave before this end did.
     pub(crate) fn peer_went_first(&self) -> bool {
         self.effects.peer_went_first
     }
 
-    /// What reading waits for.
+    /// Returns the hold that reading waits for.
     pub(crate) fn hold(&mut self) -> Option<&mut Hold> {
         self.hold.as_mut()
     }
@@ -215,7 +215,7 @@ struct Target {
     origin: Option<Arc<Sender>>,
 }
 
-/// Everything frames act upon.
+/// State that frames act upon.
 struct Effects {
     shared: Arc<Shared>,
     mailboxes: Arc<Mailboxes>,
@@ -228,7 +228,7 @@ struct Effects {
     outcomes: Vec<(u64, Outcome)>,
     broken: Option<ProtocolError>,
     keeper: BodyArena,
-    /// How long the last batch was: the next one will be about as long.
+    /// Length of the last batch: the next one will be about as long.
     batch_len: usize,
     /// Link credit used since it was last given back.
     used: [u64; 2],
@@ -495,7 +495,7 @@ mod tests {
         }
     }
 
-    /// How many of 20,000 calls to nobody go out.
+    /// Returns the number of 20,000 calls to nobody that go out.
     fn flood(caller: Window) -> usize {
         let mut caller = End::new(caller, WINDOW);
         let mut called = End::new(WINDOW, Window { link: 64_000, ..WINDOW });

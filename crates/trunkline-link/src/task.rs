@@ -17,21 +17,21 @@ use crate::receiver::{Broken, Receiver};
 
 /// Bytes handed to TLS before the socket is tried.
 const WRITE_AHEAD: usize = 64 * 1024;
-/// How long the end of a closed link is awaited, so that the last word is not cut off by a reset.
+/// Longest wait for the end of a closed link, so that the last word is not cut off by a reset.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// An end that reads nothing, as a [`Hold`] makes it, says so often that it lives: its peer may be asked by a caller of
 /// its name whether it does, and has a second to find out.
 const HELD_PING: Duration = Duration::from_millis(400);
 
-/// How a link keeps watch over its peer.
+/// Times by which a link watches its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepAlive {
     /// A ping goes out when nothing came for so long. Default 5 s.
     pub idle: Duration,
     /// The link is given up when nothing came for so long. Default 15 s.
     pub dead: Duration,
-    /// How long a link that is going away waits while nothing of what it waits for moves: no message is written or
+    /// Longest time that a link that is going away waits without progress: no message is written or
     /// read, and no credit comes. Default 10 s. What could not be written by then is lost, and the end is [`CloseCode::Timeout`]; when
     /// only calls or the peer's own GOAWAY are missing, it is [`CloseCode::GoingAway`].
     pub drain: Duration,
@@ -72,7 +72,7 @@ pub type FirstFrameHook = Box<dyn FnOnce() -> Option<Hold> + Send>;
 /// it broke or the time ran out before it was drained.
 pub type DownHook = Box<dyn FnOnce(&Down, Option<CloseCode>) + Send>;
 
-/// What the owner of a link wants to be told, each at most once.
+/// Callbacks for the owner of a link, each called at most once.
 #[derive(Default)]
 pub struct Hooks {
     /// The first frame came: the peer uses the link. It is delivered, and reading goes on, when the returned
@@ -93,9 +93,9 @@ pub(crate) struct Task {
     down: DownGuard,
     heard: Instant,
     pinged: bool,
-    /// When a hold ends, done or not.
+    /// Time at which a hold ends, done or not.
     hold_until: Option<Instant>,
-    /// When a link that goes away ends, finished or not, unless something moves.
+    /// Time at which a link that goes away ends, finished or not, unless there is progress.
     drain_until: Option<Instant>,
     /// Messages sent by the last look of the timer: none since means that buffers can go.
     sent: u64,
@@ -268,7 +268,8 @@ impl Task {
         Ok(false)
     }
 
-    /// Something a link that goes away waits for moved on. Pings do not count: they come as long as the peer lives.
+    /// Notes progress of something that a link that goes away waits for. Pings do not count: they come as long as the peer
+    /// lives.
     fn moved(&mut self) {
         if let Some(until) = &mut self.drain_until {
             *until = later(now(), self.keep_alive.drain);
@@ -323,7 +324,8 @@ impl Task {
         result.map_err(|broken| Broken::from(broken).into())
     }
 
-    /// Whether a link that goes away has no end set: one that gave way to another stays for its streams, which cannot move.
+    /// Returns true if a link that goes away has no end set: a link that gave way to another one stays for its streams,
+    /// which cannot move.
     fn stays(&self) -> bool {
         self.shared.state.going() == Some(CloseCode::Superseded) && !self.shared.streams.is_empty()
     }

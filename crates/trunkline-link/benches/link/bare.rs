@@ -13,7 +13,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::ends::{cpu, repeat, tell, told_to_stop};
 
-/// As many bytes as a call of 32 bytes makes.
+/// Bytes that a call of 32 bytes takes on the wire.
 const SIZE: usize = 32 + 17;
 
 fn provider() -> CryptoProvider {

@@ -1,4 +1,4 @@
-//! What a link costs, between two processes over loopback. Linux only; prints one table.
+//! Costs of a link between two processes over loopback. Linux only; prints one table.
 //!
 //! `cargo bench -p trunkline-link --bench link [-- case...]`
 //!
@@ -46,7 +46,7 @@ fn isolated() -> bool {
     }
 }
 
-/// What one end of a case printed: `name value` lines.
+/// Output of one end of a case: `name value` lines.
 type Numbers = BTreeMap<String, f64>;
 
 fn end(which: &str, case: &str, core: &str, address: Option<&str>) -> Child {

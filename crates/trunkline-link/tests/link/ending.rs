@@ -1,4 +1,4 @@
-//! How a link ends, is kept up, and is held back.
+//! Tests of the end of a link, its keep-alive and its holds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -16,7 +16,7 @@ use crate::world::*;
 
 const WHILE: Duration = Duration::from_secs(20);
 
-/// What becomes of the bytes on their way, by the number of those that passed in this direction.
+/// Change to the bytes under way, by the number of bytes that passed in this direction.
 type Tamper = fn(usize, &mut [u8]);
 
 /// A node between two others, which passes on what comes.
@@ -179,7 +179,7 @@ async fn who_is_in_between_cannot_answer_for_who_is_behind() {
     assert!(soon(middle.offered.recv()).await.unwrap().is_err());
 }
 
-/// What was passed on from the one end to the other in the test that looks at it.
+/// Bytes that were forwarded from one end to the other in the test that inspects them.
 static SEEN: std::sync::Mutex<Vec<u8>> = std::sync::Mutex::new(Vec::new());
 
 #[tokio::test]

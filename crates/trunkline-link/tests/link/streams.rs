@@ -20,7 +20,7 @@ use crate::world::*;
 const WHILE: Duration = Duration::from_secs(20);
 const USER: StreamKind = StreamKind::User;
 
-/// What peers want of this end.
+/// Streams that peers request of this end.
 fn wanted(end: &End) -> mpsc::UnboundedReceiver<Incoming> {
     let (sender, incoming) = mpsc::unbounded_channel();
     end.directory.accept_streams(Some(std::sync::Arc::new(move |stream| drop(sender.send(stream)))));

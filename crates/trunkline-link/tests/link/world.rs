@@ -17,7 +17,7 @@ use trunkline_wire::handshake::{Credential, Mode};
 
 pub(crate) const COOKIE: &str = "a cookie that both ends hold";
 
-/// What must happen, and does not take long when it does.
+/// Waits for something that must happen soon.
 pub(crate) async fn soon<F: Future>(what: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), what).await.expect("it happens soon")
 }
