@@ -44,6 +44,10 @@ pub struct TrunklineRegistrarEmbedded;
 #[doc = include_str!("../../crates/trunkline-route/README.md")]
 pub struct TrunklineRoute;
 
+/// README of `trunkline-stack`.
+#[doc = include_str!("../../crates/trunkline-stack/README.md")]
+pub struct TrunklineStack;
+
 /// README of `trunkline-term`.
 #[doc = include_str!("../../crates/trunkline-term/README.md")]
 pub struct TrunklineTerm;

@@ -30,6 +30,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("trunkline-tls", 1),
     ("trunkline-wire", 1),
     ("trunkline-config", 2),
+    ("trunkline-stack", 2),
     ("trunkline-link", 3),
     ("trunkline-dial", 4),
     ("trunkline-proxy", 4),
@@ -55,6 +56,11 @@ const BANS: &[Ban] = &[
         reason: "the protocol is a set of state machines without I/O; a driver moves the bytes",
     },
     Ban {
+        of: "trunkline-stack",
+        on: &["rustls", "trunkline-wire", "trunkline-tls"],
+        reason: "the seam names no protocol; a stack implements it",
+    },
+    Ban {
         of: "trunkline-route",
         on: &["tokio"],
         reason: "the vocabulary holds values only: no runtime, no clock, no sockets",
@@ -69,7 +75,7 @@ const BANS: &[Ban] = &[
 /// Modules that must not mention tokio.
 const PURE: &[Pure] = &[Pure {
     source: "crates/trunkline-dial/src",
-    modules: &["memory", "pair", "plan", "table"],
+    modules: &["memory", "pair", "plan", "sessions", "table"],
     reason: "decisions about dialling take the time as an argument and replay as scripts; only exec awaits",
 }];
 

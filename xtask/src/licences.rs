@@ -40,6 +40,11 @@ const DUPLICATES: &[Duplicate] = &[
         reason: "ring and rand_core 0.6 (of spake2) are on 0.2; tempfile is on 0.4",
     },
     Duplicate {
+        name: "hashbrown",
+        versions: &["0.14", "0.17"],
+        reason: "dashmap 6 is on 0.14; toml_edit, which only xtask uses, is on 0.17",
+    },
+    Duplicate {
         name: "syn",
         versions: &["2", "3"],
         reason: "derive macros are half way to 3 (zeroize, curve25519-dalek and asn1-rs still on 2); build time only",

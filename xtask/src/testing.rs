@@ -48,6 +48,7 @@ Runs a benchmark with the bench profile and hands the arguments on to it; withou
   failover  a working connection behind a primary that refuses, is silent, or is a black hole
   forward   bytes through a forwarder, directly and by a gateway, beside bare TCP, socat, HAProxy and ssh (when they are there)
   flood     honest connects while strangers hold every place before authentication
+  send      sending by name beside sending over a connection, with one route and with 10,000
   matcher   look-ups and edits of a table of patterns, beside other matchers; `matcher 1k c100k` for some data sets
 ";
 
@@ -55,6 +56,7 @@ Runs a benchmark with the bench profile and hands the arguments on to it; withou
 const BENCHES: &[(&str, &str)] = &[
     ("link", "trunkline-link"),
     ("flood", "trunkline-tests"),
+    ("send", "trunkline-tests"),
     ("failover", "trunkline-tests"),
     ("forward", "trunkline-tests"),
     ("matcher", "trunkline-matcher"),

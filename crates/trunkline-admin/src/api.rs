@@ -311,7 +311,7 @@ impl From<(LinkInfo, LinkStats)> for Peer {
             link: info.short_id(),
             epoch: info.epoch,
             direction: if info.role == Role::Initiator { "out" } else { "in" }.into(),
-            handshake: format!("TLK/{}", info.version),
+            handshake: info.version.to_string(),
             tls: info.proof(),
             log_level: info.log_level.to_string(),
             route: info.route.as_deref().map(Into::into),

@@ -30,7 +30,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use trunkline::{SocketError, SocketFile, bind_unix};
 use trunkline_config::{AdminConfig, AdminToken};
-use trunkline_link::{AcceptFailures, LogLimit, listen_tcp};
+use trunkline_link::{AcceptFailures, listen_tcp};
+use trunkline_stack::LogLimit;
 
 use crate::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, DisconnectRequest, EndForward, Failure, ForwardRequest, Forwarding,

@@ -1,13 +1,15 @@
 //! The live links of a node: at most one dial and one link per name, whoever dialled.
 //!
-//! The decisions are those of [`sessions::Peer`](crate::sessions::Peer), one per name; this module keeps the peers under a
-//! lock, runs the tasks of the flights and carries out the effects.
+//! The decisions are those of [`sessions::Peer`](crate::sessions::Peer), one per name; this module keeps the peers in a map
+//! that locks a part of the names at a time, runs the tasks of the flights and carries out the effects. No lock is held across
+//! an `await`, nor while a link is dropped or discarded.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dashmap::DashMap;
+use dashmap::mapref::one::RefMut;
 use tokio::sync::{Notify, watch};
 use trunkline_route::NodeName;
 
@@ -88,43 +90,14 @@ fn carry_out_later<L: SessionLink>(effects: Vec<Effect<L>>) {
     }
 }
 
-struct Entries<L> {
-    by_name: HashMap<NodeName, Entry<L>>,
-    calls: u64,
-    waits: Waits,
-}
-
-impl<L: Handle> Entries<L> {
-    /// Returns true if there is an entry of this name, or room for it. Makes room if it can.
-    fn has_room(&mut self, name: &NodeName) -> bool {
-        self.by_name.len() < MAX_ENTRIES || self.by_name.contains_key(name) || self.prune()
-    }
-
-    /// The entry of a name, made if there is none.
-    fn entry(&mut self, name: &NodeName) -> &mut Entry<L> {
-        self.calls += 1;
-        let entry = self.by_name.entry(name.clone()).or_insert_with(Entry::new);
-        entry.used = self.calls;
-        entry
-    }
-
-    /// Forgets the idle entries longest unused; false when there is none.
-    fn prune(&mut self) -> bool {
-        let idle = self.by_name.iter().filter(|(_, entry)| entry.peer.is_idle());
-        let mut idle: Vec<_> = idle.map(|(name, entry)| (entry.used, name.clone())).collect();
-        idle.sort_unstable_by_key(|(used, _)| *used);
-        idle.truncate(PRUNED);
-        for (_, name) in &idle {
-            self.by_name.remove(name);
-        }
-        !idle.is_empty()
-    }
-}
-
 /// The live links and the dials under way, by name.
 pub struct Registry<L> {
     own: NodeName,
-    entries: Mutex<Entries<L>>,
+    by_name: DashMap<NodeName, Entry<L>>,
+    calls: AtomicU64,
+    /// One search for idle entries at a time.
+    pruning: Mutex<()>,
+    waits: Mutex<Waits>,
     next_flight: AtomicU64,
 }
 
@@ -159,7 +132,7 @@ struct Waiting<L> {
 
 impl<L> Drop for Waiting<L> {
     fn drop(&mut self) {
-        self.registry.lock().waits.remove(&self.waiter, self.edge);
+        self.registry.waits().remove(&self.waiter, self.edge);
     }
 }
 
@@ -177,53 +150,93 @@ impl<L: SessionLink> Drop for Joined<'_, L> {
 }
 
 impl<L> Registry<L> {
-    fn lock(&self) -> MutexGuard<'_, Entries<L>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<L: SessionLink> Registry<L> {
     /// Creates the registry of the node with this name.
     pub fn new(own: NodeName) -> Arc<Self> {
-        let entries = Entries { by_name: HashMap::new(), calls: 0, waits: Waits::default() };
-        Arc::new(Self { own, entries: Mutex::new(entries), next_flight: AtomicU64::new(1) })
+        Arc::new(Self {
+            own,
+            by_name: DashMap::new(),
+            calls: AtomicU64::new(0),
+            pruning: Mutex::new(()),
+            waits: Mutex::default(),
+            next_flight: AtomicU64::new(1),
+        })
     }
 
     /// Changes the entry of a name, if there is one, and carries the effects out. An entry that holds nothing any more is
     /// forgotten. Links are not dropped within `change`: what drops with the last handle of one may come back here.
     fn with<T>(&self, name: &NodeName, change: impl FnOnce(&mut Entry<L>) -> T) -> Option<T> {
-        let mut entries = self.lock();
-        let entry = entries.by_name.get_mut(name)?;
-        let changed = change(entry);
+        let mut entry = self.by_name.get_mut(name)?;
+        let changed = change(&mut entry);
         let later = entry.carry_out();
-        let forgotten = if entry.peer.is_blank() { entries.by_name.remove(name) } else { None };
-        drop(entries);
-        drop(forgotten);
+        let is_blank = entry.peer.is_blank();
+        drop(entry);
+        if is_blank {
+            drop(self.by_name.remove_if(name, |_, entry| entry.peer.is_blank()));
+        }
         carry_out_later(later);
         Some(changed)
     }
 
+    /// Makes room for an entry of this name. Returns false if there is none.
+    fn make_room(&self, name: &NodeName) -> bool {
+        if self.by_name.contains_key(name) || self.by_name.len() < MAX_ENTRIES {
+            return true;
+        }
+        let _pruning = self.pruning.lock().unwrap_or_else(PoisonError::into_inner);
+        self.by_name.len() < MAX_ENTRIES || self.prune()
+    }
+
+    /// Forgets the idle entries longest unused. Returns false if none is idle.
+    fn prune(&self) -> bool {
+        let idle = self.by_name.iter().filter(|entry| entry.peer.is_idle());
+        let mut idle: Vec<_> = idle.map(|entry| (entry.used, entry.key().clone())).collect();
+        idle.sort_unstable_by_key(|(used, _)| *used);
+        idle.truncate(PRUNED);
+        let mut room = false;
+        for (_, name) in &idle {
+            room |= self.by_name.remove_if(name, |_, entry| entry.peer.is_idle()).is_some();
+        }
+        room
+    }
+
+    /// The entry of a name, made if there is none.
+    fn entry(&self, name: &NodeName) -> RefMut<'_, NodeName, Entry<L>> {
+        let used = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut entry = match self.by_name.get_mut(name) {
+            Some(entry) => entry,
+            None => self.by_name.entry(name.clone()).or_insert_with(Entry::new),
+        };
+        entry.used = used;
+        entry
+    }
+
     /// Returns the live link to a name.
     pub fn get(&self, name: &NodeName) -> Option<L> {
-        self.lock().by_name.get(name)?.peer.link().cloned()
+        self.inspect(name, L::clone)
+    }
+
+    /// Returns what `read` finds in the live link to a name. It is called under a lock and must not call the registry.
+    pub fn inspect<T>(&self, name: &NodeName, read: impl FnOnce(&L) -> T) -> Option<T> {
+        self.by_name.get(name)?.peer.link().map(read)
     }
 
     /// Returns every live link, sorted by name.
     pub fn links(&self) -> Vec<(NodeName, L)> {
-        let entries = self.lock();
-        let mut links: Vec<_> = entries
-            .by_name
-            .iter()
-            .filter_map(|(name, entry)| Some((name.clone(), entry.peer.link()?.clone())))
-            .collect();
-        drop(entries);
+        let live = self.by_name.iter().filter_map(|entry| Some((entry.key().clone(), entry.peer.link()?.clone())));
+        let mut links: Vec<_> = live.collect();
         links.sort_by(|a, b| a.0.cmp(&b.0));
         links
     }
 
     /// Returns every link that gave way to another and still delivers.
     pub fn elders(&self) -> Vec<L> {
-        self.lock().by_name.values().flat_map(|entry| entry.peer.elders().to_vec()).collect()
+        self.by_name.iter().flat_map(|entry| entry.peer.elders().to_vec()).collect()
     }
 
     /// The live link to a name if it satisfies the caller, else the outcome of a dial: the one under way, or a new
@@ -254,21 +267,20 @@ impl<L: SessionLink> Registry<L> {
         let mut waiting = None;
         loop {
             let (flight, mut result, landing, left) = {
-                let mut entries = self.lock();
                 // Dials are bounded by their callers.
-                entries.has_room(name);
+                self.make_room(name);
                 if let (Some(waiter), None) = (&aim.awaited_by, &waiting) {
-                    let live = entries.by_name.get(name).and_then(|entry| entry.peer.link());
-                    if let Some(link) = live.filter(|link| satisfies(link)) {
-                        return Ok(link.clone());
+                    if let Some(link) = self.inspect(name, |link| satisfies(link).then(|| link.clone())).flatten() {
+                        return Ok(link);
                     }
-                    if entries.waits.would_close(waiter, name) {
+                    let mut waits = self.waits();
+                    if waits.would_close(waiter, name) {
                         return Err(NoRoute { target: name.clone(), reason: Reason::Loop, attempts: Vec::new() });
                     }
-                    let edge = entries.waits.add(waiter, name);
+                    let edge = waits.add(waiter, name);
                     waiting = Some(Waiting { registry: self.clone(), waiter: waiter.clone(), edge });
                 }
-                let entry = entries.entry(name);
+                let mut entry = self.entry(name);
                 let new = self.next_flight.fetch_add(1, Ordering::Relaxed);
                 match entry.peer.connect(&mut caller, new, &satisfies) {
                     Connect::Use(link) => return Ok(link),
@@ -337,14 +349,13 @@ impl<L: SessionLink> Registry<L> {
         claims: Claims,
         challenged: Option<(LinkId, bool)>,
     ) -> Verdict<L> {
-        let mut entries = self.lock();
-        if !entries.has_room(name) {
+        if !self.make_room(name) {
             return Verdict::Full;
         }
-        let entry = entries.entry(name);
+        let mut entry = self.entry(name);
         let verdict = entry.peer.offer(link, caller, claims, *name > self.own, challenged);
         let later = entry.carry_out();
-        drop(entries);
+        drop(entry);
         carry_out_later(later);
         verdict
     }
@@ -398,8 +409,7 @@ impl<L: SessionLink> Registry<L> {
     /// A link that gave way is drained, without a new link that waits for it. Report its end with
     /// [`Registry::elder_down`].
     pub fn drains(&self, name: &NodeName, link: L) {
-        let mut entries = self.lock();
-        entries.entry(name).peer.drains(link);
+        self.entry(name).peer.drains(link);
     }
 
     /// A link went down. Says whether it had given way and still delivered.

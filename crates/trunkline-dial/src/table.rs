@@ -1,6 +1,7 @@
 //! The static table: patterns, weights and routes, edited as a whole and read as snapshots.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use trunkline_matcher::{
@@ -125,6 +126,8 @@ pub struct RouteTable {
     /// A table of their own: the same pattern may stand in both.
     proxies: PatternTable<ProxyRoute>,
     known: RwLock<Known>,
+    /// The number of edits of either table that ended.
+    edits: AtomicU64,
 }
 
 /// What the tables hold: [`NetworkRoute`] and [`ProxyRoute`].
@@ -262,7 +265,15 @@ impl RouteTable {
         change: impl FnOnce(&mut RouteEdit<'_, R>) -> Result<T, E>,
     ) -> Result<T, E> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
-        table.edit(|table| change(&mut RouteEdit { table: table.reborrow(), known: &known }))
+        let edited = table.edit(|table| change(&mut RouteEdit { table: table.reborrow(), known: &known }));
+        self.edits.fetch_add(1, Ordering::Release);
+        edited
+    }
+
+    /// Returns the generation of the routes and proxy routes, which is never 0. Whatever was read from this table after a
+    /// call of this method still holds while the method returns the same number.
+    pub fn generation(&self) -> u64 {
+        self.edits.load(Ordering::Acquire) + 1
     }
 
     /// The routes as they stand, by descending weight, then in the order added.
@@ -353,6 +364,22 @@ mod tests {
         table.edit(|edit| edit.remove("a")).unwrap();
         assert_eq!((before.len(), table.snapshot().len()), (1, 0));
         assert_eq!(table.remove("a"), Err(RemoveError::Unknown("a".into())));
+    }
+
+    #[test]
+    fn every_edit_of_either_table_has_a_generation_of_its_own() {
+        let table = RouteTable::new();
+        let mut seen = std::collections::BTreeSet::from([table.generation()]);
+        let mut is_new = || seen.insert(table.generation());
+        table.add("a", route(1), 10).unwrap();
+        assert!(is_new());
+        table.add_proxy("b", ProxyRoute::via("gate@h".parse().unwrap()), 10).unwrap();
+        assert!(is_new());
+        table.remove("a").unwrap();
+        assert!(is_new());
+        table.remove_proxy("b").unwrap();
+        assert!(is_new());
+        assert!(!is_new(), "no edit, no generation");
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use trunkline_link::{DialTimes, Directory, Hooks, Listener, Native, NativeLimits};
+use trunkline_link::{DialTimes, Hooks, Listener, Native, NativeLimits};
 use trunkline_route::{Claims, CloseCode, Cookie, Defaults, LinkPolicy, NetworkRoute, NodeName};
+use trunkline_stack::Mailboxes;
 use trunkline_tls::{ClientTls, ServerTls, TlsProfile};
 use trunkline_wire::handshake::{Credential, Mode};
 
@@ -16,7 +17,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (app, db): (NodeName, NodeName) = ("app@localhost".parse()?, "db@localhost".parse()?);
 
     // The listening node: one service, and every caller that proves the cookie is let in.
-    let directory = Arc::new(Directory::default());
+    let directory = Arc::new(Mailboxes::default());
     let mut shout = directory.register("shout")?;
     let expected = cookie.clone();
     let listener = Listener::bind(
@@ -50,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let tls = ClientTls::new(&TlsProfile::default().no_roots())?;
     let dialed = native.dial(address, &attempt, Mode::Node, &tls, DialTimes::default()).await?;
     println!("{} proved itself", dialed.verified().name);
-    let (link, task) = dialed.finish(Claims::default()).await?.start(Arc::new(Directory::default()), Hooks::default());
+    let (link, task) = dialed.finish(Claims::default()).await?.start(Arc::new(Mailboxes::default()), Hooks::default());
     let moving = tokio::spawn(task);
 
     link.send("shout", "main", b"a message").await?;

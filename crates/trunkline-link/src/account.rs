@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, Weak};
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use trunkline_route::{Flag, Incarnation, NodeName};
+use trunkline_stack::{LinkInfo, SendError, Sent};
 use trunkline_wire::important::{Incoming, Outcome, Outgoing};
 
-use crate::link::{SendError, Shared, clock_us};
-use crate::mailbox::lock;
+use crate::link::{Shared, clock_us, lock};
 
 /// Peers that are remembered; a node has no more links.
 const MOST: usize = 65_536;
@@ -53,7 +53,7 @@ impl Account {
     /// The report this link begins with.
     pub(crate) fn reported(&self, shared: &Arc<Shared>, outcomes: &[(u64, Outcome)]) {
         let mut outgoing = lock(&self.outgoing);
-        let settled = outgoing.reported(shared.info.epoch, outcomes);
+        let settled = outgoing.reported(shared.info().epoch, outcomes);
         self.unsent.store(outgoing.has_unsent(), Ordering::Relaxed);
         release(&mut outgoing, shared);
         *lock(&self.present) = Arc::downgrade(shared);
@@ -70,7 +70,7 @@ impl Account {
         let mut outgoing = lock(&self.outgoing);
         let settled: Vec<_> = outcomes.iter().map(|(seq, outcome)| (outgoing.settled(*seq), *outcome)).collect();
         // An elder link still brings outcomes; the floor goes over the present one.
-        if outgoing.is_present(shared.info.epoch) {
+        if outgoing.is_present(shared.info().epoch) {
             release(&mut outgoing, shared);
         }
         drop(outgoing);
@@ -86,10 +86,10 @@ impl Account {
             return;
         }
         let mut outgoing = lock(&self.outgoing);
-        if outgoing.is_present(shared.info.epoch) {
+        if outgoing.is_present(shared.info().epoch) {
             release(&mut outgoing, shared);
         }
-        while let Some((seq, parcel)) = outgoing.next_unsent(shared.info.epoch) {
+        while let Some((seq, parcel)) = outgoing.next_unsent(shared.info().epoch) {
             match shared.try_important(seq, &parcel.to, &parcel.from, &parcel.body) {
                 Ok(()) => outgoing.resent(seq),
                 Err(SendError::Full | SendError::Draining | SendError::Down(_)) => return,
@@ -106,14 +106,14 @@ impl Account {
     fn try_send(self: &Arc<Self>, shared: &Shared, to: &str, from: &str, body: &Bytes) -> Result<Sent, SendError> {
         self.send_again(shared);
         let mut outgoing = lock(&self.outgoing);
-        let Some(seq) = outgoing.may_send(shared.info.epoch) else {
-            return Err(shared.going().unwrap_or(SendError::Full));
+        let Some(seq) = outgoing.may_send(shared.info().epoch) else {
+            return Err(shared.refusal().unwrap_or(SendError::Full));
         };
         release(&mut outgoing, shared);
         shared.try_important(seq, to, from, body)?;
         let (done, outcome) = oneshot::channel();
         outgoing.sent(Parcel { to: to.into(), from: from.into(), body: body.clone(), done });
-        Ok(Sent { account: Arc::downgrade(self), seq, outcome })
+        Ok(Sent::new(outcome, Some(Box::new(Waiting { account: Arc::downgrade(self), seq }))))
     }
 
     /// As [`Account::try_send`], waiting for its turn.
@@ -128,7 +128,7 @@ impl Account {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let credit = shared.credit_comes();
+            let credit = shared.state.credit();
             tokio::pin!(credit);
             credit.as_mut().enable();
             match self.try_send(shared, to, from, body) {
@@ -151,31 +151,13 @@ fn release(outgoing: &mut Outgoing<Parcel>, shared: &Shared) {
     }
 }
 
-/// An important message that was sent. Its outcome comes over this link or a later one. Dropped, nobody waits for it: it
-/// is not sent again.
-#[derive(Debug)]
-pub struct Sent {
+/// Somebody waits for the outcome of a message.
+struct Waiting {
     account: Weak<Account>,
     seq: u64,
-    outcome: oneshot::Receiver<Outcome>,
 }
 
-impl std::fmt::Debug for Account {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Account").finish_non_exhaustive()
-    }
-}
-
-impl Sent {
-    /// Waits for the outcome; `None` when it cannot be known any more, since the peer began a new life, or takes no message
-    /// like it over its new link. Links that
-    /// break are waited out, for as long as the caller likes. Dropping the future loses nothing.
-    pub async fn outcome(&mut self) -> Option<Outcome> {
-        (&mut self.outcome).await.ok()
-    }
-}
-
-impl Drop for Sent {
+impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(account) = self.account.upgrade() {
             lock(&account.outgoing).abandoned(self.seq);
@@ -195,7 +177,7 @@ pub(crate) struct Accounts(Mutex<HashMap<NodeName, Arc<Account>>>);
 
 impl Accounts {
     /// The account with this life of the peer, if both ends agreed on the flag and there is room for one.
-    pub(crate) fn of(&self, info: &crate::LinkInfo) -> Option<Arc<Account>> {
+    pub(crate) fn of(&self, info: &LinkInfo) -> Option<Arc<Account>> {
         if !info.flags.has(Flag::ImportantDelivery) {
             return None;
         }

@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use trunkline_stack::LogLimit;
 use trunkline_wire::gate::{Caller, Gate, GateLimits, GateStats, PATIENCE, Prefix, Proof, SlotId, Ticket, Turn};
 
-use crate::link::now;
-use crate::log_limit::LogLimit;
-use crate::mailbox::lock;
+use crate::link::{lock, now};
 
 /// Kind of fault of a caller that is logged. Each kind has lines of its own: one does not hide another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,39 +1,35 @@
-//! Streams of bytes on a link, as their users hold them.
+//! Byte streams on a native link.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::sync::oneshot;
-use trunkline_route::{AtomMapping, NodeName, Role};
+use trunkline_route::{NodeName, Role};
+use trunkline_stack::{
+    Acceptor, ByteStream, Down, EARLY_DATA, First, Incoming, LinkInfo, LogLimit, MAX_OPEN_DATA, MAX_STREAMS, OpenError,
+    Rate, StreamCode, StreamIo, StreamKind, StreamOffer,
+};
 use trunkline_wire::frame::ProtocolError;
-use trunkline_wire::mux::{StreamEvent, first_stream};
+use trunkline_wire::mux::{self, StreamEvent, first_stream};
 
-use crate::link::{Down, LinkInfo, Shared, clock_us, now};
-use crate::log_limit::LogLimit;
-use crate::mailbox::lock;
-use crate::rate::Rate;
+use crate::link::{Shared, clock_us, lock, now};
 
-mod codes;
 mod resets;
 
 pub(crate) use resets::RESETS;
 use resets::Resets;
 
-pub use codes::{OpenError, StreamCode, StreamKind};
-pub use trunkline_wire::mux::{EARLY_DATA, MAX_STREAMS};
+// The seam states the limits for every stack; those of the protocol must be the same.
+const _: () = assert!(EARLY_DATA == mux::EARLY_DATA && MAX_STREAMS == mux::MAX_STREAMS && MAX_OPEN_DATA == 1024);
 
 /// What a peer may send of a stream before the program read it, at first.
 pub const FIRST_WINDOW: u32 = 256 * 1024;
-/// Bytes that say what a stream is for, at most.
-pub const MAX_OPEN_DATA: usize = 1024;
 /// The most that window grows to, while the program reads as fast as the peer sends.
 pub const MAX_WINDOW: u32 = 4 * 1024 * 1024;
 /// The window of a stream that is opened while the streams of the link may hold more than half of [`ALL_WINDOWS`].
@@ -47,36 +43,17 @@ const SHARED_PIECE: usize = 32 * 1024;
 /// The round trip of a link that has not measured one yet, in microseconds.
 const UNMEASURED: u64 = 1_000;
 
-/// Called for each stream a peer wants; it is refused when the given [`Incoming`] is dropped. It runs in the link's task
-/// and must not wait.
-pub type Acceptor = dyn Fn(Incoming) + Send + Sync;
-
-/// What a node does with streams its peers want.
-pub(crate) struct Reception {
-    acceptor: RwLock<Option<Arc<Acceptor>>>,
+/// Streams that the peers of a node reset before they were of use.
+pub(crate) struct ResetGuard {
     resets: Mutex<Resets>,
     refusals: LogLimit<NodeName>,
 }
 
-impl Default for Reception {
-    fn default() -> Self {
+impl ResetGuard {
+    /// Returns a guard that holds each peer to this rate.
+    pub(crate) fn new(rate: Rate) -> Self {
         let refusals = LogLimit::new(1, Duration::from_secs(10));
-        Self { acceptor: RwLock::default(), resets: Mutex::default(), refusals }
-    }
-}
-
-impl Reception {
-    pub(crate) fn set(&self, acceptor: Option<Arc<Acceptor>>) {
-        *self.acceptor.write().unwrap_or_else(std::sync::PoisonError::into_inner) = acceptor;
-    }
-
-    fn get(&self) -> Option<Arc<Acceptor>> {
-        self.acceptor.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-
-    /// Sets how many streams each peer may reset before they are of use.
-    pub(crate) fn limit_resets(&self, rate: Rate) {
-        lock(&self.resets).rate = rate;
+        Self { resets: Mutex::new(Resets::new(rate)), refusals }
     }
 
     /// Returns true if a peer may open a stream: it has not reset too many before they were of use.
@@ -109,13 +86,14 @@ pub(crate) struct Streams {
     /// Those with even ids and those with odd ones: each end's own.
     open: Mutex<[HashMap<u32, Arc<State>>; 2]>,
     next: AtomicU32,
-    /// What peers may send before it is read, in all.
+    /// Bytes that the peer may send before they are read, in all.
     windows: AtomicU64,
+    guard: Arc<ResetGuard>,
 }
 
 impl Streams {
-    pub(crate) fn new(role: Role) -> Self {
-        Self { open: Mutex::default(), next: AtomicU32::new(first_stream(role)), windows: AtomicU64::new(0) }
+    pub(crate) fn new(role: Role, guard: Arc<ResetGuard>) -> Self {
+        Self { open: Mutex::default(), next: AtomicU32::new(first_stream(role)), windows: AtomicU64::new(0), guard }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -151,15 +129,15 @@ impl Streams {
     pub(crate) fn handle(
         &self,
         link: &Arc<Shared>,
-        reception: &Reception,
+        acceptor: impl FnOnce() -> Option<Arc<Acceptor>>,
         id: u32,
         event: StreamEvent<'_>,
     ) -> Result<bool, ProtocolError> {
         if let StreamEvent::Open { kind, deadline_ms, credit, data } = event {
-            return self.wanted(link, reception, id, (kind, deadline_ms, credit), data).map(|()| false);
+            return self.wanted(link, acceptor, id, (kind, deadline_ms, credit), data).map(|()| false);
         }
         let Some(state) = self.get(id) else {
-            let is_own = id % 2 == first_stream(link.info.role) % 2;
+            let is_own = id % 2 == first_stream(link.info().role) % 2;
             if is_own && id >= self.next.load(Ordering::Relaxed) {
                 return Err(ProtocolError("a stream was never opened"));
             }
@@ -176,8 +154,8 @@ impl Streams {
             }
             // It counts until whoever holds it lets go of it.
             StreamEvent::Reset { code } => {
-                if id % 2 != first_stream(link.info.role) % 2 && !state.was_of_use() {
-                    reception.was_reset(&link.info.peer);
+                if id % 2 != first_stream(link.info().role) % 2 && !state.was_of_use() {
+                    self.guard.was_reset(&link.info().peer);
                 }
                 state.fail(End::Reset(StreamCode::from_byte(code)));
                 link.with_out(|out| out.outbox.drop_stream(id));
@@ -195,7 +173,7 @@ impl Streams {
                     return Err(ProtocolError("a stream is refused that is open"));
                 };
                 let code = StreamCode::from_byte(code);
-                let hop = if hop.is_empty() { link.info.peer.to_string() } else { hop };
+                let hop = if hop.is_empty() { link.info().peer.to_string() } else { hop };
                 state.fail(End::Reset(code));
                 self.remove(&state);
                 link.with_out(|out| out.outbox.drop_stream(id));
@@ -209,7 +187,7 @@ impl Streams {
     fn wanted(
         &self,
         link: &Arc<Shared>,
-        reception: &Reception,
+        acceptor: impl FnOnce() -> Option<Arc<Acceptor>>,
         id: u32,
         (kind, deadline_ms, credit): (u8, u32, u32),
         data: &[u8],
@@ -225,20 +203,16 @@ impl Streams {
             refuse(StreamCode::GoingAway, "");
         } else if lock(&self.open)[half(id)].len() >= MAX_STREAMS {
             refuse(StreamCode::Overloaded, "4096 streams are open on this link");
-        } else if !reception.may_open(&link.info.peer) {
+        } else if !self.guard.may_open(&link.info().peer) {
             refuse(StreamCode::Overloaded, "too many streams were reset before they were of use; wait");
         } else {
             let state = State::new(id, StreamKind::from_byte(kind), EARLY_DATA, None);
             self.windows.fetch_add(EARLY_DATA.into(), Ordering::Relaxed);
             self.insert(state.clone());
-            let incoming = Incoming {
-                link: Some(link.clone()),
-                state,
-                data: Bytes::copy_from_slice(data),
-                deadline: Duration::from_millis(deadline_ms.into()),
-                credit,
-            };
-            if let Some(acceptor) = reception.get() {
+            let (kind, timeout) = (state.kind, Duration::from_millis(deadline_ms.into()));
+            let offer = Offer { link: link.clone(), state, credit };
+            let incoming = Incoming::new(offer, kind, Bytes::copy_from_slice(data), timeout);
+            if let Some(acceptor) = acceptor() {
                 acceptor(incoming);
             }
         }
@@ -408,70 +382,28 @@ fn wake(waker: Option<Waker>) {
     }
 }
 
-/// A stream that a peer wants. Dropped, it is refused as cancelled.
-pub struct Incoming {
-    link: Option<Arc<Shared>>,
+/// A stream that a peer wants.
+struct Offer {
+    link: Arc<Shared>,
     state: Arc<State>,
-    data: Bytes,
-    deadline: Duration,
     credit: u32,
 }
 
-impl Incoming {
-    /// Who wants it.
-    pub fn peer(&self) -> &NodeName {
-        &self.link().info.peer
+impl StreamOffer for Offer {
+    fn link_info(&self) -> &LinkInfo {
+        self.link.info()
     }
 
-    /// What names are called on its link.
-    pub fn mapping(&self) -> Option<&Arc<AtomMapping>> {
-        self.link().info.mapping.as_ref()
-    }
-
-    /// What kind it is.
-    pub fn kind(&self) -> StreamKind {
-        self.state.kind
-    }
-
-    /// What it is for; at most a frame of bytes.
-    pub fn data(&self) -> &Bytes {
-        &self.data
-    }
-
-    /// For how long the peer waits for the answer.
-    pub fn deadline(&self) -> Duration {
-        self.deadline
-    }
-
-    /// What was established with who wants it.
-    pub fn link_info(&self) -> &LinkInfo {
-        &self.link().info
-    }
-
-    fn link(&self) -> &Arc<Shared> {
-        self.link.as_ref().expect("it is taken only by what consumes it")
-    }
-
-    /// Waits until whoever wants it wants it no more, or its link is down.
-    pub async fn cancelled(&self) {
-        // Also one that has sent all it would may want no answer any more.
-        std::future::poll_fn(|cx| {
-            let mut read = lock(&self.state.read);
-            read.watcher = Some(cx.waker().clone());
-            if read.end.is_some() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-
-    /// Whether nobody wants it any more.
-    pub fn is_cancelled(&self) -> bool {
-        lock(&self.state.read).end.is_some()
-    }
-
-    /// Opens it. If nobody wants it any more, it is broken from the beginning.
-    pub fn accept(mut self) -> ByteStream {
-        let link = self.link.take().expect("nothing took it before");
+    fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // Also a peer that has sent all it would may want no answer any more.
         let mut read = lock(&self.state.read);
+        read.watcher = Some(cx.waker().clone());
+        if read.end.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn accept(self: Box<Self>) -> ByteStream {
+        let Self { link, state, credit } = *self;
+        let mut read = lock(&state.read);
         read.accepted = true;
         if read.end.is_none() {
             let window = link.streams.window();
@@ -481,58 +413,26 @@ impl Incoming {
             // Before the lock is given back: the peer's change of mind closes what is opened here.
             link.with_out(|out| {
                 if out.closing.is_none() {
-                    out.outbox.accept_stream(self.state.id, window, self.credit);
+                    out.outbox.accept_stream(state.id, window, credit);
                 }
             });
         }
         drop(read);
-        ByteStream::new(link, self.state.clone())
+        ByteStream::new(NativeStream::new(link, state))
     }
 
-    /// Says why not.
-    pub fn refuse(self, code: StreamCode, text: &str) {
-        self.refuse_for("", code, text);
-    }
-
-    /// Says who refused it further on, and why.
-    pub fn refuse_for(mut self, hop: &str, code: StreamCode, text: &str) {
-        self.answer(hop, code, text);
-    }
-
-    fn answer(&mut self, hop: &str, code: StreamCode, text: &str) {
-        let Some(link) = self.link.take() else { return };
-        let wanted = lock(&self.state.read).end.is_none();
-        if link.streams.remove(&self.state) && wanted {
+    fn refuse(self: Box<Self>, hop: &str, code: StreamCode, text: &str) {
+        let Self { link, state, .. } = *self;
+        let wanted = lock(&state.read).end.is_none();
+        if link.streams.remove(&state) && wanted {
             link.with_out(|out| {
                 if out.closing.is_none() {
-                    out.outbox.refuse_stream(self.state.id, code.to_byte(), hop, text);
+                    out.outbox.refuse_stream(state.id, code.to_byte(), hop, text);
                 }
             });
         }
         link.stream_ended();
     }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        self.answer("", StreamCode::Cancelled, "");
-    }
-}
-
-impl fmt::Debug for Incoming {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming").field("kind", &self.kind()).field("data", &self.data).finish_non_exhaustive()
-    }
-}
-
-/// What goes out with the request for a stream, before the peer has accepted it. When the request is refused, nobody has read
-/// it; when the link goes down or the time is over before there is an answer, nobody knows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct First<'a> {
-    /// At most [`EARLY_DATA`] bytes.
-    pub bytes: &'a [u8],
-    /// Whether that is all that will be written.
-    pub is_all: bool,
 }
 
 /// Asks the peer of a link for a stream.
@@ -543,12 +443,6 @@ pub(crate) async fn open(
     first: First<'_>,
     deadline: Duration,
 ) -> Result<ByteStream, OpenError> {
-    if data.len() > MAX_OPEN_DATA {
-        return Err(OpenError::TooLong { len: data.len() });
-    }
-    if first.bytes.len() > EARLY_DATA as usize {
-        return Err(OpenError::TooMuchAtFirst { len: first.bytes.len() });
-    }
     let (opening, answer) = oneshot::channel();
     let stream = {
         // One at a time, so that ids leave in order.
@@ -581,7 +475,7 @@ pub(crate) async fn open(
         }
         link.streams.next.store(next + 2, Ordering::Relaxed);
         open[half(next)].insert(next, state.clone());
-        ByteStream::new(link.clone(), state)
+        ByteStream::new(NativeStream::new(link.clone(), state))
     };
     // The link may have gone down between the first look and the insertion.
     if let Some(down) = link.down() {
@@ -598,133 +492,19 @@ pub(crate) async fn open(
     }
 }
 
-/// A stream of bytes to a peer and back, on a link that carries other things too.
-///
-/// What is written is flushed by itself. [`AsyncWrite::poll_shutdown`] ends this direction and leaves the other one
-/// open. Dropped before both ends are done with it, it is reset as [`StreamCode::Cancelled`] behind what was written, as
-/// [`ByteStream::reset_behind`] does.
-pub struct ByteStream {
+/// One end of a stream of a native link.
+struct NativeStream {
     link: Arc<Shared>,
     state: Arc<State>,
 }
 
-impl ByteStream {
+impl NativeStream {
     fn new(link: Arc<Shared>, state: Arc<State>) -> Self {
         // Windows grow by what a round trip takes.
         if link.counters.round_trip_us.load(Ordering::Relaxed) == 0 {
             link.ping();
         }
         Self { link, state }
-    }
-
-    /// The node at the other end of the link.
-    pub fn peer(&self) -> &NodeName {
-        &self.link.info.peer
-    }
-
-    /// What was established with the node at the other end of the link.
-    pub fn link_info(&self) -> &LinkInfo {
-        &self.link.info
-    }
-
-    /// The next bytes as they arrived, without copying them: at most `most`, which is at least 1; `None` at the end.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::ConnectionReset`] when the other end reset the stream, [`io::ErrorKind::ConnectionAborted`] when the
-    /// link went down, both after what had arrived before.
-    pub async fn read_chunk(&mut self, most: usize) -> io::Result<Option<Bytes>> {
-        std::future::poll_fn(|cx| self.poll_chunk(cx, most)).await
-    }
-
-    /// Ready when the stream breaks off: the other end reset it, or the link went down, before the other end had written
-    /// all it would. What had arrived can still be read. One task at a time can wait for that.
-    pub fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        self.state.poll_broken(cx).map(Into::into)
-    }
-
-    /// As [`ByteStream::read_chunk`].
-    ///
-    /// # Errors
-    /// As [`ByteStream::read_chunk`].
-    pub fn poll_chunk(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Option<Bytes>>> {
-        self.poll_with(cx, |piece| {
-            let len = piece.len().min(most.max(1));
-            (len, if len == piece.len() { std::mem::take(piece) } else { piece.split_to(len) }.freeze())
-        })
-    }
-
-    /// Waits until [`ByteStream::try_read`] is worth a try.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        std::future::poll_fn(|cx| {
-            let mut read = lock(&self.state.read);
-            if !read.pieces.is_empty() || read.finished || read.end.is_some() {
-                return Poll::Ready(());
-            }
-            read.reader = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-        Ok(())
-    }
-
-    /// Reads what is there; [`io::ErrorKind::WouldBlock`] when nothing is.
-    pub(crate) fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        let mut all = 0;
-        while all < bytes.len() {
-            let taken = self.poll_with(&mut Context::from_waker(Waker::noop()), |piece| {
-                let len = piece.len().min(bytes.len() - all);
-                piece.copy_to_slice(&mut bytes[all..all + len]);
-                (len, len)
-            });
-            match taken {
-                Poll::Ready(Ok(Some(len))) => all += len,
-                // What was copied already comes first.
-                _ if all > 0 => break,
-                Poll::Ready(Ok(None)) => return Ok(0),
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
-            }
-        }
-        Ok(all)
-    }
-
-    /// Waits until [`ByteStream::try_write`] is worth a try.
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        let id = self.state.id;
-        std::future::poll_fn(|cx| {
-            let ended = lock(&self.state.read).end.is_some();
-            let room = lock(&self.link.out).outbox.poll_stream(id, cx.waker());
-            if ended || room.is_none_or(|room| room > 0) { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        Ok(())
-    }
-
-    /// Writes what goes at once; [`io::ErrorKind::WouldBlock`] when nothing does.
-    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.poll_write_from(Waker::noop(), bytes) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    fn poll_write_from(&self, writer: &Waker, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let read = lock(&self.state.read);
-        if let Some(end) = &read.end {
-            return Poll::Ready(Err(end.clone().into()));
-        }
-        let written = read.written;
-        drop(read);
-        if written {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let id = self.state.id;
-        match self.link.with_out(|out| out.outbox.write_stream(id, bytes, writer)) {
-            Some(0) if !bytes.is_empty() => Poll::Pending,
-            Some(taken) => Poll::Ready(Ok(taken)),
-            // It ended a moment ago.
-            None => Poll::Ready(Err(lock(&self.state.read).end.clone().map_or_else(gone, Into::into))),
-        }
     }
 
     /// Takes something, and says how much it was, from what arrived; `None` at the end.
@@ -775,16 +555,90 @@ impl ByteStream {
         let id = self.state.id;
         self.link.with_out(|out| out.outbox.grant_stream(id, grant));
     }
+}
 
-    /// Ends the stream at once in both directions and tells the peer why. What was written and not sent yet is discarded.
-    pub fn reset(self, code: StreamCode) {
-        self.end(code, false);
+impl StreamIo for NativeStream {
+    fn link_info(&self) -> &LinkInfo {
+        self.link.info()
     }
 
-    /// Ends the stream in both directions and tells the peer why, behind everything that was written: the peer reads all
-    /// of it before it sees the error.
-    pub fn reset_behind(self, code: StreamCode) {
-        self.end(code, true);
+    fn poll_chunk(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Option<Bytes>>> {
+        self.poll_with(cx, |piece| {
+            let len = piece.len().min(most.max(1));
+            (len, if len == piece.len() { std::mem::take(piece) } else { piece.split_to(len) }.freeze())
+        })
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut first = true;
+        loop {
+            let room = buf.remaining();
+            let taken = self.poll_with(cx, |piece| {
+                let len = piece.len().min(room);
+                buf.put_slice(&piece[..len]);
+                piece.advance(len);
+                (len, ())
+            });
+            match taken {
+                Poll::Ready(Ok(Some(()))) if buf.remaining() > 0 => first = false,
+                // What was copied already comes first.
+                Poll::Pending | Poll::Ready(Err(_)) if !first => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(result) => return Poll::Ready(result.map(drop)),
+            }
+        }
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut read = lock(&self.state.read);
+        if !read.pieces.is_empty() || read.finished || read.end.is_some() {
+            return Poll::Ready(());
+        }
+        read.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.state.poll_broken(cx).map(Into::into)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let ended = lock(&self.state.read).end.is_some();
+        let room = lock(&self.link.out).outbox.poll_stream(self.state.id, cx.waker());
+        if ended || room.is_none_or(|room| room > 0) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let read = lock(&self.state.read);
+        if let Some(end) = &read.end {
+            return Poll::Ready(Err(end.clone().into()));
+        }
+        let written = read.written;
+        drop(read);
+        if written {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let id = self.state.id;
+        match self.link.with_out(|out| out.outbox.write_stream(id, bytes, cx.waker())) {
+            Some(0) if !bytes.is_empty() => Poll::Pending,
+            Some(taken) => Poll::Ready(Ok(taken)),
+            // It ended a moment ago.
+            None => Poll::Ready(Err(lock(&self.state.read).end.clone().map_or_else(gone, Into::into))),
+        }
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        let mut read = lock(&self.state.read);
+        if let Some(end) = &read.end {
+            return Err(end.clone().into());
+        }
+        read.written = true;
+        drop(read);
+        let id = self.state.id;
+        self.link.with_out(|out| out.outbox.finish_stream(id));
+        self.link.streams.tidy(&self.state);
+        self.link.stream_ended();
+        Ok(())
     }
 
     fn end(&self, code: StreamCode, behind: bool) {
@@ -806,67 +660,6 @@ impl ByteStream {
             });
         }
         self.link.stream_ended();
-    }
-}
-
-impl Drop for ByteStream {
-    fn drop(&mut self) {
-        self.end(StreamCode::Cancelled, true);
-    }
-}
-
-impl fmt::Debug for ByteStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByteStream").field("peer", self.peer()).field("id", &self.state.id).finish()
-    }
-}
-
-impl AsyncRead for ByteStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        let mut first = true;
-        loop {
-            let room = buf.remaining();
-            let taken = self.poll_with(cx, |piece| {
-                let len = piece.len().min(room);
-                buf.put_slice(&piece[..len]);
-                piece.advance(len);
-                (len, ())
-            });
-            match taken {
-                Poll::Ready(Ok(Some(_))) if buf.remaining() > 0 => first = false,
-                // What was copied already comes first.
-                Poll::Pending | Poll::Ready(Err(_)) if !first => return Poll::Ready(Ok(())),
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(result) => return Poll::Ready(result.map(drop)),
-            }
-        }
-    }
-}
-
-impl AsyncWrite for ByteStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_from(cx.waker(), buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut read = lock(&self.state.read);
-        if let Some(end) = &read.end {
-            return Poll::Ready(Err(end.clone().into()));
-        }
-        read.written = true;
-        drop(read);
-        let id = self.state.id;
-        self.link.with_out(|out| out.outbox.finish_stream(id));
-        self.link.streams.tidy(&self.state);
-        self.link.stream_ended();
-        Poll::Ready(Ok(()))
     }
 }
 

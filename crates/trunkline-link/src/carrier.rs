@@ -9,8 +9,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
-
-use crate::byte_stream::ByteStream;
+use trunkline_stack::ByteStream;
 
 /// Bytes read from the socket at once, into a buffer of the thread: an idle link owns none.
 pub(crate) const READ: usize = 64 * 1024;
@@ -31,7 +30,10 @@ impl Carrier {
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(tcp) => tcp.readable().await,
-            Self::Stream(stream) => stream.readable().await,
+            Self::Stream(stream) => {
+                stream.readable().await;
+                Ok(())
+            }
         }
     }
 
@@ -39,7 +41,10 @@ impl Carrier {
     pub(crate) async fn writable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(tcp) => tcp.writable().await,
-            Self::Stream(stream) => stream.writable().await,
+            Self::Stream(stream) => {
+                stream.writable().await;
+                Ok(())
+            }
         }
     }
 

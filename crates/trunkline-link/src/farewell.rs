@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use trunkline_wire::handshake::Initiator;
 
 use crate::handshake_io::Pipe;
-use crate::mailbox::lock;
+use crate::link::lock;
 
 /// How long a dial that was given up may take to say so.
 const FAREWELL: Duration = Duration::from_secs(1);

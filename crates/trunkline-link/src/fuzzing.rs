@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use trunkline_route::{Cookie, LogLevel, PeerFlags, Role, TlsMode};
+use trunkline_route::{Cookie, LogLevel, PeerFlags, Role};
+use trunkline_stack::{LinkInfo, Mailboxes};
 use trunkline_wire::frame::{Decoder, Flow};
 use trunkline_wire::fuzzing::{WINDOW, conversation};
 
-use crate::link::{LinkInfo, Shared};
-use crate::mailbox::{Directory, lock};
+use crate::byte_stream::RESETS;
+use crate::link::lock;
+use crate::native::Peers;
 use crate::receiver::Receiver;
 
 /// A target: its name, its body, which panics when something does not hold, and the inputs to begin with.
@@ -22,33 +24,19 @@ pub const TARGETS: &[Target] = &[("receiver", receiver, receiver_seeds)];
 pub fn receiver(bytes: &[u8]) {
     let Some((&[chunk, how], wire)) = bytes.split_first_chunk() else { return };
     let role = if how & 1 == 0 { Role::Initiator } else { Role::Responder };
-    let directory = Arc::new(Directory::default());
+    let mailboxes = Arc::new(Mailboxes::default());
+    let cookie = Cookie::new("a cookie both ends hold").expect("it is long enough");
     let info = LinkInfo {
-        peer: "a@h".parse().expect("it is a name"),
-        via: None,
-        incarnation: [0; 16],
-        id: [0; 16],
-        epoch: 1,
         role,
-        version: 1,
-        address: "127.0.0.1:1".parse().expect("it is an address"),
-        caller_certified: false,
-        tls: TlsMode::CookieOnly,
-        cookie: Cookie::new("a cookie both ends hold").expect("it is long enough"),
-        flags: PeerFlags::ALL,
         log_level: LogLevel::Off,
-        route: None,
-        resolver: None,
-        mapping: None,
-        software: String::new(),
+        ..LinkInfo::local("a@h".parse().expect("it is a name"), [0; 16], cookie)
     };
-    let account = directory.accounts.of(&info);
-    let mut mailbox = directory.register("in").expect("the name is free");
+    let mut mailbox = mailboxes.register("in").expect("the name is free");
     if how & 2 != 0 {
-        directory.accept_streams(Some(Arc::new(|incoming| drop(incoming.accept()))));
+        mailboxes.accept_streams(Some(Arc::new(|incoming| drop(incoming.accept()))));
     }
-    let shared = Arc::new(Shared::new(info, WINDOW, WINDOW, account));
-    let mut receiver = Receiver::new(&[], shared.clone(), directory, None, None);
+    let shared = Arc::new(Peers::new(RESETS).link(info, WINDOW, WINDOW));
+    let mut receiver = Receiver::new(&[], shared.clone(), mailboxes, None, None);
     let mut peer = Decoder::default();
     for piece in wire.chunks(usize::from(chunk).max(1)) {
         let taken = receiver.take(piece).is_ok() && receiver.settle().is_ok();

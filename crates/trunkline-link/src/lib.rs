@@ -29,9 +29,6 @@
 //! `tls-ring` (default) or `tls-aws-lc` chooses the cryptography of TLS; without either everything compiles and
 //! every TLS configuration is refused by `TlsError::NoProvider`.
 
-#[macro_use]
-mod log;
-
 mod accept;
 mod account;
 mod admission;
@@ -44,32 +41,14 @@ pub mod fuzzing;
 mod handshake_io;
 mod link;
 mod listener;
-mod log_limit;
-mod mailbox;
 mod names;
 mod native;
-mod rate;
 mod receiver;
 mod task;
-mod term;
-mod turns;
 
 pub use accept::{AcceptFailures, listen_tcp};
-pub use account::Sent;
-pub use byte_stream::{
-    ALL_WINDOWS, Acceptor, ByteStream, EARLY_DATA, FIRST_WINDOW, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS,
-    MAX_WINDOW, OpenError, SMALL_WINDOW, StreamCode, StreamKind,
-};
-pub use link::{CallError, Down, Link, LinkInfo, LinkStats, SendError};
+pub use byte_stream::{ALL_WINDOWS, FIRST_WINDOW, MAX_WINDOW, SMALL_WINDOW};
 pub use listener::{AnswerError, CredentialsFn, Inside, Listener, Offered};
-pub use log::CONNECTION_TARGET;
-pub use log_limit::LogLimit;
-pub use mailbox::{Directory, Mailbox, Message, RegisterError, Replier};
 pub use names::{Names, STAGGER, first_of};
 pub use native::{DialError, DialTimes, Dialed, Native, NativeLimits, REGISTRAR_WINDOW, Standing, random_16};
-pub use rate::{Bucket, Rate};
 pub use task::{DownHook, FirstFrameHook, Hold, Hooks, KeepAlive};
-pub use trunkline_route::LogLevel;
-
-#[doc(hidden)]
-pub use tracing;

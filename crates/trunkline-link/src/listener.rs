@@ -3,13 +3,16 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use trunkline_route::{CloseCode, Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, RejectCode, Role, TlsMode};
+use trunkline_route::{
+    CloseCode, Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, RejectCode, Role, TlsMode, Version,
+};
+use trunkline_stack::{ByteStream, LinkInfo, PeerAddress};
 use trunkline_tls::{ClientAuth, ServerTls};
 use trunkline_wire::gate::Caller;
 use trunkline_wire::handshake::{
@@ -18,11 +21,10 @@ use trunkline_wire::handshake::{
 
 use crate::accept::{AcceptFailures, listen_tcp};
 use crate::admission::{Fault, Place};
-use crate::byte_stream::ByteStream;
 use crate::carrier::Carrier;
 use crate::handshake_io::{Pipe, PipeError, prepare};
-use crate::link::{LinkInfo, later, now};
-use crate::native::{DialError, Native, NativeLimits, Standing, dead_after_ms, random_16};
+use crate::link::{later, now};
+use crate::native::{DialError, Native, NativeLimits, Peers, Standing, dead_after_ms, random_16};
 
 /// The most bytes a stranger may send before it is authenticated, TLS included.
 ///
@@ -144,8 +146,8 @@ impl Inside {
     /// [`AnswerError`]; the stream is reset.
     pub async fn answer(&self, native: &Native, stream: ByteStream) -> Result<Offered, AnswerError> {
         let deadline = later(now(), native.limits.answer);
-        let way = (stream.link_info().address, Some(stream.peer().clone()));
-        let place = native.admission.admit(way.0.ip());
+        let way = (stream.link_info().address.clone(), Some(stream.peer().clone()));
+        let place = native.admission.admit(counted_as(&way.0));
         self.answers.answer_in(native, Carrier::Stream(stream), way, place, deadline).await
     }
 }
@@ -169,7 +171,7 @@ async fn handshake<F, D>(
     D: Future<Output = ()> + Send + 'static,
 {
     prepare(&tcp, native.limits.keep_alive.dead);
-    match answers.answer_in(&native, Carrier::Tcp(tcp), (address, None), place, deadline).await {
+    match answers.answer_in(&native, Carrier::Tcp(tcp), (address.into(), None), place, deadline).await {
         Ok(offered) => decide(offered).await,
         Err(AnswerError::Certificate(error)) => {
             if let Some(suppressed) = native.admission.may_log(address.ip(), Fault::Certificate) {
@@ -190,7 +192,7 @@ impl Answers {
         &self,
         native: &Native,
         carrier: Carrier,
-        way: (SocketAddr, Option<NodeName>),
+        way: (PeerAddress, Option<NodeName>),
         place: Place,
         deadline: Instant,
     ) -> Result<Offered, AnswerError> {
@@ -208,10 +210,11 @@ impl Answers {
         &self,
         native: &Native,
         carrier: Carrier,
-        (address, via): (SocketAddr, Option<NodeName>),
+        (address, via): (PeerAddress, Option<NodeName>),
         place: &Place,
         deadline: Instant,
     ) -> Result<Offered, AnswerError> {
+        let ip = counted_as(&address);
         let connection = self.tls.connection().map_err(|_| AnswerError::Tls)?;
         let limit = MAX_UNAUTHENTICATED + if self.tls.client_auth() > ClientAuth::None { MAX_CERTIFICATES } else { 0 };
         let mut pipe = Pipe::new(carrier, connection.into(), limit);
@@ -238,9 +241,9 @@ impl Answers {
         let mut credential = (self.credentials)(&from, &label);
         let is_named = self.tls.client_auth() < ClientAuth::Named || pipe.peer_is_named(&from);
         if !is_named && matches!(credential, Credential::Cookie(_)) {
-            if let Some(suppressed) = native.admission.may_log(address.ip(), Fault::CertificateName) {
+            if let Some(suppressed) = native.admission.may_log(ip, Fault::CertificateName) {
                 tracing::warn!(
-                    from = %address.ip(), claimed = %from, suppressed,
+                    from = %address, claimed = %from, suppressed,
                     "a caller's certificate does not carry its name; issue it with the URI trunkline:<name>"
                 );
             }
@@ -248,7 +251,7 @@ impl Answers {
         }
         let mut proof = None;
         if let Credential::Cookie(cookie) = &credential {
-            let caller = Caller { ip: address.ip(), via: via.clone(), name: from };
+            let caller = Caller { ip: ip, via: via.clone(), name: from };
             match native.admission.turn(caller, cookie.is_weak()).await {
                 Ok(open) => proof = Some(open),
                 Err(wait) => credential = Credential::Throttled(wait.as_millis().min(u16::MAX.into()) as u16),
@@ -287,17 +290,25 @@ impl Answers {
         if offer.params.abandon || offer.is_probe {
             return Err(AnswerError::Abandoned);
         }
-        let limits = native.limits.for_mode(self.mode);
-        Ok(Offered { pipe, machine, offer, address, via, params: limits.params(&native.software), limits, deadline })
+        let (limits, peers) = (native.limits.for_mode(self.mode), native.peers.clone());
+        let params = limits.params(&native.software);
+        Ok(Offered { pipe, peers, machine, offer, address, via, params, limits, deadline })
     }
+}
+
+/// Returns the IP address that a caller's places and failures count for: its own, and the unspecified one for a caller
+/// without (a Unix socket, a pipe in memory).
+fn counted_as(address: &PeerAddress) -> IpAddr {
+    address.ip().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
 }
 
 /// A caller that proved itself and waits for a verdict.
 pub struct Offered {
     pipe: Pipe,
+    peers: Arc<Peers>,
     machine: Responder,
     offer: Offer,
-    address: SocketAddr,
+    address: PeerAddress,
     via: Option<NodeName>,
     params: Params,
     limits: NativeLimits,
@@ -344,7 +355,7 @@ impl Offered {
             id: self.offer.link_id,
             epoch,
             role: Role::Responder,
-            version: self.offer.version,
+            version: Version::native(self.offer.version),
             address: self.address,
             via: self.via,
             tls: TlsMode::CookieOnly,
@@ -358,7 +369,7 @@ impl Offered {
             mapping: policy.mapping,
             software: self.offer.params.software.clone(),
         };
-        Ok(Standing { pipe: self.pipe, info, peer: self.offer.params, limits: self.limits })
+        Ok(Standing { pipe: self.pipe, peers: self.peers, info, peer: self.offer.params, limits: self.limits })
     }
 
     /// Sends the caller away with a reason.

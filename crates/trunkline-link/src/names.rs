@@ -15,8 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use trunkline_route::interleave;
 
-use crate::link::now;
-use crate::mailbox::lock;
+use crate::link::{lock, now};
 
 /// Time after which a dial to the next address of a host begins beside the one under way (RFC 8305 §5).
 pub const STAGGER: Duration = Duration::from_millis(250);

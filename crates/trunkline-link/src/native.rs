@@ -11,21 +11,23 @@ use rustls::AlertDescription;
 use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use trunkline_route::{Attempt, Claims, Cookie, Disagreement, Incarnation, LinkPolicy, NodeName, Role, TlsMode};
+use trunkline_route::{
+    Attempt, Claims, Cookie, Disagreement, Incarnation, LinkPolicy, NodeName, Role, TlsMode, Version,
+};
+use trunkline_stack::{ByteStream, Link, LinkInfo, Mailboxes, PeerAddress, Rate};
 use trunkline_tls::{ClientTls, TlsError};
 use trunkline_wire::gate::{GateLimits, GateStats};
 use trunkline_wire::handshake::{HandshakeError, Initiator, InitiatorConfig, Mode, Params, VERSIONS, Verified};
 use trunkline_wire::mux::Window;
 
+use crate::account::Accounts;
 use crate::admission::Admission;
-use crate::byte_stream::{ByteStream, RESETS};
+use crate::byte_stream::{RESETS, ResetGuard, Streams};
 use crate::carrier::Carrier;
 use crate::farewell::{Courtesy, Farewells};
 use crate::handshake_io::{Pipe, PipeError, prepare};
-use crate::link::{Link, LinkInfo, Shared, later, now};
-use crate::mailbox::Directory;
+use crate::link::{Shared, later, now};
 use crate::names::Names;
-use crate::rate::Rate;
 use crate::task::{Hooks, KeepAlive, Task};
 
 /// The most bytes taken from a listener before the link stands; certificates chains come this way.
@@ -100,7 +102,26 @@ impl Default for NativeLimits {
     }
 }
 
-/// The native stack of one node: its identity, its life, its limits.
+/// State of the native stack that the links of one node share.
+pub(crate) struct Peers {
+    accounts: Accounts,
+    resets: Arc<ResetGuard>,
+}
+
+impl Peers {
+    pub(crate) fn new(resets: Rate) -> Arc<Self> {
+        Arc::new(Self { accounts: Accounts::default(), resets: Arc::new(ResetGuard::new(resets)) })
+    }
+
+    /// Returns the shared state of a new link with these windows.
+    pub(crate) fn link(&self, info: LinkInfo, peer: Window, own: Window) -> Shared {
+        let account = self.accounts.of(&info);
+        let streams = Streams::new(info.role, self.resets.clone());
+        Shared::new(info, peer, own, account, streams)
+    }
+}
+
+/// The native stack of one node: its identity, its incarnation, its limits.
 pub struct Native {
     pub(crate) name: NodeName,
     pub(crate) incarnation: Incarnation,
@@ -111,6 +132,7 @@ pub struct Native {
     pub(crate) admission: Arc<Admission>,
     pub(crate) software: String,
     pub(crate) farewells: Farewells,
+    pub(crate) peers: Arc<Peers>,
     names: Names,
 }
 
@@ -187,6 +209,7 @@ impl Native {
             admission: Admission::new(limits.gate),
             software: concat!("trunkline/", env!("CARGO_PKG_VERSION")).to_owned(),
             farewells: Farewells::default(),
+            peers: Peers::new(limits.resets),
             names: Names::of_the_system(),
         })
     }
@@ -252,7 +275,7 @@ impl Native {
             .map_err(|_| DialError::TcpTimeout(times.tcp))?
             .map_err(DialError::Tcp)?;
         prepare(&tcp, self.limits.keep_alive.dead);
-        self.prove(Carrier::Tcp(tcp), (address, None), versions, attempt, mode, tls, times).await
+        self.prove(Carrier::Tcp(tcp), (address.into(), None), versions, attempt, mode, tls, times).await
     }
 
     /// As [`Native::dial`], inside a stream that leads to the peer by way of the node at its other end. What is proven is
@@ -268,7 +291,7 @@ impl Native {
         times: DialTimes,
     ) -> Result<Dialed, DialError> {
         let versions = versions(attempt)?;
-        let way = (stream.link_info().address, Some(stream.peer().clone()));
+        let way = (stream.link_info().address.clone(), Some(stream.peer().clone()));
         self.prove(Carrier::Stream(stream), way, versions, attempt, Mode::Inner, tls, times).await
     }
 
@@ -276,7 +299,7 @@ impl Native {
     async fn prove(
         &self,
         carrier: Carrier,
-        (address, via): (SocketAddr, Option<NodeName>),
+        (address, via): (PeerAddress, Option<NodeName>),
         versions: Vec<u16>,
         attempt: &Attempt,
         mode: Mode,
@@ -332,6 +355,7 @@ impl Native {
         Ok(Dialed {
             courtesy,
             verified,
+            peers: self.peers.clone(),
             address,
             via,
             tls: attempt.tls.clone(),
@@ -394,8 +418,9 @@ fn tls_error(error: PipeError) -> DialError {
 /// a guess at the listener.
 pub struct Dialed {
     courtesy: Courtesy,
+    peers: Arc<Peers>,
     verified: Verified,
-    address: SocketAddr,
+    address: PeerAddress,
     via: Option<NodeName>,
     tls: TlsMode,
     cookie: Cookie,
@@ -450,7 +475,7 @@ impl Dialed {
             id: self.verified.link_id,
             epoch: accepted.params.epoch,
             role: Role::Initiator,
-            version: self.verified.version,
+            version: Version::native(self.verified.version),
             address: self.address,
             via: self.via,
             tls: self.tls,
@@ -463,13 +488,20 @@ impl Dialed {
             mapping: self.policy.mapping,
             software: accepted.params.software.clone(),
         };
-        Ok(Standing { pipe: self.courtesy.into_pipe(), info, peer: accepted.params, limits: self.limits })
+        Ok(Standing {
+            pipe: self.courtesy.into_pipe(),
+            peers: self.peers,
+            info,
+            peer: accepted.params,
+            limits: self.limits,
+        })
     }
 }
 
 /// A link both ends agreed on, whose task does not run yet. Dropping it closes the socket.
 pub struct Standing {
     pub(crate) pipe: Pipe,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) info: LinkInfo,
     pub(crate) peer: Params,
     pub(crate) limits: NativeLimits,
@@ -488,7 +520,7 @@ impl Standing {
     }
 
     /// The link, and the future that moves its bytes; spawn it. The link lives as long as that future.
-    pub fn start(self, directory: Arc<Directory>, hooks: Hooks) -> (Link, impl Future<Output = ()> + Send + 'static) {
+    pub fn start(self, mailboxes: Arc<Mailboxes>, hooks: Hooks) -> (Link, impl Future<Output = ()> + Send + 'static) {
         let peer = Window {
             link: self.peer.link_credit.into(),
             mailbox: self.peer.mailbox_credit.into(),
@@ -498,11 +530,9 @@ impl Standing {
         if let Carrier::Tcp(tcp) = &self.pipe.stream.carrier {
             prepare(tcp, keep_alive.dead);
         }
-        directory.reception.limit_resets(self.limits.resets);
-        let account = directory.accounts.of(&self.info);
-        let shared = Arc::new(Shared::new(self.info, peer, self.limits.window, account));
-        let task = Task::new(self.pipe.stream, &self.pipe.plain, shared.clone(), directory, keep_alive, hooks);
-        (Link { shared }, Box::new(task).run())
+        let shared = Arc::new(self.peers.link(self.info, peer, self.limits.window));
+        let task = Task::new(self.pipe.stream, &self.pipe.plain, shared.clone(), mailboxes, keep_alive, hooks);
+        (Link::new(shared), Box::new(task).run())
     }
 }
 

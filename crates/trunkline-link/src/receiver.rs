@@ -1,18 +1,17 @@
 //! What arrives: frames into mailboxes, answers to their callers, credit to the senders.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use trunkline_route::CloseCode;
+use trunkline_route::{CloseCode, How};
+use trunkline_stack::{Batch, CallError, Down, Mailboxes, Message, Queue, Replier, Reply, Sender, log_connection};
 use trunkline_wire::frame::{self, Decoder, Flow, Header, ProtocolError};
 use trunkline_wire::important::{Arrival, Outcome};
-use trunkline_wire::mux::{BodyArena, Class, How, Inbound, Sink, Status, StreamEvent, cost};
+use trunkline_wire::mux::{BodyArena, Class, Inbound, Sink, Status, StreamEvent, cost};
 
-use crate::link::{Answer, CallError, Down, Shared, clock_us};
-use crate::mailbox::{Batch, Directory, Message, Origin, Queue, Replier, lock};
+use crate::link::{Shared, clock_us, lock};
 use crate::task::{FirstFrameHook, Hold};
 
 /// Why reading stopped.
@@ -69,27 +68,27 @@ impl Receiver {
     pub(crate) fn new(
         plain: &[u8],
         shared: Arc<Shared>,
-        directory: Arc<Directory>,
+        mailboxes: Arc<Mailboxes>,
         on_first_frame: Option<FirstFrameHook>,
         hold: Option<Hold>,
     ) -> Self {
         let mut decoder = Decoder::default();
         decoder.keep(plain);
-        let nobody = Arc::new(Origin {
-            node: shared.info.peer.clone(),
+        let nobody = Arc::new(Sender {
+            node: shared.info().peer.clone(),
             name: "".into(),
-            mapping: shared.info.mapping.clone(),
-            flags: shared.info.flags,
+            mapping: shared.info().mapping.clone(),
+            flags: shared.info().flags,
         });
         let window = shared.own_window;
         Self {
             decoder,
             backlog: window.link.saturating_add(window.max_message as u64),
             withheld: false,
-            inbound: Inbound::new(shared.own_window, shared.info.flags, shared.info.role),
+            inbound: Inbound::new(shared.own_window, shared.info().flags, shared.info().role),
             effects: Effects {
                 shared,
-                directory,
+                mailboxes,
                 targets: vec![Target { name: "".into(), queue: None, origin: None }],
                 nobody,
                 batch: None,
@@ -213,15 +212,15 @@ impl Receiver {
 struct Target {
     name: Arc<str>,
     queue: Option<Arc<Queue>>,
-    origin: Option<Arc<Origin>>,
+    origin: Option<Arc<Sender>>,
 }
 
 /// Everything frames act upon.
 struct Effects {
     shared: Arc<Shared>,
-    directory: Arc<Directory>,
+    mailboxes: Arc<Mailboxes>,
     targets: Vec<Target>,
-    nobody: Arc<Origin>,
+    nobody: Arc<Sender>,
     batch: Option<Batch>,
     /// The numbers of the messages in an important batch; a batch is important as a whole or not at all.
     seqs: Vec<u64>,
@@ -243,16 +242,16 @@ struct Effects {
 
 impl Effects {
     #[inline]
-    fn origin(&mut self, id: u16) -> Arc<Origin> {
+    fn origin(&mut self, id: u16) -> Arc<Sender> {
         if id == 0 {
             return self.nobody.clone();
         }
-        let node = &self.shared.info.peer;
+        let node = &self.shared.info().peer;
         let target = &mut self.targets[usize::from(id)];
-        let mapping = &self.shared.info.mapping;
-        let flags = self.shared.info.flags;
+        let mapping = &self.shared.info().mapping;
+        let flags = self.shared.info().flags;
         let make =
-            || Arc::new(Origin { node: node.clone(), name: target.name.clone(), mapping: mapping.clone(), flags });
+            || Arc::new(Sender { node: node.clone(), name: target.name.clone(), mapping: mapping.clone(), flags });
         target.origin.get_or_insert_with(make).clone()
     }
 
@@ -260,12 +259,12 @@ impl Effects {
     fn push(&mut self, to: u16, message: Message, seq: Option<u64>) {
         let is_important = !self.seqs.is_empty();
         match &mut self.batch {
-            Some(batch) if batch.mailbox_id == to && is_important == seq.is_some() => batch.messages.push_back(message),
+            Some(batch) if batch.mailbox() == to && is_important == seq.is_some() => batch.push(message),
             _ => {
                 self.flush();
-                let mut messages = VecDeque::with_capacity(self.batch_len);
-                messages.push_back(message);
-                self.batch = Some(Batch { messages, source: self.shared.clone(), mailbox_id: to, taken: 0 });
+                let mut batch = Batch::new(self.shared.clone(), to, self.batch_len);
+                batch.push(message);
+                self.batch = Some(batch);
             }
         }
         self.seqs.extend(seq);
@@ -274,7 +273,7 @@ impl Effects {
     /// Hands the batch to its mailbox; what nobody takes is counted, and calls in it are answered.
     fn flush(&mut self) {
         let Some(batch) = self.batch.take() else { return };
-        self.batch_len = batch.messages.len();
+        self.batch_len = batch.len();
         if self.seqs.is_empty() {
             self.deliver(batch);
         } else {
@@ -288,21 +287,21 @@ impl Effects {
         let Some(account) = self.shared.account.clone() else { return };
         // Held until the outcomes are noted: another link may bring the same message.
         let mut incoming = lock(&account.incoming);
-        let (mut fresh, messages) = (Vec::new(), std::mem::take(&mut batch.messages));
-        for (seq, message) in seqs.into_iter().zip(messages) {
+        let mut fresh = Vec::new();
+        batch.retain(|at| {
+            let seq = seqs[at];
             match incoming.arrived(seq) {
                 Ok(Arrival::New) => {
                     incoming.record(seq, Outcome::Taken);
                     fresh.push(seq);
-                    batch.messages.push_back(message);
-                    continue;
+                    return true;
                 }
                 Ok(Arrival::Known(outcome)) => self.outcomes.push((seq, outcome)),
                 Ok(Arrival::Settled) => {}
                 Err(broken) => self.broken = Some(broken),
             }
-            batch.taken += cost(message.body().len());
-        }
+            false
+        });
         if fresh.is_empty() {
             return;
         }
@@ -315,24 +314,18 @@ impl Effects {
 
     /// Says whether somebody took it.
     fn deliver(&mut self, batch: Batch) -> bool {
-        let target = &mut self.targets[usize::from(batch.mailbox_id)];
+        let target = &mut self.targets[usize::from(batch.mailbox())];
         let give = |queue: &Option<Arc<Queue>>, batch| match queue {
             Some(queue) => queue.push(batch).err(),
             None => Some(batch),
         };
         let Some(batch) = give(&target.queue, batch) else { return true };
         // Unknown, or known to be gone: another mailbox may have taken the name.
-        target.queue = self.directory.find(&target.name);
+        target.queue = self.mailboxes.find(&target.name);
         let refused = give(&target.queue, batch);
-        let Some(mut batch) = refused else { return true };
-        for message in batch.messages.drain(..) {
-            self.shared.counters.undeliverable.fetch_add(1, Ordering::Relaxed);
-            let (body, call) = message.into_parts();
-            batch.taken += cost(body.len());
-            if let Some(mut call) = call {
-                call.answer(Status::NoService, Bytes::new(), How::default());
-            }
-        }
+        let Some(batch) = refused else { return true };
+        let undeliverable = batch.refuse() as u64;
+        self.shared.counters.undeliverable.fetch_add(undeliverable, Ordering::Relaxed);
         false
     }
 
@@ -346,7 +339,7 @@ impl Effects {
 impl Sink for Effects {
     fn bind(&mut self, id: u16, name: &str) {
         debug_assert_eq!(usize::from(id), self.targets.len());
-        let here = self.shared.info.mapping.as_ref().and_then(|mapping| mapping.from_peer(name)).cloned();
+        let here = self.shared.info().mapping.as_ref().and_then(|mapping| mapping.from_peer(name)).cloned();
         self.targets.push(Target { name: here.unwrap_or_else(|| name.into()), queue: None, origin: None });
     }
 
@@ -354,7 +347,7 @@ impl Sink for Effects {
         self.count(Class::Messages, body.len());
         let origin = self.origin(from);
         log_connection!(
-            &self.shared.info,
+            self.shared.info(),
             Trace,
             "received",
             to = &*self.targets[usize::from(to)].name,
@@ -363,7 +356,7 @@ impl Sink for Effects {
             high = how.high
         );
         let body = self.keeper.keep(body);
-        self.push(to, Message::new(origin, body, how), seq);
+        self.push(to, Message::new(origin, body, how, None), seq);
     }
 
     fn outcomes(&mut self, is_report: bool, outcomes: &[(u64, Outcome)]) {
@@ -386,7 +379,7 @@ impl Sink for Effects {
         self.shared.unanswered.fetch_add(1, Ordering::AcqRel);
         let origin = self.origin(from);
         log_connection!(
-            &self.shared.info,
+            self.shared.info(),
             Trace,
             "was called",
             to = &*self.targets[usize::from(to)].name,
@@ -396,16 +389,16 @@ impl Sink for Effects {
         );
         let replier = Replier::new(self.shared.clone(), id, deadline_ms);
         let body = self.keeper.keep(body);
-        self.push(to, Message::call(origin, body, replier, how), None);
+        self.push(to, Message::new(origin, body, how, Some(replier)), None);
     }
 
     fn reply(&mut self, id: u32, status: Status, body: &[u8], how: How) {
         self.count(Class::Replies, body.len());
-        log_connection!(&self.shared.info, Trace, "got an answer", call = id, ?status, bytes = body.len());
-        self.shared.answered(
+        log_connection!(self.shared.info(), Trace, "got an answer", call = id, ?status, bytes = body.len());
+        self.shared.state.answered(
             id,
             match status {
-                Status::Ok => Ok(Answer { body: Bytes::copy_from_slice(body), is_term: how.term }),
+                Status::Ok => Ok(Reply { body: Bytes::copy_from_slice(body), is_term: how.term }),
                 Status::NoService => Err(CallError::NoService),
                 Status::Dropped => Err(CallError::Dropped),
                 Status::Failed => Err(CallError::Failed(String::from_utf8_lossy(body).into_owned())),
@@ -425,7 +418,7 @@ impl Sink for Effects {
 
     fn stream(&mut self, id: u32, event: StreamEvent<'_>) -> Result<(), ProtocolError> {
         let shared = self.shared.clone();
-        self.credited |= shared.streams.handle(&shared, &self.directory.reception, id, event)?;
+        self.credited |= shared.streams.handle(&shared, || self.mailboxes.acceptor(), id, event)?;
         Ok(())
     }
 
@@ -439,18 +432,18 @@ impl Sink for Effects {
         if sent != 0 {
             let us = clock_us().saturating_sub(sent).max(1);
             self.shared.counters.round_trip_us.store(us, Ordering::Relaxed);
-            log_connection!(&self.shared.info, Trace, "round trip", us);
+            log_connection!(self.shared.info(), Trace, "round trip", us);
         }
     }
 
     fn go_away(&mut self, code: CloseCode, _: String) {
         self.flush();
-        log_connection!(&self.shared.info, Debug, "the peer goes away", %code);
+        log_connection!(self.shared.info(), Debug, "the peer goes away", %code);
         self.peer_gone = Some(code);
         self.peer_went_first = !lock(&self.shared.out).outbox.is_draining();
         // The other direction finishes too; this is the answer.
         self.shared.go_away(code);
-        self.shared.set_inbound_done();
+        self.shared.state.set_inbound_done();
     }
 
     fn close(&mut self, code: CloseCode, text: String) {
@@ -460,11 +453,13 @@ impl Sink for Effects {
 
 #[cfg(test)]
 mod tests {
-    use trunkline_route::Role;
     use trunkline_wire::mux::Window;
 
     use super::*;
-    use crate::link::LinkInfo;
+    use trunkline_stack::LinkInfo;
+
+    use crate::byte_stream::RESETS;
+    use crate::native::Peers;
 
     const WINDOW: Window = Window { link: 64_000, mailbox: 32_000, max_message: 10_000 };
 
@@ -473,29 +468,12 @@ mod tests {
 
     impl End {
         fn new(own: Window, peer: Window) -> Self {
-            let info = LinkInfo {
-                peer: "a@h".parse().unwrap(),
-                via: None,
-                incarnation: [0; 16],
-                id: [0; 16],
-                epoch: 1,
-                role: Role::Initiator,
-                version: 1,
-                address: "127.0.0.1:1".parse().unwrap(),
-                tls: trunkline_route::TlsMode::CookieOnly,
-                caller_certified: false,
-                cookie: trunkline_route::Cookie::new("a cookie both ends hold").unwrap(),
-                flags: trunkline_route::PeerFlags::ALL,
-                log_level: trunkline_route::LogLevel::Info,
-                route: None,
-                resolver: None,
-                mapping: None,
-                software: String::new(),
-            };
-            let directory = Arc::new(Directory::default());
-            let account = directory.accounts.of(&info);
-            let shared = Arc::new(Shared::new(info, peer, own, account));
-            Self(shared.clone(), Receiver::new(&[], shared, directory, None, None))
+            let cookie = trunkline_route::Cookie::new("a cookie both ends hold").unwrap();
+            let info = LinkInfo::local("a@h".parse().unwrap(), [0; 16], cookie);
+            let mailboxes = Arc::new(Mailboxes::default());
+            let peers = Peers::new(RESETS);
+            let shared = Arc::new(peers.link(info, peer, own));
+            Self(shared.clone(), Receiver::new(&[], shared, mailboxes, None, None))
         }
 
         /// Writes everything to the other end, as the task does.
@@ -546,7 +524,7 @@ mod tests {
     #[test]
     fn p14_outcomes_are_kept_as_they_were_told_until_they_are_released() {
         let (mut sender, mut receiver) = (End::new(WINDOW, WINDOW), End::new(WINDOW, WINDOW));
-        let mailbox = receiver.1.effects.directory.register("in").unwrap();
+        let mailbox = receiver.1.effects.mailboxes.register("in").unwrap();
         for (seq, to) in [(0, "in"), (1, "none"), (2, "in")] {
             sender.0.with_out(|out| out.outbox.send_important(seq, to, "", b"x")).unwrap();
         }

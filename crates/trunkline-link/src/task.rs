@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use trunkline_route::{CloseCode, LinkPolicy};
+use trunkline_stack::{Down, Mailboxes};
 
 use crate::carrier::{READ, Stream};
-use crate::link::{Down, Shared, later, now};
-use crate::mailbox::{Directory, lock};
+use crate::link::{Shared, later, lock, now};
 use crate::receiver::{Broken, Receiver};
 
 /// Bytes handed to TLS before the socket is tried.
@@ -110,7 +110,7 @@ impl Task {
         mut stream: Stream,
         plain: &[u8],
         shared: Arc<Shared>,
-        directory: Arc<Directory>,
+        mailboxes: Arc<Mailboxes>,
         keep_alive: KeepAlive,
         hooks: Hooks,
     ) -> Self {
@@ -118,7 +118,7 @@ impl Task {
         stream.tls.set_buffer_limit(None);
         Self {
             stream,
-            receiver: Receiver::new(plain, shared.clone(), directory, hooks.on_first_frame, hooks.hold),
+            receiver: Receiver::new(plain, shared.clone(), mailboxes, hooks.on_first_frame, hooks.hold),
             keep_alive,
             down: DownGuard { shared: shared.clone(), on_down: hooks.on_down, told: false },
             shared,
@@ -217,7 +217,7 @@ impl Task {
             let written = out.outbox.is_empty() && !self.blocked;
             let answered = shared.unanswered.load(Ordering::Acquire) == 0;
             drop(out);
-            let idle = written && answered && shared.streams.is_empty() && !shared.calls_pending();
+            let idle = written && answered && shared.streams.is_empty() && !shared.state.has_calls();
             if let Some(code) = self.receiver.peer_gone().filter(|_| idle) {
                 return Err(Down::ClosedHere(code));
             }
@@ -325,7 +325,7 @@ impl Task {
 
     /// Whether a link that goes away has no end set: one that gave way to another stays for its streams, which cannot move.
     fn stays(&self) -> bool {
-        self.shared.going.get() == Some(&CloseCode::Superseded) && !self.shared.streams.is_empty()
+        self.shared.state.going() == Some(CloseCode::Superseded) && !self.shared.streams.is_empty()
     }
 
     fn held_pace(&self) -> Duration {
@@ -379,7 +379,7 @@ impl Task {
             Down::ClosedHere(code) => Some((*code, "")),
             Down::ProtocolError(text) => Some((CloseCode::ProtocolError, *text)),
             Down::Silent(_) => Some((CloseCode::Timeout, "")),
-            Down::ClosedByPeer { .. } | Down::ConnectionLost(_) => None,
+            _ => None,
         };
         if let Some((code, text)) = word {
             lock(&self.shared.out).outbox.close(code.to_byte(), text);
@@ -413,9 +413,9 @@ struct DownGuard {
 impl DownGuard {
     fn tell(&mut self, down: &Down) {
         if !std::mem::replace(&mut self.told, true) {
-            self.shared.set_down(down.clone());
+            self.shared.set_down(down);
             if let Some(on_down) = self.on_down.take() {
-                on_down(down, self.shared.going.get().copied());
+                on_down(down, self.shared.state.going());
             }
         }
     }

@@ -268,6 +268,14 @@ impl Ties {
         (watch, None)
     }
 
+    /// Returns a new watch of a process that the node of this name is asked to begin watched. [`Ties::retarget`] says which
+    /// it is; the node may be this one.
+    pub fn watch_unborn(&mut self, node: NodeName) -> u64 {
+        self.last_watch += 1;
+        self.watches.insert(self.last_watch, Pid { node, number: 0, creation: 0 });
+        self.last_watch
+    }
+
     /// Sets the target of a watch, once it is known: a process of the same peer, which began watched.
     pub fn retarget(&mut self, watch: u64, target: Pid) {
         if let Some(known) = self.watches.get_mut(&watch) {
@@ -282,6 +290,8 @@ impl Ties {
             && let Some(tied) = self.live.get_mut(&target.number)
         {
             tied.watchers.remove(&Watcher::Here(watch));
+            // One that this node was asked by itself to begin watched.
+            tied.unwatched_there(&target.node, watch);
         }
         Some(target)
     }

@@ -5,8 +5,8 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use trunkline_link::{Bucket, Rate};
 use trunkline_route::NodeName;
+use trunkline_stack::{Bucket, Rate};
 
 /// Factor by which all neighbours at one address may ask for circuits more often than one neighbour: a host with that many nodes
 /// is not slowed down, and a member that takes one name after the other is.

@@ -4,8 +4,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use trunkline_link::StreamCode;
 use trunkline_route::{NodeName, PeerFlags};
+use trunkline_stack::StreamCode;
 
 use crate::{MAX_PATH, ProxyOpen, Refusal, Report};
 

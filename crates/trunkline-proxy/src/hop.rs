@@ -1,8 +1,8 @@
 //! One hop: what is asked of it, and what it does.
 
-use trunkline_link::{MAX_OPEN_DATA, StreamCode};
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{Cookie, DirectUse, NodeName, PeerFlags, ProxyRoute};
+use trunkline_stack::{MAX_OPEN_DATA, StreamCode};
 
 use crate::names;
 use crate::refusal::Refusal;

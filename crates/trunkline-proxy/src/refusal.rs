@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-use trunkline_link::StreamCode;
 use trunkline_route::NodeName;
+use trunkline_stack::StreamCode;
 
 /// The reason why a connection is not passed on.
 ///

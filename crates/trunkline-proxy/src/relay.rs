@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
-use trunkline_link::{ByteStream, StreamCode};
+use trunkline_stack::{ByteStream, StreamCode};
 
 use crate::quiet::{LAST_BYTES, Quiet};
 

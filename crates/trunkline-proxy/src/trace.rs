@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
-use trunkline_link::StreamCode;
 use trunkline_route::NodeName;
+use trunkline_stack::StreamCode;
 
 use crate::names::{put, take};
 use crate::{MAX_PATH, Refusal};

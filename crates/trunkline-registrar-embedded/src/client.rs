@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
-use trunkline_link::{CallError, DialError, DialTimes, Directory, Hooks, Link, Native};
+use trunkline_link::{DialError, DialTimes, Hooks, Native};
 use trunkline_registrar::{RegisterError, Registration, ResolveError};
 use trunkline_route::{
     Address, Attempt, Claims, Cookie, Endpoint, LinkPolicy, NodeName, RejectCode, TlsMode, Version, printable,
 };
+use trunkline_stack::{CallError, Link, Mailboxes};
 use trunkline_tls::{ClientTls, TlsProfile};
 use trunkline_wire::handshake::{HandshakeError, Mode};
 
@@ -115,7 +116,7 @@ impl Session {
             error => unreachable(&error),
         })?;
         wrong().right(address);
-        let (link, driver) = standing.start(Arc::new(Directory::default()), Hooks::default());
+        let (link, driver) = standing.start(Arc::new(Mailboxes::default()), Hooks::default());
         Ok(Self { link, driver: tokio::spawn(driver).abort_handle(), address })
     }
 

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use trunkline_link::{CredentialsFn, Directory, Hooks, Link, Listener, Message, Native, Offered, random_16};
+use trunkline_link::{CredentialsFn, Hooks, Listener, Native, Offered, random_16};
 use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{RegisterError, Registration};
 use trunkline_route::{CloseCode, Endpoint, LinkPolicy, NodeName};
+use trunkline_stack::{Link, Mailboxes, Message};
 use trunkline_tls::ServerTls;
 use trunkline_wire::handshake::Mode;
 
@@ -162,9 +163,9 @@ pub(crate) async fn serve(listener: Listener, native: Arc<Native>, table: Arc<Ta
 async fn session(offered: Offered, table: Arc<Table>) {
     let Ok(standing) = offered.accept(0, LinkPolicy::default()).await else { return };
     let peer = standing.info().peer.clone();
-    let directory = Arc::new(Directory::default());
-    let Ok(mut mailbox) = directory.register(SERVICE) else { return };
-    let (link, driver) = standing.start(directory, Hooks::default());
+    let mailboxes = Arc::new(Mailboxes::default());
+    let Ok(mut mailbox) = mailboxes.register(SERVICE) else { return };
+    let (link, driver) = standing.start(mailboxes, Hooks::default());
     let mut announced = None;
     let answer = async {
         while let Some(message) = mailbox.recv().await {

@@ -31,6 +31,7 @@ pub mod fuzzing;
 mod id;
 mod link;
 mod mapping;
+mod message;
 mod name;
 mod place;
 mod policy;
@@ -46,6 +47,7 @@ pub use flags::{Disagreement, Flag, FlagPolicy, FlagTerms, PeerFlags, UnknownFla
 pub use id::{IdError, ResolverId, TlsProfileId};
 pub use link::{Claims, CloseCode, Incarnation, LinkId, RejectCode, Role};
 pub use mapping::{AtomMapping, MappingError};
+pub use message::{How, Outcome};
 pub use name::{MAX_NAME_LEN, NameError, NodeName, printable};
 pub use place::{LocalPlace, PlaceError, SocketPlace};
 pub use policy::{LinkPolicy, LogLevel, Reconnect};

@@ -16,26 +16,22 @@ use crate::frame::ProtocolError;
 /// for every 64 messages would be what the rate is made of.
 pub const MAX_IN_FLIGHT: u64 = 1024;
 
-/// Outcome of an important message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The message is in the mailbox.
-    Taken,
-    /// No such mailbox existed: the message was not delivered, and will not be.
-    NoService,
+pub use trunkline_route::Outcome;
+
+/// Returns the byte of an outcome in a frame.
+pub(crate) fn outcome_to_byte(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Taken => 0,
+        Outcome::NoService => 1,
+    }
 }
 
-impl Outcome {
-    pub(crate) fn to_byte(self) -> u8 {
-        self as u8
-    }
-
-    pub(crate) fn from_byte(byte: u8) -> Result<Self, ProtocolError> {
-        match byte {
-            0 => Ok(Self::Taken),
-            1 => Ok(Self::NoService),
-            _ => Err(ProtocolError("an unknown outcome")),
-        }
+/// Returns the outcome that a byte of a frame stands for.
+pub(crate) fn outcome_from_byte(byte: u8) -> Result<Outcome, ProtocolError> {
+    match byte {
+        0 => Ok(Outcome::Taken),
+        1 => Ok(Outcome::NoService),
+        _ => Err(ProtocolError("an unknown outcome")),
     }
 }
 

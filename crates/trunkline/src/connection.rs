@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use trunkline_dial::SessionLink;
 use trunkline_dial::sessions::Handle;
-use trunkline_link::{CallError, Down, Link, LinkInfo, LinkStats, SendError, Sent};
 use trunkline_route::{CloseCode, LinkId, NodeName, TlsMode};
+use trunkline_stack::{CallError, Down, Link, LinkInfo, LinkStats, SendError, Sent};
 use trunkline_term::Term;
 
 /// The place a connection's link has, also while one link takes over from another.
@@ -39,15 +40,22 @@ const CHALLENGE: Duration = Duration::from_secs(1);
 
 /// A link and the place it has, as the registry keeps it.
 #[derive(Clone)]
-pub(crate) struct Live {
+pub(crate) struct Session {
     pub(crate) link: Link,
-    /// Its own, or that of the link whose place it takes; settled when it comes up.
-    place: Arc<OnceLock<Place>>,
+    shared: Arc<Shared>,
 }
 
-impl Live {
+#[derive(Default)]
+struct Shared {
+    /// The place of the link itself, or of the link whose place it takes; settled when it comes up.
+    place: OnceLock<Place>,
+    /// The generation of the routes under which the link satisfied a caller without demands of its own; 0 before that.
+    satisfied: AtomicU64,
+}
+
+impl Session {
     pub(crate) fn new(link: Link) -> Self {
-        Self { link, place: Arc::default() }
+        Self { link, shared: Arc::default() }
     }
 
     /// The link is up and takes the place of `old`, if that one still works.
@@ -59,7 +67,7 @@ impl Live {
             // life of the name is somebody else.
             let is_same = old.link.info().incarnation == self.link.info().incarnation;
             let tls = if is_same && matches!(own, TlsMode::CookieOnly) { old.tls() } else { own.clone() };
-            let _ = self.place.set(Place { slot, tls });
+            let _ = self.shared.place.set(Place { slot, tls });
         }
     }
 
@@ -72,8 +80,21 @@ impl Live {
         self.place().tls.clone()
     }
 
+    /// Returns true if the link is open, and satisfied a caller without demands of its own under this generation of the
+    /// routes. Takes no lock and looks nothing up.
+    pub(crate) fn satisfied_in(&self, generation: u64) -> bool {
+        self.shared.satisfied.load(Ordering::Acquire) == generation && self.link.is_open()
+    }
+
+    /// Notes that the link satisfied a caller without demands of its own under this generation of the routes.
+    pub(crate) fn set_satisfied_in(&self, generation: u64) {
+        self.shared.satisfied.store(generation, Ordering::Release);
+    }
+
     fn place(&self) -> &Place {
-        self.place.get_or_init(|| Place { slot: Slot::new(self.link.clone()), tls: self.link.info().tls.clone() })
+        self.shared
+            .place
+            .get_or_init(|| Place { slot: Slot::new(self.link.clone()), tls: self.link.info().tls.clone() })
     }
 
     /// Returns true if the peer of this link keeps its name when another life claims it: it answers, and did not say that it is
@@ -83,13 +104,13 @@ impl Live {
     }
 }
 
-impl Handle for Live {
+impl Handle for Session {
     fn id(&self) -> LinkId {
         self.link.info().id
     }
 }
 
-impl SessionLink for Live {
+impl SessionLink for Session {
     fn retire(&self, alive: bool) {
         if alive {
             self.link.go_away(CloseCode::Superseded);

@@ -1,9 +1,9 @@
 use std::net::SocketAddr;
 
 use trunkline_dial::{AddError, NoRoute};
-use trunkline_link::{CallError as LinkCallError, SendError as LinkSendError};
 use trunkline_registrar::RegisterError;
 use trunkline_route::{CookieError, NameError, NodeName, ResolverId};
+use trunkline_stack::{CallError as LinkCallError, SendError as LinkSendError};
 
 use crate::{CertificateError, ListenError};
 
@@ -75,9 +75,6 @@ pub enum ConnectError {
     /// The connection went down, and its route says that it stays down until somebody connects again.
     #[error("the connection to {0} went down and its route has reconnect: never; connect to it to begin again")]
     Lapsed(NodeName),
-    /// The name is this node's own.
-    #[error("{0} is this node itself; it has no connection to itself")]
-    Myself(NodeName),
     /// No way led there; every attempt is in it.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),

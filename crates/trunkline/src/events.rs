@@ -3,8 +3,8 @@ use std::time::SystemTime;
 
 use tokio::sync::broadcast;
 use trunkline_dial::Record;
-use trunkline_link::{Down, LinkInfo};
 use trunkline_route::NodeName;
+use trunkline_stack::{Down, LinkInfo};
 use trunkline_tls::CertificateError;
 
 /// Events kept for a reader that is behind; beyond it the oldest are lost to it, and it is told how many.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use trunkline_link::{SendError as LinkSendError, Sent};
 use trunkline_route::{Flag, NodeName, later};
+use trunkline_stack::{SendError as LinkSendError, Sent};
 use trunkline_wire::important::Outcome;
 
 use crate::inner::now;

@@ -7,13 +7,14 @@ use tokio::sync::Notify;
 use trunkline_dial::pair::OnOffer;
 use trunkline_dial::sessions::{Handle, Up};
 use trunkline_dial::{SessionLink, Verdict};
-use trunkline_link::{CredentialsFn, FirstFrameHook, Hooks, Link, Offered};
+use trunkline_link::{CredentialsFn, FirstFrameHook, Hooks, Offered};
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{Claims, CloseCode, Cookies, Disagreement, NodeName, PeerFlags};
+use trunkline_stack::Link;
 use trunkline_wire::handshake::Credential;
 
 use crate::builder::Listen;
-use crate::connection::Live;
+use crate::connection::Session;
 use crate::inner::{Inner, hold_for};
 use crate::peer_log::log_peer;
 
@@ -139,9 +140,9 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered, allowed: PeerFlag
         on_down: Some(node.on_down(standing.info().clone())),
         hold: None,
     };
-    let (link, driver) = standing.start(node.directory.clone(), hooks);
+    let (link, driver) = standing.start(node.mailboxes.clone(), hooks);
     let _ = accepted.link.set(link.clone());
-    node.registry.stand(&from, Live::new(link.clone()));
+    node.registry.stand(&from, Session::new(link.clone()));
     node.spawn(driver);
     tokio::select! {
         () = accepted.confirmed.notified() => {}

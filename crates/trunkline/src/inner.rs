@@ -13,15 +13,16 @@ use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::Retire;
 use trunkline_dial::plan::{Lookup, Policy, given};
 use trunkline_dial::{Aim, Candidate, NoRoute, ProxyCandidate, Reason, Registry, RouteTable, keep};
-use trunkline_link::{DialTimes, Directory, Down, DownHook, Hold, LinkInfo, Native, log_connection};
+use trunkline_link::{DialTimes, DownHook, Hold, Native};
 use trunkline_registrar::Resolver;
 use trunkline_route::{
     CloseCode, Cookie, Defaults, DirectUse, LinkId, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, Role,
     TlsMode, TlsProfileId, later,
 };
+use trunkline_stack::{Down, LinkInfo, LocalLink, Mailboxes, log_connection};
 use trunkline_tls::{Certificates, ClientTls, Expiring, Reloaded, TlsError, TlsProfile};
 
-use crate::connection::Live;
+use crate::connection::Session;
 use crate::events::Event;
 use crate::inbound::Keys;
 use crate::kept::Kept;
@@ -66,6 +67,14 @@ pub(crate) struct Demand {
     pub(crate) within: Option<Duration>,
 }
 
+impl Demand {
+    /// Returns true if any link that the routes of the name allow satisfies.
+    fn is_of_routes_alone(&self) -> bool {
+        let Self { given, only, not, directly, cookie, afresh: _, awaited_by: _, within: _ } = self;
+        given.is_none() && only.is_none() && not.is_none() && !directly && cookie.is_none()
+    }
+}
+
 /// What a demand lets be used.
 struct Ways {
     /// The proxy routes.
@@ -77,7 +86,7 @@ struct Ways {
 }
 
 /// Returns what a new link's messages wait for: that each of these older links delivered its last.
-pub(crate) fn hold_for(elders: Vec<Live>) -> Option<Hold> {
+pub(crate) fn hold_for(elders: Vec<Session>) -> Option<Hold> {
     if elders.is_empty() {
         return None;
     }
@@ -92,8 +101,11 @@ pub(crate) fn hold_for(elders: Vec<Live>) -> Option<Hold> {
 pub(crate) struct Inner {
     pub(crate) name: NodeName,
     pub(crate) native: Arc<Native>,
-    pub(crate) directory: Arc<Directory>,
-    pub(crate) registry: Arc<Registry<Live>>,
+    pub(crate) mailboxes: Arc<Mailboxes>,
+    pub(crate) registry: Arc<Registry<Session>>,
+    /// Link of the node to itself, and its place as a connection.
+    pub(crate) local: Arc<LocalLink>,
+    pub(crate) own: Session,
     pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
     pub(crate) discovery: Vec<ResolverId>,
     pub(crate) routes: RouteTable,
@@ -172,7 +184,7 @@ impl Inner {
     }
 
     /// A link that was left for one to another node is drained, until it goes down.
-    pub(crate) fn drains(&self, left: &Live) {
+    pub(crate) fn drains(&self, left: &Session) {
         let info = left.link.info();
         self.registry.drains(&info.peer, left.clone());
         if left.link.down().is_some() {
@@ -182,7 +194,7 @@ impl Inner {
     }
 
     /// A link is up. One whose place it takes although that one was dead at the peer went down before.
-    pub(crate) fn up(self: &Arc<Self>, info: &LinkInfo, old: Option<&(Live, Retire)>) {
+    pub(crate) fn up(self: &Arc<Self>, info: &LinkInfo, old: Option<&(Session, Retire)>) {
         if let Some((old, _)) = old.filter(|(_, retire)| !retire.alive) {
             let (peer, reason) = (old.link.info().peer.clone(), Down::ClosedHere(CloseCode::Superseded));
             log_connection!(old.link.info(), Info, "down", %reason);
@@ -303,9 +315,26 @@ impl Inner {
         }
     }
 
+    /// Returns true if a live link is what the routes of its name and the caller demand. The answer for a caller without
+    /// demands of its own holds as long as the generation of the routes.
+    pub(crate) fn satisfies(&self, name: &NodeName, demand: &Demand, live: &Session) -> bool {
+        if !demand.is_of_routes_alone() {
+            return self.judge(name, demand, live);
+        }
+        let generation = self.routes.generation();
+        if live.satisfied_in(generation) {
+            return true;
+        }
+        let satisfies = self.judge(name, demand, live);
+        if satisfies {
+            live.set_satisfied_in(generation);
+        }
+        satisfies
+    }
+
     /// Policy belongs to the name: whether a live link is what its routes demand. A link this end dialled came by
     /// one of them, perhaps not the best; one that came in must meet the best.
-    pub(crate) fn satisfies(&self, name: &NodeName, demand: &Demand, live: &Live) -> bool {
+    fn judge(&self, name: &NodeName, demand: &Demand, live: &Session) -> bool {
         let info = live.link.info();
         if !live.link.is_open() || demand.not == Some(info.id) {
             return false;
@@ -390,7 +419,7 @@ impl Inner {
         }
     }
 
-    pub(crate) fn meets(&self, name: &NodeName, live: &Live, cookie: Option<&Cookie>, tls: &TlsMode) -> bool {
+    pub(crate) fn meets(&self, name: &NodeName, live: &Session, cookie: Option<&Cookie>, tls: &TlsMode) -> bool {
         let info = live.link.info();
         // While a cookie is replaced, the old and the new one are as good as each other.
         let valid = |cookie: &Cookie| self.keys.of(name).iter().any(|valid| valid == cookie);
@@ -407,6 +436,11 @@ impl Inner {
 }
 
 impl Inner {
+    /// Returns the live link to a name; to the node itself there is always one.
+    pub(crate) fn connected(&self, name: &NodeName) -> Option<Session> {
+        if *name == self.name { Some(self.own.clone()) } else { self.registry.get(name) }
+    }
+
     /// A connection for somebody who asked for it.
     pub(crate) async fn connect_by(
         self: &Arc<Self>,
@@ -420,18 +454,38 @@ impl Inner {
 
     /// The connection for somebody who only uses it: one that is to stay down is not dialled for that.
     pub(crate) async fn in_use(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Connection, ConnectError> {
-        if self.registry.get(&name).is_none() && self.kept.has_lapsed(&name) {
+        if demand.is_of_routes_alone()
+            && let Some(connection) = self.satisfying(&name)
+        {
+            return Ok(connection);
+        }
+        if self.connected(&name).is_none() && self.kept.has_lapsed(&name) {
             return Err(ConnectError::Lapsed(name));
         }
         self.connect_by(name, demand).await
     }
 
-    pub(crate) async fn connect(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Live, ConnectError> {
-        if name == self.name {
-            return Err(ConnectError::Myself(name));
+    /// The live connection to a name, if it is known to satisfy a caller without demands of its own. Nothing is looked up,
+    /// and no lock is taken that callers of other names take too, but for those that share a part of the registry.
+    pub(crate) fn satisfying(&self, name: &NodeName) -> Option<Connection> {
+        // A name with a live link has not lapsed: nothing is to be forgiven.
+        if self.is_shutting_down() {
+            return None;
         }
+        if *name == self.name {
+            return Some(Connection { slot: self.own.slot() });
+        }
+        let generation = self.routes.generation();
+        let slot = self.registry.inspect(name, |live| live.satisfied_in(generation).then(|| live.slot()));
+        slot.flatten().map(|slot| Connection { slot })
+    }
+
+    pub(crate) async fn connect(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Session, ConnectError> {
         if self.is_shutting_down() {
             return Err(ConnectError::ShuttingDown);
+        }
+        if name == self.name {
+            return Ok(self.own.clone());
         }
         // One budget for all the dials of this call, should adopted links come to nothing.
         let total = demand.within.unwrap_or(self.policy.total).min(self.policy.total);
@@ -450,7 +504,7 @@ impl Inner {
                 }
             }
         };
-        let satisfies = |live: &Live| self.satisfies(&name, &demand, live);
+        let satisfies = |live: &Session| self.satisfies(&name, &demand, live);
         let route = demand.given.clone().or(demand.only.as_ref().map(|candidate| candidate.route.clone()));
         let Demand { directly, cookie, awaited_by, .. } = demand.clone();
         let aim = Aim { route, directly, cookie, time: total, awaited_by };

@@ -1,14 +1,16 @@
 //! Connections that are dialled again by themselves, or go back to a better route: the tasks around
 //! [`trunkline_dial::keep`].
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use trunkline_dial::keep::{Better, Failback, Keeper};
 use trunkline_dial::{Candidate, exec};
-use trunkline_link::{Down, LinkInfo, log_connection, random_16};
+use trunkline_link::random_16;
 use trunkline_route::{CloseCode, NodeName, Reconnect, Role, later};
+use trunkline_stack::{Down, LinkInfo, log_connection};
 
 use crate::ConnectError;
 use crate::events::Event;
@@ -32,6 +34,8 @@ pub struct PendingFailback {
 #[derive(Default)]
 pub(crate) struct Kept {
     keeper: Mutex<Keeper>,
+    /// Some name may have lapsed; while none has, no lock is taken to find that out.
+    some_lapsed: AtomicBool,
     /// The table was edited: probes may be due sooner.
     changed: Arc<Notify>,
 }
@@ -57,11 +61,25 @@ impl Kept {
     }
 
     pub(crate) fn has_lapsed(&self, name: &NodeName) -> bool {
-        self.lock().has_lapsed(name)
+        self.some_lapsed() && self.lock().has_lapsed(name)
     }
 
     pub(crate) fn forgive(&self, name: &NodeName) {
-        self.lock().forgive(name);
+        if self.some_lapsed() {
+            let mut keeper = self.lock();
+            keeper.forgive(name);
+            self.note_lapsed(&keeper);
+        }
+    }
+
+    /// Returns false only if no name has lapsed.
+    fn some_lapsed(&self) -> bool {
+        self.some_lapsed.load(Ordering::Acquire)
+    }
+
+    /// Called under the lock, so that the flag follows the changes in their order.
+    fn note_lapsed(&self, keeper: &Keeper) {
+        self.some_lapsed.store(keeper.some_lapsed(), Ordering::Release);
     }
 
     /// A link is up.
@@ -92,6 +110,7 @@ impl Kept {
         let mut keeper = self.lock();
         // The news may be late: another link is up, or will tell of itself behind this.
         let begins = node.registry.get(peer).is_none() && keeper.down(peer, reconnect, meant);
+        self.note_lapsed(&keeper);
         drop(keeper);
         if begins {
             node.spawn(dial_again(Arc::downgrade(node), peer.clone(), was_dialled));

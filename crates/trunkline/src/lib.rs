@@ -73,11 +73,7 @@ pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{
     AddError, AttemptError, Candidate, Next, NoRoute, Reason, Record, RemoveError, RouteEdit, TableRoute,
 };
-pub use trunkline_link::{
-    ByteStream, CONNECTION_TARGET, CallError as LinkCallError, DialTimes, Down, EARLY_DATA, First, Incoming, KeepAlive,
-    LinkInfo, LinkStats, LogLimit, MAX_STREAMS, Mailbox, Message, NativeLimits, OpenError, RegisterError, Replier,
-    SendError as LinkSendError, Sent, StreamCode, StreamKind, random_16,
-};
+pub use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 pub use trunkline_matcher::{self as matcher, AccessPattern, PatternError, PatternErrorKind, PatternIndex};
 pub use trunkline_process::{BadPid, Exit, NoProcess, Pid};
 pub use trunkline_proxy::{CircuitLimits, Proxied, Transit, TransitRule};
@@ -90,6 +86,11 @@ pub use trunkline_route::{
     TlsProfileId, UnknownFlag, ValueFrom, Version, VersionError,
 };
 pub use trunkline_route::{CloseCode, Incarnation, LinkId, Role};
+pub use trunkline_stack::{
+    ByteStream, CONNECTION_TARGET, CallError as LinkCallError, Down, EARLY_DATA, First, Incoming, LinkInfo, LinkStats,
+    LogLimit, MAX_STREAMS, Mailbox, Message, OpenError, RegisterError, Replier, SendError as LinkSendError, Sent,
+    StreamCode, StreamKind,
+};
 pub use trunkline_term as term;
 pub use trunkline_term::{Term, TermError};
 pub use trunkline_tls::{ClientAuth, Identity, ServerProfile, TlsError, TlsProfile};

@@ -10,10 +10,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use trunkline_dial::plan::{Plan, Preview};
 use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError, RouteEdit, RouteTable};
-use trunkline_link::{
-    CallError as LinkCallError, Link, LinkInfo, LinkStats, Listener, Mailbox, Native, RegisterError,
-    SendError as LinkSendError,
-};
+use trunkline_link::{Listener, Native};
 use trunkline_matcher::{AccessPattern, PatternIndex};
 use trunkline_process::Pid;
 use trunkline_proxy::{CircuitLimits, Proxied, Transit};
@@ -23,11 +20,16 @@ use trunkline_route::{
     Address, CloseCode, Defaults, Endpoint, NameError, NetworkRoute, NodeName, Origin, PeerFlags, ProxyRoute,
     ResolverId, Role, Version, later,
 };
+use trunkline_stack::{
+    CallError as LinkCallError, Link, LinkInfo, LinkStats, LocalLimits, LocalLink, Mailbox, Mailboxes, RegisterError,
+    SendError as LinkSendError,
+};
 use trunkline_tls::{Certificates, ClientTls, Reloaded, ServerTls, TlsProfile};
 use trunkline_wire::gate::GateStats;
 use trunkline_wire::handshake::Mode;
 
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
+use crate::connection::Session;
 use crate::events::{CAPACITY, Events};
 use crate::inbound::{Keys, credentials, decide, listener_credentials, registrar_credentials};
 use crate::inner::{Demand, Inner, now};
@@ -71,7 +73,8 @@ impl Drop for Handle {
         self.inner.is_dropped.store(true, Ordering::Release);
         self.inner.links.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         self.inner.processes.stop_all();
-        self.inner.directory.close();
+        self.inner.mailboxes.close();
+        self.inner.local.shut_down();
     }
 }
 
@@ -126,13 +129,13 @@ pub struct NodeStatus {
     pub listening: Vec<SocketAddr>,
     /// Registered services, sorted.
     pub services: Vec<String>,
-    /// Live processes, in the order they began.
+    /// Session processes, in the order they began.
     pub processes: Vec<Pid>,
     /// What peers may begin here, by name.
     pub spawns: Vec<String>,
     /// Its applications, and the processes of those that run.
     pub applications: Vec<(String, Vec<Pid>)>,
-    /// Live connections.
+    /// Session connections.
     pub connections: usize,
     /// Static routes.
     pub routes: usize,
@@ -255,10 +258,19 @@ impl Node {
             Ok::<_, StartError>(())
         })?;
 
+        let mailboxes = Arc::new(Mailboxes::default());
+        let window = builder.limits.window;
+        let local = LocalLink::start(
+            LinkInfo::local(builder.name.clone(), native.incarnation(), cookie.clone()),
+            mailboxes.clone(),
+            LocalLimits { mailbox: window.mailbox, max_message: window.max_message },
+        );
         let inner = Arc::new(Inner {
             name: builder.name.clone(),
             native: native.clone(),
-            directory: Arc::default(),
+            mailboxes,
+            own: Session::new(local.link()),
+            local,
             registry: Registry::new(builder.name.clone()),
             resolvers,
             discovery,
@@ -292,7 +304,7 @@ impl Node {
             is_dropped: AtomicBool::new(false),
             own_addresses: sockets.iter().map(|(_, address)| *address).collect(),
         });
-        services::receive(&inner, &inner.directory);
+        services::receive(&inner, &inner.mailboxes);
         let (mut listeners, mut listening, mut endpoints) = (JoinSet::new(), Vec::new(), Vec::new());
         for (listen, (socket, address)) in builder.listen.iter().zip(sockets) {
             listening.push(address);
@@ -372,7 +384,7 @@ impl Node {
         self.inner().routes.add_proxy(pattern, route, weight)
     }
 
-    /// Removes the proxy route with exactly this pattern. Live connections stay up.
+    /// Removes the proxy route with exactly this pattern. Session connections stay up.
     ///
     /// # Errors
     /// [`RemoveError::Unknown`]; nothing changed.
@@ -487,6 +499,15 @@ impl Node {
     /// What a connect to this name would try, in order, asking nobody.
     pub fn explain(&self, name: &NodeName) -> Explanation {
         let inner = self.inner();
+        if *name == inner.name {
+            return Explanation {
+                target: name.clone(),
+                live_satisfies: true,
+                live: Some(inner.own.link.info().clone()),
+                steps: Vec::new(),
+                static_only: false,
+            };
+        }
         let live = inner.registry.get(name);
         let demand = Demand::default();
         let plan = Plan::new(inner.lookup(name, &demand), now());
@@ -550,9 +571,9 @@ impl Node {
         self.inner().in_use(name, Demand::default()).await
     }
 
-    /// The live connection to a name, whoever dialled it.
+    /// Returns the live connection to a name, whoever dialled it; to the node's own name, the one without a socket.
     pub fn connection(&self, name: &NodeName) -> Option<Connection> {
-        self.inner().registry.get(name).map(|live| Connection { slot: live.slot() })
+        self.inner().connected(name).map(|live| Connection { slot: live.slot() })
     }
 
     /// Every live connection, sorted by name.
@@ -576,7 +597,7 @@ impl Node {
         if service.starts_with('$') {
             return Err(RegisterError::Taken { name: service.into() });
         }
-        self.inner().directory.register(service)
+        self.inner().mailboxes.register(service)
     }
 
     /// Connects if need be and sends a message; see [`Connection::send`].
@@ -585,7 +606,10 @@ impl Node {
     /// [`SendError`]; nothing was sent.
     pub async fn send(&self, name: impl IntoName, service: &str, body: &[u8]) -> Result<(), SendError> {
         let name = name.into_name().map_err(ConnectError::from)?;
-        let connection = self.in_use(name.clone()).await?;
+        let connection = match self.inner().satisfying(&name) {
+            Some(connection) => connection,
+            None => self.in_use(name.clone()).await?,
+        };
         match connection.send(service, "", body).await {
             // It went down under our hands and took nothing: once more, over a new one.
             Err(LinkSendError::Down(_) | LinkSendError::Draining) => {
@@ -657,7 +681,7 @@ impl Node {
             name: inner.name.clone(),
             listening: self.handle.listening.clone(),
             services: inner
-                .directory
+                .mailboxes
                 .names()
                 .iter()
                 .filter(|name| !name.starts_with('$'))
@@ -701,7 +725,8 @@ impl Node {
         let unfinished = links.iter().filter(|link| link.down().is_none());
         let cut = unfinished.inspect(|link| link.close(CloseCode::GoingAway)).count();
         inner.processes.stop_all();
-        inner.directory.close();
+        inner.mailboxes.close();
+        inner.local.shut_down();
         inner.services.clear();
         let mut tasks = std::mem::take(&mut *inner.links.lock().unwrap_or_else(PoisonError::into_inner));
         // The last words are on their way; a peer that does not take them is not waited for.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use trunkline_link::LogLimit;
 use trunkline_route::NodeName;
+use trunkline_stack::LogLimit;
 
 use crate::inner::now;
 

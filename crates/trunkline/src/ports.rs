@@ -9,13 +9,14 @@ use trunkline_dial::pair::{FlightId, LinkRef};
 use trunkline_dial::plan::FoundGateway;
 use trunkline_dial::sessions::Up;
 use trunkline_dial::{AttemptError, Record, SessionLink};
-use trunkline_link::{DialError, Dialed, Hooks, Link};
+use trunkline_link::{DialError, Dialed, Hooks};
 use trunkline_registrar::Resolver;
 use trunkline_route::{Attempt, CloseCode, Endpoint, Host, NodeName, ProxyRoute, RejectCode, ResolverId};
+use trunkline_stack::Link;
 use trunkline_tls::{ClientTls, TlsError};
 use trunkline_wire::handshake::{HandshakeError, Mode};
 
-use crate::connection::Live;
+use crate::connection::Session;
 use crate::events::Event;
 use crate::inner::{Demand, Inner, hold_for, now};
 use crate::peer_log::log_peer;
@@ -34,7 +35,7 @@ pub(crate) struct NodePorts {
 }
 
 impl Ports for NodePorts {
-    type Link = Live;
+    type Link = Session;
 
     async fn resolve(&self, resolver: ResolverId, target: NodeName) -> Result<Vec<Endpoint>, AttemptError> {
         resolve(&self.node, &resolver, &target).await
@@ -56,7 +57,7 @@ impl Ports for NodePorts {
         Ok(found.collect())
     }
 
-    async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, Live), AttemptError> {
+    async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, Session), AttemptError> {
         let node = &self.node;
         let tls = client_tls(node, &attempt)?;
         let socket = zoned(node, &attempt.address.host, socket).await;
@@ -64,7 +65,7 @@ impl Ports for NodePorts {
         self.go_for_it(dialed.map_err(|error| attempt_error(error, node.listens_at(socket)))?).await
     }
 
-    async fn relay(&self, route: ProxyRoute, attempt: Attempt) -> Result<(NodeName, Live), AttemptError> {
+    async fn relay(&self, route: ProxyRoute, attempt: Attempt) -> Result<(NodeName, Session), AttemptError> {
         let node = &self.node;
         let tls = client_tls(node, &attempt)?;
         let stream = node.through(&route, &attempt).await?;
@@ -88,7 +89,7 @@ impl Ports for NodePorts {
 
 impl NodePorts {
     /// The peer is proven: has the link come up, if it may.
-    async fn go_for_it(&self, dialed: Dialed) -> Result<(NodeName, Live), AttemptError> {
+    async fn go_for_it(&self, dialed: Dialed) -> Result<(NodeName, Session), AttemptError> {
         let node = &self.node;
         let verified = dialed.verified().clone();
         let namesake = node.registry.get(&verified.name);
@@ -113,10 +114,10 @@ impl NodePorts {
         let survivor = old.as_ref().filter(|(_, retire)| retire.alive).map(|(live, _)| live);
         let left = old.as_ref().filter(|(_, retire)| self.leaves && !retire.alive).map(|(live, _)| live);
         let hooks = Hooks { hold: hold_for(elders), on_down: Some(node.on_down(info.clone())), on_first_frame: None };
-        let (link, driver) = standing.start(node.directory.clone(), hooks);
+        let (link, driver) = standing.start(node.mailboxes.clone(), hooks);
         // The responder's end is provisional until it hears from us.
         link.ping();
-        let live = Live::new(link);
+        let live = Session::new(link);
         live.take_place(survivor.or(left));
         if !node.registry.install(&info.peer, live.clone()) {
             // An inbound link came up in between: who holds the connection is to use that one.
@@ -214,7 +215,7 @@ fn observe(node: &Inner, attempt: &Attempt, failure: Option<&AttemptError>) {
 
 /// Ends a replaced link once the peer has: it does so when it heard from the new one. Before, it would see its only
 /// link drain.
-async fn retire_after(old: Live, new: Link) {
+async fn retire_after(old: Session, new: Link) {
     tokio::select! {
         () = old.link.inbound_done() => {}
         _ = new.closed() => {}

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use trunkline_link::{Down, LogLimit, Mailbox, Message, Native, RegisterError};
+use trunkline_link::Native;
 use trunkline_matcher::AccessPattern;
 use trunkline_process::{Effect, Exit, MAX_TIES, NoProcess, Notice, Pid, Refusal, Request, Ties, Unwilling};
 use trunkline_route::NodeName;
+use trunkline_stack::{Down, LogLimit, Mailbox, Message, RegisterError};
 use trunkline_term::{Atom, Term};
 
 use crate::inner::Inner;
@@ -329,7 +330,7 @@ impl Processes {
             }
             state.room_for(&origin)?;
             let pid = state.ties.begin();
-            let mailbox = node.directory.register(&pid.mailbox()).and_then(|mut mailbox| {
+            let mailbox = node.mailboxes.register(&pid.mailbox()).and_then(|mut mailbox| {
                 origin.service().map_or(Ok(()), |service| mailbox.also(service))?;
                 Ok(mailbox)
             });
@@ -583,7 +584,7 @@ impl Node {
         let peer = peer.into_name().map_err(|error| CallError::from(crate::ConnectError::from(error)))?;
         let name_word = word(name)?;
         // Who it is, the answer says; it may be overtaken by the news of its end.
-        let mut monitor = self.watch(&Pid { node: peer.clone(), number: 0, creation: 0 }).0;
+        let mut monitor = self.watch_unborn(peer.clone());
         let request = Request::Spawn(name_word, arguments.clone(), Some(monitor.watch));
         monitor.pid = self.spawn_there(peer, request, name, deadline).await?;
         self.inner().processes.lock().ties.retarget(monitor.watch, monitor.pid.clone());
@@ -602,6 +603,15 @@ impl Node {
             Ok(None) => Err(SpawnError::Failed("it did not say which".into())),
             Err(unwilling) => Err(remote::spawn_error(name, unwilling)),
         }
+    }
+
+    fn watch_unborn(&self, peer: NodeName) -> Monitor {
+        let (sender, exit) = oneshot::channel();
+        let mut state = self.inner().processes.lock();
+        let watch = state.ties.watch_unborn(peer.clone());
+        state.watches.insert(watch, sender);
+        let pid = Pid { node: peer, number: 0, creation: 0 };
+        Monitor { pid, watch, exit, node: Arc::downgrade(self.inner()) }
     }
 
     fn watch(&self, pid: &Pid) -> (Monitor, Option<Effect>) {
@@ -664,7 +674,7 @@ impl Node {
         Err(error)
     }
 
-    /// Connects if need be and sends a message to a process of another node; see [`Connection::send`](crate::Connection::send).
+    /// Connects if need be and sends a message to a process, of this node or another; see [`Connection::send`](crate::Connection::send).
     ///
     /// # Errors
     /// [`SendError`](crate::SendError); nothing was sent. Nobody says whether the process lives. A link carries at most
@@ -673,7 +683,7 @@ impl Node {
         self.send(&pid.node, &pid.mailbox(), body).await
     }
 
-    /// Connects if need be, calls a process of another node and waits for its answer, at most `deadline` in all.
+    /// Connects if need be, calls a process, of this node or another, and waits for its answer, at most `deadline` in all.
     ///
     /// # Errors
     /// [`CallError`]; `NoService` when the process is gone.

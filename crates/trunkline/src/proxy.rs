@@ -1,20 +1,22 @@
 //! Connections through other nodes: asked for, passed on, and taken.
 
 use std::future::Future;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use trunkline_dial::{AttemptError, NoRoute, Reason, Record};
-use trunkline_link::{ByteStream, CredentialsFn, Incoming, Inside, OpenError, StreamCode, StreamKind};
+use trunkline_link::{CredentialsFn, Inside};
 use trunkline_proxy::{
     Carried, Circuit, CircuitLimits, Circuits, Onwards, Proxied, ProxyOpen, Refusal, Transit, Verdict, decide, onwards,
     relay,
 };
 use trunkline_route::{Attempt, NodeName, ProxyRoute, later};
+use trunkline_stack::{ByteStream, Incoming, OpenError, StreamCode, StreamKind};
 use trunkline_tls::ServerTls;
 
-use crate::connection::Live;
+use crate::connection::Session;
 use crate::inner::{Demand, Inner, now};
 use crate::peer_log::log_peer;
 use crate::{ConnectError, inbound, trace};
@@ -120,7 +122,8 @@ pub(crate) fn asked(node: &Arc<Inner>, incoming: Incoming) {
 
 /// Reserves a circuit for the neighbour that asks.
 fn hold(node: &Arc<Inner>, incoming: &Incoming) -> Result<Held, Refusal> {
-    let address = incoming.link_info().address.ip();
+    // A link without an IP address is inside this machine; such links count as one.
+    let address = incoming.link_info().address.ip().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     let circuit = node.proxy.circuits().begin(now(), incoming.peer(), address);
     let circuit = circuit.map_err(|full| Refusal::new(&node.name, StreamCode::Overloaded, full.to_string()))?;
     Ok(Held { node: node.clone(), circuit: Some(circuit) })
@@ -269,7 +272,7 @@ impl Inner {
         self: &Arc<Self>,
         name: NodeName,
         demand: Demand,
-    ) -> Pin<Box<dyn Future<Output = Result<Live, ConnectError>> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Session, ConnectError>> + Send + '_>> {
         Box::pin(self.connect(name, demand))
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
-use trunkline_link::{ByteStream, Directory, First, Incoming, OpenError, StreamCode, StreamKind};
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{NodeName, SocketPlace, later};
+use trunkline_stack::{ByteStream, First, Incoming, Mailboxes, OpenError, StreamCode, StreamKind};
 
 use crate::inner::{Demand, Inner, now};
 use crate::peer_log::log_peer;
@@ -145,10 +145,10 @@ impl Streams {
 }
 
 /// Sees to the streams that peers want of a node.
-pub(crate) fn receive(node: &Arc<Inner>, directory: &Directory) {
+pub(crate) fn receive(node: &Arc<Inner>, mailboxes: &Mailboxes) {
     // The links must not keep the node alive.
     let node: Weak<Inner> = Arc::downgrade(node);
-    directory.accept_streams(Some(Arc::new(move |incoming| {
+    mailboxes.accept_streams(Some(Arc::new(move |incoming| {
         if let Some(node) = node.upgrade() {
             dispatch(&node, incoming);
         }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use trunkline_dial::{Reason, Record};
-use trunkline_link::{ByteStream, Incoming, Link, StreamCode, StreamKind};
 use trunkline_proxy::{MAX_REPORTS, ProxyOpen, Refusal, Report, Verdict};
 use trunkline_route::{NodeName, Origin, ProxyRoute, later};
+use trunkline_stack::{ByteStream, Incoming, Link, StreamCode, StreamKind};
 
 use crate::inner::{Demand, Inner, now};
 use crate::proxy::{Held, NoHop, ONWARDS, in_short, log_refused, refused};

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
-use trunkline_link::StreamCode;
 use trunkline_matcher::AccessPattern;
 use trunkline_proxy::{
     Circuit, CircuitLimits, Circuits, Onwards, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide, onwards,
 };
 use trunkline_route::{DirectUse, NodeName, ProxyRoute};
+use trunkline_stack::StreamCode;
 
 use super::rng::Rng;
 

@@ -126,7 +126,10 @@ async fn c6_many_answers_are_tried_in_order_each_under_the_routes_demands() {
     let origin = Origin::StaticResolved { pattern: "^db@".into(), resolver: resolver_id("r") };
     assert!(failed.iter().all(|record| record.origin == origin));
     let info = connection.info();
-    assert_eq!((info.address, info.tls), (heavier_route.address, TlsMode::Verify(Some(profile_id("ours")))));
+    assert_eq!(
+        (info.address.socket(), info.tls),
+        (Some(heavier_route.address), TlsMode::Verify(Some(profile_id("ours"))))
+    );
     assert_eq!((info.cookie, spare.accepted()), (secret(), 0));
 }
 

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use tokio::io::AsyncReadExt;
 use trunkline::registrar::NamesFile;
 use trunkline::{Cookie, LocalPlace, Node, NodeName, OpenError, StreamCode, TraceEnd};
-use trunkline_link::{DialTimes, Directory, Hooks, Link, Native, NativeLimits, StreamKind};
+use trunkline_link::{DialTimes, Hooks, Native, NativeLimits};
 use trunkline_proxy::ProxyOpen;
 use trunkline_route::{Address, Attempt, Claims, LinkPolicy, TlsMode, Version};
+use trunkline_stack::{Link, Mailboxes, StreamKind};
 use trunkline_tests::support::*;
 use trunkline_tls::{ClientTls, TlsProfile};
 use trunkline_wire::handshake::Mode;
@@ -37,7 +38,7 @@ pub(super) async fn dials(own: &str, target: &NodeName, at: SocketAddr, mode: Mo
     };
     let dialed = soon(native.dial(at, &attempt, mode, &tls, DialTimes::default())).await.unwrap();
     let standing = soon(dialed.finish(Claims::default())).await.unwrap();
-    let (link, driver) = standing.start(std::sync::Arc::new(Directory::default()), Hooks::default());
+    let (link, driver) = standing.start(std::sync::Arc::new(Mailboxes::default()), Hooks::default());
     tokio::spawn(driver);
     link.ping();
     link

@@ -2,7 +2,8 @@ use std::net::SocketAddr;
 
 use trunkline::registrar::RegisterError;
 use trunkline::{Node, NodeBuilder, StartError};
-use trunkline_link::{CallError, REGISTRAR_WINDOW, SendError};
+use trunkline_link::REGISTRAR_WINDOW;
+use trunkline_stack::{CallError, SendError};
 use trunkline_tests::support::*;
 use trunkline_wire::handshake::Mode;
 

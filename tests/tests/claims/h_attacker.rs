@@ -8,9 +8,10 @@ use trunkline::{
     AccessPattern, AttemptError, ClientAuth, Cookie, DialTimes, Listen, NativeLimits, Node, Proxied, ServerProfile,
     StreamKind, TlsProfile, random_16,
 };
-use trunkline_link::{DialError, Directory, Hooks, Link, Native};
+use trunkline_link::{DialError, Hooks, Native};
 use trunkline_proxy::ProxyOpen;
 use trunkline_route::{Address, Attempt, Claims, CloseCode, LinkPolicy, TlsMode, Version};
+use trunkline_stack::{Link, Mailboxes};
 use trunkline_tests::attacker::{Claim, Guesser, Raw, incarnation_of};
 use trunkline_tests::support::*;
 use trunkline_tls::ClientTls;
@@ -215,7 +216,7 @@ async fn guest(node: &Node, listen: usize) -> (Link, tokio::task::JoinHandle<()>
     let native = Native::new(name("guest@127.0.0.1"), NativeLimits::default());
     let dialed = dial(&native, node.listening()[listen], node, &no_tls()).await.unwrap();
     let standing = soon(dialed.finish(Claims::default())).await.unwrap();
-    let (link, driver) = standing.start(Arc::new(Directory::default()), Hooks::default());
+    let (link, driver) = standing.start(Arc::new(Mailboxes::default()), Hooks::default());
     link.ping();
     (link, tokio::spawn(driver))
 }

@@ -25,6 +25,7 @@ mod f_registrar;
 mod g_cookies;
 mod h_attacker;
 mod last_bytes;
+mod local_delivery;
 mod one_link;
 mod p_close;
 mod parsers;

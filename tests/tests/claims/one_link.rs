@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
-use trunkline::{AccessPattern, AttemptError, Connection, Mailbox, Node};
+use trunkline::{AccessPattern, AttemptError, Connection, DirectUse, Mailbox, Node, ProxyRoute};
 use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
@@ -310,4 +310,26 @@ async fn p15_messages_keep_their_order_although_a_link_is_replaced_before_it_is_
     for n in 0..200u64 {
         assert_eq!(soon(inbox.recv()).await.unwrap().body()[..], n.to_be_bytes());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_send_by_name_after_an_edit_of_the_routes_does_not_use_a_link_that_they_do_not_allow() {
+    let db = start(listener(DB)).await;
+    let app = start(dialer(APP).route("^db@", route_to(&db), 1)).await;
+    let mut mailbox = db.register("inbox").unwrap();
+    for _ in 0..2 {
+        soon(app.send(DB, "inbox", b"allowed")).await.unwrap();
+        assert_eq!(text(&mut mailbox).await, "allowed");
+    }
+    app.remove_route("^db@").unwrap();
+    app.add_route("^db@", route_to(&db).tls(true), 1).unwrap();
+    soon(app.send(DB, "inbox", b"not over that link")).await.unwrap_err();
+    app.remove_route("^db@").unwrap();
+    app.add_route("^db@", route_to(&db), 1).unwrap();
+    soon(app.send(DB, "inbox", b"allowed again")).await.unwrap();
+    assert_eq!(text(&mut mailbox).await, "allowed again");
+
+    app.add_proxy_route("^db@", ProxyRoute::via("gate@127.0.0.1".parse().unwrap()).direct(DirectUse::Never), 1)
+        .unwrap();
+    soon(app.send(DB, "inbox", b"not directly")).await.unwrap_err();
 }

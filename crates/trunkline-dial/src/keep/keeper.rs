@@ -79,6 +79,11 @@ impl Keeper {
         self.lapsed.contains(name)
     }
 
+    /// Returns true if any name has lapsed.
+    pub fn some_lapsed(&self) -> bool {
+        !self.lapsed.is_empty()
+    }
+
     /// Somebody connects: whatever was, is over.
     pub fn forgive(&mut self, name: &NodeName) {
         self.lapsed.remove(name);

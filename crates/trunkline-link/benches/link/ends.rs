@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use trunkline_link::{DialTimes, Directory, Hooks, Link, Listener, Native, NativeLimits, Standing};
+use trunkline_link::{DialTimes, Hooks, Listener, Native, NativeLimits, Standing};
 use trunkline_route::{Address, Attempt, Claims, Cookie, LinkPolicy, NodeName, TlsMode, Version};
+use trunkline_stack::{Link, Mailboxes};
 use trunkline_tls::{ClientTls, ServerTls, TlsProfile};
 use trunkline_wire::handshake::{Credential, Mode};
 
@@ -105,7 +106,7 @@ async fn listen(case: &str) {
             }
         }
     }));
-    let directory = Arc::new(Directory::default());
+    let directory = Arc::new(Mailboxes::default());
     let mut mailbox = directory.register("m").unwrap();
     match case {
         "connect" => {
@@ -163,7 +164,7 @@ async fn listen(case: &str) {
     }
 }
 
-fn start(standing: Standing, directory: &Arc<Directory>) -> Link {
+fn start(standing: Standing, directory: &Arc<Mailboxes>) -> Link {
     let (link, task) = standing.start(directory.clone(), Hooks::default());
     tokio::spawn(task);
     link
@@ -174,7 +175,7 @@ struct Dialer {
     tls: ClientTls,
     attempt: Attempt,
     address: SocketAddr,
-    directory: Arc<Directory>,
+    directory: Arc<Mailboxes>,
 }
 
 impl Dialer {
@@ -199,7 +200,7 @@ async fn dial(case: &str, address: SocketAddr) {
             policy: LinkPolicy::default(),
         },
         address,
-        directory: Arc::new(Directory::default()),
+        directory: Arc::new(Mailboxes::default()),
     };
     match case {
         "connect" => repeat("connects", CONNECTS, async || drop(dialer.connect().await)).await,
@@ -282,7 +283,7 @@ async fn important(dialer: &Dialer, case: &str, messages: usize) {
         let mut sent = std::collections::VecDeque::new();
         for _ in 0..messages {
             if sent.len() >= 1000 / callers {
-                let mut first: trunkline_link::Sent = sent.pop_front().unwrap();
+                let mut first: trunkline_stack::Sent = sent.pop_front().unwrap();
                 assert_eq!(first.outcome().await, Some(trunkline_wire::important::Outcome::Taken));
             }
             sent.push_back(link.send_important("m", "sender", body.clone()).await.unwrap());

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use trunkline_route::NodeName;
-
-use crate::rate::{Bucket, Rate};
+use trunkline_stack::{Bucket, Rate};
 
 /// Resets before use of one peer, unless [`crate::NativeLimits::resets`] says otherwise. A request costs the node a task and
 /// maybe a connection to a backend, and its reset costs the peer nothing: a thousand clients that give up at once stay below
@@ -17,18 +16,17 @@ const PEERS: usize = 1_024;
 /// Allowance of each peer for streams that are reset before use. Streams that are used, however many, cost nothing.
 #[derive(Debug)]
 pub(crate) struct Resets {
-    pub(crate) rate: Rate,
+    rate: Rate,
     /// Peers that reset something of late.
     peers: HashMap<NodeName, Bucket>,
 }
 
-impl Default for Resets {
-    fn default() -> Self {
-        Self { rate: RESETS, peers: HashMap::new() }
-    }
-}
-
 impl Resets {
+    /// Returns the allowances of peers that have reset nothing yet.
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self { rate, peers: HashMap::new() }
+    }
+
     /// Returns true if no peer is accounted for, so that nobody needs to ask for the time.
     pub(crate) fn is_empty(&self) -> bool {
         self.peers.is_empty()
@@ -67,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_resets_in_a_loop_is_held_to_the_rate_and_others_are_not() {
-        let (mut resets, mut now) = (Resets::default(), Instant::now());
+        let (mut resets, mut now) = (Resets::new(RESETS), Instant::now());
         let [loud, calm]: [NodeName; 2] = ["loud@h", "calm@h"].map(|name| name.parse().unwrap());
         let mut opened = 0;
         // Ten thousand a second, for two seconds.
@@ -85,7 +83,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded_and_who_resets_most_is_not_forgotten() {
-        let (mut resets, now) = (Resets::default(), Instant::now());
+        let (mut resets, now) = (Resets::new(RESETS), Instant::now());
         let name = |n: usize| -> NodeName { format!("n{n}@h").parse().unwrap() };
         (0..3_000).for_each(|_| resets.reset(now, &name(0)));
         (1..5_000).for_each(|n| resets.reset(now, &name(n)));

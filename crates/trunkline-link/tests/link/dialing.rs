@@ -25,7 +25,7 @@ async fn p1_both_ends_agree_on_the_link_and_on_who_is_who() {
     assert_eq!(ours.id, theirs.id);
     assert_eq!((ours.peer.as_str(), theirs.peer.as_str()), ("b@host", "a@host"));
     assert_eq!((ours.incarnation, theirs.incarnation), (port.native.incarnation(), node.incarnation()));
-    assert_eq!((ours.version, ours.epoch), (theirs.version, theirs.epoch));
+    assert_eq!((&ours.version, ours.epoch), (&theirs.version, theirs.epoch));
     assert_eq!((ours.role, theirs.role), (Role::Initiator, Role::Responder));
     assert!(ours.software.starts_with("trunkline/") && ours.software == theirs.software);
 }

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use trunkline_link::{Directory, Down, Hooks, KeepAlive, Native, NativeLimits, SendError};
+use trunkline_link::{Hooks, KeepAlive, Native, NativeLimits};
 use trunkline_route::{Claims, CloseCode, LinkPolicy};
+use trunkline_stack::{Down, Mailboxes, SendError};
 
 use crate::world::*;
 
@@ -233,7 +234,7 @@ async fn waiting_senders_learn_that_the_link_goes_or_went() {
     let (a, b) = pair_of(limits(1000, 1000)).await;
     let _mailbox = b.mailbox("m");
     a.link.try_send("m", "", &[0; 900]).unwrap();
-    let sender = |link: trunkline_link::Link| tokio::spawn(async move { link.send("m", "", &[0; 900]).await });
+    let sender = |link: trunkline_stack::Link| tokio::spawn(async move { link.send("m", "", &[0; 900]).await });
     let waiting = sender(a.link.clone());
     tokio::task::yield_now().await;
     a.link.go_away(CloseCode::GoingAway);
@@ -267,7 +268,7 @@ async fn the_end_is_told_exactly_once_however_it_comes() {
         let downs = Arc::new(AtomicUsize::new(0));
         let mut port = Port::open("b@host");
         let (ours, theirs) = port.link_from(&Native::new(name("a@host"), NativeLimits::default())).await;
-        let (link, task) = ours.start(Arc::new(Directory::default()), counting(&downs));
+        let (link, task) = ours.start(Arc::new(Mailboxes::default()), counting(&downs));
         if way == 0 {
             drop(task);
         } else {
@@ -301,7 +302,7 @@ async fn a_silent_peer_is_given_up() {
             None
         };
         let hooks = Hooks { on_first_frame: Some(Box::new(stop)), ..Hooks::default() };
-        let (_link, task) = theirs.start(Arc::new(Directory::default()), hooks);
+        let (_link, task) = theirs.start(Arc::new(Mailboxes::default()), hooks);
         runtime.block_on(task);
     });
     let down = soon(a.link.closed()).await;

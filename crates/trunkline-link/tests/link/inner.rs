@@ -6,10 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use trunkline_link::{
-    AnswerError, ByteStream, DialError, DialTimes, Hooks, Incoming, Inside, Native, NativeLimits, Offered, StreamKind,
-};
+use trunkline_link::{AnswerError, DialError, DialTimes, Hooks, Inside, Native, NativeLimits, Offered};
 use trunkline_route::{Claims, CloseCode, LinkPolicy, NodeName};
+use trunkline_stack::{ByteStream, Incoming, StreamKind};
 use trunkline_tls::ServerTls;
 use trunkline_wire::handshake::{Credential, HandshakeError};
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use trunkline_link::{CallError, Directory, Down, Hooks, Native, NativeLimits, SendError};
+use trunkline_link::{Hooks, Native, NativeLimits};
 use trunkline_route::CloseCode;
+use trunkline_stack::{CallError, Down, Mailboxes, SendError};
 
 use crate::world::*;
 
@@ -292,7 +293,7 @@ async fn a_round_trip_is_measured() {
 #[tokio::test]
 async fn a_peer_that_floods_a_mailbox_delays_the_others_by_a_turn_and_keeps_its_order() {
     let mut port = Port::open("b@host");
-    let directory = Arc::new(Directory::default());
+    let directory = Arc::new(Mailboxes::default());
     let mut mailbox = directory.register("in").unwrap();
     let mut ends = Vec::new();
     for (from, messages) in [("flood@host", 5_000u32), ("calm@host", 2)] {

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
-use trunkline_link::{
-    ByteStream, Directory, EARLY_DATA, FIRST_WINDOW, First, Hooks, Incoming, MAX_STREAMS, MAX_WINDOW, Native,
-    NativeLimits, OpenError, Rate, StreamCode, StreamKind,
-};
+use trunkline_link::{FIRST_WINDOW, Hooks, MAX_WINDOW, Native, NativeLimits};
 use trunkline_route::CloseCode;
+use trunkline_stack::{
+    ByteStream, EARLY_DATA, First, Incoming, MAX_STREAMS, Mailboxes, OpenError, Rate, StreamCode, StreamKind,
+};
 use trunkline_tls::ServerTls;
 
 use crate::world::*;
@@ -494,7 +494,7 @@ async fn a_stream_that_is_refused_or_given_up_takes_what_was_sent_with_it_along(
 async fn a_peer_that_resets_what_it_asks_for_is_refused_for_a_while_and_one_that_uses_its_streams_is_not() {
     let limits = NativeLimits { resets: Rate { burst: 20, per_second: 1 }, ..NativeLimits::default() };
     let mut port = Port::with("b@host", limits, ServerTls::ephemeral().unwrap());
-    let directory = Arc::new(Directory::default());
+    let directory = Arc::new(Mailboxes::default());
     let (sender, mut incoming) = mpsc::unbounded_channel::<Incoming>();
     directory.accept_streams(Some(Arc::new(move |stream| drop(sender.send(stream)))));
     let mut ends = Vec::new();

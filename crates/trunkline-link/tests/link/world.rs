@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use trunkline_link::{
-    DialError, DialTimes, Dialed, Directory, Hooks, KeepAlive, Link, Listener, Native, NativeLimits, Offered, Standing,
+    DialError, DialTimes, Dialed, Hooks, KeepAlive, Listener, Native, NativeLimits, Offered, Standing,
 };
 use trunkline_route::{Address, Attempt, Claims, Cookie, LinkPolicy, NodeName, TlsMode, Version};
+use trunkline_stack::{Link, Mailboxes};
 use trunkline_tls::{ClientTls, ServerTls, TlsProfile};
 use trunkline_wire::handshake::{Credential, Mode};
 
@@ -154,18 +155,18 @@ pub(crate) async fn dial_with(
 /// One end of a link whose task runs.
 pub(crate) struct End {
     pub(crate) link: Link,
-    pub(crate) directory: Arc<Directory>,
+    pub(crate) directory: Arc<Mailboxes>,
     pub(crate) task: JoinHandle<()>,
 }
 
 impl End {
     pub(crate) fn start(standing: Standing, hooks: Hooks) -> Self {
-        let directory = Arc::new(Directory::default());
+        let directory = Arc::new(Mailboxes::default());
         let (link, task) = standing.start(directory.clone(), hooks);
         Self { link, directory, task: tokio::spawn(task) }
     }
 
-    pub(crate) fn mailbox(&self, name: &str) -> trunkline_link::Mailbox {
+    pub(crate) fn mailbox(&self, name: &str) -> trunkline_stack::Mailbox {
         self.directory.register(name).unwrap()
     }
 }

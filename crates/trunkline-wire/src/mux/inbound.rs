@@ -1,40 +1,20 @@
 use std::collections::HashSet;
 
 use bytes::{Buf, Bytes, BytesMut};
-use trunkline_route::{CloseCode, Flag, PeerFlags, Role};
+use trunkline_route::{CloseCode, Flag, How, Outcome, PeerFlags, Role};
 
 use super::{Class, Credit, MAX_NAMES, Status, Window, cost, first_stream};
 use crate::frame::{self, Flow, Header, ProtocolError};
-use crate::important::Outcome;
 
-/// Marks of a message.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct How {
-    /// The message went ahead of others.
-    pub high: bool,
-    /// The body is a term.
-    pub term: bool,
-    /// The outcome is told to the sender.
-    pub important: bool,
+/// Returns the flags of a frame that carries a message.
+pub(super) fn frame_flags(how: How) -> u8 {
+    let bit = |on, bit| if on { bit } else { 0 };
+    bit(how.high, frame::FLAG_HIGH) | bit(how.term, frame::FLAG_TERM) | bit(how.important, frame::FLAG_IMPORTANT)
 }
 
-impl How {
-    /// Ahead of others.
-    pub const HIGH: Self = Self { high: true, term: false, important: false };
-    /// A term.
-    pub const TERM: Self = Self { high: false, term: true, important: false };
-    /// Marks of a message whose outcome is told.
-    pub(super) const IMPORTANT: Self = Self { high: false, term: false, important: true };
-
-    pub(super) fn flags(self) -> u8 {
-        let bit = |on, bit| if on { bit } else { 0 };
-        bit(self.high, frame::FLAG_HIGH) | bit(self.term, frame::FLAG_TERM) | bit(self.important, frame::FLAG_IMPORTANT)
-    }
-
-    fn of(flags: u8) -> Self {
-        let has = |bit| flags & bit != 0;
-        Self { high: has(frame::FLAG_HIGH), term: has(frame::FLAG_TERM), important: has(frame::FLAG_IMPORTANT) }
-    }
+fn how_of(flags: u8) -> How {
+    let has = |bit| flags & bit != 0;
+    How { high: has(frame::FLAG_HIGH), term: has(frame::FLAG_TERM), important: has(frame::FLAG_IMPORTANT) }
 }
 
 /// Event of a stream.
@@ -238,7 +218,7 @@ impl Inbound {
                 }
                 let outcomes: Result<Vec<_>, _> = p
                     .chunks_exact(9)
-                    .map(|mut entry| Ok((entry.get_u64(), Outcome::from_byte(entry.get_u8())?)))
+                    .map(|mut entry| Ok((entry.get_u64(), crate::important::outcome_from_byte(entry.get_u8())?)))
                     .collect();
                 sink.outcomes(is_report, &outcomes?);
             }
@@ -352,7 +332,7 @@ impl Inbound {
     fn begin(&mut self, kind: Kind, flags: u8, mut p: &[u8], sink: &mut impl Sink) -> Result<(), ProtocolError> {
         if flags & frame::FLAG_FRAGMENT == 0 {
             self.charge(kind, p.len())?;
-            deliver(kind, How::of(flags), p, sink);
+            deliver(kind, how_of(flags), p, sink);
             return Ok(());
         }
         let total = p.try_get_u32().map_err(|_| CUT)? as usize;
@@ -360,7 +340,7 @@ impl Inbound {
             return Err(ProtocolError("a fragmented message is not longer than its first piece"));
         }
         self.charge(kind, total)?;
-        let how = How::of(flags);
+        let how = how_of(flags);
         let partial = &mut self.partial[usize::from(how.high)];
         if partial.is_some() {
             return Err(ProtocolError("a message begins inside another one"));

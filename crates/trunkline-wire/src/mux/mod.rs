@@ -14,8 +14,9 @@ mod stream_lanes;
 mod tests;
 
 pub use inbound::BodyArena;
-pub use inbound::{How, Inbound, Sink, StreamEvent};
+pub use inbound::{Inbound, Sink, StreamEvent};
 pub use outbox::{Outbox, Refused};
+pub use trunkline_route::How;
 
 use trunkline_route::Role;
 

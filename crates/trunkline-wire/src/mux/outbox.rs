@@ -201,7 +201,7 @@ impl Outbox {
         let mut payload = Vec::with_capacity(outcomes.len() * 9);
         for (seq, outcome) in outcomes {
             payload.put_u64(*seq);
-            payload.put_u8(outcome.to_byte());
+            payload.put_u8(crate::important::outcome_to_byte(*outcome));
         }
         frame::put(&mut self.control, kind, 0, &payload);
     }
@@ -315,7 +315,7 @@ impl Outbox {
     }
 
     fn message(&mut self, kind: u8, id: u32, how: How, body: &[u8], head: impl FnOnce(&mut Vec<u8>)) {
-        let (high, flags) = (how.high, how.flags());
+        let (high, flags) = (how.high, super::inbound::frame_flags(how));
         let lane = if high { &mut self.high } else { &mut self.normal };
         let (first, rest) = body.split_at(body.len().min(MAX_PIECE));
         let out = lane.tail(MAX_HEAD + first.len(), &mut self.spare);

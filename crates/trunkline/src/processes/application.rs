@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use trunkline_link::RegisterError;
 use trunkline_matcher::AccessPattern;
 use trunkline_process::{Exit, Pid, Refusal, Request, Unwilling};
 use trunkline_route::NodeName;
+use trunkline_stack::RegisterError;
 use trunkline_term::Term;
 
 use super::{Factory, Offer, Origin, Process, SpawnError, State, boxed, word};

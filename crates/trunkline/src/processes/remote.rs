@@ -4,9 +4,9 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use trunkline_link::{CallError as LinkCallError, Mailbox, Message, RegisterError};
 use trunkline_process::{Notice, Pid, Refusal, Request, Unwilling, answer, answered};
 use trunkline_route::{Flag, NodeName, PeerFlags};
+use trunkline_stack::{CallError as LinkCallError, Mailbox, Message, RegisterError};
 use trunkline_term::Term;
 
 use super::{Origin, SpawnError, TieError};
@@ -90,7 +90,7 @@ impl Node {
             return Err(not_agreed(flag));
         }
         // What the peer's last connection asked for has ended with it.
-        if node.registry.get(peer).is_none() {
+        if node.connected(peer).is_none() {
             return Err(Unwilling { refusal: Refusal::Failed, text: "the connection is down".into() });
         }
         match request {
@@ -143,7 +143,7 @@ impl Node {
 
 /// Tells a peer something, if there is a connection; else it knows already that everything here is gone.
 pub(super) fn tell(node: &Arc<Inner>, peer: &NodeName, notice: &Notice) {
-    let Some(live) = node.registry.get(peer) else { return };
+    let Some(live) = node.connected(peer) else { return };
     let (connection, term) = (Connection { slot: live.slot() }, Term::from(notice));
     let mut telling = Box::pin(async move {
         // What cannot be sent any more, the peer learns from the connection's end.
@@ -186,7 +186,7 @@ pub(crate) fn serve(
     handle: Weak<Handle>,
     node: &Arc<Inner>,
 ) -> Result<impl Future<Output = ()> + Send + 'static, RegisterError> {
-    let mut mailbox: Mailbox = node.directory.register(SERVICE)?;
+    let mut mailbox: Mailbox = node.mailboxes.register(SERVICE)?;
     Ok(async move {
         while let Some(message) = mailbox.recv().await {
             let Some(node) = handle.upgrade().map(|handle| Node { handle }) else { return };

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use trunkline_link::{AcceptFailures, EARLY_DATA, First, LogLimit, StreamCode, listen_tcp};
+use trunkline_link::{AcceptFailures, listen_tcp};
 use trunkline_route::{LocalPlace, NodeName};
+use trunkline_stack::{EARLY_DATA, First, LogLimit, StreamCode};
 
 use super::StreamOptions;
 use super::splice::{Door, Sent, Socket, Traffic, TrafficStats, splice};
@@ -17,7 +18,7 @@ use crate::{IntoName, NameError, Node};
 
 /// Connections of one forward at once: as many as a link has streams. Further ones are reset, so that one forward cannot
 /// take all file descriptors of the node.
-const MAX_CONNECTIONS: usize = trunkline_link::MAX_STREAMS;
+const MAX_CONNECTIONS: usize = trunkline_stack::MAX_STREAMS;
 /// Period in which one connection above that number is logged.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
 

@@ -11,9 +11,10 @@ use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use trunkline_link::{ByteStream, Names, StreamCode, first_of};
+use trunkline_link::{Names, first_of};
 use trunkline_proxy::{FlowError, LAST_BYTES, Outflow, Quiet};
 use trunkline_route::SocketPlace;
+use trunkline_stack::{ByteStream, StreamCode};
 
 use crate::inner::now;
 

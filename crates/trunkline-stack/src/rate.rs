@@ -22,7 +22,7 @@ impl Rate {
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use trunkline_link::{Bucket, Rate};
+/// use trunkline_stack::{Bucket, Rate};
 ///
 /// let (rate, now) = (Rate { burst: 2, per_second: 10 }, Instant::now());
 /// let mut bucket = Bucket::full(now, rate);
@@ -42,7 +42,7 @@ impl Bucket {
     }
 
     /// Returns the tokens that were left when it was used last; negative for a debt.
-    pub(crate) fn tokens(&self) -> f64 {
+    pub fn tokens(&self) -> f64 {
         self.tokens
     }
 

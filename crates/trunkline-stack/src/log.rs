@@ -1,4 +1,4 @@
-//! What is said about one connection, as much as its own level allows.
+//! Log lines about one connection, as many as its own level allows.
 
 /// The target of every line about one connection. Whether a line is made is decided by the connection's own level,
 /// so a subscriber lets the target through as a whole, at `trace`, and still sees the one connection only.

@@ -39,6 +39,14 @@ impl<K: Clone + Eq + Hash, T> Turns<K, T> {
         self.lane(source).push_front(item);
     }
 
+    /// Returns the item of a source that was added last, if one waits.
+    pub(crate) fn last_mut(&mut self, source: &K) -> Option<&mut T> {
+        if self.only.as_ref() == Some(source) {
+            return self.items.back_mut();
+        }
+        self.waiting.get_mut(source)?.back_mut()
+    }
+
     /// Takes the next item of the source whose turn it is.
     pub(crate) fn pop(&mut self) -> Option<T> {
         if self.only.is_some() {

@@ -1,10 +1,10 @@
-//! What streams are for, and why there is none or no more.
+//! Kinds of byte streams, and reasons why one is refused or ends early.
 
 use std::time::Duration;
 
-use crate::link::Down;
+use crate::Down;
 
-/// What a stream is for.
+/// Purpose of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StreamKind {
@@ -12,16 +12,17 @@ pub enum StreamKind {
     Service,
     /// A link to a node further on, by way of this one.
     Proxied,
-    /// Anything a program makes of it.
+    /// A stream whose meaning is up to the program.
     User,
-    /// A look at the way that a link to a node further on would take; what hops say of it comes back.
+    /// A trace of the way that a link to a node further on would take; the hops report on it.
     Trace,
     /// A kind this version does not know.
     Unknown(u8),
 }
 
 impl StreamKind {
-    pub(super) fn to_byte(self) -> u8 {
+    /// Returns the byte that stands for the kind in frames.
+    pub fn to_byte(self) -> u8 {
         match self {
             Self::Service => 1,
             Self::Proxied => 2,
@@ -31,7 +32,8 @@ impl StreamKind {
         }
     }
 
-    pub(super) fn from_byte(byte: u8) -> Self {
+    /// Returns the kind that a byte stands for.
+    pub fn from_byte(byte: u8) -> Self {
         match byte {
             1 => Self::Service,
             2 => Self::Proxied,
@@ -42,14 +44,14 @@ impl StreamKind {
     }
 }
 
-/// Why a stream is refused, or ends before both ends are done with it.
+/// Reason why a stream is refused, or ends before both ends are done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamCode {
     /// An end wants no more of it.
     #[error("cancelled")]
     Cancelled,
-    /// There is no service of that name.
+    /// No service of that name exists.
     #[error("no such service")]
     NoService,
     /// The service is not for this peer.
@@ -58,10 +60,10 @@ pub enum StreamCode {
     /// Too many streams, or too little of something else.
     #[error("overloaded")]
     Overloaded,
-    /// What serves the service, or the node that was asked for, could not be reached.
+    /// The server behind the service, or the node that was asked for, could not be reached.
     #[error("unreachable")]
     Unreachable,
-    /// It took too long.
+    /// The time was over.
     #[error("out of time")]
     TimedOut,
     /// The link opens nothing new.
@@ -99,7 +101,7 @@ impl StreamCode {
         Self::HopLimit,
     ];
 
-    /// As on the wire.
+    /// Returns the byte that stands for the code in frames.
     pub fn to_byte(self) -> u8 {
         match self {
             Self::Unknown(byte) => byte,
@@ -107,39 +109,39 @@ impl StreamCode {
         }
     }
 
-    /// From the wire.
+    /// Returns the code that a byte stands for.
     pub fn from_byte(byte: u8) -> Self {
         Self::KNOWN.get(usize::from(byte)).copied().unwrap_or(Self::Unknown(byte))
     }
 }
 
-/// Why there is no stream.
+/// Reason why a stream was not opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// A node refused it.
     #[error("{hop} refused: {code}{}", if text.is_empty() { String::new() } else { format!(" ({text})") })]
     Refused {
-        /// Which node.
+        /// Node that refused.
         hop: String,
-        /// Why.
+        /// Reason.
         code: StreamCode,
-        /// In its words.
+        /// Explanation in its words; may be empty.
         text: String,
     },
-    /// More is to go out with the request than may.
+    /// More than 16,384 bytes were to go out with the request.
     #[error("{len} bytes are to go out with the request for the stream; at most 16384 may")]
     TooMuchAtFirst {
-        /// How many.
+        /// Bytes given.
         len: usize,
     },
-    /// What it is for is said in more than 1,024 bytes.
+    /// The purpose takes more than 1,024 bytes.
     #[error("what the stream is for takes {len} bytes; it may take 1024")]
     TooLong {
-        /// How many.
+        /// Bytes given.
         len: usize,
     },
-    /// This end has opened as many as it may.
+    /// This end has opened as many streams as it may.
     #[error("4096 streams are open on this link; close some, or wait")]
     TooMany,
     /// No answer came in time.

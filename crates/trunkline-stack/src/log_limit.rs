@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::mailbox::lock;
+use crate::lock;
 
 /// Keys remembered at once; the one whose window began first is dropped for a new one.
 const KEYS: usize = 1024;
@@ -20,7 +20,7 @@ const ALL_KEYS: u32 = 16;
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use trunkline_link::LogLimit;
+/// use trunkline_stack::LogLimit;
 ///
 /// let limit = LogLimit::new(1, Duration::from_secs(10));
 /// let now = Instant::now();

@@ -1,0 +1,85 @@
+//! The seam between a node and its network stacks: links, mailboxes and byte streams as programs see them.
+//!
+//! A *stack* is one protocol between nodes; `trunkline-link` is the native one. This crate names no protocol. It holds
+//! what every stack shares and what programs touch:
+//!
+//! - [`Link`], the handle of a live link, over [`StackLink`], which a stack implements; [`LinkState`] is the part that
+//!   is the same for every stack: calls under way, the end of the link, senders that wait for credit.
+//! - [`Mailboxes`] and [`Mailbox`], where messages arrive. A stack delivers by [`Mailboxes::find`] and [`Queue::push`],
+//!   and learns by [`CreditSink`] what was read, and by [`ReplyTo`] what a call was answered.
+//! - [`ByteStream`] and [`Incoming`], over [`StreamIo`] and [`StreamOffer`]; [`memory_streams`] makes a pair in memory.
+//! - [`LocalLink`], the link of a node to itself: delivery without a socket, by the same handles and under the same
+//!   limits.
+//! - [`Rate`], [`Bucket`] and [`LogLimit`], limits on what a peer can cause.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use trunkline_route::Cookie;
+//! use trunkline_stack::{LinkInfo, LocalLink, LocalLimits, Mailboxes};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let mailboxes = Arc::new(Mailboxes::default());
+//! let mut echo = mailboxes.register("echo")?;
+//! let info = LinkInfo::local("a@h".parse()?, [7; 16], Cookie::new("a cookie of some length")?);
+//! let own = LocalLink::start(info, mailboxes.clone(), LocalLimits::default());
+//! let link = own.link();
+//! tokio::spawn(async move {
+//!     while let Some(message) = echo.recv().await {
+//!         let body = message.body().clone();
+//!         message.reply(body);
+//!     }
+//! });
+//! let answer = link.call("echo", "", b"hello", Duration::from_secs(1)).await?;
+//! assert_eq!(answer, "hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+
+#[macro_use]
+mod log;
+
+mod codes;
+mod error;
+mod info;
+mod link;
+mod local;
+mod log_limit;
+mod mailbox;
+mod memory;
+mod rate;
+mod stream;
+mod term;
+mod turns;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use codes::{OpenError, StreamCode, StreamKind};
+pub use error::{CallError, Down, SendError};
+pub use info::{LinkInfo, LinkStats, PeerAddress};
+pub use link::{Link, LinkState, Sent, StackLink};
+pub use local::{LocalLimits, LocalLink};
+pub use log::CONNECTION_TARGET;
+pub use log_limit::LogLimit;
+pub use mailbox::{
+    Batch, CreditSink, Mailbox, Mailboxes, Message, Queue, RegisterError, Replier, Reply, ReplyTo, Sender,
+};
+pub use memory::memory_streams;
+pub use rate::{Bucket, Rate};
+pub use stream::{
+    Acceptor, ByteStream, EARLY_DATA, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS, StreamIo, StreamOffer,
+};
+pub use trunkline_route::LogLevel;
+
+#[doc(hidden)]
+pub use tracing;
+
+/// A future on the heap, as a method of a trait object returns it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No critical section of this crate can be left half-way by a panic that callers could notice.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,574 @@
+//! The handle of a live link, and the part of a link that is the same for every stack.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, futures::Notified, oneshot};
+use trunkline_route::{CloseCode, How, Outcome};
+use trunkline_term::{Term, TermError};
+
+use crate::mailbox::Reply;
+use crate::{
+    BoxFuture, ByteStream, CallError, Down, First, LinkInfo, LinkStats, OpenError, SendError, StreamKind, lock, term,
+};
+
+#[derive(Default)]
+struct Calls {
+    next: u32,
+    pending: HashMap<u32, oneshot::Sender<Result<Reply, CallError>>>,
+}
+
+/// The part of a link that is the same for every stack: its facts, its end, calls under way, and senders that wait.
+pub struct LinkState {
+    info: LinkInfo,
+    down: OnceLock<Down>,
+    going: OnceLock<CloseCode>,
+    /// New messages are refused.
+    shut: AtomicBool,
+    /// More waits to be written than one write takes. A hint, so that senders which can wait do.
+    crowded: AtomicBool,
+    /// An ambiguous name was warned of.
+    warned: AtomicBool,
+    inbound_done: OnceLock<()>,
+    changed: Notify,
+    credit: Notify,
+    calls: Mutex<Calls>,
+}
+
+impl LinkState {
+    /// Returns the state of a link that is up.
+    pub fn new(info: LinkInfo) -> Self {
+        Self {
+            info,
+            down: OnceLock::new(),
+            going: OnceLock::new(),
+            shut: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
+            inbound_done: OnceLock::new(),
+            changed: Notify::new(),
+            credit: Notify::new(),
+            calls: Mutex::default(),
+        }
+    }
+
+    /// Returns the facts that the handshake established.
+    #[inline]
+    pub fn info(&self) -> &LinkInfo {
+        &self.info
+    }
+
+    /// Returns why the link is down, or `None` while it is up.
+    #[inline]
+    pub fn down(&self) -> Option<&Down> {
+        self.down.get()
+    }
+
+    /// Returns why the link goes away, if it does.
+    pub fn going(&self) -> Option<CloseCode> {
+        self.going.get().copied()
+    }
+
+    /// Returns true if new messages are taken.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        !self.shut.load(Ordering::Acquire)
+    }
+
+    /// Refuses new messages from now on. Senders that wait look again.
+    pub fn shut(&self) {
+        self.shut.store(true, Ordering::Release);
+        self.credit.notify_waiters();
+    }
+
+    /// Notes why the link goes away, unless it does already, and refuses new messages.
+    pub fn set_going(&self, code: CloseCode) {
+        let _ = self.going.set(code);
+        self.shut();
+    }
+
+    /// Notes that the link is down: calls under way end, and whoever waits for the link is woken.
+    pub fn set_down(&self, down: &Down) {
+        let _ = self.down.set(down.clone());
+        self.shut();
+        self.set_inbound_done();
+        let pending = std::mem::take(&mut lock(&self.calls).pending);
+        for waiting in pending.into_values() {
+            let _ = waiting.send(Err(CallError::LinkDown(down.clone())));
+        }
+        self.credit.notify_waiters();
+    }
+
+    /// Returns true if everything that the peer sent was delivered.
+    pub fn is_inbound_done(&self) -> bool {
+        self.inbound_done.get().is_some()
+    }
+
+    /// Notes that everything the peer sent before it went away was delivered, or never will be.
+    pub fn set_inbound_done(&self) {
+        let _ = self.inbound_done.set(());
+        self.changed.notify_waiters();
+        self.credit.notify_waiters();
+    }
+
+    /// Wakes whoever waits in [`LinkState::until`].
+    pub fn notify_changed(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Wakes senders that wait for credit.
+    pub fn notify_credit(&self) {
+        self.credit.notify_waiters();
+    }
+
+    /// Returns a future that is ready with the next call of [`LinkState::notify_credit`].
+    pub fn credit(&self) -> Notified<'_> {
+        self.credit.notified()
+    }
+
+    /// Repeats an attempt whenever credit arrives, until it is anything but refused for want of credit.
+    ///
+    /// # Errors
+    /// Those of the attempt, never [`SendError::Full`].
+    pub async fn with_credit<T>(&self, mut attempt: impl FnMut() -> Result<T, SendError>) -> Result<T, SendError> {
+        loop {
+            match attempt() {
+                Err(SendError::Full) => {}
+                result => return result,
+            }
+            let credit = self.credit.notified();
+            tokio::pin!(credit);
+            credit.as_mut().enable();
+            match attempt() {
+                Err(SendError::Full) => credit.await,
+                result => return result,
+            }
+        }
+    }
+
+    /// Says whether more waits to be written than one write takes; senders then give way to the writer first.
+    pub fn set_crowded(&self, crowded: bool) {
+        if crowded != self.crowded.load(Ordering::Relaxed) {
+            self.crowded.store(crowded, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends a call with this answer. An unknown number is ignored: the caller gave up.
+    pub fn answered(&self, id: u32, answer: Result<Reply, CallError>) {
+        let waiting = lock(&self.calls).pending.remove(&id);
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(answer);
+        }
+    }
+
+    /// Returns true if a call of this end waits for its answer.
+    pub fn has_calls(&self) -> bool {
+        !lock(&self.calls).pending.is_empty()
+    }
+
+    fn begin_call(&self) -> (u32, oneshot::Receiver<Result<Reply, CallError>>) {
+        let (sender, answer) = oneshot::channel();
+        let mut calls = lock(&self.calls);
+        loop {
+            calls.next = calls.next.wrapping_add(1);
+            let id = calls.next;
+            if let Entry::Vacant(free) = calls.pending.entry(id) {
+                free.insert(sender);
+                return (id, answer);
+            }
+        }
+    }
+
+    /// Waits until `ready` returns a value. It is asked again after each change of the link.
+    pub async fn until<T>(&self, ready: impl Fn() -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(value) = ready() {
+                return value;
+            }
+            changed.await;
+        }
+    }
+
+    /// Writes a term with the atom mapping of the link. The first atom that the peer cannot tell from a replaced one is
+    /// worth one warning.
+    ///
+    /// # Errors
+    /// [`TermError`] when the term is over 64 levels deep or of over 262,144 terms.
+    pub fn encode(&self, term: &Term) -> Result<Vec<u8>, TermError> {
+        let Some(mapping) = &self.info.mapping else { return term::encode(term) };
+        let mut ambiguous = None;
+        let bytes = term::encode_mapped(term, mapping, &mut |atom| ambiguous = Some(atom.to_owned()))?;
+        if let Some(atom) = ambiguous {
+            self.warn_ambiguous(&atom);
+        }
+        Ok(bytes)
+    }
+
+    /// Warns once of a name that the peer cannot tell from a replaced one.
+    #[inline]
+    pub fn check_names(&self, to: &str, from: &str) {
+        let Some(mapping) = &self.info.mapping else { return };
+        if let Some(name) = [to, from].into_iter().find(|name| mapping.is_ambiguous(name)) {
+            self.warn_ambiguous(name);
+        }
+    }
+
+    fn warn_ambiguous(&self, name: &str) {
+        if self.warned.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let is = self.info.mapping.as_ref().and_then(|mapping| mapping.from_peer(name)).map_or("", |other| other);
+        let what =
+            "a name goes out as it is, and the peer takes it for another one, which the route calls so; map it too";
+        log_connection!(&self.info, Warn, "{what}", name, other = is);
+    }
+}
+
+/// A live link of one stack, as the stack implements it. Programs hold it as a [`Link`].
+///
+/// A call over a link that is down, or that refuses new messages, fails as [`SendError::Down`] or
+/// [`SendError::Draining`]. One that fails for want of credit ([`SendError::Full`]) is repeated by [`Link`] after the
+/// next [`LinkState::notify_credit`].
+pub trait StackLink: Send + Sync + 'static {
+    /// Returns the part of the link that every stack has.
+    fn state(&self) -> &LinkState;
+
+    /// Sends a message without waiting.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was sent.
+    fn try_send(&self, to: &str, from: &str, body: &[u8], how: How) -> Result<(), SendError>;
+
+    /// Sends a call without waiting; its answer goes to [`LinkState::answered`] with this number.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was sent.
+    fn try_call(
+        self: Arc<Self>,
+        id: u32,
+        to: &str,
+        from: &str,
+        body: &[u8],
+        timeout: Duration,
+        how: How,
+    ) -> Result<(), SendError>;
+
+    /// Notes that a caller waits for its answer no more.
+    fn call_ended(&self) {}
+
+    /// Sends a message whose outcome is told, when it is its turn.
+    fn send_important<'a>(
+        self: Arc<Self>,
+        to: &'a str,
+        from: &'a str,
+        body: Bytes,
+    ) -> BoxFuture<'a, Result<Sent, SendError>>;
+
+    /// Opens a stream. `data` says what for; `first` goes out with the request.
+    fn open<'a>(
+        self: Arc<Self>,
+        kind: StreamKind,
+        data: &'a [u8],
+        first: First<'a>,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<ByteStream, OpenError>>;
+
+    /// Takes nothing new, lets both ends finish what is queued and the calls under way, then closes.
+    fn go_away(&self, code: CloseCode);
+
+    /// Closes at once; what is queued is lost.
+    fn close(&self, code: CloseCode);
+
+    /// Asks the peer for a sign of life.
+    fn ping(&self);
+
+    /// Returns true if something came from the peer within the last `time`.
+    fn heard_within(&self, time: Duration) -> bool;
+
+    /// Returns whether the peer shows within this time that it lives.
+    fn probe(&self, within: Duration) -> BoxFuture<'_, bool>;
+
+    /// Returns the counters so far.
+    fn stats(&self) -> LinkStats;
+}
+
+/// An important message that was sent. Its outcome comes over this link or a later one. Dropped, nobody waits for the
+/// outcome, and the message is not sent again.
+pub struct Sent {
+    outcome: oneshot::Receiver<Outcome>,
+    /// State that the stack keeps as long as somebody waits.
+    _ticket: Option<Box<dyn std::any::Any + Send + Sync>>,
+}
+
+impl Sent {
+    /// Returns a message whose outcome comes by this channel. The ticket is dropped together with it.
+    pub fn new(outcome: oneshot::Receiver<Outcome>, ticket: Option<Box<dyn std::any::Any + Send + Sync>>) -> Self {
+        Self { outcome, _ticket: ticket }
+    }
+
+    /// Waits for the outcome. `None` when it cannot be known any more: the peer restarted, or takes no message like it
+    /// over its new link. A link that breaks is waited out, for as long as the caller likes. Dropping the future loses
+    /// nothing.
+    pub async fn outcome(&mut self) -> Option<Outcome> {
+        (&mut self.outcome).await.ok()
+    }
+}
+
+impl fmt::Debug for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sent").finish_non_exhaustive()
+    }
+}
+
+/// A call under way; dropping it forgets the call.
+struct Pending<'a> {
+    link: &'a dyn StackLink,
+    id: u32,
+    answer: oneshot::Receiver<Result<Reply, CallError>>,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        lock(&self.link.state().calls).pending.remove(&self.id);
+        self.link.call_ended();
+    }
+}
+
+/// A live link to one peer, of any stack. Clones share it; it stays up until closed by [`Link::close`],
+/// [`Link::go_away`], the peer, or the network.
+#[derive(Clone)]
+pub struct Link {
+    link: Arc<dyn StackLink>,
+}
+
+impl Link {
+    /// Returns the handle of a link that a stack made.
+    pub fn new(link: Arc<dyn StackLink>) -> Self {
+        Self { link }
+    }
+
+    /// Returns the facts that the handshake established.
+    pub fn info(&self) -> &LinkInfo {
+        self.link.state().info()
+    }
+
+    /// Sends a message without waiting.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was sent. [`SendError::Full`] when credit is missing.
+    pub fn try_send(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
+        self.link.try_send(to, from, body, How::default())
+    }
+
+    /// Sends a message, waiting for credit when there is none. `Ok` means it is on its way; it arrives, in the
+    /// order sent for each pair of names, unless the link goes down. Dropping the future sends nothing.
+    ///
+    /// # Errors
+    /// [`SendError`], never `Full`; nothing was sent.
+    pub async fn send(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
+        if self.link.state().crowded.load(Ordering::Relaxed) {
+            // A sender that never runs out of credit would otherwise pile up all of it before a byte is written.
+            tokio::task::yield_now().await;
+        }
+        self.link.state().with_credit(|| self.link.try_send(to, from, body, How::default())).await
+    }
+
+    /// Sends a message ahead of normal ones; see [`Link::send`]. Order is kept among high-priority messages.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub async fn send_high_priority(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
+        self.link.state().with_credit(|| self.link.try_send(to, from, body, How::HIGH)).await
+    }
+
+    /// Sends a message whose outcome is told, when it is its turn: at most 1,024 are under way to one incarnation of a
+    /// peer. `Ok` means it is on its way; the outcome comes by [`Sent`], also over a later link to the same incarnation.
+    /// Order is kept among the important messages of a pair of names.
+    ///
+    /// # Errors
+    /// [`SendError`], never `Full`; nothing was sent. `Unsupported` when the two ends did not agree on it.
+    pub async fn send_important(&self, to: &str, from: &str, body: impl Into<Bytes>) -> Result<Sent, SendError> {
+        self.link.clone().send_important(to, from, body.into()).await
+    }
+
+    /// Sends a term; see [`Link::send`]. The body is written in Erlang's external format, with this link's atom mapping.
+    ///
+    /// # Errors
+    /// As [`Link::send`], and [`SendError::BadTerm`].
+    pub async fn send_term(&self, to: &str, from: &str, term: &Term) -> Result<(), SendError> {
+        let body = self.link.state().encode(term)?;
+        self.link.state().with_credit(|| self.link.try_send(to, from, &body, How::TERM)).await
+    }
+
+    /// Calls a service and waits for its answer, at most `timeout` in all. Dropping the future forgets the call.
+    ///
+    /// # Errors
+    /// [`CallError`] says whether the service may have seen the call.
+    pub async fn call(&self, to: &str, from: &str, body: &[u8], timeout: Duration) -> Result<Bytes, CallError> {
+        Ok(self.call_as(to, from, body, timeout, How::default()).await?.body)
+    }
+
+    /// Calls a service with a term and waits for a term; see [`Link::call`].
+    ///
+    /// # Errors
+    /// As [`Link::call`], and [`SendError::BadTerm`], [`CallError::BadTerm`], [`CallError::PlainAnswer`].
+    pub async fn call_term(&self, to: &str, from: &str, term: &Term, timeout: Duration) -> Result<Term, CallError> {
+        let body = self.link.state().encode(term).map_err(SendError::from)?;
+        let answer = self.call_as(to, from, &body, timeout, How::TERM).await?;
+        if !answer.is_term {
+            return Err(CallError::PlainAnswer(answer.body));
+        }
+        term::decode(&answer.body, self.info().mapping.as_deref()).map_err(CallError::BadTerm)
+    }
+
+    async fn call_as(
+        &self,
+        to: &str,
+        from: &str,
+        body: &[u8],
+        timeout: Duration,
+        how: How,
+    ) -> Result<Reply, CallError> {
+        let state = self.link.state();
+        let whole = async {
+            let mut pending = state.with_credit(|| self.try_call(to, from, body, timeout, how)).await?;
+            match (&mut pending.answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let down = state.down().cloned();
+                    Err(CallError::LinkDown(down.unwrap_or(Down::ClosedHere(CloseCode::Unspecified))))
+                }
+            }
+        };
+        tokio::time::timeout(timeout, whole).await.unwrap_or(Err(CallError::TimedOut(timeout)))
+    }
+
+    fn try_call(
+        &self,
+        to: &str,
+        from: &str,
+        body: &[u8],
+        timeout: Duration,
+        how: How,
+    ) -> Result<Pending<'_>, SendError> {
+        let state = self.link.state();
+        if let Some(down) = state.down() {
+            return Err(SendError::Down(down.clone()));
+        }
+        let (id, answer) = state.begin_call();
+        let pending = Pending { link: &*self.link, id, answer };
+        self.link.clone().try_call(id, to, from, body, timeout, how)?;
+        // The link may have gone down between the first look and the insertion.
+        if let Some(down) = state.down() {
+            state.answered(id, Err(CallError::LinkDown(down.clone())));
+        }
+        Ok(pending)
+    }
+
+    /// Returns why the link is down, or `None` while it is up.
+    pub fn down(&self) -> Option<Down> {
+        self.link.state().down().cloned()
+    }
+
+    /// Returns true if new messages are taken.
+    pub fn is_open(&self) -> bool {
+        self.link.state().is_open()
+    }
+
+    /// Waits until the link is down.
+    pub async fn closed(&self) -> Down {
+        let state = self.link.state();
+        state.until(|| state.down().cloned()).await
+    }
+
+    /// Waits until everything the peer sent was delivered: it went away, or the link is down.
+    pub async fn inbound_done(&self) {
+        let state = self.link.state();
+        state.until(|| state.is_inbound_done().then_some(())).await;
+    }
+
+    /// Returns true if the peer said that it is shutting down. The link then stays until what is under way is finished,
+    /// which may take the peer's whole grace.
+    pub fn is_left_by_peer(&self) -> bool {
+        // Of the ends of the inbound side, only a GOAWAY leaves the link going for this reason.
+        let state = self.link.state();
+        state.is_inbound_done() && state.going() == Some(CloseCode::GoingAway)
+    }
+
+    /// Takes nothing new, lets both ends finish what is queued and the calls under way, then closes.
+    pub fn go_away(&self, code: CloseCode) {
+        self.link.go_away(code);
+    }
+
+    /// Closes at once; what is queued is lost.
+    pub fn close(&self, code: CloseCode) {
+        self.link.close(code);
+    }
+
+    /// Returns the counters so far.
+    pub fn stats(&self) -> LinkStats {
+        self.link.stats()
+    }
+
+    /// Opens a stream: `data`, at most 1,024 bytes, says what for; of a service, its name.
+    ///
+    /// # Errors
+    /// [`OpenError`]: refused by the peer or on the way, not answered within the `timeout`, or not asked for at all.
+    pub async fn open(&self, kind: StreamKind, data: &[u8], timeout: Duration) -> Result<ByteStream, OpenError> {
+        self.open_with(kind, data, First::default(), timeout).await
+    }
+
+    /// Opens a stream; see [`Link::open`]. What is to be written first goes out with the request, and so comes a round trip
+    /// sooner.
+    ///
+    /// # Errors
+    /// As [`Link::open`]. Only when it was refused, or the link opens nothing, is it sure that nobody has read what was
+    /// sent.
+    pub async fn open_with(
+        &self,
+        kind: StreamKind,
+        data: &[u8],
+        first: First<'_>,
+        timeout: Duration,
+    ) -> Result<ByteStream, OpenError> {
+        first.check(data)?;
+        self.link.clone().open(kind, data, first, timeout).await
+    }
+
+    /// Returns true if something came from the peer within the last `time`. A link whose peer says nothing may be broken
+    /// without either end knowing yet.
+    pub fn heard_within(&self, time: Duration) -> bool {
+        self.link.heard_within(time)
+    }
+
+    /// Returns true if two handles are of one link.
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.link, &other.link)
+    }
+
+    /// Returns whether the peer lives: asks ahead of everything, and returns `true` as soon as anything comes from it.
+    /// Also answers on a link that goes away. A link that does not read for a reason of this end counts as alive unless
+    /// it is down. `false` when it is down or nothing came `within` the time.
+    pub async fn probe(&self, within: Duration) -> bool {
+        self.link.probe(within).await
+    }
+
+    /// Sends a ping ahead of everything; a peer that is alive is heard from within a round trip.
+    pub fn ping(&self) {
+        self.link.ping();
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("info", self.info()).field("down", &self.down()).finish()
+    }
+}

@@ -1,0 +1,601 @@
+//! Mailboxes: where arriving messages wait for the program.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dashmap::{DashMap, Entry};
+use tokio::sync::Notify;
+use trunkline_route::{AtomMapping, How, NodeName, PeerFlags};
+use trunkline_term::{Term, TermError};
+
+use crate::local::LocalAccount;
+use crate::stream::Acceptor;
+use crate::turns::Turns;
+use crate::{LinkState, lock, term};
+
+/// Messages that a mailbox gives of one peer before it looks whether others wait: enough that turns cost nothing, and few
+/// enough that a peer that floods a service delays each of the others by little.
+const TURN: u32 = 64;
+
+/// Sender of a message, shared by the messages of one name of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// Node, as the link proved it.
+    pub node: NodeName,
+    /// Name that the sender gave itself; may be empty.
+    pub name: Arc<str>,
+    /// Atom mapping of the link.
+    pub mapping: Option<Arc<AtomMapping>>,
+    /// Flags that both ends of the link agreed on.
+    pub flags: PeerFlags,
+}
+
+/// Receiver of credit for messages that a program has read. A stack gives one with each [`Batch`].
+pub trait CreditSink: Send + Sync + 'static {
+    /// Returns the node whose messages these are; mailboxes serve nodes in turns.
+    fn peer(&self) -> &NodeName;
+
+    /// Notes that messages of a mailbox were read, or will never be: their number, and the bytes of their bodies.
+    /// `mailbox` is the number that the stack gave in the batch.
+    fn taken(&self, mailbox: u16, messages: u64, bytes: u64);
+}
+
+/// Answer to a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Bytes of the answer.
+    pub body: Bytes,
+    /// True if the body is a term in Erlang's external format.
+    pub is_term: bool,
+}
+
+/// Way of the answer to a call, from the mailbox back to the caller.
+pub trait ReplyTo: Send + Sync + 'static {
+    /// Returns the state of the link that the call came over.
+    fn state(&self) -> &LinkState;
+
+    /// Takes the answer to the call of this number: `Err` with the text of a refusal, or with `None` when the program
+    /// dropped the call unanswered. Called once for each call, and must not wait.
+    fn reply(&self, id: u32, answer: Result<Reply, Option<String>>);
+
+    /// Tells the caller that there is no mailbox of that name.
+    fn no_service(&self, id: u32);
+}
+
+/// A message or a call, as it comes out of a [`Mailbox`].
+pub struct Message {
+    origin: Arc<Sender>,
+    body: Bytes,
+    call: Option<Replier>,
+    how: How,
+}
+
+impl Message {
+    /// Returns a message, or a call when there is a replier.
+    pub fn new(sender: Arc<Sender>, body: Bytes, how: How, call: Option<Replier>) -> Self {
+        Self { origin: sender, body, call, how }
+    }
+
+    /// Returns the node that sent it, as the link proved it.
+    pub fn node(&self) -> &NodeName {
+        &self.origin.node
+    }
+
+    /// Returns the name that the sender gave itself; may be empty.
+    pub fn sender(&self) -> &str {
+        &self.origin.name
+    }
+
+    /// Returns the flags that both ends of the connection agreed on.
+    pub fn flags(&self) -> PeerFlags {
+        self.origin.flags
+    }
+
+    /// Returns the bytes that were sent.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Returns true if the sender waits for an answer.
+    pub fn is_call(&self) -> bool {
+        self.call.is_some()
+    }
+
+    /// Returns true if it was sent ahead of normal messages.
+    pub fn is_high_priority(&self) -> bool {
+        self.how.high
+    }
+
+    /// Returns the term that was sent, with the atom mapping of the link undone; `None` when it was sent as bytes. At most 64
+    /// levels deep and of 262,144 terms.
+    ///
+    /// # Errors
+    /// [`TermError`] when the body is marked as a term and is none.
+    pub fn term(&self) -> Option<Result<Term, TermError>> {
+        self.how.term.then(|| term::decode(&self.body, self.origin.mapping.as_deref()))
+    }
+
+    /// Returns how long the caller waits, counted from its call; `None` for a message that is no call.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.call.as_ref().map(|call| Duration::from_millis(call.deadline_ms.into()))
+    }
+
+    /// Answers a call; does nothing for a message that is none. Never waits: without credit the answer is kept
+    /// and leaves when credit arrives.
+    pub fn reply(mut self, body: impl Into<Bytes>) {
+        if let Some(call) = &mut self.call {
+            call.answer(Ok(Reply { body: body.into(), is_term: false }));
+        }
+    }
+
+    /// Answers a call with a term; see [`Message::reply`].
+    ///
+    /// # Errors
+    /// [`TermError`] when it cannot be written; the caller sees that as `CallError::Failed`.
+    pub fn reply_term(self, term: &Term) -> Result<(), TermError> {
+        self.call.map_or(Ok(()), |call| call.reply_term(term))
+    }
+
+    /// Answers a call with a refusal the caller sees as `CallError::Failed`.
+    pub fn refuse(mut self, text: &str) {
+        if let Some(call) = &mut self.call {
+            call.answer(Err(Some(text.to_owned())));
+        }
+    }
+
+    /// Returns the body, and the means to answer if it was a call.
+    pub fn into_parts(self) -> (Bytes, Option<Replier>) {
+        (self.body, self.call)
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("node", &self.origin.node)
+            .field("sender", &self.origin.name)
+            .field("len", &self.body.len())
+            .field("call", &self.call.is_some())
+            .finish()
+    }
+}
+
+/// Means to answer one call. Dropped without an answer, it tells the caller so.
+pub struct Replier {
+    to: Arc<dyn ReplyTo>,
+    id: u32,
+    deadline_ms: u32,
+    done: bool,
+}
+
+impl Replier {
+    /// Returns the means to answer the call of this number, whose caller waits so many milliseconds.
+    pub fn new(to: Arc<dyn ReplyTo>, id: u32, deadline_ms: u32) -> Self {
+        Self { to, id, deadline_ms, done: false }
+    }
+
+    /// Answers.
+    pub fn reply(mut self, body: impl Into<Bytes>) {
+        self.answer(Ok(Reply { body: body.into(), is_term: false }));
+    }
+
+    /// Answers with a term.
+    ///
+    /// # Errors
+    /// [`TermError`] when it cannot be written; the caller sees that as `CallError::Failed`.
+    pub fn reply_term(mut self, term: &Term) -> Result<(), TermError> {
+        match self.to.state().encode(term) {
+            Ok(body) => self.answer(Ok(Reply { body: body.into(), is_term: true })),
+            Err(error) => {
+                self.answer(Err(Some(format!("its answer is no term: {error}"))));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the caller that there is no mailbox of that name.
+    pub fn no_service(mut self) {
+        self.done = true;
+        self.to.no_service(self.id);
+    }
+
+    fn answer(&mut self, answer: Result<Reply, Option<String>>) {
+        if !std::mem::replace(&mut self.done, true) {
+            self.to.reply(self.id, answer);
+        }
+    }
+}
+
+impl Drop for Replier {
+    fn drop(&mut self) {
+        self.answer(Err(None));
+    }
+}
+
+impl fmt::Debug for Replier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replier").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Messages of one link for one mailbox, in order, and who is told that they were read.
+pub struct Batch {
+    messages: VecDeque<Message>,
+    source: Arc<dyn CreditSink>,
+    mailbox: u16,
+    /// Messages and bytes that were read and not told yet.
+    taken: (u64, u64),
+}
+
+impl Batch {
+    /// Returns an empty batch with room for `capacity` messages. `mailbox` goes back to the sink.
+    pub fn new(source: Arc<dyn CreditSink>, mailbox: u16, capacity: usize) -> Self {
+        Self { messages: VecDeque::with_capacity(capacity), source, mailbox, taken: (0, 0) }
+    }
+
+    /// Adds a message behind the others.
+    #[inline]
+    pub fn push(&mut self, message: Message) {
+        self.messages.push_back(message);
+    }
+
+    /// Returns the number of the mailbox that [`Batch::new`] was given.
+    #[inline]
+    pub fn mailbox(&self) -> u16 {
+        self.mailbox
+    }
+
+    /// Returns the number of messages that wait.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Returns true if no message waits.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Takes every message for which `keep`, given its place in the batch, returns false: they count as read.
+    pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
+        for (at, message) in std::mem::take(&mut self.messages).into_iter().enumerate() {
+            if keep(at) {
+                self.messages.push_back(message);
+            } else {
+                self.count(&message);
+            }
+        }
+    }
+
+    /// Ends a batch that nobody takes: calls are told so, and the messages count as read. Returns how many there were.
+    pub fn refuse(mut self) -> usize {
+        let messages = std::mem::take(&mut self.messages);
+        let number = messages.len();
+        for message in messages {
+            self.count(&message);
+            if let Some(call) = message.call {
+                call.no_service();
+            }
+        }
+        number
+    }
+
+    #[inline]
+    fn count(&mut self, message: &Message) {
+        self.taken.0 += 1;
+        self.taken.1 += message.body.len() as u64;
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Message> {
+        let message = self.messages.pop_front()?;
+        self.count(&message);
+        if self.messages.is_empty() {
+            self.settle();
+        }
+        Some(message)
+    }
+
+    fn settle(&mut self) {
+        let (messages, bytes) = std::mem::take(&mut self.taken);
+        if messages > 0 {
+            self.source.taken(self.mailbox, messages, bytes);
+        }
+    }
+}
+
+impl Drop for Batch {
+    /// Gives the credit of what nobody will read any more back as well.
+    fn drop(&mut self) {
+        for message in std::mem::take(&mut self.messages) {
+            self.count(&message);
+        }
+        self.settle();
+    }
+}
+
+/// The queue behind a mailbox, as a stack delivers to it.
+pub struct Queue {
+    state: Mutex<QueueState>,
+    arrived: Notify,
+    /// Account of what the node itself sends here.
+    pub(crate) local: OnceLock<Arc<LocalAccount>>,
+}
+
+#[derive(Default)]
+struct QueueState {
+    /// Batches of each peer. By its name, not by its link: what an older link of a peer brought comes first.
+    batches: Turns<NodeName, Batch>,
+    closed: bool,
+}
+
+impl Queue {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), arrived: Notify::new(), local: OnceLock::new() })
+    }
+
+    /// Adds one message: to the last batch of this source, if it waits, else as a batch of its own. Returns the message
+    /// when the mailbox was dropped.
+    pub(crate) fn push_one<S: CreditSink>(&self, source: &Arc<S>, message: Message) -> Result<(), Message> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Err(message);
+        }
+        let first = state.batches.is_empty();
+        let is_of_source = |batch: &&mut Batch| {
+            std::ptr::addr_eq(Arc::as_ptr(&batch.source), Arc::as_ptr(source)) && !batch.is_empty()
+        };
+        match state.batches.last_mut(source.peer()).filter(is_of_source) {
+            Some(batch) => batch.push(message),
+            None => {
+                let mut batch = Batch::new(source.clone(), 0, 1);
+                batch.push(message);
+                state.batches.push(source.peer(), batch);
+            }
+        }
+        drop(state);
+        if first {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Adds a batch behind the others of its node.
+    ///
+    /// # Errors
+    /// The batch, when the mailbox was dropped.
+    pub fn push(&self, batch: Batch) -> Result<(), Batch> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Err(batch);
+        }
+        let first = state.batches.is_empty();
+        let source = batch.source.clone();
+        state.batches.push(source.peer(), batch);
+        drop(state);
+        if first {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes nothing more; what is there can still be read.
+    fn close(&self) {
+        lock(&self.state).closed = true;
+        self.arrived.notify_one();
+    }
+}
+
+/// The mailboxes of a node by name, and what becomes of the streams that peers want.
+#[derive(Default)]
+pub struct Mailboxes {
+    queues: DashMap<Arc<str>, Arc<Queue>>,
+    /// No mailbox is made any more.
+    closed: AtomicBool,
+    acceptor: RwLock<Option<Arc<Acceptor>>>,
+}
+
+/// Reason why a name cannot be registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// The name does not have 1 to 255 bytes.
+    #[error("a service name has 1 to 255 bytes, this one has {len}")]
+    BadName {
+        /// Bytes of the name.
+        len: usize,
+    },
+    /// The node has shut down.
+    #[error("this node has shut down; nothing can be registered any more")]
+    Closed,
+    /// Another mailbox has the name.
+    #[error("a service named {name:?} is already registered; drop its mailbox first or choose another name")]
+    Taken {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Mailboxes {
+    /// Registers a mailbox. Dropping it frees the name.
+    ///
+    /// # Errors
+    /// [`RegisterError`] when the name is taken or not 1 to 255 bytes, or after [`Mailboxes::close`].
+    pub fn register(self: &Arc<Self>, name: &str) -> Result<Mailbox, RegisterError> {
+        let queue = Queue::new();
+        let name = self.insert(name, &queue)?;
+        Ok(Mailbox { name, alias: None, queue, mailboxes: Arc::downgrade(self), ready: None, left: 0 })
+    }
+
+    fn insert(&self, name: &str, queue: &Arc<Queue>) -> Result<Arc<str>, RegisterError> {
+        if name.is_empty() || name.len() > 255 {
+            return Err(RegisterError::BadName { len: name.len() });
+        }
+        let key: Arc<str> = name.into();
+        match self.queues.entry(key.clone()) {
+            // Under the lock of the entry: `close` sets the mark first and then visits every entry.
+            _ if self.closed.load(Ordering::SeqCst) => Err(RegisterError::Closed),
+            Entry::Occupied(_) => Err(RegisterError::Taken { name: name.into() }),
+            Entry::Vacant(free) => {
+                free.insert(queue.clone());
+                Ok(key)
+            }
+        }
+    }
+
+    /// Returns the registered names, sorted.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        let mut names: Vec<_> = self.queues.iter().map(|entry| entry.key().clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// Sets what becomes of the streams that peers want. Until this is set, and with `None`, they are refused.
+    pub fn accept_streams(&self, acceptor: Option<Arc<Acceptor>>) {
+        *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
+    }
+
+    /// Returns what becomes of the streams that peers want.
+    pub fn acceptor(&self) -> Option<Arc<Acceptor>> {
+        self.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends every mailbox: each gives what it holds, then `None`. No mailbox is made and no stream accepted any more.
+    pub fn close(&self) {
+        self.accept_streams(None);
+        self.closed.store(true, Ordering::SeqCst);
+        self.queues.retain(|_, queue| {
+            queue.close();
+            false
+        });
+    }
+
+    /// Returns the queue of a mailbox, for a stack to deliver to.
+    pub fn find(&self, name: &str) -> Option<Arc<Queue>> {
+        self.queues.get(name).map(|queue| queue.clone())
+    }
+}
+
+impl fmt::Debug for Mailboxes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+/// The receiving end of a service. Bounded by credit: what is not read stops its senders. The messages of one peer keep
+/// their order; peers take turns, so that one that sends much does not hold the others up.
+pub struct Mailbox {
+    name: Arc<str>,
+    alias: Option<Arc<str>>,
+    queue: Arc<Queue>,
+    mailboxes: Weak<Mailboxes>,
+    /// The batch under way, and how many messages of it are left in this turn.
+    ready: Option<Batch>,
+    left: u32,
+}
+
+impl Mailbox {
+    /// Returns the name it is registered under.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Adds another name besides its own, until it is dropped; at most one.
+    ///
+    /// # Errors
+    /// [`RegisterError`]; nothing changed.
+    pub fn also(&mut self, name: &str) -> Result<(), RegisterError> {
+        let mailboxes = self.mailboxes.upgrade().ok_or(RegisterError::Closed)?;
+        if self.alias.is_some() {
+            return Err(RegisterError::Taken { name: name.into() });
+        }
+        self.alias = Some(mailboxes.insert(name, &self.queue)?);
+        Ok(())
+    }
+
+    /// Waits for the next message; `None` once the node was shut down. Dropping the future loses nothing.
+    pub async fn recv(&mut self) -> Option<Message> {
+        loop {
+            if let Some(message) = self.at_hand() {
+                return Some(message);
+            }
+            match self.next() {
+                Next::Message(message) => return Some(message),
+                Next::Closed => return None,
+                Next::Nothing => self.queue.arrived.notified().await,
+            }
+        }
+    }
+
+    /// Returns the next message if one is there.
+    pub fn try_recv(&mut self) -> Option<Message> {
+        if let Some(message) = self.at_hand() {
+            return Some(message);
+        }
+        match self.next() {
+            Next::Message(message) => Some(message),
+            Next::Closed | Next::Nothing => None,
+        }
+    }
+
+    /// Returns the next message of the batch under way, without a look at the queue, as long as its turn lasts.
+    #[inline]
+    fn at_hand(&mut self) -> Option<Message> {
+        self.left = self.left.checked_sub(1)?;
+        self.ready.as_mut()?.pop()
+    }
+
+    fn next(&mut self) -> Next {
+        loop {
+            let under_way = self.ready.take().filter(|batch| !batch.messages.is_empty());
+            let mut state = lock(&self.queue.state);
+            self.ready = match under_way {
+                Some(batch) if state.batches.is_empty() => Some(batch),
+                Some(batch) => {
+                    let peer = batch.source.peer().clone();
+                    state.batches.put_back(&peer, batch);
+                    state.batches.pop()
+                }
+                None => state.batches.pop(),
+            };
+            self.left = TURN;
+            if self.ready.is_none() {
+                return if state.closed { Next::Closed } else { Next::Nothing };
+            }
+            drop(state);
+            if let Some(message) = self.at_hand() {
+                return Next::Message(message);
+            }
+        }
+    }
+}
+
+enum Next {
+    Message(Message),
+    Nothing,
+    Closed,
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        if let Some(mailboxes) = self.mailboxes.upgrade() {
+            for name in [Some(&self.name), self.alias.as_ref()].into_iter().flatten() {
+                mailboxes.queues.remove_if(name, |_, queue| Arc::ptr_eq(queue, &self.queue));
+            }
+        }
+        self.queue.close();
+        // Outside the lock: what nobody will read any more answers its calls and gives its credit back.
+        let unread = std::mem::take(&mut lock(&self.queue.state).batches);
+        drop(unread);
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,254 @@
+//! A pair of streams in the memory of one process.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+use tokio::io::ReadBuf;
+
+use crate::{ByteStream, Down, LinkInfo, StreamCode, StreamIo, lock};
+
+/// Most bytes that wait in one direction.
+const WINDOW: usize = 256 * 1024;
+
+/// Reason why a stream ended before its time.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    Reset(StreamCode),
+    Down(Down),
+}
+
+impl From<End> for io::Error {
+    fn from(end: End) -> Self {
+        match end {
+            End::Reset(code) => Self::new(io::ErrorKind::ConnectionReset, code),
+            End::Down(down) => Self::new(io::ErrorKind::ConnectionAborted, down),
+        }
+    }
+}
+
+/// One direction.
+#[derive(Default)]
+struct Lane {
+    pieces: VecDeque<Bytes>,
+    len: usize,
+    finished: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// Task that waits for the end before its time, at the reading end.
+    watcher: Option<Waker>,
+}
+
+impl Lane {
+    fn wake(&mut self) {
+        [&mut self.reader, &mut self.writer, &mut self.watcher]
+            .into_iter()
+            .filter_map(Option::take)
+            .for_each(Waker::wake);
+    }
+}
+
+/// Both directions; the lane of a number is written by the end of that number.
+#[derive(Default)]
+struct Lanes {
+    lanes: [Lane; 2],
+    end: Option<End>,
+}
+
+/// The stream behind its two ends.
+#[derive(Default)]
+pub(crate) struct Pair(Mutex<Lanes>);
+
+impl Pair {
+    /// Ends the stream in both directions; what was written can still be read.
+    pub(crate) fn fail(&self, end: End) {
+        let mut pair = lock(&self.0);
+        pair.end.get_or_insert(end);
+        pair.lanes.iter_mut().for_each(Lane::wake);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        lock(&self.0).end.is_some()
+    }
+
+    /// Returns `Ready` when the stream ended before its time, for the end that did not open it.
+    pub(crate) fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut pair = lock(&self.0);
+        pair.lanes[0].watcher = Some(cx.waker().clone());
+        if pair.end.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Returns both ends: of the one that opened the stream, and of the other one. `kept` is dropped with each of them.
+    pub(crate) fn ends<K: Clone + Send + Sync + 'static>(
+        self: &Arc<Self>,
+        infos: [Arc<LinkInfo>; 2],
+        kept: &K,
+    ) -> [MemoryStream<K>; 2] {
+        let [opener, other] = infos;
+        let end = |at, info| MemoryStream { pair: self.clone(), at, info, _kept: kept.clone() };
+        [end(0, opener), end(1, other)]
+    }
+}
+
+/// Makes a pair of streams in memory: what is written at one end is read at the other. At most 256 KiB wait in each
+/// direction. The facts are what [`ByteStream::link_info`] returns at each end.
+pub fn memory_streams(first: LinkInfo, second: LinkInfo) -> (ByteStream, ByteStream) {
+    let [a, b] = Arc::new(Pair::default()).ends([Arc::new(first), Arc::new(second)], &());
+    (ByteStream::new(a), ByteStream::new(b))
+}
+
+/// One end of a stream in memory.
+pub(crate) struct MemoryStream<K> {
+    pair: Arc<Pair>,
+    at: usize,
+    info: Arc<LinkInfo>,
+    _kept: K,
+}
+
+impl<K> MemoryStream<K> {
+    /// Gives `take` the next piece; `Ready(Ok(None))` at the end.
+    fn poll_with<T>(&self, cx: &Context<'_>, take: impl FnOnce(&mut Bytes) -> T) -> Poll<io::Result<Option<T>>> {
+        let mut pair = lock(&self.pair.0);
+        let Lanes { lanes, end } = &mut *pair;
+        let lane = &mut lanes[1 - self.at];
+        let Some(piece) = lane.pieces.front_mut() else {
+            return match end {
+                _ if lane.finished => Poll::Ready(Ok(None)),
+                Some(end) => Poll::Ready(Err(end.clone().into())),
+                None => {
+                    lane.reader = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            };
+        };
+        let before = piece.len();
+        let taken = take(piece);
+        lane.len -= before - piece.len();
+        if piece.is_empty() {
+            lane.pieces.pop_front();
+        }
+        let writer = lane.writer.take();
+        drop(pair);
+        writer.into_iter().for_each(Waker::wake);
+        Poll::Ready(Ok(Some(taken)))
+    }
+}
+
+impl<K: Send + Sync + 'static> StreamIo for MemoryStream<K> {
+    fn link_info(&self) -> &LinkInfo {
+        &self.info
+    }
+
+    fn poll_chunk(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Option<Bytes>>> {
+        self.poll_with(cx, |piece| piece.split_to(piece.len().min(most.max(1))))
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut first = true;
+        loop {
+            let taken = self.poll_with(cx, |piece| {
+                let len = piece.len().min(buf.remaining());
+                buf.put_slice(&piece[..len]);
+                piece.advance(len);
+            });
+            match taken {
+                Poll::Ready(Ok(Some(()))) if buf.remaining() > 0 => first = false,
+                // What was copied already comes first.
+                Poll::Pending | Poll::Ready(Err(_)) if !first => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(result) => return Poll::Ready(result.map(drop)),
+            }
+        }
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut pair = lock(&self.pair.0);
+        let is_over = pair.end.is_some();
+        let lane = &mut pair.lanes[1 - self.at];
+        if is_over || lane.finished || !lane.pieces.is_empty() {
+            return Poll::Ready(());
+        }
+        lane.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let mut pair = lock(&self.pair.0);
+        let Lanes { lanes, end } = &mut *pair;
+        let lane = &mut lanes[1 - self.at];
+        match end {
+            Some(end) if !lane.finished => Poll::Ready(end.clone().into()),
+            _ => {
+                lane.watcher = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut pair = lock(&self.pair.0);
+        let is_over = pair.end.is_some();
+        let lane = &mut pair.lanes[self.at];
+        if is_over || lane.finished || lane.len < WINDOW {
+            return Poll::Ready(());
+        }
+        lane.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut pair = lock(&self.pair.0);
+        if let Some(end) = &pair.end {
+            return Poll::Ready(Err(end.clone().into()));
+        }
+        let lane = &mut pair.lanes[self.at];
+        if lane.finished {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let taken = bytes.len().min(WINDOW - lane.len);
+        if taken == 0 && !bytes.is_empty() {
+            lane.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if taken > 0 {
+            lane.pieces.push_back(Bytes::copy_from_slice(&bytes[..taken]));
+            lane.len += taken;
+        }
+        let reader = lane.reader.take();
+        drop(pair);
+        reader.into_iter().for_each(Waker::wake);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        let mut pair = lock(&self.pair.0);
+        if let Some(end) = &pair.end {
+            return Err(end.clone().into());
+        }
+        let lane = &mut pair.lanes[self.at];
+        lane.finished = true;
+        let reader = lane.reader.take();
+        drop(pair);
+        reader.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    fn end(&self, code: StreamCode, behind: bool) {
+        let mut pair = lock(&self.pair.0);
+        let Lanes { lanes, end } = &mut *pair;
+        if end.is_some() || lanes.iter().all(|lane| lane.finished) {
+            return;
+        }
+        *end = Some(End::Reset(code));
+        let own = &mut lanes[self.at];
+        if !behind && !own.finished {
+            (own.pieces, own.len) = (VecDeque::new(), 0);
+        }
+        // Nobody reads what the other end wrote.
+        let theirs = &mut lanes[1 - self.at];
+        (theirs.pieces, theirs.len) = (VecDeque::new(), 0);
+        lanes.iter_mut().for_each(Lane::wake);
+    }
+}

@@ -1,0 +1,103 @@
+//! Cost of sending by name, `Node::send`, beside `Connection::send` in the same run: messages of 32 bytes, with few and
+//! with many routes, by one task and by two tasks to different nodes. `cargo xtask bench send` runs it; the figures are
+//! in `docs/BENCHMARKS.md`.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+use trunkline::{AddError, Connection, Cookie, NetworkRoute, Node, NodeName};
+
+const BODY: [u8; 32] = [7; 32];
+/// Number of messages of one task in one sample.
+const MESSAGES: u32 = 200_000;
+/// Number of samples of each kind, alternating.
+const ROUNDS: usize = 7;
+
+#[derive(Clone, Copy)]
+enum By {
+    Connection,
+    Name,
+}
+
+/// Starts a node with a service that reads and discards all messages.
+async fn receiver(name: &str, cookie: &Cookie) -> Node {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let node = Node::builder(name).unwrap().cookie(cookie.clone()).no_registrar().listen(any).start().await.unwrap();
+    let mut sink = node.register("sink").unwrap();
+    tokio::spawn(async move { while sink.recv().await.is_some() {} });
+    node
+}
+
+async fn sender(cookie: &Cookie, to: &[Node], routes: usize) -> Node {
+    let node = Node::builder("app@lab").unwrap().cookie(cookie.clone()).no_registrar().start().await.unwrap();
+    let add = node.edit_routes::<_, AddError>(|table| {
+        for other in 0..routes - to.len() {
+            table.add(&format!("^other{other}@"), NetworkRoute::direct("127.0.0.1", 1).unwrap(), 1)?;
+        }
+        Ok(())
+    });
+    add.unwrap();
+    for node_to in to {
+        let port = node_to.listening()[0].port();
+        let pattern = format!("^{}$", node_to.name());
+        node.add_route(&pattern, NetworkRoute::direct("127.0.0.1", port).unwrap(), 100).unwrap();
+    }
+    node
+}
+
+/// Returns the time of one message when each of these targets gets messages from a task of its own.
+fn sample(runtime: &Runtime, node: &Node, to: &[(NodeName, Connection)], by: By) -> Duration {
+    runtime.block_on(async {
+        let began = Instant::now();
+        let mut tasks = JoinSet::new();
+        for (name, connection) in to {
+            let (node, name, connection) = (node.clone(), name.clone(), connection.clone());
+            tasks.spawn(async move {
+                for _ in 0..MESSAGES {
+                    match by {
+                        By::Connection => connection.send("sink", "", &BODY).await.unwrap(),
+                        By::Name => node.send(name.clone(), "sink", &BODY).await.unwrap(),
+                    }
+                }
+            });
+        }
+        tasks.join_all().await;
+        began.elapsed() / MESSAGES / to.len() as u32
+    })
+}
+
+fn median(mut samples: Vec<Duration>) -> Duration {
+    samples.sort();
+    samples[samples.len() / 2]
+}
+
+fn main() {
+    let cookie = Cookie::new("a benchmark's throw-away secret").unwrap();
+    let receivers = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let senders = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let nodes = receivers.block_on(async { [receiver("db1@lab", &cookie).await, receiver("db2@lab", &cookie).await] });
+    println!("| routes | tasks | Connection::send | Node::send | ratio |\n| --- | --- | --- | --- | --- |");
+    for routes in [2, 10_000] {
+        let node = senders.block_on(sender(&cookie, &nodes, routes));
+        let connect = |to: &Node| {
+            let connection = senders.block_on(node.connect(to.name().clone())).unwrap();
+            (to.name().clone(), connection)
+        };
+        let targets: Vec<_> = nodes.iter().map(connect).collect();
+        for tasks in [1, 2] {
+            let (mut by_connection, mut by_name) = (Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                by_connection.push(sample(&senders, &node, &targets[..tasks], By::Connection));
+                by_name.push(sample(&senders, &node, &targets[..tasks], By::Name));
+            }
+            let (connection, name) = (median(by_connection), median(by_name));
+            let ratio = name.as_secs_f64() / connection.as_secs_f64();
+            let [connection, name] = [connection, name].map(|time| time.as_nanos());
+            println!("| {routes} | {tasks} | {connection} ns | {name} ns | {ratio:.2} |");
+        }
+    }
+}
