@@ -1,6 +1,6 @@
-//! The cost of sending by name, `Node::send`, beside `Connection::send` in the same run: messages of 32 bytes, with few and
-//! with many routes, by one task and by two tasks to different nodes; then to the node itself beside over loopback. `cargo xtask bench send` runs it; the figures are in
-//! `docs/BENCHMARKS.md`.
+//! Cost of sending by name, `Node::send`, beside `Connection::send` in the same run: messages of 32 bytes, with few and
+//! with many routes, by one task and by two tasks to different nodes; then to the node itself beside over loopback.
+//! `cargo xtask bench send` runs it; the figures are in `docs/BENCHMARKS.md`.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
 
@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 use trunkline::{AddError, Connection, Cookie, NetworkRoute, Node, NodeName};
 
 const BODY: [u8; 32] = [7; 32];
-/// Messages of one task in one sample.
+/// Number of messages of one task in one sample.
 const MESSAGES: u32 = 200_000;
-/// Samples of each kind, alternating.
+/// Number of samples of each kind, alternating.
 const ROUNDS: usize = 7;
 
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ enum By {
     Name,
 }
 
-/// Starts a node with a service that takes everything.
+/// Starts a node with a service that reads and discards all messages.
 async fn receiver(name: &str, cookie: &Cookie) -> Node {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let node = Node::builder(name).unwrap().cookie(cookie.clone()).no_registrar().listen(any).start().await.unwrap();
@@ -53,7 +53,7 @@ async fn sender(cookie: &Cookie, to: &[Node], routes: usize) -> Node {
     node
 }
 
-/// Returns the time of one message when each of these targets is sent to by a task of its own.
+/// Returns the time of one message when each of these targets gets messages from a task of its own.
 fn sample(runtime: &Runtime, node: &Node, to: &[(NodeName, Connection)], by: By) -> Duration {
     runtime.block_on(async {
         let began = Instant::now();

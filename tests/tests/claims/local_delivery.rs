@@ -1,4 +1,5 @@
-//! A node reaches its own name and its own processes by the same calls as any other, without a socket.
+//! Delivery within a node: its own name and its own processes are reached by the same calls as others, without a
+//! socket.
 
 use std::time::Duration;
 
@@ -17,12 +18,12 @@ fn all() -> Vec<AccessPattern> {
     vec![AccessPattern::new(".*").unwrap()]
 }
 
-/// A node that listens nowhere, has no route and no registrar: nothing of it could go over a socket.
+/// Starts a node without listeners, routes and registrar, so that nothing can go over a socket.
 async fn alone(change: impl FnOnce(NodeBuilder) -> NodeBuilder) -> Node {
     start(change(dialer(ME))).await
 }
 
-/// Ends as it is told, by a message, and answers calls with its pid.
+/// Process that ends as a message tells it, and answers calls with its pid.
 async fn obedient(mut process: Process) -> Result<(), String> {
     while let Some(Signal::Message(message)) = process.recv().await {
         match &message.body()[..] {
@@ -65,7 +66,7 @@ async fn a_node_sends_to_and_calls_its_own_name_without_a_socket() {
 }
 
 #[tokio::test]
-async fn what_a_node_sends_itself_has_the_limits_of_a_link() {
+async fn messages_of_a_node_to_itself_have_the_limits_of_a_link() {
     let window = Window { link: 64_000, mailbox: 10_000, max_message: 5_000 };
     let me = alone(|builder| builder.limits(NativeLimits { window, ..NativeLimits::default() })).await;
     let mut unread = me.register("unread").unwrap();
@@ -77,7 +78,7 @@ async fn what_a_node_sends_itself_has_the_limits_of_a_link() {
     assert_eq!(sent, 10);
     let too_large = connection.try_send("unread", "", &[0; 5_001]);
     assert_eq!(too_large, Err(LinkSendError::TooLarge { len: 5_001, limit: 5_000 }));
-    // The next sender waits for the reader, and for nobody else.
+    // The next sender waits for the reader, and for no other sender.
     let waits = tokio::spawn(async move { connection.send("unread", "", &[0; 936]).await });
     answers(&me, "echo");
     soon(me.call(ME, "echo", b"x", SOON)).await.unwrap();
@@ -118,7 +119,7 @@ async fn a_node_opens_streams_to_its_own_services_under_their_rules() {
 }
 
 #[tokio::test]
-async fn processes_of_a_node_are_reached_spawned_linked_and_watched_by_its_own_name() {
+async fn processes_of_a_node_are_reached_spawned_linked_and_monitored_by_its_own_name() {
     let me = alone(|builder| builder).await;
     me.enable_spawn("worker", all(), |process, _| obedient(process)).unwrap();
     me.enable_spawn("other", vec![AccessPattern::new("other@.*").unwrap()], |process, _| obedient(process)).unwrap();
@@ -144,7 +145,7 @@ async fn processes_of_a_node_are_reached_spawned_linked_and_watched_by_its_own_n
     assert_eq!(soon(monitor.down()).await, Exit::Failed("as told".into()));
     assert_eq!(soon(hears).await.unwrap(), (pid, Exit::Failed("as told".into())));
 
-    // However soon it ends, a process that began watched tells how.
+    // A process that is monitored from its start reports how it ended, even if it ends at once.
     me.enable_spawn("brief", all(), |_, _| async { Err::<(), _>("at once") }).unwrap();
     let monitor = soon(me.spawn_monitor(ME, "brief", &Term::from(1), SOON)).await.unwrap();
     assert_eq!(soon(monitor.down()).await, Exit::Failed("at once".into()));
