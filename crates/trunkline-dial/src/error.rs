@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trunkline_route::{NodeName, Origin};
 
-/// Why one attempt failed, by the stage it reached.
+/// Reason why one attempt failed, by the stage it reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttemptError {
@@ -30,7 +30,7 @@ pub enum AttemptError {
     /// The host name did not resolve in time.
     #[error("DNS: no answer within {0:?}; `dns_ms` under `node.timeouts` sets this time")]
     DnsTimeout(Duration),
-    /// Something on this node: its configuration, its descriptors.
+    /// This node failed: its configuration, its descriptors.
     #[error("{0}")]
     Local(String),
     /// The bytes inside TLS were not a handshake of ours.
@@ -90,19 +90,19 @@ pub enum AttemptError {
     /// Another node answered.
     #[error("another node answered: {actual}")]
     WrongName {
-        /// Who.
+        /// Name of the node that answered.
         actual: String,
     },
 }
 
-/// What follows a failed attempt.
+/// Consequence of a failed attempt for the lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// The next address or candidate.
     Candidate,
     /// Another route; not another address of this one.
     Route,
-    /// Nothing: the lookup ends.
+    /// The lookup ends.
     Stop,
 }
 
@@ -152,7 +152,7 @@ impl AttemptError {
         }
     }
 
-    /// What the lookup does next.
+    /// Returns the next step of the lookup.
     pub fn next(&self) -> Next {
         match self {
             Self::Myself | Self::Local(_) => Next::Stop,
@@ -165,17 +165,17 @@ impl AttemptError {
 /// One attempt of a lookup, as it went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Which route or discovery it came from.
+    /// Route or discovery that the candidate came from.
     pub origin: Origin,
-    /// What was dialled, `host:port`; empty when it did not come to that.
+    /// Address that was dialled, `host:port`; empty if nothing was dialled.
     pub address: String,
     /// The socket address, once known.
     pub socket: Option<SocketAddr>,
-    /// When it began, after the beginning of the lookup.
+    /// Beginning of the attempt, after the beginning of the lookup.
     pub began: Duration,
-    /// How long it took.
+    /// Duration of the attempt.
     pub took: Duration,
-    /// Its cause of failure.
+    /// Cause of the failure.
     pub error: AttemptError,
 }
 
@@ -191,7 +191,7 @@ impl fmt::Display for Record {
     }
 }
 
-/// Why a lookup has no connection.
+/// Reason why a lookup has no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -207,7 +207,7 @@ pub enum Reason {
     Panicked,
     /// An attempt failed in a way no other candidate can mend.
     Stopped,
-    /// As many attempts as one lookup may make were made; more candidates were left.
+    /// The limit on attempts of one lookup was reached; more candidates were left.
     TooMany,
 }
 
@@ -228,9 +228,9 @@ impl fmt::Display for Reason {
 /// No way to a name: why, and every attempt made, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoRoute {
-    /// Who was to be reached.
+    /// Name that was to be reached.
     pub target: NodeName,
-    /// Why the lookup ended.
+    /// Reason why the lookup ended.
     pub reason: Reason,
     /// Every attempt, in order, with its cause and duration.
     pub attempts: Vec<Record>,

@@ -12,9 +12,9 @@ use trunkline_route::{Attempt, Endpoint, Host, NodeName, ProxyRoute, ResolverId}
 use crate::plan::{Event, FoundGateway, Lookup, OpId, Plan, Step};
 use crate::{AttemptError, NoRoute, Reason, Record};
 
-/// What a lookup needs done. Every future may be dropped at any time and must then undo what it began.
+/// Operations that a lookup needs. Every future may be dropped at any time and must then undo what it began.
 pub trait Ports: Send + Sync + 'static {
-    /// What a successful dial gives. Dropping one closes it.
+    /// Link that a successful dial returns. Dropping one closes it.
     type Link: Send + 'static;
 
     /// Asks a resolver.
@@ -62,7 +62,7 @@ pub trait Ports: Send + Sync + 'static {
     fn recorded(&self, target: &NodeName, record: &Record);
 }
 
-/// How a lookup ended well.
+/// Successful end of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found<L> {
     /// By this link.
@@ -87,7 +87,7 @@ fn now() -> Instant {
 struct Flying<L> {
     tasks: JoinSet<Outcome<L>>,
     ops: HashMap<Id, (OpId, AbortHandle)>,
-    /// What each dial under way is about.
+    /// Attempts of the dials under way.
     dials: HashMap<OpId, Attempt>,
 }
 

@@ -1,4 +1,4 @@
-//! When a connection that went down is dialled again. Pure: the time and the randomness are arguments.
+//! Timing of dials after a connection went down. Pure: the time and the randomness are arguments.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ mod keeper;
 
 pub use keeper::{Better, Keeper, better_routes};
 
-/// How long to wait between dials of a connection that is kept up: full jitter over a bound that doubles.
+/// Pauses between dials of a connection that is kept up: full jitter over a bound that doubles.
 ///
 /// Full jitter, a wait drawn evenly from zero to the bound, spreads nodes that lost their peer at the same moment
 /// better than any smaller jitter ("Exponential Backoff and Jitter", AWS Architecture Blog, 2015).
@@ -24,7 +24,7 @@ impl Backoff {
     /// A connection that was up for so long starts over.
     pub const RESET: Duration = Duration::from_secs(60);
 
-    /// Nothing failed yet.
+    /// Returns the state without failures.
     pub fn new() -> Self {
         Self { failures: 0, up_since: None }
     }
@@ -34,7 +34,7 @@ impl Backoff {
         self.up_since = Some(now);
     }
 
-    /// It went down, or a dial failed: how long to wait before the next dial. `random` is drawn evenly from 0 to 1.
+    /// Notes that the connection went down or a dial failed, and returns the pause before the next dial. `random` is drawn evenly from 0 to 1.
     pub fn next(&mut self, now: Instant, random: f64) -> Duration {
         if self.up_since.take().is_some_and(|since| now.saturating_duration_since(since) >= Self::RESET) {
             self.failures = 0;
@@ -58,9 +58,9 @@ pub struct Failback {
     hold: Duration,
     /// Every probe since then was answered.
     healthy_since: Option<Instant>,
-    /// When the connection last went back.
+    /// Time of the last move back to the better route.
     moved: Option<Instant>,
-    /// How often it went back and did not stay.
+    /// Number of moves back that did not last.
     flaps: u32,
     /// Cause of the last probe's failure, if it failed.
     failure: Option<String>,
@@ -85,7 +85,7 @@ impl Failback {
         self.hold.saturating_mul(1 << self.flaps.min(Self::MOST_DOUBLINGS))
     }
 
-    /// How long to wait for the next probe.
+    /// Returns the pause before the next probe.
     pub fn pause(&self) -> Duration {
         self.hold / Self::PROBES
     }

@@ -38,7 +38,7 @@ impl Failure {
     }
 }
 
-/// How long a failure is remembered: from `base`, doubling up to `cap`.
+/// Range of the time for which a failure is remembered: from `base`, doubling up to `cap`.
 struct Term {
     base: Duration,
     cap: Duration,
@@ -68,7 +68,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Nothing remembered.
+    /// Returns an empty memory.
     pub fn new() -> Self {
         Self::default()
     }
@@ -139,7 +139,7 @@ impl Memory {
         self.names.remove(&attempt.target);
     }
 
-    /// What is remembered against an attempt at this time, and for how much longer.
+    /// Returns the failure that is remembered against an attempt at this time, and for how much longer.
     pub fn against(&self, now: Instant, attempt: &Attempt) -> Option<(Duration, &AttemptError)> {
         let of_way = self.ways.get(&Way::of(attempt)).into_iter().flatten().filter(|f| f.concerns(attempt));
         of_way

@@ -3,7 +3,7 @@
 //! One [`Pair`] is what a node knows of its links to one peer. The initiator asks it before FINISH
 //! ([`Pair::may_finish`]) and on ACCEPT ([`Pair::accepted`]); the responder asks it once per caller
 //! ([`Pair::offer`]) and tells it of the first frame ([`Pair::confirmed`]). The table of rules is in
-//! `docs/ROUTING.md`, "One link per pair".
+//! [ROUTING.md](https://github.com/trunkline/trunkline/blob/main/docs/ROUTING.md), "One link per pair".
 
 pub use trunkline_route::{Claims, Incarnation, LinkId};
 
@@ -15,29 +15,29 @@ pub type FlightId = u64;
 /// A link as the rules see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkRef {
-    /// Which.
+    /// Identifier of the link.
     pub id: LinkId,
     /// The how-many-eth of this pair of lives.
     pub epoch: u64,
     /// The other end's life.
     pub incarnation: Incarnation,
-    /// Whether this end dialled it.
+    /// True if this end dialled the link.
     pub dialled: bool,
 }
 
-/// Whether an attempt whose peer is proven may go for the link.
+/// Verdict on an attempt whose peer is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MayFinish {
     /// Send FINISH with these claims.
     Finish(Claims),
-    /// There is, or is about to be, another link to the same life: abandon and wait for it.
+    /// Another link to the same incarnation is up or about to come up: abandon the attempt and wait for that link.
     Adopt,
 }
 
-/// What becomes of an attempt whose ACCEPT arrived.
+/// Verdict on an attempt whose ACCEPT arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnAccept {
-    /// It is up; the link named, if any, is retired.
+    /// The link is up; the link named, if any, is retired.
     Up(Option<Retire>),
     /// The entry is not waiting for it any more: close it.
     Discard,
@@ -46,9 +46,9 @@ pub enum OnAccept {
 /// A link that gives way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retire {
-    /// Which.
+    /// Identifier of the link.
     pub id: LinkId,
-    /// It still works and is drained, in order; otherwise it is dead at the peer and closed.
+    /// True if the link still works and is drained, in order; false if it is dead at the peer and closed.
     pub alive: bool,
 }
 
@@ -60,7 +60,7 @@ pub enum OnOffer {
     Accept {
         /// The link's epoch.
         epoch: u64,
-        /// Our own dial, if one is under way.
+        /// Dial of this end, if one is under way.
         cancel: Option<FlightId>,
         /// A provisional link that never came up.
         dropped: Option<LinkId>,
@@ -88,7 +88,7 @@ struct Dial {
     finish: Option<(LinkId, Option<Retire>)>,
 }
 
-/// What one node knows of its links to one peer.
+/// State of the links of one node to one peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pair {
     up: Option<LinkRef>,
@@ -114,7 +114,7 @@ impl Pair {
         self.dial.map(|d| d.flight)
     }
 
-    /// Whether nothing is up or under way.
+    /// Returns true if no link is up and nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.up.is_none() && self.provisional.is_none() && self.dial.is_none()
     }
@@ -207,7 +207,7 @@ impl Pair {
         }
     }
 
-    /// Whether nothing would be lost by forgetting this pair.
+    /// Returns true if nothing would be lost by forgetting this pair.
     pub(crate) fn is_blank(&self) -> bool {
         *self == Self::default()
     }

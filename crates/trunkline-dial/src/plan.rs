@@ -40,7 +40,7 @@ enum Item {
         resolver: ResolverId,
         route: usize,
     },
-    /// Somebody is asked about gateways.
+    /// A resolver is asked about gateways.
     AskGateways {
         origin: Origin,
         resolver: ResolverId,
@@ -73,7 +73,7 @@ impl Work {
         }
     }
 
-    /// Whether the answer to this operation belongs here.
+    /// Returns true if the answer to this operation belongs to this stage.
     fn has(&self, wanted: OpId) -> bool {
         match self {
             Self::Resolving { op, .. }
@@ -119,7 +119,7 @@ pub struct Plan {
     lookup: Lookup,
     began: Instant,
     queue: VecDeque<Item>,
-    /// What is remembered as failing: the end of the stage, in the order of the routes.
+    /// Candidates that are remembered as failing: the end of the stage, in the order of the routes.
     late: VecDeque<Item>,
     /// Candidates whose host name was not resolved in time: looked up once more when nothing else is left.
     unresolved: VecDeque<Try>,
@@ -128,7 +128,7 @@ pub struct Plan {
     gateways_left: bool,
     /// One candidate, or several of one weight that race.
     works: Vec<Work>,
-    /// When the last candidate began, and its route.
+    /// Beginning of the last candidate, and its route.
     last: Option<(Instant, usize)>,
     steps: VecDeque<Step>,
     records: Vec<Record>,
@@ -228,7 +228,7 @@ impl Plan {
         }
     }
 
-    /// Whether something is remembered against it.
+    /// Returns true if a failure is remembered against it.
     fn is_failing(&self, now: Instant, item: &Item) -> bool {
         let attempt = match item {
             Item::Dial(what) => &what.attempt,
@@ -247,7 +247,7 @@ impl Plan {
         self.lookup.discovery.iter().map(ask).collect()
     }
 
-    /// What would be tried, in order, asking nobody.
+    /// Returns the steps that would be tried, in order, without asking a resolver.
     pub fn preview(&self, now: Instant) -> Vec<Preview> {
         let mut items: Vec<_> = self.queue.iter().chain(&self.late).cloned().collect();
         if self.discovery_left {
@@ -289,7 +289,7 @@ impl Plan {
         items.into_iter().map(line).collect()
     }
 
-    /// What is known of a candidate without asking, and from where.
+    /// Returns the facts about a candidate that are known without asking, and their source.
     fn values(&self, item: &Item) -> Vec<RouteValue> {
         let Lookup { target, candidates, defaults, .. } = &self.lookup;
         match (candidates.get(item.route()), item) {
@@ -568,7 +568,7 @@ impl Plan {
         later(self.began, self.lookup.policy.total)
     }
 
-    /// When what is tried now must be over: direct ways leave half of the time to the gateways of routes, if there are any.
+    /// Returns the end of the time for the present stage: direct ways leave half of the time to the gateways of routes, if there are any.
     fn stage_end(&self) -> Instant {
         if self.proxies_left { later(self.began, self.lookup.policy.total / 2) } else { self.end() }
     }
@@ -638,7 +638,7 @@ impl Plan {
         }
     }
 
-    /// Which candidate is to begin beside those under way, and when: the next of the weight of the last whose route is
+    /// Returns the candidate to begin beside those under way, and its time: the next of the weight of the last whose route is
     /// not among them. The answers to one route are tried in their order.
     fn next_of_equals(&self) -> Option<(usize, Instant)> {
         let (began, last) = self.last?;
@@ -808,7 +808,7 @@ impl Plan {
         false
     }
 
-    /// Whether this lookup has already learnt that the candidate is in vain.
+    /// Returns true if this lookup has already learnt that the candidate cannot succeed.
     fn is_refused(&self, what: &Try) -> bool {
         let Attempt { address, cookie, version, .. } = &*what.attempt;
         self.refused_versions.iter().any(|(route, refused)| *route == what.route && refused == version)
@@ -816,7 +816,7 @@ impl Plan {
     }
 }
 
-/// What takes back a work's operations.
+/// Returns the steps that cancel the operations of a work.
 fn cancels(work: &Work) -> impl Iterator<Item = Step> {
     let ops = match work {
         Work::Resolving { op, .. }

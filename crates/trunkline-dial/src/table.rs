@@ -9,7 +9,7 @@ use trunkline_matcher::{
 };
 use trunkline_route::{NetworkRoute, NodeName, ProxyRoute, ResolverId, Source, TlsProfileId};
 
-/// Why a route was not added. Nothing changed.
+/// Reason why a route was not added. Nothing changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddError {
@@ -37,22 +37,22 @@ pub enum AddError {
     /// The route asks a resolver the node does not have.
     #[error("unknown resolver {id}; known: {known}")]
     UnknownResolver {
-        /// What the route names.
+        /// Resolver that the route names.
         id: ResolverId,
-        /// What there is.
+        /// Resolvers that the node has.
         known: String,
     },
     /// The route uses a TLS profile the node does not have.
     #[error("unknown TLS profile {id}; known: {known}")]
     UnknownTlsProfile {
-        /// What the route names.
+        /// Profile that the route names.
         id: TlsProfileId,
-        /// What there is.
+        /// Profiles that the node has.
         known: String,
     },
 }
 
-/// Why a route was not removed.
+/// Reason why a route was not removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoveError {
@@ -66,7 +66,7 @@ pub enum RemoveError {
 pub struct Candidate<R = NetworkRoute> {
     /// The pattern's text.
     pub pattern: Arc<str>,
-    /// Its weight.
+    /// Weight of the route.
     pub weight: i64,
     /// The route.
     pub route: R,
@@ -82,7 +82,7 @@ impl<R: Clone> Candidate<R> {
 }
 
 impl Candidate {
-    /// Whether a link with this policy was dialled over this route, not at an address found elsewhere.
+    /// Returns true if a link with this policy was dialled over this route, not at an address found elsewhere.
     pub fn carries(&self, route: Option<&str>, resolver: Option<&ResolverId>) -> bool {
         let asked = match self.route.source() {
             Source::Direct { .. } => None,
@@ -130,7 +130,7 @@ pub struct RouteTable {
     edits: AtomicU64,
 }
 
-/// What the tables hold: [`NetworkRoute`] and [`ProxyRoute`].
+/// Values of the tables: [`NetworkRoute`] and [`ProxyRoute`].
 pub trait TableRoute: private::Sealed {
     /// The demands it makes, which name resolvers and TLS profiles.
     fn demands_of(&self) -> &NetworkRoute;
@@ -248,7 +248,7 @@ impl RouteTable {
         self.edit_in(&self.table, change)
     }
 
-    /// As [`RouteTable::edit`], the proxy routes.
+    /// Edits the proxy routes; see [`RouteTable::edit`].
     ///
     /// # Errors
     /// The closure's.

@@ -18,7 +18,7 @@ fn name() -> NodeName {
     "db@h".parse().unwrap()
 }
 
-/// What an address does after so long.
+/// Behaviour of an address after a delay.
 #[derive(Debug, Clone)]
 enum Does {
     Up,

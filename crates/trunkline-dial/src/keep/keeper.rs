@@ -26,7 +26,7 @@ pub struct Better {
 }
 
 impl Better {
-    /// What a candidate is to a connection over a worse one. One without a hold time is none of [`better_routes`].
+    /// Relation of a candidate to a connection over a worse one. A candidate without a hold time is not in [`better_routes`].
     pub fn of(candidate: &Candidate) -> Self {
         Self { pattern: candidate.pattern.clone(), hold: candidate.route.failback().unwrap_or_default() }
     }
@@ -52,13 +52,13 @@ pub fn better_routes(
     candidates
 }
 
-/// What a node does for its connections unasked: which it dials again, which it moves to a better route, and when.
+/// State of the work that a node does for its connections unasked: redials and moves to a better route.
 ///
 /// It decides; whoever holds it keeps one task per name that dials and one per name that probes, and begins one when
 /// [`Keeper::down`] or [`Keeper::up`] say so.
 #[derive(Debug, Default)]
 pub struct Keeper {
-    /// They went down and are to stay so until somebody connects.
+    /// Names whose connections went down and stay down until a program connects.
     lapsed: HashSet<NodeName>,
     backoffs: HashMap<NodeName, Backoff>,
     failbacks: HashMap<NodeName, HashMap<Better, Failback>>,
@@ -74,7 +74,7 @@ impl Keeper {
         Self::default()
     }
 
-    /// Whether the connection to this name went down and is to stay so until somebody connects.
+    /// Returns true if the connection to this name went down and stays down until a program connects.
     pub fn has_lapsed(&self, name: &NodeName) -> bool {
         self.lapsed.contains(name)
     }
@@ -84,7 +84,7 @@ impl Keeper {
         !self.lapsed.is_empty()
     }
 
-    /// Somebody connects: whatever was, is over.
+    /// Notes that a program connects: earlier decisions about the name no longer apply.
     pub fn forgive(&mut self, name: &NodeName) {
         self.lapsed.remove(name);
     }
@@ -122,7 +122,7 @@ impl Keeper {
         self.begin_probing(peer)
     }
 
-    /// What is known of these routes of a name; others, which were changed or removed, are forgotten.
+    /// Returns the state of these routes of a name; others, which were changed or removed, are forgotten.
     fn know(&mut self, peer: &NodeName, better: &[Better]) -> &mut HashMap<Better, Failback> {
         make_room(&mut self.failbacks, peer, |name| self.probing.contains(name));
         let known = self.failbacks.entry(peer.clone()).or_default();
@@ -158,12 +158,12 @@ impl Keeper {
         }
     }
 
-    /// How long the task that dials a name waits before it dials. `random` is drawn evenly from 0 to 1.
+    /// Returns the pause of the task that dials a name. `random` is drawn evenly from 0 to 1.
     pub fn pause(&mut self, now: Instant, name: &NodeName, random: f64) -> Duration {
         self.backoffs.entry(name.clone()).or_default().next(now, random)
     }
 
-    /// Whether the task that dials this name goes on: somebody wants it to, the name is still down against everybody's
+    /// Returns true if the task that dials this name goes on: it is wanted, the name is still down against everybody's
     /// will, and `is_down`. One that does not is forgotten in the same step, so that whoever finds the name down
     /// afterwards begins another.
     pub fn goes_on(&mut self, name: &NodeName, wanted: bool, is_down: impl FnOnce() -> bool) -> bool {
@@ -174,14 +174,14 @@ impl Keeper {
         goes_on
     }
 
-    /// How long the task that probes waits before it probes: the shortest pause of the routes to go back to, with a
+    /// Returns the pause of the task that probes: the shortest pause of the routes to go back to, with a
     /// quarter of jitter. Nodes that fell back together shall not come back together.
     pub fn probe_pause(&self, name: &NodeName, random: f64) -> Duration {
         let shortest = self.failbacks.get(name).and_then(|known| known.values().map(Failback::pause).min());
         shortest.unwrap_or_default().mul_f64(0.875 + random.clamp(0.0, 1.0) / 4.0)
     }
 
-    /// What is known of a better route of this name.
+    /// Returns the state of a better route of this name.
     pub fn failback(&self, name: &NodeName, better: &Better) -> Option<&Failback> {
         self.failbacks.get(name)?.get(better)
     }
@@ -213,7 +213,7 @@ impl Keeper {
         self.failbacks.get_mut(name).into_iter().flat_map(HashMap::values_mut).for_each(Failback::settled);
     }
 
-    /// Whether nobody probes this name's better routes yet; now somebody does.
+    /// Reserves the probing of this name's better routes; returns false if another task probes them already.
     fn begin_probing(&mut self, name: &NodeName) -> bool {
         self.probing.insert(name.clone())
     }

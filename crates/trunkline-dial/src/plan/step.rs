@@ -1,4 +1,4 @@
-//! What goes into a plan and what comes out of it.
+//! Inputs and outputs of a plan.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ pub struct OpId(pub u32);
 /// The times and bounds of a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// When the lookup goes on after the static routes. Default: also when all failed.
+    /// Condition for going on after the static routes. Default: also when all failed.
     pub fallback: Fallback,
     /// For one answer of a resolver. Default 2 s.
     pub resolve: Duration,
@@ -58,14 +58,14 @@ impl Default for Policy {
     }
 }
 
-/// What the driver is to do.
+/// Instruction to the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Ask a resolver.
     Resolve {
         /// The operation to answer.
         op: OpId,
-        /// Who is asked.
+        /// Resolver to ask.
         resolver: ResolverId,
         /// For whom.
         target: NodeName,
@@ -74,7 +74,7 @@ pub enum Step {
     Gateways {
         /// The operation to answer.
         op: OpId,
-        /// Who is asked.
+        /// Resolver to ask.
         resolver: ResolverId,
         /// For whom.
         target: NodeName,
@@ -92,7 +92,7 @@ pub enum Step {
         op: OpId,
         /// Under these demands.
         attempt: Box<Attempt>,
-        /// There.
+        /// Address to dial.
         socket: SocketAddr,
         /// Because of this.
         origin: Origin,
@@ -101,7 +101,7 @@ pub enum Step {
     Relay {
         /// The operation to answer, as a dial is.
         op: OpId,
-        /// Which way.
+        /// Route to dial through.
         route: Box<ProxyRoute>,
         /// Under these demands on the final node.
         attempt: Box<Attempt>,
@@ -110,10 +110,10 @@ pub enum Step {
     },
     /// Drop an operation; whatever it leads to is closed.
     Cancel {
-        /// Which.
+        /// Operation to cancel.
         op: OpId,
     },
-    /// Nothing to do until an event comes, or this time; then poll again.
+    /// Wait for an event, or until this time; then poll again.
     Wait {
         /// The time.
         until: Instant,
@@ -122,64 +122,64 @@ pub enum Step {
     Done(Result<OpId, NoRoute>),
 }
 
-/// What happened.
+/// Result of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A resolver answered.
     Resolved {
-        /// Which operation.
+        /// Operation that ended.
         op: OpId,
-        /// Its endpoints in the order to try.
+        /// Endpoints in the order to try.
         answer: Result<Vec<Endpoint>, AttemptError>,
     },
     /// A resolver said which gateways it knows.
     Gateways {
-        /// Which operation.
+        /// Operation that ended.
         op: OpId,
-        /// They, in its order.
+        /// Gateways in the resolver's order.
         answer: Result<Vec<FoundGateway>, AttemptError>,
     },
     /// DNS answered.
     LookedUp {
-        /// Which operation.
+        /// Operation that ended.
         op: OpId,
         /// The addresses in the order to try.
         answer: Result<Vec<IpAddr>, AttemptError>,
     },
     /// A dial led to a proven peer, and its link stands.
     Established {
-        /// Which operation.
+        /// Operation that ended.
         op: OpId,
-        /// Who it is.
+        /// Proven name of the peer.
         peer: NodeName,
     },
     /// A dial failed.
     Failed {
-        /// Which operation.
+        /// Operation that ended.
         op: OpId,
-        /// Why.
+        /// Cause of the failure.
         error: AttemptError,
     },
 }
 
-/// Everything a lookup is decided from.
+/// Inputs that decide a lookup.
 #[derive(Debug, Clone)]
 pub struct Lookup {
-    /// Who is to be reached.
+    /// Name to reach.
     pub target: NodeName,
     /// The static routes that match, best first.
     pub candidates: Vec<Candidate>,
-    /// Whom to ask afterwards.
+    /// Resolvers to ask after the static routes.
     pub discovery: Vec<ResolverId>,
     /// The proxy routes that match, best first: what is tried when every direct attempt failed.
     pub proxies: Vec<ProxyCandidate>,
-    /// Whom to ask about gateways when those led nowhere.
+    /// Resolvers to ask about gateways when those led nowhere.
     pub gateways: Vec<ResolverId>,
-    /// What holds where nothing else is said.
+    /// Values that apply where a route says nothing else.
     pub defaults: Defaults,
     /// Times and bounds.
     pub policy: Policy,
-    /// What failed of late.
+    /// Failures that are remembered.
     pub memory: Memory,
     /// The candidates are one route given with the call; nothing else is asked.
     pub given: bool,
@@ -188,7 +188,7 @@ pub struct Lookup {
 /// One line of [`Plan::preview`](super::Plan::preview): what would be tried, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preview {
-    /// Why.
+    /// Cause of the end.
     pub origin: Origin,
     /// The weight of the route or proxy route; `None` for discovery.
     pub weight: Option<i64>,
@@ -197,7 +197,7 @@ pub struct Preview {
     pub address: Option<String>,
     /// The demands, as far as they are known without asking.
     pub attempt: Option<Attempt>,
-    /// What is remembered against it, and for how long.
+    /// Failure that is remembered against the candidate, and for how long.
     pub remembered: Option<(Duration, AttemptError)>,
     /// Each value the attempt would have, and where it comes from.
     pub values: Vec<RouteValue>,

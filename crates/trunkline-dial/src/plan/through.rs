@@ -11,9 +11,9 @@ use crate::table::ProxyCandidate;
 /// A gateway that discovery knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundGateway {
-    /// Its name.
+    /// Name of the gateway.
     pub name: NodeName,
-    /// Whether there is a connection to it already that is as it should be. Those go first.
+    /// True if a satisfying connection to it is up already. Such gateways go first.
     pub is_live: bool,
 }
 
@@ -39,7 +39,7 @@ impl Plan {
         Item::Void { origin, address: String::new(), error, route: NO_ROUTE }
     }
 
-    /// Who is asked about gateways.
+    /// Resolvers that are asked about gateways.
     pub(super) fn gateway_items(&self) -> Vec<Item> {
         let ask = |resolver: &ResolverId| Item::AskGateways {
             origin: Origin::DiscoveredProxy { resolver: resolver.clone(), gateway: None },

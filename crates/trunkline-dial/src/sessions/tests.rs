@@ -57,7 +57,7 @@ struct Task {
     dials: bool,
     replace: bool,
     cancelled: bool,
-    /// Its FINISH under way.
+    /// A FINISH of this end is under way.
     finish: Option<LinkId>,
 }
 

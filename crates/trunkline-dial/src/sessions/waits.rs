@@ -1,4 +1,4 @@
-//! Which dial waits for which: one through a gateway waits for the dial of the gateway.
+//! Dials that wait for other dials: one through a gateway waits for the dial of the gateway.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,7 +13,7 @@ pub(crate) struct Waits {
 }
 
 impl Waits {
-    /// Whether the dial of `name` waits for that of `waiter`, itself or through others, or is it.
+    /// Returns true if the dial of `name` waits for that of `waiter`, directly or through others, or is the same.
     pub(crate) fn would_close(&self, waiter: &NodeName, name: &NodeName) -> bool {
         let (mut seen, mut ahead) = (BTreeSet::new(), vec![name]);
         while let Some(at) = ahead.pop() {

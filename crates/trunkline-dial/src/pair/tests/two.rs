@@ -25,7 +25,7 @@ struct Connection {
     initiator: usize,
     flight: FlightId,
     replace: bool,
-    /// What each end is yet to hear, in order.
+    /// Messages that each end has not received yet, in order.
     coming: [VecDeque<Say>; 2],
     /// Ends that know the connection to be gone.
     gone: [bool; 2],
@@ -81,7 +81,7 @@ impl Two {
         }
     }
 
-    /// Everything that is under way on it is lost.
+    /// Loses the messages under way on a link.
     fn lose(&mut self, at: usize) {
         let connection = &mut self.connections[at];
         for node in 0..2 {

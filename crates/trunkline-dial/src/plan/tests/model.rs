@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::world::World;
 use super::*;
 
-/// What a lookup must come to.
+/// Expected result of a lookup.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     pub(super) dialled: Vec<String>,

@@ -145,13 +145,13 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
-/// Everything that decides the outcome besides who answers is taken out.
-/// The same, one candidate after the other.
+/// Returns the case with candidates tried one after the other.
 fn serial(mut case: Case) -> Case {
     case.lookup.policy.equal_weights = None;
     case
 }
 
+/// Removes every input that decides the outcome besides the addresses that answer.
 fn calm(mut case: Case) -> Case {
     case.lookup.policy = Policy {
         fallback: case.lookup.policy.fallback,
@@ -170,7 +170,7 @@ fn calm(mut case: Case) -> Case {
     case
 }
 
-/// Whether any candidate leads to the target, in whatever order.
+/// Returns true if any candidate leads to the target, in whatever order.
 fn some_candidate_works(Case { world, lookup }: &Case) -> bool {
     let up = |ip: IpAddr, port: u16| {
         let socket = SocketAddr::new(ip, port);

@@ -8,7 +8,7 @@ pub(super) fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// What a socket does: `after` is `None` for one that never answers.
+/// Behaviour of a socket: `after` is `None` for one that never answers.
 #[derive(Debug, Clone)]
 pub(super) struct Dial {
     pub(super) after: Option<Duration>,
@@ -28,13 +28,13 @@ impl Dial {
 
 pub(super) type Reply<T> = (Option<Duration>, Result<Vec<T>, AttemptError>);
 
-/// What stands for a gateway: `gw3@dmz` is 192.0.2.3:1.
+/// Returns the socket that stands for a gateway: `gw3@dmz` is 192.0.2.3:1.
 fn through(gateway: &NodeName) -> SocketAddr {
     let number: String = gateway.as_str().chars().filter(char::is_ascii_digit).collect();
     format!("192.0.2.{number}:1").parse().unwrap()
 }
 
-/// Whoever is not in it never answers.
+/// Sockets that answer; all others never do.
 #[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) start: Instant,
@@ -44,11 +44,11 @@ pub(super) struct World {
     pub(super) dials: BTreeMap<SocketAddr, Dial>,
     /// Sockets at which another node answers.
     pub(super) others: BTreeMap<SocketAddr, NodeName>,
-    /// What resolvers know of gateways.
+    /// Gateways that resolvers know.
     pub(super) gateways: BTreeMap<String, Vec<FoundGateway>>,
 }
 
-/// How a lookup went.
+/// Record of a lookup.
 #[derive(Debug)]
 pub(super) struct Ran {
     pub(super) result: Result<OpId, NoRoute>,
