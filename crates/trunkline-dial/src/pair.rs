@@ -3,7 +3,7 @@
 //! One [`Pair`] is what a node knows of its links to one peer. The initiator asks it before FINISH
 //! ([`Pair::may_finish`]) and on ACCEPT ([`Pair::accepted`]); the responder asks it once per caller
 //! ([`Pair::offer`]) and tells it of the first frame ([`Pair::confirmed`]). The table of rules is in
-//! [ROUTING.md](https://github.com/trunkline/trunkline/blob/main/docs/ROUTING.md), "One link per pair".
+//! [the description of routing](https://github.com/trunkline/trunkline/blob/main/docs/ROUTING.md), "One link per pair".
 
 pub use trunkline_route::{Claims, Incarnation, LinkId};
 

@@ -36,8 +36,8 @@ const MAX_FROM_LISTENER: usize = 64 * 1024;
 /// The largest message this end ever sends, whatever the peer announces.
 const HARD_MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
-/// Limits and times of the native stack. The defaults are those of the protocol description,
-/// [WIRE.md](https://github.com/trunkline/trunkline/blob/main/docs/WIRE.md).
+/// Limits and times of the native stack. The defaults are stated in
+/// [the protocol description](https://github.com/trunkline/trunkline/blob/main/docs/WIRE.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NativeLimits {
     /// Credit of each end. Default: 8 MiB each for a link's class, a mailbox and a message.
