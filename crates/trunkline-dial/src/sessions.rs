@@ -6,7 +6,9 @@
 //! ([`Peer::take_effects`]) are what it must have done afterwards. [`Registry`](crate::Registry) runs one `Peer` per name
 //! with tokio; the simulator of the workspace runs the same ones on a virtual clock.
 //!
-//! Contract: after each call of a method that takes `&mut self`, take the effects and carry them out in order.
+//! [`Routing`] says which routes serve a [`ConnectRequest`], and whether a live link satisfies it.
+//!
+//! Contract: after each call of a method of `Peer` that takes `&mut self`, take the effects and carry them out in order.
 
 use std::time::Duration;
 
@@ -18,14 +20,18 @@ use crate::pair::{FlightId, OnOffer, Retire};
 
 mod caller;
 mod flight;
+mod keys;
 mod peer;
+mod routing;
 #[cfg(test)]
 mod tests;
 pub(crate) mod waits;
 
 pub use caller::Caller;
 pub use flight::{FlightEvent, Outcome, Step};
+pub use keys::Keys;
 pub use peer::Peer;
+pub use routing::{ConnectRequest, LinkFacts, Routing};
 
 /// Dials of one flight, should adopted links come to nothing again and again; flights of one caller, should their links not
 /// be what it demands.

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::Notify;
 use trunkline_dial::SessionLink;
-use trunkline_dial::sessions::Handle;
+use trunkline_dial::sessions::{Handle, LinkFacts};
 use trunkline_route::{CloseCode, LinkId, NodeName, TlsMode};
 use trunkline_stack::{CallError, Down, Link, LinkInfo, LinkStats, SendError, Sent};
 use trunkline_term::Term;
@@ -66,7 +66,7 @@ impl Session {
             // Only the two ends know the id of the link that is replaced: who names it is who was verified on it. Another
             // life of the name is somebody else.
             let is_same = old.link.info().incarnation == self.link.info().incarnation;
-            let tls = if is_same && matches!(own, TlsMode::CookieOnly) { old.tls() } else { own.clone() };
+            let tls = if is_same && matches!(own, TlsMode::CookieOnly) { old.place().tls.clone() } else { own.clone() };
             let _ = self.shared.place.set(Place { slot, tls });
         }
     }
@@ -75,9 +75,9 @@ impl Session {
         self.place().slot.clone()
     }
 
-    /// How this end verified the peer, on this link or on one it replaced.
-    pub(crate) fn tls(&self) -> TlsMode {
-        self.place().tls.clone()
+    /// The properties of the link that routes make demands on.
+    pub(crate) fn facts(&self) -> LinkFacts<'_> {
+        LinkFacts { tls: &self.place().tls, ..facts(self.link.info()) }
     }
 
     /// Returns true if the link is open, and satisfied a caller without demands of its own under this generation of the
@@ -101,6 +101,19 @@ impl Session {
     /// shutting down.
     pub(crate) async fn keeps_name(&self) -> bool {
         !self.link.is_left_by_peer() && self.link.probe(CHALLENGE).await
+    }
+}
+
+/// The properties of a link that routes make demands on, for one that replaced none.
+pub(crate) fn facts(info: &LinkInfo) -> LinkFacts<'_> {
+    LinkFacts {
+        id: info.id,
+        role: info.role,
+        cookie: &info.cookie,
+        is_relayed: info.via.is_some(),
+        route: info.route.as_deref(),
+        resolver: info.resolver.as_ref(),
+        tls: &info.tls,
     }
 }
 

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use trunkline_dial::pair::OnOffer;
-use trunkline_dial::sessions::{Handle, Up};
+use trunkline_dial::sessions::{Handle, Keys, Up};
 use trunkline_dial::{SessionLink, Verdict};
 use trunkline_link::{CredentialsFn, FirstFrameHook, Hooks, Offered};
-use trunkline_matcher::AccessPattern;
 use trunkline_route::{Claims, CloseCode, Cookies, Disagreement, NodeName, PeerFlags};
 use trunkline_stack::Link;
 use trunkline_wire::handshake::Credential;
@@ -20,29 +19,6 @@ use crate::peer_log::log_peer;
 
 /// How long an accepted link may stand without its first frame.
 const PROVISIONAL: Duration = Duration::from_secs(5);
-
-/// The cookies a node takes from others.
-#[derive(Debug)]
-pub(crate) struct Keys {
-    peers: Vec<(AccessPattern, Cookies)>,
-    node: Cookies,
-}
-
-impl Keys {
-    pub(crate) fn new(peers: Vec<(AccessPattern, Cookies)>, node: Cookies) -> Self {
-        Self { peers, node }
-    }
-
-    /// Those of the first `peers` entry that matches the whole name.
-    fn of_peer(&self, name: &NodeName) -> Option<&Cookies> {
-        self.peers.iter().find(|(names, _)| names.is_match(name.as_str())).map(|(_, cookies)| cookies)
-    }
-
-    /// Those of a name: a `peers` entry claims it in both directions.
-    pub(crate) fn of(&self, name: &NodeName) -> &Cookies {
-        self.of_peer(name).unwrap_or(&self.node)
-    }
-}
 
 /// A name claimed by a `peers` entry proves a cookie of that entry and no other; then one of its own that the door has,
 /// then of the node's. Nobody else is called what this node is.
@@ -57,7 +33,7 @@ pub(crate) fn credentials(
         if *from == name || !allows(from) {
             return Credential::NotAllowed;
         }
-        let cookies = keys.of_peer(from).or(own.as_ref()).unwrap_or(&keys.node);
+        let cookies = keys.of_peer(from).or(own.as_ref()).unwrap_or(keys.node());
         Credential::Cookie(cookies.labelled(label).clone())
     })
 }
@@ -89,7 +65,7 @@ pub(crate) async fn decide(node: Arc<Inner>, offered: Offered, allowed: PeerFlag
     if node.is_shutting_down() {
         return offered.close(CloseCode::GoingAway).await;
     }
-    let mut policy = node.link_policy(&from);
+    let mut policy = node.routing().link_policy(&from);
     policy.flags.offered = policy.flags.offered.and(allowed);
     let narrowed = policy.flags.required.without(allowed);
     if !narrowed.is_empty() {

@@ -11,20 +11,17 @@ use tokio::task::JoinSet;
 use trunkline_dial::exec::{self, Found};
 use trunkline_dial::memory::Memory;
 use trunkline_dial::pair::Retire;
-use trunkline_dial::plan::{Lookup, Policy, given};
-use trunkline_dial::{Aim, Candidate, NoRoute, ProxyCandidate, Reason, Registry, RouteTable, keep};
+use trunkline_dial::plan::{Lookup, Policy};
+use trunkline_dial::sessions::{ConnectRequest, Keys, Routing};
+use trunkline_dial::{NoRoute, Reason, Registry, RouteTable};
 use trunkline_link::{DialTimes, DownHook, Hold, Native};
 use trunkline_registrar::Resolver;
-use trunkline_route::{
-    CloseCode, Cookie, Defaults, DirectUse, LinkId, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, Role,
-    TlsMode, TlsProfileId, later,
-};
+use trunkline_route::{CloseCode, Defaults, NodeName, ResolverId, TlsMode, TlsProfileId, later};
 use trunkline_stack::{Down, LinkInfo, LocalLink, Mailboxes, log_connection};
 use trunkline_tls::{Certificates, ClientTls, Expiring, Reloaded, TlsError, TlsProfile};
 
 use crate::connection::Session;
 use crate::events::Event;
-use crate::inbound::Keys;
 use crate::kept::Kept;
 use crate::peer_log::PeerLog;
 use crate::ports::NodePorts;
@@ -44,45 +41,6 @@ pub(crate) fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "certificates are for a time of the calendar")]
 fn today() -> SystemTime {
     SystemTime::now()
-}
-
-/// What a caller wants of a connection.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Demand {
-    /// Over this route and no other.
-    pub(crate) given: Option<NetworkRoute>,
-    /// Over this one of the static routes and no other.
-    pub(crate) only: Option<Candidate>,
-    /// By another link than this one.
-    pub(crate) not: Option<LinkId>,
-    /// As if nothing had failed of late.
-    pub(crate) afresh: bool,
-    /// Not through other nodes.
-    pub(crate) directly: bool,
-    /// Proven by this cookie, whatever the routes say.
-    pub(crate) cookie: Option<Cookie>,
-    /// The name that this one is to help to reach: it cannot help in turn.
-    pub(crate) awaited_by: Option<NodeName>,
-    /// At most so long, and no longer than a lookup may take anyway.
-    pub(crate) within: Option<Duration>,
-}
-
-impl Demand {
-    /// Returns true if any link that the routes of the name allow satisfies.
-    fn is_of_routes_alone(&self) -> bool {
-        let Self { given, only, not, directly, cookie, afresh: _, awaited_by: _, within: _ } = self;
-        given.is_none() && only.is_none() && not.is_none() && !directly && cookie.is_none()
-    }
-}
-
-/// What a demand lets be used.
-struct Ways {
-    /// The proxy routes.
-    proxies: Vec<ProxyCandidate>,
-    /// Whether direct ways may be.
-    directly: bool,
-    /// Whether gateways that discovery knows may be.
-    discovered: bool,
 }
 
 /// Returns what a new link's messages wait for: that each of these older links delivered its last.
@@ -271,125 +229,32 @@ impl Inner {
         done
     }
 
-    pub(crate) fn candidates(&self, name: &NodeName, demand: &Demand) -> Vec<Candidate> {
-        match (&demand.given, &demand.only) {
-            (Some(route), _) => given(route.clone()),
-            (None, Some(candidate)) => vec![candidate.clone()],
-            (None, None) => self.routes.matching(name),
-        }
+    /// The view of the node that decides about routes.
+    pub(crate) fn routing(&self) -> Routing<'_> {
+        let Self { routes, discovery, defaults, policy, keys, .. } = self;
+        Routing { routes, discovery, defaults, policy, keys }
     }
 
-    fn ways(&self, name: &NodeName, demand: &Demand) -> Ways {
-        let direct = Ways { proxies: Vec::new(), directly: true, discovered: false };
-        if demand.directly || demand.given.is_some() || demand.only.is_some() {
-            return direct;
-        }
-        let proxies = self.routes.matching_proxies(name);
-        match proxies.first().map(|best| best.route.direct_use()).unwrap_or_default() {
-            DirectUse::Never => Ways { proxies, directly: false, discovered: true },
-            DirectUse::Only => direct,
-            DirectUse::First => Ways { proxies, directly: true, discovered: true },
-        }
-    }
-
-    pub(crate) fn lookup(&self, name: &NodeName, demand: &Demand) -> Lookup {
-        let Ways { proxies, directly, discovered } = self.ways(name, demand);
-        let mut candidates = if directly { self.candidates(name, demand) } else { Vec::new() };
-        if let Some(cookie) = &demand.cookie {
-            for candidate in &mut candidates {
-                candidate.route = candidate.route.clone().with_cookie(cookie.clone());
-            }
-        }
-        let cookie = demand.cookie.as_ref().unwrap_or_else(|| self.keys.of(name).current());
-        Lookup {
-            target: name.clone(),
-            candidates,
-            discovery: if demand.only.is_some() || !directly { Vec::new() } else { self.discovery.clone() },
-            proxies,
-            // Gateways that discovery knows are not looked for by way of others: each would ask for all of them again.
-            gateways: if discovered && demand.awaited_by.is_none() { self.discovery.clone() } else { Vec::new() },
-            defaults: Defaults { cookie: cookie.clone(), ..self.defaults.clone() },
-            policy: self.policy,
-            memory: if demand.afresh { Memory::new() } else { self.memory().clone() },
-            given: demand.given.is_some(),
-        }
+    pub(crate) fn lookup(&self, name: &NodeName, demand: &ConnectRequest) -> Lookup {
+        self.routing().lookup(name, demand, || self.memory().clone())
     }
 
     /// Returns true if a live link is what the routes of its name and the caller demand. The answer for a caller without
     /// demands of its own holds as long as the generation of the routes.
-    pub(crate) fn satisfies(&self, name: &NodeName, demand: &Demand, live: &Session) -> bool {
+    pub(crate) fn satisfies(&self, name: &NodeName, demand: &ConnectRequest, live: &Session) -> bool {
+        let judge = || live.link.is_open() && self.routing().satisfies(name, demand, live.facts());
         if !demand.is_of_routes_alone() {
-            return self.judge(name, demand, live);
+            return judge();
         }
         let generation = self.routes.generation();
         if live.satisfied_in(generation) {
             return true;
         }
-        let satisfies = self.judge(name, demand, live);
+        let satisfies = judge();
         if satisfies {
             live.set_satisfied_in(generation);
         }
         satisfies
-    }
-
-    /// Policy belongs to the name: whether a live link is what its routes demand. A link this end dialled came by
-    /// one of them, perhaps not the best; one that came in must meet the best.
-    fn judge(&self, name: &NodeName, demand: &Demand, live: &Session) -> bool {
-        let info = live.link.info();
-        if !live.link.is_open() || demand.not == Some(info.id) {
-            return false;
-        }
-        let Ways { proxies, directly, .. } = self.ways(name, demand);
-        if demand.cookie.as_ref().is_some_and(|cookie| info.role == Role::Initiator && info.cookie != *cookie) {
-            return false;
-        }
-        if info.via.is_some() {
-            let meets = |route: &NetworkRoute| self.meets(name, live, route.cookie(), &route.demands(&self.defaults).1);
-            if demand.directly || demand.given.is_some() || demand.only.is_some() {
-                return false;
-            }
-            // Through a gateway that discovery knew it came with the demands of the best route.
-            let found = info.resolver.is_some() && proxies.is_empty();
-            if info.role == Role::Initiator && !found {
-                return proxies.iter().any(|proxy| meets(proxy.route.target_route()));
-            }
-            let best = if directly { self.candidates(name, demand).into_iter().next() } else { None };
-            return match (best, proxies.first()) {
-                (Some(best), _) => meets(&best.route) && (info.role == Role::Responder || !best.route.fallback_never()),
-                (None, Some(best)) => meets(best.route.target_route()),
-                // No route demands anything of it; unless none may lead through others, its proof was enough.
-                (None, None) => self.routes.matching_proxies(name).is_empty(),
-            };
-        }
-        if !directly {
-            return false;
-        }
-        let candidates = self.candidates(name, demand);
-        if let Some(only) = &demand.only
-            && !only.carries(info.route.as_deref(), info.resolver.as_ref())
-        {
-            return false;
-        }
-        if candidates.is_empty() {
-            let tls = if self.defaults.tls { TlsMode::Verify(None) } else { TlsMode::CookieOnly };
-            // No route demands anything of a peer that came in; the listener judged it.
-            return info.role == Role::Responder || self.meets(name, live, None, &tls);
-        }
-        let considered = if info.role == Role::Initiator { candidates.len() } else { 1 };
-        candidates.iter().take(considered).any(|candidate| {
-            let (_, tls) = candidate.route.demands(&self.defaults);
-            self.meets(name, live, candidate.route.cookie(), &tls)
-        })
-    }
-
-    /// What becomes of a connection to this name when it goes down. What the node has for all is for those it can dial:
-    /// that it `was_dialled`, or has a route for.
-    pub(crate) fn reconnect(&self, name: &NodeName, was_dialled: bool) -> Reconnect {
-        match self.routes.matching(name).first() {
-            Some(best) => best.route.reconnect().unwrap_or(self.defaults.reconnect),
-            None if was_dialled => self.defaults.reconnect,
-            None => Reconnect::OnDemand,
-        }
     }
 
     /// The table of routes was edited: connections may have better ones to go back to.
@@ -397,41 +262,6 @@ impl Inner {
         for (_, live) in self.registry.links() {
             self.kept.watch(self, live.link.info());
         }
-    }
-
-    /// The routes that a connection over this link is to go back to, best first; each is better than its own.
-    pub(crate) fn better_routes(&self, info: &LinkInfo) -> Vec<Candidate> {
-        let Ways { directly, .. } = self.ways(&info.peer, &Demand::default());
-        if info.role == Role::Responder || !directly {
-            return Vec::new();
-        }
-        // Through another node it came by a proxy route, whose pattern may be one of a static route too.
-        let route = info.route.as_deref().filter(|_| info.via.is_none());
-        let races = self.policy.equal_weights.is_some();
-        keep::better_routes(self.routes.matching(&info.peer), route, info.resolver.as_ref(), races)
-    }
-
-    /// Policy belongs to the name: what holds for a link whose peer dialled.
-    pub(crate) fn link_policy(&self, name: &NodeName) -> LinkPolicy {
-        match self.routes.matching(name).first() {
-            Some(best) => LinkPolicy { route: Some(best.pattern.clone()), ..best.route.link_policy(&self.defaults) },
-            None => self.defaults.link_policy(),
-        }
-    }
-
-    pub(crate) fn meets(&self, name: &NodeName, live: &Session, cookie: Option<&Cookie>, tls: &TlsMode) -> bool {
-        let info = live.link.info();
-        // While a cookie is replaced, the old and the new one are as good as each other.
-        let valid = |cookie: &Cookie| self.keys.of(name).iter().any(|valid| valid == cookie);
-        let cookie = match cookie {
-            Some(cookie) => info.cookie == *cookie || (valid(cookie) && valid(&info.cookie)),
-            None => info.role == Role::Responder || valid(&info.cookie),
-        };
-        let verified = match tls {
-            TlsMode::Verify(_) => live.tls() == *tls,
-            TlsMode::CookieOnly | TlsMode::DangerousSkipVerify(_) => true,
-        };
-        cookie && verified
     }
 }
 
@@ -445,7 +275,7 @@ impl Inner {
     pub(crate) async fn connect_by(
         self: &Arc<Self>,
         name: NodeName,
-        demand: Demand,
+        demand: ConnectRequest,
     ) -> Result<Connection, ConnectError> {
         self.kept.forgive(&name);
         let live = self.connect(name, demand).await?;
@@ -453,7 +283,11 @@ impl Inner {
     }
 
     /// The connection for somebody who only uses it: one that is to stay down is not dialled for that.
-    pub(crate) async fn in_use(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Connection, ConnectError> {
+    pub(crate) async fn in_use(
+        self: &Arc<Self>,
+        name: NodeName,
+        demand: ConnectRequest,
+    ) -> Result<Connection, ConnectError> {
         if demand.is_of_routes_alone()
             && let Some(connection) = self.satisfying(&name)
         {
@@ -480,7 +314,11 @@ impl Inner {
         slot.flatten().map(|slot| Connection { slot })
     }
 
-    pub(crate) async fn connect(self: &Arc<Self>, name: NodeName, demand: Demand) -> Result<Session, ConnectError> {
+    pub(crate) async fn connect(
+        self: &Arc<Self>,
+        name: NodeName,
+        demand: ConnectRequest,
+    ) -> Result<Session, ConnectError> {
         if self.is_shutting_down() {
             return Err(ConnectError::ShuttingDown);
         }
@@ -493,7 +331,7 @@ impl Inner {
         let dial = {
             // The flight must not keep the node alive; its callers do.
             let (node, name, demand) = (Arc::downgrade(self), name.clone(), demand.clone());
-            let leaves = demand.only.is_some() || demand.not.is_some();
+            let leaves = demand.leaves();
             move |flight, replace| {
                 let (node, name, demand) = (node.clone(), name.clone(), demand.clone());
                 async move {
@@ -505,9 +343,7 @@ impl Inner {
             }
         };
         let satisfies = |live: &Session| self.satisfies(&name, &demand, live);
-        let route = demand.given.clone().or(demand.only.as_ref().map(|candidate| candidate.route.clone()));
-        let Demand { directly, cookie, awaited_by, .. } = demand.clone();
-        let aim = Aim { route, directly, cookie, time: total, awaited_by };
+        let aim = demand.aim(total);
         let connect = self.registry.connect(&name, &aim, satisfies, dial);
         // The lookup ends by itself with every attempt on record; this bounds the waits for links of other dials.
         match tokio::time::timeout_at(later(deadline, SETTLE).into(), connect).await {

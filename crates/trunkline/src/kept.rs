@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use trunkline_dial::keep::{Better, Failback, Keeper};
+use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{Candidate, exec};
 use trunkline_link::random_16;
 use trunkline_route::{CloseCode, NodeName, Reconnect, Role, later};
 use trunkline_stack::{Down, LinkInfo, log_connection};
 
 use crate::ConnectError;
+use crate::connection::facts;
 use crate::events::Event;
-use crate::inner::{Demand, Inner, now};
+use crate::inner::{Inner, now};
 use crate::ports::Probe;
 
 /// A route that a connection over a worse one is to go back to, and why it has not yet.
@@ -106,7 +108,7 @@ impl Kept {
         let peer = &info.peer;
         let meant = was_meant(reason, going) || node.is_shutting_down();
         let was_dialled = info.role == Role::Initiator;
-        let reconnect = node.reconnect(peer, was_dialled);
+        let reconnect = node.routing().reconnect(peer, was_dialled);
         let mut keeper = self.lock();
         // The news may be late: another link is up, or will tell of itself behind this.
         let begins = node.registry.get(peer).is_none() && keeper.down(peer, reconnect, meant);
@@ -124,11 +126,13 @@ async fn dial_again(node: Weak<Inner>, name: NodeName, was_dialled: bool) {
         let Some(pause) = node.upgrade().map(|node| node.kept.lock().pause(now(), &name, random())) else { return };
         tokio::time::sleep(pause).await;
         let Some(node) = node.upgrade() else { return };
-        if !node.kept.lock().goes_on(&name, node.reconnect(&name, was_dialled) == Reconnect::Keep, || true) {
+        if !node.kept.lock().goes_on(&name, node.routing().reconnect(&name, was_dialled) == Reconnect::Keep, || true) {
             return;
         }
-        let again =
-            matches!(node.connect(name.clone(), Demand::default()).await, Ok(_) | Err(ConnectError::NoRoute(_)));
+        let again = matches!(
+            node.connect(name.clone(), ConnectRequest::default()).await,
+            Ok(_) | Err(ConnectError::NoRoute(_))
+        );
         // A link that is up needs no more of this, however late the news of the one before it came.
         let is_down = || node.registry.get(&name).is_none();
         if !node.kept.lock().goes_on(&name, again, is_down) {
@@ -169,7 +173,7 @@ impl Inner {
         self.kept.lock().watch(name, &candidates.iter().map(Better::of).collect::<Vec<_>>());
         for candidate in candidates {
             let better = Better::of(&candidate);
-            let demand = Demand { only: Some(candidate.clone()), ..Demand::default() };
+            let demand = ConnectRequest { only: Some(candidate.clone()), ..ConnectRequest::default() };
             let lookup = self.lookup(name, &demand);
             let probed = exec::run(Arc::new(Probe { node: self.clone() }), lookup).await;
             let healthy = probed.is_ok();
@@ -211,6 +215,11 @@ impl Inner {
             }
         };
         better.iter().map(pending).collect()
+    }
+
+    /// The routes that a connection over this link is to go back to, best first; each is better than its own.
+    fn better_routes(&self, info: &LinkInfo) -> Vec<Candidate> {
+        self.routing().better_routes(&info.peer, facts(info))
     }
 
     fn has_better_route(&self, name: &NodeName) -> bool {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use trunkline_dial::plan::{Plan, Preview};
+use trunkline_dial::sessions::{ConnectRequest, Keys};
 use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError, RouteEdit, RouteTable};
 use trunkline_link::{Listener, Native};
 use trunkline_matcher::{AccessPattern, PatternIndex};
@@ -31,8 +32,8 @@ use trunkline_wire::handshake::Mode;
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
 use crate::connection::Session;
 use crate::events::{CAPACITY, Events};
-use crate::inbound::{Keys, credentials, decide, listener_credentials, registrar_credentials};
-use crate::inner::{Demand, Inner, now};
+use crate::inbound::{credentials, decide, listener_credentials, registrar_credentials};
+use crate::inner::{Inner, now};
 use crate::kept::{Kept, PendingFailback};
 use crate::peer_log::PeerLog;
 use crate::processes::{self, Processes};
@@ -460,7 +461,7 @@ impl Node {
             if info.role != Role::Initiator || !is_by_it {
                 continue;
             }
-            let demand = Demand { not: Some(info.id), ..Demand::default() };
+            let demand = ConnectRequest { not: Some(info.id), ..ConnectRequest::default() };
             match inner.connect(name.clone(), demand).await {
                 Ok(_) => drained.moved.push(name),
                 Err(error) => drained.kept.push((name, error)),
@@ -509,7 +510,7 @@ impl Node {
             };
         }
         let live = inner.registry.get(name);
-        let demand = Demand::default();
+        let demand = ConnectRequest::default();
         let plan = Plan::new(inner.lookup(name, &demand), now());
         let steps = plan.preview(now());
         let static_only =
@@ -529,7 +530,7 @@ impl Node {
     /// # Errors
     /// [`ConnectError`], `NoRoute` with every attempt made.
     pub async fn connect(&self, name: impl IntoName) -> Result<Connection, ConnectError> {
-        self.connect_by(name.into_name()?, Demand::default()).await
+        self.connect_by(name.into_name()?, ConnectRequest::default()).await
     }
 
     /// As [`Node::connect`], as if nothing had failed of late: what a person does who just mended something.
@@ -537,7 +538,7 @@ impl Node {
     /// # Errors
     /// As [`Node::connect`].
     pub async fn dial_now(&self, name: impl IntoName) -> Result<Connection, ConnectError> {
-        self.connect_by(name.into_name()?, Demand { afresh: true, ..Demand::default() }).await
+        self.connect_by(name.into_name()?, ConnectRequest { afresh: true, ..ConnectRequest::default() }).await
     }
 
     /// As [`Node::connect`], in a shorter time than a lookup may take.
@@ -545,7 +546,7 @@ impl Node {
     /// # Errors
     /// As [`Node::connect`].
     pub async fn connect_within(&self, name: impl IntoName, time: Duration) -> Result<Connection, ConnectError> {
-        self.connect_by(name.into_name()?, Demand { within: Some(time), ..Demand::default() }).await
+        self.connect_by(name.into_name()?, ConnectRequest { within: Some(time), ..ConnectRequest::default() }).await
     }
 
     /// As [`Node::connect`], over this route and no other.
@@ -559,16 +560,16 @@ impl Node {
     ) -> Result<Connection, ConnectError> {
         let route = route.into();
         self.inner().routes.check(&route)?;
-        self.connect_by(name.into_name()?, Demand { given: Some(route), ..Demand::default() }).await
+        self.connect_by(name.into_name()?, ConnectRequest { given: Some(route), ..ConnectRequest::default() }).await
     }
 
-    async fn connect_by(&self, name: NodeName, demand: Demand) -> Result<Connection, ConnectError> {
+    async fn connect_by(&self, name: NodeName, demand: ConnectRequest) -> Result<Connection, ConnectError> {
         self.inner().connect_by(name, demand).await
     }
 
     /// The connection that `send` and `call` use: one that is to stay down is not dialled for them.
     pub(crate) async fn in_use(&self, name: NodeName) -> Result<Connection, ConnectError> {
-        self.inner().in_use(name, Demand::default()).await
+        self.inner().in_use(name, ConnectRequest::default()).await
     }
 
     /// Returns the live connection to a name, whoever dialled it; to the node's own name, the one without a socket.

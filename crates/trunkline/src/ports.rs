@@ -7,7 +7,7 @@ use std::time::Duration;
 use trunkline_dial::exec::Ports;
 use trunkline_dial::pair::{FlightId, LinkRef};
 use trunkline_dial::plan::FoundGateway;
-use trunkline_dial::sessions::Up;
+use trunkline_dial::sessions::{ConnectRequest, Up};
 use trunkline_dial::{AttemptError, Record, SessionLink};
 use trunkline_link::{DialError, Dialed, Hooks};
 use trunkline_registrar::Resolver;
@@ -18,7 +18,7 @@ use trunkline_wire::handshake::{HandshakeError, Mode};
 
 use crate::connection::Session;
 use crate::events::Event;
-use crate::inner::{Demand, Inner, hold_for, now};
+use crate::inner::{Inner, hold_for, now};
 use crate::peer_log::log_peer;
 
 /// How long a replaced link waits for the peer to hear from the new one.
@@ -51,7 +51,7 @@ impl Ports for NodePorts {
         let found = asked.gateways(&target).await.map_err(|error| AttemptError::Resolve(error.to_string()))?;
         let found = found.into_iter().filter(|name| *name != node.name).map(|name| {
             let live = node.registry.get(&name);
-            let is_live = live.is_some_and(|live| node.satisfies(&name, &Demand::default(), &live));
+            let is_live = live.is_some_and(|live| node.satisfies(&name, &ConnectRequest::default(), &live));
             FoundGateway { name, is_live }
         });
         Ok(found.collect())

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{AttemptError, NoRoute, Reason, Record};
 use trunkline_link::{CredentialsFn, Inside};
 use trunkline_proxy::{
@@ -17,7 +18,7 @@ use trunkline_stack::{ByteStream, Incoming, OpenError, StreamCode, StreamKind};
 use trunkline_tls::ServerTls;
 
 use crate::connection::Session;
-use crate::inner::{Demand, Inner, now};
+use crate::inner::{Inner, now};
 use crate::peer_log::log_peer;
 use crate::{ConnectError, inbound, trace};
 
@@ -204,7 +205,7 @@ impl Inner {
     pub(crate) async fn hop(
         self: &Arc<Self>,
         neighbour: &NodeName,
-        demand: Demand,
+        demand: ConnectRequest,
         kind: StreamKind,
         open: &ProxyOpen,
         within: Duration,
@@ -212,7 +213,7 @@ impl Inner {
         let until = later(now(), within);
         let left = || until.saturating_duration_since(now());
         loop {
-            let demand = Demand { within: Some(left()), ..demand.clone() };
+            let demand = ConnectRequest { within: Some(left()), ..demand.clone() };
             let live = self.reach(neighbour.clone(), demand).await.map_err(NoHop::Connect)?;
             match live.link.open(kind, &open.encode(), left().min(ONWARDS)).await {
                 Err(error) if gave_way(neighbour, &error) && !left().is_zero() => {}
@@ -248,7 +249,7 @@ impl Inner {
                 Onwards::Target => (&next.to, None, next),
                 Onwards::Gateway { name, cookie, open } => (name, cookie.clone(), open),
             };
-            let demand = Demand { directly: true, cookie, ..Demand::default() };
+            let demand = ConnectRequest { directly: true, cookie, ..ConnectRequest::default() };
             match self.hop(neighbour, demand, kind, open, share).await {
                 Ok(stream) => return Ok(stream),
                 Err(NoHop::Open(error)) => {
@@ -271,7 +272,7 @@ impl Inner {
     fn reach(
         self: &Arc<Self>,
         name: NodeName,
-        demand: Demand,
+        demand: ConnectRequest,
     ) -> Pin<Box<dyn Future<Output = Result<Session, ConnectError>> + Send + '_>> {
         Box::pin(self.connect(name, demand))
     }
@@ -286,10 +287,10 @@ impl Inner {
         if *gateway == self.name {
             return Err(AttemptError::Relay(format!("{gateway} is this node itself; it is no gateway to itself")));
         }
-        let demand = Demand {
+        let demand = ConnectRequest {
             awaited_by: Some(attempt.target.clone()),
             cookie: route.gateway_cookie().cloned(),
-            ..Demand::default()
+            ..ConnectRequest::default()
         };
         // Whoever offers more than that would only be told less.
         let flags = attempt.policy.flags.offered;

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
+use trunkline_dial::sessions::ConnectRequest;
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{NodeName, SocketPlace, later};
 use trunkline_stack::{ByteStream, First, Incoming, Mailboxes, OpenError, StreamCode, StreamKind};
 
-use crate::inner::{Demand, Inner, now};
+use crate::inner::{Inner, now};
 use crate::peer_log::log_peer;
 use crate::{ConnectError, Connection, IntoName, Node, proxy};
 
@@ -325,7 +326,7 @@ impl Inner {
         let until = later(now(), deadline);
         let left = || until.saturating_duration_since(now());
         loop {
-            let demand = Demand { within: Some(left()), ..Demand::default() };
+            let demand = ConnectRequest { within: Some(left()), ..ConnectRequest::default() };
             let connection = self.in_use(name.clone(), demand).await?;
             let early = if connection.link().heard_within(HEARD) { first } else { First::default() };
             match connection.open_with(service, early, left()).await {

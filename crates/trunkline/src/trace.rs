@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
+use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{Reason, Record};
 use trunkline_proxy::{MAX_REPORTS, ProxyOpen, Refusal, Report, Verdict};
 use trunkline_route::{NodeName, Origin, ProxyRoute, later};
 use trunkline_stack::{ByteStream, Incoming, Link, StreamCode, StreamKind};
 
-use crate::inner::{Demand, Inner, now};
+use crate::inner::{Inner, now};
 use crate::proxy::{Held, NoHop, ONWARDS, in_short, log_refused, refused};
 use crate::{ConnectError, IntoName, Node, PING_SERVICE};
 
@@ -156,7 +157,7 @@ impl Node {
         let until = later(now(), deadline);
         let left = || until.saturating_duration_since(now());
         // Should there be no way, half of the time is for those that there might be.
-        let demand = Demand { within: Some(deadline / 2), ..Demand::default() };
+        let demand = ConnectRequest { within: Some(deadline / 2), ..ConnectRequest::default() };
         match node.connect(target.clone(), demand).await {
             Ok(live) => {
                 let info = live.link.info();
@@ -229,7 +230,7 @@ impl Inner {
         let left = || until.saturating_duration_since(now());
         let mut hops = Vec::new();
         let stopped = |hop: &NodeName, code, text: String| TraceEnd::Stopped { hop: hop.to_string(), code, text };
-        let demand = Demand { cookie: route.gateway_cookie().cloned(), ..Demand::default() };
+        let demand = ConnectRequest { cookie: route.gateway_cookie().cloned(), ..ConnectRequest::default() };
         let open = ProxyOpen::new(target.clone(), route.most_hops().get());
         let mut reports = match self.hop(gateway, demand, StreamKind::Trace, &open, left()).await {
             Ok(reports) => reports,

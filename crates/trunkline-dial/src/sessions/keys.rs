@@ -1,0 +1,33 @@
+//! Which cookies count for a name.
+
+use trunkline_matcher::AccessPattern;
+use trunkline_route::{Cookies, NodeName};
+
+/// The cookies that a node takes from others, and shows to them where no route names one.
+#[derive(Debug)]
+pub struct Keys {
+    peers: Vec<(AccessPattern, Cookies)>,
+    node: Cookies,
+}
+
+impl Keys {
+    /// Creates the keys of a node: cookies of peers by the pattern of their names, and the node's own for everybody else.
+    pub fn new(peers: Vec<(AccessPattern, Cookies)>, node: Cookies) -> Self {
+        Self { peers, node }
+    }
+
+    /// Returns the cookies of the first entry for peers that matches the whole name.
+    pub fn of_peer(&self, name: &NodeName) -> Option<&Cookies> {
+        self.peers.iter().find(|(names, _)| names.is_match(name.as_str())).map(|(_, cookies)| cookies)
+    }
+
+    /// Returns the cookies of a name: an entry for peers claims the name in both directions.
+    pub fn of(&self, name: &NodeName) -> &Cookies {
+        self.of_peer(name).unwrap_or(&self.node)
+    }
+
+    /// Returns the cookies of the node itself.
+    pub fn node(&self) -> &Cookies {
+        &self.node
+    }
+}
