@@ -1,4 +1,4 @@
-//! Which link stands for a name, decided without tasks, locks or a clock.
+//! The decision which link stands for a name, made without tasks, locks or a clock.
 //!
 //! A [`Peer`] is everything that a node knows of its links to one name: the live link, an accepted link that waits for its
 //! first frame, the dial under way and its callers, and the links that gave way and still deliver. Its methods are what
@@ -37,7 +37,7 @@ pub use routing::{ConnectRequest, LinkFacts, Routing};
 /// be what it demands.
 pub(crate) const MAX_DIALS: u32 = 3;
 
-/// How long a flight waits for a link that the peer's own dial is about to bring.
+/// The time that a flight waits for a link that the peer's own dial is about to bring.
 const ADOPT: Duration = Duration::from_secs(5);
 
 /// A handle of a link. Clones share the link.

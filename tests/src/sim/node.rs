@@ -1,4 +1,4 @@
-//! What one life of a node holds.
+//! The state of one life of a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Handle for LinkHandle {
     }
 }
 
-/// What a node knows of one peer.
+/// The state of one peer at a node.
 #[derive(Default)]
 pub struct Entry {
     /// The shipped state machine.
@@ -124,7 +124,7 @@ pub struct Probes {
 
 /// The task of a flight.
 pub struct Task {
-    /// What its dials are to bring.
+    /// The demands on the links of its dials.
     pub want: Want,
     /// The callers that wait for its end.
     pub callers: BTreeSet<usize>,

@@ -22,7 +22,7 @@ fn bites_in(mutant: Mutant, config: Config) -> &'static str {
     mutants::with(mutant, || bites(config))
 }
 
-/// What it takes to see some mistakes comes together rarely; these seeds are kept for them.
+/// Checks one seed. The circumstances that show some mistakes are rare, so their seeds are kept.
 fn bites_at(mutant: Mutant, seed: u64, invariant: &str) {
     let violation = mutants::with(mutant, || run(seed, NO_TABLE, false)).violation;
     assert!(violation.as_ref().is_some_and(|v| v.invariant.starts_with(invariant)), "seed {seed}: {violation:?}");

@@ -25,7 +25,7 @@ pub enum Outcome<H> {
 pub enum FlightEvent<H> {
     /// The flight may begin.
     Begins,
-    /// Its dial ended.
+    /// The dial of the flight ended.
     Dialled(Flown<H>),
     /// Links changed, or the time of [`Step::Await`] has come.
     Look,

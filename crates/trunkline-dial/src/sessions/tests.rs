@@ -57,7 +57,7 @@ struct Task {
     dials: bool,
     replace: bool,
     cancelled: bool,
-    /// Its FINISH under way.
+    /// The link of the FINISH under way.
     finish: Option<LinkId>,
 }
 

@@ -1,10 +1,10 @@
-//! Which dial waits for which: one through a gateway waits for the dial of the gateway.
+//! The graph of dials that wait for each other: one through a gateway waits for the dial of the gateway.
 
 use std::collections::{BTreeSet, HashMap};
 
 use trunkline_route::NodeName;
 
-/// The dials that wait, each with the name it waits for. Never a circle.
+/// The dials that wait, each with the name it waits for. The graph has no circle.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
     /// Of each, by number: one that gives up and one that begins may overlap.
@@ -13,7 +13,7 @@ pub(crate) struct Waits {
 }
 
 impl Waits {
-    /// Whether the dial of `name` waits for that of `waiter`, itself or through others, or is it.
+    /// Returns true if the dial of `name` waits for that of `waiter`, itself or through others, or is it.
     pub(crate) fn would_close(&self, waiter: &NodeName, name: &NodeName) -> bool {
         let (mut seen, mut ahead) = (BTreeSet::new(), vec![name]);
         while let Some(at) = ahead.pop() {
