@@ -1,4 +1,4 @@
-//! Which cookies count for a name.
+//! The cookies that count for a name.
 
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{Cookies, NodeName};

@@ -1,4 +1,4 @@
-//! What the routes of a name and a caller demand of a link, and whether a link meets that.
+//! The demands of routes and callers, and the decision whether a link meets them.
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ struct Ways {
     discovered: bool,
 }
 
-/// Everything of a node that decides which routes and links serve a name.
+/// The parts of a node that decide which routes and links serve a name.
 #[derive(Debug, Clone, Copy)]
 pub struct Routing<'n> {
     /// The static routes.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use trunkline_route::NodeName;
 
-/// The dials that wait, each with the name it waits for. Never a circle.
+/// The dials that wait, each with the name it waits for. The graph has no circle.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
     /// Of each, by number: one that gives up and one that begins may overlap.
