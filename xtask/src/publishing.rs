@@ -20,7 +20,7 @@ Checks, without building anything, what crates.io and docs.rs show of each crate
   - README.md stands beside the manifest and begins with the crate's name; its links lead to the web or into the package;
     that of a library has a Rust example, and tests/src/readmes.rs runs it as a documentation test
   - every licence file of the root stands beside the manifest, with the same content
-  - no documentation comment refers to a file that is not in the package, outside the directories still to be reworded
+  - no documentation comment refers to a file that is not in the package
   - CHANGELOG.md begins with `## [Unreleased]`, and its other sections have a version and a date
 The crates are those of `cargo metadata` that do not say `publish = false`.
 ";

@@ -230,7 +230,11 @@ impl Pair {
         challenged: Option<(LinkId, bool)>,
     ) -> OnOffer {
         let mut retires = None;
-        let caller_is_greater = (caller_is_greater || mutated!(BothWin)) && !mutated!(BothLose);
+        let caller_is_greater = match caller_is_greater {
+            _ if mutated!(BothLose) => false,
+            _ if mutated!(BothWin) => true,
+            is_greater => is_greater,
+        };
         let challenged = self.up.filter(|_| mutated!(NoChallenge)).map(|up| (up.id, false)).or(challenged);
         match self.up {
             Some(up) if up.incarnation == caller && claims.replaces == Some(up.id) => {

@@ -95,7 +95,7 @@ pub struct Registry<L> {
     own: NodeName,
     by_name: DashMap<NodeName, Entry<L>>,
     calls: AtomicU64,
-    /// One search for idle entries at a time.
+    /// Held by the search for idle entries, of which one runs at a time.
     pruning: Mutex<()>,
     waits: Mutex<Waits>,
     next_flight: AtomicU64,

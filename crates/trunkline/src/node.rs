@@ -130,13 +130,13 @@ pub struct NodeStatus {
     pub listening: Vec<SocketAddr>,
     /// Registered services, sorted.
     pub services: Vec<String>,
-    /// Session processes, in the order they began.
+    /// Live processes, in the order they began.
     pub processes: Vec<Pid>,
     /// What peers may begin here, by name.
     pub spawns: Vec<String>,
     /// Its applications, and the processes of those that run.
     pub applications: Vec<(String, Vec<Pid>)>,
-    /// Session connections.
+    /// Live connections.
     pub connections: usize,
     /// Static routes.
     pub routes: usize,
@@ -385,7 +385,7 @@ impl Node {
         self.inner().routes.add_proxy(pattern, route, weight)
     }
 
-    /// Removes the proxy route with exactly this pattern. Session connections stay up.
+    /// Removes the proxy route with exactly this pattern. Live connections stay up.
     ///
     /// # Errors
     /// [`RemoveError::Unknown`]; nothing changed.

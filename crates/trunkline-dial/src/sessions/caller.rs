@@ -1,4 +1,4 @@
-//! One caller of a name, from its first question to its link.
+//! Caller of a name, from its first question to its link.
 
 use trunkline_route::NodeName;
 

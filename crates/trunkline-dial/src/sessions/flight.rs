@@ -1,4 +1,4 @@
-//! One flight: the dials made for all callers of a name at the time, and the waits for links of other dials in between.
+//! Flight to a name: the dials made for all callers of a name at the time, and the waits for links of other dials in between.
 
 use std::time::Instant;
 

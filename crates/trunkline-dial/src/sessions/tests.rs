@@ -14,7 +14,7 @@ const INCARNATIONS: [Incarnation; 2] = [[1; 16], [2; 16]];
 /// Steps after which a script has come to rest, or never will.
 const REST: usize = 2000;
 
-/// One step of a script. Ends are 0 and 1; end 1 has the greater name.
+/// Step of a script. Ends are 0 and 1; end 1 has the greater name.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     /// A caller of this end asks.
