@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use trunkline_route::{NodeName, Role};
 use trunkline_stack::{
     Acceptor, ByteStream, Down, EARLY_DATA, First, Incoming, LinkInfo, LogLimit, MAX_OPEN_DATA, MAX_STREAMS, OpenError,
-    Rate, StreamCode, StreamIo, StreamKind, StreamOffer,
+    Rate, StreamCode, StreamEnd, StreamIo, StreamKind, StreamOffer, poll_fill,
 };
 use trunkline_wire::frame::ProtocolError;
 use trunkline_wire::mux::{self, StreamEvent, first_stream};
@@ -120,7 +120,7 @@ impl Streams {
     pub(crate) fn end(&self, down: &Down) {
         let open = std::mem::take(&mut *lock(&self.open));
         for state in open.into_iter().flat_map(HashMap::into_values) {
-            state.fail(End::Down(down.clone()));
+            state.fail(StreamEnd::Down(down.clone()));
         }
     }
 
@@ -157,7 +157,7 @@ impl Streams {
                 if id % 2 != first_stream(link.info().role) % 2 && !state.was_of_use() {
                     self.guard.was_reset(&link.info().peer);
                 }
-                state.fail(End::Reset(StreamCode::from_byte(code)));
+                state.fail(StreamEnd::Reset(StreamCode::from_byte(code)));
                 link.with_out(|out| out.outbox.drop_stream(id));
             }
             StreamEvent::Opened { credit } => {
@@ -174,7 +174,7 @@ impl Streams {
                 };
                 let code = StreamCode::from_byte(code);
                 let hop = if hop.is_empty() { link.info().peer.to_string() } else { hop };
-                state.fail(End::Reset(code));
+                state.fail(StreamEnd::Reset(code));
                 self.remove(&state);
                 link.with_out(|out| out.outbox.drop_stream(id));
                 let _ = opening.send(Err(OpenError::Refused { hop, code, text }));
@@ -243,22 +243,6 @@ impl Streams {
     }
 }
 
-/// Reason why a stream ended early.
-#[derive(Debug, Clone)]
-enum End {
-    Reset(StreamCode),
-    Down(Down),
-}
-
-impl From<End> for io::Error {
-    fn from(end: End) -> Self {
-        match end {
-            End::Reset(code) => Self::new(io::ErrorKind::ConnectionReset, code),
-            End::Down(down) => Self::new(io::ErrorKind::ConnectionAborted, down),
-        }
-    }
-}
-
 /// State that the link and the holder of a stream share.
 struct State {
     id: u32,
@@ -278,7 +262,7 @@ struct Reading {
     finished: bool,
     /// This end did.
     written: bool,
-    end: Option<End>,
+    end: Option<StreamEnd>,
     reader: Option<Waker>,
     /// Task that waits for an early end.
     watcher: Option<Waker>,
@@ -347,9 +331,9 @@ impl State {
         Ok(())
     }
 
-    fn fail(&self, end: End) {
+    fn fail(&self, end: StreamEnd) {
         let mut read = lock(&self.read);
-        if let (End::Down(down), Some(opening)) = (&end, read.opening.take()) {
+        if let (StreamEnd::Down(down), Some(opening)) = (&end, read.opening.take()) {
             let _ = opening.send(Err(OpenError::Down(down.clone())));
         }
         read.end.get_or_insert(end);
@@ -364,7 +348,7 @@ impl State {
     }
 
     /// Waits for its end before its time: one that comes when the peer has written all it would does not count.
-    fn poll_broken(&self, cx: &Context<'_>) -> Poll<End> {
+    fn poll_broken(&self, cx: &Context<'_>) -> Poll<StreamEnd> {
         let mut read = lock(&self.read);
         match &read.end {
             Some(end) if !read.finished => Poll::Ready(end.clone()),
@@ -570,23 +554,14 @@ impl StreamIo for NativeStream {
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut first = true;
-        loop {
-            let room = buf.remaining();
-            let taken = self.poll_with(cx, |piece| {
-                let len = piece.len().min(room);
+        poll_fill(buf, |buf| {
+            self.poll_with(cx, |piece| {
+                let len = piece.len().min(buf.remaining());
                 buf.put_slice(&piece[..len]);
                 piece.advance(len);
                 (len, ())
-            });
-            match taken {
-                Poll::Ready(Ok(Some(()))) if buf.remaining() > 0 => first = false,
-                // What was copied already comes first.
-                Poll::Pending | Poll::Ready(Err(_)) if !first => return Poll::Ready(Ok(())),
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(result) => return Poll::Ready(result.map(drop)),
-            }
-        }
+            })
+        })
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -645,7 +620,7 @@ impl StreamIo for NativeStream {
         let id = self.state.id;
         let mut read = lock(&self.state.read);
         let (over, written) = (read.end.is_some() || (read.finished && read.written), read.written);
-        read.end.get_or_insert(End::Reset(code));
+        read.end.get_or_insert(StreamEnd::Reset(code));
         read.opening = None;
         drop(read);
         self.link.streams.remove(&self.state);

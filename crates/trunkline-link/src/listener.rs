@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -147,7 +147,7 @@ impl Inside {
     pub async fn answer(&self, native: &Native, stream: ByteStream) -> Result<Offered, AnswerError> {
         let deadline = later(now(), native.limits.answer);
         let way = (stream.link_info().address.clone(), Some(stream.peer().clone()));
-        let place = native.admission.admit(counted_as(&way.0));
+        let place = native.admission.admit(way.0.counted_ip());
         self.answers.answer_in(native, Carrier::Stream(stream), way, place, deadline).await
     }
 }
@@ -214,7 +214,7 @@ impl Answers {
         place: &Place,
         deadline: Instant,
     ) -> Result<Offered, AnswerError> {
-        let ip = counted_as(&address);
+        let ip = address.counted_ip();
         let connection = self.tls.connection().map_err(|_| AnswerError::Tls)?;
         let limit = MAX_UNAUTHENTICATED + if self.tls.client_auth() > ClientAuth::None { MAX_CERTIFICATES } else { 0 };
         let mut pipe = Pipe::new(carrier, connection.into(), limit);
@@ -294,12 +294,6 @@ impl Answers {
         let params = limits.params(&native.software);
         Ok(Offered { pipe, peers, machine, offer, address, via, params, limits, deadline })
     }
-}
-
-/// Returns the IP address that a caller's places and failures count for: its own, and the unspecified one for a caller
-/// without (a Unix socket, a pipe in memory).
-fn counted_as(address: &PeerAddress) -> IpAddr {
-    address.ip().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
 }
 
 /// A caller that proved itself and waits for a verdict.

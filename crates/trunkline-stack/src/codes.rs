@@ -1,5 +1,6 @@
 //! Kinds of byte streams, and reasons why one is refused or ends early.
 
+use std::io;
 use std::time::Duration;
 
 use crate::Down;
@@ -112,6 +113,25 @@ impl StreamCode {
     /// Returns the code that a byte stands for.
     pub fn from_byte(byte: u8) -> Self {
         Self::KNOWN.get(usize::from(byte)).copied().unwrap_or(Self::Unknown(byte))
+    }
+}
+
+/// End of a stream before both ends were done with it. As an [`io::Error`] it has the kind
+/// [`io::ErrorKind::ConnectionReset`] or [`io::ErrorKind::ConnectionAborted`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// An end of the stream reset it.
+    Reset(StreamCode),
+    /// The link went down.
+    Down(Down),
+}
+
+impl From<StreamEnd> for io::Error {
+    fn from(end: StreamEnd) -> Self {
+        match end {
+            StreamEnd::Reset(code) => Self::new(io::ErrorKind::ConnectionReset, code),
+            StreamEnd::Down(down) => Self::new(io::ErrorKind::ConnectionAborted, down),
+        }
     }
 }
 

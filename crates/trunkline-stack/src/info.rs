@@ -1,6 +1,5 @@
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use trunkline_route::{
@@ -13,21 +12,25 @@ use trunkline_route::{
 pub enum PeerAddress {
     /// A TCP address.
     Socket(SocketAddr),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
     /// A pipe in the memory of this process.
     Memory,
 }
 
 impl PeerAddress {
-    /// Returns the socket address; `None` for a Unix socket and for memory.
+    /// Returns the socket address; `None` for memory.
     pub fn socket(&self) -> Option<SocketAddr> {
         if let Self::Socket(address) = self { Some(*address) } else { None }
     }
 
-    /// Returns the IP address; `None` for a Unix socket and for memory.
+    /// Returns the IP address; `None` for memory.
     pub fn ip(&self) -> Option<IpAddr> {
         self.socket().map(|address| address.ip())
+    }
+
+    /// Returns the IP address that limits per address count this peer for: its own, and the unspecified one (`::`) for all
+    /// peers without.
+    pub fn counted_ip(&self) -> IpAddr {
+        self.ip().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
     }
 }
 
@@ -47,7 +50,6 @@ impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Memory => f.write_str("memory"),
         }
     }

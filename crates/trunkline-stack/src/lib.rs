@@ -7,7 +7,7 @@
 //!   is the same for every stack: calls under way, the end of the link, senders that wait for credit.
 //! - [`Mailboxes`] and [`Mailbox`], where messages arrive. A stack delivers by [`Mailboxes::find`] and [`Queue::push`],
 //!   and learns by [`CreditSink`] what was read, and by [`ReplyTo`] what a call was answered.
-//! - [`ByteStream`] and [`Incoming`], over [`StreamIo`] and [`StreamOffer`]; [`memory_streams`] makes a pair in memory.
+//! - [`ByteStream`] and [`Incoming`], over [`StreamIo`] and [`StreamOffer`].
 //! - [`LocalLink`], the link of a node to itself: delivery without a socket, by the same handles and under the same
 //!   limits.
 //! - [`Rate`], [`Bucket`] and [`LogLimit`], limits on what a peer can cause.
@@ -56,7 +56,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use codes::{OpenError, StreamCode, StreamKind};
+pub use codes::{OpenError, StreamCode, StreamEnd, StreamKind};
 pub use error::{CallError, Down, SendError};
 pub use info::{LinkInfo, LinkStats, PeerAddress};
 pub use link::{Link, LinkState, Sent, StackLink};
@@ -66,10 +66,9 @@ pub use log_limit::LogLimit;
 pub use mailbox::{
     Batch, CreditSink, Mailbox, Mailboxes, Message, Queue, RegisterError, Replier, Reply, ReplyTo, Sender,
 };
-pub use memory::memory_streams;
 pub use rate::{Bucket, Rate};
 pub use stream::{
-    Acceptor, ByteStream, EARLY_DATA, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS, StreamIo, StreamOffer,
+    Acceptor, ByteStream, EARLY_DATA, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS, StreamIo, StreamOffer, poll_fill,
 };
 pub use trunkline_route::LogLevel;
 

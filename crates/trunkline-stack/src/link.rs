@@ -101,7 +101,6 @@ impl LinkState {
         for waiting in pending.into_values() {
             let _ = waiting.send(Err(CallError::LinkDown(down.clone())));
         }
-        self.credit.notify_waiters();
     }
 
     /// Returns true if everything that the peer sent was delivered.

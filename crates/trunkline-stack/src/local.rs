@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 use trunkline_route::{CloseCode, How, NodeName, Outcome};
 
 use crate::mailbox::{CreditSink, Mailboxes, Message, Queue, Replier, Reply, ReplyTo, Sender};
-use crate::memory::{End, MemoryStream, Pair};
+use crate::memory::{MemoryStream, Pair};
 use crate::{
     BoxFuture, ByteStream, CallError, Down, First, Incoming, Link, LinkInfo, LinkState, LinkStats, MAX_STREAMS,
-    OpenError, SendError, Sent, StackLink, StreamCode, StreamIo, StreamKind, StreamOffer, lock,
+    OpenError, SendError, Sent, StackLink, StreamCode, StreamEnd, StreamIo, StreamKind, StreamOffer, lock,
 };
 
 /// Credit that a message takes besides its body, as over a native link.
@@ -120,7 +120,7 @@ impl LocalLink {
         self.state.set_down(&down);
         let open = std::mem::take(&mut lock(&self.streams).open);
         for pair in open.into_values().filter_map(|pair| pair.upgrade()) {
-            pair.fail(End::Down(down.clone()));
+            pair.fail(StreamEnd::Down(down.clone()));
         }
     }
 
@@ -205,7 +205,7 @@ impl LocalLink {
             streams.open.insert(number, Arc::downgrade(&pair));
             Arc::new(Slot { link: self.own.clone(), number })
         };
-        let [ours, theirs] = pair.ends([self.info.clone(), self.info.clone()], &slot);
+        let [ours, theirs] = pair.ends(&self.info, &slot);
         // There is room: nothing was written yet, and the window is larger than what may come first.
         let _ = ours.poll_write(&mut Context::from_waker(Waker::noop()), first.bytes);
         if first.is_all {
@@ -265,7 +265,7 @@ impl StreamOffer for Offer {
     fn refuse(self: Box<Self>, hop: &str, code: StreamCode, text: &str) {
         let hop = if hop.is_empty() { self.link_info().peer.to_string() } else { hop.to_owned() };
         if !self.pair.is_over() {
-            self.pair.fail(End::Reset(code));
+            self.pair.fail(StreamEnd::Reset(code));
         }
         let _ = self.answer.send(Err(OpenError::Refused { hop, code, text: text.to_owned() }));
     }

@@ -8,26 +8,10 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use tokio::io::ReadBuf;
 
-use crate::{ByteStream, Down, LinkInfo, StreamCode, StreamIo, lock};
+use crate::{LinkInfo, StreamCode, StreamEnd, StreamIo, lock, poll_fill};
 
 /// Most bytes that wait in one direction.
 const WINDOW: usize = 256 * 1024;
-
-/// Reason why a stream ended before its time.
-#[derive(Debug, Clone)]
-pub(crate) enum End {
-    Reset(StreamCode),
-    Down(Down),
-}
-
-impl From<End> for io::Error {
-    fn from(end: End) -> Self {
-        match end {
-            End::Reset(code) => Self::new(io::ErrorKind::ConnectionReset, code),
-            End::Down(down) => Self::new(io::ErrorKind::ConnectionAborted, down),
-        }
-    }
-}
 
 /// One direction.
 #[derive(Default)]
@@ -54,7 +38,7 @@ impl Lane {
 #[derive(Default)]
 struct Lanes {
     lanes: [Lane; 2],
-    end: Option<End>,
+    end: Option<StreamEnd>,
 }
 
 /// The stream behind its two ends.
@@ -63,7 +47,7 @@ pub(crate) struct Pair(Mutex<Lanes>);
 
 impl Pair {
     /// Ends the stream in both directions; what was written can still be read.
-    pub(crate) fn fail(&self, end: End) {
+    pub(crate) fn fail(&self, end: StreamEnd) {
         let mut pair = lock(&self.0);
         pair.end.get_or_insert(end);
         pair.lanes.iter_mut().for_each(Lane::wake);
@@ -80,23 +64,11 @@ impl Pair {
         if pair.end.is_some() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Returns both ends: of the one that opened the stream, and of the other one. `kept` is dropped with each of them.
-    pub(crate) fn ends<K: Clone + Send + Sync + 'static>(
-        self: &Arc<Self>,
-        infos: [Arc<LinkInfo>; 2],
-        kept: &K,
-    ) -> [MemoryStream<K>; 2] {
-        let [opener, other] = infos;
-        let end = |at, info| MemoryStream { pair: self.clone(), at, info, _kept: kept.clone() };
-        [end(0, opener), end(1, other)]
+    /// Returns both ends: of the one that opened the stream, and of the other one. `kept` is dropped with the last of them.
+    pub(crate) fn ends<K: Clone>(self: &Arc<Self>, info: &Arc<LinkInfo>, kept: &K) -> [MemoryStream<K>; 2] {
+        let end = |at| MemoryStream { pair: self.clone(), at, info: info.clone(), _kept: kept.clone() };
+        [end(0), end(1)]
     }
-}
-
-/// Makes a pair of streams in memory: what is written at one end is read at the other. At most 256 KiB wait in each
-/// direction. The facts are what [`ByteStream::link_info`] returns at each end.
-pub fn memory_streams(first: LinkInfo, second: LinkInfo) -> (ByteStream, ByteStream) {
-    let [a, b] = Arc::new(Pair::default()).ends([Arc::new(first), Arc::new(second)], &());
-    (ByteStream::new(a), ByteStream::new(b))
 }
 
 /// One end of a stream in memory.
@@ -146,21 +118,13 @@ impl<K: Send + Sync + 'static> StreamIo for MemoryStream<K> {
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut first = true;
-        loop {
-            let taken = self.poll_with(cx, |piece| {
+        poll_fill(buf, |buf| {
+            self.poll_with(cx, |piece| {
                 let len = piece.len().min(buf.remaining());
                 buf.put_slice(&piece[..len]);
                 piece.advance(len);
-            });
-            match taken {
-                Poll::Ready(Ok(Some(()))) if buf.remaining() > 0 => first = false,
-                // What was copied already comes first.
-                Poll::Pending | Poll::Ready(Err(_)) if !first => return Poll::Ready(Ok(())),
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(result) => return Poll::Ready(result.map(drop)),
-            }
-        }
+            })
+        })
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -241,7 +205,7 @@ impl<K: Send + Sync + 'static> StreamIo for MemoryStream<K> {
         if end.is_some() || lanes.iter().all(|lane| lane.finished) {
             return;
         }
-        *end = Some(End::Reset(code));
+        *end = Some(StreamEnd::Reset(code));
         let own = &mut lanes[self.at];
         if !behind && !own.finished {
             (own.pieces, own.len) = (VecDeque::new(), 0);

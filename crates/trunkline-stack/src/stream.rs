@@ -85,6 +85,24 @@ pub trait StreamIo: Send + Sync + 'static {
     fn end(&self, code: StreamCode, behind: bool);
 }
 
+/// Fills a buffer with what arrived, for [`StreamIo::poll_read`]. `next` copies from the next piece, and returns `None` at
+/// the end.
+pub fn poll_fill(
+    buf: &mut ReadBuf<'_>,
+    mut next: impl FnMut(&mut ReadBuf<'_>) -> Poll<io::Result<Option<()>>>,
+) -> Poll<io::Result<()>> {
+    let mut first = true;
+    loop {
+        match next(buf) {
+            Poll::Ready(Ok(Some(()))) if buf.remaining() > 0 => first = false,
+            // What was copied already comes first.
+            Poll::Pending | Poll::Ready(Err(_)) if !first => return Poll::Ready(Ok(())),
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(result) => return Poll::Ready(result.map(drop)),
+        }
+    }
+}
+
 /// A stream of bytes to a peer and back, on a link that carries other things too.
 ///
 /// What is written is flushed by itself. [`AsyncWrite::poll_shutdown`] ends this direction and leaves the other one

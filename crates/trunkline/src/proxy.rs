@@ -1,7 +1,6 @@
 //! Connections through other nodes: asked for, passed on, and taken.
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -123,8 +122,7 @@ pub(crate) fn asked(node: &Arc<Inner>, incoming: Incoming) {
 
 /// Reserves a circuit for the neighbour that asks.
 fn hold(node: &Arc<Inner>, incoming: &Incoming) -> Result<Held, Refusal> {
-    // A link without an IP address is inside this machine; such links count as one.
-    let address = incoming.link_info().address.ip().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let address = incoming.link_info().address.counted_ip();
     let circuit = node.proxy.circuits().begin(now(), incoming.peer(), address);
     let circuit = circuit.map_err(|full| Refusal::new(&node.name, StreamCode::Overloaded, full.to_string()))?;
     Ok(Held { node: node.clone(), circuit: Some(circuit) })
