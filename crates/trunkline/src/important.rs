@@ -91,7 +91,7 @@ impl Node {
         body: Bytes,
     ) -> Result<(Sent, Connection), SendError> {
         loop {
-            let connection = self.in_use(name.clone()).await?;
+            let connection = self.in_use(name).await?;
             match connection.send_important(service, "", body.clone()).await {
                 // It went down under our hands and took nothing.
                 Err(LinkSendError::Down(_) | LinkSendError::Draining) => {}
@@ -105,7 +105,7 @@ impl Node {
         loop {
             connection.closed().await;
             connection = loop {
-                match self.in_use(name.clone()).await {
+                match self.in_use(name).await {
                     Ok(next) if next.info().flags.has(Flag::ImportantDelivery) => break next,
                     Ok(_) => return WhyUnknown::NotAgreed,
                     Err(ConnectError::NoRoute(_)) => tokio::time::sleep(PAUSE).await,

@@ -285,23 +285,23 @@ impl Inner {
     /// The connection for somebody who only uses it: one that is to stay down is not dialled for that.
     pub(crate) async fn in_use(
         self: &Arc<Self>,
-        name: NodeName,
+        name: &NodeName,
         demand: ConnectRequest,
     ) -> Result<Connection, ConnectError> {
         if demand.is_of_routes_alone()
-            && let Some(connection) = self.satisfying(&name)
+            && let Some(connection) = self.satisfying(name)
         {
             return Ok(connection);
         }
-        if self.connected(&name).is_none() && self.kept.has_lapsed(&name) {
-            return Err(ConnectError::Lapsed(name));
+        if self.connected(name).is_none() && self.kept.has_lapsed(name) {
+            return Err(ConnectError::Lapsed(name.clone()));
         }
-        self.connect_by(name, demand).await
+        self.connect_by(name.clone(), demand).await
     }
 
     /// The live connection to a name, if it is known to satisfy a caller without demands of its own. Nothing is looked up,
     /// and no lock is taken that callers of other names take too, but for those that share a part of the registry.
-    pub(crate) fn satisfying(&self, name: &NodeName) -> Option<Connection> {
+    fn satisfying(&self, name: &NodeName) -> Option<Connection> {
         // A name with a live link has not lapsed: nothing is to be forgiven.
         if self.is_shutting_down() {
             return None;

@@ -568,7 +568,7 @@ impl Node {
     }
 
     /// The connection that `send` and `call` use: one that is to stay down is not dialled for them.
-    pub(crate) async fn in_use(&self, name: NodeName) -> Result<Connection, ConnectError> {
+    pub(crate) async fn in_use(&self, name: &NodeName) -> Result<Connection, ConnectError> {
         self.inner().in_use(name, ConnectRequest::default()).await
     }
 
@@ -607,14 +607,11 @@ impl Node {
     /// [`SendError`]; nothing was sent.
     pub async fn send(&self, name: impl IntoName, service: &str, body: &[u8]) -> Result<(), SendError> {
         let name = name.into_name().map_err(ConnectError::from)?;
-        let connection = match self.inner().satisfying(&name) {
-            Some(connection) => connection,
-            None => self.in_use(name.clone()).await?,
-        };
+        let connection = self.in_use(&name).await?;
         match connection.send(service, "", body).await {
             // It went down under our hands and took nothing: once more, over a new one.
             Err(LinkSendError::Down(_) | LinkSendError::Draining) => {
-                Ok(self.in_use(name).await?.send(service, "", body).await?)
+                Ok(self.in_use(&name).await?.send(service, "", body).await?)
             }
             result => Ok(result?),
         }
@@ -635,10 +632,10 @@ impl Node {
         let until = later(now(), deadline);
         let left = || until.saturating_duration_since(now());
         let whole = async {
-            let connection = self.in_use(name.clone()).await?;
+            let connection = self.in_use(&name).await?;
             match connection.call(service, "", body, left()).await {
                 Err(LinkCallError::NotSent(LinkSendError::Down(_) | LinkSendError::Draining)) => {
-                    let connection = self.in_use(name.clone()).await?;
+                    let connection = self.in_use(&name).await?;
                     Ok(connection.call(service, "", body, left()).await?)
                 }
                 result => Ok(result?),

@@ -606,20 +606,24 @@ impl Node {
     }
 
     fn watch_unborn(&self, peer: NodeName) -> Monitor {
-        let (sender, exit) = oneshot::channel();
-        let mut state = self.inner().processes.lock();
-        let watch = state.ties.watch_unborn(peer.clone());
-        state.watches.insert(watch, sender);
-        let pid = Pid { node: peer, number: 0, creation: 0 };
-        Monitor { pid, watch, exit, node: Arc::downgrade(self.inner()) }
+        let pid = Pid { node: peer.clone(), number: 0, creation: 0 };
+        self.begin_watch(pid, |ties| (ties.watch_unborn(peer), None)).0
     }
 
     fn watch(&self, pid: &Pid) -> (Monitor, Option<Effect>) {
+        self.begin_watch(pid.clone(), |ties| ties.watch(pid))
+    }
+
+    fn begin_watch(
+        &self,
+        pid: Pid,
+        begin: impl FnOnce(&mut Ties) -> (u64, Option<Effect>),
+    ) -> (Monitor, Option<Effect>) {
         let (sender, exit) = oneshot::channel();
         let mut state = self.inner().processes.lock();
-        let (watch, down) = state.ties.watch(pid);
+        let (watch, down) = begin(&mut state.ties);
         state.watches.insert(watch, sender);
-        (Monitor { pid: pid.clone(), watch, exit, node: Arc::downgrade(self.inner()) }, down)
+        (Monitor { pid, watch, exit, node: Arc::downgrade(self.inner()) }, down)
     }
 
     /// Watches a process, of this node or another, without being tied to it. Connects if need be; a node that cannot be

@@ -327,7 +327,7 @@ impl Inner {
         let left = || until.saturating_duration_since(now());
         loop {
             let demand = ConnectRequest { within: Some(left()), ..ConnectRequest::default() };
-            let connection = self.in_use(name.clone(), demand).await?;
+            let connection = self.in_use(&name, demand).await?;
             let early = if connection.link().heard_within(HEARD) { first } else { First::default() };
             match connection.open_with(service, early, left()).await {
                 // It gave way, or went down under our hands, and opened nothing.

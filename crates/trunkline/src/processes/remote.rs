@@ -68,7 +68,7 @@ impl Node {
         deadline: Duration,
     ) -> Result<Result<Option<(u64, u32)>, Unwilling>, CallError> {
         let whole = async {
-            let connection = self.in_use(peer.clone()).await?;
+            let connection = self.in_use(peer).await?;
             if let Some(flag) = lacking(request, connection.info().flags) {
                 return Ok(Err(not_agreed(flag)));
             }
