@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use trunkline_route::interleave;
 
-use crate::link::{lock, now};
+use crate::{lock, now};
 
 /// Time after which a dial to the next address of a host begins beside the one under way (RFC 8305 §5).
 pub const STAGGER: Duration = Duration::from_millis(250);
@@ -79,8 +79,8 @@ impl State {
 }
 
 impl Names {
-    /// Lookups by the operating system.
-    pub(crate) fn of_the_system() -> Self {
+    /// Returns lookups by the operating system.
+    pub fn of_the_system() -> Self {
         Self::asking(|host| Box::pin(async move { Ok(tokio::net::lookup_host((host.as_str(), 0)).await?.collect()) }))
     }
 
