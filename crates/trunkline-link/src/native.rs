@@ -14,7 +14,7 @@ use trunkline_route::{
     Attempt, Claims, CloseCode, Cookie, Disagreement, Incarnation, LinkPolicy, NodeName, RejectCode, Role, TlsMode, Version,
 };
 use trunkline_stack::{
-    AttemptError, Cause, Hooks, Link, LinkInfo, Mailboxes, Names, PeerAddress, Rate, TlsFault, Transport, connect_tcp,
+    AttemptError, Cause, Hooks, Link, LinkInfo, Mailboxes, HostNames, PeerAddress, Rate, TlsFault, Transport, connect_tcp,
 };
 use trunkline_tls::{ClientTls, TlsError};
 use trunkline_wire::gate::{GateLimits, GateStats};
@@ -136,7 +136,7 @@ pub struct Native {
     pub(crate) software: String,
     pub(crate) farewells: Farewells,
     pub(crate) peers: Arc<Peers>,
-    names: Names,
+    names: HostNames,
 }
 
 /// The times of one dial.
@@ -213,7 +213,7 @@ impl Native {
             software: concat!("trunkline/", env!("CARGO_PKG_VERSION")).to_owned(),
             farewells: Farewells::default(),
             peers: Peers::new(limits.resets),
-            names: Names::of_the_system(),
+            names: HostNames::of_the_system(),
         })
     }
 
@@ -238,7 +238,7 @@ impl Native {
     }
 
     /// The lookups of host names of this node.
-    pub fn names(&self) -> &Names {
+    pub fn names(&self) -> &HostNames {
         &self.names
     }
 

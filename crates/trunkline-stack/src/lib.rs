@@ -11,7 +11,7 @@
 //! - [`LocalLink`], the link of a node to itself: delivery without a socket, by the same handles and under the same
 //!   limits.
 //! - [`Stack`], how a node dials by a protocol, over a [`Transport`]; [`Listening`] and [`Answering`], how it is dialled.
-//!   [`Names`] looks host names up.
+//!   [`HostNames`] looks host names up.
 //! - [`AttemptError`], why an attempt to reach a node failed.
 //! - [`Rate`], [`Bucket`] and [`LogLimit`], limits on what a peer can cause.
 //!
@@ -46,19 +46,22 @@ mod accept;
 mod attempt;
 mod codes;
 mod error;
+mod host_names;
 mod info;
 mod link;
 mod local;
 mod log_limit;
 mod mailbox;
 mod memory;
-mod names;
+mod peer_log;
 mod rate;
 mod stack;
 mod stream;
 mod term;
 mod transport;
 mod turns;
+#[cfg(unix)]
+mod unix_socket;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -68,6 +71,7 @@ pub use accept::{AcceptFailures, listen_tcp};
 pub use attempt::{AttemptError, Cause, Chain, Next, TlsFault};
 pub use codes::{OpenError, StreamCode, StreamEnd, StreamKind};
 pub use error::{CallError, Down, SendError};
+pub use host_names::{HostNames, STAGGER, first_of};
 pub use info::{LinkInfo, LinkStats, PeerAddress};
 pub use link::{Link, LinkState, Sent, StackLink};
 pub use local::{LocalLimits, LocalLink};
@@ -76,7 +80,7 @@ pub use log_limit::LogLimit;
 pub use mailbox::{
     Batch, CreditSink, Mailbox, Mailboxes, Message, Queue, RegisterError, Replier, Reply, ReplyTo, Sender,
 };
-pub use names::{Names, STAGGER, first_of};
+pub use peer_log::PeerLog;
 pub use rate::{Bucket, Rate};
 pub use stack::{
     AnswerFailure, Answering, Caller, DownHook, Established, FirstFrameHook, Hold, Hooks, Listening, OnCaller, Pairing,
@@ -87,6 +91,8 @@ pub use stream::{
 };
 pub use transport::{Duplex, Transport, TransportKind};
 pub use trunkline_route::LogLevel;
+#[cfg(unix)]
+pub use unix_socket::{SocketError, SocketFile, bind_unix};
 
 #[doc(hidden)]
 pub use tracing;
@@ -94,7 +100,7 @@ pub use tracing;
 /// A future on the heap, as a method of a trait object returns it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-#[expect(clippy::disallowed_methods, reason = "look-ups of host names are a shell that takes the time from here")]
+#[expect(clippy::disallowed_methods, reason = "the shells take the time from here")]
 fn now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
