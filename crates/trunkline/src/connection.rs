@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use trunkline_dial::SessionLink;
 use trunkline_dial::sessions::{Handle, LinkFacts};
-use trunkline_route::{CloseCode, LinkId, NodeName, TlsMode};
+use trunkline_route::{CloseCode, Incarnation, LinkId, NodeName, TlsMode};
 use trunkline_stack::{CallError, Down, Link, LinkInfo, LinkStats, SendError, Sent};
 use trunkline_term::Term;
 
@@ -120,6 +120,10 @@ pub(crate) fn facts(info: &LinkInfo) -> LinkFacts<'_> {
 impl Handle for Session {
     fn id(&self) -> LinkId {
         self.link.info().id
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        self.link.info().incarnation
     }
 }
 

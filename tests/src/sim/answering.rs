@@ -120,7 +120,7 @@ impl World {
                 }
                 self.accept(host, conn, epoch);
             }
-            Verdict::Challenge(LinkHandle { conn: old, id }) => {
+            Verdict::Challenge(LinkHandle { conn: old, id, .. }) => {
                 self.counts.note("challenges");
                 if !self.node(host).links[&old].hold.is_empty() {
                     // The link is held, so it reads nothing: its silence counts as an answer.
@@ -187,7 +187,7 @@ impl World {
         let entry = self.entry(host, &from);
         entry.shadow.saw(incarnation, epoch);
         entry.dialling = None;
-        entry.peer.stand(LinkHandle { conn, id: link });
+        entry.peer.stand(LinkHandle { conn, id: link, incarnation });
         let Ok(body) = answer.machine.accept(&Params { epoch, ..Params::default() }) else { return };
         let end = LinkEnd {
             peer: from.clone(),

@@ -49,6 +49,10 @@ impl Handle for Fake {
     fn id(&self) -> LinkId {
         self.id
     }
+
+    fn incarnation(&self) -> Incarnation {
+        PEER
+    }
 }
 
 impl SessionLink for Fake {
