@@ -35,6 +35,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("trunkline-dial", 4),
     ("trunkline-proxy", 4),
     ("trunkline-registrar-embedded", 4),
+    ("trunkline-forward", 5),
     ("trunkline", 6),
     ("trunkline-admin", 7),
     ("trunkline-cli", 8),
@@ -64,6 +65,11 @@ const BANS: &[Ban] = &[
         of: "trunkline-route",
         on: &["tokio"],
         reason: "the vocabulary holds values only: no runtime, no clock, no sockets",
+    },
+    Ban {
+        of: "trunkline-forward",
+        on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
+        reason: "services and forwards use any link that a node gives them; they name no stack",
     },
     Ban {
         of: "trunkline-dial",

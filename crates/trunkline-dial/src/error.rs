@@ -3,7 +3,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use trunkline_route::{NodeName, Origin};
+use trunkline_route::{NameError, NodeName, Origin};
+use trunkline_stack::{CallError as LinkCallError, SendError as LinkSendError};
+
+use crate::AddError;
 
 /// Reason why one attempt failed, by the stage it reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -256,3 +259,48 @@ impl fmt::Display for NoRoute {
 }
 
 impl std::error::Error for NoRoute {}
+
+/// Reason why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The text is no node name.
+    #[error(transparent)]
+    BadName(#[from] NameError),
+    /// The connection went down, and its route says that it stays down until somebody connects again.
+    #[error("the connection to {0} went down and its route has reconnect: never; connect to it to begin again")]
+    Lapsed(NodeName),
+    /// No way led there; every attempt is in it.
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    /// A route given with the call names something that the node does not have.
+    #[error(transparent)]
+    Route(#[from] AddError),
+    /// The node is shutting down.
+    #[error("this node is shutting down")]
+    ShuttingDown,
+}
+
+/// Reason why a message to a name was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// No connection to the node.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The link did not take it.
+    #[error(transparent)]
+    Link(#[from] LinkSendError),
+}
+
+/// Reason why a call to a name has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The call did not succeed over the link.
+    #[error(transparent)]
+    Call(#[from] LinkCallError),
+    /// No connection to the node.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}

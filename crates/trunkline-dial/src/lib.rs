@@ -26,7 +26,7 @@ mod registry;
 pub mod sessions;
 mod table;
 
-pub use error::{AttemptError, Next, NoRoute, Reason, Record};
+pub use error::{AttemptError, CallError, ConnectError, Next, NoRoute, Reason, Record, SendError};
 pub use registry::{Registry, SessionLink, Ticket};
 pub use sessions::{Aim, Flown, Verdict};
 pub use table::{AddError, Candidate, ProxyCandidate, RemoveError, RouteEdit, RouteTable, TableRoute};

@@ -12,14 +12,13 @@ use tokio::time::Instant;
 use trunkline_route::{
     CloseCode, Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, RejectCode, Role, TlsMode, Version,
 };
-use trunkline_stack::{ByteStream, LinkInfo, PeerAddress};
+use trunkline_stack::{AcceptFailures, ByteStream, LinkInfo, PeerAddress, listen_tcp};
 use trunkline_tls::{ClientAuth, ServerTls};
 use trunkline_wire::gate::Caller;
 use trunkline_wire::handshake::{
     Credential, HandshakeError, Hello, Mode, Offer, Params, Responder, ResponderConfig, claim,
 };
 
-use crate::accept::{AcceptFailures, listen_tcp};
 use crate::admission::{Fault, Place};
 use crate::carrier::Carrier;
 use crate::handshake_io::{Pipe, PipeError, prepare};

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use trunkline_route::{
     Attempt, Claims, Cookie, Disagreement, Incarnation, LinkPolicy, NodeName, Role, TlsMode, Version,
 };
-use trunkline_stack::{ByteStream, Link, LinkInfo, Mailboxes, PeerAddress, Rate};
+use trunkline_stack::{ByteStream, HostNames, Link, LinkInfo, Mailboxes, PeerAddress, Rate};
 use trunkline_tls::{ClientTls, TlsError};
 use trunkline_wire::gate::{GateLimits, GateStats};
 use trunkline_wire::handshake::{HandshakeError, Initiator, InitiatorConfig, Mode, Params, VERSIONS, Verified};
@@ -27,7 +27,6 @@ use crate::carrier::Carrier;
 use crate::farewell::{Courtesy, Farewells};
 use crate::handshake_io::{Pipe, PipeError, prepare};
 use crate::link::{Shared, later, now};
-use crate::names::Names;
 use crate::task::{Hooks, KeepAlive, Task};
 
 /// The most bytes taken from a listener before the link stands; certificates chains come this way.
@@ -134,7 +133,7 @@ pub struct Native {
     pub(crate) software: String,
     pub(crate) farewells: Farewells,
     pub(crate) peers: Arc<Peers>,
-    names: Names,
+    names: HostNames,
 }
 
 /// The times of one dial.
@@ -211,7 +210,7 @@ impl Native {
             software: concat!("trunkline/", env!("CARGO_PKG_VERSION")).to_owned(),
             farewells: Farewells::default(),
             peers: Peers::new(limits.resets),
-            names: Names::of_the_system(),
+            names: HostNames::of_the_system(),
         })
     }
 
@@ -236,7 +235,7 @@ impl Native {
     }
 
     /// The lookups of host names of this node.
-    pub fn names(&self) -> &Names {
+    pub fn names(&self) -> &HostNames {
         &self.names
     }
 

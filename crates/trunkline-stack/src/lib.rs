@@ -39,25 +39,32 @@
 #[macro_use]
 mod log;
 
+mod accept;
 mod codes;
 mod error;
+mod host_names;
 mod info;
 mod link;
 mod local;
 mod log_limit;
 mod mailbox;
 mod memory;
+mod peer_log;
 mod rate;
 mod stream;
 mod term;
 mod turns;
+#[cfg(unix)]
+mod unix_socket;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use accept::{AcceptFailures, listen_tcp};
 pub use codes::{OpenError, StreamCode, StreamEnd, StreamKind};
 pub use error::{CallError, Down, SendError};
+pub use host_names::{HostNames, STAGGER, first_of};
 pub use info::{LinkInfo, LinkStats, PeerAddress};
 pub use link::{Link, LinkState, Sent, StackLink};
 pub use local::{LocalLimits, LocalLink};
@@ -66,17 +73,25 @@ pub use log_limit::LogLimit;
 pub use mailbox::{
     Batch, CreditSink, Mailbox, Mailboxes, Message, Queue, RegisterError, Replier, Reply, ReplyTo, Sender,
 };
+pub use peer_log::PeerLog;
 pub use rate::{Bucket, Rate};
 pub use stream::{
     Acceptor, ByteStream, EARLY_DATA, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS, StreamIo, StreamOffer, poll_fill,
 };
 pub use trunkline_route::LogLevel;
+#[cfg(unix)]
+pub use unix_socket::{SocketError, SocketFile, bind_unix};
 
 #[doc(hidden)]
 pub use tracing;
 
 /// A future on the heap, as a method of a trait object returns it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+#[expect(clippy::disallowed_methods, reason = "the shells take the time from here")]
+fn now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No critical section of this crate can be left half-way by a panic that callers could notice.

@@ -9,13 +9,12 @@ use trunkline_dial::sessions::{Handle, Keys, Up};
 use trunkline_dial::{SessionLink, Verdict};
 use trunkline_link::{CredentialsFn, FirstFrameHook, Hooks, Offered};
 use trunkline_route::{Claims, CloseCode, Cookies, Disagreement, NodeName, PeerFlags};
-use trunkline_stack::Link;
+use trunkline_stack::{Link, log_peer};
 use trunkline_wire::handshake::Credential;
 
 use crate::builder::Listen;
 use crate::connection::Session;
 use crate::inner::{Inner, hold_for};
-use crate::peer_log::log_peer;
 
 /// How long an accepted link may stand without its first frame.
 const PROVISIONAL: Duration = Duration::from_secs(5);

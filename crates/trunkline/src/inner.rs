@@ -14,20 +14,19 @@ use trunkline_dial::pair::Retire;
 use trunkline_dial::plan::{Lookup, Policy};
 use trunkline_dial::sessions::{ConnectRequest, Keys, Routing};
 use trunkline_dial::{NoRoute, Reason, Registry, RouteTable};
+use trunkline_forward::Services;
 use trunkline_link::{DialTimes, DownHook, Hold, Native};
 use trunkline_registrar::Resolver;
 use trunkline_route::{CloseCode, Defaults, NodeName, ResolverId, TlsMode, TlsProfileId, later};
-use trunkline_stack::{Down, LinkInfo, LocalLink, Mailboxes, log_connection};
+use trunkline_stack::{Down, LinkInfo, LocalLink, Mailboxes, PeerLog, log_connection};
 use trunkline_tls::{Certificates, ClientTls, Expiring, Reloaded, TlsError, TlsProfile};
 
 use crate::connection::Session;
 use crate::events::Event;
 use crate::kept::Kept;
-use crate::peer_log::PeerLog;
 use crate::ports::NodePorts;
 use crate::processes::Processes;
 use crate::proxy::Proxy;
-use crate::services::Services;
 use crate::{ConnectError, Connection};
 
 /// What a connect may take beyond its budget to settle whose dial stands.
@@ -94,6 +93,10 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    pub(crate) fn peer_log(&self) -> &PeerLog {
+        &self.peer_log
+    }
+
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use trunkline_dial::plan::{Plan, Preview};
 use trunkline_dial::sessions::{ConnectRequest, Keys};
 use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError, RouteEdit, RouteTable};
+use trunkline_forward::Services;
 use trunkline_link::{Listener, Native};
 use trunkline_matcher::{AccessPattern, PatternIndex};
 use trunkline_process::Pid;
@@ -18,12 +19,12 @@ use trunkline_proxy::{CircuitLimits, Proxied, Transit};
 use trunkline_registrar::{Lease, Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{
-    Address, CloseCode, Defaults, Endpoint, NameError, NetworkRoute, NodeName, Origin, PeerFlags, ProxyRoute,
+    Address, CloseCode, Defaults, Endpoint, IntoName, NameError, NetworkRoute, NodeName, Origin, PeerFlags, ProxyRoute,
     ResolverId, Role, Version, later,
 };
 use trunkline_stack::{
-    CallError as LinkCallError, Link, LinkInfo, LinkStats, LocalLimits, LocalLink, Mailbox, Mailboxes, RegisterError,
-    SendError as LinkSendError,
+    CallError as LinkCallError, Link, LinkInfo, LinkStats, LocalLimits, LocalLink, Mailbox, Mailboxes, PeerLog,
+    RegisterError, SendError as LinkSendError,
 };
 use trunkline_tls::{Certificates, ClientTls, Reloaded, ServerTls, TlsProfile};
 use trunkline_wire::gate::GateStats;
@@ -35,29 +36,13 @@ use crate::events::{CAPACITY, Events};
 use crate::inbound::{credentials, decide, listener_credentials, registrar_credentials};
 use crate::inner::{Inner, now};
 use crate::kept::{Kept, PendingFailback};
-use crate::peer_log::PeerLog;
 use crate::processes::{self, Processes};
 use crate::proxy::{Proxy, read};
-use crate::services::{self, Services};
+use crate::services;
 use crate::{CallError, ConnectError, Connection, PING_SERVICE, SendError, StartError};
 
 /// The id of the embedded registrar in routes.
 const EMBEDDED: &str = "embedded";
-
-/// What can be taken for a node's name: a text to be checked, or a name.
-pub trait IntoName {
-    /// The name.
-    ///
-    /// # Errors
-    /// [`NameError`] when a text is none.
-    fn into_name(self) -> Result<NodeName, NameError>;
-}
-
-impl<T: TryInto<NodeName, Error: Into<NameError>>> IntoName for T {
-    fn into_name(self) -> Result<NodeName, NameError> {
-        self.try_into().map_err(Into::into)
-    }
-}
 
 /// The last handle of a node ends everything that runs for it.
 pub(crate) struct Handle {
@@ -266,7 +251,7 @@ impl Node {
             mailboxes.clone(),
             LocalLimits { mailbox: window.mailbox, max_message: window.max_message },
         );
-        let inner = Arc::new(Inner {
+        let inner = Arc::new_cyclic(|own: &Weak<Inner>| Inner {
             name: builder.name.clone(),
             native: native.clone(),
             mailboxes,
@@ -277,7 +262,7 @@ impl Node {
             discovery,
             routes,
             kept: Kept::default(),
-            services: Services::default(),
+            services: Services::new(own.clone()),
             proxy,
             processes: Processes::new(builder.name.clone(), &native),
             keys,
@@ -305,7 +290,7 @@ impl Node {
             is_dropped: AtomicBool::new(false),
             own_addresses: sockets.iter().map(|(_, address)| *address).collect(),
         });
-        services::receive(&inner, &inner.mailboxes);
+        services::receive(&inner);
         let (mut listeners, mut listening, mut endpoints) = (JoinSet::new(), Vec::new(), Vec::new());
         for (listen, (socket, address)) in builder.listen.iter().zip(sockets) {
             listening.push(address);
@@ -725,7 +710,7 @@ impl Node {
         inner.processes.stop_all();
         inner.mailboxes.close();
         inner.local.shut_down();
-        inner.services.clear();
+        inner.services.withdraw_all();
         let mut tasks = std::mem::take(&mut *inner.links.lock().unwrap_or_else(PoisonError::into_inner));
         // The last words are on their way; a peer that does not take them is not waited for.
         let _ =

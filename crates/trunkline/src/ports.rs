@@ -12,14 +12,13 @@ use trunkline_dial::{AttemptError, Record, SessionLink};
 use trunkline_link::{DialError, Dialed, Hooks};
 use trunkline_registrar::Resolver;
 use trunkline_route::{Attempt, CloseCode, Endpoint, Host, NodeName, ProxyRoute, RejectCode, ResolverId};
-use trunkline_stack::Link;
+use trunkline_stack::{Link, log_peer};
 use trunkline_tls::{ClientTls, TlsError};
 use trunkline_wire::handshake::{HandshakeError, Mode};
 
 use crate::connection::Session;
 use crate::events::Event;
 use crate::inner::{Inner, hold_for, now};
-use crate::peer_log::log_peer;
 
 /// How long a replaced link waits for the peer to hear from the new one.
 const UNHEARD: Duration = Duration::from_secs(5);

@@ -13,12 +13,11 @@ use trunkline_proxy::{
     relay,
 };
 use trunkline_route::{Attempt, NodeName, ProxyRoute, later};
-use trunkline_stack::{ByteStream, Incoming, OpenError, StreamCode, StreamKind};
+use trunkline_stack::{ByteStream, Incoming, OpenError, StreamCode, StreamKind, log_peer};
 use trunkline_tls::ServerTls;
 
 use crate::connection::Session;
 use crate::inner::{Inner, now};
-use crate::peer_log::log_peer;
 use crate::{ConnectError, inbound, trace};
 
 /// How long the way from a gateway on may take to be found.
@@ -183,15 +182,6 @@ fn is_unknown(error: &ConnectError) -> bool {
     matches!(reason, Reason::NoCandidate | Reason::AllFailed) && nothing(attempts)
 }
 
-/// Whether a link opened nothing because it was on its way out, so that another one may.
-pub(crate) fn gave_way(peer: &NodeName, error: &OpenError) -> bool {
-    match error {
-        OpenError::Draining | OpenError::Down(_) => true,
-        OpenError::Refused { hop, code, .. } => *code == StreamCode::GoingAway && hop == peer.as_str(),
-        _ => false,
-    }
-}
-
 /// Why no stream leads on from a neighbour.
 pub(crate) enum NoHop {
     Connect(ConnectError),
@@ -214,7 +204,7 @@ impl Inner {
             let demand = ConnectRequest { within: Some(left()), ..demand.clone() };
             let live = self.reach(neighbour.clone(), demand).await.map_err(NoHop::Connect)?;
             match live.link.open(kind, &open.encode(), left().min(ONWARDS)).await {
-                Err(error) if gave_way(neighbour, &error) && !left().is_zero() => {}
+                Err(error) if error.gave_way(neighbour) && !left().is_zero() => {}
                 opened => return opened.map_err(NoHop::Open),
             }
         }
