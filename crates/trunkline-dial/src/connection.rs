@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::Notify;
 use trunkline_route::{CloseCode, Incarnation, LinkId, NodeName, TlsMode};
-use trunkline_stack::{CallError, Down, Link, LinkInfo, LinkStats, SendError, Sent};
+use trunkline_stack::{ByteStream, CallError, Down, First, Link, LinkInfo, LinkStats, OpenError, SendError, Sent};
 use trunkline_term::Term;
 
 use crate::SessionLink;
@@ -324,6 +324,22 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Opens a stream to a service of the peer.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(&self, service: &str, timeout: Duration) -> Result<ByteStream, OpenError> {
+        self.open_with(service, First::default(), timeout).await
+    }
+
+    /// Opens a stream as [`Connection::open`] does, with bytes that go out with the request for it.
+    ///
+    /// # Errors
+    /// [`OpenError`]. When the connection broke or the time was over, the service may have seen the first bytes.
+    pub async fn open_with(&self, service: &str, first: First<'_>, timeout: Duration) -> Result<ByteStream, OpenError> {
+        self.link().open_service(service, first, timeout).await
     }
 
     /// Lets both ends finish what is queued and the calls under way, then closes.

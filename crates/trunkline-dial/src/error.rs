@@ -32,7 +32,8 @@ impl fmt::Display for Record {
             write!(f, " at {}", self.address)?;
         }
         // Parts of it come from peers and from the operating system; none of them begins a line of its own.
-        let error: String = Chain(&self.error).to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let error: String =
+            Chain(&self.error).to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         write!(f, ": {error} ({:.1} ms)", self.took.as_secs_f64() * 1e3)
     }
 }

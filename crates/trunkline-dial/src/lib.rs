@@ -33,8 +33,8 @@ pub use error::{CallError, ConnectError, NoRoute, Reason, Record, SendError};
 pub use registry::{Registry, SessionLink, Ticket};
 pub use sessions::{Aim, Flown, Verdict};
 pub use shell::{
-    Drained, Explanation, Gateways, ImportantError, PING_MAILBOX, PendingFailback, SessionEvent, Sessions, SessionsConfig,
-    ShutDownReport, WhyUnknown,
+    Drained, Explanation, Gateways, ImportantError, PING_MAILBOX, PendingFailback, SessionEvent, Sessions,
+    SessionsConfig, ShutDownReport, WhyUnknown,
 };
 pub use table::{AddError, Candidate, ProxyCandidate, RemoveError, RouteEdit, RouteTable, TableRoute};
 pub use trunkline_stack::{AttemptError, Cause, Chain, Next};

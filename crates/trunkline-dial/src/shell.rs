@@ -104,7 +104,6 @@ impl fmt::Debug for SessionsConfig {
 
 /// An event of the connections of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum SessionEvent {
     /// An attempt of a lookup failed.
     AttemptFailed {

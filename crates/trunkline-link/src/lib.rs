@@ -50,7 +50,8 @@ pub use listener::{AnswerError, CredentialsFn, Inside, Listener, Offered};
 pub use native::{DialError, DialTimes, Dialed, Native, NativeLimits, REGISTRAR_WINDOW, Standing, random_16};
 pub use stack::NativeStack;
 pub use trunkline_stack::{
-    ByteStream, Down, DownHook, FirstFrameHook, Hold, Hooks, Link, LinkInfo, Mailboxes, HostNames, PeerAddress, Rate, Transport,
+    ByteStream, Down, DownHook, FirstFrameHook, Hold, Hooks, HostNames, Link, LinkInfo, Mailboxes, PeerAddress, Rate,
+    Transport,
 };
 
 pub use task::KeepAlive;

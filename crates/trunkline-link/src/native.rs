@@ -11,10 +11,12 @@ use rustls::AlertDescription;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use trunkline_route::{
-    Attempt, Claims, CloseCode, Cookie, Disagreement, Incarnation, LinkPolicy, NodeName, RejectCode, Role, TlsMode, Version,
+    Attempt, Claims, CloseCode, Cookie, Disagreement, Incarnation, LinkPolicy, NodeName, RejectCode, Role, TlsMode,
+    Version,
 };
 use trunkline_stack::{
-    AttemptError, Cause, Hooks, Link, LinkInfo, Mailboxes, HostNames, PeerAddress, Rate, TlsFault, Transport, connect_tcp,
+    AttemptError, Cause, Hooks, HostNames, Link, LinkInfo, Mailboxes, PeerAddress, Rate, TlsFault, Transport,
+    connect_tcp,
 };
 use trunkline_tls::{ClientTls, TlsError};
 use trunkline_wire::gate::{GateLimits, GateStats};

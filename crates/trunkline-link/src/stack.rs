@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use trunkline_route::{Attempt, Claims, CloseCode, Disagreement, FlagTerms, LinkPolicy, PeerFlags};
+use trunkline_route::{Attempt, Claims, CloseCode, Disagreement, FlagTerms, LinkPolicy, PeerFlags, Version};
 use trunkline_stack::{
     AnswerFailure, Answering, AttemptError, BoxFuture, Caller, Cause, Established, Hooks, Link, LinkInfo, Listening,
     Mailboxes, OnCaller, PeerIdentity, Proven, Stack, Transport, connect_tcp,
@@ -69,11 +69,8 @@ impl Stack for NativeStack {
             let tls = self.tls.of(&attempt.tls).map_err(|error| AttemptError::Local(Cause::new(error)))?;
             let dialed = self.native.dial_over(over, attempt, Mode::Node, &tls, self.times).await?;
             let verified = dialed.verified();
-            let peer = PeerIdentity {
-                name: verified.name.clone(),
-                incarnation: verified.incarnation,
-                link: verified.link_id,
-            };
+            let peer =
+                PeerIdentity { name: verified.name.clone(), incarnation: verified.incarnation, link: verified.link_id };
             Ok(Box::new(NativeProven { dialed, peer }) as Box<dyn Proven>)
         })
     }
@@ -159,6 +156,10 @@ struct NativeListener {
 impl Listening for NativeListener {
     fn address(&self) -> Option<SocketAddr> {
         Some(self.address)
+    }
+
+    fn version(&self) -> Version {
+        Version::native(1)
     }
 
     fn serve(self: Box<Self>, on_caller: OnCaller) -> BoxFuture<'static, ()> {

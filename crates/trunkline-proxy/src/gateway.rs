@@ -244,7 +244,8 @@ impl Gateway {
     ) -> Result<ByteStream, Vec<Refusal>> {
         let until = later(now(), within);
         let left = || until.saturating_duration_since(now());
-        let routes: Vec<_> = self.sessions.routes().matching_proxies(&next.to).into_iter().map(|found| found.route).collect();
+        let routes: Vec<_> =
+            self.sessions.routes().matching_proxies(&next.to).into_iter().map(|found| found.route).collect();
         let ways = onwards(next, &routes);
         let mut refusals = Vec::new();
         if ways.is_empty() || routes.iter().any(|route| next.path.contains(route.gateway())) {
@@ -311,7 +312,9 @@ impl Gateways for Gateway {
         Box::pin(async move {
             let gateway = route.gateway();
             if *gateway == *self.name() {
-                return Err(AttemptError::Relay(format!("{gateway} is this node itself; it is no gateway to itself").into()));
+                return Err(AttemptError::Relay(
+                    format!("{gateway} is this node itself; it is no gateway to itself").into(),
+                ));
             }
             let demand = ConnectRequest {
                 awaited_by: Some(attempt.target.clone()),
@@ -321,16 +324,20 @@ impl Gateways for Gateway {
             // Whoever offers more than that would only be told less.
             let flags = attempt.policy.flags.offered;
             let open = ProxyOpen { flags, ..ProxyOpen::new(attempt.target.clone(), route.most_hops().get()) };
-            self.hop(gateway, demand, StreamKind::Proxied, &open, self.sessions.policy().total).await.map_err(|error| match error {
-                NoHop::Connect(error) => AttemptError::Relay(format!("the gateway {gateway}: {}", in_short(&error)).into()),
-                NoHop::Open(error) => {
-                    let refusal = refused(self.name(), gateway, error);
-                    let text = in_words(self.name(), &refusal);
-                    match refusal.code {
-                        StreamCode::RelayDenied | StreamCode::Loop | StreamCode::HopLimit => {
-                            AttemptError::RelayRefused(text)
+            self.hop(gateway, demand, StreamKind::Proxied, &open, self.sessions.policy().total).await.map_err(|error| {
+                match error {
+                    NoHop::Connect(error) => {
+                        AttemptError::Relay(format!("the gateway {gateway}: {}", in_short(&error)).into())
+                    }
+                    NoHop::Open(error) => {
+                        let refusal = refused(self.name(), gateway, error);
+                        let text = in_words(self.name(), &refusal);
+                        match refusal.code {
+                            StreamCode::RelayDenied | StreamCode::Loop | StreamCode::HopLimit => {
+                                AttemptError::RelayRefused(text)
+                            }
+                            _ => AttemptError::Relay(text.into()),
                         }
-                        _ => AttemptError::Relay(text.into()),
                     }
                 }
             })

@@ -73,7 +73,13 @@ pub enum TraceEnd {
 
 /// Answers a neighbour that looks at the way through this node, or to it. It goes by the rules of a connection, and counts as
 /// one for as long as it may take.
-pub(crate) async fn pass_on(node: Arc<Gateway>, incoming: Incoming, to: NodeName, verdict: Verdict, held: Option<Held>) {
+pub(crate) async fn pass_on(
+    node: Arc<Gateway>,
+    incoming: Incoming,
+    to: NodeName,
+    verdict: Verdict,
+    held: Option<Held>,
+) {
     let within = incoming.deadline().min(TRACE);
     let from = incoming.peer().clone();
     let mut back = incoming.accept();
@@ -207,7 +213,8 @@ fn gateway_of(origin: &Origin) -> Option<&NodeName> {
 impl Gateway {
     /// The proxy route that leads to a name through this gateway, or what is as good as one.
     fn route_through(&self, name: &NodeName, gateway: &NodeName) -> ProxyRoute {
-        let found = self.sessions.routes().matching_proxies(name).into_iter().find(|found| found.route.gateway() == gateway);
+        let found =
+            self.sessions.routes().matching_proxies(name).into_iter().find(|found| found.route.gateway() == gateway);
         found.map_or_else(|| ProxyRoute::via(gateway.clone()), |found| found.route)
     }
 

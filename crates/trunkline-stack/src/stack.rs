@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use trunkline_route::{
-    Attempt, Claims, CloseCode, Disagreement, FlagTerms, Incarnation, LinkId, LinkPolicy, NodeName, PeerFlags,
+    Attempt, Claims, CloseCode, Disagreement, FlagTerms, Incarnation, LinkId, LinkPolicy, NodeName, PeerFlags, Version,
 };
 
 use crate::{AttemptError, BoxFuture, Down, Link, LinkInfo, Mailboxes, Transport};
@@ -125,6 +125,9 @@ pub type OnCaller = Arc<dyn Fn(Box<dyn Caller>) -> BoxFuture<'static, ()> + Send
 pub trait Listening: Send + Sync + 'static {
     /// Returns the address that others dial; `None` when there is none to announce.
     fn address(&self) -> Option<SocketAddr>;
+
+    /// Returns the version that others dial it by.
+    fn version(&self) -> Version;
 
     /// Accepts for ever and hands every proven caller over. Never waits for one caller while others arrive; everything ends
     /// when the future is dropped.

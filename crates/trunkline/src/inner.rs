@@ -7,16 +7,15 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use trunkline_dial::{SessionEvent, Sessions};
+use trunkline_forward::Services;
 use trunkline_link::Native;
 use trunkline_proxy::Gateway;
 use trunkline_registrar::Lease;
 use trunkline_registrar_embedded::Embedded;
-use trunkline_stack::PeerLog;
 use trunkline_tls::{Certificates, Expiring, Reloaded};
 
 use crate::events::Event;
 use crate::processes::Processes;
-use crate::services::Services;
 
 #[expect(clippy::disallowed_methods, reason = "the node is the shell that brings the time")]
 pub(crate) fn now() -> Instant {
@@ -62,10 +61,6 @@ impl Drop for Handle {
 }
 
 impl Inner {
-    pub(crate) fn peer_log(&self) -> &PeerLog {
-        self.sessions.peer_log()
-    }
-
     /// Tells readers of events. A peer that went down takes its ties with it first, so that who reads the event finds that
     /// done.
     pub(crate) fn happened(self: &Arc<Self>, event: SessionEvent) {

@@ -251,7 +251,14 @@ async fn inside(link: &Link, node: &Node, called: &str, tls: &ClientTls) -> Resu
     let open = ProxyOpen::new(node.name().clone(), 1).encode();
     let stream = soon(link.open(StreamKind::Proxied, &open, PROMPT)).await.unwrap();
     let native = Native::new(name(called), NativeLimits::default());
-    let dialed = soon(native.dial_over(Transport::stream(stream), &attempt(address(node), node), Mode::Node, tls, DialTimes::default())).await?;
+    let dialed = soon(native.dial_over(
+        Transport::stream(stream),
+        &attempt(address(node), node),
+        Mode::Node,
+        tls,
+        DialTimes::default(),
+    ))
+    .await?;
     soon(dialed.finish(Claims::default())).await.map(drop)
 }
 

@@ -82,7 +82,10 @@ fn a_caller_that_shows_only_the_incarnation_of_a_live_peer_is_let_in_only_when_t
             let mut pair = up(dialled, 3);
             assert_eq!(pair.offer(id(1), PEER, Some(claims), false, None), OnOffer::Challenge(id(9)));
             assert_eq!(pair.offer(id(1), PEER, Some(claims), false, Some((id(9), true))), OnOffer::NameInUse);
-            assert!(matches!(pair.offer(id(1), PEER, Some(claims), false, Some((id(9), false))), OnOffer::Accept { .. }));
+            assert!(matches!(
+                pair.offer(id(1), PEER, Some(claims), false, Some((id(9), false))),
+                OnOffer::Accept { .. }
+            ));
             assert_eq!(pair.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: false })));
         }
     }
