@@ -80,6 +80,7 @@ pub use log_limit::LogLimit;
 pub use mailbox::{
     Batch, CreditSink, Mailbox, Mailboxes, Message, Queue, RegisterError, Replier, Reply, ReplyTo, Sender,
 };
+pub use memory::MemoryPipe;
 pub use peer_log::PeerLog;
 pub use rate::{Bucket, Rate};
 pub use stack::{

@@ -57,6 +57,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.inner.sessions.abort();
         self.inner.processes.stop_all();
+        self.inner.sessions.close();
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use trunkline_route::{CloseCode, NodeName, Reconnect, Role, later};
-use trunkline_stack::{Down, LinkInfo, log_connection};
+use trunkline_stack::{Chain, Down, LinkInfo, log_connection};
 
 use super::ports::Probe;
 use super::{SessionEvent, Sessions, now};
@@ -176,8 +176,10 @@ impl Sessions {
             let probed = exec::run(Arc::new(Probe { node: self.clone() }), lookup).await;
             let healthy = probed.is_ok();
             if let Err(no_route) = probed {
-                let cause =
-                    no_route.attempts.last().map_or_else(|| no_route.reason.to_string(), |at| at.error.to_string());
+                let cause = no_route
+                    .attempts
+                    .last()
+                    .map_or_else(|| no_route.reason.to_string(), |at| Chain(&at.error).to_string());
                 self.kept.lock().probe_failed(name, &better, cause);
             }
             if !self.kept.lock().probed(now(), name, &better, healthy) {
