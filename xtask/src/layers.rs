@@ -73,8 +73,18 @@ const BANS: &[Ban] = &[
     },
     Ban {
         of: "trunkline-dial",
-        on: &["rustls", "tokio-rustls", "trunkline-link"],
-        reason: "dialling names no stack and no TLS; what it drives comes in through its ports",
+        on: &["rustls", "tokio-rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
+        reason: "dialling names no stack and no TLS; what it drives comes in by `Stack` and through its ports",
+    },
+    Ban {
+        of: "trunkline-proxy",
+        on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
+        reason: "a gateway relays any pair of streams, whatever the stack",
+    },
+    Ban {
+        of: "trunkline-forward",
+        on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
+        reason: "services and forwards run over any stack",
     },
 ];
 
@@ -246,9 +256,9 @@ mod tests {
 
     #[test]
     fn the_same_level_is_for_tests_only() {
-        check("trunkline-proxy", &[("trunkline-dial", "")], &["(level 4) has the dependency"]);
-        check("trunkline-proxy", &[("trunkline-dial", "build")], &["(level 4) has the build dependency"]);
-        check("trunkline-proxy", &[("trunkline-dial", "dev")], &[]);
+        check("trunkline-registrar-embedded", &[("trunkline-dial", "")], &["(level 4) has the dependency"]);
+        check("trunkline-registrar-embedded", &[("trunkline-dial", "build")], &["(level 4) has the build dependency"]);
+        check("trunkline-registrar-embedded", &[("trunkline-dial", "dev")], &[]);
     }
 
     #[test]
