@@ -39,7 +39,8 @@ pub enum Kind {
 }
 
 /// Error of a failed operation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{}", failure.error)]
 pub struct OpError {
     /// Category of the failure.
     pub kind: Kind,
@@ -291,11 +292,6 @@ impl Operations {
         &self.node
     }
 
-    /// Returns the node and drops the operations.
-    pub fn into_node(self) -> Node {
-        self.node
-    }
-
     /// Returns the status of the node.
     pub fn status(&self) -> Status {
         let patterns = (&self.node.routes().stats()).into();
@@ -439,7 +435,7 @@ impl Operations {
     /// [`OpError`]; nothing changed.
     pub async fn drain_route(self: &Arc<Self>, request: RemoveRoute) -> Result<Changed, OpError> {
         let pattern = request.pattern.clone();
-        let removed = self.removed(move |this| this.remove_route(&request)).await?;
+        let removed = self.blocking(move |this| this.remove_route(&request)).await?;
         Ok(moved(&removed, self.node.vacate_route(&pattern).await))
     }
 
@@ -449,18 +445,18 @@ impl Operations {
     /// [`OpError`]; nothing changed.
     pub async fn drain_proxy_route(self: &Arc<Self>, request: RemoveRoute) -> Result<Changed, OpError> {
         let pattern = request.pattern.clone();
-        let removed = self.removed(move |this| this.remove_proxy_route(&request)).await?;
+        let removed = self.blocking(move |this| this.remove_proxy_route(&request)).await?;
         Ok(moved(&removed, self.node.vacate_proxy_route(&pattern).await))
     }
 
-    /// Runs a removal, which reads and writes files, on a thread for blocking work.
-    async fn removed(
+    /// Runs an operation that reads or writes files on a thread for blocking work.
+    pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
-        remove: impl FnOnce(&Self) -> Result<Changed, OpError> + Send + 'static,
-    ) -> Result<Changed, OpError> {
+        run: impl FnOnce(&Self) -> Result<T, OpError> + Send + 'static,
+    ) -> Result<T, OpError> {
         let this = self.clone();
-        let removed = tokio::task::spawn_blocking(move || remove(&this)).await;
-        removed.map_err(|error| OpError::new(Kind::Internal, error))?
+        let ran = tokio::task::spawn_blocking(move || run(&this)).await;
+        ran.map_err(|_| OpError::new(Kind::Internal, "the operation failed unexpectedly; this is a bug"))?
     }
 
     fn save(&self, section: &str, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), OpError> {
@@ -486,13 +482,10 @@ impl Operations {
             .map_err(|e| OpError::new(Kind::Internal, format!("{e}: {}; nothing changed", e.source)))
     }
 
-    /// Reloads the configuration file. Routes and proxy routes that came from the file are replaced atomically,
-    /// beginning with the first that differs; those added at run time stay. The rules of `transit:` and `proxied:`
-    /// apply from now on, and certificate files are read again. Other keys need a restart; the message names those that
-    /// differ. Reads files.
+    /// Reads the configuration file again and applies it like [`Operations::apply`].
     ///
     /// # Errors
-    /// [`OpError`] if the file is invalid or has a pattern that was also added at run time; nothing changed.
+    /// [`OpError`] if the file is invalid or cannot be applied; nothing changed.
     pub fn reload(&self) -> Result<Changed, OpError> {
         let Some(source) = &self.source else {
             return Err(OpError::new(
@@ -502,7 +495,23 @@ impl Operations {
         };
         let mut from_file = self.lock();
         let config = Config::load(&source.path, &source.layers).map_err(|e| OpError::new(Kind::Bad, e))?;
-        let shown = source.path.display();
+        self.replace(&mut from_file, &config, &source.path.display().to_string())
+    }
+
+    /// Applies a changed configuration. Routes and proxy routes that came from the previous configuration are replaced
+    /// atomically, beginning with the first that differs; those added at run time stay. The rules of `transit:` and
+    /// `proxied:` apply from now on, and certificate files are read again. Other keys need a restart; the message names
+    /// those that differ. Reads files.
+    ///
+    /// # Errors
+    /// [`OpError`] if the configuration has a pattern that was also added at run time, or names a registrar or TLS
+    /// profile that the node does not have; nothing changed.
+    pub fn apply(&self, config: &Config) -> Result<Changed, OpError> {
+        self.replace(&mut self.lock(), config, "the configuration")
+    }
+
+    /// Applies a configuration, called `shown` in messages.
+    fn replace(&self, from_file: &mut FromFile, config: &Config, shown: &str) -> Result<Changed, OpError> {
         let wrong = |what: &str, pattern: &str, error: AddError| {
             let quoted = quoted(pattern);
             let error = match error {
@@ -531,7 +540,7 @@ impl Operations {
                 replaced.map_err(|(pattern, e)| wrong("proxy route", pattern, e))
             })
         })?;
-        *from_file = FromFile::of(&config);
+        *from_file = FromFile::of(config);
         let (transit, limits) = transit(&config.transit);
         self.node.set_transit(transit, limits);
         self.node.set_proxied(proxied(&config.proxied));
@@ -547,7 +556,7 @@ impl Operations {
         if config.proxied != self.started.proxied {
             message += "; new `proxied` settings";
         }
-        let waiting = differing(&self.started, &config);
+        let waiting = differing(&self.started, config);
         if !waiting.is_empty() {
             message += &format!("; also changed, but needing a restart: {}", waiting.join(", "));
         }
@@ -836,7 +845,7 @@ fn replace<'c, R: TableRoute + Clone + PartialEq>(
 }
 
 /// Converts the transit settings of a configuration.
-pub fn transit(config: &TransitConfig) -> (Transit, CircuitLimits) {
+pub(crate) fn transit(config: &TransitConfig) -> (Transit, CircuitLimits) {
     let TransitConfig { gateways, rules, circuits, per_peer, per_address, opens_per_second, burst, idle } =
         config.clone();
     let rules = rules.into_iter().map(|rule| TransitRule::new(rule.from, rule.to).only(rule.flags)).collect();
@@ -845,7 +854,7 @@ pub fn transit(config: &TransitConfig) -> (Transit, CircuitLimits) {
 }
 
 /// Converts the `proxied` settings of a configuration.
-pub fn proxied(config: &ProxiedConfig) -> Proxied {
+pub(crate) fn proxied(config: &ProxiedConfig) -> Proxied {
     let ProxiedConfig { allow, gateways, flags } = config.clone();
     Proxied { allow, gateways, flags }
 }

@@ -1,7 +1,6 @@
 //! Command-line program `trunkline`: runs nodes, reaches others by name, and manages routes.
 
 mod args;
-mod boot;
 mod certs;
 mod commands;
 mod demo;
@@ -9,7 +8,6 @@ mod descriptors;
 mod forward;
 mod log;
 mod output;
-mod program;
 mod serve;
 mod target;
 mod variables;
