@@ -5,7 +5,6 @@
 //!   changed configurations and stops the node. `trunkline node` adds only a command line, signals and a log.
 //! * [`Operations`] holds the operations without HTTP, [`AdminServer`] serves them, [`AdminClient`] calls them, and
 //!   [`api`] has the types shared by both ends.
-//! * [`report()`] returns the text of an error with its causes.
 //!
 //! [A page of the repository](https://github.com/trunkline/trunkline/blob/main/docs/ADMIN.md) lists paths, requests
 //! and answers.
@@ -23,14 +22,12 @@ pub mod fuzzing;
 mod ops;
 mod places;
 mod programs;
-mod report;
 mod running;
 mod server;
 mod start;
 
 pub use client::{AdminClient, ClientError, Hold};
 pub use ops::{AttachedForward, Kind, OpError, Operations, Source};
-pub use report::report;
 pub use running::{RunOptions, Running, start, start_client};
 pub use server::{AdminAddress, AdminError, AdminListener, AdminServer};
 pub use start::{FileError, RunError, check_files, file_descriptors};

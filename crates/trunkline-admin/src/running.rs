@@ -155,11 +155,11 @@ impl Drop for Running {
 mod tests {
     use std::path::Path;
 
+    use trunkline::Chain;
     use trunkline_config::Layers;
 
     use super::*;
     use crate::ops::Kind;
-    use crate::report;
 
     fn config(directory: &Path, node: &str, rest: &str) -> Config {
         let environment = vec![("APP_COOKIE".into(), "f3b0c44298fc1c149afbf4c8996fb924".into())];
@@ -197,7 +197,7 @@ mod tests {
         let listen = config(directory.path(), &format!("listen: [{{ host: 127.0.0.1, port: {port} }}]"), "");
         let error = start(&listen, RunOptions::default()).await.unwrap_err();
         assert!(matches!(error, RunError::Start(_)), "{error:?}");
-        let shown = report(&error);
+        let shown = Chain(&error).to_string();
         assert!(
             shown.starts_with(&format!("node.listen cannot be used: cannot listen at 127.0.0.1:{port}")),
             "{shown}"
@@ -206,7 +206,7 @@ mod tests {
 
         let forwards = format!("forwards: [{{ listen: '127.0.0.1:{port}', name: db@127.0.0.1, service: web }}]");
         let error = start(&config(directory.path(), "", &forwards), RunOptions::default()).await.unwrap_err();
-        let shown = report(&error);
+        let shown = Chain(&error).to_string();
         assert!(shown.starts_with("forwards[0] cannot be used: cannot listen at"), "{shown}");
         assert!(!directory.path().join("app.data").exists());
     }

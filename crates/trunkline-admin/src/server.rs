@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -82,9 +83,10 @@ impl std::fmt::Display for AdminAddress {
 
 /// Error returned when the operations API cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("the operations API cannot listen at {address}: {cause}; {remedy}")]
+#[error("the operations API cannot listen at {address}; {remedy}")]
 pub struct AdminError {
     address: String,
+    #[source]
     cause: SocketError,
     remedy: &'static str,
 }
@@ -491,7 +493,7 @@ fn router(operations: Arc<Operations>) -> Router {
         .with_state(operations)
 }
 
-fn failed(status: StatusCode, error: impl ToString) -> Response {
+fn failed(status: StatusCode, error: impl Into<Box<dyn Error + Send + Sync>>) -> Response {
     (status, Json(Failure::new(error))).into_response()
 }
 

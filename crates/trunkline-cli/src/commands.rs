@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
-use trunkline::NodeName;
+use trunkline::{Chain, NodeName};
 use trunkline_admin::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, Attempt, Body, CallReply, Changed, DisconnectRequest, Explanation,
     FailbackTo, Forwarding, MessageRequest, Patterns, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute, Route,
     RunningApplication, SpawnRequest, Spawned, Status, Step, StopApplication, Strangers, StreamNumbers, StreamService,
     TraceRequest, Traced, Way, WayEnd,
 };
-use trunkline_admin::{check_files, report};
+use trunkline_admin::check_files;
 use trunkline_config::{Config, FlagsEntry, Layers, ProxiedConfig, ProxyEntry, RouteEntry};
 
 use crate::args::{
@@ -26,7 +26,7 @@ pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
     let config = Config::load(args.file(), &Layers::from_process(args.set.clone())).map_err(Failed::usage)?;
     let found = check_files(&config).map_err(|errors| {
         let file = args.file().display();
-        let problems: Vec<String> = errors.iter().map(|error| format!("{file}: {}", report(error))).collect();
+        let problems: Vec<String> = errors.iter().map(|error| format!("{file}: {}", Chain(error))).collect();
         Failed::usage(problems.join("\n\n"))
     })?;
     let warnings = [config.warnings(), &found].concat();
@@ -464,7 +464,7 @@ fn message(args: MessageArgs, wait: Duration, important: bool) -> Result<Message
     let payload = if args.payload == "-" {
         let mut bytes = Vec::new();
         let read = std::io::stdin().read_to_end(&mut bytes);
-        read.map_err(|e| Failed::because(format!("standard input cannot be read: {e}")))?;
+        read.map_err(|e| Failed::because(e).about("standard input cannot be read"))?;
         bytes
     } else {
         args.payload.into_bytes()

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     let output = output::Output::new(cli.json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return output.fail(Failed::because(format!("the async runtime cannot be started: {error}"))),
+        Err(error) => return output.fail(Failed::because(error).about("the async runtime cannot be started")),
     };
     let result = runtime.block_on(run(cli, &output));
     // Remaining tasks are not needed any more; they end with the process.

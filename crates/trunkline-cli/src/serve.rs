@@ -12,8 +12,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use trunkline::{CONNECTION_TARGET, LogLevel, Mailbox};
-use trunkline_admin::{AdminAddress, RunOptions, Running, Source, report};
+use trunkline::{CONNECTION_TARGET, Chain, LogLevel, Mailbox};
+use trunkline_admin::{AdminAddress, RunOptions, Running, Source};
 use trunkline_config::Layers;
 
 use crate::args::{LogArgs, LogFormat, NodeArgs};
@@ -50,7 +50,7 @@ pub(crate) fn start_logging(args: &LogArgs, otherwise: &str) -> Result<Flush, Fa
     let _ = CONNECTIONS.set(level_of_connections(level));
     let filter: Targets = format!("{level},{CONNECTION_TARGET}=trace").parse().map_err(|error| wrong(&error))?;
     let log = Log::start(std::io::stderr());
-    let log = log.map_err(|error| Failed::because(format!("the thread of the log cannot be started: {error}")))?;
+    let log = log.map_err(|error| Failed::because(error).about("the thread of the log cannot be started"))?;
     let _ = LOST.set(log.lost());
     let writer = log.clone();
     // What fails inside the log would be printed to standard error, which panics where that cannot be written.
@@ -112,14 +112,14 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
     descriptors::warn_if_few(descriptors::raise(), &config);
     let source = Source { path: args.config.clone(), layers };
     let running = trunkline_admin::start(&config, run_options(Some(source))).await;
-    let running = running.map_err(|error| Failed::usage(report(&error)).within(&args.config))?;
+    let running = running.map_err(|error| Failed::usage(error).about(args.config.display()))?;
     let node = running.node();
     for answer in &args.answer {
         let (service, text) = match answer.split_once('=') {
             Some((service, text)) => (service, Some(text.to_owned())),
             None => (answer.as_str(), None),
         };
-        let mailbox = node.register(service).map_err(|e| Failed::usage(format!("--answer: {e}")))?;
+        let mailbox = node.register(service).map_err(|e| Failed::usage(e).about("--answer"))?;
         tokio::spawn(answer_all(mailbox, text));
     }
     let ready = Ready {
@@ -214,7 +214,7 @@ impl ToldToEnd {
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, Failed> {
-    signal(kind).map_err(|e| Failed::because(format!("signals cannot be received: {e}")))
+    signal(kind).map_err(|e| Failed::because(e).about("signals cannot be received"))
 }
 
 /// Returns true if the parent process made this one ignore SIGHUP, which is signal 1. Only Linux provides this
@@ -245,7 +245,7 @@ async fn until_told(signals: &mut Signals, running: &Running, until_eof: bool) {
                         changed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                         tracing::info!("{}", changed.message);
                     }
-                    Err(error) => tracing::error!("reload failed, nothing changed: {}", report(&error)),
+                    Err(error) => tracing::error!("reload failed, nothing changed: {}", Chain(&error)),
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use trunkline_admin::{AdminClient, OpError, Operations, Running, report, start_client};
+use trunkline_admin::{AdminClient, OpError, Operations, Running, start_client};
 use trunkline_config::{Config, Layers};
 
 use crate::args::{Admin, At};
@@ -23,7 +23,7 @@ impl Target {
         let Some(path) = at.config else { return Ok(Self::Running(client(at.admin)?)) };
         let config = load(&path, &Layers::from_process(at.set))?;
         let running = start_client(&config, serve::run_options(None)).await;
-        let running = running.map_err(|error| Failed::usage(report(&error)).within(&path))?;
+        let running = running.map_err(|error| Failed::usage(error).about(path.display()))?;
         Ok(Self::ShortLived(Box::new(running)))
     }
 }

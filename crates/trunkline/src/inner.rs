@@ -16,7 +16,7 @@ use trunkline_dial::sessions::{ConnectRequest, Keys, Routing};
 use trunkline_dial::{NoRoute, Reason, Registry, RouteTable};
 use trunkline_link::{DialTimes, DownHook, Hold, Native};
 use trunkline_registrar::Resolver;
-use trunkline_route::{CloseCode, Defaults, NodeName, ResolverId, TlsMode, TlsProfileId, later};
+use trunkline_route::{Chain, CloseCode, Defaults, NodeName, ResolverId, TlsMode, TlsProfileId, later};
 use trunkline_stack::{Down, LinkInfo, LocalLink, Mailboxes, log_connection};
 use trunkline_tls::{Certificates, ClientTls, Expiring, Reloaded, TlsError, TlsProfile};
 
@@ -212,7 +212,7 @@ impl Inner {
                     self.emit(Event::CertificatesReloaded { what });
                 }
                 Some(error) => {
-                    tracing::warn!(what, %error, "changed certificates cannot be used; those before are kept");
+                    tracing::warn!(what, error = %Chain(&error), "changed certificates cannot be used; those before are kept");
                     self.emit(Event::CertificatesKept { what, error });
                 }
             }

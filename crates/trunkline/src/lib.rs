@@ -79,11 +79,11 @@ pub use trunkline_process::{BadPid, Exit, NoProcess, Pid};
 pub use trunkline_proxy::{CircuitLimits, Proxied, Transit, TransitRule};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
-    Address, AtomMapping, Attempt, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults, Direct, DirectUse,
-    Disagreement, Endpoint, EndpointError, EndpointOverride, Fallback, Flag, FlagPolicy, FlagTerms, Host, IdError,
-    LinkPolicy, LocalPlace, LogLevel, MappingError, NameError, NetworkRoute, NetworkRouteBuilder, NodeName, Origin,
-    PeerFlags, PlaceError, ProxyRoute, Reconnect, Resolved, ResolverId, RouteValue, SocketPlace, Source, TlsMode,
-    TlsProfileId, UnknownFlag, ValueFrom, Version, VersionError,
+    Address, AtomMapping, Attempt, Cause, Chain, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults, Direct,
+    DirectUse, Disagreement, Endpoint, EndpointError, EndpointOverride, Fallback, Flag, FlagPolicy, FlagTerms, Host,
+    IdError, LinkPolicy, LocalPlace, LogLevel, MappingError, NameError, NetworkRoute, NetworkRouteBuilder, NodeName,
+    Origin, PeerFlags, PlaceError, ProxyRoute, Reconnect, Resolved, ResolverId, RouteValue, SocketPlace, Source,
+    TlsMode, TlsProfileId, UnknownFlag, UnknownWord, ValueFrom, Version, VersionError,
 };
 pub use trunkline_route::{CloseCode, Incarnation, LinkId, Role};
 pub use trunkline_stack::{

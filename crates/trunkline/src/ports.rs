@@ -11,7 +11,7 @@ use trunkline_dial::sessions::{ConnectRequest, Up};
 use trunkline_dial::{AttemptError, Record, SessionLink};
 use trunkline_link::{DialError, Dialed, Hooks};
 use trunkline_registrar::Resolver;
-use trunkline_route::{Attempt, CloseCode, Endpoint, Host, NodeName, ProxyRoute, RejectCode, ResolverId};
+use trunkline_route::{Attempt, Chain, CloseCode, Endpoint, Host, NodeName, ProxyRoute, RejectCode, ResolverId};
 use trunkline_stack::Link;
 use trunkline_tls::{ClientTls, TlsError};
 use trunkline_wire::handshake::{HandshakeError, Mode};
@@ -48,7 +48,7 @@ impl Ports for NodePorts {
     async fn gateways(&self, resolver: ResolverId, target: NodeName) -> Result<Vec<FoundGateway>, AttemptError> {
         let node = &self.node;
         let asked = asked(node, &resolver)?;
-        let found = asked.gateways(&target).await.map_err(|error| AttemptError::Resolve(error.to_string()))?;
+        let found = asked.gateways(&target).await.map_err(|error| AttemptError::Resolve(Chain(&error).to_string()))?;
         let found = found.into_iter().filter(|name| *name != node.name).map(|name| {
             let live = node.registry.get(&name);
             let is_live = live.is_some_and(|live| node.satisfies(&name, &ConnectRequest::default(), &live));
@@ -181,7 +181,7 @@ fn asked<'n>(node: &'n Inner, resolver: &ResolverId) -> Result<&'n Arc<dyn Resol
 
 async fn resolve(node: &Inner, resolver: &ResolverId, target: &NodeName) -> Result<Vec<Endpoint>, AttemptError> {
     let asked = asked(node, resolver)?;
-    asked.resolve(target).await.map_err(|error| AttemptError::Resolve(error.to_string()))
+    asked.resolve(target).await.map_err(|error| AttemptError::Resolve(Chain(&error).to_string()))
 }
 
 async fn lookup(node: &Inner, host: &Host) -> Result<Vec<IpAddr>, AttemptError> {
@@ -202,7 +202,7 @@ async fn zoned(node: &Inner, host: &Host, socket: SocketAddr) -> SocketAddr {
 
 fn client_tls(node: &Inner, attempt: &Attempt) -> Result<ClientTls, AttemptError> {
     let tls = node.client_tls(attempt.tls.profile(), &attempt.tls);
-    tls.map_err(|e: TlsError| AttemptError::Local(e.to_string()))
+    tls.map_err(|e: TlsError| AttemptError::Local(Chain(&e).to_string()))
 }
 
 fn observe(node: &Inner, attempt: &Attempt, failure: Option<&AttemptError>) {
@@ -252,8 +252,8 @@ fn attempt_error(error: DialError, own_address: bool) -> AttemptError {
         DialError::TcpTimeout(after) => AttemptError::TcpTimeout(after),
         DialError::TlsTimeout(after) => AttemptError::TlsTimeout(after),
         // The name may be of this address alone.
-        DialError::TlsConfig(error @ TlsError::ServerName(_)) => AttemptError::Tls(error.to_string()),
-        DialError::TlsConfig(error) => AttemptError::Local(error.to_string()),
+        DialError::TlsConfig(error @ TlsError::ServerName(_)) => AttemptError::Tls(Chain(&error).to_string()),
+        DialError::TlsConfig(error) => AttemptError::Local(Chain(&error).to_string()),
         error => AttemptError::Tls(error.to_string()),
     }
 }

@@ -33,11 +33,12 @@ pub enum ForwardError {
     #[error("this node is shutting down; it forwards nothing new")]
     ShuttingDown,
     /// The local socket cannot be had.
-    #[error("cannot listen at {place}: {cause}; choose another place, or end what has this one")]
+    #[error("cannot listen at {place}; choose another place, or end what has this one")]
     Listen {
         /// Where.
         place: LocalPlace,
         /// Why.
+        #[source]
         cause: SocketError,
     },
 }
