@@ -424,7 +424,7 @@ impl From<&Preview> for Step {
             address: preview.address.clone(),
             tls: preview.attempt.as_ref().map(|attempt| attempt.tls.to_string()),
             handshake: preview.attempt.as_ref().map(|attempt| attempt.version.to_string()),
-            remembered: preview.remembered.as_ref().map(|(_, error)| error.to_string()),
+            remembered: preview.remembered.as_ref().map(|(_, error)| Chain(error).to_string()),
             remembered_ms: preview.remembered.as_ref().map(|(left, _)| left.as_millis() as u64),
             values: preview.values.iter().map(StepValue::from).collect(),
         }
@@ -687,7 +687,7 @@ impl From<&Record> for Attempt {
             origin: record.origin.to_string(),
             address: record.address.clone(),
             stage: record.error.stage().into(),
-            error: record.error.to_string(),
+            error: Chain(&record.error).to_string(),
             took_ms: record.took.as_secs_f64() * 1e3,
         }
     }
