@@ -94,11 +94,11 @@ enum Broken {
 #[derive(Debug, thiserror::Error)]
 pub enum FlowError {
     /// The stream the bytes come from.
-    #[error("the stream that is read failed: {0}")]
-    Source(io::Error),
+    #[error("the stream that is read failed")]
+    Source(#[source] io::Error),
     /// The end that the bytes are written to.
-    #[error("what is written to failed: {0}")]
-    Sink(io::Error),
+    #[error("the stream that is written to failed")]
+    Sink(#[source] io::Error),
 }
 
 fn code(error: &io::Error) -> StreamCode {

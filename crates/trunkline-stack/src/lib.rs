@@ -68,7 +68,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use accept::{AcceptFailures, listen_tcp};
-pub use attempt::{AttemptError, Cause, Chain, Next, TlsFault};
+pub use attempt::{AttemptError, Next, TlsFault};
 pub use codes::{OpenError, StreamCode, StreamEnd, StreamKind};
 pub use error::{CallError, Down, SendError};
 pub use host_names::{HostNames, STAGGER, first_of};
@@ -91,7 +91,7 @@ pub use stream::{
     Acceptor, ByteStream, EARLY_DATA, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS, StreamIo, StreamOffer, poll_fill,
 };
 pub use transport::{Duplex, Transport, TransportKind};
-pub use trunkline_route::LogLevel;
+pub use trunkline_route::{Cause, Chain, LogLevel};
 #[cfg(unix)]
 pub use unix_socket::{SocketError, SocketFile, bind_unix};
 

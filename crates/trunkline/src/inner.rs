@@ -12,6 +12,7 @@ use trunkline_link::Native;
 use trunkline_proxy::Gateway;
 use trunkline_registrar::Lease;
 use trunkline_registrar_embedded::Embedded;
+use trunkline_route::Chain;
 use trunkline_tls::{Certificates, Expiring, Reloaded};
 
 use crate::events::Event;
@@ -85,7 +86,7 @@ impl Inner {
                     self.emit(Event::CertificatesReloaded { what });
                 }
                 Some(error) => {
-                    tracing::warn!(what, %error, "changed certificates cannot be used; those before are kept");
+                    tracing::warn!(what, error = %Chain(&error), "changed certificates cannot be used; those before are kept");
                     self.emit(Event::CertificatesKept { what, error });
                 }
             }

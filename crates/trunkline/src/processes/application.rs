@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use trunkline_matcher::AccessPattern;
 use trunkline_process::{Exit, Pid, Refusal, Request, Unwilling};
-use trunkline_route::NodeName;
+use trunkline_route::{Chain, NodeName};
 use trunkline_stack::RegisterError;
 use trunkline_term::Term;
 
@@ -34,13 +34,14 @@ pub enum ApplicationError {
     #[error("the application {0:?} does not run")]
     NotRunning(String),
     /// One of its processes did not begin; those before it were stopped again.
-    #[error("the process {service:?} of the application {application:?} did not begin: {cause}")]
+    #[error("the process {service:?} of the application {application:?} did not begin")]
     Process {
         /// The application.
         application: String,
         /// The process.
         service: String,
         /// Why.
+        #[source]
         cause: SpawnError,
     },
     /// It runs already.
@@ -233,7 +234,7 @@ impl Node {
             Some(false) => Err(super::remote::not_allowed(format!("{peer} may not start the application {name:?}"))),
             Some(true) => self
                 .start_application_by(name, Some(peer))
-                .map_err(|error| Unwilling { refusal: Refusal::Failed, text: error.to_string() }),
+                .map_err(|error| Unwilling { refusal: Refusal::Failed, text: Chain(&error).to_string() }),
         }
     }
 }
