@@ -13,6 +13,7 @@
 //! is refused by [`TlsError::NoProvider`].
 
 mod certificate;
+mod error;
 mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -21,15 +22,15 @@ pub mod fuzzing;
 mod lab;
 mod pem;
 mod profile;
+mod provider;
 mod subject;
 
 pub use certificate::{Identity, told};
+pub use error::TlsError;
 pub use files::{
     CHECK, CertificateError, Certificates, EXPIRES_SOON, Expiring, IdentityFiles, ProfileFiles, ProfileSource,
     Reloaded, ServerFiles, ServerSource,
 };
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use lab::{Issued, LabAuthority};
-pub use profile::{ALPN, ClientAuth, ClientTls, ServerProfile, ServerTls, TlsError, TlsProfile, names_node};
-
-use profile::{provider, unix_time};
+pub use profile::{ALPN, ClientAuth, ClientTls, ServerProfile, ServerTls, TlsProfile, names_node};
