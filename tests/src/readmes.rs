@@ -16,6 +16,10 @@ pub struct TrunklineConfig;
 #[doc = include_str!("../../crates/trunkline-dial/README.md")]
 pub struct TrunklineDial;
 
+/// README of `trunkline-forward`.
+#[doc = include_str!("../../crates/trunkline-forward/README.md")]
+pub struct TrunklineForward;
+
 /// README of `trunkline-link`.
 #[doc = include_str!("../../crates/trunkline-link/README.md")]
 pub struct TrunklineLink;

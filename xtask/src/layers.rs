@@ -33,11 +33,12 @@ const LEVELS: &[(&str, u8)] = &[
     ("trunkline-stack", 2),
     ("trunkline-link", 3),
     ("trunkline-dial", 4),
-    ("trunkline-proxy", 4),
     ("trunkline-registrar-embedded", 4),
-    ("trunkline", 6),
-    ("trunkline-admin", 7),
-    ("trunkline-cli", 8),
+    ("trunkline-proxy", 5),
+    ("trunkline-forward", 6),
+    ("trunkline", 7),
+    ("trunkline-admin", 8),
+    ("trunkline-cli", 9),
 ];
 
 /// Crates outside the levels: they may name any crate, and no crate may name them.
@@ -64,6 +65,11 @@ const BANS: &[Ban] = &[
         of: "trunkline-route",
         on: &["tokio"],
         reason: "the vocabulary holds values only: no runtime, no clock, no sockets",
+    },
+    Ban {
+        of: "trunkline-forward",
+        on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
+        reason: "services and forwards use any link that a node gives them; they name no stack",
     },
     Ban {
         of: "trunkline-dial",

@@ -28,10 +28,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use trunkline::{SocketError, SocketFile, bind_unix};
 use trunkline_config::{AdminConfig, AdminToken};
-use trunkline_link::{AcceptFailures, listen_tcp};
-use trunkline_stack::LogLimit;
+use trunkline_stack::{AcceptFailures, LogLimit, SocketError, SocketFile, bind_unix, listen_tcp};
 
 use crate::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, DisconnectRequest, EndForward, Failure, ForwardRequest, Forwarding,

@@ -28,7 +28,6 @@
 //! `tls-ring` (default) or `tls-aws-lc` chooses the cryptography of TLS; without either everything compiles and
 //! every TLS configuration is refused by `TlsError::NoProvider`.
 
-mod accept;
 mod account;
 mod admission;
 mod byte_stream;
@@ -40,16 +39,19 @@ pub mod fuzzing;
 mod handshake_io;
 mod link;
 mod listener;
-mod names;
 mod native;
+mod polled;
 mod receiver;
+mod stack;
 mod task;
 
-pub use accept::{AcceptFailures, listen_tcp};
 pub use byte_stream::{ALL_WINDOWS, FIRST_WINDOW, MAX_WINDOW, SMALL_WINDOW};
 pub use listener::{AnswerError, CredentialsFn, Inside, Listener, Offered};
-pub use names::{Names, STAGGER, first_of};
 pub use native::{DialError, DialTimes, Dialed, Native, NativeLimits, REGISTRAR_WINDOW, Standing, random_16};
-pub use trunkline_stack::{ByteStream, Down, Link, LinkInfo, Mailboxes, PeerAddress, Rate};
+pub use stack::NativeStack;
+pub use trunkline_stack::{
+    ByteStream, Down, DownHook, FirstFrameHook, Hold, Hooks, HostNames, Link, LinkInfo, Mailboxes, PeerAddress, Rate,
+    Transport,
+};
 
-pub use task::{DownHook, FirstFrameHook, Hold, Hooks, KeepAlive};
+pub use task::KeepAlive;

@@ -2,9 +2,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex as StdMutex};
 
 use tokio::sync::Mutex;
-use trunkline_link::{Native, first_of};
+use trunkline_link::Native;
 use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
 use trunkline_route::{Address, Cookie, Endpoint, NodeName};
+use trunkline_stack::first_of;
 
 use crate::client::{Session, most_telling};
 use crate::wrong_cookies::WrongCookies;

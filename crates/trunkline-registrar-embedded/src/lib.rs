@@ -28,9 +28,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use trunkline_link::{CredentialsFn, Native, first_of, random_16};
+use trunkline_link::{CredentialsFn, Native, random_16};
 use trunkline_registrar::{BoxFuture, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver};
 use trunkline_route::{Cookie, Endpoint, NodeName};
+use trunkline_stack::first_of;
 
 pub use at::RegistrarAt;
 use client::{Session, Trouble, most_telling};

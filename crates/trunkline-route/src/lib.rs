@@ -48,7 +48,7 @@ pub use id::{IdError, ResolverId, TlsProfileId};
 pub use link::{Claims, CloseCode, Incarnation, LinkId, RejectCode, Role};
 pub use mapping::{AtomMapping, MappingError};
 pub use message::{How, Outcome};
-pub use name::{MAX_NAME_LEN, NameError, NodeName, printable};
+pub use name::{IntoName, MAX_NAME_LEN, NameError, NodeName, printable};
 pub use place::{LocalPlace, PlaceError, SocketPlace};
 pub use policy::{LinkPolicy, LogLevel, Reconnect};
 pub use proxy::{DEFAULT_MAX_HOP, DirectUse, ProxyRoute};

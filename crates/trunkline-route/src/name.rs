@@ -157,6 +157,34 @@ impl From<std::convert::Infallible> for NameError {
     }
 }
 
+/// Argument that stands for a node's name: a name, or a text that is checked.
+///
+/// ```
+/// use trunkline_route::{IntoName, NameError, NodeName};
+///
+/// fn host(name: impl IntoName) -> Result<String, NameError> {
+///     Ok(name.into_name()?.host().to_owned())
+/// }
+///
+/// assert_eq!(host("db@lab")?, "lab");
+/// assert_eq!(host(&NodeName::new("db@lab")?)?, "lab");
+/// assert!(host("no name").is_err());
+/// # Ok::<(), NameError>(())
+/// ```
+pub trait IntoName {
+    /// Returns the name.
+    ///
+    /// # Errors
+    /// [`NameError`] when a text is no name.
+    fn into_name(self) -> Result<NodeName, NameError>;
+}
+
+impl<T: TryInto<NodeName, Error: Into<NameError>>> IntoName for T {
+    fn into_name(self) -> Result<NodeName, NameError> {
+        self.try_into().map_err(Into::into)
+    }
+}
+
 #[cfg(feature = "serde")]
 impl serde::Serialize for NodeName {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

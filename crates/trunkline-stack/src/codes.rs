@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use trunkline_route::NodeName;
+
 use crate::Down;
 
 /// Purpose of a stream.
@@ -173,4 +175,16 @@ pub enum OpenError {
     /// The link is down.
     #[error("the link is down: {0}")]
     Down(Down),
+}
+
+impl OpenError {
+    /// Returns true if the link to this peer opened nothing because it was ending at either end, so that another link to the
+    /// peer may open the stream.
+    pub fn gave_way(&self, peer: &NodeName) -> bool {
+        match self {
+            Self::Draining | Self::Down(_) => true,
+            Self::Refused { hop, code, .. } => *code == StreamCode::GoingAway && hop == peer.as_str(),
+            _ => false,
+        }
+    }
 }

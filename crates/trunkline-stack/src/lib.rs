@@ -10,6 +10,9 @@
 //! - [`ByteStream`] and [`Incoming`], over [`StreamIo`] and [`StreamOffer`].
 //! - [`LocalLink`], the link of a node to itself: delivery without a socket, by the same handles and under the same
 //!   limits.
+//! - [`Stack`], how a node dials by a protocol, over a [`Transport`]; [`Listening`] and [`Answering`], how it is dialled.
+//!   [`HostNames`] looks host names up.
+//! - [`AttemptError`], why an attempt to reach a node failed.
 //! - [`Rate`], [`Bucket`] and [`LogLimit`], limits on what a peer can cause.
 //!
 //! ```
@@ -39,25 +42,36 @@
 #[macro_use]
 mod log;
 
+mod accept;
+mod attempt;
 mod codes;
 mod error;
+mod host_names;
 mod info;
 mod link;
 mod local;
 mod log_limit;
 mod mailbox;
 mod memory;
+mod peer_log;
 mod rate;
+mod stack;
 mod stream;
 mod term;
+mod transport;
 mod turns;
+#[cfg(unix)]
+mod unix_socket;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use accept::{AcceptFailures, listen_tcp};
+pub use attempt::{AttemptError, Cause, Chain, Next, TlsFault};
 pub use codes::{OpenError, StreamCode, StreamEnd, StreamKind};
 pub use error::{CallError, Down, SendError};
+pub use host_names::{HostNames, STAGGER, first_of};
 pub use info::{LinkInfo, LinkStats, PeerAddress};
 pub use link::{Link, LinkState, Sent, StackLink};
 pub use local::{LocalLimits, LocalLink};
@@ -66,17 +80,30 @@ pub use log_limit::LogLimit;
 pub use mailbox::{
     Batch, CreditSink, Mailbox, Mailboxes, Message, Queue, RegisterError, Replier, Reply, ReplyTo, Sender,
 };
+pub use peer_log::PeerLog;
 pub use rate::{Bucket, Rate};
+pub use stack::{
+    AnswerFailure, Answering, Caller, DownHook, Established, FirstFrameHook, Hold, Hooks, Listening, OnCaller, Pairing,
+    PeerIdentity, Proven, Stack, connect_tcp,
+};
 pub use stream::{
     Acceptor, ByteStream, EARLY_DATA, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS, StreamIo, StreamOffer, poll_fill,
 };
+pub use transport::{Duplex, Transport, TransportKind};
 pub use trunkline_route::LogLevel;
+#[cfg(unix)]
+pub use unix_socket::{SocketError, SocketFile, bind_unix};
 
 #[doc(hidden)]
 pub use tracing;
 
 /// A future on the heap, as a method of a trait object returns it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+#[expect(clippy::disallowed_methods, reason = "the shells take the time from here")]
+fn now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No critical section of this crate can be left half-way by a panic that callers could notice.

@@ -542,6 +542,22 @@ impl Link {
         self.link.clone().open(kind, data, first, timeout).await
     }
 
+    /// Opens a stream to a service of the peer, under the name that the atom mapping of this link gives it; see
+    /// [`Link::open_with`].
+    ///
+    /// # Errors
+    /// As [`Link::open_with`].
+    pub async fn open_service(
+        &self,
+        service: &str,
+        first: First<'_>,
+        timeout: Duration,
+    ) -> Result<ByteStream, OpenError> {
+        let there = self.info().mapping.as_ref().and_then(|mapping| mapping.to_peer(service));
+        let name = there.map_or(service, |there| there).as_bytes();
+        self.open_with(StreamKind::Service, name, first, timeout).await
+    }
+
     /// Returns true if something came from the peer within the last `time`. A link whose peer says nothing may be broken
     /// without either end knowing yet.
     pub fn heard_within(&self, time: Duration) -> bool {

@@ -344,10 +344,15 @@ impl StackLink for LocalLink {
     ) -> BoxFuture<'a, Result<ByteStream, OpenError>> {
         Box::pin(async move {
             let (stream, answered) = self.try_open(kind, data, first, timeout)?;
-            match tokio::time::timeout(timeout, answered).await {
-                Ok(Ok(answer)) => answer.map(|()| stream),
-                Ok(Err(_)) => Err(OpenError::Down(Down::ClosedHere(CloseCode::GoingAway))),
-                Err(_) => Err(OpenError::TimedOut(timeout)),
+            let down = self.state.until(|| self.state.down().cloned());
+            tokio::select! {
+                biased;
+                answer = answered => match answer {
+                    Ok(answer) => answer.map(|()| stream),
+                    Err(_) => Err(OpenError::Down(Down::ClosedHere(CloseCode::GoingAway))),
+                },
+                down = down => Err(OpenError::Down(down)),
+                () = tokio::time::sleep(timeout) => Err(OpenError::TimedOut(timeout)),
             }
         })
     }

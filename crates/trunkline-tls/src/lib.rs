@@ -3,6 +3,7 @@
 //! - [`TlsProfile`] and [`ClientTls`] are the dialling side, [`ServerProfile`] and [`ServerTls`] the listening side. A profile
 //!   in use can be replaced; connections that are up stay up.
 //! - [`Certificates`] follows PEM files ([`ProfileFiles`], [`ServerFiles`]) and takes up what changes, all of it or nothing.
+//! - [`ClientProfiles`] are the profiles of a node by name, with the choice of the one that a dial uses.
 //! - [`LabAuthority`] issues node certificates for a lab.
 //!
 //! No certificate is needed for encryption: without a profile the cookie proves the other end, by a key exchange that is bound
@@ -22,6 +23,7 @@ pub mod fuzzing;
 mod lab;
 mod pem;
 mod profile;
+mod profiles;
 mod provider;
 mod subject;
 
@@ -34,3 +36,4 @@ pub use files::{
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use lab::{Issued, LabAuthority};
 pub use profile::{ALPN, ClientAuth, ClientTls, ServerProfile, ServerTls, TlsProfile, names_node};
+pub use profiles::ClientProfiles;

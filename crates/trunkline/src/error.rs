@@ -1,9 +1,8 @@
 use std::net::SocketAddr;
 
-use trunkline_dial::{AddError, NoRoute};
+use trunkline_dial::AddError;
 use trunkline_registrar::RegisterError;
-use trunkline_route::{CookieError, NameError, NodeName, ResolverId};
-use trunkline_stack::{CallError as LinkCallError, SendError as LinkSendError};
+use trunkline_route::{CookieError, ResolverId};
 
 use crate::{CertificateError, ListenError};
 
@@ -63,49 +62,4 @@ pub enum StartError {
         /// Why.
         cause: CertificateError,
     },
-}
-
-/// Why there is no connection.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The text is no node name.
-    #[error(transparent)]
-    BadName(#[from] NameError),
-    /// The connection went down, and its route says that it stays down until somebody connects again.
-    #[error("the connection to {0} went down and its route has reconnect: never; connect to it to begin again")]
-    Lapsed(NodeName),
-    /// No way led there; every attempt is in it.
-    #[error(transparent)]
-    NoRoute(#[from] NoRoute),
-    /// A route given with the call names something the node does not have.
-    #[error(transparent)]
-    Route(#[from] AddError),
-    /// The node is shutting down.
-    #[error("this node is shutting down")]
-    ShuttingDown,
-}
-
-/// Why a message was not sent.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// There is no connection.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The link did not take it.
-    #[error(transparent)]
-    Link(#[from] LinkSendError),
-}
-
-/// Why a call has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CallError {
-    /// The call did not succeed over the link.
-    #[error(transparent)]
-    Call(#[from] LinkCallError),
-    /// There is no connection.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
 }

@@ -35,61 +35,51 @@
 //! registry of links `trunkline-dial`, the wire `trunkline-link`.
 
 mod builder;
-mod connection;
 mod error;
 mod events;
-mod important;
-mod inbound;
 mod inner;
-mod kept;
-mod local;
+mod native;
 mod node;
-mod peer_log;
-mod ports;
 mod processes;
-mod proxy;
 mod services;
-mod trace;
+mod start;
 
 pub use builder::{Listen, ListenError, NodeBuilder};
-pub use connection::Connection;
-pub use error::{CallError, ConnectError, SendError, StartError};
+pub use error::StartError;
 pub use events::{Event, Events};
-pub use important::{ImportantError, WhyUnknown};
-pub use kept::PendingFailback;
-pub use local::{SocketError, SocketFile, bind_unix};
-pub use node::{Drained, Explanation, IntoName, Node, NodeStatus, ShutDownReport};
+pub use node::{Node, NodeStatus};
 pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError};
 pub use trunkline_tls::{
     CertificateError, EXPIRES_SOON, IdentityFiles, ProfileFiles, ProfileSource, Reloaded, ServerFiles, ServerSource,
 };
 
-pub use services::{
+pub use trunkline_forward::{
     Forward, ForwardError, ServiceError, ServiceStatus, StreamError, StreamOptions, Streams, TrafficStats,
 };
-pub use trace::{Trace, TraceEnd, TracedHop, TracedWay};
 
 pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{
-    AddError, AttemptError, Candidate, Next, NoRoute, Reason, Record, RemoveError, RouteEdit, TableRoute,
+    AddError, AttemptError, CallError, Candidate, Cause, Chain, ConnectError, Connection, Drained, Explanation,
+    ImportantError, Next, NoRoute, PING_MAILBOX, PendingFailback, Reason, Record, RemoveError, RouteEdit, SendError,
+    ShutDownReport, TableRoute, WhyUnknown,
 };
 pub use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 pub use trunkline_matcher::{self as matcher, AccessPattern, PatternError, PatternErrorKind, PatternIndex};
 pub use trunkline_process::{BadPid, Exit, NoProcess, Pid};
-pub use trunkline_proxy::{CircuitLimits, Proxied, Transit, TransitRule};
+pub use trunkline_proxy::{CircuitLimits, Proxied, Trace, TraceEnd, TracedHop, TracedWay, Transit, TransitRule};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
     Address, AtomMapping, Attempt, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults, Direct, DirectUse,
     Disagreement, Endpoint, EndpointError, EndpointOverride, Fallback, Flag, FlagPolicy, FlagTerms, Host, IdError,
-    LinkPolicy, LocalPlace, LogLevel, MappingError, NameError, NetworkRoute, NetworkRouteBuilder, NodeName, Origin,
-    PeerFlags, PlaceError, ProxyRoute, Reconnect, Resolved, ResolverId, RouteValue, SocketPlace, Source, TlsMode,
-    TlsProfileId, UnknownFlag, ValueFrom, Version, VersionError,
+    IntoName, LinkPolicy, LocalPlace, LogLevel, MappingError, NameError, NetworkRoute, NetworkRouteBuilder, NodeName,
+    Origin, PeerFlags, PlaceError, ProxyRoute, Reconnect, Resolved, ResolverId, RouteValue, SocketPlace, Source,
+    TlsMode, TlsProfileId, UnknownFlag, ValueFrom, Version, VersionError,
 };
 pub use trunkline_route::{CloseCode, Incarnation, LinkId, Role};
 pub use trunkline_stack::{
     ByteStream, CONNECTION_TARGET, CallError as LinkCallError, Down, EARLY_DATA, First, Incoming, LinkInfo, LinkStats,
     LogLimit, MAX_STREAMS, Mailbox, Message, OpenError, RegisterError, Replier, SendError as LinkSendError, Sent,
-    StreamCode, StreamKind,
+    SocketError, SocketFile, StreamCode, StreamKind, bind_unix,
 };
 pub use trunkline_term as term;
 pub use trunkline_term::{Term, TermError};
@@ -101,10 +91,3 @@ pub use trunkline_wire::{
     important::Outcome,
     mux::Window,
 };
-
-/// A name no service can have. A call to it is answered `NoService` by any node that lives: that is a ping.
-pub const PING_SERVICE: &str = "$ping";
-
-fn default_registrar() -> std::net::SocketAddr {
-    std::net::SocketAddr::from(([127, 0, 0, 1], 4499))
-}

@@ -14,15 +14,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use trunkline_link::Native;
 use trunkline_matcher::AccessPattern;
 use trunkline_process::{Effect, Exit, MAX_TIES, NoProcess, Notice, Pid, Refusal, Request, Ties, Unwilling};
-use trunkline_route::NodeName;
+use trunkline_route::{Incarnation, NodeName};
 use trunkline_stack::{Down, LogLimit, Mailbox, Message, RegisterError};
 use trunkline_term::{Atom, Term};
 
-use crate::inner::Inner;
-use crate::node::Handle;
+use crate::inner::{Handle, Inner};
 use crate::{CallError, Node};
 
 pub use application::{Application, ApplicationError};
@@ -297,8 +295,8 @@ impl Drop for Ending {
 }
 
 impl Processes {
-    pub(crate) fn new(node: NodeName, native: &Native) -> Arc<Self> {
-        let [a, b, c, d, ..] = native.incarnation();
+    pub(crate) fn new(node: NodeName, incarnation: Incarnation) -> Arc<Self> {
+        let [a, b, c, d, ..] = incarnation;
         Arc::new(Self(Mutex::new(State {
             ties: Ties::new(node, u32::from_be_bytes([a, b, c, d])),
             live: HashMap::new(),
@@ -330,7 +328,7 @@ impl Processes {
             }
             state.room_for(&origin)?;
             let pid = state.ties.begin();
-            let mailbox = node.mailboxes.register(&pid.mailbox()).and_then(|mut mailbox| {
+            let mailbox = node.sessions.mailboxes().register(&pid.mailbox()).and_then(|mut mailbox| {
                 origin.service().map_or(Ok(()), |service| mailbox.also(service))?;
                 Ok(mailbox)
             });
@@ -357,7 +355,7 @@ impl Processes {
         let running = catch_unwind(AssertUnwindSafe(|| run(process)));
         let running = running.unwrap_or_else(|_| Box::pin(async { Exit::Panicked }));
         // Not under the lock: a runtime that shuts down drops the task at once, and that takes the lock.
-        let task = node.runtime.spawn(async move {
+        let task = node.sessions.runtime().spawn(async move {
             // Dropped after what runs, whether that ends, panics or is stopped.
             let mut ending = ending;
             ending.exit = running.await;
@@ -632,7 +630,7 @@ impl Node {
         let node = self.inner();
         // Before anybody is asked: the answer may be overtaken by what it watches for.
         let (monitor, down) = self.watch(pid);
-        let (watch, own) = (monitor.watch, pid.node == node.name);
+        let (watch, own) = (monitor.watch, pid.node == *node.sessions.name());
         let mut effects = Vec::from_iter(down);
         if !own {
             let request = Request::Monitor(watch, (pid.number, pid.creation));

@@ -706,6 +706,6 @@ fn attempt_error(error: HandshakeError) -> AttemptError {
         }
         HandshakeError::WrongCookie => AttemptError::WrongCookie,
         HandshakeError::WrongName { actual, .. } => AttemptError::WrongName { actual },
-        other => AttemptError::Handshake(other.to_string()),
+        other => AttemptError::Handshake(other.to_string().into()),
     }
 }

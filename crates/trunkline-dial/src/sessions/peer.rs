@@ -189,13 +189,14 @@ impl<H: Handle> Peer<H> {
         true
     }
 
-    /// A proven remote node that dialled this one wants a link. `caller_is_greater` compares the names bytewise;
+    /// A proven remote node that dialled this one wants a link. `claims` is `None` from a stack whose handshake carries none;
+    /// `caller_is_greater` compares the names bytewise;
     /// `challenged` is the outcome of [`Verdict::Challenge`].
     pub fn offer(
         &mut self,
         link: LinkId,
         caller: Incarnation,
-        claims: Claims,
+        claims: Option<Claims>,
         caller_is_greater: bool,
         challenged: Option<(LinkId, bool)>,
     ) -> Verdict<H> {

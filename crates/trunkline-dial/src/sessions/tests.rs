@@ -253,7 +253,7 @@ impl Pairing {
         match packet {
             Packet::Finish { link, flight, claims } => {
                 let before = self.ends[at].peer.pair().up();
-                let verdict = self.ends[at].peer.offer(link, INCARNATIONS[1 - at], claims, at == 0, None);
+                let verdict = self.ends[at].peer.offer(link, INCARNATIONS[1 - at], Some(claims), at == 0, None);
                 assert_eq!(self.ends[at].peer.pair().up(), before, "an offer displaces nothing");
                 let answer = match verdict {
                     Verdict::Accept(epoch) => {
@@ -406,7 +406,7 @@ fn dialled_by(peer: &mut Peer<Link>, id: u8, incarnation: Incarnation, replaces:
     let claims = Claims { replaces, ..Claims::default() };
     // A link of another incarnation does not answer.
     let dead = peer.pair().up().map(|up| (up.id, false));
-    let verdict = peer.offer(link, incarnation, claims, true, dead);
+    let verdict = peer.offer(link, incarnation, Some(claims), true, dead);
     assert!(matches!(verdict, Verdict::Accept(_)), "{verdict:?}");
     peer.stand(Link(link, incarnation));
     waits(peer.confirmed(link).map(|(_, up)| up))

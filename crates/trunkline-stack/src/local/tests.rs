@@ -186,7 +186,11 @@ async fn a_stream_is_refused_reset_and_ended_with_the_link_with_its_reason() {
     let opening = open();
     let mut there = incoming.recv().await.unwrap().accept();
     let _here = opening.await.unwrap().unwrap();
+    let opening = open();
+    let unanswered = incoming.recv().await.unwrap();
     own.shut_down();
+    assert!(matches!(opening.await.unwrap(), Err(OpenError::Down(_))));
+    drop(unanswered);
     let mut buf = [0; 6];
     let read = tokio::time::timeout(SOON, there.read(&mut buf)).await.unwrap();
     assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);

@@ -10,9 +10,8 @@ use trunkline_stack::{CallError as LinkCallError, Mailbox, Message, RegisterErro
 use trunkline_term::Term;
 
 use super::{Origin, SpawnError, TieError};
-use crate::inner::{Inner, now};
-use crate::node::Handle;
-use crate::{CallError, Connection, Node};
+use crate::inner::{Handle, Inner, now};
+use crate::{CallError, Node};
 
 /// Where nodes talk about processes.
 const SERVICE: &str = "$process";
@@ -90,7 +89,7 @@ impl Node {
             return Err(not_agreed(flag));
         }
         // What the peer's last connection asked for has ended with it.
-        if node.connected(peer).is_none() {
+        if node.sessions.connection(peer).is_none() {
             return Err(Unwilling { refusal: Refusal::Failed, text: "the connection is down".into() });
         }
         match request {
@@ -143,15 +142,15 @@ impl Node {
 
 /// Tells a peer something, if there is a connection; else it knows already that everything here is gone.
 pub(super) fn tell(node: &Arc<Inner>, peer: &NodeName, notice: &Notice) {
-    let Some(live) = node.connected(peer) else { return };
-    let (connection, term) = (Connection { slot: live.slot() }, Term::from(notice));
+    let Some(connection) = node.sessions.connection(peer) else { return };
+    let term = Term::from(notice);
     let mut telling = Box::pin(async move {
         // What cannot be sent any more, the peer learns from the connection's end.
         let _ = connection.send_term(SERVICE, "", &term).await;
     });
     // At once, if there is credit: what is said afterwards must not come before it.
     if telling.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-        node.spawn(telling);
+        node.sessions.spawn(telling);
     }
 }
 
@@ -186,7 +185,7 @@ pub(crate) fn serve(
     handle: Weak<Handle>,
     node: &Arc<Inner>,
 ) -> Result<impl Future<Output = ()> + Send + 'static, RegisterError> {
-    let mut mailbox: Mailbox = node.mailboxes.register(SERVICE)?;
+    let mut mailbox: Mailbox = node.sessions.mailboxes().register(SERVICE)?;
     Ok(async move {
         while let Some(message) = mailbox.recv().await {
             let Some(node) = handle.upgrade().map(|handle| Node { handle }) else { return };

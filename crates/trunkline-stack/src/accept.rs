@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 
-use trunkline_stack::LogLimit;
-
-use crate::link::now;
+use crate::{LogLimit, now};
 
 /// Connections the kernel may hold for a listener; 128 loses connects in a burst.
 const BACKLOG: u32 = 1024;

@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use trunkline_route::interleave;
 
-use crate::link::{lock, now};
+use crate::{lock, now};
 
 /// Time after which a dial to the next address of a host begins beside the one under way (RFC 8305 §5).
 pub const STAGGER: Duration = Duration::from_millis(250);
@@ -40,7 +40,7 @@ type Answer = Result<Found, (io::ErrorKind, String)>;
 /// A lookup goes on when nobody waits for it any more: a resolver whose first name server is dead answers after 5 s, which is
 /// longer than a dial waits. Its answer stands in for later lookups of the name that are slow too, for up to five minutes.
 /// Lookups of one name at one time are one. Answers that come quickly are not kept.
-pub struct Names {
+pub struct HostNames {
     ask: Box<dyn Fn(String) -> Asked + Send + Sync>,
     state: Arc<Mutex<State>>,
 }
@@ -78,9 +78,9 @@ impl State {
     }
 }
 
-impl Names {
-    /// Lookups by the operating system.
-    pub(crate) fn of_the_system() -> Self {
+impl HostNames {
+    /// Returns lookups by the resolver of the operating system.
+    pub fn of_the_system() -> Self {
         Self::asking(|host| Box::pin(async move { Ok(tokio::net::lookup_host((host.as_str(), 0)).await?.collect()) }))
     }
 
@@ -170,7 +170,7 @@ impl Drop for RunningUntilDropped {
     }
 }
 
-impl Drop for Names {
+impl Drop for HostNames {
     fn drop(&mut self) {
         // The end of a task takes the lock.
         let running = std::mem::take(&mut lock(&self.state).running);
@@ -180,9 +180,9 @@ impl Drop for Names {
     }
 }
 
-impl fmt::Debug for Names {
+impl fmt::Debug for HostNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Names").finish_non_exhaustive()
+        f.debug_struct("HostNames").finish_non_exhaustive()
     }
 }
 
@@ -239,10 +239,10 @@ mod tests {
     }
 
     /// Names whose resolver takes so long and counts its questions; the answer is the number of the question.
-    fn slow(took: Duration) -> (Names, Arc<AtomicUsize>) {
+    fn slow(took: Duration) -> (HostNames, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = asked.clone();
-        let names = Names::asking(move |_| {
+        let names = HostNames::asking(move |_| {
             let n = count.fetch_add(1, Ordering::Relaxed) + 1;
             Box::pin(async move {
                 sleep(took).await;
@@ -287,7 +287,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_of_one_link_keeps_its_interface() {
         // The loopback interface is the first one of every Linux machine.
-        let found = Names::of_the_system().addresses("fe80::1%lo", 7).await.unwrap();
+        let found = HostNames::of_the_system().addresses("fe80::1%lo", 7).await.unwrap();
         assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["[fe80::1%1]:7"]);
     }
 
@@ -307,7 +307,8 @@ mod tests {
         assert_eq!(lock(&names.state).late.len(), MAX_KEPT);
         assert!(lock(&names.state).running.is_empty());
 
-        let fails = Names::asking(|_| Box::pin(async { Err(io::Error::new(io::ErrorKind::NotFound, "no such name")) }));
+        let fails =
+            HostNames::asking(|_| Box::pin(async { Err(io::Error::new(io::ErrorKind::NotFound, "no such name")) }));
         lock(&fails.state).late.insert("h".into(), Late { since: now(), found: vec![SocketAddr::new(ip(1), 0)] });
         let error = fails.lookup("h").await.unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (io::ErrorKind::NotFound, "no such name".into()));
