@@ -70,7 +70,8 @@ impl<V> PatternIndex<V> {
         Self { version, store, tables, groups, loose, generation, slots, len, limits, _token: token }
     }
 
-    /// Returns the entries whose pattern is found in `name`, by descending weight, and equal weights by insertion.
+    /// Returns the entries whose pattern matches `name`, by descending weight, and equal weights by insertion: a
+    /// [`RoutePattern`](crate::RoutePattern) anywhere in it, an [`AccessPattern`](crate::AccessPattern) all of it.
     ///
     /// For many look-ups use [`PatternTable::reader`](crate::PatternTable::reader) or [`PatternIndex::matches_with`]:
     /// this method uses scratch memory of the thread, and allocates its answer.

@@ -10,7 +10,7 @@ use crate::grams::{self, Sketch};
 use crate::group::{Group, Kind};
 use crate::index::PatternIndex;
 use crate::limits::TableLimits;
-use crate::pattern::RoutePattern;
+use crate::pattern::TablePattern;
 use crate::store::{NONE, Slot, Store};
 use crate::tables::{Tables, hash_text};
 
@@ -105,7 +105,7 @@ impl<V> Writer<V> {
         self.store.live(self.slots, self.next_generation()).map(|slot| &slot.entry)
     }
 
-    pub(crate) fn insert(&mut self, pattern: RoutePattern, weight: i64, value: V) -> Result<(), InsertError<V>> {
+    pub(crate) fn insert(&mut self, pattern: TablePattern, weight: i64, value: V) -> Result<(), InsertError<V>> {
         let engine_bytes = self.engine_bytes + pattern.compiled().engine_bytes();
         let refusal = if self.find(pattern.as_str()).is_some() {
             Some(Refusal::Taken)
