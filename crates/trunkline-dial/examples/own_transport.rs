@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use trunkline_dial::exec::{self, Found, Ports};
 use trunkline_dial::memory::Memory;
 use trunkline_dial::plan::{Lookup, Policy};
-use trunkline_dial::{AttemptError, Record, RouteTable};
+use trunkline_dial::{AttemptError, Cause, Record, RouteTable};
 use trunkline_route::{Attempt, Cookie, Defaults, Endpoint, Host, NetworkRoute, NodeName, ResolverId};
 
 /// Plain TCP; the first line from the listener is its name.
@@ -26,20 +26,20 @@ impl Ports for PlainTcp {
     type Link = TcpStream;
 
     async fn resolve(&self, resolver: ResolverId, _: NodeName) -> Result<Vec<Endpoint>, AttemptError> {
-        Err(AttemptError::Resolve(format!("there is no {resolver} here")))
+        Err(AttemptError::Resolve(format!("there is no {resolver} here").into()))
     }
 
     async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, AttemptError> {
         let found = tokio::net::lookup_host((host.as_str(), 0)).await;
-        Ok(found.map_err(|error| AttemptError::Dns(error.to_string()))?.map(|socket| socket.ip()).collect())
+        Ok(found.map_err(|error| AttemptError::Dns(error.into()))?.map(|socket| socket.ip()).collect())
     }
 
     async fn connect(&self, _: Attempt, socket: SocketAddr) -> Result<(NodeName, TcpStream), AttemptError> {
-        let stream = TcpStream::connect(socket).await.map_err(|error| AttemptError::Tcp(error.to_string()))?;
+        let stream = TcpStream::connect(socket).await.map_err(|error| AttemptError::Tcp(error.into()))?;
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
-        reader.read_line(&mut line).await.map_err(|error| AttemptError::Handshake(error.to_string()))?;
-        let name = NodeName::new(line.trim_end()).map_err(|error| AttemptError::Handshake(error.to_string()))?;
+        reader.read_line(&mut line).await.map_err(|error| AttemptError::Handshake(error.into()))?;
+        let name = NodeName::new(line.trim_end()).map_err(|error| AttemptError::Handshake(Cause::new(error)))?;
         Ok((name, reader.into_inner()))
     }
 

@@ -52,7 +52,7 @@ pub trait Ports: Send + Sync + 'static {
         _: Attempt,
     ) -> impl Future<Output = Result<(NodeName, Self::Link), AttemptError>> + Send {
         let error = format!("{} cannot be gone through: this transport has no gateways", route.gateway());
-        async { Err(AttemptError::Relay(error)) }
+        async { Err(AttemptError::Relay(error.into())) }
     }
 
     /// An attempt ended: with `None` it succeeded. A loser of a stagger is not told of. For memory.

@@ -11,6 +11,7 @@
 //! The crate names no transport and no TLS: whatever dials comes in through [`exec::Ports`]. Bring your own and
 //! use the rest; `examples/own_transport.rs` does so over plain TCP.
 
+mod connection;
 mod error;
 pub mod exec;
 pub mod keep;
@@ -24,9 +25,16 @@ pub mod pair;
 pub mod plan;
 mod registry;
 pub mod sessions;
+mod shell;
 mod table;
 
-pub use error::{AttemptError, CallError, ConnectError, Next, NoRoute, Reason, Record, SendError};
+pub use connection::Connection;
+pub use error::{CallError, ConnectError, NoRoute, Reason, Record, SendError};
 pub use registry::{Registry, SessionLink, Ticket};
 pub use sessions::{Aim, Flown, Verdict};
+pub use shell::{
+    Drained, Explanation, Gateways, ImportantError, PING_MAILBOX, PendingFailback, SessionEvent, Sessions,
+    SessionsConfig, ShutDownReport, WhyUnknown,
+};
 pub use table::{AddError, Candidate, ProxyCandidate, RemoveError, RouteEdit, RouteTable, TableRoute};
+pub use trunkline_stack::{AttemptError, Cause, Chain, Next};

@@ -17,6 +17,8 @@ mod enabled {
         BothWin,
         /// Lets a flight begin while the one before it still ends.
         DialsOverlap,
+        /// A new link waits for links to other incarnations of the peer too.
+        HoldForEveryIncarnation,
         /// A new link waits for the one it replaces, and not for others that still deliver.
         HoldForReplacedOnly,
         /// Sends as many FINISHes as there are attempts.

@@ -214,22 +214,25 @@ impl Pair {
 
     /// The caller speaks of a link that this end accepted and has not heard on yet. Its first frame is on its way,
     /// with messages behind it: offer only when it came, or the link went down.
-    pub fn awaits_first_frame(&self, claims: Claims) -> Option<LinkId> {
-        let id = self.provisional?.link.id;
+    pub fn awaits_first_frame(&self, claims: Option<Claims>) -> Option<LinkId> {
+        let (id, claims) = (self.provisional?.link.id, claims?);
         (claims.replaces == Some(id) || claims.have_link == Some(id)).then_some(id)
     }
 
-    /// A proven caller wants a link. `caller_is_greater` compares the names bytewise; `challenged` is the outcome
-    /// of a [`OnOffer::Challenge`]: which link was probed, and whether it answered.
+    /// A proven caller wants a link. `claims` is `None` from a stack whose handshake carries none. `caller_is_greater`
+    /// compares the names bytewise; `challenged` is the outcome of a [`OnOffer::Challenge`]: which link was probed, and
+    /// whether it answered.
     pub fn offer(
         &mut self,
         link: LinkId,
         caller: Incarnation,
-        claims: Claims,
+        claims: Option<Claims>,
         caller_is_greater: bool,
         challenged: Option<(LinkId, bool)>,
     ) -> OnOffer {
         let mut retires = None;
+        let knows_links = claims.is_some();
+        let claims = claims.unwrap_or_default();
         let caller_is_greater = match caller_is_greater {
             _ if mutated!(BothLose) => false,
             _ if mutated!(BothWin) => true,
@@ -241,14 +244,15 @@ impl Pair {
                 retires = Some(Retire { id: up.id, alive: true });
             }
             Some(up) if up.incarnation == caller && claims.have_link == Some(up.id) => return OnOffer::Duplicate,
-            Some(up) if up.incarnation == caller && up.dialled && claims.known_epoch < up.epoch => {
+            Some(up) if up.incarnation == caller && knows_links && up.dialled && claims.known_epoch < up.epoch => {
                 return OnOffer::LostTie;
             }
             // Dead at the peer.
             Some(up) if up.incarnation == caller && claims.last_link == Some(up.id) => {
                 retires = Some(Retire { id: up.id, alive: false });
             }
-            // Another life, or somebody who shows the incarnation, which HELLO2 tells everybody, and no link of it.
+            // Another life, or somebody who shows the incarnation, which HELLO2 tells everybody, and no link of it, or cannot
+            // say which links it knows.
             Some(up) => match challenged {
                 Some((probed, answered)) if probed == up.id => {
                     if answered {

@@ -202,7 +202,7 @@ impl Plan {
                     Some(attempt) => Item::Dial(Try { origin, attempt: Box::new(attempt), route }),
                     None => {
                         let host = host.as_ref().map_or(target.host(), |host| host.as_str());
-                        let error = AttemptError::Dns(format!("the name's host part {host:?} is no host"));
+                        let error = AttemptError::Dns(format!("the name's host part {host:?} is no host").into());
                         Item::Void { origin, address: format!("{host}:{port}"), error, route }
                     }
                 }

@@ -346,7 +346,7 @@ impl<L: SessionLink> Registry<L> {
         name: &NodeName,
         link: LinkId,
         caller: Incarnation,
-        claims: Claims,
+        claims: Option<Claims>,
         challenged: Option<(LinkId, bool)>,
     ) -> Verdict<L> {
         if !self.make_room(name) {

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use trunkline_route::{Cookie, LinkId, NetworkRoute, NodeName};
+use trunkline_route::{Cookie, Incarnation, LinkId, NetworkRoute, NodeName};
 
 use crate::NoRoute;
 use crate::exec::Found;
@@ -44,6 +44,9 @@ const ADOPT: Duration = Duration::from_secs(5);
 pub trait Handle: Clone {
     /// Returns the id of the link.
     fn id(&self) -> LinkId;
+
+    /// Returns the incarnation of the peer at the other end.
+    fn incarnation(&self) -> Incarnation;
 }
 
 /// The result of one dial: how it found the peer, or why it did not.
@@ -130,6 +133,7 @@ pub enum Verdict<H> {
 pub struct Up<H> {
     /// The link that gives way, if one does.
     pub replaced: Option<(H, Retire)>,
-    /// The older links that still deliver. Messages of the new link are held back until each of these delivered its last.
+    /// The older links to the same incarnation of the peer that still deliver. Messages of the new link are held back until
+    /// each of these delivered its last.
     pub elders: Vec<H>,
 }

@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
-use trunkline_stack::ByteStream;
+use trunkline_stack::{ByteStream, TransportKind};
+
+use crate::polled::Polled;
 
 /// Bytes read from the socket at once, into a buffer of the thread: an idle link owns none.
 pub(crate) const READ: usize = 64 * 1024;
@@ -23,6 +25,17 @@ pub(crate) enum Carrier {
     Tcp(TcpStream),
     /// A stream of another link: this one runs inside it.
     Stream(ByteStream),
+    Other(Polled),
+}
+
+impl From<TransportKind> for Carrier {
+    fn from(kind: TransportKind) -> Self {
+        match kind {
+            TransportKind::Tcp(tcp) => Self::Tcp(tcp),
+            TransportKind::Stream(stream) => Self::Stream(stream),
+            TransportKind::Other(other) => Self::Other(Polled::new(other)),
+        }
+    }
 }
 
 impl Carrier {
@@ -34,6 +47,10 @@ impl Carrier {
                 stream.readable().await;
                 Ok(())
             }
+            Self::Other(other) => {
+                other.readable().await;
+                Ok(())
+            }
         }
     }
 
@@ -43,6 +60,10 @@ impl Carrier {
             Self::Tcp(tcp) => tcp.writable().await,
             Self::Stream(stream) => {
                 stream.writable().await;
+                Ok(())
+            }
+            Self::Other(other) => {
+                other.writable().await;
                 Ok(())
             }
         }
@@ -63,6 +84,7 @@ impl Carrier {
                 }
             }
             Self::Stream(stream) => stream.try_read(bytes),
+            Self::Other(other) => other.try_read(bytes),
         }
     }
 
@@ -71,6 +93,7 @@ impl Carrier {
         match self {
             Self::Tcp(tcp) => tcp.shutdown().await,
             Self::Stream(stream) => stream.shutdown().await,
+            Self::Other(other) => other.shutdown().await,
         }
     }
 }
@@ -102,15 +125,14 @@ impl Write for Writer<'_> {
         match self.0 {
             Carrier::Tcp(tcp) => tcp.try_write(bytes),
             Carrier::Stream(stream) => stream.try_write(bytes),
+            Carrier::Other(other) => other.try_write(bytes),
         }
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self.0 {
             Carrier::Tcp(tcp) => tcp.try_write_vectored(slices),
-            Carrier::Stream(stream) => {
-                stream.try_write(slices.iter().find(|slice| !slice.is_empty()).map_or(&[], |slice| slice))
-            }
+            _ => self.write(slices.iter().find(|slice| !slice.is_empty()).map_or(&[], |slice| slice)),
         }
     }
 

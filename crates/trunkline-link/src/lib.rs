@@ -40,12 +40,18 @@ mod handshake_io;
 mod link;
 mod listener;
 mod native;
+mod polled;
 mod receiver;
+mod stack;
 mod task;
 
 pub use byte_stream::{ALL_WINDOWS, FIRST_WINDOW, MAX_WINDOW, SMALL_WINDOW};
 pub use listener::{AnswerError, CredentialsFn, Inside, Listener, Offered};
 pub use native::{DialError, DialTimes, Dialed, Native, NativeLimits, REGISTRAR_WINDOW, Standing, random_16};
-pub use trunkline_stack::{ByteStream, Down, Link, LinkInfo, Mailboxes, PeerAddress, Rate};
+pub use stack::NativeStack;
+pub use trunkline_stack::{
+    ByteStream, Down, DownHook, FirstFrameHook, Hold, Hooks, HostNames, Link, LinkInfo, Mailboxes, PeerAddress, Rate,
+    Transport,
+};
 
-pub use task::{DownHook, FirstFrameHook, Hold, Hooks, KeepAlive};
+pub use task::KeepAlive;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use trunkline_route::{
     CloseCode, Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, RejectCode, Role, TlsMode, Version,
 };
-use trunkline_stack::{AcceptFailures, ByteStream, LinkInfo, PeerAddress, listen_tcp};
+use trunkline_stack::{AcceptFailures, LinkInfo, PeerAddress, Transport, listen_tcp};
 use trunkline_tls::{ClientAuth, ServerTls};
 use trunkline_wire::gate::Caller;
 use trunkline_wire::handshake::{
@@ -128,26 +128,27 @@ impl Listener {
     }
 }
 
-/// Answering side for callers that arrive through other nodes, on streams.
+/// Answering side for callers that arrive on a transport of the program's own: on streams through other nodes, on Unix
+/// sockets.
 pub struct Inside {
     answers: Answers,
 }
 
 impl Inside {
-    /// Creates the answering side. Places before authentication are counted by the address of the last node in between.
+    /// Creates the answering side. Places before authentication are counted by the address of the transport, which is that of
+    /// the last node in between.
     pub fn new(tls: ServerTls, credentials: Box<CredentialsFn>) -> Self {
-        Self { answers: Answers { mode: Mode::Inner, tls, credentials } }
+        Self { answers: Answers { mode: Mode::Node, tls, credentials } }
     }
 
     /// Goes as far as the caller's proof; it then waits for a verdict.
     ///
     /// # Errors
-    /// [`AnswerError`]; the stream is reset.
-    pub async fn answer(&self, native: &Native, stream: ByteStream) -> Result<Offered, AnswerError> {
+    /// [`AnswerError`]; the transport is closed.
+    pub async fn answer(&self, native: &Native, over: Transport) -> Result<Offered, AnswerError> {
         let deadline = later(now(), native.limits.answer);
-        let way = (stream.link_info().address.clone(), Some(stream.peer().clone()));
-        let place = native.admission.admit(way.0.counted_ip());
-        self.answers.answer_in(native, Carrier::Stream(stream), way, place, deadline).await
+        let place = native.admission.admit(over.address().counted_ip());
+        self.answers.answer_in(native, over, place, deadline).await
     }
 }
 
@@ -170,7 +171,7 @@ async fn handshake<F, D>(
     D: Future<Output = ()> + Send + 'static,
 {
     prepare(&tcp, native.limits.keep_alive.dead);
-    match answers.answer_in(&native, Carrier::Tcp(tcp), (address.into(), None), place, deadline).await {
+    match answers.answer_in(&native, Transport::tcp(tcp, address), place, deadline).await {
         Ok(offered) => decide(offered).await,
         Err(AnswerError::Certificate(error)) => {
             if let Some(suppressed) = native.admission.may_log(address.ip(), Fault::Certificate) {
@@ -190,12 +191,11 @@ impl Answers {
     async fn answer_in(
         &self,
         native: &Native,
-        carrier: Carrier,
-        way: (PeerAddress, Option<NodeName>),
+        over: Transport,
         place: Place,
         deadline: Instant,
     ) -> Result<Offered, AnswerError> {
-        let answer = Box::pin(self.answer(native, carrier, way, &place, deadline));
+        let answer = Box::pin(self.answer(native, over, &place, deadline));
         let answered = tokio::select! {
             biased;
             () = place.evicted() => Err(AnswerError::Evicted),
@@ -208,15 +208,15 @@ impl Answers {
     async fn answer(
         &self,
         native: &Native,
-        carrier: Carrier,
-        (address, via): (PeerAddress, Option<NodeName>),
+        over: Transport,
         place: &Place,
         deadline: Instant,
     ) -> Result<Offered, AnswerError> {
+        let (address, via) = (over.address().clone(), over.via().cloned());
         let ip = address.counted_ip();
         let connection = self.tls.connection().map_err(|_| AnswerError::Tls)?;
         let limit = MAX_UNAUTHENTICATED + if self.tls.client_auth() > ClientAuth::None { MAX_CERTIFICATES } else { 0 };
-        let mut pipe = Pipe::new(carrier, connection.into(), limit);
+        let mut pipe = Pipe::new(Carrier::from(over.into_kind()), connection.into(), limit);
         if let Err(error) = pipe.handshake(Some(&native.permits)).await {
             return Err(match error {
                 PipeError::Tls(error) if is_about_a_certificate(&error) => {
@@ -233,7 +233,8 @@ impl Answers {
         }
         let exporter = pipe.exporter().map_err(|_| AnswerError::Tls)?;
         let mut config = ResponderConfig::new(native.name.clone(), native.incarnation, random_16());
-        config.mode = self.mode;
+        let mode = if via.is_some() { Mode::Inner } else { self.mode };
+        config.mode = mode;
         let mut machine = <Responder>::new(config, exporter);
         let hello1 = pipe.message().await.map_err(|_| AnswerError::Ended)?;
         let (from, label) = claim(&hello1).map_err(AnswerError::Handshake)?;
@@ -289,7 +290,7 @@ impl Answers {
         if offer.params.abandon || offer.is_probe {
             return Err(AnswerError::Abandoned);
         }
-        let (limits, peers) = (native.limits.for_mode(self.mode), native.peers.clone());
+        let (limits, peers) = (native.limits.for_mode(mode), native.peers.clone());
         let params = limits.params(&native.software);
         Ok(Offered { pipe, peers, machine, offer, address, via, params, limits, deadline })
     }

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::AlertDescription;
-use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use trunkline_route::{
-    Attempt, Claims, Cookie, Disagreement, Incarnation, LinkPolicy, NodeName, Role, TlsMode, Version,
+    Attempt, Claims, CloseCode, Cookie, Disagreement, Incarnation, LinkPolicy, NodeName, RejectCode, Role, TlsMode,
+    Version,
 };
-use trunkline_stack::{ByteStream, HostNames, Link, LinkInfo, Mailboxes, PeerAddress, Rate};
+use trunkline_stack::{
+    AttemptError, Cause, Hooks, HostNames, Link, LinkInfo, Mailboxes, PeerAddress, Rate, TlsFault, Transport,
+    connect_tcp,
+};
 use trunkline_tls::{ClientTls, TlsError};
 use trunkline_wire::gate::{GateLimits, GateStats};
 use trunkline_wire::handshake::{HandshakeError, Initiator, InitiatorConfig, Mode, Params, VERSIONS, Verified};
@@ -27,10 +30,12 @@ use crate::carrier::Carrier;
 use crate::farewell::{Courtesy, Farewells};
 use crate::handshake_io::{Pipe, PipeError, prepare};
 use crate::link::{Shared, later, now};
-use crate::task::{Hooks, KeepAlive, Task};
+use crate::task::{KeepAlive, Task};
 
 /// The most bytes taken from a listener before the link stands; certificates chains come this way.
 const MAX_FROM_LISTENER: usize = 64 * 1024;
+
+const NOT_TRUNKLINE: &str = "the peer speaks TLS, but not trunkline";
 
 /// The largest message this end ever sends, whatever the peer announces.
 const HARD_MAX_MESSAGE: usize = 64 * 1024 * 1024;
@@ -171,14 +176,14 @@ pub enum DialError {
     #[error("no answer in the handshake within {0:?}")]
     HandshakeTimeout(Duration),
     /// The connect itself.
-    #[error("TCP: {0}")]
-    Tcp(#[source] io::Error),
-    /// No answer in time.
-    #[error("no TCP connection within {0:?}")]
-    TcpTimeout(Duration),
+    #[error(transparent)]
+    Connect(AttemptError),
     /// TLS, certificates included.
-    #[error("TLS: {0}")]
-    Tls(String),
+    #[error("TLS")]
+    Tls(#[source] TlsFault),
+    /// The transport broke during TLS.
+    #[error("TLS")]
+    TlsIo(#[source] io::Error),
     /// The TLS configuration of this end cannot be used.
     #[error(transparent)]
     TlsConfig(#[from] TlsError),
@@ -239,22 +244,6 @@ impl Native {
         &self.names
     }
 
-    /// Checks that a dial of this address would lead to a link: runs up to the peer's proof, proves this end so that
-    /// the probe does not count as a guess, and disconnects.
-    ///
-    /// # Errors
-    /// As [`Native::dial`].
-    pub async fn probe(
-        &self,
-        address: SocketAddr,
-        attempt: &Attempt,
-        tls: &ClientTls,
-        times: DialTimes,
-    ) -> Result<NodeName, DialError> {
-        let dialed = self.dial(address, attempt, Mode::Probe, tls, times).await?;
-        Ok(dialed.verified.name.clone())
-    }
-
     /// Dials one address and goes as far as the peer's proof. Nothing is decided yet: finish or abandon.
     ///
     /// # Errors
@@ -267,45 +256,32 @@ impl Native {
         tls: &ClientTls,
         times: DialTimes,
     ) -> Result<Dialed, DialError> {
-        let versions = versions(attempt)?;
-        let socket =
-            if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }.map_err(DialError::Tcp)?;
-        let tcp = tokio::time::timeout(times.tcp, socket.connect(address))
-            .await
-            .map_err(|_| DialError::TcpTimeout(times.tcp))?
-            .map_err(DialError::Tcp)?;
-        prepare(&tcp, self.limits.keep_alive.dead);
-        self.prove(Carrier::Tcp(tcp), (address.into(), None), versions, attempt, mode, tls, times).await
+        versions(attempt)?;
+        let transport = connect_tcp(address, times.tcp).await.map_err(DialError::Connect)?;
+        self.dial_over(transport, attempt, mode, tls, times).await
     }
 
-    /// Dials inside a stream that leads to the peer through the node at its other end; see [`Native::dial`]. The proof is
-    /// that of the peer; the node in between sees only encrypted bytes.
+    /// Dials over a transport that leads to the peer, such as a Unix socket, or a stream through another node; see
+    /// [`Native::dial`]. The proof is that of the peer; a node in between sees only encrypted bytes. Inside a stream the mode
+    /// is [`Mode::Inner`], whatever is given.
     ///
     /// # Errors
-    /// As [`Native::dial`]; the stream is reset.
-    pub async fn dial_through(
+    /// As [`Native::dial`]; the transport is closed.
+    pub async fn dial_over(
         &self,
-        stream: ByteStream,
-        attempt: &Attempt,
-        tls: &ClientTls,
-        times: DialTimes,
-    ) -> Result<Dialed, DialError> {
-        let versions = versions(attempt)?;
-        let way = (stream.link_info().address.clone(), Some(stream.peer().clone()));
-        self.prove(Carrier::Stream(stream), way, versions, attempt, Mode::Inner, tls, times).await
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the two ways to dial have this in common")]
-    async fn prove(
-        &self,
-        carrier: Carrier,
-        (address, via): (PeerAddress, Option<NodeName>),
-        versions: Vec<u16>,
+        transport: Transport,
         attempt: &Attempt,
         mode: Mode,
         tls: &ClientTls,
         times: DialTimes,
     ) -> Result<Dialed, DialError> {
+        let versions = versions(attempt)?;
+        let (address, via) = (transport.address().clone(), transport.via().cloned());
+        let mode = if via.is_some() { Mode::Inner } else { mode };
+        let carrier = Carrier::from(transport.into_kind());
+        if let Carrier::Tcp(tcp) = &carrier {
+            prepare(tcp, self.limits.keep_alive.dead);
+        }
         let connection = tls.connection(&attempt.tls, &attempt.address.host)?;
         let mut pipe = Pipe::new(carrier, connection.into(), MAX_FROM_LISTENER);
         tokio::time::timeout(times.tls, pipe.handshake(None))
@@ -313,14 +289,14 @@ impl Native {
             .map_err(|_| DialError::TlsTimeout(times.tls))?
             .map_err(tls_error)?;
         if !pipe.speaks_tlk() {
-            return Err(not_trunkline());
+            return Err(tls_failed(NOT_TRUNKLINE));
         }
         if tls.requires_cert_name(&attempt.tls) && !pipe.peer_is_named(&attempt.target) {
-            return Err(DialError::Tls(format!(
+            return Err(DialError::Tls(TlsFault::new(format!(
                 "the peer's certificate does not carry its name; issue it with the URI trunkline:{}, or remove \
                  `cert_name: required` from the TLS profile",
                 attempt.target
-            )));
+            ))));
         }
         let exporter = pipe.exporter().map_err(tls_error)?;
         let mut config = InitiatorConfig::new(
@@ -384,32 +360,70 @@ fn versions(attempt: &Attempt) -> Result<Vec<u16>, DialError> {
     Err(DialError::UnknownVersion(wanted.to_string(), known))
 }
 
-fn not_trunkline() -> DialError {
-    DialError::Tls("the peer speaks TLS, but not trunkline".into())
+fn tls_failed(text: impl Into<String>) -> DialError {
+    DialError::Tls(TlsFault::new(text))
 }
 
 /// Returns the error of a handshake that broke off inside TLS. The listener judges the certificate of a caller after the
 /// caller is done with TLS.
 fn ended(error: PipeError) -> DialError {
-    match error {
-        PipeError::Tls(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => DialError::Tls(
-            "the listener demands a certificate; name one in a TLS profile, and the profile in the route, with `tls: true`".into(),
+    let PipeError::Tls(rustls::Error::AlertReceived(alert)) = error else { return DialError::HandshakeEnded };
+    let fault = match alert {
+        AlertDescription::CertificateRequired => TlsFault::new(
+            "the listener demands a certificate; name one in a TLS profile, and the profile in the route, with `tls: true`",
         ),
-        PipeError::Tls(rustls::Error::AlertReceived(alert)) => {
-            DialError::Tls(format!("the listener refused this node's certificate: {alert:?}"))
-        }
-        _ => DialError::HandshakeEnded,
-    }
+        alert => TlsFault::new(format!("the listener refused this node's certificate: {alert:?}")),
+    };
+    DialError::Tls(fault.with_alert(alert.into()))
 }
 
 fn tls_error(error: PipeError) -> DialError {
     match error {
-        PipeError::Ended => DialError::Tls("the peer closed; does it listen for trunkline there?".into()),
-        PipeError::Io(e) => DialError::Tls(e.to_string()),
-        PipeError::Tls(rustls::Error::InvalidMessage(_)) => DialError::Tls("the peer does not speak TLS".into()),
-        PipeError::Tls(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => not_trunkline(),
-        PipeError::Tls(e) => DialError::Tls(trunkline_tls::told(&e)),
-        PipeError::TooMuch => DialError::Tls("the peer sent too much before it was proven".into()),
+        PipeError::Ended => tls_failed("the peer closed; does it listen for trunkline there?"),
+        PipeError::Io(error) => DialError::TlsIo(error),
+        PipeError::Tls(rustls::Error::InvalidMessage(_)) => tls_failed("the peer does not speak TLS"),
+        PipeError::Tls(rustls::Error::AlertReceived(alert)) => {
+            let fault = match alert {
+                AlertDescription::NoApplicationProtocol => TlsFault::new(NOT_TRUNKLINE),
+                alert => TlsFault::new(trunkline_tls::told(&rustls::Error::AlertReceived(alert))),
+            };
+            DialError::Tls(fault.with_alert(alert.into()))
+        }
+        PipeError::Tls(error) => tls_failed(trunkline_tls::told(&error)),
+        PipeError::TooMuch => tls_failed("the peer sent too much before it was proven"),
+    }
+}
+
+/// Everything that the listener says before it is proven is advice: it leads to the next candidate and to nothing else.
+impl From<DialError> for AttemptError {
+    fn from(error: DialError) -> Self {
+        let closed = |code, text: String| HandshakeError::Closed { code, text }.to_string();
+        match error {
+            DialError::Handshake(HandshakeError::Closed { code, text }) => match code {
+                CloseCode::Duplicate | CloseCode::LostTie => Self::Adopted,
+                CloseCode::Flags => Self::Flags(format!("the peer refused: {text}")),
+                CloseCode::NameInUse => Self::NameInUse("the peer still talks to it".into()),
+                code => Self::Rejected(closed(code, text)),
+            },
+            DialError::Handshake(HandshakeError::Rejected { code: RejectCode::Myself, .. }) => Self::Myself,
+            DialError::Handshake(error @ (HandshakeError::Rejected { .. } | HandshakeError::Version { .. })) => {
+                Self::Rejected(error.to_string())
+            }
+            DialError::Handshake(HandshakeError::WrongCookie) => Self::WrongCookie,
+            DialError::Handshake(HandshakeError::WrongName { actual, .. }) => Self::WrongName { actual },
+            DialError::Handshake(error) => Self::Handshake(Cause::new(error)),
+            DialError::Connect(error) => error,
+            DialError::Flags(error) => Self::Flags(error.to_string()),
+            error @ DialError::UnknownVersion(..) => Self::Version(error.to_string()),
+            DialError::HandshakeEnded => Self::Handshake("the peer closed in the middle".into()),
+            DialError::HandshakeTimeout(after) => Self::HandshakeTimeout(after),
+            DialError::Tls(fault) => Self::Tls(Cause::new(fault)),
+            DialError::TlsIo(error) => Self::Tls(error.into()),
+            DialError::TlsTimeout(after) => Self::TlsTimeout(after),
+            // The name may be of this address alone.
+            DialError::TlsConfig(error @ TlsError::ServerName(_)) => Self::Tls(Cause::new(error)),
+            DialError::TlsConfig(error) => Self::Local(Cause::new(error)),
+        }
     }
 }
 

@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use trunkline_route::{CloseCode, How};
-use trunkline_stack::{Batch, CallError, Down, Mailboxes, Message, Queue, Replier, Reply, Sender, log_connection};
+use trunkline_stack::{
+    Batch, CallError, Down, FirstFrameHook, Hold, Mailboxes, Message, Queue, Replier, Reply, Sender, log_connection,
+};
 use trunkline_wire::frame::{self, Decoder, Flow, Header, ProtocolError};
 use trunkline_wire::important::{Arrival, Outcome};
 use trunkline_wire::mux::{BodyArena, Class, Inbound, Sink, Status, StreamEvent, cost};
 
 use crate::link::{Shared, clock_us, lock};
-use crate::task::{FirstFrameHook, Hold};
 
 /// Reason why reading stopped.
 pub(crate) enum Broken {

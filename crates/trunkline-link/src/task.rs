@@ -1,15 +1,13 @@
 //! The task that moves the bytes of one link.
 
-use std::future::Future;
 use std::io::{self, Write};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use trunkline_route::{CloseCode, LinkPolicy};
-use trunkline_stack::{Down, Mailboxes};
+use trunkline_stack::{Down, DownHook, Hooks, Mailboxes};
 
 use crate::carrier::{READ, Stream};
 use crate::link::{Shared, later, lock, now};
@@ -61,27 +59,6 @@ impl Default for KeepAlive {
     fn default() -> Self {
         Self { idle: Duration::from_secs(5), dead: Duration::from_secs(15), drain: Duration::from_secs(10) }
     }
-}
-
-/// A future that holds reading back until it is done, so that order is kept across a replaced link.
-pub type Hold = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Called when the first frame is there, before anything of it is done; the future it gives comes first.
-pub type FirstFrameHook = Box<dyn FnOnce() -> Option<Hold> + Send>;
-/// Called when the link is down: how that came, and why the link was going away before, if it was. The two may differ, when
-/// it broke or the time ran out before it was drained.
-pub type DownHook = Box<dyn FnOnce(&Down, Option<CloseCode>) + Send>;
-
-/// Callbacks for the owner of a link, each called at most once.
-#[derive(Default)]
-pub struct Hooks {
-    /// The first frame came: the peer uses the link. It is delivered, and reading goes on, when the returned
-    /// future is done (or after the drain time).
-    pub on_first_frame: Option<FirstFrameHook>,
-    /// Reading begins when this is done (or after the drain time).
-    pub hold: Option<Hold>,
-    /// The link is down; called exactly once, also when its future is dropped.
-    pub on_down: Option<DownHook>,
 }
 
 /// The task of one link.

@@ -127,7 +127,7 @@ struct Spawnable {
     limits: SpawnLimits,
 }
 
-/// Something that peers of certain names may begin here.
+/// An offer to peers of certain names to begin something here.
 struct Offer<T> {
     what: T,
     allow: Vec<AccessPattern>,
@@ -409,7 +409,19 @@ impl Processes {
     ///
     /// # Errors
     /// [`RegisterError`] when the name is taken, or no atom of 1 to 255 bytes.
-    pub fn enable_spawn<F, R>(
+    pub fn enable_spawn<F, R>(&self, name: &str, allow: Vec<AccessPattern>, factory: F) -> Result<(), RegisterError>
+    where
+        F: Fn(Process, Term) -> R + Send + Sync + 'static,
+        R: Future<Output: Into<Exit>> + Send + 'static,
+    {
+        self.enable_spawn_with(name, allow, SpawnLimits::default(), factory)
+    }
+
+    /// Lets peers begin processes here as [`Processes::enable_spawn`] does, within these limits.
+    ///
+    /// # Errors
+    /// As [`Processes::enable_spawn`].
+    pub fn enable_spawn_with<F, R>(
         &self,
         name: &str,
         allow: Vec<AccessPattern>,

@@ -14,15 +14,17 @@ pub enum PeerAddress {
     Socket(SocketAddr),
     /// A pipe in the memory of this process.
     Memory,
+    /// A Unix socket.
+    Unix,
 }
 
 impl PeerAddress {
-    /// Returns the socket address; `None` for memory.
+    /// Returns the socket address; `None` without one.
     pub fn socket(&self) -> Option<SocketAddr> {
         if let Self::Socket(address) = self { Some(*address) } else { None }
     }
 
-    /// Returns the IP address; `None` for memory.
+    /// Returns the IP address; `None` without one.
     pub fn ip(&self) -> Option<IpAddr> {
         self.socket().map(|address| address.ip())
     }
@@ -51,6 +53,7 @@ impl fmt::Display for PeerAddress {
         match self {
             Self::Socket(address) => address.fmt(f),
             Self::Memory => f.write_str("memory"),
+            Self::Unix => f.write_str("unix"),
         }
     }
 }

@@ -10,6 +10,9 @@
 //! - [`ByteStream`] and [`Incoming`], over [`StreamIo`] and [`StreamOffer`].
 //! - [`LocalLink`], the link of a node to itself: delivery without a socket, by the same handles and under the same
 //!   limits.
+//! - [`Stack`], how a node dials by a protocol, over a [`Transport`]; [`Listening`] and [`Answering`], how it is dialled.
+//!   [`HostNames`] looks host names up.
+//! - [`AttemptError`], why an attempt to reach a node failed.
 //! - [`Rate`], [`Bucket`] and [`LogLimit`], limits on what a peer can cause.
 //!
 //! ```
@@ -40,6 +43,7 @@
 mod log;
 
 mod accept;
+mod attempt;
 mod codes;
 mod error;
 mod host_names;
@@ -51,8 +55,10 @@ mod mailbox;
 mod memory;
 mod peer_log;
 mod rate;
+mod stack;
 mod stream;
 mod term;
+mod transport;
 mod turns;
 #[cfg(unix)]
 mod unix_socket;
@@ -62,6 +68,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use accept::{AcceptFailures, listen_tcp};
+pub use attempt::{AttemptError, Cause, Chain, Next, TlsFault};
 pub use codes::{OpenError, StreamCode, StreamEnd, StreamKind};
 pub use error::{CallError, Down, SendError};
 pub use host_names::{HostNames, STAGGER, first_of};
@@ -75,9 +82,14 @@ pub use mailbox::{
 };
 pub use peer_log::PeerLog;
 pub use rate::{Bucket, Rate};
+pub use stack::{
+    AnswerFailure, Answering, Caller, DownHook, Established, FirstFrameHook, Hold, Hooks, Listening, OnCaller, Pairing,
+    PeerIdentity, Proven, Stack, connect_tcp,
+};
 pub use stream::{
     Acceptor, ByteStream, EARLY_DATA, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS, StreamIo, StreamOffer, poll_fill,
 };
+pub use transport::{Duplex, Transport, TransportKind};
 pub use trunkline_route::LogLevel;
 #[cfg(unix)]
 pub use unix_socket::{SocketError, SocketFile, bind_unix};

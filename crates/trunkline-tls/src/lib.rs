@@ -3,6 +3,7 @@
 //! - [`TlsProfile`] and [`ClientTls`] are the dialling side, [`ServerProfile`] and [`ServerTls`] the listening side. A profile
 //!   in use can be replaced; connections that are up stay up.
 //! - [`Certificates`] follows PEM files ([`ProfileFiles`], [`ServerFiles`]) and takes up what changes, all of it or nothing.
+//! - [`ClientProfiles`] are the profiles of a node by name, with the choice of the one that a dial uses.
 //! - [`LabAuthority`] issues node certificates for a lab.
 //!
 //! No certificate is needed for encryption: without a profile the cookie proves the other end, by a key exchange that is bound
@@ -21,6 +22,7 @@ pub mod fuzzing;
 mod lab;
 mod pem;
 mod profile;
+mod profiles;
 mod subject;
 
 pub use certificate::{Identity, told};
@@ -31,5 +33,6 @@ pub use files::{
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use lab::{Issued, LabAuthority};
 pub use profile::{ALPN, ClientAuth, ClientTls, ServerProfile, ServerTls, TlsError, TlsProfile, names_node};
+pub use profiles::ClientProfiles;
 
 use profile::{provider, unix_time};

@@ -13,8 +13,10 @@ use trunkline_route::{
     Address, Cookie, CookieError, Cookies, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, ProxyRoute,
     Reconnect, ResolverId, TlsProfileId, Version,
 };
+use trunkline_stack::{Listening, Stack};
 use trunkline_tls::{CHECK, ProfileSource, ServerSource};
 
+use crate::start::start;
 use crate::{Node, StartError};
 
 /// One listening socket of a node.
@@ -129,6 +131,8 @@ pub struct NodeBuilder {
     pub(crate) log_level: LogLevel,
     pub(crate) reconnect: Reconnect,
     pub(crate) hidden: bool,
+    pub(crate) stacks: Vec<Arc<dyn Stack>>,
+    pub(crate) listeners: Vec<Box<dyn Listening>>,
 }
 
 impl NodeBuilder {
@@ -159,6 +163,8 @@ impl NodeBuilder {
             log_level: LogLevel::default(),
             reconnect: Reconnect::default(),
             hidden: false,
+            stacks: Vec::new(),
+            listeners: Vec::new(),
         }
     }
 
@@ -359,11 +365,24 @@ impl NodeBuilder {
         self
     }
 
+    /// Adds a network stack: attempts whose version names its protocol are dialled by it. The native stack, `TLK`, is always
+    /// there, unless another stack of that protocol takes its place.
+    pub fn stack(mut self, stack: Arc<dyn Stack>) -> Self {
+        self.stacks.push(stack);
+        self
+    }
+
+    /// Adds a listener of a stack that was added. [`NodeBuilder::listen`] adds those of the native stack.
+    pub fn listener(mut self, listener: Box<dyn Listening>) -> Self {
+        self.listeners.push(listener);
+        self
+    }
+
     /// Binds, registers and starts.
     ///
     /// # Errors
     /// [`StartError`]; nothing of the node runs.
     pub async fn start(self) -> Result<Node, StartError> {
-        Node::start(self).await
+        start(self).await
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::broadcast;
-use trunkline_dial::Record;
+use trunkline_dial::{Record, SessionEvent};
 use trunkline_route::NodeName;
 use trunkline_stack::{Down, LinkInfo};
 use trunkline_tls::CertificateError;
@@ -66,6 +66,18 @@ pub enum Event {
     Missed(u64),
     /// A connection is up.
     Up(LinkInfo),
+}
+
+impl From<SessionEvent> for Event {
+    fn from(event: SessionEvent) -> Self {
+        match event {
+            SessionEvent::AttemptFailed { target, record } => Self::AttemptFailed { target, record },
+            SessionEvent::Down { peer, reason } => Self::Down { peer, reason },
+            SessionEvent::DrainBroken { peer, reason } => Self::DrainBroken { peer, reason },
+            SessionEvent::FailedBack { peer, pattern } => Self::FailedBack { peer, pattern },
+            SessionEvent::Up(info) => Self::Up(info),
+        }
+    }
 }
 
 /// The events of a node from the moment of [`Node::events`](crate::Node::events) on.

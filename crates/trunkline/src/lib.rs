@@ -35,46 +35,41 @@
 //! registry of links `trunkline-dial`, the wire `trunkline-link`.
 
 mod builder;
-mod connection;
 mod error;
 mod events;
-mod important;
-mod inbound;
 mod inner;
-mod kept;
+mod native;
 mod node;
-mod ports;
 mod processes;
-mod proxy;
 mod services;
-mod trace;
+mod start;
 
 pub use builder::{Listen, ListenError, NodeBuilder};
-pub use connection::Connection;
 pub use error::StartError;
 pub use events::{Event, Events};
-pub use important::{ImportantError, WhyUnknown};
-pub use kept::PendingFailback;
-pub use node::{Drained, Explanation, Node, NodeStatus, ShutDownReport};
-pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError};
+pub use node::{Node, NodeStatus};
+pub use processes::ProcessExt;
 pub use trunkline_tls::{
     CertificateError, EXPIRES_SOON, IdentityFiles, ProfileFiles, ProfileSource, Reloaded, ServerFiles, ServerSource,
 };
 
-pub use trace::{Trace, TraceEnd, TracedHop, TracedWay};
 pub use trunkline_forward::{
     Forward, ForwardError, ServiceError, ServiceStatus, StreamError, StreamOptions, Streams, TrafficStats,
 };
 
 pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{
-    AddError, AttemptError, CallError, Candidate, ConnectError, Next, NoRoute, Reason, Record, RemoveError, RouteEdit,
-    SendError, TableRoute,
+    AddError, AttemptError, CallError, Candidate, Cause, Chain, ConnectError, Connection, Drained, Explanation,
+    ImportantError, Next, NoRoute, PING_MAILBOX, PendingFailback, Reason, Record, RemoveError, RouteEdit, SendError,
+    ShutDownReport, TableRoute, WhyUnknown,
 };
 pub use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 pub use trunkline_matcher::{self as matcher, AccessPattern, PatternError, PatternErrorKind, PatternIndex};
+pub use trunkline_process::runtime::{
+    Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError,
+};
 pub use trunkline_process::{BadPid, Exit, NoProcess, Pid};
-pub use trunkline_proxy::{CircuitLimits, Proxied, Transit, TransitRule};
+pub use trunkline_proxy::{CircuitLimits, Proxied, Trace, TraceEnd, TracedHop, TracedWay, Transit, TransitRule};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
     Address, AtomMapping, Attempt, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults, Direct, DirectUse,
@@ -99,10 +94,3 @@ pub use trunkline_wire::{
     important::Outcome,
     mux::Window,
 };
-
-/// A name no service can have. A call to it is answered `NoService` by any node that lives: that is a ping.
-pub const PING_SERVICE: &str = "$ping";
-
-fn default_registrar() -> std::net::SocketAddr {
-    std::net::SocketAddr::from(([127, 0, 0, 1], 4499))
-}

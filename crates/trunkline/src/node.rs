@@ -1,68 +1,25 @@
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{broadcast, watch};
-use tokio::task::JoinSet;
-use trunkline_dial::plan::{Plan, Preview};
-use trunkline_dial::sessions::{ConnectRequest, Keys};
-use trunkline_dial::{AddError, Candidate, NoRoute, Reason, Registry, RemoveError, RouteEdit, RouteTable};
-use trunkline_forward::Services;
-use trunkline_link::{Listener, Native};
-use trunkline_matcher::{AccessPattern, PatternIndex};
+use trunkline_dial::sessions::ConnectRequest;
+use trunkline_dial::{
+    AddError, CallError, Candidate, ConnectError, Connection, Drained, Explanation, ImportantError, NoRoute,
+    PendingFailback, Reason, RemoveError, RouteEdit, SendError, ShutDownReport,
+};
+use trunkline_matcher::PatternIndex;
 use trunkline_process::Pid;
-use trunkline_proxy::{CircuitLimits, Proxied, Transit};
-use trunkline_registrar::{Lease, Registrar, Registration};
-use trunkline_registrar_embedded::{Embedded, RegistrarAt};
-use trunkline_route::{
-    Address, CloseCode, Defaults, Endpoint, IntoName, NameError, NetworkRoute, NodeName, Origin, PeerFlags, ProxyRoute,
-    ResolverId, Role, Version, later,
-};
-use trunkline_stack::{
-    CallError as LinkCallError, Link, LinkInfo, LinkStats, LocalLimits, LocalLink, Mailbox, Mailboxes, PeerLog,
-    RegisterError, SendError as LinkSendError,
-};
-use trunkline_tls::{Certificates, ClientTls, Reloaded, ServerTls, TlsProfile};
+use trunkline_proxy::{CircuitLimits, Proxied, Trace, Transit};
+use trunkline_route::{IntoName, NameError, NetworkRoute, NodeName, ProxyRoute};
+use trunkline_stack::{LinkInfo, LinkStats, Mailbox, RegisterError};
+use trunkline_tls::Reloaded;
 use trunkline_wire::gate::GateStats;
-use trunkline_wire::handshake::Mode;
 
-use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
-use crate::connection::Session;
-use crate::events::{CAPACITY, Events};
-use crate::inbound::{credentials, decide, listener_credentials, registrar_credentials};
-use crate::inner::{Inner, now};
-use crate::kept::{Kept, PendingFailback};
-use crate::processes::{self, Processes};
-use crate::proxy::{Proxy, read};
-use crate::services;
-use crate::{CallError, ConnectError, Connection, PING_SERVICE, SendError, StartError};
-
-/// The id of the embedded registrar in routes.
-const EMBEDDED: &str = "embedded";
-
-/// The last handle of a node ends everything that runs for it.
-pub(crate) struct Handle {
-    pub(crate) inner: Arc<Inner>,
-    listeners: Mutex<JoinSet<()>>,
-    listening: Vec<SocketAddr>,
-    lease: Mutex<Option<Box<dyn Lease>>>,
-    embedded: Option<Arc<Embedded>>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.inner.leave();
-        self.inner.is_dropped.store(true, Ordering::Release);
-        self.inner.links.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-        self.inner.processes.stop_all();
-        self.inner.mailboxes.close();
-        self.inner.local.shut_down();
-    }
-}
+use crate::builder::NodeBuilder;
+use crate::events::Events;
+use crate::inner::{Handle, Inner};
 
 /// A node: it has a name, reaches other nodes by theirs, and is reached by its own.
 ///
@@ -71,39 +28,6 @@ impl Drop for Handle {
 #[derive(Clone)]
 pub struct Node {
     pub(crate) handle: Arc<Handle>,
-}
-
-/// What became of the connections over a route that was drained.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Drained {
-    /// They run over another route now.
-    pub moved: Vec<NodeName>,
-    /// There was no other way, and why; they are as they were.
-    pub kept: Vec<(NodeName, ConnectError)>,
-}
-
-/// How a node went down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShutDownReport {
-    /// Connections that finished what was queued and under way.
-    pub drained: usize,
-    /// Connections that were cut when the grace was over.
-    pub cut: usize,
-}
-
-/// What [`Node::explain`] says about a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation {
-    /// The name.
-    pub target: NodeName,
-    /// The live connection, when one is up.
-    pub live: Option<LinkInfo>,
-    /// Whether the live connection would be used as it is.
-    pub live_satisfies: bool,
-    /// What would be tried, in order.
-    pub steps: Vec<Preview>,
-    /// Whom a connect would end with if all of `steps` failed: nobody else is asked.
-    pub static_only: bool,
 }
 
 /// What a node says of itself.
@@ -148,190 +72,13 @@ impl Node {
         Ok(NodeBuilder::new(name.into_name()?))
     }
 
-    pub(crate) async fn start(builder: NodeBuilder) -> Result<Self, StartError> {
-        if let Some(error) = builder.refused {
-            return Err(error);
-        }
-        let cookies = builder.cookie.ok_or(StartError::NoCookie)?;
-        let cookie = cookies.current().clone();
-        let keys = Arc::new(Keys::new(builder.peers, cookies));
-        let native = Native::new(builder.name.clone(), builder.limits);
-        let certificates = Certificates::default();
-        let unusable = |what: &str| {
-            let what = what.to_owned();
-            move |cause| StartError::Tls { what, cause }
-        };
-        let (mut sockets, mut inside) = (Vec::new(), None::<ServerTls>);
-        for listen in &builder.listen {
-            let what = format!("listener {}", listen.address);
-            let tls = certificates.server(what.clone(), &listen.tls).map_err(unusable(&what))?;
-            // Who comes through others meets the listener that demands most; of equals, the first.
-            if inside.as_ref().is_none_or(|strictest| strictest.client_auth() < tls.client_auth()) {
-                inside = Some(tls.clone());
-            }
-            sockets.push(bind(&builder.name, listen, tls, keys.clone())?);
-        }
-        let inside = match inside {
-            Some(tls) => tls,
-            None => ServerTls::ephemeral().map_err(|cause| unusable("default")(cause.into()))?,
-        };
-        let proxied = Arc::new(RwLock::new(builder.proxied));
-        let (may_come, listeners) = (proxied.clone(), allowed_by_listeners(&builder.listen));
-        let leads_to = builder.transit.rules.iter().map(|rule| rule.to.clone()).collect();
-        let proxy = Proxy::new(
-            builder.transit,
-            proxied,
-            builder.circuits,
-            inside,
-            credentials(&builder.name, move |from| read(&may_come).allows(from, &listeners), None, keys.clone()),
-        );
-        let mut profiles = BTreeMap::new();
-        for (id, profile) in &builder.profiles {
-            let what = format!("profile {id}");
-            profiles.insert(id.clone(), certificates.client(what.clone(), profile).map_err(unusable(&what))?);
-        }
-        let no_profile = ClientTls::new(&TlsProfile::default().no_roots());
-        let no_profile = no_profile.map_err(|cause| unusable("default")(cause.into()))?;
-
-        let choice = builder.registrar.unwrap_or_else(|| match builder.discovery.is_empty() {
-            true => RegistrarChoice::Embedded { listen: crate::default_registrar(), serve: true },
-            false => RegistrarChoice::None,
-        });
-        let embedded = match &choice {
-            RegistrarChoice::Embedded { listen, serve: true } => {
-                let started =
-                    Embedded::start(native.clone(), *listen, cookie.clone(), registrar_credentials(keys.clone()));
-                Some(started.map_err(|cause| StartError::RegistrarListen { address: *listen, cause })?)
-            }
-            RegistrarChoice::Embedded { listen, serve: false } => {
-                Some(Embedded::client(native.clone(), *listen, cookie.clone()))
-            }
-            _ => None,
-        };
-        let embedded = embedded.map(Arc::new);
-        let mut discovery = builder.discovery;
-        let registrar: Option<(ResolverId, Arc<dyn Registrar>)> = match choice {
-            RegistrarChoice::Embedded { .. } => ResolverId::new(EMBEDDED).ok().zip(embedded.clone().map(|e| e as _)),
-            RegistrarChoice::Own(id, registrar) => Some((id, registrar)),
-            RegistrarChoice::None => None,
-        };
-        let mut resolvers = builder.resolvers;
-        for (id, address, own) in builder.registrars {
-            let cookie = own.unwrap_or_else(|| cookie.clone());
-            resolvers.insert(id, Arc::new(RegistrarAt::new(native.clone(), address, cookie)));
-        }
-        if let Some(id) = discovery.iter().find(|id| !resolvers.contains_key(id)) {
-            return Err(StartError::UnknownResolver(id.clone()));
-        }
-        if let Some((id, registrar)) = &registrar {
-            resolvers.insert(id.clone(), registrar.resolver());
-            discovery.push(id.clone());
-        }
-        let routes = RouteTable::new();
-        routes.set_known(resolvers.keys().cloned(), profiles.keys().cloned());
-        routes.edit(|table| {
-            for (pattern, route, weight) in builder.routes {
-                table
-                    .add(&pattern, route, weight)
-                    .map_err(|cause| StartError::Route { pattern: pattern.clone(), cause })?;
-            }
-            Ok::<_, StartError>(())
-        })?;
-        routes.edit_proxies(|table| {
-            for (pattern, route, weight) in builder.proxy_routes {
-                table.add(&pattern, route, weight).map_err(|cause| StartError::Route { pattern, cause })?;
-            }
-            Ok::<_, StartError>(())
-        })?;
-
-        let mailboxes = Arc::new(Mailboxes::default());
-        let window = builder.limits.window;
-        let local = LocalLink::start(
-            LinkInfo::local(builder.name.clone(), native.incarnation(), cookie.clone()),
-            mailboxes.clone(),
-            LocalLimits { mailbox: window.mailbox, max_message: window.max_message },
-        );
-        let inner = Arc::new_cyclic(|own: &Weak<Inner>| Inner {
-            name: builder.name.clone(),
-            native: native.clone(),
-            mailboxes,
-            own: Session::new(local.link()),
-            local,
-            registry: Registry::new(builder.name.clone()),
-            resolvers,
-            discovery,
-            routes,
-            kept: Kept::default(),
-            services: Services::new(own.clone()),
-            proxy,
-            processes: Processes::new(builder.name.clone(), &native),
-            keys,
-            defaults: Defaults {
-                cookie,
-                tls: builder.tls,
-                version: builder.version,
-                flags: builder.flags,
-                log_level: builder.log_level,
-                reconnect: builder.reconnect,
-            },
-            policy: builder.policy,
-            times: builder.times,
-            memory: Mutex::default(),
-            profiles,
-            certificates,
-            no_profile,
-            platform: std::sync::OnceLock::new(),
-            events: broadcast::Sender::new(CAPACITY),
-            peer_log: PeerLog::default(),
-            links: Mutex::default(),
-            shutting_down: AtomicBool::new(false),
-            leaving: watch::Sender::new(false),
-            runtime: tokio::runtime::Handle::current(),
-            is_dropped: AtomicBool::new(false),
-            own_addresses: sockets.iter().map(|(_, address)| *address).collect(),
-        });
-        services::receive(&inner);
-        let (mut listeners, mut listening, mut endpoints) = (JoinSet::new(), Vec::new(), Vec::new());
-        for (listen, (socket, address)) in builder.listen.iter().zip(sockets) {
-            listening.push(address);
-            // Several listeners may be announced as one address.
-            endpoints
-                .extend(announced(listen, address, &builder.name).filter(|endpoint| !endpoints.contains(endpoint)));
-            let node = Arc::downgrade(&inner);
-            listeners.spawn(socket.serve(native.clone(), move |offered| {
-                let node = node.upgrade();
-                async move {
-                    if let Some(node) = node {
-                        decide(node, offered, PeerFlags::ALL).await;
-                    }
-                }
-            }));
-        }
-        if !inner.certificates.is_empty() {
-            listeners.spawn(follow_certificates(Arc::downgrade(&inner), builder.certificate_check));
-        }
-        let handle = Handle { inner, listeners: Mutex::new(listeners), listening, lease: Mutex::default(), embedded };
-        let node = Self { handle: Arc::new(handle) };
-        let serving = processes::serve(Arc::downgrade(&node.handle), node.inner());
-        node.inner().spawn(serving.expect("nobody else has a service of that name"));
-        if let Some((_, registrar)) = registrar.filter(|_| !builder.hidden && !endpoints.is_empty()) {
-            let lease = registrar.register(Registration::new(builder.name, endpoints).leading_to(leads_to)).await?;
-            *node.lease() = Some(lease);
-        }
-        Ok(node)
-    }
-
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.handle.inner
     }
 
-    fn lease(&self) -> MutexGuard<'_, Option<Box<dyn Lease>>> {
-        self.handle.lease.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// This node's name.
     pub fn name(&self) -> &NodeName {
-        &self.inner().name
+        self.inner().sessions.name()
     }
 
     /// Where it listens, in the order given to the builder, with the ports that were free.
@@ -346,9 +93,9 @@ impl Node {
     pub fn add_route(&self, pattern: &str, route: impl Into<NetworkRoute>, weight: i64) -> Result<(), AddError> {
         let route = route.into();
         let may_be_better = route.failback().is_some();
-        self.inner().routes.add(pattern, route, weight)?;
+        self.inner().sessions.routes().add(pattern, route, weight)?;
         if may_be_better {
-            self.inner().routes_changed();
+            self.inner().sessions.routes_changed();
         }
         Ok(())
     }
@@ -359,7 +106,7 @@ impl Node {
     /// # Errors
     /// [`RemoveError::Unknown`]; nothing changed.
     pub fn remove_route(&self, pattern: &str) -> Result<(), RemoveError> {
-        self.inner().routes.remove(pattern)
+        self.inner().sessions.routes().remove(pattern)
     }
 
     /// Adds a proxy route: what is tried when no direct way leads to a name. The table is one of its own.
@@ -367,7 +114,7 @@ impl Node {
     /// # Errors
     /// [`AddError`]; nothing changed.
     pub fn add_proxy_route(&self, pattern: &str, route: ProxyRoute, weight: i64) -> Result<(), AddError> {
-        self.inner().routes.add_proxy(pattern, route, weight)
+        self.inner().sessions.routes().add_proxy(pattern, route, weight)
     }
 
     /// Removes the proxy route with exactly this pattern. Live connections stay up.
@@ -375,7 +122,7 @@ impl Node {
     /// # Errors
     /// [`RemoveError::Unknown`]; nothing changed.
     pub fn remove_proxy_route(&self, pattern: &str) -> Result<(), RemoveError> {
-        self.inner().routes.remove_proxy(pattern)
+        self.inner().sessions.routes().remove_proxy(pattern)
     }
 
     /// As [`Node::edit_routes`], the proxy routes.
@@ -386,23 +133,23 @@ impl Node {
         &self,
         change: impl FnOnce(&mut RouteEdit<'_, ProxyRoute>) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.inner().routes.edit_proxies(change)
+        self.inner().sessions.routes().edit_proxies(change)
     }
 
     /// Passes this on between others from now on, and so much; what goes through this node already stays. What was announced
     /// to the registrar at the start stays announced.
     pub fn set_transit(&self, transit: Transit, limits: CircuitLimits) {
-        self.inner().proxy.set_transit(transit, limits);
+        self.inner().gateway.set_transit(transit, limits);
     }
 
     /// Lets these come through others from now on; who is here already stays.
     pub fn set_proxied(&self, proxied: Proxied) {
-        self.inner().proxy.set_proxied(proxied);
+        self.inner().gateway.set_proxied(proxied);
     }
 
     /// The proxy routes as they stand, in order.
     pub fn proxy_routes(&self) -> Arc<PatternIndex<ProxyRoute>> {
-        self.inner().routes.proxies()
+        self.inner().sessions.routes().proxies()
     }
 
     /// Takes a route out of use without cutting what runs over it: it is removed, and every connection over it moves to
@@ -418,7 +165,7 @@ impl Node {
     /// The second half of [`Node::drain_route`], for a route that was removed already: moves the connections that were
     /// dialled over it.
     pub async fn vacate_route(&self, pattern: &str) -> Drained {
-        self.vacate(pattern, false).await
+        self.inner().sessions.vacate(pattern, false).await
     }
 
     /// As [`Node::drain_route`], a proxy route: what goes through its gateway by it moves to another way. Streams that are
@@ -433,26 +180,7 @@ impl Node {
 
     /// The second half of [`Node::drain_proxy_route`], for one that was removed already.
     pub async fn vacate_proxy_route(&self, pattern: &str) -> Drained {
-        self.vacate(pattern, true).await
-    }
-
-    /// Both tables may have the same pattern.
-    async fn vacate(&self, pattern: &str, proxied: bool) -> Drained {
-        let inner = self.inner();
-        let mut drained = Drained::default();
-        for (name, live) in inner.registry.links() {
-            let info = live.link.info();
-            let is_by_it = info.route.as_deref() == Some(pattern) && info.via.is_some() == proxied;
-            if info.role != Role::Initiator || !is_by_it {
-                continue;
-            }
-            let demand = ConnectRequest { not: Some(info.id), ..ConnectRequest::default() };
-            match inner.connect(name.clone(), demand).await {
-                Ok(_) => drained.moved.push(name),
-                Err(error) => drained.kept.push((name, error)),
-            }
-        }
-        drained
+        self.inner().sessions.vacate(pattern, true).await
     }
 
     /// Makes many changes to the static routes at once, or none when the closure fails.
@@ -460,14 +188,14 @@ impl Node {
     /// # Errors
     /// The closure's.
     pub fn edit_routes<T, E>(&self, change: impl FnOnce(&mut RouteEdit<'_>) -> Result<T, E>) -> Result<T, E> {
-        let changed = self.inner().routes.edit(change)?;
-        self.inner().routes_changed();
+        let changed = self.inner().sessions.routes().edit(change)?;
+        self.inner().sessions.routes_changed();
         Ok(changed)
     }
 
     /// The static routes as they stand, in order.
     pub fn routes(&self) -> Arc<PatternIndex<NetworkRoute>> {
-        self.inner().routes.snapshot()
+        self.inner().sessions.routes().snapshot()
     }
 
     /// The static routes that match a name, best first. Opens nothing and asks nobody.
@@ -475,7 +203,7 @@ impl Node {
     /// # Errors
     /// [`NoRoute`] when none matches.
     pub fn route(&self, name: &NodeName) -> Result<Vec<Candidate>, NoRoute> {
-        let found = self.inner().routes.matching(name);
+        let found = self.inner().sessions.routes().matching(name);
         if found.is_empty() {
             return Err(NoRoute { target: name.clone(), reason: Reason::NoCandidate, attempts: Vec::new() });
         }
@@ -484,29 +212,7 @@ impl Node {
 
     /// What a connect to this name would try, in order, asking nobody.
     pub fn explain(&self, name: &NodeName) -> Explanation {
-        let inner = self.inner();
-        if *name == inner.name {
-            return Explanation {
-                target: name.clone(),
-                live_satisfies: true,
-                live: Some(inner.own.link.info().clone()),
-                steps: Vec::new(),
-                static_only: false,
-            };
-        }
-        let live = inner.registry.get(name);
-        let demand = ConnectRequest::default();
-        let plan = Plan::new(inner.lookup(name, &demand), now());
-        let steps = plan.preview(now());
-        let static_only =
-            !steps.iter().any(|s| matches!(s.origin, Origin::Discovered { .. } | Origin::DiscoveredProxy { .. }));
-        Explanation {
-            target: name.clone(),
-            live_satisfies: live.as_ref().is_some_and(|live| inner.satisfies(name, &demand, live)),
-            live: live.map(|live| live.link.info().clone()),
-            steps,
-            static_only,
-        }
+        self.inner().sessions.explain(name)
     }
 
     /// The connection to a name: the live one if it satisfies the name's best route, else a new one. Concurrent
@@ -544,35 +250,28 @@ impl Node {
         route: impl Into<NetworkRoute>,
     ) -> Result<Connection, ConnectError> {
         let route = route.into();
-        self.inner().routes.check(&route)?;
+        self.inner().sessions.routes().check(&route)?;
         self.connect_by(name.into_name()?, ConnectRequest { given: Some(route), ..ConnectRequest::default() }).await
     }
 
-    async fn connect_by(&self, name: NodeName, demand: ConnectRequest) -> Result<Connection, ConnectError> {
-        self.inner().connect_by(name, demand).await
-    }
-
-    /// The connection that `send` and `call` use: one that is to stay down is not dialled for them.
-    pub(crate) async fn in_use(&self, name: &NodeName) -> Result<Connection, ConnectError> {
-        self.inner().in_use(name, ConnectRequest::default()).await
+    async fn connect_by(&self, name: NodeName, request: ConnectRequest) -> Result<Connection, ConnectError> {
+        self.inner().sessions.connect(name, request).await
     }
 
     /// Returns the live connection to a name, whoever dialled it; to the node's own name, the one without a socket.
     pub fn connection(&self, name: &NodeName) -> Option<Connection> {
-        self.inner().connected(name).map(|live| Connection { slot: live.slot() })
+        self.inner().sessions.connection(name)
     }
 
     /// Every live connection, sorted by name.
     pub fn nodes(&self) -> Vec<(LinkInfo, LinkStats)> {
-        let links = self.inner().registry.links();
-        links.into_iter().map(|(_, live)| (live.link.info().clone(), live.link.stats())).collect()
+        self.inner().sessions.nodes()
     }
 
     /// The routes that the live connection to a peer is to go back to, best first, and why it has not yet. Empty without a
     /// connection.
     pub fn pending_failbacks(&self, peer: &NodeName) -> Vec<PendingFailback> {
-        let live = self.inner().registry.get(peer);
-        live.map(|live| self.inner().pending_failbacks(live.link.info())).unwrap_or_default()
+        self.inner().sessions.pending_failbacks(peer)
     }
 
     /// Makes a mailbox that peers reach by this name. Names that begin with `$` are the node's own.
@@ -583,63 +282,69 @@ impl Node {
         if service.starts_with('$') {
             return Err(RegisterError::Taken { name: service.into() });
         }
-        self.inner().mailboxes.register(service)
+        self.inner().sessions.mailboxes().register(service)
     }
 
     /// Connects if need be and sends a message; see [`Connection::send`].
     ///
     /// # Errors
     /// [`SendError`]; nothing was sent.
-    pub async fn send(&self, name: impl IntoName, service: &str, body: &[u8]) -> Result<(), SendError> {
+    pub async fn send(&self, name: impl IntoName, mailbox: &str, body: impl AsRef<[u8]>) -> Result<(), SendError> {
         let name = name.into_name().map_err(ConnectError::from)?;
-        let connection = self.in_use(&name).await?;
-        match connection.send(service, "", body).await {
-            // It went down under our hands and took nothing: once more, over a new one.
-            Err(LinkSendError::Down(_) | LinkSendError::Draining) => {
-                Ok(self.in_use(&name).await?.send(service, "", body).await?)
-            }
-            result => Ok(result?),
-        }
+        self.inner().sessions.send(&name, mailbox, body.as_ref()).await
     }
 
-    /// Connects if need be, calls a service and waits for its answer, at most `deadline` in all.
+    /// Connects if need be, calls a mailbox and waits for its answer, at most `timeout` in all.
     ///
     /// # Errors
-    /// [`CallError`] says whether the service may have seen the call.
+    /// [`CallError`] says whether the peer may have seen the call.
     pub async fn call(
         &self,
         name: impl IntoName,
-        service: &str,
-        body: &[u8],
-        deadline: Duration,
+        mailbox: &str,
+        body: impl AsRef<[u8]>,
+        timeout: Duration,
     ) -> Result<Bytes, CallError> {
         let name = name.into_name().map_err(ConnectError::from)?;
-        let until = later(now(), deadline);
-        let left = || until.saturating_duration_since(now());
-        let whole = async {
-            let connection = self.in_use(&name).await?;
-            match connection.call(service, "", body, left()).await {
-                Err(LinkCallError::NotSent(LinkSendError::Down(_) | LinkSendError::Draining)) => {
-                    let connection = self.in_use(&name).await?;
-                    Ok(connection.call(service, "", body, left()).await?)
-                }
-                result => Ok(result?),
-            }
-        };
-        tokio::time::timeout(deadline, whole).await.unwrap_or(Err(LinkCallError::TimedOut(deadline).into()))
+        self.inner().sessions.call(&name, mailbox, body.as_ref(), timeout).await
     }
 
     /// Connects if need be and measures one round trip to the peer's node.
     ///
     /// # Errors
     /// [`CallError`]; an answer of any kind is a success.
-    pub async fn ping(&self, name: impl IntoName, deadline: Duration) -> Result<(Connection, Duration), CallError> {
-        let connection = self.connect(name).await?;
-        let began = now();
-        match connection.call(PING_SERVICE, "", &[], deadline).await {
-            Ok(_) | Err(LinkCallError::NoService) => Ok((connection, now() - began)),
-            Err(error) => Err(error.into()),
-        }
+    pub async fn ping(&self, name: impl IntoName, timeout: Duration) -> Result<(Connection, Duration), CallError> {
+        let name = name.into_name().map_err(ConnectError::from)?;
+        self.inner().sessions.ping(name, timeout).await
+    }
+
+    /// Connects if need be and sends a message whose outcome is told: `Ok` means that it is in the mailbox, exactly once.
+    /// Connections that break are dialled again and the message repeated, until the timeout and as long as the peer's node
+    /// lives. At most 1,024 are under way to one peer; others wait. Among those of a pair of names the order is kept in which
+    /// they were first sent. Dropping the future leaves the outcome unknown.
+    ///
+    /// # Errors
+    /// [`ImportantError`] says whether it may be there. [`LinkSendError::Unsupported`](crate::LinkSendError::Unsupported)
+    /// when the two ends did not agree on the flag `important_delivery`.
+    pub async fn send_important(
+        &self,
+        name: impl IntoName,
+        mailbox: &str,
+        body: impl Into<Bytes>,
+        timeout: Duration,
+    ) -> Result<(), ImportantError> {
+        let name = name.into_name().map_err(|error| SendError::from(ConnectError::from(error)))?;
+        self.inner().sessions.send_important(&name, mailbox, body.into(), timeout).await
+    }
+
+    /// Looks which way leads to a name: connects as [`Node::connect`] does, and then asks every hop of the way that was
+    /// found for the next one and the time between the two. Without a way, those through gateways are looked at all the same,
+    /// to see where they end. Gateways treat it as a connection: what they would not pass on, they do not show.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when nothing can be tried at all; that no way leads there is no error.
+    pub async fn trace(&self, name: impl IntoName, timeout: Duration) -> Result<Trace, ConnectError> {
+        self.inner().gateway.trace(name.into_name()?, timeout).await
     }
 
     /// Looks at the certificate files now, and gives what changed. Connections that are up stay up. Reads files.
@@ -654,17 +359,18 @@ impl Node {
 
     /// Forgets what failed of late: the next lookup tries in the plain order.
     pub fn forget_failures(&self) {
-        self.inner().memory().clear();
+        self.inner().sessions.forget_failures();
     }
 
     /// What the node says of itself.
     pub fn status(&self) -> NodeStatus {
         let (inner, embedded) = (self.inner(), &self.handle.embedded);
         NodeStatus {
-            name: inner.name.clone(),
+            name: self.name().clone(),
             listening: self.handle.listening.clone(),
             services: inner
-                .mailboxes
+                .sessions
+                .mailboxes()
                 .names()
                 .iter()
                 .filter(|name| !name.starts_with('$'))
@@ -673,12 +379,12 @@ impl Node {
             processes: self.processes(),
             spawns: self.spawns(),
             applications: self.applications(),
-            connections: inner.registry.links().len(),
-            circuits: inner.proxy.stats().0,
-            carried: inner.proxy.stats().1,
+            connections: inner.sessions.nodes().len(),
+            circuits: inner.gateway.stats().0,
+            carried: inner.gateway.stats().1,
             strangers: inner.native.gate_stats(),
-            routes: inner.routes.snapshot().len(),
-            registered: self.lease().as_ref().map(|lease| lease.is_held()),
+            routes: inner.sessions.routes().snapshot().len(),
+            registered: self.handle.lease().as_ref().map(|lease| lease.is_held()),
             serves_registrar: embedded.as_ref().is_some_and(|e| e.serves()),
             registrar_queries: embedded.as_ref().map_or(0, |e| e.queries()),
         }
@@ -688,34 +394,17 @@ impl Node {
     /// queued and the calls under way; what has not finished within `grace` is cut.
     pub async fn shut_down(self, grace: Duration) -> ShutDownReport {
         let inner = self.inner();
-        inner.leave();
-        *self.lease() = None;
+        inner.sessions.leave();
+        *self.handle.lease() = None;
         let mut listeners = std::mem::take(&mut *self.handle.listeners.lock().unwrap_or_else(PoisonError::into_inner));
         // Waited for, so that the addresses are free when this returns.
         listeners.shutdown().await;
-        let mut links: Vec<Link> = inner.registry.links().into_iter().map(|(_, live)| live.link).collect();
-        let elders = inner.registry.elders().into_iter().map(|elder| elder.link);
-        links.extend(elders.filter(|elder| elder.down().is_none()));
-        for link in &links {
-            link.go_away(CloseCode::GoingAway);
-        }
-        let all = async {
-            for link in &links {
-                link.closed().await;
-            }
-        };
-        let _ = tokio::time::timeout(grace, all).await;
-        let unfinished = links.iter().filter(|link| link.down().is_none());
-        let cut = unfinished.inspect(|link| link.close(CloseCode::GoingAway)).count();
+        let report = inner.sessions.shut_down(grace).await;
         inner.processes.stop_all();
-        inner.mailboxes.close();
-        inner.local.shut_down();
+        inner.sessions.close();
         inner.services.withdraw_all();
-        let mut tasks = std::mem::take(&mut *inner.links.lock().unwrap_or_else(PoisonError::into_inner));
-        // The last words are on their way; a peer that does not take them is not waited for.
-        let _ =
-            tokio::time::timeout(Duration::from_secs(1), async { while tasks.join_next().await.is_some() {} }).await;
-        ShutDownReport { drained: links.len() - cut, cut }
+        inner.sessions.last_words().await;
+        report
     }
 }
 
@@ -723,44 +412,4 @@ impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("name", self.name()).field("listening", &self.listening()).finish_non_exhaustive()
     }
-}
-
-/// Takes up certificates whose files change, for as long as the node lives.
-async fn follow_certificates(node: Weak<Inner>, every: Duration) {
-    loop {
-        tokio::time::sleep(every).await;
-        let Some(node) = node.upgrade() else { return };
-        // It reads files; a panic in it is a bug that must not end the following.
-        let _ = tokio::task::spawn_blocking(move || node.look_at_certificates(false)).await;
-    }
-}
-
-fn bind(
-    name: &NodeName,
-    listen: &Listen,
-    tls: ServerTls,
-    keys: Arc<Keys>,
-) -> Result<(Listener, SocketAddr), StartError> {
-    let address = listen.address;
-    let credentials = listener_credentials(name, listen, keys);
-    let socket = Listener::bind(address, Mode::Node, tls, credentials);
-    let socket = socket.map_err(|cause| StartError::Listen { address, cause })?;
-    let bound = socket.local_addr().map_err(|cause| StartError::Listen { address, cause })?;
-    Ok((socket, bound))
-}
-
-/// The names that each listener with a list allows.
-fn allowed_by_listeners(listen: &[Listen]) -> Vec<Vec<AccessPattern>> {
-    listen.iter().filter_map(|listen| listen.allow.clone()).collect()
-}
-
-/// What a listener is announced as: its address, or the host of the node's name when it listens everywhere.
-fn announced(listen: &Listen, bound: SocketAddr, name: &NodeName) -> Option<Endpoint> {
-    let address = match &listen.advertise {
-        Some(address) => address.clone(),
-        None if bound.ip().is_unspecified() => Address::new(name.host(), bound.port()).ok()?,
-        None => bound.to_string().parse().ok()?,
-    };
-    // Whether a certificate is checked is the caller's business: its route says so.
-    Some(Endpoint { address, tls: None, version: Some(Version::native(1)) })
 }

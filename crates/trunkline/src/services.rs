@@ -10,47 +10,47 @@ use trunkline_forward::{
 };
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{IntoName, LocalPlace, NodeName, SocketPlace};
-use trunkline_stack::{BoxFuture, ByteStream, First, HostNames, Link, OpenError, PeerLog, StreamKind};
+use trunkline_stack::{BoxFuture, ByteStream, First, HostNames, Link, PeerLog, StreamKind};
 
 use crate::inner::Inner;
-use crate::{ConnectError, Connection, Node, proxy};
+use crate::{ConnectError, Node};
 
 impl StreamHost for Inner {
     fn link(self: Arc<Self>, peer: NodeName, timeout: Duration) -> BoxFuture<'static, Result<Link, ConnectError>> {
         Box::pin(async move {
             let request = ConnectRequest { within: Some(timeout), ..ConnectRequest::default() };
-            Ok(Link::clone(&*self.in_use(&peer, request).await?.link()))
+            Ok(Link::clone(&*self.sessions.in_use(&peer, request).await?.link()))
         })
     }
 
     fn shutting_down(&self) -> watch::Receiver<bool> {
-        self.leaving.subscribe()
+        self.sessions.leaving()
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.spawn(task);
+        self.sessions.spawn(task);
     }
 
     fn host_names(&self) -> &HostNames {
-        self.native.names()
+        self.sessions.host_names()
     }
 
     fn peer_log(&self) -> &PeerLog {
-        &self.peer_log
+        self.sessions.peer_log()
     }
 
     fn open_timeout(&self) -> Duration {
-        self.native.keep_alive().dead.saturating_add(self.policy.total)
+        self.native.keep_alive().dead.saturating_add(self.sessions.policy().total)
     }
 }
 
 /// Handles the streams that peers want of a node. The links do not keep the node alive.
 pub(crate) fn receive(node: &Arc<Inner>) {
     let weak = Arc::downgrade(node);
-    node.mailboxes.accept_streams(Some(Arc::new(move |incoming| {
+    node.sessions.mailboxes().accept_streams(Some(Arc::new(move |incoming| {
         let Some(node) = weak.upgrade() else { return };
         match incoming.kind() {
-            StreamKind::Proxied | StreamKind::Trace => proxy::asked(&node, incoming),
+            StreamKind::Proxied | StreamKind::Trace => node.gateway.take(incoming),
             _ => node.services.dispatch(incoming),
         }
     })));
@@ -147,23 +147,5 @@ impl Node {
         options: StreamOptions,
     ) -> Result<Forward, ForwardError> {
         self.inner().services.forward_with(place, peer, service, options).await
-    }
-}
-
-impl Connection {
-    /// Opens a stream to a service of the peer.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub async fn open(&self, service: &str, timeout: Duration) -> Result<ByteStream, OpenError> {
-        self.open_with(service, First::default(), timeout).await
-    }
-
-    /// Opens a stream as [`Connection::open`] does, with bytes that go out with the request for it.
-    ///
-    /// # Errors
-    /// [`OpenError`]. When the connection broke or the time was over, the service may have seen the first bytes.
-    pub async fn open_with(&self, service: &str, first: First<'_>, timeout: Duration) -> Result<ByteStream, OpenError> {
-        self.link().open_service(service, first, timeout).await
     }
 }

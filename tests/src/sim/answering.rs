@@ -94,7 +94,7 @@ impl World {
             known: entry.shadow.known(incarnation),
         };
         let (pair, shadow) = (entry.peer.pair().clone(), entry.shadow);
-        let verdict = entry.peer.offer(link, incarnation, claims, caller_is_greater, challenged);
+        let verdict = entry.peer.offer(link, incarnation, Some(claims), caller_is_greater, challenged);
         let after = entry.peer.pair().up();
         self.say(|| format!("host {host} offered {conn} by {from}: {verdict:?} {claims:?}"));
         self.hold(invariants::invariant_c_provisional_displaces_nothing(before, after));
@@ -120,7 +120,7 @@ impl World {
                 }
                 self.accept(host, conn, epoch);
             }
-            Verdict::Challenge(LinkHandle { conn: old, id }) => {
+            Verdict::Challenge(LinkHandle { conn: old, id, .. }) => {
                 self.counts.note("challenges");
                 if !self.node(host).links[&old].hold.is_empty() {
                     // The link is held, so it reads nothing: its silence counts as an answer.
@@ -167,7 +167,7 @@ impl World {
         }
         situation.known = shadow.known(situation.caller);
         let Situation { caller, claims, caller_is_greater, challenged, .. } = situation;
-        let verdict = pair.clone().offer([8; 16], caller, claims, caller_is_greater, challenged);
+        let verdict = pair.clone().offer([8; 16], caller, Some(claims), caller_is_greater, challenged);
         let (row, expected) = model::rule(&situation);
         *self.counts.rows.entry(row).or_default() += 1;
         self.hold(invariants::invariant_rules_match_the_table(row, expected, verdict, &situation));
@@ -187,7 +187,7 @@ impl World {
         let entry = self.entry(host, &from);
         entry.shadow.saw(incarnation, epoch);
         entry.dialling = None;
-        entry.peer.stand(LinkHandle { conn, id: link });
+        entry.peer.stand(LinkHandle { conn, id: link, incarnation });
         let Ok(body) = answer.machine.accept(&Params { epoch, ..Params::default() }) else { return };
         let end = LinkEnd {
             peer: from.clone(),

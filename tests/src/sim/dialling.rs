@@ -347,10 +347,11 @@ impl World {
                     return;
                 }
                 Step::Done(Ok(_)) => {
-                    let link = op_conn.and_then(|conn| self.node(host).links.get(&conn).map(|end| (conn, end.id)));
+                    let conn = op_conn.unwrap_or_default();
+                    let link = self.entry(host, peer).peer.link().copied().filter(|link| link.conn == conn);
                     // A probe makes no link.
-                    let (conn, id) = link.or(op_conn.map(|conn| (conn, [0; 16]))).unwrap_or_default();
-                    self.flown(host, peer, flight, Ok(Found::Link(LinkHandle { conn, id })));
+                    let link = link.unwrap_or(LinkHandle { conn, id: [0; 16], incarnation: [0; 16] });
+                    self.flown(host, peer, flight, Ok(Found::Link(link)));
                     return;
                 }
                 Step::Done(Err(no_route)) => {
@@ -574,7 +575,7 @@ impl World {
         self.succeeded(host, &attempt);
         let entry = self.entry(host, &peer);
         entry.shadow.saw(link.incarnation, epoch);
-        entry.peer.install(LinkHandle { conn, id: link.id });
+        entry.peer.install(LinkHandle { conn, id: link.id, incarnation: link.incarnation });
         entry.peer.finish_ended(flight, link.id);
         if replaced.is_some_and(|(old, retire)| !retire.alive && self.is_healthy(old.conn)) {
             self.counts.note("a live name displaced by the end that dials");
@@ -705,6 +706,6 @@ fn attempt_error(error: HandshakeError) -> AttemptError {
         }
         HandshakeError::WrongCookie => AttemptError::WrongCookie,
         HandshakeError::WrongName { actual, .. } => AttemptError::WrongName { actual },
-        other => AttemptError::Handshake(other.to_string()),
+        other => AttemptError::Handshake(other.to_string().into()),
     }
 }

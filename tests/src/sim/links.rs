@@ -101,14 +101,9 @@ impl World {
 
     /// Makes the new link wait for the remaining messages of older links.
     pub(super) fn hold_for(&mut self, host: usize, new: ConnId, elders: &[LinkHandle]) {
-        // The shipped link waits for those of a former incarnation too. Then a link can end cleanly at the peer while its
-        // messages are held back here, and they are lost when the peer dials again.
-        let incarnation = self.peer_life(host, new);
-        let elders: Vec<_> =
-            elders.iter().map(|elder| elder.conn).filter(|conn| self.peer_life(host, *conn) == incarnation).collect();
         let links = &self.node(host).links;
         let delivers = |conn: &ConnId| links.get(conn).is_some_and(|end| !end.peer_gone);
-        let elders: Vec<_> = elders.into_iter().filter(delivers).collect();
+        let elders: Vec<_> = elders.iter().map(|elder| elder.conn).filter(delivers).collect();
         if elders.is_empty() {
             return;
         }

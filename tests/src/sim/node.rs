@@ -69,11 +69,17 @@ pub struct LinkHandle {
     pub conn: ConnId,
     /// Id of the link.
     pub id: LinkId,
+    /// Incarnation of the peer.
+    pub incarnation: Incarnation,
 }
 
 impl Handle for LinkHandle {
     fn id(&self) -> LinkId {
         self.id
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 }
 

@@ -11,7 +11,7 @@ use trunkline::{
 use trunkline_link::{DialError, Hooks, Native};
 use trunkline_proxy::ProxyOpen;
 use trunkline_route::{Address, Attempt, Claims, CloseCode, LinkPolicy, TlsMode, Version};
-use trunkline_stack::{Link, Mailboxes};
+use trunkline_stack::{Link, Mailboxes, Transport};
 use trunkline_tests::attacker::{Claim, Guesser, Raw, incarnation_of};
 use trunkline_tests::support::*;
 use trunkline_tls::ClientTls;
@@ -251,7 +251,14 @@ async fn inside(link: &Link, node: &Node, called: &str, tls: &ClientTls) -> Resu
     let open = ProxyOpen::new(node.name().clone(), 1).encode();
     let stream = soon(link.open(StreamKind::Proxied, &open, PROMPT)).await.unwrap();
     let native = Native::new(name(called), NativeLimits::default());
-    let dialed = soon(native.dial_through(stream, &attempt(address(node), node), tls, DialTimes::default())).await?;
+    let dialed = soon(native.dial_over(
+        Transport::stream(stream),
+        &attempt(address(node), node),
+        Mode::Node,
+        tls,
+        DialTimes::default(),
+    ))
+    .await?;
     soon(dialed.finish(Claims::default())).await.map(drop)
 }
 

@@ -75,6 +75,11 @@ fn a_hold_that_forgets_older_links_is_detected() {
 }
 
 #[test]
+fn a_hold_for_a_former_incarnation_is_detected() {
+    bites_at(Mutant::HoldForEveryIncarnation, 1079, "(d)");
+}
+
+#[test]
 fn a_dial_that_begins_while_another_one_ends_is_detected() {
     assert!(bites_in(Mutant::DialsOverlap, NO_TABLE).starts_with("(o)"));
 }

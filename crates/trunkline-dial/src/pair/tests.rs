@@ -29,7 +29,7 @@ fn known(known_epoch: u64) -> Claims {
 #[test]
 fn an_idle_entry_accepts() {
     let mut pair = Pair::default();
-    assert_eq!(pair.offer(id(1), PEER, known(4), false, None), accept(5, None));
+    assert_eq!(pair.offer(id(1), PEER, Some(known(4)), false, None), accept(5, None));
     assert_eq!(pair.up(), None, "provisional until the first frame");
     assert_eq!(pair.confirmed(id(1)), Some(None));
     assert_eq!(pair.up().unwrap().epoch, 5);
@@ -39,7 +39,7 @@ fn an_idle_entry_accepts() {
 fn a_dial_that_sent_no_finish_gives_way() {
     let mut pair = Pair::default();
     pair.dial_begins(7);
-    assert_eq!(pair.offer(id(1), PEER, known(0), false, None), accept(1, Some(7)));
+    assert_eq!(pair.offer(id(1), PEER, Some(known(0)), false, None), accept(1, Some(7)));
     assert_eq!(pair.may_finish(7, id(2), PEER, false), MayFinish::Adopt);
 }
 
@@ -49,8 +49,8 @@ fn of_two_finishes_the_greater_names_stands() {
     lesser.dial_begins(7);
     assert!(matches!(lesser.may_finish(7, id(2), PEER, false), MayFinish::Finish(_)));
     let mut greater = lesser.clone();
-    assert_eq!(lesser.offer(id(1), PEER, known(0), true, None), accept(1, Some(7)));
-    assert_eq!(greater.offer(id(1), PEER, known(0), false, None), OnOffer::LostTie);
+    assert_eq!(lesser.offer(id(1), PEER, Some(known(0)), true, None), accept(1, Some(7)));
+    assert_eq!(greater.offer(id(1), PEER, Some(known(0)), false, None), OnOffer::LostTie);
     assert_eq!(lesser.accepted(7, link(2, 1, true)), OnAccept::Discard);
     assert_eq!(greater.accepted(7, link(2, 1, true)), OnAccept::Up(None));
 }
@@ -59,19 +59,19 @@ fn of_two_finishes_the_greater_names_stands() {
 fn the_rows_for_a_live_link_to_the_same_life() {
     let replaces = Claims { replaces: Some(id(9)), known_epoch: 3, ..Claims::default() };
     let mut pair = up(true, 3);
-    assert_eq!(pair.offer(id(1), PEER, replaces, false, None), accept(4, None));
+    assert_eq!(pair.offer(id(1), PEER, Some(replaces), false, None), accept(4, None));
     assert_eq!(pair.up().unwrap().id, id(9), "the live link stays until the first frame");
     assert_eq!(pair.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: true })));
 
     let have = Claims { have_link: Some(id(9)), ..Claims::default() };
-    assert_eq!(up(true, 3).offer(id(1), PEER, have, false, None), OnOffer::Duplicate);
+    assert_eq!(up(true, 3).offer(id(1), PEER, Some(have), false, None), OnOffer::Duplicate);
 
     let mut dead_there = up(true, 3);
     let saw = Claims { last_link: Some(id(9)), ..known(3) };
-    assert_eq!(dead_there.offer(id(1), PEER, saw, false, None), accept(4, None));
+    assert_eq!(dead_there.offer(id(1), PEER, Some(saw), false, None), accept(4, None));
     assert_eq!(dead_there.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: false })));
 
-    assert_eq!(up(true, 3).offer(id(1), PEER, known(2), false, None), OnOffer::LostTie);
+    assert_eq!(up(true, 3).offer(id(1), PEER, Some(known(2)), false, None), OnOffer::LostTie);
 }
 
 #[test]
@@ -80,9 +80,12 @@ fn a_caller_that_shows_only_the_incarnation_of_a_live_peer_is_let_in_only_when_t
         let another = Claims { last_link: Some(id(8)), ..claims };
         for claims in [claims, another] {
             let mut pair = up(dialled, 3);
-            assert_eq!(pair.offer(id(1), PEER, claims, false, None), OnOffer::Challenge(id(9)));
-            assert_eq!(pair.offer(id(1), PEER, claims, false, Some((id(9), true))), OnOffer::NameInUse);
-            assert!(matches!(pair.offer(id(1), PEER, claims, false, Some((id(9), false))), OnOffer::Accept { .. }));
+            assert_eq!(pair.offer(id(1), PEER, Some(claims), false, None), OnOffer::Challenge(id(9)));
+            assert_eq!(pair.offer(id(1), PEER, Some(claims), false, Some((id(9), true))), OnOffer::NameInUse);
+            assert!(matches!(
+                pair.offer(id(1), PEER, Some(claims), false, Some((id(9), false))),
+                OnOffer::Accept { .. }
+            ));
             assert_eq!(pair.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: false })));
         }
     }
@@ -91,17 +94,31 @@ fn a_caller_that_shows_only_the_incarnation_of_a_live_peer_is_let_in_only_when_t
 #[test]
 fn another_life_is_let_in_only_when_the_old_link_is_silent() {
     let mut pair = up(true, 3);
-    assert_eq!(pair.offer(id(1), REBORN, known(0), false, None), OnOffer::Challenge(id(9)));
-    assert_eq!(pair.offer(id(1), REBORN, known(0), false, Some((id(9), true))), OnOffer::NameInUse);
-    assert_eq!(pair.offer(id(1), REBORN, known(0), false, Some((id(9), false))), accept(1, None));
+    assert_eq!(pair.offer(id(1), REBORN, Some(known(0)), false, None), OnOffer::Challenge(id(9)));
+    assert_eq!(pair.offer(id(1), REBORN, Some(known(0)), false, Some((id(9), true))), OnOffer::NameInUse);
+    assert_eq!(pair.offer(id(1), REBORN, Some(known(0)), false, Some((id(9), false))), accept(1, None));
     assert_eq!(pair.confirmed(id(1)), Some(Some(Retire { id: id(9), alive: false })));
-    assert_eq!(pair.offer(id(5), ME, known(0), false, Some((id(9), false))), OnOffer::Challenge(id(1)));
+    assert_eq!(pair.offer(id(5), ME, Some(known(0)), false, Some((id(9), false))), OnOffer::Challenge(id(1)));
+}
+
+#[test]
+fn a_caller_that_cannot_say_which_links_it_knows_gets_one_when_the_live_link_is_dead() {
+    for mut pair in [up(true, 3), up(false, 3)] {
+        assert_eq!(pair.offer(id(1), PEER, None, false, None), OnOffer::Challenge(id(9)));
+        assert_eq!(pair.offer(id(1), PEER, None, false, Some((id(9), true))), OnOffer::NameInUse);
+        assert_eq!(pair.offer(id(1), PEER, None, false, Some((id(9), false))), accept(4, None));
+    }
+    let mut both_dial = Pair::default();
+    both_dial.dial_begins(7);
+    assert!(matches!(both_dial.may_finish(7, id(2), PEER, false), MayFinish::Finish(_)));
+    assert_eq!(both_dial.offer(id(1), PEER, None, false, None), OnOffer::LostTie);
+    assert_eq!(both_dial.offer(id(1), PEER, None, true, None), accept(1, Some(7)));
 }
 
 #[test]
 fn a_lost_accept_leaves_nothing_standing() {
     let mut pair = Pair::default();
-    pair.offer(id(1), PEER, known(0), false, None);
+    pair.offer(id(1), PEER, Some(known(0)), false, None);
     pair.down(id(1));
     assert!(pair.is_idle());
     assert_eq!(pair.confirmed(id(1)), None);
@@ -132,10 +149,10 @@ fn replacing_retires_the_old_link_on_accept() {
 #[test]
 fn the_greatest_epoch_there_is_does_no_harm() {
     let mut pair = Pair::default();
-    assert_eq!(pair.offer(id(1), PEER, known(u64::MAX), false, None), accept(u64::MAX, None));
+    assert_eq!(pair.offer(id(1), PEER, Some(known(u64::MAX)), false, None), accept(u64::MAX, None));
     pair.confirmed(id(1)).unwrap();
     let saw = Claims { last_link: Some(id(1)), ..known(u64::MAX) };
-    assert_eq!(pair.offer(id(2), PEER, saw, false, None), accept(u64::MAX, None));
+    assert_eq!(pair.offer(id(2), PEER, Some(saw), false, None), accept(u64::MAX, None));
 }
 
 #[test]

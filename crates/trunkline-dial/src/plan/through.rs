@@ -35,7 +35,8 @@ impl Plan {
     }
 
     fn no_host(&self, origin: Origin) -> Item {
-        let error = AttemptError::Dns(format!("the name's host part {:?} is no host", self.lookup.target.host()));
+        let error =
+            AttemptError::Dns(format!("the name's host part {:?} is no host", self.lookup.target.host()).into());
         Item::Void { origin, address: String::new(), error, route: NO_ROUTE }
     }
 

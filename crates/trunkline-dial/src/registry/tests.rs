@@ -49,6 +49,10 @@ impl Handle for Fake {
     fn id(&self) -> LinkId {
         self.id
     }
+
+    fn incarnation(&self) -> Incarnation {
+        PEER
+    }
 }
 
 impl SessionLink for Fake {
@@ -161,7 +165,7 @@ impl Registry<Fake> {
     }
 
     fn inbound(&self, name: &NodeName, n: u8) -> Verdict<Fake> {
-        self.offer(name, id(n), PEER, Claims::default(), None)
+        self.offer(name, id(n), PEER, Some(Claims::default()), None)
     }
 }
 
@@ -429,7 +433,7 @@ async fn a_replacement_that_is_never_installed_leaves_the_old_link_up() {
     registry.accepted(&name, flight, link_ref(2, 2)).unwrap();
     drop(ticket);
     let claims = Claims { have_link: Some(id(1)), ..Claims::default() };
-    assert_eq!(registry.offer(&name, id(8), PEER, claims, None), Verdict::Refuse(OnOffer::Duplicate));
+    assert_eq!(registry.offer(&name, id(8), PEER, Some(claims), None), Verdict::Refuse(OnOffer::Duplicate));
     assert_eq!(registry.get(&name), Some(link(1)));
 }
 
@@ -458,7 +462,7 @@ async fn another_life_is_let_in_when_the_old_link_is_silent() {
     registry.inbound(&name, 7);
     registry.stand(&name, link(7));
     registry.confirmed(&name, id(7), |_, _| {}).unwrap();
-    let reborn = |challenged| registry.offer(&name, id(9), [9; 16], Claims::default(), challenged);
+    let reborn = |challenged| registry.offer(&name, id(9), [9; 16], Some(Claims::default()), challenged);
     assert_eq!(reborn(None), Verdict::Challenge(link(7)));
     assert_eq!(reborn(Some((id(7), true))), Verdict::Refuse(OnOffer::NameInUse));
     assert_eq!(reborn(Some((id(7), false))), Verdict::Accept(1));

@@ -173,7 +173,7 @@ impl<H: Handle> Peer<H> {
         self.accepting = Some(Accepting { link: link.id, before, abandoned: false });
         let old = self.link.as_ref();
         let replaced = retire.and_then(|retire| Some((old.filter(|old| old.id() == retire.id)?.clone(), retire)));
-        let elders = self.hold_for_elders(replaced.as_ref());
+        let elders = self.hold_for_elders(link.incarnation, replaced.as_ref());
         Some(Up { replaced, elders })
     }
 
@@ -189,13 +189,14 @@ impl<H: Handle> Peer<H> {
         true
     }
 
-    /// A proven remote node that dialled this one wants a link. `caller_is_greater` compares the names bytewise;
+    /// A proven remote node that dialled this one wants a link. `claims` is `None` from a stack whose handshake carries none;
+    /// `caller_is_greater` compares the names bytewise;
     /// `challenged` is the outcome of [`Verdict::Challenge`].
     pub fn offer(
         &mut self,
         link: LinkId,
         caller: Incarnation,
-        claims: Claims,
+        claims: Option<Claims>,
         caller_is_greater: bool,
         challenged: Option<(LinkId, bool)>,
     ) -> Verdict<H> {
@@ -251,7 +252,7 @@ impl<H: Handle> Peer<H> {
         };
         self.accepting = None;
         let replaced = self.link.replace(new.clone()).zip(retire);
-        let elders = self.hold_for_elders(replaced.as_ref());
+        let elders = self.hold_for_elders(new.incarnation(), replaced.as_ref());
         self.effects.push(Effect::Changed);
         Some((new, Up { replaced, elders }))
     }
@@ -284,15 +285,17 @@ impl<H: Handle> Peer<H> {
         at.is_some()
     }
 
-    /// Holds a new link's messages back until every older link delivered its last: not only the one it replaces, which may
-    /// itself be held back for another.
-    fn hold_for_elders(&mut self, replaced: Option<&(H, Retire)>) -> Vec<H> {
+    /// Returns the links that a new link to this incarnation waits for: every older one to it that still delivers, not only
+    /// the one it replaces, which may itself be held back for another. Links to other incarnations do not count: their
+    /// messages are in no order with those of the new link, and a half-dead one would hold it back until it is lost.
+    fn hold_for_elders(&mut self, peer: Incarnation, replaced: Option<&(H, Retire)>) -> Vec<H> {
         let survivor = replaced.filter(|(_, retire)| retire.alive).map(|(link, _)| link.clone());
         if mutated!(HoldForReplacedOnly) {
             return survivor.into_iter().collect();
         }
         survivor.into_iter().for_each(|link| self.drains(link));
-        self.elders.clone()
+        let holds = |elder: &&H| elder.incarnation() == peer || mutated!(HoldForEveryIncarnation);
+        self.elders.iter().filter(holds).cloned().collect()
     }
 
     /// Takes back an accepted link that was abandoned before it was installed.

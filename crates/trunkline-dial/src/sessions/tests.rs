@@ -34,11 +34,15 @@ enum Act {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Link(LinkId);
+struct Link(LinkId, Incarnation);
 
 impl Handle for Link {
     fn id(&self) -> LinkId {
         self.0
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        self.1
     }
 }
 
@@ -249,12 +253,12 @@ impl Pairing {
         match packet {
             Packet::Finish { link, flight, claims } => {
                 let before = self.ends[at].peer.pair().up();
-                let verdict = self.ends[at].peer.offer(link, INCARNATIONS[1 - at], claims, at == 0, None);
+                let verdict = self.ends[at].peer.offer(link, INCARNATIONS[1 - at], Some(claims), at == 0, None);
                 assert_eq!(self.ends[at].peer.pair().up(), before, "an offer displaces nothing");
                 let answer = match verdict {
                     Verdict::Accept(epoch) => {
                         self.ends[at].open.insert(link);
-                        self.ends[at].peer.stand(Link(link));
+                        self.ends[at].peer.stand(Link(link, INCARNATIONS[1 - at]));
                         Packet::Accept { link, flight, epoch }
                     }
                     // The link that the caller speaks of answers, or its first frame does not come in time.
@@ -274,14 +278,14 @@ impl Pairing {
                     return self.lookup_ended(at, flight, Ok(Found::Adopt));
                 };
                 end.open.insert(link);
-                assert!(end.peer.install(Link(link)), "nothing came in between");
+                assert!(end.peer.install(Link(link, INCARNATIONS[1 - at])), "nothing came in between");
                 self.ends[1 - at].inbox.push_back(Packet::FirstFrame(link));
                 match replaced {
                     Some((old, retire)) if retire.alive => _ = self.ends[at].heirs.insert(old.0, link),
                     Some((old, _)) => self.close(old.0),
                     None => {}
                 }
-                self.lookup_ended(at, flight, Ok(Found::Link(Link(link))));
+                self.lookup_ended(at, flight, Ok(Found::Link(Link(link, INCARNATIONS[1 - at]))));
                 self.carry_out(at);
             }
             Packet::Refused { flight, link } => {
@@ -392,5 +396,58 @@ proptest! {
             prop_assert_eq!(end.open.iter().copied().collect::<Vec<_>>(), up[0].into_iter().collect::<Vec<_>>());
             prop_assert_eq!(end.answers.len(), end.asked);
         }
+    }
+}
+
+/// Brings up a link that an incarnation of the peer dialled. Returns the links that it waits for.
+fn dialled_by(peer: &mut Peer<Link>, id: u8, incarnation: Incarnation, replaces: bool) -> Vec<u8> {
+    let link = [id; 16];
+    let replaces = peer.link().map(Handle::id).filter(|_| replaces);
+    let claims = Claims { replaces, ..Claims::default() };
+    // A link of another incarnation does not answer.
+    let dead = peer.pair().up().map(|up| (up.id, false));
+    let verdict = peer.offer(link, incarnation, Some(claims), true, dead);
+    assert!(matches!(verdict, Verdict::Accept(_)), "{verdict:?}");
+    peer.stand(Link(link, incarnation));
+    waits(peer.confirmed(link).map(|(_, up)| up))
+}
+
+/// Brings up a link that this end dialled to an incarnation of the peer. Returns the links that it waits for.
+fn dials(peer: &mut Peer<Link>, id: u8, incarnation: Incarnation, replace: bool) -> Vec<u8> {
+    let (flight, link) = (u64::from(id), [id; 16]);
+    let mut caller = Caller::new(Aim::within(Duration::from_secs(15)));
+    assert_eq!(peer.connect(&mut caller, flight, |_| false), Connect::Start(flight));
+    let begun = peer.step(&name(1), flight, start(), FlightEvent::Begins);
+    assert!(matches!(begun, Step::Dial { .. }), "{begun:?}");
+    assert!(peer.may_finish(flight, link, incarnation, replace).is_some());
+    let up = peer.accepted(flight, LinkRef { id: link, epoch: flight, incarnation, dialled: true });
+    assert!(peer.install(Link(link, incarnation)));
+    peer.flight_ended(flight);
+    waits(up)
+}
+
+fn waits(up: Option<Up<Link>>) -> Vec<u8> {
+    let mut waits: Vec<_> = up.expect("the link is up").elders.iter().map(|elder| elder.0[0]).collect();
+    waits.sort_unstable();
+    waits
+}
+
+#[test]
+fn a_new_link_waits_for_older_ones_to_its_incarnation_only() {
+    let [former, present] = INCARNATIONS;
+    for up in [dialled_by, dials] {
+        let mut peer = Peer::default();
+        assert_eq!(up(&mut peer, 1, former, false), [] as [u8; 0]);
+        assert_eq!(up(&mut peer, 2, former, true), [1]);
+        assert_eq!(up(&mut peer, 3, former, true), [1, 2], "2 may itself wait for 1");
+        // The peer starts anew. What its former incarnation sent may never come.
+        assert_eq!(up(&mut peer, 4, present, false), [] as [u8; 0]);
+        assert_eq!(up(&mut peer, 5, present, true), [4]);
+        // A link that is drained for another reason, to either incarnation.
+        peer.drains(Link([6; 16], former));
+        peer.drains(Link([7; 16], present));
+        assert_eq!(up(&mut peer, 8, present, true), [4, 5, 7]);
+        assert!(peer.elder_down([4; 16]) && peer.elder_down([1; 16]));
+        assert_eq!(up(&mut peer, 9, present, true), [5, 7, 8]);
     }
 }

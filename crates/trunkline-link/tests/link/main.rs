@@ -6,4 +6,6 @@ mod flood;
 mod inner;
 mod messages;
 mod streams;
+#[cfg(unix)]
+mod transports;
 mod world;

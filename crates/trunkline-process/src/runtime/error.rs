@@ -18,7 +18,7 @@ pub enum SpawnError {
     /// The connection, or the peer's node, does not allow it.
     #[error("not allowed: {0}")]
     NotAllowed(String),
-    /// As many processes of the offer run at the peer as may at once; in the peer's words.
+    /// The processes of the offer that run at the peer are as many as may at once; in the peer's words.
     #[error("overloaded: {0}")]
     Overloaded(String),
     /// The name of its service cannot be had.

@@ -110,7 +110,7 @@ impl Processes {
         }))
     }
 
-    /// Does what a peer says or asks for.
+    /// Handles one message of a peer.
     fn take(&self, message: Message) {
         let Some(host) = self.host() else { return };
         let Some(Ok(term)) = message.term() else { return message.refuse("it is no term") };
@@ -125,7 +125,7 @@ impl Processes {
         }
     }
 
-    /// Does what a peer asks for.
+    /// Carries out a request of a peer.
     fn do_for(
         &self,
         host: &Arc<dyn ProcessHost>,
@@ -186,7 +186,7 @@ impl Processes {
         }
     }
 
-    /// Does what a peer says.
+    /// Takes a notice of a peer.
     fn heed(&self, peer: &NodeName, notice: Notice) {
         let mut state = self.lock();
         let theirs = |(number, creation)| Pid { node: peer.clone(), number, creation };

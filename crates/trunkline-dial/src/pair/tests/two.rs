@@ -122,10 +122,10 @@ impl Two {
     /// The verdict on a caller. A live link that is challenged answers if the other end holds it too.
     fn offered(&mut self, node: usize, id: LinkId, claims: Claims) -> OnOffer {
         let peer = 1 - node;
-        let verdict = self.pairs[node].offer(id, life(peer), claims, peer == 1, None);
+        let verdict = self.pairs[node].offer(id, life(peer), Some(claims), peer == 1, None);
         let OnOffer::Challenge(live) = verdict else { return verdict };
         let answers = self.pairs[peer].up().is_some_and(|up| up.id == live);
-        self.pairs[node].offer(id, life(peer), claims, peer == 1, Some((live, answers)))
+        self.pairs[node].offer(id, life(peer), Some(claims), peer == 1, Some((live, answers)))
     }
 
     fn hear(&mut self, node: usize, at: usize) {

@@ -170,8 +170,9 @@ impl Model<'_> {
             match &entry.what {
                 What::Void(address) => {
                     self.questions += 1;
-                    let error =
-                        AttemptError::Dns(format!("the name's host part {:?} is no host", self.lookup.target.host()));
+                    let error = AttemptError::Dns(
+                        format!("the name's host part {:?} is no host", self.lookup.target.host()).into(),
+                    );
                     self.record(&entry.origin, address.clone(), None, self.now, error)?;
                 }
                 What::Ask(id) => open.extend(self.ask(&entry, id)?),

@@ -1,27 +1,28 @@
 //! Messages whose sender learns whether they are in the mailbox.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use trunkline_route::{Flag, NodeName, later};
+use trunkline_route::{Flag, NodeName, Outcome, later};
 use trunkline_stack::{SendError as LinkSendError, Sent};
-use trunkline_wire::important::Outcome;
 
-use crate::inner::now;
-use crate::{ConnectError, Connection, IntoName, Node, SendError};
+use super::{Sessions, now};
+use crate::sessions::ConnectRequest;
+use crate::{ConnectError, Connection, SendError};
 
 /// How long a sender whose connection is down waits until it tries for another one.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Why an important message is not known to be in the mailbox.
+/// Reason why an important message is not known to be in the mailbox.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportantError {
-    /// The deadline passed before it could be sent; it is not there.
+    /// The timeout passed before it could be sent; it is not there.
     #[error("nothing was sent within {0:?}; the peer was not reached, or reads nothing")]
     Late(Duration),
-    /// The peer has no such service; it is not there.
-    #[error("the node has no service of that name")]
+    /// The peer has no such mailbox; it is not there.
+    #[error("the node has no mailbox of that name")]
     NoService,
     /// It was not sent; it is not there.
     #[error(transparent)]
@@ -31,11 +32,11 @@ pub enum ImportantError {
     Unknown(WhyUnknown),
 }
 
-/// Why nobody knows what became of an important message.
+/// Reason why nothing is known of the fate of an important message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WhyUnknown {
-    /// The deadline passed before the outcome came.
+    /// The timeout passed before the outcome came.
     #[error("no word of it within {0:?}")]
     Late(Duration),
     /// The peer's node began a new life, or takes no message like it over the next connection.
@@ -49,9 +50,9 @@ pub enum WhyUnknown {
     NotAgreed,
 }
 
-impl Node {
-    /// Connects if need be and sends a message whose outcome is told: `Ok` means that it is in the service's mailbox,
-    /// exactly once. Connections that break are dialled again and the message repeated, as long as the deadline lasts
+impl Sessions {
+    /// Connects if need be and sends a message whose outcome is told: `Ok` means that it is in the mailbox,
+    /// exactly once. Connections that break are dialled again and the message repeated, until the timeout
     /// and the peer's node lives. At most 1,024 are under way to one peer; others wait. Among those of a pair of names
     /// the order is kept in which they were first sent. Dropping the future leaves the outcome unknown.
     ///
@@ -59,16 +60,15 @@ impl Node {
     /// [`ImportantError`] says whether it may be there. [`LinkSendError::Unsupported`] when the two ends did not agree
     /// on the flag `important_delivery`.
     pub async fn send_important(
-        &self,
-        name: impl IntoName,
-        service: &str,
-        body: impl Into<Bytes>,
-        deadline: Duration,
+        self: &Arc<Self>,
+        name: &NodeName,
+        mailbox: &str,
+        body: Bytes,
+        timeout: Duration,
     ) -> Result<(), ImportantError> {
-        let name = name.into_name().map_err(|error| SendError::from(ConnectError::from(error)))?;
-        let (body, until) = (body.into(), tokio::time::Instant::from_std(later(now(), deadline)));
-        let queued = tokio::time::timeout_at(until, self.queue_important(&name, service, body)).await;
-        let (mut sent, connection) = queued.map_err(|_| ImportantError::Late(deadline))??;
+        let until = tokio::time::Instant::from_std(later(now(), timeout));
+        let queued = tokio::time::timeout_at(until, self.queue_important(name, mailbox, body)).await;
+        let (mut sent, connection) = queued.map_err(|_| ImportantError::Late(timeout))??;
         let outcome = async {
             tokio::select! {
                 biased;
@@ -77,22 +77,22 @@ impl Node {
                     Some(Outcome::NoService) => Err(ImportantError::NoService),
                     None => Err(ImportantError::Unknown(WhyUnknown::NewLife)),
                 },
-                why = self.stay_connected(&name, connection) => Err(ImportantError::Unknown(why)),
+                why = self.stay_connected(name, connection) => Err(ImportantError::Unknown(why)),
             }
         };
-        let late = |_| Err(ImportantError::Unknown(WhyUnknown::Late(deadline)));
+        let late = |_| Err(ImportantError::Unknown(WhyUnknown::Late(timeout)));
         tokio::time::timeout_at(until, outcome).await.unwrap_or_else(late)
     }
 
     async fn queue_important(
-        &self,
+        self: &Arc<Self>,
         name: &NodeName,
-        service: &str,
+        mailbox: &str,
         body: Bytes,
     ) -> Result<(Sent, Connection), SendError> {
         loop {
-            let connection = self.in_use(name).await?;
-            match connection.send_important(service, "", body.clone()).await {
+            let connection = self.in_use(name, ConnectRequest::default()).await?;
+            match connection.send_important(mailbox, "", body.clone()).await {
                 // It went down under our hands and took nothing.
                 Err(LinkSendError::Down(_) | LinkSendError::Draining) => {}
                 result => return Ok((result?, connection)),
@@ -101,11 +101,11 @@ impl Node {
     }
 
     /// Dials again whenever the connection is down, until there is no sense in it any more.
-    async fn stay_connected(&self, name: &NodeName, mut connection: Connection) -> WhyUnknown {
+    async fn stay_connected(self: &Arc<Self>, name: &NodeName, mut connection: Connection) -> WhyUnknown {
         loop {
             connection.closed().await;
             connection = loop {
-                match self.in_use(name).await {
+                match self.in_use(name, ConnectRequest::default()).await {
                     Ok(next) if next.info().flags.has(Flag::ImportantDelivery) => break next,
                     Ok(_) => return WhyUnknown::NotAgreed,
                     Err(ConnectError::NoRoute(_)) => tokio::time::sleep(PAUSE).await,

@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use trunkline_dial::sessions::ConnectRequest;
-use trunkline_dial::{Reason, Record};
-use trunkline_proxy::{MAX_REPORTS, ProxyOpen, Refusal, Report, Verdict};
+use trunkline_dial::{ConnectError, PING_MAILBOX, Reason, Record};
 use trunkline_route::{NodeName, Origin, ProxyRoute, later};
-use trunkline_stack::{ByteStream, Incoming, Link, StreamCode, StreamKind};
+use trunkline_stack::{ByteStream, Chain, Incoming, Link, StreamCode, StreamKind};
 
-use crate::inner::{Inner, now};
-use crate::proxy::{Held, NoHop, ONWARDS, in_short, log_refused, refused};
-use crate::{ConnectError, IntoName, Node, PING_SERVICE};
+use crate::gateway::{Gateway, Held, NoHop, ONWARDS, in_short, log_refused, now, refused};
+use crate::{MAX_REPORTS, ProxyOpen, Refusal, Report, Verdict};
 
 /// How long a look at a way through this node may take.
 const TRACE: Duration = Duration::from_secs(30);
@@ -75,7 +73,13 @@ pub enum TraceEnd {
 
 /// Answers a neighbour that looks at the way through this node, or to it. It goes by the rules of a connection, and counts as
 /// one for as long as it may take.
-pub(crate) async fn pass_on(node: Arc<Inner>, incoming: Incoming, to: NodeName, verdict: Verdict, held: Option<Held>) {
+pub(crate) async fn pass_on(
+    node: Arc<Gateway>,
+    incoming: Incoming,
+    to: NodeName,
+    verdict: Verdict,
+    held: Option<Held>,
+) {
     let within = incoming.deadline().min(TRACE);
     let from = incoming.peer().clone();
     let mut back = incoming.accept();
@@ -85,13 +89,13 @@ pub(crate) async fn pass_on(node: Arc<Inner>, incoming: Incoming, to: NodeName, 
 }
 
 async fn report(
-    node: Arc<Inner>,
+    node: Arc<Gateway>,
     back: &mut ByteStream,
     (from, to): (&NodeName, &NodeName),
     verdict: Verdict,
     within: Duration,
 ) {
-    let own = node.name.clone();
+    let own = node.name().clone();
     let end = match verdict {
         Verdict::Target(_) => Some(Ok(Report::Reached(own))),
         Verdict::Refuse(refusal) => Some(Err(vec![refusal])),
@@ -99,10 +103,10 @@ async fn report(
             Err(refusals) => Some(Err(refusals)),
             Ok(mut onwards) => {
                 let next = onwards.peer().clone();
-                match node.registry.get(&next) {
+                match node.sessions.connection(&next) {
                     Some(live) => {
                         let report =
-                            Report::Onwards { hop: own, next, round_trip: round_trip(&live.link, within).await };
+                            Report::Onwards { hop: own, next, round_trip: round_trip(&live.link(), within).await };
                         if back.write_all(&report.encode()).await.is_ok() {
                             let _ = tell(&mut onwards, back).await;
                         }
@@ -118,7 +122,7 @@ async fn report(
     };
     let end = end.map(|end| {
         end.or_else(|refusals| {
-            log_refused(&node, from, to, &refusals);
+            log_refused(&node.sessions, from, to, &refusals);
             refusals.into_iter().next().map(Report::Stopped).ok_or(())
         })
     });
@@ -141,29 +145,29 @@ async fn tell(from: &mut ByteStream, to: &mut ByteStream) -> std::io::Result<()>
 async fn round_trip(link: &Link, within: Duration) -> Duration {
     let began = now();
     // A peer answers in any case, be it that there is no such service.
-    let _ = link.call(PING_SERVICE, "", &[], within.min(ONWARDS)).await;
+    let _ = link.call(PING_MAILBOX, "", &[], within.min(ONWARDS)).await;
     now() - began
 }
 
-impl Node {
-    /// Looks which way leads to a name: connects as [`Node::connect`] does, and then asks every hop of the way that was
+impl Gateway {
+    /// Looks which way leads to a name: connects as [`Sessions::connect`](trunkline_dial::Sessions::connect) does, and then asks every hop of the way that was
     /// found for the next one and the time between the two. Without a way, those through gateways are looked at all the same,
     /// to see where they end. Gateways treat it as a connection: what they would not pass on, they do not show.
     ///
     /// # Errors
     /// [`ConnectError`] when nothing can be tried at all; that no way leads there is no error.
-    pub async fn trace(&self, name: impl IntoName, deadline: Duration) -> Result<Trace, ConnectError> {
-        let (node, target) = (self.inner(), name.into_name()?);
-        let until = later(now(), deadline);
+    pub async fn trace(self: &Arc<Self>, target: NodeName, timeout: Duration) -> Result<Trace, ConnectError> {
+        let node = self;
+        let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());
         // Should there be no way, half of the time is for those that there might be.
-        let demand = ConnectRequest { within: Some(deadline / 2), ..ConnectRequest::default() };
-        match node.connect(target.clone(), demand).await {
-            Ok(live) => {
-                let info = live.link.info();
+        let demand = ConnectRequest { within: Some(timeout / 2), ..ConnectRequest::default() };
+        match node.sessions.reach(target.clone(), demand).await {
+            Ok(link) => {
+                let info = link.info();
                 let way = match &info.via {
                     None => {
-                        let hop = TracedHop { name: target.clone(), round_trip: round_trip(&live.link, left()).await };
+                        let hop = TracedHop { name: target.clone(), round_trip: round_trip(&link, left()).await };
                         TracedWay { hops: vec![hop], end: TraceEnd::Reached }
                     }
                     Some(gateway) => node.trace_through(&node.route_through(&target, gateway), &target, left()).await,
@@ -183,7 +187,7 @@ impl Node {
                         way.end = TraceEnd::Stopped {
                             hop: target.to_string(),
                             code: StreamCode::NotAllowed,
-                            text: record.error.to_string(),
+                            text: Chain(&record.error).to_string(),
                         };
                     }
                     ways.push(way);
@@ -206,10 +210,11 @@ fn gateway_of(origin: &Origin) -> Option<&NodeName> {
     }
 }
 
-impl Inner {
+impl Gateway {
     /// The proxy route that leads to a name through this gateway, or what is as good as one.
     fn route_through(&self, name: &NodeName, gateway: &NodeName) -> ProxyRoute {
-        let found = self.routes.matching_proxies(name).into_iter().find(|found| found.route.gateway() == gateway);
+        let found =
+            self.sessions.routes().matching_proxies(name).into_iter().find(|found| found.route.gateway() == gateway);
         found.map_or_else(|| ProxyRoute::via(gateway.clone()), |found| found.route)
     }
 
@@ -217,8 +222,8 @@ impl Inner {
     fn stopped(&self, refusal: Refusal) -> TraceEnd {
         let Refusal { hop, code, next, cause } = refusal;
         let text = match next {
-            Some(next) if hop != self.name => format!("it cannot reach {next}; its log has the cause"),
-            _ if hop != self.name => "its log has the cause".into(),
+            Some(next) if hop != *self.name() => format!("it cannot reach {next}; its log has the cause"),
+            _ if hop != *self.name() => "its log has the cause".into(),
             _ => cause,
         };
         TraceEnd::Stopped { hop: hop.to_string(), code, text }
@@ -236,14 +241,14 @@ impl Inner {
             Ok(reports) => reports,
             Err(NoHop::Connect(error)) => {
                 let text = format!("the gateway {gateway}: {}", in_short(&error));
-                return TracedWay { hops, end: stopped(&self.name, StreamCode::Unreachable, text) };
+                return TracedWay { hops, end: stopped(self.name(), StreamCode::Unreachable, text) };
             }
             Err(NoHop::Open(error)) => {
-                return TracedWay { hops, end: self.stopped(refused(&self.name, gateway, error)) };
+                return TracedWay { hops, end: self.stopped(refused(self.name(), gateway, error)) };
             }
         };
-        if let Some(live) = self.registry.get(gateway) {
-            hops.push(TracedHop { name: gateway.clone(), round_trip: round_trip(&live.link, left()).await });
+        if let Some(live) = self.sessions.connection(gateway) {
+            hops.push(TracedHop { name: gateway.clone(), round_trip: round_trip(&live.link(), left()).await });
         }
         for _ in 0..MAX_REPORTS {
             let end = match tokio::time::timeout(left(), Report::read(&mut reports)).await {

@@ -1,3 +1,5 @@
+//! The link that stands for a name, and the connection that programs hold.
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -6,11 +8,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::Notify;
-use trunkline_dial::SessionLink;
-use trunkline_dial::sessions::{Handle, LinkFacts};
-use trunkline_route::{CloseCode, LinkId, NodeName, TlsMode};
-use trunkline_stack::{CallError, Down, Link, LinkInfo, LinkStats, SendError, Sent};
+use trunkline_route::{CloseCode, Incarnation, LinkId, NodeName, TlsMode};
+use trunkline_stack::{ByteStream, CallError, Down, First, Link, LinkInfo, LinkStats, OpenError, SendError, Sent};
 use trunkline_term::Term;
+
+use crate::SessionLink;
+use crate::sessions::{Handle, LinkFacts};
 
 /// The place a connection's link has, also while one link takes over from another.
 pub(crate) struct Slot {
@@ -75,6 +78,11 @@ impl Session {
         self.place().slot.clone()
     }
 
+    /// Returns the connection that this link has a place in.
+    pub(crate) fn connection(&self) -> Connection {
+        Connection { slot: self.slot() }
+    }
+
     /// The properties of the link that routes make demands on.
     pub(crate) fn facts(&self) -> LinkFacts<'_> {
         LinkFacts { tls: &self.place().tls, ..facts(self.link.info()) }
@@ -121,6 +129,10 @@ impl Handle for Session {
     fn id(&self) -> LinkId {
         self.link.info().id
     }
+
+    fn incarnation(&self) -> Incarnation {
+        self.link.info().incarnation
+    }
 }
 
 impl SessionLink for Session {
@@ -141,14 +153,15 @@ impl SessionLink for Session {
 /// The one connection to a peer, whoever dialled. Clones share it.
 ///
 /// It outlives a change of its link to a better route: what is sent keeps its order across it. It does not outlive
-/// the link going down; [`Node::connect`](crate::Node::connect) makes a new one.
+/// the link going down; [`Sessions::connect`](crate::Sessions::connect) makes a new one.
 #[derive(Clone)]
 pub struct Connection {
-    pub(crate) slot: Arc<Slot>,
+    slot: Arc<Slot>,
 }
 
 impl Connection {
-    pub(crate) fn link(&self) -> Arc<Link> {
+    /// Returns the present link. Another one may take its place; what is sent on a link that gave way fails as draining.
+    pub fn link(&self) -> Arc<Link> {
         self.slot.current.load_full()
     }
 
@@ -232,8 +245,8 @@ impl Connection {
         }
     }
 
-    /// Sends a message whose outcome is told; see [`Node::send_important`](crate::Node::send_important), which also
-    /// dials again. `Ok` means it is on its way.
+    /// Sends a message whose outcome is told; see [`Sessions::send_important`](crate::Sessions::send_important), which
+    /// also dials again. `Ok` means it is on its way.
     ///
     /// # Errors
     /// As [`Connection::send`], and `Unsupported`.
@@ -311,6 +324,22 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Opens a stream to a service of the peer.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(&self, service: &str, timeout: Duration) -> Result<ByteStream, OpenError> {
+        self.open_with(service, First::default(), timeout).await
+    }
+
+    /// Opens a stream as [`Connection::open`] does, with bytes that go out with the request for it.
+    ///
+    /// # Errors
+    /// [`OpenError`]. When the connection broke or the time was over, the service may have seen the first bytes.
+    pub async fn open_with(&self, service: &str, first: First<'_>, timeout: Duration) -> Result<ByteStream, OpenError> {
+        self.link().open_service(service, first, timeout).await
     }
 
     /// Lets both ends finish what is queued and the calls under way, then closes.

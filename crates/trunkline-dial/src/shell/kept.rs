@@ -1,23 +1,20 @@
 //! Connections that are dialled again by themselves, or go back to a better route: the tasks around
-//! [`trunkline_dial::keep`].
+//! [`crate::keep`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use trunkline_dial::keep::{Better, Failback, Keeper};
-use trunkline_dial::sessions::ConnectRequest;
-use trunkline_dial::{Candidate, exec};
-use trunkline_link::random_16;
 use trunkline_route::{CloseCode, NodeName, Reconnect, Role, later};
 use trunkline_stack::{Down, LinkInfo, log_connection};
 
-use crate::ConnectError;
+use super::ports::Probe;
+use super::{SessionEvent, Sessions, now};
 use crate::connection::facts;
-use crate::events::Event;
-use crate::inner::{Inner, now};
-use crate::ports::Probe;
+use crate::keep::{Better, Failback, Keeper};
+use crate::sessions::ConnectRequest;
+use crate::{Candidate, ConnectError, exec};
 
 /// A route that a connection over a worse one is to go back to, and why it has not yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +31,7 @@ pub struct PendingFailback {
 
 /// What a node does for its connections unasked.
 #[derive(Default)]
-pub(crate) struct Kept {
+pub(super) struct Kept {
     keeper: Mutex<Keeper>,
     /// Some name may have lapsed; while none has, no lock is taken to find that out.
     some_lapsed: AtomicBool,
@@ -44,8 +41,9 @@ pub(crate) struct Kept {
 
 /// Evenly from 0 to 1.
 fn random() -> f64 {
-    let [a, b, c, d, ..] = random_16();
-    f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX)
+    let mut bytes = [0; 4];
+    getrandom::getrandom(&mut bytes).expect("the operating system has randomness once it has booted");
+    f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 /// Whether one of the two ends wanted the connection gone, whatever ended it at last.
@@ -62,11 +60,11 @@ impl Kept {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn has_lapsed(&self, name: &NodeName) -> bool {
+    pub(super) fn has_lapsed(&self, name: &NodeName) -> bool {
         self.some_lapsed() && self.lock().has_lapsed(name)
     }
 
-    pub(crate) fn forgive(&self, name: &NodeName) {
+    pub(super) fn forgive(&self, name: &NodeName) {
         if self.some_lapsed() {
             let mut keeper = self.lock();
             keeper.forgive(name);
@@ -85,7 +83,7 @@ impl Kept {
     }
 
     /// A link is up.
-    pub(crate) fn up(&self, node: &Arc<Inner>, info: &LinkInfo) {
+    pub(super) fn up(&self, node: &Arc<Sessions>, info: &LinkInfo) {
         let better: Vec<_> = node.better_routes(info).iter().map(Better::of).collect();
         let begins = self.lock().up(now(), &info.peer, &better);
         if begins {
@@ -94,7 +92,7 @@ impl Kept {
     }
 
     /// There may be better routes than this link's by now.
-    pub(crate) fn watch(&self, node: &Arc<Inner>, info: &LinkInfo) {
+    pub(super) fn watch(&self, node: &Arc<Sessions>, info: &LinkInfo) {
         let better: Vec<_> = node.better_routes(info).iter().map(Better::of).collect();
         let begins = self.lock().watch(&info.peer, &better);
         self.changed.notify_waiters();
@@ -104,9 +102,9 @@ impl Kept {
     }
 
     /// The connection to a name went down.
-    pub(crate) fn down(&self, node: &Arc<Inner>, info: &LinkInfo, reason: &Down, going: Option<CloseCode>) {
+    pub(super) fn down(&self, node: &Arc<Sessions>, info: &LinkInfo, reason: &Down, going: Option<CloseCode>) {
         let peer = &info.peer;
-        let meant = was_meant(reason, going) || node.is_shutting_down();
+        let meant = was_meant(reason, going) || node.is_leaving();
         let was_dialled = info.role == Role::Initiator;
         let reconnect = node.routing().reconnect(peer, was_dialled);
         let mut keeper = self.lock();
@@ -121,7 +119,7 @@ impl Kept {
 }
 
 /// Dials a connection that is kept up, until it is up or nobody wants it kept any more.
-async fn dial_again(node: Weak<Inner>, name: NodeName, was_dialled: bool) {
+async fn dial_again(node: Weak<Sessions>, name: NodeName, was_dialled: bool) {
     loop {
         let Some(pause) = node.upgrade().map(|node| node.kept.lock().pause(now(), &name, random())) else { return };
         tokio::time::sleep(pause).await;
@@ -130,7 +128,7 @@ async fn dial_again(node: Weak<Inner>, name: NodeName, was_dialled: bool) {
             return;
         }
         let again = matches!(
-            node.connect(name.clone(), ConnectRequest::default()).await,
+            node.session(name.clone(), ConnectRequest::default()).await,
             Ok(_) | Err(ConnectError::NoRoute(_))
         );
         // A link that is up needs no more of this, however late the news of the one before it came.
@@ -142,7 +140,7 @@ async fn dial_again(node: Weak<Inner>, name: NodeName, was_dialled: bool) {
 }
 
 /// Probes the better routes of a connection over a standby, and moves it when one of them has held.
-async fn go_back(node: Weak<Inner>, name: NodeName) {
+async fn go_back(node: Weak<Sessions>, name: NodeName) {
     let Some(changed) = node.upgrade().map(|node| node.kept.changed.clone()) else { return };
     loop {
         let since = now();
@@ -165,7 +163,7 @@ async fn go_back(node: Weak<Inner>, name: NodeName) {
     }
 }
 
-impl Inner {
+impl Sessions {
     /// Whether there is still something to go back to.
     async fn probe_better_routes(self: &Arc<Self>, name: &NodeName) -> bool {
         let Some(live) = self.registry.get(name) else { return false };
@@ -189,11 +187,11 @@ impl Inner {
             if self.registry.get(name).is_none_or(|now| !now.link.same(&live.link) || !now.link.is_open()) {
                 break;
             }
-            match self.connect(name.clone(), demand).await {
+            match self.session(name.clone(), demand).await {
                 Ok(live) => {
                     self.kept.lock().moved(now(), name, &better);
                     log_connection!(live.link.info(), Info, "went back to the better route");
-                    self.emit(Event::FailedBack { peer: name.clone(), pattern: candidate.pattern });
+                    self.emit(SessionEvent::FailedBack { peer: name.clone(), pattern: candidate.pattern });
                     break;
                 }
                 Err(_) => drop(self.kept.lock().probed(now(), name, &better, false)),
@@ -203,7 +201,7 @@ impl Inner {
     }
 
     /// The routes that the connection of a link is to go back to, best first.
-    pub(crate) fn pending_failbacks(&self, info: &LinkInfo) -> Vec<PendingFailback> {
+    pub(super) fn pending_failbacks_of(&self, info: &LinkInfo) -> Vec<PendingFailback> {
         let (better, keeper, now) = (self.better_routes(info), self.kept.lock(), now());
         let pending = |candidate: &Candidate| {
             let known = keeper.failback(&info.peer, &Better::of(candidate));

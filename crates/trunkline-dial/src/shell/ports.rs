@@ -1,0 +1,268 @@
+//! The dialling side: the steps of a lookup, carried out by the stacks of the node.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use trunkline_registrar::Resolver;
+use trunkline_route::{Attempt, CloseCode, Endpoint, Host, NodeName, ProxyRoute, ResolverId};
+use trunkline_stack::{AttemptError, Cause, Hooks, Link, Pairing, Proven, Stack, Transport, log_peer};
+
+use super::{SessionEvent, Sessions, hold_for, now};
+use crate::connection::Session;
+use crate::exec::Ports;
+use crate::pair::{FlightId, LinkRef};
+use crate::plan::FoundGateway;
+use crate::sessions::{ConnectRequest, Up};
+use crate::{Record, SessionLink};
+
+/// How long a replaced link waits for the peer to hear from the new one.
+const UNHEARD: Duration = Duration::from_secs(5);
+
+/// One flight's view of the node.
+pub(super) struct NodePorts {
+    pub(super) node: Arc<Sessions>,
+    pub(super) flight: FlightId,
+    /// A live link is up that does not satisfy the route.
+    pub(super) replace: bool,
+    /// The connection is to leave where it is, and the other node of its name with it, if the route leads to another one.
+    pub(super) leaves: bool,
+}
+
+impl Ports for NodePorts {
+    type Link = Session;
+
+    async fn resolve(&self, resolver: ResolverId, target: NodeName) -> Result<Vec<Endpoint>, AttemptError> {
+        resolve(&self.node, &resolver, &target).await
+    }
+
+    async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, AttemptError> {
+        lookup(&self.node, &host).await
+    }
+
+    async fn gateways(&self, resolver: ResolverId, target: NodeName) -> Result<Vec<FoundGateway>, AttemptError> {
+        let node = &self.node;
+        let asked = asked(node, &resolver)?;
+        let found = asked.gateways(&target).await.map_err(|error| AttemptError::Resolve(Cause::new(error)))?;
+        let found = found.into_iter().filter(|name| *name != node.name).map(|name| {
+            let live = node.registry.get(&name);
+            let is_live = live.is_some_and(|live| node.satisfies(&name, &ConnectRequest::default(), &live));
+            FoundGateway { name, is_live }
+        });
+        Ok(found.collect())
+    }
+
+    async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, Session), AttemptError> {
+        let pairing = stack(&self.node, &attempt)?.pairing();
+        let proven = dial(&self.node, &attempt, socket).await?;
+        self.establish(proven, &attempt, pairing).await
+    }
+
+    async fn relay(&self, route: ProxyRoute, attempt: Attempt) -> Result<(NodeName, Session), AttemptError> {
+        let stack = stack(&self.node, &attempt)?;
+        let Some(gateways) = self.node.gateways.get().and_then(std::sync::Weak::upgrade) else {
+            return Err(AttemptError::Relay("this node goes through no gateways".into()));
+        };
+        let stream = gateways.through(&route, &attempt).await?;
+        let proven = stack.dial(Transport::stream(stream), &attempt).await.map_err(not_myself)?;
+        self.establish(proven, &attempt, stack.pairing()).await
+    }
+
+    fn observe(&self, attempt: &Attempt, failure: Option<&AttemptError>) {
+        observe(&self.node, attempt, failure);
+    }
+
+    fn recorded(&self, target: &NodeName, record: &Record) {
+        if matches!(record.error, AttemptError::Tls(_) | AttemptError::WrongCookie) {
+            log_peer!(self.node, target, WARN, "attempt failed", %target, %record);
+        } else {
+            tracing::debug!(%target, %record, "attempt failed");
+        }
+        self.node.emit(SessionEvent::AttemptFailed { target: target.clone(), record: record.clone() });
+    }
+}
+
+impl NodePorts {
+    /// Has the link to a proven peer come up, if it may.
+    async fn establish(
+        &self,
+        proven: Box<dyn Proven>,
+        attempt: &Attempt,
+        pairing: Pairing,
+    ) -> Result<(NodeName, Session), AttemptError> {
+        let node = &self.node;
+        let peer = proven.peer().clone();
+        if peer.name != attempt.target {
+            return Err(AttemptError::WrongName { actual: peer.name.to_string() });
+        }
+        if let Some(live) = node.registry.get(&peer.name) {
+            let is_same = live.link.info().incarnation == peer.incarnation;
+            if !is_same && !self.leaves && live.keeps_name().await {
+                return Err(AttemptError::NameInUse("this node is connected to it".into()));
+            }
+            if is_same && self.replace && pairing == Pairing::Names {
+                // The peer cannot be told which link the new one replaces: it takes one when it has none.
+                live.link.go_away(CloseCode::Superseded);
+                live.link.closed().await;
+            }
+        }
+        let ticket = node.registry.may_finish(&peer.name, self.flight, peer.link, peer.incarnation, self.replace);
+        let Some(ticket) = ticket else {
+            return Err(AttemptError::Adopted);
+        };
+        let standing = proven.finish(ticket.claims()).await.map_err(not_myself)?;
+        // From here to the end nothing is awaited: the link is up, or it never was.
+        let info = standing.info().clone();
+        let link = LinkRef { id: info.id, epoch: info.epoch, incarnation: info.incarnation, dialled: true };
+        let Some(Up { replaced: old, elders }) = node.registry.accepted(&info.peer, self.flight, link) else {
+            return Err(AttemptError::Adopted);
+        };
+        let survivor = old.as_ref().filter(|(_, retire)| retire.alive).map(|(live, _)| live);
+        let left = old.as_ref().filter(|(_, retire)| self.leaves && !retire.alive).map(|(live, _)| live);
+        let hooks = Hooks { hold: hold_for(elders), on_down: Some(node.on_down(info.clone())), on_first_frame: None };
+        let (link, driver) = standing.start(node.mailboxes.clone(), hooks);
+        // The responder's end is provisional until it hears from us.
+        link.ping();
+        let live = Session::new(link);
+        live.take_place(survivor.or(left));
+        if !node.registry.install(&info.peer, live.clone()) {
+            // An inbound link came up in between: who holds the connection is to use that one.
+            if let Some(current) = node.registry.get(&info.peer) {
+                live.slot().switch(current.link);
+            }
+            return Err(AttemptError::Adopted);
+        }
+        node.up(&info, old.as_ref());
+        node.spawn(driver);
+        if let Some(left) = left {
+            node.drains(left);
+            left.retire(true);
+        } else if let Some((old, retire)) = old {
+            match retire.alive {
+                true => node.spawn(retire_after(old, live.link.clone())),
+                false => old.retire(false),
+            }
+        }
+        Ok((info.peer, live))
+    }
+}
+
+/// A lookup that only sees whether its candidate answers.
+pub(super) struct Probe {
+    pub(super) node: Arc<Sessions>,
+}
+
+impl Ports for Probe {
+    type Link = ();
+
+    async fn resolve(&self, resolver: ResolverId, target: NodeName) -> Result<Vec<Endpoint>, AttemptError> {
+        resolve(&self.node, &resolver, &target).await
+    }
+
+    async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, AttemptError> {
+        lookup(&self.node, &host).await
+    }
+
+    async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, ()), AttemptError> {
+        // Dropped, it gives the attempt up without a link.
+        let proven = dial(&self.node, &attempt, socket).await?;
+        Ok((proven.peer().name.clone(), ()))
+    }
+
+    fn observe(&self, attempt: &Attempt, failure: Option<&AttemptError>) {
+        observe(&self.node, attempt, failure);
+    }
+
+    fn recorded(&self, target: &NodeName, record: &Record) {
+        tracing::debug!(%target, %record, "a probe failed");
+    }
+}
+
+fn asked<'n>(node: &'n Sessions, resolver: &ResolverId) -> Result<&'n Arc<dyn Resolver>, AttemptError> {
+    let found = node.resolvers.get(resolver);
+    found.ok_or_else(|| AttemptError::Resolve(format!("there is no resolver {resolver}").into()))
+}
+
+async fn resolve(node: &Sessions, resolver: &ResolverId, target: &NodeName) -> Result<Vec<Endpoint>, AttemptError> {
+    let asked = asked(node, resolver)?;
+    asked.resolve(target).await.map_err(|error| AttemptError::Resolve(Cause::new(error)))
+}
+
+async fn lookup(node: &Sessions, host: &Host) -> Result<Vec<IpAddr>, AttemptError> {
+    let found = node.host_names.lookup(host.as_str()).await;
+    found.map_err(|error| AttemptError::Dns(error.into()))
+}
+
+/// Returns the socket with the interface that the host's address belongs to: a plan knows addresses only, and an IPv6
+/// address of one link (`fe80::…`) leads nowhere without.
+async fn zoned(node: &Sessions, host: &Host, socket: SocketAddr) -> SocketAddr {
+    let IpAddr::V6(ip) = socket.ip() else { return socket };
+    if !ip.is_unicast_link_local() {
+        return socket;
+    }
+    let found = node.host_names.addresses(host.as_str(), socket.port()).await;
+    found.into_iter().flatten().find(|found| found.ip() == socket.ip()).unwrap_or(socket)
+}
+
+/// Returns the stack that speaks the version of an attempt.
+fn stack<'n>(node: &'n Sessions, attempt: &Attempt) -> Result<&'n Arc<dyn Stack>, AttemptError> {
+    let found = node.stacks.get(attempt.version.protocol());
+    found.ok_or_else(|| {
+        let known = node.stacks.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        AttemptError::Version(format!(
+            "this node has no implementation of {}; remove the version from the route or give one of {known}",
+            attempt.version
+        ))
+    })
+}
+
+/// Dials an address and goes as far as the peer's proof.
+async fn dial(node: &Sessions, attempt: &Attempt, socket: SocketAddr) -> Result<Box<dyn Proven>, AttemptError> {
+    let stack = stack(node, attempt)?;
+    let socket = zoned(node, &attempt.address.host, socket).await;
+    let over = stack.connect(socket).await?;
+    let proven = stack.dial(over, attempt).await;
+    // That the address is this node's own is believed only of one that it listens at.
+    proven.map_err(|error| if node.listens_at(socket) { error } else { not_myself(error) })
+}
+
+/// Returns the error of a peer that claims, unproven, to be this node: it leads to the next candidate and to nothing else.
+fn not_myself(error: AttemptError) -> AttemptError {
+    match error {
+        AttemptError::Myself => AttemptError::Rejected("the listener says that it is this node itself".into()),
+        error => error,
+    }
+}
+
+fn observe(node: &Sessions, attempt: &Attempt, failure: Option<&AttemptError>) {
+    let mut memory = node.memory();
+    match failure {
+        Some(error) => memory.failed(now(), attempt, error),
+        None => memory.succeeded(attempt),
+    }
+}
+
+/// Ends a replaced link once the peer has: it does so when it heard from the new one. Before, it would see its only
+/// link drain.
+async fn retire_after(old: Session, new: Link) {
+    tokio::select! {
+        () = old.link.inbound_done() => {}
+        _ = new.closed() => {}
+        () = tokio::time::sleep(UNHEARD) => {}
+    }
+    old.retire(true);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Next;
+
+    #[test]
+    fn an_unproven_listener_that_claims_to_be_this_node_leads_to_the_next_candidate() {
+        let error = not_myself(AttemptError::Myself);
+        assert!(matches!(error, AttemptError::Rejected(_)), "{error:?}");
+        assert_eq!(error.next(), Next::Candidate);
+        assert_eq!(not_myself(AttemptError::WrongCookie), AttemptError::WrongCookie);
+    }
+}

@@ -1,0 +1,346 @@
+//! The gateway of a node: connections through other nodes are asked for, passed on, and taken.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use trunkline_dial::sessions::ConnectRequest;
+use trunkline_dial::{ConnectError, Gateways, NoRoute, Reason, Record, Sessions};
+use trunkline_route::{Attempt, NodeName, ProxyRoute, later};
+use trunkline_stack::{
+    Answering, AttemptError, BoxFuture, ByteStream, Chain, Incoming, OpenError, StreamCode, StreamKind, Transport,
+    log_peer,
+};
+
+use crate::walk;
+use crate::{Carried, Circuit, CircuitLimits, Circuits, Onwards, Proxied, ProxyOpen, Refusal, Transit, Verdict};
+use crate::{decide, onwards, relay};
+
+/// Longest time in which the way from a gateway on is found.
+pub(crate) const ONWARDS: Duration = Duration::from_secs(8);
+
+#[expect(clippy::disallowed_methods, reason = "the gateway of a node is a shell that brings the time")]
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// The gateway of a node: what it is to others that want to go through it, and how it goes through others itself.
+///
+/// Give it every [`Incoming`] of the kinds [`StreamKind::Proxied`] and [`StreamKind::Trace`] ([`Gateway::take`]), and set it
+/// as the [`Gateways`] of the sessions.
+pub struct Gateway {
+    pub(crate) sessions: Arc<Sessions>,
+    transit: RwLock<Transit>,
+    proxied: Arc<RwLock<Proxied>>,
+    circuits: Mutex<Circuits>,
+    carried: Carried,
+    answering: Arc<dyn Answering>,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("node", self.name()).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// Creates the gateway of the node with these sessions. `proxied` is shared with whoever judges callers before they are
+    /// proven; `answering` has callers that came through others prove who they are.
+    pub fn new(
+        sessions: Arc<Sessions>,
+        transit: Transit,
+        proxied: Arc<RwLock<Proxied>>,
+        limits: CircuitLimits,
+        answering: Arc<dyn Answering>,
+    ) -> Arc<Self> {
+        let (transit, circuits) = (RwLock::new(transit), Mutex::new(Circuits::new(limits)));
+        Arc::new(Self { sessions, transit, proxied, circuits, carried: Carried::default(), answering })
+    }
+
+    /// Replaces the rules about what is passed on, and the limits. Connections that are passed on already stay.
+    pub fn set_transit(&self, transit: Transit, limits: CircuitLimits) {
+        *self.transit.write().unwrap_or_else(PoisonError::into_inner) = transit;
+        self.circuits().set_limits(limits);
+    }
+
+    /// Replaces the rules about who may come to this node through others. Connections that are up stay.
+    pub fn set_proxied(&self, proxied: Proxied) {
+        *self.proxied.write().unwrap_or_else(PoisonError::into_inner) = proxied;
+    }
+
+    /// Returns the number of connections that are passed on now, and the bytes of all so far.
+    pub fn stats(&self) -> (usize, u64) {
+        (self.circuits().open(), self.carried.bytes())
+    }
+
+    fn circuits(&self) -> MutexGuard<'_, Circuits> {
+        self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn name(&self) -> &NodeName {
+        self.sessions.name()
+    }
+}
+
+/// A circuit that is given back however it ends.
+pub(crate) struct Held {
+    gateway: Arc<Gateway>,
+    circuit: Option<Circuit>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(circuit) = self.circuit.take() {
+            self.gateway.circuits().ended(circuit);
+        }
+    }
+}
+
+impl Gateway {
+    /// Handles the request of a neighbour for a connection to this node or through it, or for a look at the way.
+    pub fn take(self: &Arc<Self>, incoming: Incoming) {
+        let Ok(open) = ProxyOpen::decode(incoming.data()) else {
+            return incoming.refuse(StreamCode::Unknown(255), "the request is malformed");
+        };
+        let to = open.to.clone();
+        let verdict = {
+            let transit = self.transit.read().unwrap_or_else(PoisonError::into_inner);
+            let proxied = self.proxied.read().unwrap_or_else(PoisonError::into_inner);
+            decide(self.name(), incoming.peer(), open, &transit, &proxied)
+        };
+        if incoming.kind() == StreamKind::Trace {
+            let (verdict, held) = match &verdict {
+                Verdict::Forward(_) => match self.hold(&incoming) {
+                    Ok(held) => (verdict, Some(held)),
+                    Err(refusal) => (Verdict::Refuse(refusal), None),
+                },
+                _ => (verdict, None),
+            };
+            return self.sessions.spawn(walk::pass_on(self.clone(), incoming, to, verdict, held));
+        }
+        match verdict {
+            Verdict::Refuse(refusal) => refuse(&self.sessions, incoming, &to, &[refusal]),
+            Verdict::Target(flags) => {
+                let (own, gateway) = (self.clone(), incoming.peer().clone());
+                self.sessions.spawn(async move {
+                    match own.answering.answer(Transport::stream(incoming.accept())).await {
+                        Ok(caller) => own.sessions.accept(caller, flags).await,
+                        Err(error) => {
+                            let error = Chain(&*error);
+                            log_peer!(own.sessions, &gateway, INFO, "who came through another node was not let in", %gateway, %error);
+                        }
+                    }
+                });
+            }
+            Verdict::Forward(next) => match self.hold(&incoming) {
+                Ok(held) => self.sessions.spawn(pass_on(held, incoming, next)),
+                Err(refusal) => refuse(&self.sessions, incoming, &to, &[refusal]),
+            },
+        }
+    }
+
+    /// Reserves a circuit for the neighbour that asks.
+    fn hold(self: &Arc<Self>, incoming: &Incoming) -> Result<Held, Refusal> {
+        let address = incoming.link_info().address.counted_ip();
+        let circuit = self.circuits().begin(now(), incoming.peer(), address);
+        let circuit = circuit.map_err(|full| Refusal::new(self.name(), StreamCode::Overloaded, full.to_string()))?;
+        Ok(Held { gateway: self.clone(), circuit: Some(circuit) })
+    }
+}
+
+/// Refuses a connection: the neighbour is told the first of the refusals without its cause, and the log has all of them.
+fn refuse(node: &Sessions, incoming: Incoming, to: &NodeName, refusals: &[Refusal]) {
+    log_refused(node, incoming.peer(), to, refusals);
+    if let Some(refusal) = refusals.first() {
+        incoming.refuse_for(refusal.hop.as_str(), refusal.code, refusal.told());
+    }
+}
+
+/// Logs why a connection, or a trace, is not passed on.
+pub(crate) fn log_refused(node: &Sessions, from: &NodeName, to: &NodeName, refusals: &[Refusal]) {
+    let Some(Refusal { hop, code, .. }) = refusals.first() else { return };
+    let cause = refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    log_peer!(node, from, INFO, "a connection was not passed on", %from, %to, %hop, %code, cause);
+}
+
+async fn pass_on(held: Held, incoming: Incoming, next: ProxyOpen) {
+    let gateway = &held.gateway;
+    let node = &gateway.sessions;
+    let (from, to) = (incoming.peer().clone(), next.to.clone());
+    let onwards = tokio::select! {
+        onwards = gateway.onwards(&next, StreamKind::Proxied, ONWARDS.min(incoming.deadline())) => onwards,
+        () = incoming.cancelled() => return tracing::debug!(%from, %to, "a connection is not wanted any more"),
+    };
+    match onwards {
+        Ok(stream) => {
+            log_peer!(node, &from, INFO, "passing a connection on", %from, %to, through = %stream.peer());
+            let idle = gateway.circuits().limits().idle;
+            relay(incoming.accept(), stream, &gateway.carried, idle).await;
+            log_peer!(node, &from, INFO, "a connection that was passed on has ended", %from, %to);
+        }
+        Err(refusals) => refuse(node, incoming, &to, &refusals),
+    }
+}
+
+/// Returns why a neighbour of the node `own` does not lead on.
+pub(crate) fn refused(own: &NodeName, neighbour: &NodeName, error: OpenError) -> Refusal {
+    match error {
+        OpenError::Refused { hop, code, text } => Refusal::heard(neighbour, &hop, code, &text),
+        OpenError::TimedOut(_) => Refusal::new(own, StreamCode::TimedOut, error.to_string()).next(neighbour),
+        error => Refusal::new(own, StreamCode::Unreachable, error.to_string()).next(neighbour),
+    }
+}
+
+/// Returns why a neighbour of the node `own` is not reached. Without a next node, no way to it is known.
+fn unreached(own: &NodeName, neighbour: &NodeName, error: &ConnectError) -> Refusal {
+    let refusal = Refusal::new(own, StreamCode::Unreachable, in_short(error));
+    if is_unknown(error) { refusal } else { refusal.next(neighbour) }
+}
+
+/// Returns whether a name was not reached because nothing knows an address for it.
+fn is_unknown(error: &ConnectError) -> bool {
+    let ConnectError::NoRoute(NoRoute { reason, attempts, .. }) = error else { return false };
+    let nothing = |attempts: &[Record]| attempts.iter().all(|attempt| attempt.error == AttemptError::ResolveEmpty);
+    matches!(reason, Reason::NoCandidate | Reason::AllFailed) && nothing(attempts)
+}
+
+/// Reason why no stream leads on from a neighbour.
+pub(crate) enum NoHop {
+    Connect(ConnectError),
+    Open(OpenError),
+}
+
+impl Gateway {
+    /// Has a neighbour lead on.
+    pub(crate) async fn hop(
+        &self,
+        neighbour: &NodeName,
+        demand: ConnectRequest,
+        kind: StreamKind,
+        open: &ProxyOpen,
+        within: Duration,
+    ) -> Result<ByteStream, NoHop> {
+        let until = later(now(), within);
+        let left = || until.saturating_duration_since(now());
+        loop {
+            let demand = ConnectRequest { within: Some(left()), ..demand.clone() };
+            let link = self.sessions.reach(neighbour.clone(), demand).await.map_err(NoHop::Connect)?;
+            match link.open(kind, &open.encode(), left().min(ONWARDS)).await {
+                Err(error) if error.gave_way(neighbour) && !left().is_zero() => {}
+                opened => return opened.map_err(NoHop::Open),
+            }
+        }
+    }
+
+    /// Opens a stream to the next hop of a connection that is passed on. Never inside a link that goes through others itself:
+    /// its bytes would be wrapped once more at every hop.
+    ///
+    /// # Errors
+    /// Returns one refusal for each way that failed, and at least one, the most telling first.
+    pub(crate) async fn onwards(
+        &self,
+        next: &ProxyOpen,
+        kind: StreamKind,
+        within: Duration,
+    ) -> Result<ByteStream, Vec<Refusal>> {
+        let until = later(now(), within);
+        let left = || until.saturating_duration_since(now());
+        let routes: Vec<_> =
+            self.sessions.routes().matching_proxies(&next.to).into_iter().map(|found| found.route).collect();
+        let ways = onwards(next, &routes);
+        let mut refusals = Vec::new();
+        if ways.is_empty() || routes.iter().any(|route| next.path.contains(route.gateway())) {
+            let cause = format!("every other gateway that {} has for {} is passed already", self.name(), next.to);
+            refusals.push(Refusal::new(self.name(), StreamCode::Loop, cause));
+        }
+        for (nth, way) in ways.iter().enumerate() {
+            // Those that are left are left enough time.
+            let share = if nth + 1 < ways.len() { left() / 2 } else { left() };
+            let (neighbour, cookie, open) = match way {
+                Onwards::Target => (&next.to, None, next),
+                Onwards::Gateway { name, cookie, open } => (name, cookie.clone(), open),
+            };
+            let demand = ConnectRequest { directly: true, cookie, ..ConnectRequest::default() };
+            match self.hop(neighbour, demand, kind, open, share).await {
+                Ok(stream) => return Ok(stream),
+                Err(NoHop::Open(error)) => {
+                    // What the final node refuses itself, it refuses by any way.
+                    let is_final = matches!((way, &error), (Onwards::Target, OpenError::Refused { hop, .. }) if *hop == next.to.as_str());
+                    let refusal = refused(self.name(), neighbour, error);
+                    if is_final {
+                        return Err(vec![refusal]);
+                    }
+                    refusals.push(refusal);
+                }
+                Err(NoHop::Connect(error)) => refusals.push(unreached(self.name(), neighbour, &error)),
+            }
+        }
+        Refusal::sort(self.name(), &mut refusals);
+        Err(refusals)
+    }
+}
+
+/// Returns a refusal for people: the causes that another node keeps to itself are in that node's log.
+pub(crate) fn in_words(own: &NodeName, refusal: &Refusal) -> String {
+    if refusal.hop == *own {
+        refusal.to_string()
+    } else {
+        format!("{refusal}; the log of {} has the cause", refusal.hop)
+    }
+}
+
+/// Returns an error on one line, with the most telling attempt: attempts of attempts are for logs.
+pub(crate) fn in_short(error: &ConnectError) -> String {
+    match error {
+        ConnectError::NoRoute(no_route) => {
+            let NoRoute { target, reason, attempts } = no_route;
+            match no_route.most_telling() {
+                Some(attempt) if attempts.len() == 1 => format!("no route to {target}: {attempt}"),
+                Some(attempt) => format!("no route to {target}, {} attempts: {attempt}", attempts.len()),
+                None => format!("no route to {target}: {reason}"),
+            }
+        }
+        error => error.to_string(),
+    }
+}
+
+impl Gateways for Gateway {
+    fn through<'a>(
+        &'a self,
+        route: &'a ProxyRoute,
+        attempt: &'a Attempt,
+    ) -> BoxFuture<'a, Result<ByteStream, AttemptError>> {
+        Box::pin(async move {
+            let gateway = route.gateway();
+            if *gateway == *self.name() {
+                return Err(AttemptError::Relay(
+                    format!("{gateway} is this node itself; it is no gateway to itself").into(),
+                ));
+            }
+            let demand = ConnectRequest {
+                awaited_by: Some(attempt.target.clone()),
+                cookie: route.gateway_cookie().cloned(),
+                ..ConnectRequest::default()
+            };
+            // Whoever offers more than that would only be told less.
+            let flags = attempt.policy.flags.offered;
+            let open = ProxyOpen { flags, ..ProxyOpen::new(attempt.target.clone(), route.most_hops().get()) };
+            self.hop(gateway, demand, StreamKind::Proxied, &open, self.sessions.policy().total).await.map_err(|error| {
+                match error {
+                    NoHop::Connect(error) => {
+                        AttemptError::Relay(format!("the gateway {gateway}: {}", in_short(&error)).into())
+                    }
+                    NoHop::Open(error) => {
+                        let refusal = refused(self.name(), gateway, error);
+                        let text = in_words(self.name(), &refusal);
+                        match refusal.code {
+                            StreamCode::RelayDenied | StreamCode::Loop | StreamCode::HopLimit => {
+                                AttemptError::RelayRefused(text)
+                            }
+                            _ => AttemptError::Relay(text.into()),
+                        }
+                    }
+                }
+            })
+        })
+    }
+}

@@ -1,0 +1,213 @@
+//! The start of a node: from the settings of a builder to tasks that run.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+use trunkline_dial::sessions::Keys;
+use trunkline_dial::{Gateways, RouteTable, Sessions, SessionsConfig};
+use trunkline_forward::Services;
+use trunkline_process::runtime::Processes;
+use trunkline_proxy::Gateway;
+use trunkline_registrar::{Registrar, Registration};
+use trunkline_registrar_embedded::{Embedded, RegistrarAt};
+use trunkline_route::{Address, Cookie, Defaults, Endpoint, NodeName, PeerFlags, ResolverId};
+use trunkline_stack::{Listening, LocalLimits};
+
+use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
+use crate::events::CAPACITY;
+use crate::inner::{Handle, Inner};
+use crate::native::{NativeParts, registrar_credentials};
+use crate::{Node, StartError, services};
+
+/// The id of the embedded registrar in routes.
+const EMBEDDED: &str = "embedded";
+/// The address of the embedded registrar when the builder names none.
+const REGISTRAR: ([u8; 4], u16) = ([127, 0, 0, 1], 4499);
+
+/// The registrars of a node that starts.
+struct Registrars {
+    embedded: Option<Arc<Embedded>>,
+    /// The one that the node registers with.
+    own: Option<Arc<dyn Registrar>>,
+}
+
+pub(crate) async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
+    if let Some(error) = builder.refused {
+        return Err(error);
+    }
+    let cookies = builder.cookie.take().ok_or(StartError::NoCookie)?;
+    let cookie = cookies.current().clone();
+    let keys = Arc::new(Keys::new(std::mem::take(&mut builder.peers), cookies));
+    let proxied = Arc::new(RwLock::new(std::mem::take(&mut builder.proxied)));
+    let parts = NativeParts::new(&builder, &keys, &proxied)?;
+    let mut config = SessionsConfig::new(builder.name.clone(), parts.native.incarnation(), cookie.clone());
+    let registrars = registrars(&mut builder, &mut config, &parts, &keys, &cookie)?;
+    config.routes = routes(&mut builder, &config, &parts)?;
+    config.stacks.push(parts.stack.clone());
+    config.stacks.append(&mut builder.stacks);
+    let window = builder.limits.window;
+    config.local = LocalLimits { mailbox: window.mailbox, max_message: window.max_message };
+    config.keys = keys;
+    config.policy = builder.policy;
+    config.defaults = Defaults {
+        cookie,
+        tls: builder.tls,
+        version: builder.version.clone(),
+        flags: builder.flags,
+        log_level: builder.log_level,
+        reconnect: builder.reconnect,
+    };
+    let mut listeners = parts.listeners;
+    listeners.append(&mut builder.listeners);
+    let listening: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.address()).collect();
+    config.own_addresses = listening.clone();
+
+    let leads_to = builder.transit.rules.iter().map(|rule| rule.to.clone()).collect();
+    let incarnation = config.incarnation;
+    let inner = Arc::new_cyclic(|own: &Weak<Inner>| {
+        let node = own.clone();
+        let sessions = Sessions::new(config, move |event| {
+            if let Some(node) = node.upgrade() {
+                node.happened(event);
+            }
+        });
+        let gateway = Gateway::new(sessions.clone(), builder.transit, proxied, builder.circuits, parts.answering);
+        let as_gateways: Arc<dyn Gateways> = gateway.clone();
+        sessions.set_gateways(Arc::downgrade(&as_gateways));
+        Inner {
+            services: Services::new(own.clone()),
+            processes: Processes::new(builder.name.clone(), incarnation, sessions.mailboxes().clone()),
+            sessions,
+            gateway,
+            native: parts.native,
+            certificates: parts.certificates,
+            events: broadcast::Sender::new(CAPACITY),
+        }
+    });
+    services::receive(&inner);
+    let mut tasks = JoinSet::new();
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for (nth, listener) in listeners.into_iter().enumerate() {
+        let announced = announced(builder.listen.get(nth), &*listener, &builder.name);
+        // Several listeners may be announced as one address.
+        endpoints.extend(announced.filter(|endpoint| !endpoints.contains(endpoint)));
+        let sessions = Arc::downgrade(&inner.sessions);
+        tasks.spawn(listener.serve(Arc::new(move |caller| {
+            let sessions = sessions.upgrade();
+            Box::pin(async move {
+                if let Some(sessions) = sessions {
+                    sessions.accept(caller, PeerFlags::ALL).await;
+                }
+            })
+        })));
+    }
+    if !inner.certificates.is_empty() {
+        tasks.spawn(follow_certificates(Arc::downgrade(&inner), builder.certificate_check));
+    }
+    let handle = Handle {
+        inner,
+        listeners: Mutex::new(tasks),
+        listening,
+        lease: Mutex::default(),
+        embedded: registrars.embedded,
+    };
+    let node = Node { handle: Arc::new(handle) };
+    let serving = node.inner().processes.serve(Arc::downgrade(&node.handle) as _);
+    node.inner().sessions.spawn(serving.expect("nobody else has a mailbox of that name"));
+    if let Some(registrar) = registrars.own.filter(|_| !builder.hidden && !endpoints.is_empty()) {
+        let lease = registrar.register(Registration::new(builder.name, endpoints).leading_to(leads_to)).await?;
+        *node.handle.lease() = Some(lease);
+    }
+    Ok(node)
+}
+
+/// Starts the registrar of the node, and puts all resolvers into the settings.
+fn registrars(
+    builder: &mut NodeBuilder,
+    config: &mut SessionsConfig,
+    parts: &NativeParts,
+    keys: &Arc<Keys>,
+    cookie: &Cookie,
+) -> Result<Registrars, StartError> {
+    let native = &parts.native;
+    let choice = builder.registrar.take().unwrap_or_else(|| match builder.discovery.is_empty() {
+        true => RegistrarChoice::Embedded { listen: REGISTRAR.into(), serve: true },
+        false => RegistrarChoice::None,
+    });
+    let embedded = match &choice {
+        RegistrarChoice::Embedded { listen, serve: true } => {
+            let started = Embedded::start(native.clone(), *listen, cookie.clone(), registrar_credentials(keys.clone()));
+            Some(started.map_err(|cause| StartError::RegistrarListen { address: *listen, cause })?)
+        }
+        RegistrarChoice::Embedded { listen, serve: false } => {
+            Some(Embedded::client(native.clone(), *listen, cookie.clone()))
+        }
+        _ => None,
+    };
+    let embedded = embedded.map(Arc::new);
+    let registrar: Option<(ResolverId, Arc<dyn Registrar>)> = match choice {
+        RegistrarChoice::Embedded { .. } => ResolverId::new(EMBEDDED).ok().zip(embedded.clone().map(|e| e as _)),
+        RegistrarChoice::Own(id, registrar) => Some((id, registrar)),
+        RegistrarChoice::None => None,
+    };
+    config.resolvers = std::mem::take(&mut builder.resolvers);
+    for (id, address, own) in builder.registrars.drain(..) {
+        let cookie = own.unwrap_or_else(|| cookie.clone());
+        config.resolvers.insert(id, Arc::new(RegistrarAt::new(native.clone(), address, cookie)));
+    }
+    config.discovery = std::mem::take(&mut builder.discovery);
+    if let Some(id) = config.discovery.iter().find(|id| !config.resolvers.contains_key(id)) {
+        return Err(StartError::UnknownResolver(id.clone()));
+    }
+    if let Some((id, registrar)) = &registrar {
+        config.resolvers.insert(id.clone(), registrar.resolver());
+        config.discovery.push(id.clone());
+    }
+    Ok(Registrars { embedded, own: registrar.map(|(_, registrar)| registrar) })
+}
+
+fn routes(builder: &mut NodeBuilder, config: &SessionsConfig, parts: &NativeParts) -> Result<RouteTable, StartError> {
+    let routes = RouteTable::new();
+    routes.set_known(config.resolvers.keys().cloned(), parts.profiles.ids().cloned());
+    routes.edit(|table| {
+        for (pattern, route, weight) in builder.routes.drain(..) {
+            let added = table.add(&pattern, route, weight);
+            added.map_err(|cause| StartError::Route { pattern: pattern.clone(), cause })?;
+        }
+        Ok::<_, StartError>(())
+    })?;
+    routes.edit_proxies(|table| {
+        for (pattern, route, weight) in builder.proxy_routes.drain(..) {
+            let added = table.add(&pattern, route, weight);
+            added.map_err(|cause| StartError::Route { pattern: pattern.clone(), cause })?;
+        }
+        Ok::<_, StartError>(())
+    })?;
+    Ok(routes)
+}
+
+/// Returns how a listener is announced: by the address that its settings say, else by its own, or by the host of the node's
+/// name when it listens everywhere.
+fn announced(listen: Option<&Listen>, listener: &dyn Listening, name: &NodeName) -> Option<Endpoint> {
+    let bound = listener.address()?;
+    let address = match listen.and_then(|listen| listen.advertise.clone()) {
+        Some(address) => address,
+        None if bound.ip().is_unspecified() => Address::new(name.host(), bound.port()).ok()?,
+        None => bound.to_string().parse().ok()?,
+    };
+    // Whether a certificate is checked is the caller's business: its route says so.
+    Some(Endpoint { address, tls: None, version: Some(listener.version()) })
+}
+
+/// Takes up certificates whose files change, for as long as the node lives.
+async fn follow_certificates(node: Weak<Inner>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(node) = node.upgrade() else { return };
+        // It reads files; a panic in it is a bug that must not end the following.
+        let _ = tokio::task::spawn_blocking(move || node.look_at_certificates(false)).await;
+    }
+}
