@@ -33,12 +33,12 @@ const LEVELS: &[(&str, u8)] = &[
     ("trunkline-link", 3),
     ("trunkline-dial", 4),
     ("trunkline-registrar-embedded", 4),
+    ("trunkline-forward", 5),
     ("trunkline-process", 5),
     ("trunkline-proxy", 5),
-    ("trunkline-forward", 6),
-    ("trunkline", 7),
-    ("trunkline-admin", 8),
-    ("trunkline-cli", 9),
+    ("trunkline", 6),
+    ("trunkline-admin", 7),
+    ("trunkline-cli", 8),
 ];
 
 /// Crates outside the levels: they may name any crate, and no crate may name them.

@@ -67,6 +67,8 @@ pub(crate) async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> 
 
     let leads_to = builder.transit.rules.iter().map(|rule| rule.to.clone()).collect();
     let incarnation = config.incarnation;
+    // A dead link is noticed, and then there is time to find another way.
+    let open_timeout = builder.limits.keep_alive.dead.saturating_add(config.policy.total);
     let inner = Arc::new_cyclic(|own: &Weak<Inner>| {
         let node = own.clone();
         let sessions = Sessions::new(config, move |event| {
@@ -78,7 +80,7 @@ pub(crate) async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> 
         let as_gateways: Arc<dyn Gateways> = gateway.clone();
         sessions.set_gateways(Arc::downgrade(&as_gateways));
         Inner {
-            services: Services::new(own.clone()),
+            services: Services::new(Arc::downgrade(&sessions) as _, open_timeout),
             processes: Processes::new(builder.name.clone(), incarnation, sessions.mailboxes().clone()),
             sessions,
             gateway,
