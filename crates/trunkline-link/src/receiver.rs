@@ -375,7 +375,7 @@ impl Sink for Effects {
         }
     }
 
-    fn call(&mut self, id: u32, to: u16, from: u16, deadline_ms: u32, body: &[u8], how: How) {
+    fn call(&mut self, id: u32, to: u16, from: u16, timeout_ms: u32, body: &[u8], how: How) {
         self.count(Class::Messages, body.len());
         self.shared.unanswered.fetch_add(1, Ordering::AcqRel);
         let origin = self.origin(from);
@@ -388,7 +388,7 @@ impl Sink for Effects {
             bytes = body.len(),
             call = id
         );
-        let replier = Replier::new(self.shared.clone(), id, deadline_ms);
+        let replier = Replier::new(self.shared.clone(), id, timeout_ms);
         let body = self.keeper.keep(body);
         self.push(to, Message::new(origin, body, how, Some(replier)), None);
     }

@@ -121,7 +121,7 @@ impl Message {
 
     /// Returns how long the caller waits, counted from its call; `None` for a message that is no call.
     pub fn deadline(&self) -> Option<Duration> {
-        self.call.as_ref().map(|call| Duration::from_millis(call.deadline_ms.into()))
+        self.call.as_ref().map(|call| Duration::from_millis(call.timeout_ms.into()))
     }
 
     /// Answers a call; does nothing for a message that is none. Never waits: without credit the answer is kept
@@ -168,14 +168,14 @@ impl fmt::Debug for Message {
 pub struct Replier {
     to: Arc<dyn ReplyTo>,
     id: u32,
-    deadline_ms: u32,
+    timeout_ms: u32,
     done: bool,
 }
 
 impl Replier {
     /// Returns the means to answer the call of this number, whose caller waits so many milliseconds.
-    pub fn new(to: Arc<dyn ReplyTo>, id: u32, deadline_ms: u32) -> Self {
-        Self { to, id, deadline_ms, done: false }
+    pub fn new(to: Arc<dyn ReplyTo>, id: u32, timeout_ms: u32) -> Self {
+        Self { to, id, timeout_ms, done: false }
     }
 
     /// Answers.
