@@ -1,6 +1,7 @@
 //! Tests of the documented claims and properties, and the simulator ([`sim`]).
 
 pub mod attacker;
+pub mod memory_stack;
 #[cfg(doctest)]
 pub mod readmes;
 pub mod sim;

@@ -72,14 +72,19 @@ const BANS: &[Ban] = &[
         reason: "services and forwards use any link that a node gives them; they name no stack",
     },
     Ban {
+        of: "trunkline-dial",
+        on: &["rustls", "tokio-rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
+        reason: "dialling names no stack and no TLS; what it drives comes in by `Stack` and through its ports",
+    },
+    Ban {
+        of: "trunkline-proxy",
+        on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
+        reason: "a gateway relays any pair of streams, whatever the stack",
+    },
+    Ban {
         of: "trunkline-process",
         on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
         reason: "processes use any connection that a node gives them; they name no stack",
-    },
-    Ban {
-        of: "trunkline-dial",
-        on: &["rustls", "tokio-rustls", "trunkline-link"],
-        reason: "dialling names no stack and no TLS; what it drives comes in through its ports",
     },
 ];
 
@@ -258,9 +263,9 @@ mod tests {
 
     #[test]
     fn the_same_level_is_for_tests_only() {
-        check("trunkline-proxy", &[("trunkline-process", "")], &["(level 5) has the dependency"]);
-        check("trunkline-proxy", &[("trunkline-process", "build")], &["(level 5) has the build dependency"]);
-        check("trunkline-proxy", &[("trunkline-process", "dev")], &[]);
+        check("trunkline-registrar-embedded", &[("trunkline-dial", "")], &["(level 4) has the dependency"]);
+        check("trunkline-registrar-embedded", &[("trunkline-dial", "build")], &["(level 4) has the build dependency"]);
+        check("trunkline-registrar-embedded", &[("trunkline-dial", "dev")], &[]);
     }
 
     #[test]

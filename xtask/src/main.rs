@@ -8,6 +8,7 @@ mod changelog;
 mod corpus;
 mod disk;
 mod dist;
+mod errors;
 mod fuzz;
 mod layers;
 mod licences;

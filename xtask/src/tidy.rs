@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use crate::errors::Errors;
 use crate::layers::rust_files;
 use crate::markdown;
 use crate::metadata::Metadata;
@@ -21,6 +22,8 @@ Checks that
   - no source file of a crate is longer than 900 lines
   - every test that docs/SECURITY.md names for a promise exists
   - no documentation comment begins with a pronoun or a question word, outside the directories still to be reworded
+  - no error type of a crate is a `String`, and no error text repeats the source of the error, outside the crates still
+    to be mended
   - no line of a Markdown file is longer than 120 columns, except table rows, fenced code and single links
 ";
 
@@ -78,13 +81,17 @@ pub(crate) fn check(project: &Project) -> Outcome {
             rust_files(&source, &mut sources)?;
         }
     }
+    let mut errors = Errors::default();
     for file in sources {
-        let lines = read(&file)?.lines().count();
+        let (text, shown) = (read(&file)?, file.strip_prefix(&project.root).unwrap_or(&file));
+        errors.check(shown, &text);
+        let lines = text.lines().count();
         if lines > MAX_LINES {
-            let shown = file.strip_prefix(&project.root).unwrap_or(&file).display();
+            let shown = shown.display();
             problems.push(format!("{shown}: {lines} lines; split it, at most {MAX_LINES} are allowed"));
         }
     }
+    problems.extend(errors.finish());
     if problems.is_empty() { Ok(()) } else { Err(Failure::list("tidy", &problems)) }
 }
 

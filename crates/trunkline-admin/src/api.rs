@@ -1,11 +1,12 @@
 //! Types of the operations API, shared by server and client.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trunkline::{
-    Forward, GateStats, LinkInfo, LinkStats, NoRoute, NodeStatus, Origin, Preview, Record, Role, RouteValue,
+    Chain, Forward, GateStats, LinkInfo, LinkStats, NoRoute, NodeStatus, Origin, Preview, Record, Role, RouteValue,
     TrafficStats,
 };
 use trunkline_config::{ProxyEntry, RouteEntry};
@@ -423,7 +424,7 @@ impl From<&Preview> for Step {
             address: preview.address.clone(),
             tls: preview.attempt.as_ref().map(|attempt| attempt.tls.to_string()),
             handshake: preview.attempt.as_ref().map(|attempt| attempt.version.to_string()),
-            remembered: preview.remembered.as_ref().map(|(_, error)| error.to_string()),
+            remembered: preview.remembered.as_ref().map(|(_, error)| Chain(error).to_string()),
             remembered_ms: preview.remembered.as_ref().map(|(left, _)| left.as_millis() as u64),
             values: preview.values.iter().map(StepValue::from).collect(),
         }
@@ -506,17 +507,20 @@ impl Body {
     /// Returns the decoded bytes.
     ///
     /// # Errors
-    /// A message if the base64 is malformed.
-    pub fn bytes(&self) -> Result<Vec<u8>, String> {
+    /// [`BodyError`] if the base64 is malformed.
+    pub fn bytes(&self) -> Result<Vec<u8>, BodyError> {
         use base64::Engine;
         match self {
             Self::Text(text) => Ok(text.clone().into_bytes()),
-            Self::Base64(text) => base64::engine::general_purpose::STANDARD
-                .decode(text)
-                .map_err(|e| format!("body.base64: not base64 with padding: {e}")),
+            Self::Base64(text) => base64::engine::general_purpose::STANDARD.decode(text).map_err(BodyError),
         }
     }
 }
+
+/// Error returned when the base64 of a [`Body`] is malformed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("body.base64: not base64 with padding")]
+pub struct BodyError(#[source] base64::DecodeError);
 
 /// Request body of `POST /v1/ping`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -683,7 +687,7 @@ impl From<&Record> for Attempt {
             origin: record.origin.to_string(),
             address: record.address.clone(),
             stage: record.error.stage().into(),
-            error: record.error.to_string(),
+            error: Chain(&record.error).to_string(),
             took_ms: record.took.as_secs_f64() * 1e3,
         }
     }
@@ -700,9 +704,9 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Creates a failure without attempts.
-    pub fn new(error: impl ToString) -> Self {
-        Self { error: error.to_string(), attempts: Vec::new() }
+    /// Creates a failure without attempts from a text or an error. The text of an error includes its sources.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { error: Chain(&*error.into()).to_string(), attempts: Vec::new() }
     }
 }
 
@@ -742,7 +746,7 @@ mod tests {
     fn malformed_base64_is_refused_with_the_name_of_the_field() {
         for bad in ["/wA", "%%%%", "/wA=\n"] {
             let error = Body::Base64(bad.into()).bytes().unwrap_err();
-            assert!(error.starts_with("body.base64: not base64"), "{error}");
+            assert!(error.to_string().starts_with("body.base64: not base64"), "{error}");
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
-use trunkline::LocalPlace;
+use trunkline::{Cause, LocalPlace};
 
 use crate::api::Failure;
 
@@ -48,6 +48,9 @@ impl std::fmt::Debug for AdminClient {
     }
 }
 
+/// Any error, or a text.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Error returned when an operation did not succeed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -61,28 +64,28 @@ pub enum ClientError {
         failure: Failure,
     },
     /// The answer does not come from a trunkline node.
-    #[error("the answer of {address} is not one of a trunkline node: {text}")]
+    #[error("the answer of {address} is not one of a trunkline node")]
     Unexpected {
         /// Address that was asked.
         address: String,
-        /// Description of the unexpected answer.
-        text: String,
+        /// Fault of the answer.
+        source: Cause,
     },
     /// The node accepted the request and then gave no answer.
-    #[error("the node at {address} gave no answer: {text}; the operation may have been carried out")]
+    #[error("the node at {address} gave no answer; the operation may have been carried out")]
     Lost {
         /// Address that was asked.
         address: String,
         /// Cause of the failure.
-        text: String,
+        source: Cause,
     },
     /// No node accepts connections at the address.
-    #[error("cannot connect to a node at {address}: {text}; start one with `trunkline node --config FILE`")]
+    #[error("cannot connect to a node at {address}; start one with `trunkline node --config FILE`")]
     Unreachable {
         /// Address that was asked.
         address: String,
         /// Cause of the failure.
-        text: String,
+        source: Cause,
     },
 }
 
@@ -176,16 +179,16 @@ impl AdminClient {
         self.lost(format!("it did not respond for {time:?}"))
     }
 
-    fn unexpected(&self, error: impl ToString) -> ClientError {
-        ClientError::Unexpected { address: self.address(), text: error.to_string() }
+    fn unexpected(&self, error: impl Into<BoxError>) -> ClientError {
+        ClientError::Unexpected { address: self.address(), source: error.into().into() }
     }
 
-    fn broken(&self, error: &hyper::Error) -> ClientError {
+    fn broken(&self, error: hyper::Error) -> ClientError {
         if error.is_parse() { self.unexpected(error) } else { self.lost(error) }
     }
 
-    fn lost(&self, error: impl ToString) -> ClientError {
-        ClientError::Lost { address: self.address(), text: error.to_string() }
+    fn lost(&self, error: impl Into<BoxError>) -> ClientError {
+        ClientError::Lost { address: self.address(), source: error.into().into() }
     }
 
     async fn request<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
@@ -194,7 +197,7 @@ impl AdminClient {
 
     /// Sends a request and waits for the head of the answer.
     async fn open(&self, method: Method, path: &str, body: Bytes) -> Result<Response, ClientError> {
-        let unreachable = |e: std::io::Error| ClientError::Unreachable { address: self.address(), text: e.to_string() };
+        let unreachable = |e: std::io::Error| ClientError::Unreachable { address: self.address(), source: e.into() };
         match self {
             Self::Socket(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
@@ -231,7 +234,7 @@ impl AdminClient {
         }
         let request = request.body(Full::new(body)).map_err(|e| self.unexpected(e))?;
         let driver = Driver(tokio::spawn(async { drop(connection.await) }));
-        let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
+        let response = sender.send_request(request).await.map_err(|e| self.broken(e))?;
         Ok(Response { status: response.status(), body: response.into_body(), driver })
     }
 
@@ -243,7 +246,7 @@ impl AdminClient {
         }
         match serde_json::from_slice(&body) {
             Ok(failure) => Err(ClientError::Failed { status: status.as_u16(), failure }),
-            Err(_) => Err(self.unexpected(status)),
+            Err(_) => Err(self.unexpected(status.to_string())),
         }
     }
 }

@@ -1,8 +1,11 @@
-//! Operations API of a trunkline node: JSON over HTTP, on a Unix socket (mode 0600) by default, on TCP with a bearer
-//! token on request.
+//! Node from a configuration, and its operations API: JSON over HTTP, on a Unix socket (mode 0600) by default, on TCP
+//! with a bearer token on request.
 //!
-//! [`Operations`] holds the operations without HTTP, [`AdminServer`] serves them, [`AdminClient`] calls them, and
-//! [`api`] has the types shared by both ends.
+//! * [`start()`] starts the node that a [`Config`](trunkline_config::Config) describes. The returned [`Running`] applies
+//!   changed configurations and stops the node. `trunkline node` adds only a command line, signals and a log.
+//! * [`Operations`] holds the operations without HTTP, [`AdminServer`] serves them, [`AdminClient`] calls them, and
+//!   [`api`] has the types shared by both ends.
+//!
 //! [A page of the repository](https://github.com/trunkline/trunkline/blob/main/docs/ADMIN.md) lists paths, requests
 //! and answers.
 
@@ -18,11 +21,16 @@ mod client;
 pub mod fuzzing;
 mod ops;
 mod places;
+mod programs;
+mod running;
 mod server;
+mod start;
 
 pub use client::{AdminClient, ClientError, Hold};
-pub use ops::{AttachedForward, Kind, OpError, Operations, Source, proxied, transit};
+pub use ops::{AttachedForward, Kind, OpError, Operations, Source};
+pub use running::{RunOptions, Running, start, start_client};
 pub use server::{AdminAddress, AdminError, AdminListener, AdminServer};
+pub use start::{FileError, RunError, check_files, file_descriptors};
 
 /// TCP keep-alive settings that detect a vanished peer: idle time, pause between probes, and number of probes without
 /// an answer.

@@ -1,5 +1,7 @@
 //! Operations of the API without HTTP. The server calls them for clients, and the command line for a node of its own.
 
+mod reload;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -10,12 +12,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use trunkline::{
-    AddError, ApplicationError, CallError, CircuitLimits, ConnectError, Drained, Exit, Forward, ImportantError,
-    LinkCallError, LinkInfo, LinkSendError, LinkStats, LocalPlace, Node, NodeName, Proxied, Reloaded, RemoveError,
-    RouteEdit, SendError, ServiceStatus, SpawnError, StreamOptions, TableRoute, Term, Transit, TransitRule,
+    ApplicationError, CallError, Chain, ConnectError, Drained, Exit, Forward, ImportantError, LinkCallError, LinkInfo,
+    LinkSendError, LinkStats, LocalPlace, Node, NodeName, PlaceError, RemoveError, RouteEdit, SendError, ServiceStatus,
+    SpawnError, StreamOptions, Term,
 };
-use trunkline_config::{Config, EditError, Layers, ProxiedConfig, RouteContext, RouteEntry, TransitConfig, edit};
+use trunkline_config::{Config, EditError, Layers, RouteContext, RouteEntry, edit};
 use trunkline_matcher::{RoutePattern, quoted};
+
+pub(crate) use reload::{proxied, transit};
 
 use crate::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, EndForward, Explanation, FailbackTo,
@@ -39,7 +43,8 @@ pub enum Kind {
 }
 
 /// Error of a failed operation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{}", failure.error)]
 pub struct OpError {
     /// Category of the failure.
     pub kind: Kind,
@@ -48,7 +53,7 @@ pub struct OpError {
 }
 
 impl OpError {
-    fn new(kind: Kind, error: impl ToString) -> Self {
+    fn new(kind: Kind, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { kind, failure: Failure::new(error) }
     }
 }
@@ -102,7 +107,8 @@ pub struct Source {
 /// Describes the result of removing a route and moving its connections.
 fn moved(removed: &Changed, drained: Drained) -> Changed {
     let moved = drained.moved.len();
-    let kept = drained.kept.iter().map(|(name, error)| format!("; the connection to {name} was not moved: {error}"));
+    let kept =
+        drained.kept.iter().map(|(name, error)| format!("; the connection to {name} was not moved: {}", Chain(error)));
     let kept: String = kept.collect();
     Changed::new(format!("{}; {moved} connections moved{kept}", removed.message))
 }
@@ -253,7 +259,7 @@ fn application_error(error: ApplicationError) -> OpError {
         ApplicationError::Process { .. } => Kind::Internal,
         _ => Kind::Unreachable,
     };
-    OpError::new(kind, error.to_string())
+    OpError::new(kind, error)
 }
 
 fn no_service(name: &str, service: &str) -> OpError {
@@ -289,11 +295,6 @@ impl Operations {
     /// Returns the node.
     pub fn node(&self) -> &Node {
         &self.node
-    }
-
-    /// Returns the node and drops the operations.
-    pub fn into_node(self) -> Node {
-        self.node
     }
 
     /// Returns the status of the node.
@@ -439,7 +440,7 @@ impl Operations {
     /// [`OpError`]; nothing changed.
     pub async fn drain_route(self: &Arc<Self>, request: RemoveRoute) -> Result<Changed, OpError> {
         let pattern = request.pattern.clone();
-        let removed = self.removed(move |this| this.remove_route(&request)).await?;
+        let removed = self.blocking(move |this| this.remove_route(&request)).await?;
         Ok(moved(&removed, self.node.vacate_route(&pattern).await))
     }
 
@@ -449,18 +450,18 @@ impl Operations {
     /// [`OpError`]; nothing changed.
     pub async fn drain_proxy_route(self: &Arc<Self>, request: RemoveRoute) -> Result<Changed, OpError> {
         let pattern = request.pattern.clone();
-        let removed = self.removed(move |this| this.remove_proxy_route(&request)).await?;
+        let removed = self.blocking(move |this| this.remove_proxy_route(&request)).await?;
         Ok(moved(&removed, self.node.vacate_proxy_route(&pattern).await))
     }
 
-    /// Runs a removal, which reads and writes files, on a thread for blocking work.
-    async fn removed(
+    /// Runs an operation that reads or writes files on a thread for blocking work.
+    pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
-        remove: impl FnOnce(&Self) -> Result<Changed, OpError> + Send + 'static,
-    ) -> Result<Changed, OpError> {
+        run: impl FnOnce(&Self) -> Result<T, OpError> + Send + 'static,
+    ) -> Result<T, OpError> {
         let this = self.clone();
-        let removed = tokio::task::spawn_blocking(move || remove(&this)).await;
-        removed.map_err(|error| OpError::new(Kind::Internal, error))?
+        let ran = tokio::task::spawn_blocking(move || run(&this)).await;
+        ran.map_err(|_| OpError::new(Kind::Internal, "the operation failed unexpectedly; this is a bug"))?
     }
 
     fn save(&self, section: &str, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), OpError> {
@@ -479,86 +480,11 @@ impl Operations {
             return Err(OpError::new(Kind::Conflict, error));
         }
         let text = std::fs::read_to_string(&source.path)
-            .map_err(|e| OpError::new(Kind::Internal, format!("{shown} cannot be read: {e}")))?;
-        let text = change(&text).map_err(|e| OpError::new(Kind::Conflict, format!("{shown}: {e}")))?;
+            .map_err(|e| OpError::new(Kind::Internal, format!("{shown} cannot be read: {e}; nothing changed")))?;
+        let text = change(&text).map_err(|e| OpError::new(Kind::Conflict, format!("{shown}: {}", Chain(&e))))?;
         still_starts(source, &text)?;
         edit::save_atomically(&source.path, &text)
-            .map_err(|e| OpError::new(Kind::Internal, format!("{e}: {}; nothing changed", e.source)))
-    }
-
-    /// Reloads the configuration file. Routes and proxy routes that came from the file are replaced atomically,
-    /// beginning with the first that differs; those added at run time stay. The rules of `transit:` and `proxied:`
-    /// apply from now on, and certificate files are read again. Other keys need a restart; the message names those that
-    /// differ. Reads files.
-    ///
-    /// # Errors
-    /// [`OpError`] if the file is invalid or has a pattern that was also added at run time; nothing changed.
-    pub fn reload(&self) -> Result<Changed, OpError> {
-        let Some(source) = &self.source else {
-            return Err(OpError::new(
-                Kind::Bad,
-                "this node was not started from a file, so there is nothing to reload",
-            ));
-        };
-        let mut from_file = self.lock();
-        let config = Config::load(&source.path, &source.layers).map_err(|e| OpError::new(Kind::Bad, e))?;
-        let shown = source.path.display();
-        let wrong = |what: &str, pattern: &str, error: AddError| {
-            let quoted = quoted(pattern);
-            let error = match error {
-                AddError::Taken(_) => format!(
-                    "{shown}: the {what} {quoted} was also added at run time; remove that one \
-                     (`trunkline {}s remove`) or the one in the file, then reload",
-                    what.replace(' ', "-")
-                ),
-                AddError::UnknownResolver { id, .. } => {
-                    format!("{shown}: {what} {quoted}: the registrar {id} is new; restart the node to use it")
-                }
-                AddError::UnknownTlsProfile { id, .. } => {
-                    format!("{shown}: {what} {quoted}: the TLS profile {id} is new; restart the node to use it")
-                }
-                error => format!("{shown}: {what} {quoted}: {error}"),
-            };
-            OpError::new(Kind::Conflict, error)
-        };
-        let routes = config.routes.iter().map(|route| (route.pattern.as_str(), route.weight, &route.route));
-        let proxies = config.proxy_routes.iter().map(|route| (route.pattern.as_str(), route.weight, &route.route));
-        // Changes both tables or neither.
-        self.node.edit_routes(|table| {
-            replace(table, &from_file.routes, routes.collect()).map_err(|(pattern, e)| wrong("route", pattern, e))?;
-            self.node.edit_proxy_routes(|table| {
-                let replaced = replace(table, &from_file.proxy_routes, proxies.collect());
-                replaced.map_err(|(pattern, e)| wrong("proxy route", pattern, e))
-            })
-        })?;
-        *from_file = FromFile::of(&config);
-        let (transit, limits) = transit(&config.transit);
-        self.node.set_transit(transit, limits);
-        self.node.set_proxied(proxied(&config.proxied));
-        self.node.forget_failures();
-        let certificates = self.node.reload_certificates();
-        let (routes, proxies) = (config.routes.len(), config.proxy_routes.len());
-        let proxies = if proxies > 0 { format!(" and {proxies} proxy routes") } else { String::new() };
-        let mut message = format!("reloaded {routes} routes{proxies} from {shown}");
-        if config.transit != self.started.transit {
-            let rules = config.transit.rules.len();
-            message += &format!("; {rules} transit rules, announced to the registrar at the next start");
-        }
-        if config.proxied != self.started.proxied {
-            message += "; new `proxied` settings";
-        }
-        let waiting = differing(&self.started, &config);
-        if !waiting.is_empty() {
-            message += &format!("; also changed, but needing a restart: {}", waiting.join(", "));
-        }
-        let mut kept = Vec::new();
-        for Reloaded { what, error } in &certificates {
-            match error {
-                None => message += &format!("; new certificates of {what}"),
-                Some(error) => kept.push(format!("{what} keeps its certificates: {error}")),
-            }
-        }
-        Ok(Changed { message, warnings: config.warnings().to_vec(), kept })
+            .map_err(|e| OpError::new(Kind::Internal, format!("{}; nothing changed", Chain(&e))))
     }
 
     /// Explains which attempts a connect to the name would make.
@@ -621,7 +547,7 @@ impl Operations {
                 match error {
                     ImportantError::NoService => no_service(name, service),
                     ImportantError::NotSent(error) => error.into(),
-                    error => OpError::new(Kind::Unreachable, format!("{service} at {name}: {error}")),
+                    error => OpError::new(Kind::Unreachable, format!("{service} at {name}: {}", Chain(&error))),
                 }
             })?;
             let (bytes, service, name) = (body.len(), &request.service, &request.name);
@@ -684,7 +610,7 @@ impl Operations {
                 SpawnError::Service(_) => Kind::Bad,
                 _ => Kind::Unreachable,
             };
-            OpError::new(kind, format!("{} at {}: {error}", request.program, request.name))
+            OpError::new(kind, format!("{} at {}: {}", request.program, request.name, Chain(&error)))
         };
         if !request.until_end {
             let pid = self.node.spawn_on(target, &request.program, &input, timeout).await.map_err(failed)?;
@@ -756,7 +682,10 @@ impl Operations {
     ) -> Result<(Forwarding, LocalPlace, oneshot::Receiver<()>), OpError> {
         let target = name(&request.name)?;
         service(&request.service)?;
-        let listen: LocalPlace = request.listen.parse().map_err(|e| OpError::new(Kind::Bad, format!("listen: {e}")))?;
+        let listen: LocalPlace = request
+            .listen
+            .parse()
+            .map_err(|e: PlaceError| OpError::new(Kind::Bad, format!("listen: {}", Chain(&e))))?;
         let idle = request.idle_ms.map(idle_limit).transpose()?;
         let options = StreamOptions { idle };
         let forward = self.node.forward_with(listen.within(&self.base_dir), target, &request.service, options).await;
@@ -772,7 +701,10 @@ impl Operations {
     /// # Errors
     /// [`OpError`] if no forward listens at that address.
     pub fn end_forward(&self, request: &EndForward) -> Result<Changed, OpError> {
-        let listen: LocalPlace = request.listen.parse().map_err(|e| OpError::new(Kind::Bad, format!("listen: {e}")))?;
+        let listen: LocalPlace = request
+            .listen
+            .parse()
+            .map_err(|e: PlaceError| OpError::new(Kind::Bad, format!("listen: {}", Chain(&e))))?;
         let listen = listen.within(&self.base_dir);
         let Some(Begun { forward: ended, .. }) = self.forwards().remove(&listen) else {
             let error = format!("no forward listens at {listen}; `trunkline status` lists the forwards");
@@ -813,72 +745,4 @@ fn still_starts(source: &Source, text: &str) -> Result<(), OpError> {
             format!("{shown}: not saved, nothing changed: a node could not start from this file: {first}{more}");
         OpError::new(Kind::Conflict, error)
     })
-}
-
-/// Replaces the routes that came from the file. Routes before the first difference keep their position among routes of
-/// equal weight.
-fn replace<'c, R: TableRoute + Clone + PartialEq>(
-    table: &mut RouteEdit<'_, R>,
-    from_file: &[String],
-    routes: Vec<(&'c str, i64, &R)>,
-) -> Result<(), (&'c str, AddError)> {
-    let same = |(known, (pattern, weight, route)): &(&String, &(&str, i64, &R))| {
-        *known == pattern && table.get(known).is_some_and(|stands| stands == (*weight, *route))
-    };
-    let stay = from_file.iter().zip(&routes).take_while(same).count();
-    for pattern in &from_file[stay..] {
-        let _ = table.remove(pattern);
-    }
-    for (pattern, weight, route) in &routes[stay..] {
-        table.add(pattern, (*route).clone(), *weight).map_err(|error| (*pattern, error))?;
-    }
-    Ok(())
-}
-
-/// Converts the transit settings of a configuration.
-pub fn transit(config: &TransitConfig) -> (Transit, CircuitLimits) {
-    let TransitConfig { gateways, rules, circuits, per_peer, per_address, opens_per_second, burst, idle } =
-        config.clone();
-    let rules = rules.into_iter().map(|rule| TransitRule::new(rule.from, rule.to).only(rule.flags)).collect();
-    let total = circuits;
-    (Transit { rules, gateways }, CircuitLimits { total, per_peer, per_address, opens_per_second, burst, idle })
-}
-
-/// Converts the `proxied` settings of a configuration.
-pub fn proxied(config: &ProxiedConfig) -> Proxied {
-    let ProxiedConfig { allow, gateways, flags } = config.clone();
-    Proxied { allow, gateways, flags }
-}
-
-/// Returns the keys whose values differ from those at the start but are not applied by a reload.
-fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
-    let (a, b) = (&old.node, &new.node);
-    let keys = [
-        ("node.name", a.name != b.name),
-        ("node.data_dir", a.data_dir != b.data_dir),
-        ("services", old.services != new.services),
-        ("forwards", old.forwards != new.forwards),
-        ("the node's cookie", a.cookie != b.cookie),
-        ("node.listen", a.listen != b.listen),
-        ("node.registrar", a.registrar != b.registrar),
-        ("node.registrar_listen", a.registrar_listen != b.registrar_listen),
-        ("node.fallback", a.fallback != b.fallback),
-        ("node.tls", a.tls != b.tls),
-        ("node.handshake", a.handshake != b.handshake),
-        ("node.flags", a.flags != b.flags),
-        ("node.log_level", a.log_level != b.log_level),
-        ("node.reconnect", a.reconnect != b.reconnect),
-        ("node.race_equal_weights_ms", a.race_equal_weights != b.race_equal_weights),
-        ("node.keep_alive_ms", a.keep_alive != b.keep_alive),
-        ("node.dead_after_ms", a.dead_after != b.dead_after),
-        ("node.hidden", a.hidden != b.hidden),
-        ("node.timeouts", a.timeouts != b.timeouts),
-        ("node.admin", a.admin != b.admin),
-        ("registrars", old.registrars != new.registrars),
-        ("tls_profiles", old.tls_profiles != new.tls_profiles),
-        ("peers", old.peers != new.peers),
-        ("spawn", old.spawn != new.spawn),
-        ("applications", old.applications != new.applications),
-    ];
-    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -80,9 +81,10 @@ impl std::fmt::Display for AdminAddress {
 
 /// Error returned when the operations API cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("the operations API cannot listen at {address}: {cause}; {remedy}")]
+#[error("the operations API cannot listen at {address}; {remedy}")]
 pub struct AdminError {
     address: String,
+    #[source]
     cause: SocketError,
     remedy: &'static str,
 }
@@ -131,7 +133,7 @@ impl AdminListener {
         }
     }
 
-    /// Starts serving these operations.
+    /// Serves these operations.
     pub fn serve(self, operations: Arc<Operations>) -> AdminServer {
         let (stop, stopping) = watch::channel(false);
         let (doors, file, app) = match self.bound {
@@ -398,14 +400,14 @@ fn router(operations: Arc<Operations>) -> Router {
             "/v1/routes",
             get(async |State(ops): Shared| Json(ops.routes())).post(
                 async |State(ops): Shared, Body(request): Body<AddRoute>| {
-                    blocking(ops, move |ops| ops.add_route(&request)).await
+                    answer(ops.blocking(move |ops| ops.add_route(&request)).await)
                 },
             ),
         )
         .route(
             "/v1/routes/remove",
             post(async |State(ops): Shared, Body(request): Body<RemoveRoute>| {
-                blocking(ops, move |ops| ops.remove_route(&request)).await
+                answer(ops.blocking(move |ops| ops.remove_route(&request)).await)
             }),
         )
         .route(
@@ -449,7 +451,7 @@ fn router(operations: Arc<Operations>) -> Router {
             "/v1/proxy-routes",
             get(async |State(ops): Shared| Json(ops.proxy_routes())).post(
                 async |State(ops): Shared, Body(request): Body<AddProxyRoute>| {
-                    blocking(ops, move |ops| ops.add_proxy_route(&request)).await
+                    answer(ops.blocking(move |ops| ops.add_proxy_route(&request)).await)
                 },
             ),
         )
@@ -461,7 +463,9 @@ fn router(operations: Arc<Operations>) -> Router {
         )
         .route(
             "/v1/proxy-routes/remove",
-            post(async |State(ops): Shared, Body(request): Body<RemoveRoute>| answer(ops.remove_proxy_route(&request))),
+            post(async |State(ops): Shared, Body(request): Body<RemoveRoute>| {
+                answer(ops.blocking(move |ops| ops.remove_proxy_route(&request)).await)
+            }),
         )
         .route(
             "/v1/forwards",
@@ -477,7 +481,7 @@ fn router(operations: Arc<Operations>) -> Router {
                 answer(ops.disconnect(&request.name))
             }),
         )
-        .route("/v1/reload", post(async |State(ops): Shared| blocking(ops, Operations::reload).await))
+        .route("/v1/reload", post(async |State(ops): Shared| answer(ops.blocking(Operations::reload).await)))
         .fallback(async || failed(StatusCode::NOT_FOUND, "no such operation; docs/ADMIN.md lists all of them"))
         .method_not_allowed_fallback(async || {
             failed(StatusCode::METHOD_NOT_ALLOWED, "this operation needs another HTTP method")
@@ -487,7 +491,7 @@ fn router(operations: Arc<Operations>) -> Router {
         .with_state(operations)
 }
 
-fn failed(status: StatusCode, error: impl ToString) -> Response {
+fn failed(status: StatusCode, error: impl Into<Box<dyn Error + Send + Sync>>) -> Response {
     (status, Json(Failure::new(error))).into_response()
 }
 
@@ -536,17 +540,6 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
                 Err(failed(StatusCode::BAD_REQUEST, format!("the request body is invalid: {cause}")))
             }
         }
-    }
-}
-
-/// Runs an operation that reads and writes files on a thread for blocking work.
-async fn blocking<T: Serialize + Send + 'static>(
-    operations: Arc<Operations>,
-    run: impl FnOnce(&Operations) -> Result<T, OpError> + Send + 'static,
-) -> Response {
-    match tokio::task::spawn_blocking(move || run(&operations)).await {
-        Ok(result) => answer(result),
-        Err(_) => failed(StatusCode::INTERNAL_SERVER_ERROR, "the operation failed unexpectedly; this is a bug"),
     }
 }
 

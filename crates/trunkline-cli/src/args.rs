@@ -470,19 +470,30 @@ pub(crate) struct DemoArgs {
     pub(crate) keep: bool,
 }
 
-fn flag(text: &str) -> Result<(String, bool), String> {
-    let (name, on) = text.split_once('=').unwrap_or((text, "true"));
-    let on = on.parse().map_err(|_| format!("unknown value {on:?}; write {name}=true or {name}=false"))?;
-    Ok((name.to_owned(), on))
+/// Error returned when the value of an argument is malformed.
+#[derive(Debug, PartialEq, thiserror::Error)]
+enum ArgError {
+    #[error("{text:?} is not a duration; write, for example, 500ms, 5s or 2m")]
+    Duration { text: String },
+    #[error("unknown value {on:?}; write {name}=true or {name}=false")]
+    Flag { name: String, on: String },
+    #[error("{text:?} has no `=`; write NAME=OTHER")]
+    Pair { text: String },
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').ok_or_else(|| format!("{text:?} has no `=`; write NAME=OTHER"))?;
+fn flag(text: &str) -> Result<(String, bool), ArgError> {
+    let (name, on) = text.split_once('=').unwrap_or((text, "true"));
+    let value = on.parse().map_err(|_| ArgError::Flag { name: name.to_owned(), on: on.to_owned() })?;
+    Ok((name.to_owned(), value))
+}
+
+fn pair(text: &str) -> Result<(String, String), ArgError> {
+    let pair = text.split_once('=').ok_or_else(|| ArgError::Pair { text: text.to_owned() })?;
     Ok((pair.0.to_owned(), pair.1.to_owned()))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let error = || format!("{text:?} is not a duration; write, for example, 500ms, 5s or 2m");
+fn duration(text: &str) -> Result<Duration, ArgError> {
+    let error = || ArgError::Duration { text: text.to_owned() };
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| error())?;
     let ms = match &text[digits.len()..] {

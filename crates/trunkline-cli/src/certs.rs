@@ -57,13 +57,14 @@ fn set_clock(now: SystemTime) -> Result<(), Failed> {
 pub(crate) fn run(args: &CertsArgs, output: &Output) -> Result<(), Failed> {
     set_clock(now())?;
     let dir = &args.dir;
-    let made = |error: std::io::Error| Failed::because(format!("{} cannot be created: {error}", dir.display()));
+    let made =
+        |error: std::io::Error| Failed::because(error).about(format_args!("{} cannot be created", dir.display()));
     let nodes = nodes(args)?;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(made)?;
     let (ca, ca_key) = (dir.join("ca.pem"), dir.join("ca.key"));
     let found = authority(&ca, &ca_key)?;
     let is_new = found.is_none();
-    let wrong = |e: trunkline::TlsError| Failed::usage(format!("{}: {e}", ca.display()));
+    let wrong = |e: trunkline::TlsError| Failed::usage(e).about(ca.display());
     let authority = found.map_or_else(|| LabAuthority::new(now(), args.days), Ok).map_err(wrong)?;
     // All certificates are issued before the first file is written.
     let mut issued = Vec::new();
@@ -141,7 +142,7 @@ fn hosts(name: &NodeName, args: &CertsArgs) -> Result<Vec<Host>, Failed> {
     let own = Host::new(name.host()).map_err(Failed::usage)?;
     let mut hosts = vec![own];
     for host in &args.host {
-        let host = Host::new(host).map_err(|e| Failed::usage(format!("--host: {e}")))?;
+        let host = Host::new(host).map_err(|e| Failed::usage(e).about("--host"))?;
         if !hosts.contains(&host) {
             hosts.push(host);
         }
@@ -164,10 +165,11 @@ fn authority(certificate: &Path, key: &Path) -> Result<Option<LabAuthority>, Fai
         }
     }
     let read = |path: &Path| {
-        std::fs::read_to_string(path).map_err(|e| Failed::usage(format!("{} cannot be read: {e}", path.display())))
+        std::fs::read_to_string(path)
+            .map_err(|e| Failed::usage(e).about(format_args!("{} cannot be read", path.display())))
     };
     let read = LabAuthority::from_pem(&read(certificate)?, &read(key)?);
-    read.map(Some).map_err(|e| Failed::usage(format!("{}: {e}", certificate.display())))
+    read.map(Some).map_err(|e| Failed::usage(e).about(certificate.display()))
 }
 
 /// Writes a file completely or not at all.
@@ -181,7 +183,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failed> {
         file.persist(path)?;
         Ok::<_, std::io::Error>(())
     };
-    written().map_err(|e| Failed::because(format!("{} cannot be written: {e}", path.display())))
+    written().map_err(|e| Failed::because(e).about(format_args!("{} cannot be written", path.display())))
 }
 
 #[cfg(test)]

@@ -6,25 +6,30 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
-use trunkline::NodeName;
+use trunkline::{Chain, NodeName};
 use trunkline_admin::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, Attempt, Body, CallReply, Changed, DisconnectRequest, Explanation,
     FailbackTo, Forwarding, MessageRequest, Patterns, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute, Route,
     RunningApplication, SpawnRequest, Spawned, Status, Step, StopApplication, Strangers, StreamNumbers, StreamService,
     TraceRequest, Traced, Way, WayEnd,
 };
+use trunkline_admin::check_files;
 use trunkline_config::{Config, FlagsEntry, Layers, ProxiedConfig, ProxyEntry, RouteEntry};
 
 use crate::args::{
     Admin, At, ConfigArgs, MessageArgs, ProxyRouteArgs, ProxyRoutesCommand, RemoveArgs, RouteArgs, RoutesCommand,
 };
-use crate::boot;
 use crate::output::{Failed, Output, one_line, printable, table};
 use crate::target::{Target, ask, client, leave};
 
 pub(crate) fn check(args: &ConfigArgs, output: &Output) -> Result<(), Failed> {
     let config = Config::load(args.file(), &Layers::from_process(args.set.clone())).map_err(Failed::usage)?;
-    let warnings = [config.warnings(), &boot::check_files(args.file(), &config)?].concat();
+    let found = check_files(&config).map_err(|errors| {
+        let file = args.file().display();
+        let problems: Vec<String> = errors.iter().map(|error| format!("{file}: {}", Chain(error))).collect();
+        Failed::usage(problems.join("\n\n"))
+    })?;
+    let warnings = [config.warnings(), &found].concat();
     let counts = sections(&config);
     let mut value = json!({
         "node": config.node.name.as_str(),
@@ -93,7 +98,7 @@ pub(crate) async fn explain(at: At, name: &str, output: &Output) -> Result<(), F
     checked(name)?;
     let explanation: Explanation = match Target::find(at).await? {
         Target::Running(client) => client.get(&format!("/v1/explain?name={}", encoded(name))).await?,
-        Target::ShortLived(operations) => operations.explain(name)?,
+        Target::ShortLived(running) => running.operations().explain(name)?,
     };
     output.print(&explanation, explain_text)
 }
@@ -184,7 +189,7 @@ pub(crate) async fn routes(command: RoutesCommand, output: &Output) -> Result<()
         RoutesCommand::List { at } => {
             let routes: Vec<Route> = match Target::find(at).await? {
                 Target::Running(client) => client.get("/v1/routes").await?,
-                Target::ShortLived(operations) => operations.routes(),
+                Target::ShortLived(running) => running.operations().routes(),
             };
             output.print(&routes, |routes| routes_text(routes))
         }
@@ -207,7 +212,7 @@ pub(crate) async fn proxy_routes(command: ProxyRoutesCommand, output: &Output) -
         ProxyRoutesCommand::List { at } => {
             let routes: Vec<ProxyRoute> = match Target::find(at).await? {
                 Target::Running(client) => client.get("/v1/proxy-routes").await?,
-                Target::ShortLived(operations) => operations.proxy_routes(),
+                Target::ShortLived(running) => running.operations().proxy_routes(),
             };
             output.print(&routes, |routes| proxies_text(routes))
         }
@@ -459,7 +464,7 @@ fn message(args: MessageArgs, wait: Duration, important: bool) -> Result<Message
     let payload = if args.payload == "-" {
         let mut bytes = Vec::new();
         let read = std::io::stdin().read_to_end(&mut bytes);
-        read.map_err(|e| Failed::because(format!("standard input cannot be read: {e}")))?;
+        read.map_err(|e| Failed::because(e).about("standard input cannot be read"))?;
         bytes
     } else {
         args.payload.into_bytes()
@@ -479,10 +484,10 @@ pub(crate) async fn send(
     let sent = async {
         Ok::<Changed, Failed>(match Target::find(at).await? {
             Target::Running(client) => client.post_within("/v1/send", &request, wait).await?,
-            Target::ShortLived(operations) => {
-                let sent = operations.send(&request).await?;
+            Target::ShortLived(running) => {
+                let sent = running.operations().send(&request).await?;
                 // Stopping gracefully writes what is still queued; exiting at once would lose it.
-                if !leave(operations).await {
+                if !leave(running).await {
                     return Err(Failed::because(format!(
                         "{} did not confirm the message in time; it may not have arrived",
                         request.name

@@ -90,7 +90,7 @@ fn write(path: &Path, text: &str) -> Result<(), Failed> {
     use std::io::Write;
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|e| Failed::because(format!("{} cannot be written: {e}", path.display())))
+        .map_err(|e| Failed::because(e).about(format_args!("{} cannot be written", path.display())))
 }
 
 /// All processes and files of the demo; dropped in this order, processes first and the directory last.

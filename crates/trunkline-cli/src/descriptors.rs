@@ -1,11 +1,8 @@
 //! Limit on the files and sockets that the process may have open.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
-use trunkline::{GateLimits, MAX_STREAMS};
+use trunkline_admin::file_descriptors;
 use trunkline_config::Config;
-
-/// Descriptors needed in any case: listeners, the log, the runtime, connections to the admin interface.
-const BASE: u64 = 320;
 
 /// Raises the soft limit on open files to the hard limit, and returns it; `None` means no limit. Many systems set the
 /// soft limit to 1,024 for programs that cannot handle more.
@@ -19,16 +16,9 @@ pub(crate) fn raise() -> Option<u64> {
     }
 }
 
-/// Returns the number of descriptors that a node needs if all slots for callers before authentication and for
-/// connections of its forwards and services are in use. Each link to a peer needs one more.
-fn needed(config: &Config) -> u64 {
-    let streams = config.forwards.len() + usize::from(!config.services.is_empty());
-    BASE + (GateLimits::default().slots + streams * MAX_STREAMS) as u64
-}
-
 /// Warns if the connection slots of the node exceed the limit on open files.
 pub(crate) fn warn_if_few(limit: Option<u64>, config: &Config) {
-    let needed = needed(config);
+    let needed = file_descriptors(config);
     if let Some(limit) = limit.filter(|limit| *limit < needed) {
         tracing::warn!(
             limit,

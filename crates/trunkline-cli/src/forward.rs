@@ -47,10 +47,10 @@ pub(crate) async fn forward(at: At, request: ForwardRequest, background: bool, o
             let ended = client.post::<Changed>("/v1/forwards/remove", &EndForward { listen: told.listen }).await;
             ended.map(drop).map_err(Failed::from)
         }
-        Target::ShortLived(operations) => {
-            say(&operations.forward(&request).await?)?;
+        Target::ShortLived(running) => {
+            say(&running.operations().forward(&request).await?)?;
             told_to_end.wait().await;
-            leave(operations).await;
+            leave(running).await;
             Ok(())
         }
     }

@@ -1,7 +1,6 @@
 //! Command-line program `trunkline`: runs nodes, reaches others by name, and manages routes.
 
 mod args;
-mod boot;
 mod certs;
 mod commands;
 mod demo;
@@ -9,7 +8,6 @@ mod descriptors;
 mod forward;
 mod log;
 mod output;
-mod program;
 mod serve;
 mod target;
 mod variables;
@@ -31,7 +29,7 @@ fn main() -> ExitCode {
     let output = output::Output::new(cli.json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return output.fail(Failed::because(format!("the async runtime cannot be started: {error}"))),
+        Err(error) => return output.fail(Failed::because(error).about("the async runtime cannot be started")),
     };
     let result = runtime.block_on(run(cli, &output));
     // Remaining tasks are not needed any more; they end with the process.

@@ -9,6 +9,9 @@ use serde::Serialize;
 use trunkline_admin::api::Failure;
 use trunkline_admin::{ClientError, OpError};
 
+/// Any error, or a text.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Failure of a command, with its exit code.
 #[derive(Debug)]
 pub(crate) struct Failed {
@@ -19,19 +22,19 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
-    /// Creates a failure of an operation that was tried: exit code 1.
-    pub(crate) fn because(error: impl ToString) -> Self {
+    /// Creates a failure of an operation that was tried: exit code 1. The text of an error includes its sources.
+    pub(crate) fn because(error: impl Into<BoxError>) -> Self {
         Self { failure: Failure::new(error), usage: false, quiet: false }
     }
 
-    /// Names the configuration file that the failure is about.
-    pub(crate) fn within(mut self, file: &std::path::Path) -> Self {
-        self.failure.error = format!("{}: {}", file.display(), self.failure.error);
+    /// Names the file or argument that the failure is about.
+    pub(crate) fn about(mut self, what: impl std::fmt::Display) -> Self {
+        self.failure.error = format!("{what}: {}", self.failure.error);
         self
     }
 
-    /// Creates a failure of wrong usage or configuration: exit code 2.
-    pub(crate) fn usage(error: impl ToString) -> Self {
+    /// Creates a failure of wrong usage or configuration: exit code 2. The text of an error includes its sources.
+    pub(crate) fn usage(error: impl Into<BoxError>) -> Self {
         Self { failure: Failure::new(error), usage: true, quiet: false }
     }
 }

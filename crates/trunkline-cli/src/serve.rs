@@ -12,27 +12,26 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use trunkline::{CONNECTION_TARGET, LogLevel, Mailbox};
-use trunkline_admin::api::ForwardRequest;
-use trunkline_admin::{AdminAddress, AdminListener, Operations, Source};
+use trunkline::{CONNECTION_TARGET, Chain, LogLevel, Mailbox};
+use trunkline_admin::{AdminAddress, RunOptions, Running, Source};
 use trunkline_config::Layers;
 
 use crate::args::{LogArgs, LogFormat, NodeArgs};
 use crate::log::{Flush, Log};
 use crate::output::{self, Failed, Output};
-use crate::program;
-use crate::{boot, descriptors};
+use crate::{descriptors, target};
 
 /// Log level of connections without one of their own; set once, when logging starts.
 static CONNECTIONS: OnceLock<LogLevel> = OnceLock::new();
 
-/// Returns the log level of connections that the command line selects.
-pub(crate) fn connection_level() -> LogLevel {
-    CONNECTIONS.get().copied().unwrap_or_default()
-}
-
 /// Counter of lost log lines; set once, when logging starts.
 static LOST: OnceLock<Arc<AtomicU64>> = OnceLock::new();
+
+/// Returns the settings of a node that come from the command line.
+pub(crate) fn run_options(source: Option<Source>) -> RunOptions {
+    let connection_log_level = CONNECTIONS.get().copied().unwrap_or_default();
+    RunOptions { source, connection_log_level, lost_log_lines: LOST.get().cloned().unwrap_or_default() }
+}
 
 /// Sends logs and panics to standard error as text or JSON, coloured on a terminal only. The last lines are written
 /// when the returned guard is dropped.
@@ -51,7 +50,7 @@ pub(crate) fn start_logging(args: &LogArgs, otherwise: &str) -> Result<Flush, Fa
     let _ = CONNECTIONS.set(level_of_connections(level));
     let filter: Targets = format!("{level},{CONNECTION_TARGET}=trace").parse().map_err(|error| wrong(&error))?;
     let log = Log::start(std::io::stderr());
-    let log = log.map_err(|error| Failed::because(format!("the thread of the log cannot be started: {error}")))?;
+    let log = log.map_err(|error| Failed::because(error).about("the thread of the log cannot be started"))?;
     let _ = LOST.set(log.lost());
     let writer = log.clone();
     // What fails inside the log would be printed to standard error, which panics where that cannot be written.
@@ -108,36 +107,25 @@ pub(crate) struct Ready {
 
 pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> {
     let layers = Layers::from_process(args.set);
-    let config = boot::load(&args.config, &layers)?;
+    let config = target::load(&args.config, &layers)?;
     let mut signals = Signals::listen()?;
     descriptors::warn_if_few(descriptors::raise(), &config);
-    let place = AdminListener::bind(&config.node.admin).await;
-    let place = place.map_err(|e| Failed::usage(format!("node.admin: {e}")).within(&args.config))?;
-    let node = boot::start(&args.config, &config).await?;
-    program::offer(&node, &config).map_err(|error| error.within(&args.config))?;
+    let source = Source { path: args.config.clone(), layers };
+    let running = trunkline_admin::start(&config, run_options(Some(source))).await;
+    let running = running.map_err(|error| Failed::usage(error).about(args.config.display()))?;
+    let node = running.node();
     for answer in &args.answer {
         let (service, text) = match answer.split_once('=') {
             Some((service, text)) => (service, Some(text.to_owned())),
             None => (answer.as_str(), None),
         };
-        let mailbox = node.register(service).map_err(|e| Failed::usage(format!("--answer: {e}")))?;
+        let mailbox = node.register(service).map_err(|e| Failed::usage(e).about("--answer"))?;
         tokio::spawn(answer_all(mailbox, text));
     }
-    let source = Source { path: args.config.clone(), layers };
-    let lost = LOST.get().cloned().unwrap_or_default();
-    let operations = Arc::new(Operations::new(node.clone(), &config, Some(source)).with_lost_log_lines(lost));
-    for forward in &config.forwards {
-        let (listen, name) = (forward.listen.to_string(), forward.name.to_string());
-        let idle_ms = forward.idle.map(|idle| idle.as_millis() as u64);
-        let request = ForwardRequest { listen, name, service: forward.service.clone(), attached: false, idle_ms };
-        let forwarded = operations.forward(&request).await;
-        forwarded.map_err(|e| Failed::usage(format!("forwards: {}", e.failure.error)).within(&args.config))?;
-    }
-    let admin = place.map(|place| place.serve(operations.clone()));
     let ready = Ready {
         name: node.name().to_string(),
         listening: node.listening().iter().map(ToString::to_string).collect(),
-        admin: admin.as_ref().map(|admin| shown(admin.address())),
+        admin: running.admin().map(shown),
     };
     let line = if output.json {
         serde_json::to_string(&ready).map_err(Failed::because)?
@@ -152,25 +140,12 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
             tracing::warn!(%error, line, "the ready line could not be written to standard output");
         }
     });
-    until_told(&mut signals, &operations, args.until_eof).await;
+    until_told(&mut signals, &running, args.until_eof).await;
     tracing::info!("leaving");
-    let down = async {
-        let report = node.shut_down(args.grace).await;
-        // Attached forwards end together with their requests.
-        operations.end_forwards();
-        report
-    };
-    let leaving = async {
-        match admin {
-            Some(admin) => admin.while_leaving(down).await,
-            None => down.await,
-        }
-    };
     tokio::select! {
-        report = leaving => tracing::info!(drained = report.drained, cut = report.cut, "left"),
+        report = running.shut_down(args.grace) => tracing::info!(drained = report.drained, cut = report.cut, "left"),
         () = signals.stop() => tracing::warn!("stopped at once because of a second signal"),
     }
-    operations.end_forwards();
     Ok(())
 }
 
@@ -239,7 +214,7 @@ impl ToldToEnd {
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, Failed> {
-    signal(kind).map_err(|e| Failed::because(format!("signals cannot be received: {e}")))
+    signal(kind).map_err(|e| Failed::because(e).about("signals cannot be received"))
 }
 
 /// Returns true if the parent process made this one ignore SIGHUP, which is signal 1. Only Linux provides this
@@ -250,7 +225,7 @@ fn hang_up_is_ignored() -> bool {
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
-async fn until_told(signals: &mut Signals, operations: &Arc<Operations>, until_eof: bool) {
+async fn until_told(signals: &mut Signals, running: &Running, until_eof: bool) {
     let end_of_input = async {
         let (mut input, mut buffer) = (tokio::io::stdin(), [0; 256]);
         while until_eof && matches!(input.read(&mut buffer).await, Ok(n) if n > 0) {}
@@ -265,14 +240,12 @@ async fn until_told(signals: &mut Signals, operations: &Arc<Operations>, until_e
             _ = signals.interrupt.recv() => return,
             () = &mut end_of_input => return,
             _ = signals.hang_up.recv() => {
-                let operations = operations.clone();
-                match tokio::task::spawn_blocking(move || operations.reload()).await {
-                    Ok(Ok(changed)) => {
+                match running.reload().await {
+                    Ok(changed) => {
                         changed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                         tracing::info!("{}", changed.message);
                     }
-                    Ok(Err(error)) => tracing::error!("reload failed, nothing changed: {}", error.failure.error),
-                    Err(_) => tracing::error!("reload failed unexpectedly; this is a bug"),
+                    Err(error) => tracing::error!("reload failed, nothing changed: {}", Chain(&error)),
                 }
             }
         }

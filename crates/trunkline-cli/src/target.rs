@@ -5,26 +5,36 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use trunkline_admin::{AdminClient, OpError, Operations};
-use trunkline_config::Layers;
+use trunkline_admin::{AdminClient, OpError, Operations, Running, start_client};
+use trunkline_config::{Config, Layers};
 
 use crate::args::{Admin, At};
-use crate::boot;
 use crate::output::Failed;
+use crate::serve;
 use crate::variables;
 
 pub(crate) enum Target {
     Running(AdminClient),
-    ShortLived(Box<Operations>),
+    ShortLived(Box<Running>),
 }
 
 impl Target {
     pub(crate) async fn find(at: At) -> Result<Self, Failed> {
         let Some(path) = at.config else { return Ok(Self::Running(client(at.admin)?)) };
-        let config = boot::load(&path, &Layers::from_process(at.set))?;
-        let node = boot::short_lived(&path, &config).await?;
-        Ok(Self::ShortLived(Box::new(Operations::new(node, &config, None))))
+        let config = load(&path, &Layers::from_process(at.set))?;
+        let running = start_client(&config, serve::run_options(None)).await;
+        let running = running.map_err(|error| Failed::usage(error).about(path.display()))?;
+        Ok(Self::ShortLived(Box::new(running)))
     }
+}
+
+/// Reads a configuration and logs its warnings.
+pub(crate) fn load(path: &Path, layers: &Layers) -> Result<Config, Failed> {
+    let config = Config::load(path, layers).map_err(Failed::usage)?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(config)
 }
 
 /// Runs an operation once, on whichever node it is: a running one by a request to this path, a short-lived one by
@@ -39,9 +49,9 @@ pub(crate) async fn ask<A: DeserializeOwned>(
 ) -> Result<A, Failed> {
     match Target::find(at).await? {
         Target::Running(client) => Ok(client.post_within(path, request, wait).await?),
-        Target::ShortLived(operations) => {
-            let answer = here(&operations).await;
-            leave(operations).await;
+        Target::ShortLived(running) => {
+            let answer = here(running.operations()).await;
+            leave(running).await;
             Ok(answer?)
         }
     }
@@ -50,10 +60,11 @@ pub(crate) async fn ask<A: DeserializeOwned>(
 /// Timeout for a short-lived node to stop.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// Stops a node gracefully, so that the peer receives what was sent and logs no lost connection. Returns true if that
+/// Ends the forwards of a node and stops it gracefully, so that the peer receives what was sent and logs no lost connection. Returns true if that
 /// succeeded in time.
-pub(crate) async fn leave(operations: Box<Operations>) -> bool {
-    operations.into_node().shut_down(LEAVING).await.cut == 0
+pub(crate) async fn leave(running: Box<Running>) -> bool {
+    running.operations().end_forwards();
+    running.shut_down(LEAVING).await.cut == 0
 }
 
 /// Returns the running node that was named, or the only one in this directory.

@@ -119,7 +119,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] holds every problem that can be found in one pass.
     pub fn load(path: &Path, layers: &Layers) -> Result<Self, ConfigError> {
-        let text = read_file(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+        let text = read_file(path).map_err(|error| ConfigError::unreadable(path, error))?;
         let base = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Self::parse(&text, base, &path.display().to_string(), layers)
     }
@@ -132,7 +132,7 @@ impl Config {
     pub fn parse(text: &str, base_dir: &Path, name: &str, layers: &Layers) -> Result<Self, ConfigError> {
         let origin = Origin::file(name);
         let mut root = tree::parse(text, &origin)
-            .map_err(|malformed| ConfigError::new(vec![Problem::of(name, malformed.line, "", malformed.message)]))?;
+            .map_err(|malformed| ConfigError::new(vec![Problem::of(name, malformed.line, "", malformed)]))?;
         if !matches!(root.value, Value::Null | Value::Map(_)) {
             let message = format!("expected a mapping that begins with `node:`, found {}", root.kind());
             return Err(ConfigError::new(vec![Problem::at(&root.at, "", message)]));
@@ -268,7 +268,7 @@ pub(crate) fn declared<I: Ord + Clone, T>(
                             things.insert(id, thing);
                         }
                     }
-                    Err(error) => reader.problem(&key.at, path, error.to_string()),
+                    Err(error) => reader.problem(&key.at, path, error),
                 }
             }
         }
@@ -418,7 +418,7 @@ fn routes(
                     let (outer, inner) = problem.field.split_once('.').unwrap_or((&problem.field, ""));
                     let nested = fields.get(outer).and_then(|node| node.get(inner)).map(|node| node.at.clone());
                     let at = nested.unwrap_or_else(|| fields.at(outer));
-                    reader.problem(&at, fields.path(&problem.field), problem.message.clone());
+                    reader.problem(&at, fields.path(&problem.field), problem.cause.clone());
                 }
             }
         }

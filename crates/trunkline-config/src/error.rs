@@ -2,8 +2,12 @@ use std::fmt;
 use std::path::PathBuf;
 
 use trunkline_matcher::{quoted, spelled_again};
+use trunkline_route::{Cause, Chain};
 
 use crate::tree::{At, Layer};
+
+/// Any error, or a text.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Error returned when a configuration is refused; holds all problems found, in the order they were found.
 ///
@@ -30,13 +34,13 @@ impl ConfigError {
         Self { problems }
     }
 
-    pub(crate) fn unreadable(path: &std::path::Path, error: &std::io::Error) -> Self {
-        let message = match error.kind() {
-            std::io::ErrorKind::NotFound => "the file does not exist; name an existing one with --config".to_owned(),
-            std::io::ErrorKind::InvalidData => "the file is not UTF-8 text; save it as UTF-8".to_owned(),
-            _ => format!("the file cannot be read: {error}"),
+    pub(crate) fn unreadable(path: &std::path::Path, error: std::io::Error) -> Self {
+        let cause = match error.kind() {
+            std::io::ErrorKind::NotFound => "the file does not exist; name an existing one with --config".into(),
+            std::io::ErrorKind::InvalidData => "the file is not UTF-8 text; save it as UTF-8".into(),
+            _ => Cause::new(UnreadableError(error)),
         };
-        Self::new(vec![Problem { origin: path.display().to_string(), place: None, key: String::new(), message }])
+        Self::new(vec![Problem { origin: path.display().to_string(), place: None, key: String::new(), cause }])
     }
 
     /// Returns the problems; there is at least one.
@@ -59,27 +63,32 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// Error returned when the file of a configuration cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the file cannot be read")]
+struct UnreadableError(#[source] std::io::Error);
+
 /// Problem found in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     origin: String,
     place: Option<(u64, u64)>,
     key: String,
-    message: String,
+    cause: Cause,
 }
 
 impl Problem {
-    pub(crate) fn at(at: &At, key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { origin: at.origin.label.to_string(), place: place(at), key: key.into(), message: message.into() }
+    pub(crate) fn at(at: &At, key: impl Into<String>, cause: impl Into<BoxError>) -> Self {
+        Self::of(&*at.origin.label, place(at), key, cause)
     }
 
     pub(crate) fn of(
         origin: impl Into<String>,
         place: Option<(u64, u64)>,
         key: impl Into<String>,
-        message: impl Into<String>,
+        cause: impl Into<BoxError>,
     ) -> Self {
-        Self { origin: origin.into(), place, key: key.into(), message: message.into() }
+        Self { origin: origin.into(), place, key: key.into(), cause: cause.into().into() }
     }
 
     /// Returns the source of the problem: the file, `environment variable NAME` or `--set PATH`.
@@ -103,8 +112,14 @@ impl Problem {
     }
 
     /// Returns what is wrong and what to do about it. The message has several lines when it marks a place in a pattern.
-    pub fn message(&self) -> &str {
-        &self.message
+    pub fn message(&self) -> String {
+        Chain(&self.cause).to_string()
+    }
+
+    /// Returns the error that the problem is about, for example the [`io::Error`](std::io::Error) of a file among its
+    /// sources; see [`Cause::io_kind`].
+    pub fn cause(&self) -> &Cause {
+        &self.cause
     }
 }
 
@@ -117,7 +132,7 @@ impl fmt::Display for Problem {
         if !self.key.is_empty() {
             write!(f, ": {}", self.key)?;
         }
-        write!(f, ": {}", self.message)
+        write!(f, ": {}", Chain(&self.cause))
     }
 }
 
@@ -174,7 +189,7 @@ impl fmt::Display for RouteError {
             if i > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{}: {}", problem.field, problem.message)?;
+            write!(f, "{}: {}", problem.field, problem.message())?;
         }
         Ok(())
     }
@@ -187,14 +202,77 @@ impl std::error::Error for RouteError {}
 pub struct FieldProblem {
     /// Name of the field, for example `match` or `override.port`.
     pub field: String,
-    /// Explanation of what is wrong and what to do about it.
-    pub message: String,
+    /// Error that the problem is about.
+    pub cause: Cause,
 }
 
 impl FieldProblem {
-    pub(crate) fn new(field: &str, message: impl Into<String>) -> Self {
-        Self { field: field.to_owned(), message: message.into() }
+    pub(crate) fn new(field: &str, cause: impl Into<BoxError>) -> Self {
+        Self { field: field.to_owned(), cause: cause.into().into() }
     }
+
+    /// Returns what is wrong and what to do about it.
+    pub fn message(&self) -> String {
+        Chain(&self.cause).to_string()
+    }
+}
+
+/// Error returned when a file that a configuration names cannot be used. No text shows any of its content.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// This user may not read the file.
+    #[error("{} cannot be read by this user; give the file to the user that runs the node", path.display())]
+    Denied {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// The file does not exist.
+    #[error("{} does not exist; create it or correct the path", path.display())]
+    Missing {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// The PEM file has no section of the kind that is needed.
+    #[error("{} has no `-----BEGIN … {section}-----` section; it must be a PEM file", path.display())]
+    NoSection {
+        /// Path of the file.
+        path: PathBuf,
+        /// Kind of section, for example `CERTIFICATE`.
+        section: String,
+    },
+    /// The path leads to a directory, device or socket.
+    #[error("{} is not a regular file; name a regular file", path.display())]
+    NotAFile {
+        /// Path.
+        path: PathBuf,
+    },
+    /// Other users can read the file, which holds a secret.
+    #[error("{} can be read by other users (mode {mode:04o}); {remedy}", path.display())]
+    OpenToOthers {
+        /// Path of the file.
+        path: PathBuf,
+        /// Access rights of the file.
+        mode: u32,
+        /// Advice for this user.
+        remedy: String,
+    },
+    /// The owner and access rights of the file cannot be determined.
+    #[error("{} cannot be examined", path.display())]
+    Unexamined {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error reported by the operating system.
+        source: std::io::Error,
+    },
+    /// The file cannot be read for another reason.
+    #[error("{} cannot be read", path.display())]
+    Unreadable {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error reported by the operating system.
+        source: std::io::Error,
+    },
 }
 
 /// Error returned when a text cannot be edited. The text itself is left unchanged.

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use trunkline_matcher::{Lint, Needed, PatternError};
+use trunkline_route::Chain;
 
-use crate::error::{Problem, nearest};
+use crate::error::{BoxError, Problem, nearest};
 use crate::secret::Surroundings;
 use crate::tree::{At, Key, Node, Value};
 
@@ -16,8 +17,8 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    pub(crate) fn problem(&mut self, at: &At, key: impl Into<String>, message: impl Into<String>) {
-        self.problems.push(Problem::at(at, key, message));
+    pub(crate) fn problem(&mut self, at: &At, key: impl Into<String>, cause: impl Into<BoxError>) {
+        self.problems.push(Problem::at(at, key, cause));
     }
 
     /// Reads the path of a PEM file that must be readable and contain a section of this kind.
@@ -27,11 +28,11 @@ impl Reader<'_> {
         match crate::secret::check_pem(&path, section) {
             Ok(None) => Some(path),
             Ok(Some(warning)) => {
-                self.warnings.push(format!("{}: {warning}", fields.path(key)));
+                self.warnings.push(format!("{}: {}", fields.path(key), Chain(&warning)));
                 Some(path)
             }
-            Err(message) => {
-                self.problem(&at, fields.path(key), message);
+            Err(error) => {
+                self.problem(&at, fields.path(key), error);
                 None
             }
         }
@@ -122,8 +123,8 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// Reads text with `parse`; its error becomes the message.
-    pub(crate) fn parsed<T, E: std::fmt::Display>(
+    /// Reads text with `parse`; its error becomes the problem.
+    pub(crate) fn parsed<T, E: Into<BoxError>>(
         &self,
         reader: &mut Reader<'_>,
         key: &str,
@@ -133,7 +134,7 @@ impl<'t> Fields<'t> {
         match parse(text) {
             Ok(value) => Some(value),
             Err(error) => {
-                reader.problem(&at, self.path(key), error.to_string());
+                reader.problem(&at, self.path(key), error);
                 None
             }
         }
@@ -145,8 +146,8 @@ impl<'t> Fields<'t> {
         let path = reader.around.path(text);
         match crate::secret::open(&path) {
             Ok(_) => Some(path),
-            Err(message) => {
-                reader.problem(&at, self.path(key), message);
+            Err(error) => {
+                reader.problem(&at, self.path(key), error);
                 None
             }
         }

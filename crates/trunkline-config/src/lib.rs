@@ -53,7 +53,7 @@ mod tree;
 mod warn;
 
 pub use config::{Config, PeerConfig, ResolverConfig, RouteConfig, TlsProfileConfig};
-pub use error::{ConfigError, EditError, FieldProblem, Problem, RouteError, SaveError};
+pub use error::{ConfigError, EditError, FieldProblem, Problem, ReadError, RouteError, SaveError};
 pub use fields::lint_message;
 pub use layers::{Layers, RESERVED_VARIABLES, is_service_variable};
 pub use node::{

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{
-    Address, Cookie, Cookies, Fallback, Flag, Host, LogLevel, NodeName, PeerFlags, Reconnect, ResolverId, Version,
+    Address, Cookie, Cookies, EndpointError, Fallback, Flag, Host, LogLevel, NodeName, PeerFlags, Reconnect,
+    ResolverId, Version,
 };
 
 use crate::error::Problem;
 use crate::fields::{Fields, Reader, lint_message, no_name_message, pattern_message};
-use crate::secret::AdminToken;
+use crate::secret::{AdminToken, SecretError};
 use crate::tree::{Node, Value};
 
 /// Section `node:` of the configuration.
@@ -320,8 +321,8 @@ pub(crate) fn cookie(reader: &mut Reader<'_>, fields: &Fields<'_>, required: Opt
             }
             None
         }
-        Err((field, message)) => {
-            reader.problem(&fields.at(&field), fields.path(&field), message);
+        Err(SecretError { field, cause }) => {
+            reader.problem(&fields.at(&field), fields.path(&field), cause);
             None
         }
     }
@@ -535,9 +536,8 @@ pub(crate) fn flags(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Peer
 }
 
 fn log_level(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<LogLevel> {
-    let text = fields.level(reader, "log_level")?;
-    let read = text.parse();
-    read.map_err(|error: String| reader.problem(&fields.at("log_level"), fields.path("log_level"), error)).ok()
+    let read = fields.level(reader, "log_level")?.parse::<LogLevel>();
+    read.map_err(|error| reader.problem(&fields.at("log_level"), fields.path("log_level"), error)).ok()
 }
 
 /// Shortest silence before a ping, in milliseconds; shorter values would make the pings a load of their own.
@@ -547,15 +547,20 @@ pub(crate) const MIN_DEAD_AFTER_MS: u64 = 1_000;
 /// Longest value of both, one hour; a larger value is most likely a typing error.
 pub(crate) const MAX_SILENCE_MS: u64 = 3_600_000;
 
+/// Error returned when a connection would be considered dead before it sends a ping.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a connection that is considered dead after {dead_after_ms} ms of silence needs earlier pings: set `keep_alive_ms` below \
+     `dead_after_ms`, usually to a third of it (it is {keep_alive_ms})"
+)]
+pub(crate) struct SilenceError {
+    keep_alive_ms: u64,
+    dead_after_ms: u64,
+}
+
 /// Returns an error unless `keep_alive_ms` is shorter than `dead_after_ms`.
-pub(crate) fn silences(keep_alive_ms: u64, dead_after_ms: u64) -> Result<(), String> {
-    if keep_alive_ms < dead_after_ms {
-        return Ok(());
-    }
-    Err(format!(
-        "a connection that is considered dead after {dead_after_ms} ms of silence needs earlier pings: set `keep_alive_ms` \
-         below `dead_after_ms`, usually to a third of it (it is {keep_alive_ms})"
-    ))
+pub(crate) fn silences(keep_alive_ms: u64, dead_after_ms: u64) -> Result<(), SilenceError> {
+    if keep_alive_ms < dead_after_ms { Ok(()) } else { Err(SilenceError { keep_alive_ms, dead_after_ms }) }
 }
 
 fn keep_alive(reader: &mut Reader<'_>, fields: &Fields<'_>) -> (Duration, Duration) {
@@ -631,12 +636,15 @@ fn admin(reader: &mut Reader<'_>, fields: &Fields<'_>, data_dir: Option<&PathBuf
             false => default,
         };
     }
-    let listen = inner.parsed(reader, "listen", |text| {
-        text.parse::<Address>().map_err(|error| format!("{error}; write HOST:PORT, for example 127.0.0.1:4490"))
-    });
+    let listen = inner.parsed(reader, "listen", |text| text.parse::<Address>().map_err(AdminListenError));
     let token = token(reader, &inner);
     Some(AdminConfig::Tcp { listen: listen?, token: token? })
 }
+
+/// Error returned when `admin.listen` is not an address.
+#[derive(Debug, thiserror::Error)]
+#[error("this is not an address; write HOST:PORT, for example 127.0.0.1:4490")]
+struct AdminListenError(#[source] EndpointError);
 
 fn token(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<AdminToken> {
     let before = reader.problems.len();
@@ -647,16 +655,15 @@ fn token(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<AdminToken> {
     }
     let field = if file.is_some() { "token_file" } else { "token_env" };
     let outcome = match reader.around.secret("token", file.as_deref(), env.as_deref()) {
-        Ok(Some(bytes)) => AdminToken::new(&bytes).map_err(|message| (field.to_owned(), message)),
-        Ok(None) => Err((
-            "listen".to_owned(),
+        Ok(Some(bytes)) => AdminToken::new(&bytes).map_err(|error| SecretError::new(field, error)),
+        Ok(None) => Err(SecretError::new(
+            "listen",
             "the TCP admin listener has no token; make one with `openssl rand -hex 16 > admin.token && chmod 600 \
-             admin.token` and set `token_file: admin.token`, or use `admin: { socket: default }`"
-                .to_owned(),
+             admin.token` and set `token_file: admin.token`, or use `admin: { socket: default }`",
         )),
         Err(error) => Err(error),
     };
-    outcome.map_err(|(field, message)| reader.problem(&fields.at(&field), fields.path(&field), message)).ok()
+    outcome.map_err(|SecretError { field, cause }| reader.problem(&fields.at(&field), fields.path(&field), cause)).ok()
 }
 
 /// Returns a node name's name part with characters replaced that a file name should not contain.

@@ -181,7 +181,7 @@ fn target(
         Err(error) => {
             for problem in error.problems() {
                 let key = problem.field.split('.').next().unwrap_or_default();
-                reader.problem(&fields.at(key), fields.path(&problem.field), problem.message.clone());
+                reader.problem(&fields.at(key), fields.path(&problem.field), problem.cause.clone());
             }
             None
         }

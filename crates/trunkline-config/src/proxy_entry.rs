@@ -4,8 +4,9 @@ use std::num::NonZeroU8;
 
 use serde::{Deserialize, Serialize};
 use trunkline_matcher::RoutePattern;
-use trunkline_route::{DEFAULT_WEIGHT, ProxyRoute};
+use trunkline_route::{DEFAULT_WEIGHT, DirectUse, NodeName, ProxyRoute};
 
+use crate::error::{BoxError, FieldProblem, RouteError};
 use crate::route::{FlagsEntry, RouteContext, RouteEntry};
 
 /// Proxy route with the keys of the configuration, in one flat structure.
@@ -51,10 +52,12 @@ impl ProxyEntry {
     /// Validates the entry and returns the pattern, weight and route. Reads the files that are named.
     ///
     /// # Errors
-    /// A message that names the field and what is wrong with it.
-    pub fn to_route(&self, context: &RouteContext<'_>) -> Result<(RoutePattern, i64, ProxyRoute), String> {
-        let bad = |field: &str, error: &dyn std::fmt::Display| format!("{field}: {error}");
-        let gateway = self.proxy.parse().map_err(|e| bad("proxy", &e))?;
+    /// [`RouteError`] names the field and what is wrong with it.
+    pub fn to_route(&self, context: &RouteContext<'_>) -> Result<(RoutePattern, i64, ProxyRoute), RouteError> {
+        fn bad(field: &str, error: impl Into<BoxError>) -> RouteError {
+            RouteError::new(vec![FieldProblem::new(field, error)])
+        }
+        let gateway = self.proxy.parse::<NodeName>().map_err(|e| bad("proxy", e))?;
         let entry = RouteEntry { port: Some(1), ..RouteEntry::new(&self.pattern) };
         let to_gateway = RouteEntry { cookie_file: self.cookie_file.clone(), ..entry.clone() };
         let target = RouteEntry {
@@ -64,21 +67,21 @@ impl ProxyEntry {
             flags: self.target_flags.clone(),
             ..entry
         };
-        let (pattern, _, to_gateway) = to_gateway.to_route(context).map_err(|e| e.to_string())?;
-        let (_, _, target) = target.to_route(context).map_err(|e| e.to_string())?;
+        let (pattern, _, to_gateway) = to_gateway.to_route(context)?;
+        let (_, _, target) = target.to_route(context)?;
         let mut route = ProxyRoute::via(gateway).target(target);
         if let Some(cookie) = to_gateway.cookie() {
             route = route.cookie(cookie.clone());
         }
         if let Some(to) = &self.to {
-            route = route.to(to.parse().map_err(|e| bad("to", &e))?);
+            route = route.to(to.parse::<NodeName>().map_err(|e| bad("to", e))?);
         }
         if let Some(most) = self.max_hop {
             let most = NonZeroU8::new(most).filter(|most| most.get() <= 16);
-            route = route.max_hop(most.ok_or_else(|| bad("max_hop", &"write a number from 1 to 16"))?);
+            route = route.max_hop(most.ok_or_else(|| bad("max_hop", "write a number from 1 to 16"))?);
         }
         if let Some(direct) = &self.direct {
-            route = route.direct(direct.parse().map_err(|e| bad("direct", &e))?);
+            route = route.direct(direct.parse::<DirectUse>().map_err(|e| bad("direct", e))?);
         }
         Ok((pattern, self.weight.unwrap_or(DEFAULT_WEIGHT), route))
     }

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use trunkline_matcher::RoutePattern;
+use trunkline_matcher::{PatternError, RoutePattern};
 use trunkline_route::{
     AtomMapping, Cookie, DEFAULT_WEIGHT, EndpointOverride, Flag, FlagPolicy, Host, LogLevel, NetworkRoute,
     NetworkRouteBuilder, NodeName, Reconnect, ResolverId, TlsProfileId, Version,
 };
 
-use crate::error::{FieldProblem, RouteError};
+use crate::error::{BoxError, FieldProblem, RouteError};
 use crate::fields::{Fields, Reader, join, no_name_message, pattern_message};
 use crate::node::{MAX_SILENCE_MS, MIN_DEAD_AFTER_MS, MIN_KEEP_ALIVE_MS, silences};
 use crate::secret::Surroundings;
@@ -199,11 +199,11 @@ impl fmt::Debug for RouteContext<'_> {
 struct Check(Vec<FieldProblem>);
 
 impl Check {
-    fn fail(&mut self, field: &str, message: impl fmt::Display) {
-        self.0.push(FieldProblem::new(field, message.to_string()));
+    fn fail(&mut self, field: &str, cause: impl Into<BoxError>) {
+        self.0.push(FieldProblem::new(field, cause));
     }
 
-    fn parsed<T, E: fmt::Display>(
+    fn parsed<T, E: Into<BoxError>>(
         &mut self,
         field: &str,
         text: Option<&str>,
@@ -212,7 +212,7 @@ impl Check {
         self.parsed_with(field, parse(text?))
     }
 
-    fn parsed_with<T, E: fmt::Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
+    fn parsed_with<T, E: Into<BoxError>>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
         parsed.map_err(|error| self.fail(field, error)).ok()
     }
 
@@ -298,7 +298,7 @@ impl RouteEntry {
     /// [`RouteError`] holds every problem found, by field.
     pub fn to_route(&self, context: &RouteContext<'_>) -> Result<(RoutePattern, i64, NetworkRoute), RouteError> {
         let mut check = Check(Vec::new());
-        let pattern = route_pattern(&self.pattern).map_err(|message| check.fail("match", message)).ok();
+        let pattern = route_pattern(&self.pattern).map_err(|error| check.fail("match", error)).ok();
         let demands = self.demands(context, &mut check);
         let route = match &self.resolver {
             Some(resolver) => self.resolved(resolver, context, &mut check).map(|builder| demands.put(builder)),
@@ -334,7 +334,7 @@ impl RouteEntry {
         }
         let around = Surroundings { base_dir: context.base_dir, environment: context.environment };
         let cookie = around.cookie(self.cookie_file.as_deref(), self.cookie_env.as_deref()).unwrap_or_else(|error| {
-            check.fail(&error.0, error.1);
+            check.fail(&error.field, error.cause);
             None
         });
         let cookie = match (&self.cookie_label, cookie) {
@@ -458,14 +458,25 @@ impl RouteEntry {
     }
 }
 
+/// Error returned when a text is not the pattern of a route.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RoutePatternError {
+    #[error("the pattern is empty and would match every name; write `.*` if that is intended")]
+    Empty,
+    #[error("{message}")]
+    NoName { message: String },
+    #[error("{}", pattern_message(.0))]
+    Syntax(PatternError),
+}
+
 /// Parses a route pattern. Refuses an empty one, which would match every name, and one that no name can match.
-pub(crate) fn route_pattern(text: &str) -> Result<RoutePattern, String> {
+pub(crate) fn route_pattern(text: &str) -> Result<RoutePattern, RoutePatternError> {
     if text.is_empty() {
-        return Err("the pattern is empty and would match every name; write `.*` if that is intended".into());
+        return Err(RoutePatternError::Empty);
     }
-    let pattern = RoutePattern::new(text).map_err(|error| pattern_message(&error))?;
+    let pattern = RoutePattern::new(text).map_err(RoutePatternError::Syntax)?;
     match pattern.needs_other_than(NodeName::can_contain) {
-        Some(needed) => Err(no_name_message(&needed, text)),
+        Some(needed) => Err(RoutePatternError::NoName { message: no_name_message(&needed, text) }),
         None => Ok(pattern),
     }
 }

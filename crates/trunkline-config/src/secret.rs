@@ -6,9 +6,10 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use trunkline_route::Cookie;
+use trunkline_route::{Cause, Cookie, CookieError};
 use zeroize::Zeroizing;
 
+use crate::error::{BoxError, ReadError};
 use crate::layers::given;
 
 /// Maximum number of bytes read from a secret file; a cookie has at most 4096 bytes.
@@ -32,24 +33,18 @@ const REPETITIVE_BITS: u32 = 64;
 impl AdminToken {
     /// Checks that the text carries 128 bits: at least 32 hexadecimal or 22 other printable characters, with enough
     /// different ones among them.
-    pub(crate) fn new(bytes: &[u8]) -> Result<Self, String> {
-        const REMEDY: &str = "make one with `openssl rand -hex 16`";
+    pub(crate) fn new(bytes: &[u8]) -> Result<Self, TokenError> {
         let is_hex = bytes.iter().all(u8::is_ascii_hexdigit);
         if bytes.len() < if is_hex { MIN_HEX_TOKEN_LEN } else { MIN_TOKEN_LEN } {
-            let len = bytes.len();
-            return Err(format!(
-                "the token is too weak: it has {len} characters, and 128 bits need 32 hexadecimal or 22 base64 ones; {REMEDY}"
-            ));
+            return Err(TokenError::TooShort { len: bytes.len() });
         }
         if !bytes.iter().all(u8::is_ascii_graphic) {
-            return Err(format!("the token has characters that are not printable ASCII; {REMEDY}"));
+            return Err(TokenError::Characters);
         }
         match Cookie::new(bytes) {
-            Ok(cookie) if cookie.estimated_bits() <= REPETITIVE_BITS => {
-                Err(format!("the token is too weak: it repeats itself; {REMEDY}"))
-            }
+            Ok(cookie) if cookie.estimated_bits() <= REPETITIVE_BITS => Err(TokenError::Repetitive),
             Ok(cookie) => Ok(Self(cookie)),
-            Err(_) => Err(format!("the token is longer than 4096 characters; {REMEDY}")),
+            Err(_) => Err(TokenError::TooLong),
         }
     }
 
@@ -62,6 +57,22 @@ impl AdminToken {
     pub fn expose(&self) -> &[u8] {
         self.0.expose()
     }
+}
+
+/// Error returned when a text is not a token.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TokenError {
+    #[error("the token has characters that are not printable ASCII; make one with `openssl rand -hex 16`")]
+    Characters,
+    #[error("the token is too weak: it repeats itself; make one with `openssl rand -hex 16`")]
+    Repetitive,
+    #[error("the token is longer than 4096 characters; make one with `openssl rand -hex 16`")]
+    TooLong,
+    #[error(
+        "the token is too weak: it has {len} characters, and 128 bits need 32 hexadecimal or 22 base64 ones; make one \
+         with `openssl rand -hex 16`"
+    )]
+    TooShort { len: usize },
 }
 
 impl fmt::Debug for AdminToken {
@@ -77,8 +88,45 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) environment: &'a [(OsString, OsString)],
 }
 
-/// Key at fault and what is wrong with it.
-pub(crate) type SecretError = (String, String);
+/// Error returned when a secret cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{field} cannot be used")]
+pub(crate) struct SecretError {
+    /// Key at fault.
+    pub(crate) field: String,
+    #[source]
+    pub(crate) cause: Cause,
+}
+
+impl SecretError {
+    pub(crate) fn new(field: impl Into<String>, cause: impl Into<BoxError>) -> Self {
+        Self { field: field.into(), cause: cause.into().into() }
+    }
+}
+
+/// Error returned when a cookie in a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", path.display())]
+struct CookieFileError {
+    path: PathBuf,
+    source: CookieError,
+}
+
+/// Error returned when an environment variable holds no secret. A name that is not plain may be a secret itself and is not
+/// shown.
+#[derive(Debug, thiserror::Error)]
+enum VariableError {
+    #[error(
+        "the environment variable{shown} is not UTF-8 text; make the secret with `openssl rand -hex 24`, or name a file \
+         instead"
+    )]
+    NotText { shown: String },
+    #[error(
+        "the environment variable{shown} is not set or empty; set it, or name a file instead (this key contains the name \
+         of a variable, not the secret)"
+    )]
+    Unset { shown: String },
+}
 
 impl Surroundings<'_> {
     pub(crate) fn path(&self, text: &str) -> PathBuf {
@@ -96,10 +144,12 @@ impl Surroundings<'_> {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => {
                 let message = format!("both {kind}_file and {kind}_env are set; keep one of them");
-                return Err((format!("{kind}_env"), message));
+                return Err(SecretError::new(format!("{kind}_env"), message));
             }
-            (Some(file), None) => read_secret(&self.path(file)).map_err(|message| (format!("{kind}_file"), message))?,
-            (None, Some(env)) => self.variable(env).map_err(|message| (format!("{kind}_env"), message))?,
+            (Some(file), None) => {
+                read_secret(&self.path(file)).map_err(|error| SecretError::new(format!("{kind}_file"), error))?
+            }
+            (None, Some(env)) => self.variable(env).map_err(|error| SecretError::new(format!("{kind}_env"), error))?,
         };
         while bytes.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
             bytes.pop();
@@ -110,73 +160,62 @@ impl Surroundings<'_> {
     /// Reads the cookie named by at most one of `cookie_file` and `cookie_env`.
     pub(crate) fn cookie(&self, file: Option<&str>, env: Option<&str>) -> Result<Option<Cookie>, SecretError> {
         let Some(bytes) = self.secret("cookie", file, env)? else { return Ok(None) };
-        let (field, what) = match file {
-            Some(file) => ("cookie_file", format!("{}: ", self.path(file).display())),
-            None => ("cookie_env", String::new()),
-        };
-        Cookie::new(bytes.as_slice()).map(Some).map_err(|error| (field.to_owned(), format!("{what}{error}")))
+        Cookie::new(bytes.as_slice()).map(Some).map_err(|source| match file {
+            Some(file) => SecretError::new("cookie_file", CookieFileError { path: self.path(file), source }),
+            None => SecretError::new("cookie_env", source),
+        })
     }
 
-    fn variable(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    fn variable(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, VariableError> {
         let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
         let shown = if name.chars().all(plain) && !name.is_empty() { format!(" `{name}`") } else { String::new() };
         let found = given(self.environment).find(|(known, _)| *known == name);
         match found.map(|(_, value)| value.to_str()) {
             Some(Some(value)) => Ok(Zeroizing::new(value.as_bytes().to_vec())),
-            Some(None) => Err(format!(
-                "the environment variable{shown} is not UTF-8 text; make the secret with `openssl rand -hex 24`, or name \
-                 a file instead"
-            )),
-            None => Err(format!(
-                "the environment variable{shown} is not set or empty; set it, or name a file instead (this key contains \
-                 the name of a variable, not the secret)"
-            )),
+            Some(None) => Err(VariableError::NotText { shown }),
+            None => Err(VariableError::Unset { shown }),
         }
     }
 }
 
-fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let shown = path.display();
+fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, ReadError> {
     let file = open(path)?;
-    if let Some(message) = open_to_others(&file, path) {
-        return Err(message);
+    if let Some(error) = open_to_others(&file, path) {
+        return Err(error);
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES as usize + 1));
     file.take(MAX_SECRET_BYTES + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| format!("{shown} cannot be read: {error}"))?;
+        .map_err(|source| ReadError::Unreadable { path: path.to_owned(), source })?;
     Ok(bytes)
 }
 
 /// Checks that a PEM file is readable and has a section of this kind. Returns a warning if a key is readable by others.
-pub(crate) fn check_pem(path: &Path, section: &str) -> Result<Option<String>, String> {
-    let shown = path.display();
+pub(crate) fn check_pem(path: &Path, section: &str) -> Result<Option<ReadError>, ReadError> {
     let file = open(path)?;
     let warning = open_to_others(&file, path);
     let mut text = Zeroizing::new(Vec::new());
-    file.take(MAX_PEM_BYTES).read_to_end(&mut text).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    let read = file.take(MAX_PEM_BYTES).read_to_end(&mut text);
+    read.map_err(|source| ReadError::Unreadable { path: path.to_owned(), source })?;
     // A byte order mark or the end of another section may precede the marker.
     let has = text.split(|b| *b == b'\n').any(|line| {
         let line = Zeroizing::new(String::from_utf8_lossy(line).into_owned());
         line.contains("-----BEGIN ") && line.contains(&format!("{section}-----"))
     });
     if !has {
-        return Err(format!("{shown} has no `-----BEGIN … {section}-----` section; it must be a PEM file"));
+        return Err(ReadError::NoSection { path: path.to_owned(), section: section.to_owned() });
     }
     Ok(warning.filter(|_| section == "PRIVATE KEY"))
 }
 
-pub(crate) fn open(path: &Path) -> Result<fs::File, String> {
-    let shown = path.display();
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("{shown} does not exist; create it or correct the path"),
-        std::io::ErrorKind::PermissionDenied => {
-            format!("{shown} cannot be read by this user; give the file to the user that runs the node")
-        }
-        _ => format!("{shown} cannot be read: {error}"),
+pub(crate) fn open(path: &Path) -> Result<fs::File, ReadError> {
+    let failed = |source: std::io::Error| match (source.kind(), path.to_owned()) {
+        (std::io::ErrorKind::NotFound, path) => ReadError::Missing { path },
+        (std::io::ErrorKind::PermissionDenied, path) => ReadError::Denied { path },
+        (_, path) => ReadError::Unreadable { path, source },
     };
     if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(format!("{shown} is not a regular file; name a regular file"));
+        return Err(ReadError::NotAFile { path: path.to_owned() });
     }
     fs::File::open(path).map_err(failed)
 }
@@ -215,26 +254,25 @@ impl Access {
 
 /// Returns the reason why others can read the file and the remedy open to this user; `None` if the file is private.
 #[cfg(unix)]
-fn open_to_others(file: &fs::File, path: &Path) -> Option<String> {
-    let shown = path.display();
+fn open_to_others(file: &fs::File, path: &Path) -> Option<ReadError> {
     let access = match Access::of(file) {
         Ok(access) => access,
-        Err(error) => return Some(format!("{shown} cannot be examined: {error}")),
+        Err(source) => return Some(ReadError::Unexamined { path: path.to_owned(), source }),
     };
     let (mode, remedy) = match access {
         access if access.is_private() => return None,
-        Access { mode, can_change: true, .. } => (mode, format!("run `chmod 600 {shown}`")),
+        Access { mode, can_change: true, .. } => (mode, format!("run `chmod 600 {}`", path.display())),
         Access { mode, .. } => {
             let remedy = "this user cannot change that: ask its owner to set mode 0400 and this user as owner, or mode 0440 and a \
                           group of this user (Kubernetes: `defaultMode: 0440` and `fsGroup`)";
             (mode, remedy.to_owned())
         }
     };
-    Some(format!("{shown} can be read by other users (mode {mode:04o}); {remedy}"))
+    Some(ReadError::OpenToOthers { path: path.to_owned(), mode, remedy })
 }
 
 #[cfg(not(unix))]
-fn open_to_others(_: &fs::File, _: &Path) -> Option<String> {
+fn open_to_others(_: &fs::File, _: &Path) -> Option<ReadError> {
     None
 }
 

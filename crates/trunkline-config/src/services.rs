@@ -7,6 +7,7 @@ use trunkline_matcher::AccessPattern;
 use trunkline_route::{LocalPlace, NodeName, SocketPlace};
 
 use crate::config::declared;
+use crate::error::BoxError;
 use crate::fields::{Fields, Reader};
 use crate::spawn::{allow, id};
 use crate::tree::Node;
@@ -87,7 +88,7 @@ pub(crate) fn forwards(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<Forw
     forwards
 }
 
-fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+fn parsed<T: std::str::FromStr<Err: Into<BoxError>>>(
     reader: &mut Reader<'_>,
     fields: &Fields<'_>,
     key: &str,

@@ -118,7 +118,8 @@ impl Node {
 }
 
 /// Error returned when a text is not YAML; contains none of its content.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
 pub(crate) struct Malformed {
     pub(crate) message: String,
     pub(crate) line: Option<(u64, u64)>,

@@ -34,11 +34,12 @@ pub enum ForwardError {
     #[error("this node is shutting down; it forwards nothing new")]
     ShuttingDown,
     /// The local socket cannot be bound.
-    #[error("cannot listen at {place}: {cause}; choose another place, or end what has this one")]
+    #[error("cannot listen at {place}; choose another place, or end what has this one")]
     Listen {
         /// Place of the socket.
         place: LocalPlace,
         /// Reason.
+        #[source]
         cause: SocketError,
     },
 }

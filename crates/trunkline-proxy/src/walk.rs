@@ -13,13 +13,13 @@ use trunkline_stack::{ByteStream, Chain, Incoming, Link, StreamCode, StreamKind}
 use crate::gateway::{Gateway, Held, NoHop, ONWARDS, in_short, log_refused, now, refused};
 use crate::{MAX_REPORTS, ProxyOpen, Refusal, Report, Verdict};
 
-/// How long a look at a way through this node may take.
+/// Longest time of a look at a way through this node.
 const TRACE: Duration = Duration::from_secs(30);
 
 /// The ways to a node, as they were found to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
-    /// Who was looked for.
+    /// Name of the node that was looked for.
     pub target: NodeName,
     /// The way that leads there; else all those through gateways, and where each ends.
     pub ways: Vec<TracedWay>,
@@ -30,7 +30,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Whether a way leads there.
+    /// Returns true if a way leads there.
     pub fn is_reached(&self) -> bool {
         self.ways.iter().any(|way| way.end == TraceEnd::Reached)
     }
@@ -41,29 +41,29 @@ impl Trace {
 pub struct TracedWay {
     /// The nodes on it, in order; the last is where it leads to or ends.
     pub hops: Vec<TracedHop>,
-    /// How it ends.
+    /// End of the way.
     pub end: TraceEnd,
 }
 
 /// One node on a way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TracedHop {
-    /// Its name.
+    /// Name of the node.
     pub name: NodeName,
-    /// There and back from the one before.
+    /// Round trip from the node before.
     pub round_trip: Duration,
 }
 
-/// How a way ends.
+/// End of a way.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TraceEnd {
     /// At the node that was looked for.
     Reached,
     /// Before it.
     Stopped {
-        /// Who does not lead on.
+        /// Node that does not lead on.
         hop: String,
-        /// Why.
+        /// Reason.
         code: StreamCode,
         /// The cause in words, as far as this node knows it; of another node that stopped, at most which node it could not reach. May be
         /// empty.
@@ -141,7 +141,7 @@ async fn tell(from: &mut ByteStream, to: &mut ByteStream) -> std::io::Result<()>
     Ok(())
 }
 
-/// There and back over a link.
+/// Measures one round trip over a link.
 async fn round_trip(link: &Link, within: Duration) -> Duration {
     let began = now();
     // A peer answers in any case, be it that there is no such service.

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex as StdMutex};
 use tokio::sync::Mutex;
 use trunkline_link::Native;
 use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
-use trunkline_route::{Address, Cookie, Endpoint, NodeName};
+use trunkline_route::{Address, Cause, Cookie, Endpoint, NodeName};
 use trunkline_stack::first_of;
 
-use crate::client::{Session, most_telling};
+use crate::client::{Session, failed_at, most_telling};
 use crate::wrong_cookies::WrongCookies;
 
 /// Resolver that asks the embedded registrar at one address for every name, whatever the name's host.
@@ -30,13 +30,14 @@ impl RegistrarAt {
         if let Some(open) = session.as_ref().filter(|session| session.is_open()) {
             return Ok(open.clone());
         }
-        let unknown = |error: &dyn fmt::Display| ResolveError::Unreachable(format!("{}: {error}", self.address));
+        let unknown = |cause| ResolveError::Unreachable(failed_at(&self.address, cause));
         let (host, port) = (self.address.host.as_str(), self.address.port.get());
-        let addresses = self.native.names().addresses(host, port).await.map_err(|e| unknown(&e))?;
+        let addresses = self.native.names().addresses(host, port).await.map_err(|e| unknown(Cause::from(e)))?;
         let opened =
             first_of(addresses, |address| Session::open(&self.native, address, &self.cookie, &self.wrong)).await;
         let telling = |troubles| most_telling(troubles).map(ResolveError::from);
-        let opened = opened.map_err(|troubles| telling(troubles).unwrap_or_else(|| unknown(&"it has no address")))?;
+        let opened =
+            opened.map_err(|troubles| telling(troubles).unwrap_or_else(|| unknown("it has no address".into())))?;
         Ok(session.insert(Arc::new(opened)).clone())
     }
 }

@@ -8,13 +8,13 @@ use tokio::task::AbortHandle;
 use trunkline_link::{DialError, DialTimes, Hooks, Native};
 use trunkline_registrar::{RegisterError, Registration, ResolveError};
 use trunkline_route::{
-    Address, Attempt, Claims, Cookie, Endpoint, LinkPolicy, NodeName, RejectCode, TlsMode, Version, printable,
+    Address, Attempt, Cause, Claims, Cookie, Endpoint, LinkPolicy, NodeName, RejectCode, TlsMode, Version, printable,
 };
 use trunkline_stack::{CallError, Link, Mailboxes};
 use trunkline_tls::{ClientTls, TlsProfile};
 use trunkline_wire::handshake::{HandshakeError, Mode};
 
-use crate::wire::{self, Request, Response, SERVICE};
+use crate::wire::{self, MessageError, Request, Response, SERVICE};
 use crate::wrong_cookies::WrongCookies;
 
 /// Timeout of one request on an established session.
@@ -44,8 +44,26 @@ pub(crate) enum Trouble {
     /// The registrar refuses this node, at least for now.
     Refused(String),
     WrongCookie(String),
-    Unreachable(String),
+    Unreachable(Cause),
 }
+
+/// Failure at an address or host.
+#[derive(Debug, thiserror::Error)]
+#[error("{at}")]
+struct FailedAt {
+    at: String,
+    source: Cause,
+}
+
+/// Returns the cause of a failure at an address or host.
+pub(crate) fn failed_at(at: impl ToString, source: impl Into<Cause>) -> Cause {
+    Cause::new(FailedAt { at: at.to_string(), source: source.into() })
+}
+
+/// Answer to a request that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("its answer")]
+struct UnreadableAnswer(#[source] MessageError);
 
 /// Returns the most informative of several failures: a wrong cookie says more than an address without a registrar.
 pub(crate) fn most_telling(mut troubles: Vec<Trouble>) -> Option<Trouble> {
@@ -57,9 +75,9 @@ pub(crate) fn most_telling(mut troubles: Vec<Trouble>) -> Option<Trouble> {
 impl From<Trouble> for ResolveError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
-            Trouble::Refused(text) => Self::Failed(text),
+            Trouble::Refused(text) => Self::Failed(text.into()),
             Trouble::WrongCookie(address) => Self::WrongCookie(address),
-            Trouble::Unreachable(text) => Self::Unreachable(text),
+            Trouble::Unreachable(cause) => Self::Unreachable(cause),
         }
     }
 }
@@ -69,7 +87,7 @@ impl From<Trouble> for RegisterError {
         match trouble {
             Trouble::Refused(text) => Self::Refused(text),
             Trouble::WrongCookie(address) => Self::WrongCookie(address),
-            Trouble::Unreachable(text) => Self::Unreachable(text),
+            Trouble::Unreachable(cause) => Self::Unreachable(cause),
         }
     }
 }
@@ -86,12 +104,12 @@ impl Session {
         if wrong().refuses(now(), address).is_some() {
             return Err(Trouble::WrongCookie(address.to_string()));
         }
-        let unreachable = |e: &dyn std::fmt::Display| Trouble::Unreachable(format!("{address}: {e}"));
-        let tls = ClientTls::new(&TlsProfile::default().no_roots()).map_err(|e| unreachable(&e))?;
+        let unreachable = |cause| Trouble::Unreachable(failed_at(address, cause));
+        let tls = ClientTls::new(&TlsProfile::default().no_roots()).map_err(|e| unreachable(Cause::new(e)))?;
         let attempt = Attempt {
             target: native.name().clone(),
             via: None,
-            address: Address::new(address.ip().to_string(), address.port()).map_err(|e| unreachable(&e))?,
+            address: Address::new(address.ip().to_string(), address.port()).map_err(|e| unreachable(Cause::new(e)))?,
             tls: TlsMode::CookieOnly,
             version: Version::native(1),
             cookie: cookie.clone(),
@@ -113,7 +131,7 @@ impl Session {
                      all nodes a cookie of `openssl rand -hex 24`, which is never paced"
                 ))
             }
-            error => unreachable(&error),
+            error => unreachable(Cause::new(error)),
         })?;
         wrong().right(address);
         let (link, driver) = standing.start(Arc::new(Mailboxes::default()), Hooks::default());
@@ -129,10 +147,10 @@ impl Session {
     }
 
     async fn ask(&self, request: &Request) -> Result<Response, Trouble> {
-        let unreachable = |e: String| Trouble::Unreachable(format!("{}: {e}", self.address));
+        let unreachable = |cause| Trouble::Unreachable(failed_at(self.address, cause));
         let answer = self.link.call(SERVICE, "", &wire::encode(request), QUESTION).await;
-        let answer = answer.map_err(|e: CallError| unreachable(e.to_string()))?;
-        wire::decode(&answer).map_err(|e| unreachable(format!("its answer: {e}")))
+        let answer = answer.map_err(|e: CallError| unreachable(Cause::new(e)))?;
+        wire::decode(&answer).map_err(|e| unreachable(Cause::new(UnreadableAnswer(e))))
     }
 
     pub(crate) async fn register(&self, own: &Registration) -> Result<(), RegisterError> {
@@ -148,16 +166,16 @@ impl Session {
 
     pub(crate) async fn gateways(&self, name: &NodeName) -> Result<Vec<NodeName>, ResolveError> {
         match self.ask(&Request::Gateways(name.to_string())).await? {
-            Response::Gateways(found) => wire::gateways(&found).map_err(ResolveError::Failed),
-            Response::Refused(text) => Err(ResolveError::Failed(printable(&text))),
+            Response::Gateways(found) => wire::gateways(&found).map_err(|e| ResolveError::Failed(Cause::new(e))),
+            Response::Refused(text) => Err(ResolveError::Failed(printable(&text).into())),
             _ => Err(ResolveError::Failed("it answered another question".into())),
         }
     }
 
     pub(crate) async fn resolve(&self, name: &NodeName) -> Result<Vec<Endpoint>, ResolveError> {
         match self.ask(&Request::Resolve(name.to_string())).await? {
-            Response::Endpoints(found) => wire::endpoints(&found).map_err(ResolveError::Failed),
-            Response::Refused(text) => Err(ResolveError::Failed(printable(&text))),
+            Response::Endpoints(found) => wire::endpoints(&found).map_err(|e| ResolveError::Failed(Cause::new(e))),
+            Response::Refused(text) => Err(ResolveError::Failed(printable(&text).into())),
             _ => Err(ResolveError::Failed("it answered another question".into())),
         }
     }

@@ -30,11 +30,11 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use trunkline_link::{CredentialsFn, Native, random_16};
 use trunkline_registrar::{BoxFuture, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver};
-use trunkline_route::{Cookie, Endpoint, NodeName};
+use trunkline_route::{Cause, Chain, Cookie, Endpoint, NodeName};
 use trunkline_stack::first_of;
 
 pub use at::RegistrarAt;
-use client::{Session, Trouble, most_telling};
+use client::{Session, Trouble, failed_at, most_telling};
 use server::Table;
 use wrong_cookies::WrongCookies;
 
@@ -188,9 +188,9 @@ impl Core {
     }
 
     async fn remote_session(&self, host: &str) -> Result<Arc<Session>, Trouble> {
-        let unknown = |e: String| Trouble::Unreachable(format!("{host}: {e}"));
+        let unknown = |cause| Trouble::Unreachable(failed_at(host, cause));
         let addresses = self.native.names().addresses(host, self.listen.port()).await;
-        let addresses = addresses.map_err(|e| unknown(e.to_string()))?;
+        let addresses = addresses.map_err(|e| unknown(Cause::from(e)))?;
         let opened = first_of(addresses, |address| self.session_at(address)).await;
         opened.map_err(|troubles| most_telling(troubles).unwrap_or_else(|| unknown("it has no address".into())))
     }
@@ -221,9 +221,9 @@ impl Core {
         match self.local_session().await {
             Ok(session) => session.resolve(name).await,
             // The serving node is gone: this node takes over if possible, and then knows what is announced from now on.
-            Err(Trouble::Unreachable(text)) => match self.try_serve() {
+            Err(Trouble::Unreachable(cause)) => match self.try_serve() {
                 Ok(true) => Ok(self.table.resolve(name)),
-                _ => Err(ResolveError::Unreachable(text)),
+                _ => Err(ResolveError::Unreachable(cause)),
             },
             Err(trouble) => Err(trouble.into()),
         }
@@ -242,7 +242,7 @@ impl Core {
 
     /// Announces once; the future of the second value resolves when the announcement ends.
     async fn announce(self: &Arc<Self>, registration: &Registration) -> Result<Announced, RegisterError> {
-        let serves = self.try_serve().map_err(|e| RegisterError::Unreachable(format!("{}: {e}", self.listen)))?;
+        let serves = self.try_serve().map_err(|e| RegisterError::Unreachable(failed_at(self.listen, e)))?;
         if serves {
             let serial = self.table.announce_own(registration.clone()).await?;
             return Ok(Announced::Own { core: self.clone(), name: registration.name.clone(), serial });
@@ -347,7 +347,7 @@ async fn keep(
                     let _ = first.send(Err(error));
                     return;
                 }
-                None => tracing::debug!(%error, "not registered at the moment"),
+                None => tracing::debug!(error = %Chain(&error), "not registered at the moment"),
             },
         }
         // Half fixed, half jitter: the nodes of a host must not all bind at once.

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use trunkline_link::{CredentialsFn, Hooks, Listener, Native, Offered, random_16};
 use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{RegisterError, Registration};
-use trunkline_route::{CloseCode, Endpoint, LinkPolicy, NodeName};
+use trunkline_route::{Chain, CloseCode, Endpoint, LinkPolicy, NodeName};
 use trunkline_stack::{Link, Mailboxes, Message};
 use trunkline_tls::ServerTls;
 use trunkline_wire::handshake::Mode;
@@ -191,20 +191,20 @@ async fn respond(
 ) -> Response {
     let request = match wire::decode(message.body()) {
         Ok(request) => request,
-        Err(error) => return Response::Refused(error),
+        Err(error) => return Response::Refused(Chain(&error).to_string()),
     };
     match request {
         Request::Resolve(name) => match NodeName::new(&name) {
             Ok(name) => Response::Endpoints(table.resolve(&name).iter().map(Into::into).collect()),
-            Err(error) => Response::Refused(error.to_string()),
+            Err(error) => Response::Refused(Chain(&error).to_string()),
         },
         Request::Gateways(name) => match NodeName::new(&name) {
             Ok(name) => Response::Gateways(table.gateways(&name).iter().map(ToString::to_string).collect()),
-            Err(error) => Response::Refused(error.to_string()),
+            Err(error) => Response::Refused(Chain(&error).to_string()),
         },
         Request::Register(endpoints, leads_to) => {
             match wire::endpoints(&endpoints).and_then(|endpoints| Ok((endpoints, wire::patterns(&leads_to)?))) {
-                Err(error) => Response::Refused(error),
+                Err(error) => Response::Refused(Chain(&error).to_string()),
                 Ok(announced_now) => match table.announce(peer, announced_now, Some(link)).await {
                     Ok(serial) => {
                         *announced = Some(serial);

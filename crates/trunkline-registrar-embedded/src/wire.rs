@@ -1,8 +1,8 @@
 //! Wire format of requests and answers: a version byte, then postcard.
 
 use serde::{Deserialize, Serialize};
-use trunkline_matcher::{AccessPattern, Limits};
-use trunkline_route::{Address, Endpoint, NodeName, Version};
+use trunkline_matcher::{AccessPattern, Limits, PatternError};
+use trunkline_route::{Address, Endpoint, EndpointError, NameError, NodeName, Version, VersionError};
 
 /// Mailbox that answers, on every registrar session.
 pub(crate) const SERVICE: &str = "$registrar";
@@ -61,43 +61,64 @@ impl From<&Endpoint> for WireEndpoint {
     }
 }
 
-impl TryFrom<&WireEndpoint> for Endpoint {
-    type Error = String;
+/// Error returned when a message is invalid.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum MessageError {
+    #[error("it is empty")]
+    Empty,
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Handshake(#[from] VersionError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    #[error("{len} {what}, at most {most} are taken")]
+    TooMany { len: usize, what: &'static str, most: usize },
+    #[error("it cannot be read")]
+    Unreadable(#[source] postcard::Error),
+    #[error("it is of version {0}; this node speaks {VERSION}")]
+    Version(u8),
+}
 
-    fn try_from(wire: &WireEndpoint) -> Result<Self, String> {
-        let address = Address::new(&wire.host, wire.port).map_err(|e| e.to_string())?;
-        let version = wire.version.as_deref().map(str::parse::<Version>).transpose().map_err(|e| e.to_string())?;
+impl TryFrom<&WireEndpoint> for Endpoint {
+    type Error = MessageError;
+
+    fn try_from(wire: &WireEndpoint) -> Result<Self, MessageError> {
+        let address = Address::new(&wire.host, wire.port)?;
+        let version = wire.version.as_deref().map(str::parse::<Version>).transpose()?;
         Ok(Self { address, tls: wire.tls, version })
     }
 }
 
-pub(crate) fn endpoints(wire: &[WireEndpoint]) -> Result<Vec<Endpoint>, String> {
+pub(crate) fn endpoints(wire: &[WireEndpoint]) -> Result<Vec<Endpoint>, MessageError> {
     if wire.len() > MAX_ENDPOINTS {
-        return Err(format!("{} endpoints, at most {MAX_ENDPOINTS} are taken", wire.len()));
+        return Err(MessageError::TooMany { len: wire.len(), what: "endpoints", most: MAX_ENDPOINTS });
     }
     wire.iter().map(Endpoint::try_from).collect()
 }
 
-pub(crate) fn patterns(wire: &[String]) -> Result<Vec<AccessPattern>, String> {
+pub(crate) fn patterns(wire: &[String]) -> Result<Vec<AccessPattern>, MessageError> {
     if wire.len() > MAX_PATTERNS {
-        return Err(format!("{} patterns, at most {MAX_PATTERNS} are taken", wire.len()));
+        return Err(MessageError::TooMany { len: wire.len(), what: "patterns", most: MAX_PATTERNS });
     }
-    wire.iter().map(|text| AccessPattern::with_limits(text, &PATTERN).map_err(|e| e.to_string())).collect()
+    wire.iter().map(|text| Ok(AccessPattern::with_limits(text, &PATTERN)?)).collect()
 }
 
-pub(crate) fn gateways(wire: &[String]) -> Result<Vec<NodeName>, String> {
-    wire.iter().take(MAX_GATEWAYS).map(|name| NodeName::new(name).map_err(|e| e.to_string())).collect()
+pub(crate) fn gateways(wire: &[String]) -> Result<Vec<NodeName>, MessageError> {
+    wire.iter().take(MAX_GATEWAYS).map(|name| Ok(NodeName::new(name)?)).collect()
 }
 
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_extend(value, vec![VERSION]).expect("these values have no part that cannot be encoded")
 }
 
-pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, MessageError> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|e| format!("it cannot be read: {e}")),
-        Some((version, _)) => Err(format!("it is of version {version}; this node speaks {VERSION}")),
-        None => Err("it is empty".into()),
+        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(MessageError::Unreadable),
+        Some((version, _)) => Err(MessageError::Version(*version)),
+        None => Err(MessageError::Empty),
     }
 }
 
@@ -122,7 +143,7 @@ mod tests {
     #[test]
     fn other_versions_and_garbage_are_refused() {
         assert!(decode::<Request>(&[]).is_err());
-        assert!(decode::<Request>(&[2, 0]).unwrap_err().contains("version 2"));
+        assert_eq!(decode::<Request>(&[2, 0]), Err(MessageError::Version(2)));
         assert!(decode::<Request>(&[1, 99]).is_err());
     }
 
@@ -130,8 +151,9 @@ mod tests {
     fn endpoints_of_port_zero_or_in_excess_are_refused() {
         let wire = WireEndpoint { host: "h".into(), port: 0, tls: None, version: None };
         assert!(endpoints(std::slice::from_ref(&wire)).is_err());
-        assert!(endpoints(&vec![WireEndpoint { port: 1, ..wire }; 17]).unwrap_err().contains("17"));
-        assert!(patterns(&vec!["a".into(); 65]).unwrap_err().contains("65"));
+        let many = |len, what, most| MessageError::TooMany { len, what, most };
+        assert_eq!(endpoints(&vec![WireEndpoint { port: 1, ..wire }; 17]), Err(many(17, "endpoints", 16)));
+        assert_eq!(patterns(&vec!["a".into(); 65]).unwrap_err(), many(65, "patterns", 64));
         assert!(patterns(&["(a{64}){64}".into()]).is_err() && patterns(&["x".repeat(513)]).is_err());
         assert!(patterns(&["(".into()]).is_err() && gateways(&["nobody".into()]).is_err());
     }

@@ -1,7 +1,7 @@
 //! Implements a custom resolver that derives the port from the name.
 
 use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
-use trunkline_route::{Address, Endpoint, NodeName};
+use trunkline_route::{Address, Cause, Endpoint, NodeName};
 
 #[derive(Debug)]
 struct ByTrailingDigits;
@@ -10,7 +10,7 @@ impl Resolver for ByTrailingDigits {
     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
         let digits: String = name.name().chars().rev().take_while(char::is_ascii_digit).collect();
         let offset: u16 = digits.chars().rev().collect::<String>().parse().unwrap_or(0);
-        let address = Address::new(name.host(), 4370 + offset).map_err(|e| ResolveError::Failed(e.to_string()));
+        let address = Address::new(name.host(), 4370 + offset).map_err(|e| ResolveError::Failed(Cause::new(e)));
         Box::pin(async move { Ok(vec![Endpoint::at(address?)]) })
     }
 }

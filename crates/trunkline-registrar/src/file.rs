@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
-use trunkline_route::{Address, Endpoint, NodeName};
+use trunkline_route::{Address, Cause, Endpoint, NodeName};
 
 use crate::{BoxFuture, ResolveError, Resolver};
 
@@ -75,15 +75,41 @@ struct Entry {
 /// Description of a valid entry, for errors.
 const ENTRY: &str = "an entry has `host` and `port`, and maybe `tls` and `handshake`; or it has `proxy` alone";
 
-/// Error returned when a file of names cannot be used. The text names the place but shows no content: the path may lead
-/// to another file, such as one with a secret, and the text is logged.
+/// Error returned when a file of names cannot be used. `Display` shows the path; the problem is the source. No text shows
+/// content: the path may lead to another file, such as one with a secret, and the text is logged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {problem}", path.display())]
+#[error("{}", path.display())]
 pub struct NamesFileError {
     /// Path of the file.
     pub path: PathBuf,
-    /// Description of the problem, with its place.
-    pub problem: String,
+    /// Problem with the file.
+    #[source]
+    pub problem: NamesProblem,
+}
+
+/// Problem with a file of names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NamesProblem {
+    /// The file cannot be read.
+    #[error("cannot be read")]
+    Unreadable(#[source] Cause),
+    /// The content is wrong at a place.
+    #[error("line {line}, column {column}: {what}")]
+    At {
+        /// Line, from 1.
+        line: u64,
+        /// Column, from 1.
+        column: u64,
+        /// Description of the problem and of a valid entry.
+        what: String,
+    },
+    /// The content is wrong; the place is not known.
+    #[error("{what}")]
+    Somewhere {
+        /// Description of the problem and of a valid entry.
+        what: String,
+    },
 }
 
 impl NamesFile {
@@ -102,8 +128,8 @@ impl NamesFile {
 }
 
 fn names(path: &Path, last: &Last) -> Result<Arc<Names>, NamesFileError> {
-    let failed = |problem: String| NamesFileError { path: path.to_owned(), problem };
-    let text = read(path).map_err(|error| failed(format!("cannot be read: {error}")))?;
+    let failed = |problem: NamesProblem| NamesFileError { path: path.to_owned(), problem };
+    let text = read(path).map_err(|error| failed(NamesProblem::Unreadable(error.into())))?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let fingerprint = hasher.finish();
@@ -127,7 +153,7 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-pub(crate) fn parse(text: &str) -> Result<Names, String> {
+pub(crate) fn parse(text: &str) -> Result<Names, NamesProblem> {
     let options = serde_saphyr::options! { with_snippet: false };
     let entries: HashMap<String, Spanned<Vec<Spanned<Entry>>>> = if text.trim().is_empty() {
         HashMap::new()
@@ -161,12 +187,12 @@ pub(crate) fn parse(text: &str) -> Result<Names, String> {
     entries.into_iter().map(named).collect()
 }
 
-fn wrong(at: Location, what: &str) -> String {
-    format!("line {}, column {}: {what}", at.line(), at.column())
+fn wrong(at: Location, what: &str) -> NamesProblem {
+    NamesProblem::At { line: at.line(), column: at.column(), what: what.to_owned() }
 }
 
 /// Returns the place and kind of an error, without the parser's message, which may quote the file.
-fn malformed(error: &serde_saphyr::Error) -> String {
+fn malformed(error: &serde_saphyr::Error) -> NamesProblem {
     use serde_saphyr::Error;
     let what = match error.without_snippet() {
         Error::SerdeUnknownField { .. } => format!("there is an unknown key; {ENTRY}"),
@@ -176,15 +202,18 @@ fn malformed(error: &serde_saphyr::Error) -> String {
         }
         _ => format!("it is not well-formed YAML of names; {ENTRY}"),
     };
-    error.location().map_or_else(|| what.clone(), |at| wrong(at, &what))
+    match error.location() {
+        Some(at) => wrong(at, &what),
+        None => NamesProblem::Somewhere { what },
+    }
 }
 
 impl NamesFile {
     async fn ways(&self, name: &NodeName) -> Result<Ways, ResolveError> {
         let (path, last) = (self.path.clone(), self.last.clone());
         let read = tokio::task::spawn_blocking(move || names(&path, &last)).await;
-        let read = read.map_err(|error| ResolveError::Failed(error.to_string()))?;
-        let names = read.map_err(|error| ResolveError::Failed(error.to_string()))?;
+        let read = read.map_err(|error| ResolveError::Failed(Cause::new(error)))?;
+        let names = read.map_err(|error| ResolveError::Failed(Cause::new(error)))?;
         Ok(names.get(name).cloned().unwrap_or_default())
     }
 }
@@ -208,7 +237,7 @@ impl std::fmt::Debug for NamesFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trunkline_route::Version;
+    use trunkline_route::{Chain, Version};
 
     #[tokio::test]
     async fn a_change_of_the_file_is_effective_from_the_next_lookup_on() {
@@ -216,7 +245,8 @@ mod tests {
         let path = dir.path().join("names.yaml");
         let (file, name) = (NamesFile::new(&path), NodeName::new("db@example.com").unwrap());
         let error = file.resolve(&name).await.unwrap_err();
-        assert!(error.to_string().contains("names.yaml: cannot be read"), "{error}");
+        assert!(Chain(&error).to_string().contains("names.yaml: cannot be read"), "{}", Chain(&error));
+        assert!(matches!(&error, ResolveError::Failed(cause) if cause.io_kind() == Some(std::io::ErrorKind::NotFound)));
         std::fs::write(&path, "").unwrap();
         assert_eq!(file.resolve(&name).await, Ok(Vec::new()));
         let two = "db@example.com:\n  - { host: 10.0.0.5, port: 1 }\n  - { proxy: gate@dmz }\n  - { host: h, port: 2, tls: true, handshake: TLK/1 }\n";
@@ -238,7 +268,7 @@ mod tests {
             ("db@h: [{ host: h, port: 1, handshake: x }]", "`handshake` is no version"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let error = file.resolve(&name).await.unwrap_err().to_string();
+            let error = Chain(&file.resolve(&name).await.unwrap_err()).to_string();
             assert!(error.contains(says) && error.contains("names.yaml"), "{error}");
         }
     }
@@ -269,7 +299,7 @@ mod tests {
         ] {
             std::fs::write(&path, &text).unwrap();
             let error = NamesFile::new(&path).check().unwrap_err();
-            let shown = format!("{error} {error:?}");
+            let shown = format!("{} {error:?}", Chain(&error));
             assert!(
                 shown.contains("cookie") && !shown.contains("5ecret") && !shown.contains("c00kie"),
                 "{text}: {shown}"

@@ -15,6 +15,7 @@ const LONG_WORD: usize = 16;
 pub fn names_file(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Err(error) = file::parse(text) else { return };
+    let error = error.to_string();
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() >= LONG_WORD);
     for word in words {
         assert!(!error.contains(word), "{error}");

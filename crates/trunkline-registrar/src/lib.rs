@@ -10,14 +10,14 @@
 //!
 //! ```
 //! use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
-//! use trunkline_route::{Address, Endpoint, NodeName};
+//! use trunkline_route::{Address, Cause, Endpoint, NodeName};
 //!
 //! #[derive(Debug)]
 //! struct ByConvention;
 //!
 //! impl Resolver for ByConvention {
 //!     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
-//!         let address = Address::new(name.host(), 4370).map_err(|e| ResolveError::Failed(e.to_string()));
+//!         let address = Address::new(name.host(), 4370).map_err(|e| ResolveError::Failed(Cause::new(e)));
 //!         Box::pin(async move { Ok(vec![Endpoint::at(address?)]) })
 //!     }
 //! }
@@ -38,10 +38,10 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Endpoint, NodeName};
+use trunkline_route::{Cause, Endpoint, NodeName};
 
 #[cfg(feature = "file")]
-pub use file::{NamesFile, NamesFileError};
+pub use file::{NamesFile, NamesFileError, NamesProblem};
 
 /// Boxed future, as object-safe traits need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -182,11 +182,11 @@ pub trait Lease: fmt::Debug + Send + Sync {
 #[non_exhaustive]
 pub enum ResolveError {
     /// The registrar was reached and could not answer, or its answer was invalid.
-    #[error("{0}")]
-    Failed(String),
+    #[error(transparent)]
+    Failed(Cause),
     /// The registrar could not be reached.
-    #[error("the registrar cannot be reached: {0}")]
-    Unreachable(String),
+    #[error("the registrar cannot be reached")]
+    Unreachable(#[source] Cause),
     /// The registrar has another cookie.
     #[error("the registrar at {0} has another cookie; give both the same, or set registrar: none")]
     WrongCookie(String),
@@ -203,8 +203,8 @@ pub enum RegisterError {
     #[error("the name {0} is registered by another live node; choose another name or stop that node")]
     Taken(NodeName),
     /// The registrar could not be reached.
-    #[error("the registrar cannot be reached: {0}")]
-    Unreachable(String),
+    #[error("the registrar cannot be reached")]
+    Unreachable(#[source] Cause),
     /// The registrar has another cookie.
     #[error("the registrar at {0} has another cookie; give both the same, or set registrar: none")]
     WrongCookie(String),

@@ -22,6 +22,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod cause;
 mod cookie;
 mod endpoint;
 mod flags;
@@ -40,7 +41,9 @@ mod route;
 mod time;
 mod values;
 mod version;
+mod word;
 
+pub use cause::{Cause, Chain};
 pub use cookie::{Cookie, CookieError, Cookies, MIN_COOKIE_LEN, STRONG_COOKIE_BITS};
 pub use endpoint::{Address, Endpoint, EndpointError, EndpointOverride, Host, MAX_HOST_LEN, interleave};
 pub use flags::{Disagreement, Flag, FlagPolicy, FlagTerms, PeerFlags, UnknownFlag};
@@ -59,3 +62,4 @@ pub use route::{
 pub use time::later;
 pub use values::{RouteValue, ValueFrom};
 pub use version::{Version, VersionError};
+pub use word::UnknownWord;

@@ -3,7 +3,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{AtomMapping, FlagTerms, PeerFlags, ResolverId};
+use crate::{AtomMapping, FlagTerms, PeerFlags, ResolverId, UnknownWord};
 
 /// Amount of log lines about one connection. The order is from silence to everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,13 +46,10 @@ impl fmt::Display for LogLevel {
 }
 
 impl FromStr for LogLevel {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
+    type Err = UnknownWord;
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
         let found = Self::ALL.into_iter().find(|level| level.as_str() == text);
-        found.ok_or_else(|| {
-            let shown: String = text.chars().take(80).collect();
-            format!("{shown:?} is no log level; write off, error, warn, info, debug or trace")
-        })
+        found.ok_or_else(|| UnknownWord::new(text, "a log level", "off, error, warn, info, debug or trace"))
     }
 }
 
@@ -88,13 +85,10 @@ impl fmt::Display for Reconnect {
 }
 
 impl FromStr for Reconnect {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
+    type Err = UnknownWord;
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
         let found = Self::ALL.into_iter().find(|policy| policy.as_str() == text);
-        found.ok_or_else(|| {
-            let shown: String = text.chars().take(80).collect();
-            format!("{shown:?} is no way to reconnect; write never, on_demand or keep")
-        })
+        found.ok_or_else(|| UnknownWord::new(text, "a reconnect policy", "never, on_demand or keep"))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU8;
 use std::str::FromStr;
 
-use crate::{Attempt, Cookie, Defaults, NetworkRoute, NodeName};
+use crate::{Attempt, Cookie, Defaults, NetworkRoute, NodeName, UnknownWord};
 
 /// Gateways a route may go through where it does not say.
 pub const DEFAULT_MAX_HOP: NonZeroU8 = NonZeroU8::new(8).expect("8 is not 0");
@@ -37,11 +37,11 @@ impl fmt::Display for DirectUse {
 }
 
 impl FromStr for DirectUse {
-    type Err = String;
+    type Err = UnknownWord;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
         let found = Self::ALL.into_iter().find(|direct| direct.to_string() == text);
-        found.ok_or_else(|| format!("{text:?} is none of first, never and only"))
+        found.ok_or_else(|| UnknownWord::new(text, "a use of direct routes", "first, never or only"))
     }
 }
 
@@ -172,6 +172,6 @@ mod tests {
         for direct in DirectUse::ALL {
             assert_eq!(direct.to_string().parse::<DirectUse>(), Ok(direct));
         }
-        assert_eq!("last".parse::<DirectUse>().unwrap_err(), "\"last\" is none of first, never and only");
+        assert_eq!("last".parse::<DirectUse>().unwrap_err().given(), "last");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     Address, AtomMapping, Cookie, Endpoint, EndpointError, EndpointOverride, Flag, FlagPolicy, Host, LinkPolicy,
-    LogLevel, NodeName, PeerFlags, Reconnect, ResolverId, TlsProfileId, Version,
+    LogLevel, NodeName, PeerFlags, Reconnect, ResolverId, TlsProfileId, UnknownWord, Version,
 };
 
 /// The weight of a route that names none. Higher is tried earlier.
@@ -45,13 +45,13 @@ pub enum Fallback {
 }
 
 impl FromStr for Fallback {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
+    type Err = UnknownWord;
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
         match text {
             "never" => Ok(Self::Never),
             "on_miss" => Ok(Self::OnMiss),
             "on_failure" => Ok(Self::OnFailure),
-            other => Err(format!("{other:?} is no fallback; write never, on_miss or on_failure")),
+            other => Err(UnknownWord::new(other, "a fallback", "never, on_miss or on_failure")),
         }
     }
 }

@@ -3,72 +3,9 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-/// The cause of a failure, as the library or the system below reported it. Clones share it; two are equal when they say the
-/// same.
-///
-/// The original error is there for programs ([`Cause::downcast_ref`]): the [`io::ErrorKind`] of a refused connection, the
-/// alert of a TLS handshake.
-#[derive(Clone)]
-pub struct Cause(Arc<dyn Error + Send + Sync>);
-
-impl Cause {
-    /// Returns the cause that is this error.
-    pub fn new(error: impl Error + Send + Sync + 'static) -> Self {
-        Self(Arc::new(error))
-    }
-
-    /// Returns the error if it is of this type.
-    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        self.0.downcast_ref()
-    }
-}
-
-impl From<io::Error> for Cause {
-    fn from(error: io::Error) -> Self {
-        Self::new(error)
-    }
-}
-
-impl From<&str> for Cause {
-    fn from(text: &str) -> Self {
-        text.to_owned().into()
-    }
-}
-
-impl From<String> for Cause {
-    fn from(text: String) -> Self {
-        Self(Box::<dyn Error + Send + Sync>::from(text).into())
-    }
-}
-
-impl PartialEq for Cause {
-    fn eq(&self, other: &Self) -> bool {
-        Chain(self).to_string() == Chain(other).to_string()
-    }
-}
-
-impl Eq for Cause {}
-
-impl fmt::Debug for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl Error for Cause {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
-    }
-}
+use trunkline_route::Cause;
 
 /// A failure of TLS in words, with the alert that caused it if there was one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,30 +40,6 @@ impl fmt::Display for TlsFault {
 
 impl Error for TlsFault {}
 
-/// An error with all its sources on one line, separated by `: `.
-///
-/// ```
-/// use trunkline_stack::{AttemptError, Chain};
-///
-/// let error = AttemptError::Tcp("connection refused".into());
-/// assert_eq!(error.to_string(), "TCP");
-/// assert_eq!(Chain(&error).to_string(), "TCP: connection refused");
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct Chain<'e>(pub &'e (dyn Error + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self.0, f)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
-}
-
 /// Reason why one attempt failed, by the stage it reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -153,8 +66,8 @@ pub enum AttemptError {
     #[error("DNS: no answer within {0:?}; `dns_ms` under `node.timeouts` sets this time")]
     DnsTimeout(Duration),
     /// This node failed: its configuration, its descriptors.
-    #[error("this node cannot dial")]
-    Local(#[source] Cause),
+    #[error(transparent)]
+    Local(Cause),
     /// The bytes inside TLS were not a handshake of ours.
     #[error("handshake")]
     Handshake(#[source] Cause),
@@ -171,8 +84,8 @@ pub enum AttemptError {
     #[error("the attempt failed unexpectedly; this is a bug")]
     Panicked,
     /// The gateway, or one behind it, could not be reached or could not lead on.
-    #[error("relay")]
-    Relay(#[source] Cause),
+    #[error(transparent)]
+    Relay(Cause),
     /// The gateway, or one behind it, does not lead on: no rule allows it, the way is a loop, or has too many gateways.
     #[error("{0}")]
     RelayRefused(String),

@@ -13,11 +13,11 @@ use crate::ByteStream;
 #[derive(Debug, thiserror::Error)]
 pub enum FlowError {
     /// The stream the bytes come from.
-    #[error("the stream that is read failed: {0}")]
-    Source(io::Error),
+    #[error("the stream that is read failed")]
+    Source(#[source] io::Error),
     /// The end that the bytes are written to.
-    #[error("what is written to failed: {0}")]
-    Sink(io::Error),
+    #[error("the stream that is written to failed")]
+    Sink(#[source] io::Error),
 }
 
 /// Bytes of a stream on their way to a writer, up to the end of both. At most one piece waits in between.

@@ -72,7 +72,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use accept::{AcceptFailures, listen_tcp};
-pub use attempt::{AttemptError, Cause, Chain, Next, TlsFault};
+pub use attempt::{AttemptError, Next, TlsFault};
 pub use codes::{OpenError, StreamCode, StreamEnd, StreamKind};
 pub use error::{CallError, Down, SendError};
 pub use flow::{FlowError, Outflow};
@@ -85,6 +85,7 @@ pub use log_limit::LogLimit;
 pub use mailbox::{
     Batch, CreditSink, Mailbox, Mailboxes, Message, Queue, RegisterError, Replier, Reply, ReplyTo, Sender,
 };
+pub use memory::MemoryPipe;
 pub use peer_log::PeerLog;
 pub use quiet::{LAST_BYTES, Quiet};
 pub use rate::{Bucket, Rate};
@@ -96,7 +97,7 @@ pub use stream::{
     Acceptor, ByteStream, EARLY_DATA, First, Incoming, MAX_OPEN_DATA, MAX_STREAMS, StreamIo, StreamOffer, poll_fill,
 };
 pub use transport::{Duplex, Transport, TransportKind};
-pub use trunkline_route::LogLevel;
+pub use trunkline_route::{Cause, Chain, LogLevel};
 #[cfg(unix)]
 pub use unix_socket::{SocketError, SocketFile, bind_unix};
 

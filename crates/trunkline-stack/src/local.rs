@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use trunkline_route::{CloseCode, How, NodeName, Outcome};
 
 use crate::mailbox::{CreditSink, Mailboxes, Message, Queue, Replier, Reply, ReplyTo, Sender};
-use crate::memory::{MemoryStream, Pair};
+use crate::memory::{MemoryPipe, MemoryStream};
 use crate::{
     BoxFuture, ByteStream, CallError, Down, First, Incoming, Link, LinkInfo, LinkState, LinkStats, MAX_STREAMS,
     OpenError, SendError, Sent, StackLink, StreamCode, StreamEnd, StreamIo, StreamKind, StreamOffer, lock,
@@ -89,7 +89,7 @@ pub struct LocalLink {
 #[derive(Default)]
 struct Streams {
     next: u64,
-    open: HashMap<u64, Weak<Pair>>,
+    open: HashMap<u64, Weak<MemoryPipe>>,
 }
 
 impl LocalLink {
@@ -120,7 +120,7 @@ impl LocalLink {
         self.state.set_down(&down);
         let open = std::mem::take(&mut lock(&self.streams).open);
         for pair in open.into_values().filter_map(|pair| pair.upgrade()) {
-            pair.fail(StreamEnd::Down(down.clone()));
+            pair.break_off(StreamEnd::Down(down.clone()));
         }
     }
 
@@ -190,7 +190,7 @@ impl LocalLink {
         first: First<'_>,
         timeout: Duration,
     ) -> Result<(ByteStream, oneshot::Receiver<Result<(), OpenError>>), OpenError> {
-        let pair = Arc::new(Pair::default());
+        let pair = MemoryPipe::new();
         let slot = {
             let mut streams = lock(&self.streams);
             // Under the lock: what is open when the link ends is ended with it.
@@ -205,7 +205,7 @@ impl LocalLink {
             streams.open.insert(number, Arc::downgrade(&pair));
             Arc::new(Slot { link: self.own.clone(), number })
         };
-        let [ours, theirs] = pair.ends(&self.info, &slot);
+        let [ours, theirs] = pair.local(&self.info, &slot);
         // There is room: nothing was written yet, and the window is larger than what may come first.
         let _ = ours.poll_write(&mut Context::from_waker(Waker::noop()), first.bytes);
         if first.is_all {
@@ -243,7 +243,7 @@ impl Drop for Slot {
 
 /// A stream that the node wants of itself.
 struct Offer {
-    pair: Arc<Pair>,
+    pair: Arc<MemoryPipe>,
     end: MemoryStream<Arc<Slot>>,
     answer: oneshot::Sender<Result<(), OpenError>>,
 }
@@ -265,7 +265,7 @@ impl StreamOffer for Offer {
     fn refuse(self: Box<Self>, hop: &str, code: StreamCode, text: &str) {
         let hop = if hop.is_empty() { self.link_info().peer.to_string() } else { hop.to_owned() };
         if !self.pair.is_over() {
-            self.pair.fail(StreamEnd::Reset(code));
+            self.pair.break_off(StreamEnd::Reset(code));
         }
         let _ = self.answer.send(Err(OpenError::Refused { hop, code, text: text.to_owned() }));
     }

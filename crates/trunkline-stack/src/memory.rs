@@ -1,4 +1,4 @@
-//! A pair of streams in the memory of one process.
+//! Streams in the memory of one process.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use tokio::io::ReadBuf;
 
-use crate::{LinkInfo, StreamCode, StreamEnd, StreamIo, lock, poll_fill};
+use crate::{ByteStream, LinkInfo, StreamCode, StreamEnd, StreamIo, lock, poll_fill};
 
 /// Most bytes that wait in one direction.
 const WINDOW: usize = 256 * 1024;
@@ -41,39 +41,86 @@ struct Lanes {
     end: Option<StreamEnd>,
 }
 
-/// The stream behind its two ends.
+/// A stream in the memory of this process, behind its two ends: for links that have no network to cross, and for tests of
+/// whatever takes a [`ByteStream`]. At most 256 KiB wait in each direction.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+/// use trunkline_route::Cookie;
+/// use trunkline_stack::{LinkInfo, MemoryPipe};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let cookie = Cookie::new("a cookie of some length")?;
+/// let info = |of: &str| Ok::<_, trunkline_route::NameError>(Arc::new(LinkInfo::local(of.parse()?, [7; 16], cookie.clone())));
+/// let pipe = MemoryPipe::new();
+/// let (mut a, mut b) = (pipe.opening_end(info("b@h")?), pipe.accepting_end(info("a@h")?));
+/// a.write_all(b"hello").await?;
+/// a.shutdown().await?;
+/// let mut hello = String::new();
+/// b.read_to_string(&mut hello).await?;
+/// assert_eq!((hello.as_str(), a.peer().as_str()), ("hello", "b@h"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Default)]
-pub(crate) struct Pair(Mutex<Lanes>);
+pub struct MemoryPipe(Mutex<Lanes>);
 
-impl Pair {
+impl std::fmt::Debug for MemoryPipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryPipe").field("is_over", &self.is_over()).finish_non_exhaustive()
+    }
+}
+
+impl MemoryPipe {
+    /// Returns an open stream.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Returns the end of the node that opens the stream, with the facts about the link as that node sees it. Call it once.
+    pub fn opening_end(self: &Arc<Self>, info: Arc<LinkInfo>) -> ByteStream {
+        ByteStream::new(self.stream(0, info, ()))
+    }
+
+    /// Returns the end of the other node, with the facts about the link as that node sees it. Call it once.
+    pub fn accepting_end(self: &Arc<Self>, info: Arc<LinkInfo>) -> ByteStream {
+        ByteStream::new(self.stream(1, info, ()))
+    }
+
     /// Ends the stream in both directions; what was written can still be read.
-    pub(crate) fn fail(&self, end: StreamEnd) {
+    pub fn break_off(&self, end: StreamEnd) {
         let mut pair = lock(&self.0);
         pair.end.get_or_insert(end);
         pair.lanes.iter_mut().for_each(Lane::wake);
     }
 
-    pub(crate) fn is_over(&self) -> bool {
+    /// Returns true if the stream broke off, or was reset by one of its ends.
+    pub fn is_over(&self) -> bool {
         lock(&self.0).end.is_some()
     }
 
-    /// Returns `Ready` when the stream ended before its time, for the end that did not open it.
-    pub(crate) fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Returns `Ready` when the stream broke off, for the end that did not open it and has not accepted it.
+    pub fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
         let mut pair = lock(&self.0);
         pair.lanes[0].watcher = Some(cx.waker().clone());
         if pair.end.is_some() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Returns both ends: of the one that opened the stream, and of the other one. `kept` is dropped with the last of them.
-    pub(crate) fn ends<K: Clone>(self: &Arc<Self>, info: &Arc<LinkInfo>, kept: &K) -> [MemoryStream<K>; 2] {
-        let end = |at| MemoryStream { pair: self.clone(), at, info: info.clone(), _kept: kept.clone() };
-        [end(0), end(1)]
+    /// Returns one end; `kept` is dropped with it.
+    fn stream<K>(self: &Arc<Self>, at: usize, info: Arc<LinkInfo>, kept: K) -> MemoryStream<K> {
+        MemoryStream { pair: self.clone(), at, info, _kept: kept }
+    }
+
+    /// Returns both ends of a stream within one node.
+    pub(crate) fn local<K: Clone>(self: &Arc<Self>, info: &Arc<LinkInfo>, kept: &K) -> [MemoryStream<K>; 2] {
+        [0, 1].map(|at| self.stream(at, info.clone(), kept.clone()))
     }
 }
 
 /// One end of a stream in memory.
 pub(crate) struct MemoryStream<K> {
-    pair: Arc<Pair>,
+    pair: Arc<MemoryPipe>,
     at: usize,
     info: Arc<LinkInfo>,
     _kept: K,

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use rustls::sign::CertifiedKey;
+use trunkline_route::{Cause, Chain};
 
 use super::TlsError;
-use super::pem::{Wanted, blocks};
+use super::pem::{PemError, Wanted, blocks};
 use super::subject::subject;
 
 /// A certificate and its place in the text it came from.
@@ -19,6 +20,21 @@ pub(crate) struct Placed {
     number: usize,
     /// The line it begins in, from 1; `None` for one that was made here.
     line: Option<usize>,
+}
+
+/// Fault of a certificate of a text.
+#[derive(Debug, thiserror::Error)]
+#[error("{placed}")]
+struct Fault<E: std::error::Error + 'static> {
+    placed: String,
+    source: E,
+}
+
+impl Placed {
+    /// Returns the cause of an error about this certificate.
+    pub(crate) fn fault(&self, source: impl std::error::Error + Send + Sync + 'static) -> Cause {
+        Cause::new(Fault { placed: self.to_string(), source })
+    }
 }
 
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
@@ -97,7 +113,7 @@ impl Identity {
         self.chain
             .iter()
             .filter_map(|placed| in_its_time(placed, &provider, now).err())
-            .map(|e| e.to_string())
+            .map(|e| Chain(&e).to_string())
             .collect()
     }
 
@@ -114,8 +130,8 @@ impl Identity {
         CertifiedKey::from_der(all, self.key.clone_key(), provider).map_err(|error| {
             match (error, self.chain.first()) {
                 (rustls::Error::InconsistentKeys(_), _) => TlsError::KeyMismatch,
-                (other, Some(own)) => TlsError::Certificate(format!("{own}: {other}")),
-                (other, None) => TlsError::Certificate(other.to_string()),
+                (other, Some(own)) => TlsError::Certificate(own.fault(other)),
+                (other, None) => TlsError::Certificate(Cause::new(other)),
             }
         })?;
         let shown = self.in_use(provider, now)?;
@@ -188,7 +204,7 @@ impl fmt::Debug for Identity {
 }
 
 pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<Placed>, TlsError> {
-    let blocks = blocks(pem, Wanted::Certificates).map_err(|problem| TlsError::Pem { what: "certificate", problem })?;
+    let blocks = blocks(pem, Wanted::Certificates).map_err(|source| TlsError::Pem { what: "certificate", source })?;
     let placed = |(index, mut block): (usize, super::pem::Block)| Placed {
         der: CertificateDer::from(std::mem::take(&mut *block.der)),
         number: index + 1,
@@ -199,10 +215,10 @@ pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<Placed>, TlsError> {
 
 /// The first key of the text.
 fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let unreadable = |problem| TlsError::Pem { what: "private key", problem };
+    let unreadable = |source| TlsError::Pem { what: "private key", source };
     let first = blocks(pem, Wanted::Key).map_err(unreadable)?.into_iter().next();
     let key = first.and_then(|mut block| PrivateKeyDer::from_pem(block.kind, std::mem::take(&mut *block.der)));
-    key.ok_or_else(|| unreadable("it is of no known kind".into()))
+    key.ok_or_else(|| unreadable(PemError::UnknownKey))
 }
 
 /// Checks that a certificate is valid now. A path is looked for that cannot be found, which webpki refuses only after it
@@ -221,7 +237,7 @@ pub(crate) fn in_its_time(placed: &Placed, provider: &CryptoProvider, now: UnixT
 
 /// Returns the objection of webpki to a certificate at a time.
 fn fault_at(placed: &Placed, provider: &CryptoProvider, time: UnixTime) -> Result<Option<webpki::Error>, TlsError> {
-    let broken = |error: webpki::Error| TlsError::Certificate(format!("{placed}: {error}"));
+    let broken = |error: webpki::Error| TlsError::Certificate(placed.fault(error));
     let certificate = webpki::EndEntityCert::try_from(&placed.der).map_err(broken)?;
     let algorithms = provider.signature_verification_algorithms.all;
     let usage = webpki::KeyUsage::server_auth();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use trunkline_route::Cause;
 use zeroize::Zeroizing;
 
 use crate::{ClientTls, Identity, ServerProfile, ServerTls, TlsError, TlsProfile};
@@ -105,20 +106,20 @@ impl From<ServerFiles> for ServerSource {
 #[non_exhaustive]
 pub enum CertificateError {
     /// A file cannot be read.
-    #[error("{} cannot be read: {cause}", path.display())]
+    #[error("{} cannot be read", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Message of the operating system.
-        cause: String,
+        /// Error of the operating system; see [`Cause::io_kind`].
+        source: Cause,
     },
     /// The content of a file cannot be used.
-    #[error("{}: {cause}", path.display())]
+    #[error("{}", path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
         /// Reason.
-        cause: TlsError,
+        source: TlsError,
     },
     /// A profile that the program gave cannot be used.
     #[error(transparent)]
@@ -128,7 +129,7 @@ pub enum CertificateError {
 impl CertificateError {
     /// Returns true if only the time of validity is wrong, and is still to come.
     fn is_early(&self) -> bool {
-        matches!(self, Self::Unusable { cause: TlsError::NotYetValid { .. }, .. })
+        matches!(self, Self::Unusable { source: TlsError::NotYetValid { .. }, .. })
     }
 }
 
@@ -163,12 +164,12 @@ pub struct Reloaded {
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
     let unreadable =
-        |error: std::io::Error| CertificateError::Unreadable { path: path.to_owned(), cause: error.to_string() };
+        |error: std::io::Error| CertificateError::Unreadable { path: path.to_owned(), source: error.into() };
     Ok(Zeroizing::new(std::fs::read(path).map_err(unreadable)?))
 }
 
 fn unusable(path: &Path) -> impl FnOnce(TlsError) -> CertificateError {
-    |cause| CertificateError::Unusable { path: path.to_owned(), cause }
+    |source| CertificateError::Unusable { path: path.to_owned(), source }
 }
 
 impl IdentityFiles {

@@ -1,5 +1,7 @@
 //! Body of the fuzz target of this crate. `fuzz/README.md` lists it; `tests/tests/claims/parsers.rs` runs it.
 
+use trunkline_route::Chain;
+
 use crate::{Identity, TlsProfile};
 
 /// A target: its name, its body, which panics when something does not hold, and the inputs to begin with.
@@ -17,7 +19,7 @@ pub fn pem(bytes: &[u8]) {
         Identity::from_pem(bytes, SAMPLE_KEY.as_bytes()).map(drop),
     ];
     for error in outcomes.into_iter().filter_map(Result::err) {
-        let error = error.to_string();
+        let error = Chain(&error).to_string();
         assert!(error.len() <= 1000, "{error}");
         let secrets = text.lines().map(str::trim).filter(|line| line.len() >= 16 && !line.starts_with("-----"));
         for secret in

@@ -8,7 +8,7 @@ use rcgen::{
     SanType,
 };
 use rustls::pki_types::{CertificateDer, UnixTime};
-use trunkline_route::{Host, NodeName};
+use trunkline_route::{Cause, Host, NodeName};
 use zeroize::Zeroizing;
 
 use super::certificate::{certificates, is_authority};
@@ -81,8 +81,7 @@ impl LabAuthority {
         let (identity, provider) = (super::Identity::from_pem(certificate.as_bytes(), key.as_bytes())?, provider()?);
         identity.check(&provider, UnixTime::now())?;
         let Some(own) = identity.chain.first().filter(|own| is_authority(own, &provider)) else {
-            let problem = "it is of no authority; what is issued with it would not be trusted";
-            return Err(TlsError::Certificate(problem.into()));
+            return Err(TlsError::Certificate(Cause::new(LabError::NoAuthority)));
         };
         // It signs under the name it has, which in earlier versions was the same for all.
         let name = common_name(&own.der).unwrap_or_else(|| AUTHORITY.to_owned());
@@ -124,11 +123,7 @@ impl LabAuthority {
 
     /// Checks that a verifier that trusts this authority trusts a certificate.
     fn check(&self, issued: &CertificateDer<'_>, now: SystemTime) -> Result<(), TlsError> {
-        let wrong = |e: webpki::Error| {
-            TlsError::Certificate(format!(
-                "what this authority issues would not be trusted by its own certificate: {e}"
-            ))
-        };
+        let wrong = |e: webpki::Error| TlsError::Certificate(Cause::new(LabError::Distrusted(e)));
         let own = certificates(self.certificate.as_bytes())?;
         let anchors = own.iter().take(1).map(|own| webpki::anchor_from_trusted_cert(&own.der));
         let anchors = anchors.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
@@ -144,6 +139,17 @@ impl fmt::Debug for LabAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LabAuthority").field("certificate", &self.certificate).finish_non_exhaustive()
     }
+}
+
+/// Reason why an authority cannot issue.
+#[derive(Debug, thiserror::Error)]
+enum LabError {
+    #[error("{0} days are out of range; take 1 to 36500")]
+    Days(u16),
+    #[error("what this authority issues would not be trusted by its own certificate")]
+    Distrusted(#[source] webpki::Error),
+    #[error("it is of no authority; what is issued with it would not be trusted")]
+    NoAuthority,
 }
 
 /// Returns the URI by which a certificate names a node.
@@ -163,7 +169,7 @@ fn authority_params(name: &str) -> CertificateParams {
 
 fn validity(now: SystemTime, days: u16) -> Result<(time::OffsetDateTime, time::OffsetDateTime), TlsError> {
     if !(1..=36_500).contains(&days) {
-        return Err(TlsError::Certificate(format!("{days} days are out of range; take 1 to 36500")));
+        return Err(TlsError::Certificate(Cause::new(LabError::Days(days))));
     }
     let end = now + Duration::from_secs(u64::from(days) * 24 * 3600);
     Ok(((now - SLACK).into(), end.into()))
@@ -174,5 +180,5 @@ pub(crate) fn new_key() -> Result<KeyPair, TlsError> {
 }
 
 pub(crate) fn broken(error: rcgen::Error) -> TlsError {
-    TlsError::Certificate(error.to_string())
+    TlsError::Certificate(Cause::new(error))
 }

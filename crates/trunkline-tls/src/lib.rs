@@ -32,6 +32,7 @@ pub use files::{
 };
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use lab::{Issued, LabAuthority};
+pub use pem::PemError;
 pub use profile::{ALPN, ClientAuth, ClientTls, ServerProfile, ServerTls, TlsError, TlsProfile, names_node};
 pub use profiles::ClientProfiles;
 

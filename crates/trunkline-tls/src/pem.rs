@@ -26,6 +26,75 @@ const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
+/// Error returned when a PEM text holds no usable block of a kind. No text shows what is in a block.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PemError {
+    /// The first line of a block is not complete.
+    #[error("the first line of a block is broken off in line {line}; copy the file again")]
+    BrokenOff {
+        /// Line, from 1.
+        line: usize,
+    },
+    /// The text is binary, perhaps DER.
+    #[error(
+        "it is not text; if it is {format} in DER, the binary form, write it as PEM with `openssl {command} -inform DER \
+         -in OLD -out NEW`"
+    )]
+    Der {
+        /// Content of the file, if it is DER.
+        format: &'static str,
+        /// Command of OpenSSL that converts it.
+        command: &'static str,
+    },
+    /// The text is empty.
+    #[error("it is empty")]
+    Empty,
+    /// The key is encrypted.
+    #[error(
+        "the key in line {line} is encrypted, and a node asks for no passphrase; write it anew with `openssl pkey -in OLD \
+         -out NEW`, readable for its owner only"
+    )]
+    Encrypted {
+        /// Line, from 1.
+        line: usize,
+    },
+    /// The content of a block is not base64.
+    #[error("what is in {kind}, which begins in line {line}, is no base64; copy the file again")]
+    NoBase64 {
+        /// Kind of the block.
+        kind: &'static str,
+        /// Line, from 1.
+        line: usize,
+    },
+    /// The text has no block.
+    #[error("no line begins with `-----BEGIN `")]
+    NoBlock,
+    /// The text is not UTF-8.
+    #[error("it is not text")]
+    NotText,
+    /// The text has only blocks of other kinds.
+    #[error("there is only {found}")]
+    OnlyOthers {
+        /// Kinds and lines of the blocks.
+        found: String,
+    },
+    /// A block has no end.
+    #[error("{kind} begins in line {line} and does not end; copy the file again")]
+    Unended {
+        /// Kind of the block.
+        kind: &'static str,
+        /// Line, from 1.
+        line: usize,
+    },
+    /// The private key is of no kind that is known.
+    #[error("it is of no known kind")]
+    UnknownKey,
+    /// The text is UTF-16.
+    #[error("it is UTF-16; save it as UTF-8")]
+    Utf16,
+}
+
 /// Kind of block looked for in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -57,8 +126,8 @@ pub(crate) struct Block {
 /// blocks.
 ///
 /// # Errors
-/// The fault, its line, and the remedy.
-pub(crate) fn blocks(text: &[u8], wanted: Wanted) -> Result<Vec<Block>, String> {
+/// [`PemError`] names the fault, its line, and the remedy.
+pub(crate) fn blocks(text: &[u8], wanted: Wanted) -> Result<Vec<Block>, PemError> {
     let text = utf8(text, wanted)?;
     let (mut found, mut others) = (Vec::new(), Vec::new());
     let mut rest = text;
@@ -66,46 +135,39 @@ pub(crate) fn blocks(text: &[u8], wanted: Wanted) -> Result<Vec<Block>, String> 
         let line = 1 + text[..text.len() - rest.len() + at].matches('\n').count();
         let from = &rest[at + BEGIN.len()..];
         let Some((label, body)) = from.split_once(DASHES).filter(|(label, _)| !label.contains(['\n', '\r'])) else {
-            return Err(format!("the first line of a block is broken off in line {line}; copy the file again"));
+            return Err(PemError::BrokenOff { line });
         };
         let known = KINDS.iter().find(|(known, _)| *known == label);
-        let called = known.map_or("a block of an unknown kind", |(_, called)| called);
+        let kind = known.map_or("a block of an unknown kind", |(_, called)| called);
         let end = format!("{END}{label}{DASHES}");
         // Another block that begins before the end is the one that ends there.
         let Some(inside) = body.find(&end).map(|end| &body[..end]).filter(|inside| !inside.contains(BEGIN)) else {
-            return Err(format!("{called} begins in line {line} and does not end; copy the file again"));
+            return Err(PemError::Unended { kind, line });
         };
         rest = &body[inside.len() + end.len()..];
         let encrypted =
             label == "ENCRYPTED PRIVATE KEY" || (inside.contains("Proc-Type:") && inside.contains("ENCRYPTED"));
         if encrypted && wanted == Wanted::Key {
-            return Err(format!(
-                "the key in line {line} is encrypted, and a node asks for no passphrase; write it anew with `openssl pkey \
-                 -in OLD -out NEW`, readable for its owner only"
-            ));
+            return Err(PemError::Encrypted { line });
         }
-        let kind = SectionKind::try_from(label.as_bytes()).ok().filter(|kind| wanted.is(*kind));
-        let Some(kind) = kind else {
-            others.push(format!("{called} (line {line})"));
+        let section = SectionKind::try_from(label.as_bytes()).ok().filter(|section| wanted.is(*section));
+        let Some(section) = section else {
+            others.push(format!("{kind} (line {line})"));
             continue;
         };
         let whole = Zeroizing::new(format!("{BEGIN}{label}{DASHES}\n{}\n{end}\n", inside.trim()));
         match <(SectionKind, Vec<u8>)>::from_pem_slice(whole.as_bytes()) {
-            Ok((_, der)) if !der.is_empty() => found.push(Block { kind, der: Zeroizing::new(der), line }),
-            _ => {
-                return Err(format!(
-                    "what is in {called}, which begins in line {line}, is no base64; copy the file again"
-                ));
-            }
+            Ok((_, der)) if !der.is_empty() => found.push(Block { kind: section, der: Zeroizing::new(der), line }),
+            _ => return Err(PemError::NoBase64 { kind, line }),
         }
     }
     if found.is_empty() { Err(missing(text, &others)) } else { Ok(found) }
 }
 
 /// The text without a byte order mark.
-fn utf8(bytes: &[u8], wanted: Wanted) -> Result<&str, String> {
+fn utf8(bytes: &[u8], wanted: Wanted) -> Result<&str, PemError> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err("it is UTF-16; save it as UTF-8".into());
+        return Err(PemError::Utf16);
     }
     // The first byte of every such file in DER, the binary form.
     if bytes.first() == Some(&0x30) && !bytes.is_ascii() {
@@ -113,25 +175,22 @@ fn utf8(bytes: &[u8], wanted: Wanted) -> Result<&str, String> {
             Wanted::Certificates => ("x509", "a certificate"),
             Wanted::Key => ("pkey", "a key"),
         };
-        return Err(format!(
-            "it is not text; if it is {format} in DER, the binary form, write it as PEM with `openssl {command} -inform DER \
-             -in OLD -out NEW`"
-        ));
+        return Err(PemError::Der { format, command });
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
+    let text = std::str::from_utf8(bytes).map_err(|_| PemError::NotText)?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-fn missing(text: &str, others: &[String]) -> String {
+fn missing(text: &str, others: &[String]) -> PemError {
     /// More are not named.
     const MOST: usize = 4;
     if !others.is_empty() {
         let more = if others.len() > MOST { ", …" } else { "" };
-        return format!("there is only {}{more}", others[..others.len().min(MOST)].join(", "));
+        return PemError::OnlyOthers { found: format!("{}{more}", others[..others.len().min(MOST)].join(", ")) };
     }
     match text.trim().is_empty() {
-        true => "it is empty".into(),
-        false => "no line begins with `-----BEGIN `".into(),
+        true => PemError::Empty,
+        false => PemError::NoBlock,
     }
 }
 
@@ -155,7 +214,7 @@ mod tests {
 
     #[track_caller]
     fn refused(text: &[u8], wanted: Wanted, says: &[&str]) {
-        let error = blocks(text, wanted).err().expect("it is refused");
+        let error = blocks(text, wanted).err().expect("it is refused").to_string();
         assert!(says.iter().all(|part| error.contains(part)), "{error}");
         assert!(!error.contains("AQID") && !error.contains("hunter2"), "{error}");
     }

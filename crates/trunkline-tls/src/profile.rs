@@ -12,11 +12,12 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_sig
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
-use trunkline_route::{Host, NodeName, TlsMode};
+use trunkline_route::{Cause, Host, NodeName, TlsMode};
 
 use crate::certificate::{Identity, Placed, certificates, in_its_time};
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 use crate::lab;
+use crate::pem::PemError;
 
 /// The protocol both ends name (ALPN); a listener of anything else is recognised by it.
 pub const ALPN: &[u8] = b"tlk/1";
@@ -28,8 +29,8 @@ const NO_NAME: &str = "trunkline.invalid";
 #[non_exhaustive]
 pub enum TlsError {
     /// The certificate or key cannot be used.
-    #[error("the certificate or key cannot be used: {0}")]
-    Certificate(String),
+    #[error("the certificate or key cannot be used")]
+    Certificate(#[source] Cause),
     /// The certificate has expired.
     #[error("{which} expired on {on}; give a newer one")]
     Expired {
@@ -55,16 +56,16 @@ pub enum TlsError {
         today: String,
     },
     /// The PEM text holds nothing of the kind, or what cannot be read.
-    #[error("no usable {what} found: {problem}")]
+    #[error("no usable {what} found")]
     Pem {
         /// The kind of block that was looked for: `certificate` or `private key`.
         what: &'static str,
-        /// The fault, its line, and the remedy; never what is in the text.
-        problem: String,
+        /// Fault of the text.
+        source: PemError,
     },
     /// The roots are empty or unusable.
-    #[error("the roots cannot be used: {0}")]
-    Roots(String),
+    #[error("the roots cannot be used")]
+    Roots(#[source] Cause),
     /// The server name is no DNS name or address.
     #[error("{0:?} is no server name")]
     ServerName(String),
@@ -184,12 +185,12 @@ fn roots(given: &[Placed], provider: &CryptoProvider, now: UnixTime) -> Result<R
     let (mut store, mut expired) = (RootCertStore::empty(), None);
     for root in given {
         match in_its_time(root, provider, now) {
-            Ok(()) => store.add(root.der.clone()).map_err(|e| TlsError::Roots(format!("{root}: {e}")))?,
+            Ok(()) => store.add(root.der.clone()).map_err(|e| TlsError::Roots(root.fault(e)))?,
             Err(error) => expired = Some(error),
         }
     }
     match expired {
-        Some(error) if store.is_empty() => Err(TlsError::Roots(error.to_string())),
+        Some(error) if store.is_empty() => Err(TlsError::Roots(Cause::new(error))),
         _ => Ok(store),
     }
 }
@@ -213,7 +214,7 @@ impl Ready {
         let config = |skip: bool| {
             let builder = ClientConfig::builder_with_provider(provider.clone())
                 .with_protocol_versions(&[&rustls::version::TLS13])
-                .map_err(|e| TlsError::Certificate(e.to_string()))?;
+                .map_err(|e| TlsError::Certificate(Cause::new(e)))?;
             let builder = if skip {
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(SignatureOnly {
                     algorithms: provider.signature_verification_algorithms,
@@ -224,7 +225,7 @@ impl Ready {
             let mut config = match &shown {
                 Some((chain, key)) => builder
                     .with_client_auth_cert(chain.clone(), key.clone_key())
-                    .map_err(|e| TlsError::Certificate(e.to_string()))?,
+                    .map_err(|e| TlsError::Certificate(Cause::new(e)))?,
                 None => builder.with_no_client_auth(),
             };
             config.alpn_protocols = vec![ALPN.to_vec()];
@@ -243,7 +244,7 @@ impl Ready {
             TlsMode::DangerousSkipVerify(_) => (&self.skip, self.name_or(host)?),
             TlsMode::Verify(_) => (&self.verify, self.name_or(host)?),
         };
-        rustls::ClientConnection::new(config.clone(), name).map_err(|e| TlsError::Certificate(e.to_string()))
+        rustls::ClientConnection::new(config.clone(), name).map_err(|e| TlsError::Certificate(Cause::new(e)))
     }
 
     fn name_or(&self, host: &Host) -> Result<ServerName<'static>, TlsError> {
@@ -341,7 +342,7 @@ impl ServerProfile {
     }
 
     fn config(&self, now: UnixTime) -> Result<ServerConfig, TlsError> {
-        let broken = |e: rustls::Error| TlsError::Certificate(e.to_string());
+        let broken = |e: rustls::Error| TlsError::Certificate(Cause::new(e));
         let provider = provider()?;
         let chain = self.identity.check(&provider, now)?;
         let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -354,7 +355,7 @@ impl ServerProfile {
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
                 let is_optional = self.client_auth() == ClientAuth::Optional;
                 let verifier = if is_optional { verifier.allow_unauthenticated() } else { verifier };
-                builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::Roots(e.to_string()))?)
+                builder.with_client_cert_verifier(verifier.build().map_err(|e| TlsError::Roots(Cause::new(e)))?)
             }
         };
         let mut config = builder.with_single_cert(chain, self.identity.key.clone_key()).map_err(broken)?;

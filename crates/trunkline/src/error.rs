@@ -14,11 +14,12 @@ pub enum StartError {
     #[error("the cookie cannot be used")]
     Cookie(#[source] CookieError),
     /// A listener cannot be had.
-    #[error("cannot listen at {address}: {cause}; choose another port, or 0 for any free one")]
+    #[error("cannot listen at {address}; choose another port, or 0 for any free one")]
     Listen {
         /// Where.
         address: SocketAddr,
         /// Why.
+        #[source]
         cause: std::io::Error,
     },
     /// A text given to [`NodeBuilder::listen`](crate::NodeBuilder::listen) is not a socket address.
@@ -28,11 +29,12 @@ pub enum StartError {
     #[error("a node needs a cookie; give it one with .cookie(…)")]
     NoCookie,
     /// The registrar's port cannot be had and is not in use by another registrar either.
-    #[error("the registrar cannot listen at {address}: {cause}")]
+    #[error("the registrar cannot listen at {address}")]
     RegistrarListen {
         /// Where.
         address: SocketAddr,
         /// Why.
+        #[source]
         cause: std::io::Error,
     },
     /// The builder was given a second registrar after a first one.
@@ -41,25 +43,27 @@ pub enum StartError {
     )]
     RegistrarConflict,
     /// The registrar did not take the registration.
-    #[error("{0}")]
+    #[error(transparent)]
     Registrar(#[from] RegisterError),
     /// A route of the builder is wrong.
-    #[error("route {pattern:?}: {cause}")]
+    #[error("route {pattern:?}")]
     Route {
         /// Its pattern.
         pattern: String,
         /// Why.
+        #[source]
         cause: AddError,
     },
     /// Discovery is to ask a resolver that the builder was not given.
     #[error("discovery asks the resolver {0}, which the node does not have; give it one with .resolver({0}, …)")]
     UnknownResolver(ResolverId),
     /// A TLS profile or a listener's certificate is wrong.
-    #[error("TLS ({what}): {cause}")]
+    #[error("TLS ({what})")]
     Tls {
         /// Whose.
         what: String,
         /// Why.
+        #[source]
         cause: CertificateError,
     },
 }

@@ -13,6 +13,7 @@ use trunkline_process::runtime::Processes;
 use trunkline_proxy::Gateway;
 use trunkline_registrar::Lease;
 use trunkline_registrar_embedded::Embedded;
+use trunkline_route::Chain;
 use trunkline_tls::{Certificates, Expiring, Reloaded};
 
 use crate::events::Event;
@@ -52,6 +53,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.inner.sessions.abort();
         self.inner.processes.stop_all();
+        self.inner.sessions.close();
     }
 }
 
@@ -79,7 +81,7 @@ impl Inner {
                     self.emit(Event::CertificatesReloaded { what });
                 }
                 Some(error) => {
-                    tracing::warn!(what, %error, "changed certificates cannot be used; those before are kept");
+                    tracing::warn!(what, error = %Chain(&error), "changed certificates cannot be used; those before are kept");
                     self.emit(Event::CertificatesKept { what, error });
                 }
             }

@@ -76,7 +76,7 @@ pub use trunkline_route::{
     Disagreement, Endpoint, EndpointError, EndpointOverride, Fallback, Flag, FlagPolicy, FlagTerms, Host, IdError,
     IntoName, LinkPolicy, LocalPlace, LogLevel, MappingError, NameError, NetworkRoute, NetworkRouteBuilder, NodeName,
     Origin, PeerFlags, PlaceError, ProxyRoute, Reconnect, Resolved, ResolverId, RouteValue, SocketPlace, Source,
-    TlsMode, TlsProfileId, UnknownFlag, ValueFrom, Version, VersionError,
+    TlsMode, TlsProfileId, UnknownFlag, UnknownWord, ValueFrom, Version, VersionError,
 };
 pub use trunkline_route::{CloseCode, Incarnation, LinkId, Role};
 pub use trunkline_stack::{

@@ -27,6 +27,7 @@ mod h_attacker;
 mod last_bytes;
 mod local_delivery;
 mod one_link;
+mod own_stack;
 mod p_close;
 mod parsers;
 mod public_names;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use trunkline::{Cookie, Mailbox, NetworkRoute, Node};
+use trunkline::{Chain, Cookie, Mailbox, NetworkRoute, Node};
 use trunkline_admin::api::{Body, CallReply, MessageRequest, Status};
 use trunkline_admin::{AdminClient, AdminListener, AdminServer, ClientError, Operations};
 use trunkline_config::{AdminConfig, Config, Layers};
@@ -237,7 +237,7 @@ fn of_many_concurrent_binds_of_one_address_exactly_one_succeeds() {
             start.wait();
             let bound = runtime.block_on(AdminListener::bind(&AdminConfig::Socket(path.clone())));
             finish.wait();
-            bound.map(drop).map_err(|error| error.to_string())
+            bound.map(drop).map_err(|error| Chain(&error).to_string())
         };
         let refused: Vec<String> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..MANY).map(|_| scope.spawn(bind)).collect();
@@ -279,7 +279,8 @@ async fn a_client_distinguishes_no_listener_a_foreign_answer_and_a_lost_answer()
     let path = dir.path().join("s");
     let client = AdminClient::Socket(path.clone());
     let unreachable = client.get::<Status>("/v1/status").await.unwrap_err();
-    assert!(matches!(unreachable, ClientError::Unreachable { .. }), "{unreachable}");
+    let ClientError::Unreachable { source, .. } = unreachable else { panic!("{unreachable}") };
+    assert_eq!(source.io_kind(), Some(std::io::ErrorKind::NotFound));
 
     let listener = UnixListener::bind(&path).unwrap();
     for (answer, lost) in

@@ -192,7 +192,7 @@ fn a_stale_socket_of_a_killed_node_is_replaced_but_a_socket_in_use_is_not() {
 
     let other = UnixListener::bind(dir.at("shout.sock")).unwrap();
     let node = ["node", "--config", &file];
-    dir.run(&node).refused(&["forwards: cannot listen at", "a running process answers there"]);
+    dir.run(&node).refused(&["forwards[0] cannot be used: cannot listen at", "a running process answers there"]);
     drop(other);
     std::fs::remove_file(dir.at("shout.sock")).unwrap();
     dir.file("shout.sock", "precious", 0o600);

@@ -103,7 +103,7 @@ fn e7_proxy_routes_are_added_and_removed_and_a_denial_names_the_gateway_and_the_
     add(&["^backend-", "--proxy", "gateway@127.0.0.1"]).refused(&["exists; remove it first"]);
     add(&["(", "--proxy", "gateway@127.0.0.1"]).refused(&["match"]);
     add(&["x", "--proxy", "no name"]).refused(&["proxy: "]);
-    add(&["x", "--proxy", "g@h", "--direct", "sometimes"]).refused(&["none of first, never and only"]);
+    add(&["x", "--proxy", "g@h", "--direct", "sometimes"]).refused(&["write first, never or only"]);
     add(&["x", "--proxy", "g@h", "--max-hop", "17"]).refused(&["a number from 1 to 16"]);
     let removed = dir.ok(&["proxy-routes", "remove", "--admin", app.admin(), "^backend-"]).stdout;
     assert!(removed.contains("proxy route `^backend-` removed"), "{removed}");

@@ -259,7 +259,11 @@ fn a_route_can_ask_a_file_of_names_and_override_fields_of_the_answers() {
     let refused = dir.run(&["ping", "--config", &file, "peer@127.0.0.1"]).exits(1);
     assert!(refused.stderr.contains("route ^peer@ by lab at 127.0.0.1:1"), "{}", refused.stderr);
     dir.file("names.yaml", "peer@127.0.0.1: [{ host: 192.0.2.1, prot: 1 }]\n", 0o644);
-    dir.run(&["check", &file]).refused(&["app.yaml: registrars.lab.path: ", "names.yaml: line 1, ", "unknown key"]);
+    dir.run(&["check", &file]).refused(&[
+        "app.yaml: registrars.lab.path cannot be used: ",
+        "names.yaml: line 1, ",
+        "unknown key",
+    ]);
     let refused = dir.run(&["ping", "--config", &file, "peer@127.0.0.1"]).exits(1);
     assert!(refused.stderr.contains("unknown key"), "{}", refused.stderr);
 }

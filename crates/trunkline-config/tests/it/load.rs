@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use trunkline_config::{AdminConfig, Config, Layers, RegistrarConfig, example};
+use trunkline_config::{AdminConfig, Config, Layers, ReadError, RegistrarConfig, example};
 use trunkline_route::{AtomMapping, Fallback, Flag, NodeName, PeerFlags, Reconnect, Version};
 
 use super::{Dir, SECRET, refused};
@@ -284,6 +284,9 @@ fn a_cookie_file_must_exist_and_be_private_and_long_enough() {
     dir.secret("short", "canary\n");
     let cookie = |file: &str| dir.parse(&format!("node: {{ name: a@h, cookie_file: {file} }}"));
     refused(cookie("absent"), &["app.yaml:1:33: node.cookie_file", "absent does not exist"]);
+    let error = cookie("absent").unwrap_err();
+    let cause = error.problems()[0].cause().downcast_ref::<ReadError>();
+    assert!(matches!(cause, Some(ReadError::Missing { path }) if path.ends_with("absent")), "{cause:?}");
     let open = format!("run `chmod 600 {}`", dir.path().join("open").display());
     refused(cookie("open"), &["node.cookie_file", "can be read by other users", &open]);
     refused(cookie("short"), &["node.cookie_file", "has 6 bytes; at least 8 are needed"]);
@@ -559,7 +562,7 @@ fn proxy_routes_and_transit_are_read_and_their_problems_are_reported() {
     refused(proxy("match: \"\", proxy: g@h"), &["proxy_routes[0].match", "every name"]);
     refused(proxy("match: a, proxy: \"no name\""), &["proxy_routes[0].proxy"]);
     refused(proxy("match: a, proxy: g@h, max_hop: 0"), &["proxy_routes[0].max_hop", "from 1 to 16"]);
-    refused(proxy("match: a, proxy: g@h, direct: last"), &["proxy_routes[0].direct", "first, never and only"]);
+    refused(proxy("match: a, proxy: g@h, direct: last"), &["proxy_routes[0].direct", "first, never or only"]);
     refused(proxy("match: a, proxy: g@h, host: h"), &["proxy_routes[0].host", "unknown key"]);
     refused(proxy("match: a, proxy: g@h, target: { host: h }"), &["proxy_routes[0].target.host", "unknown key"]);
     let unknown = "match: a, proxy: g@h, target: { tls: true, tls_profile: p }";

@@ -101,7 +101,10 @@ async fn an_attempt_keeps_the_kind_of_a_system_error_and_the_number_of_a_tls_ale
 fn other_protocol() -> tokio_rustls::rustls::ServerConfig {
     let own = rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap();
     let key = tokio_rustls::rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
-    let mut config = tokio_rustls::rustls::ServerConfig::builder()
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let mut config = tokio_rustls::rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![own.cert.der().clone()], key)
         .unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{IntoName, NodeName};
+use trunkline_route::{Chain, IntoName, NodeName};
 use trunkline_stack::RegisterError;
 use trunkline_term::Term;
 
@@ -195,7 +195,7 @@ impl Processes {
             Some(false) => Err(remote::not_allowed(format!("{peer} may not start the application {name:?}"))),
             Some(true) => self
                 .start_application_by(name, Some(peer))
-                .map_err(|error| Unwilling { refusal: Refusal::Failed, text: error.to_string() }),
+                .map_err(|error| Unwilling { refusal: Refusal::Failed, text: Chain(&error).to_string() }),
         }
     }
 }

@@ -67,13 +67,14 @@ pub enum ApplicationError {
     #[error("the application {0:?} does not run")]
     NotRunning(String),
     /// One of its processes did not begin; those before it were stopped again.
-    #[error("the process {service:?} of the application {application:?} did not begin: {cause}")]
+    #[error("the process {service:?} of the application {application:?} did not begin")]
     Process {
         /// Name of the application.
         application: String,
         /// Service of the process.
         service: String,
         /// Reason.
+        #[source]
         cause: SpawnError,
     },
     /// The application runs already.

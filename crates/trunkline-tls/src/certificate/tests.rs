@@ -48,7 +48,8 @@ fn shown(chain: &[&Signed]) -> Result<Vec<usize>, TlsError> {
 
 #[track_caller]
 fn refused(chain: &[&Signed], says: &[&str]) {
-    let error = shown(chain).unwrap_err().to_string();
+    let error = shown(chain).unwrap_err();
+    let error = Chain(&error).to_string();
     assert!(says.iter().all(|part| error.contains(part)), "{error}");
 }
 
@@ -115,10 +116,12 @@ fn faults_name_the_place_in_the_text() {
     let text = format!("{}{broken}", root.pem);
     let place = format!("certificate 2 (line {}, unreadable)", root.pem.lines().count() + 1);
     let profile = TlsProfile::default().roots_pem(text.as_bytes()).unwrap();
-    let error = ClientTls::new(&profile).unwrap_err().to_string();
+    let error = ClientTls::new(&profile).unwrap_err();
+    let error = Chain(&error).to_string();
     assert!(error.contains(&place), "{error}");
     let identity = Identity::from_pem(text.as_bytes(), root.key.as_bytes()).unwrap();
-    let error = ServerTls::new(&ServerProfile::new(identity)).unwrap_err().to_string();
+    let error = ServerTls::new(&ServerProfile::new(identity)).unwrap_err();
+    let error = Chain(&error).to_string();
     assert!(error.contains("certificate 1 (line 1, CN=root) expired") || error.contains(&place), "{error}");
 }
 

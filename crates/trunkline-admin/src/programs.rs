@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use trunkline::{AccessPattern, Application, Exit, LogLimit, Node, Process, SpawnLimits, StreamOptions, Term};
 use trunkline_config::{Config, EnvEntry, ProgramConfig};
 
-use crate::output::Failed;
+use crate::start::RunError;
 
 /// Variables of the node that every program receives if they are set. By convention, none of them holds a secret.
 const PASSED: [&str; 9] = ["HOME", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LOGNAME", "TMPDIR", "TZ", "USER"];
@@ -35,14 +35,14 @@ fn now() -> Instant {
 }
 
 /// Registers the programs, applications and services of a configuration with the node.
-pub(crate) fn offer(node: &Node, config: &Config) -> Result<(), Failed> {
+pub(crate) fn offer(node: &Node, config: &Config) -> Result<(), RunError> {
     let allow = |patterns: &[AccessPattern]| patterns.to_vec();
     let limit = Arc::new(Limit::new(LINES, PERIOD));
     for (name, spawn) in &config.spawn {
         let limits = SpawnLimits { max: Some(spawn.max) };
         let factory = program(name, &spawn.program, &limit);
         let enabled = node.enable_spawn_with(name, allow(&spawn.allow), limits, factory);
-        enabled.map_err(|error| Failed::usage(format!("spawn.{name}: {error}")))?;
+        enabled.map_err(|source| RunError::Spawn { name: name.clone(), source })?;
     }
     for (name, application) in &config.applications {
         let mut set = Application::new();
@@ -50,12 +50,12 @@ pub(crate) fn offer(node: &Node, config: &Config) -> Result<(), Failed> {
             set = set.process(service, Term::from(""), program(&format!("{name}.{service}"), process, &limit));
         }
         let enabled = node.enable_application(name, allow(&application.allow), set);
-        enabled.map_err(|error| Failed::usage(format!("applications.{name}: {error}")))?;
+        enabled.map_err(|source| RunError::Application { name: name.clone(), source })?;
     }
     for (name, service) in &config.services {
         let options = StreamOptions { idle: service.idle };
         let served = node.serve_with(name, service.connect.clone(), allow(&service.allow), options);
-        served.map_err(|error| Failed::usage(format!("services.{name}: {error}")))?;
+        served.map_err(|source| RunError::Service { name: name.clone(), source })?;
     }
     Ok(())
 }
