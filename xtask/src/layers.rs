@@ -72,6 +72,11 @@ const BANS: &[Ban] = &[
         reason: "services and forwards use any link that a node gives them; they name no stack",
     },
     Ban {
+        of: "trunkline-process",
+        on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
+        reason: "processes use any connection that a node gives them; they name no stack",
+    },
+    Ban {
         of: "trunkline-dial",
         on: &["rustls", "tokio-rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
         reason: "dialling names no stack and no TLS; what it drives comes in by `Stack` and through its ports",
@@ -80,11 +85,6 @@ const BANS: &[Ban] = &[
         of: "trunkline-proxy",
         on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
         reason: "a gateway relays any pair of streams, whatever the stack",
-    },
-    Ban {
-        of: "trunkline-process",
-        on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
-        reason: "processes use any connection that a node gives them; they name no stack",
     },
 ];
 
@@ -263,9 +263,9 @@ mod tests {
 
     #[test]
     fn the_same_level_is_for_tests_only() {
-        check("trunkline-registrar-embedded", &[("trunkline-dial", "")], &["(level 4) has the dependency"]);
-        check("trunkline-registrar-embedded", &[("trunkline-dial", "build")], &["(level 4) has the build dependency"]);
-        check("trunkline-registrar-embedded", &[("trunkline-dial", "dev")], &[]);
+        check("trunkline-proxy", &[("trunkline-process", "")], &["(level 5) has the dependency"]);
+        check("trunkline-proxy", &[("trunkline-process", "build")], &["(level 5) has the build dependency"]);
+        check("trunkline-proxy", &[("trunkline-process", "dev")], &[]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! cargo tool that does not come with Rust.
 
 mod changelog;
+mod circles;
 mod corpus;
 mod disk;
 mod dist;
@@ -199,6 +200,13 @@ const TASKS: &[Task] = &[
         run: |project, _| layers::check(project),
     },
     Task {
+        name: "circles",
+        summary: "check that no three files of a crate name each other in a circle",
+        help: circles::HELP,
+        takes_arguments: false,
+        run: |project, _| circles::check(project),
+    },
+    Task {
         name: "tidy",
         summary: "check manifests, the README's crate table, file sizes and leftovers",
         help: tidy::HELP,
@@ -232,6 +240,13 @@ const TASKS: &[Task] = &[
         help: packages::HELP,
         takes_arguments: false,
         run: |project, _| packages::check(project),
+    },
+    Task {
+        name: "own-stack",
+        summary: "build and run the stack of examples/own-stack, outside the workspace",
+        help: testing::OWN_STACK_HELP,
+        takes_arguments: false,
+        run: |project, _| testing::own_stack(project),
     },
     Task {
         name: "standalone",
