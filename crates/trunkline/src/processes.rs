@@ -13,7 +13,7 @@ use trunkline_process::runtime::{
     Application, ApplicationError, Monitor, Process, ProcessHost, Processes, SpawnError, SpawnLimits,
 };
 use trunkline_process::{Exit, NoProcess, Pid};
-use trunkline_route::{IntoName, NodeName};
+use trunkline_route::{Chain, IntoName, NodeName};
 use trunkline_stack::{BoxFuture, PeerLog, RegisterError};
 use trunkline_term::Term;
 
