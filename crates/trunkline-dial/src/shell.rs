@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use trunkline_registrar::Resolver;
 use trunkline_route::{
-    Attempt, CloseCode, Cookie, Defaults, Incarnation, NodeName, Origin, ProxyRoute, ResolverId, Role, later,
+    Attempt, CloseCode, Cookie, Defaults, Incarnation, NodeName, Origin, ProxyRoute, ResolverId, Role,
 };
 use trunkline_stack::{
     AttemptError, BoxFuture, ByteStream, Down, DownHook, Hold, HostNames, Link, LinkInfo, LinkStats, LocalLimits,
@@ -19,18 +19,19 @@ use trunkline_stack::{
 };
 
 use crate::connection::{Connection, Session};
-use crate::exec::{self, Found};
 use crate::memory::Memory;
 use crate::pair::Retire;
 use crate::plan::{Lookup, Plan, Policy, Preview};
 use crate::sessions::{ConnectRequest, Keys, Routing};
-use crate::{ConnectError, NoRoute, Reason, Record, Registry, RouteTable};
+use crate::{ConnectError, Record, Registry, RouteTable};
 
 mod accept;
+mod connect;
 mod important;
 mod kept;
 mod messages;
 mod ports;
+mod redial;
 mod tasks;
 
 pub use important::{ImportantError, WhyUnknown};
@@ -38,11 +39,8 @@ pub use kept::PendingFailback;
 pub use messages::PING_MAILBOX;
 
 use kept::Kept;
-use ports::NodePorts;
 use tasks::Tasks;
 
-/// Time that a connect may take beyond its budget to settle whose dial stands.
-const SETTLE: Duration = Duration::from_secs(1);
 /// Time for the last words of links when a node shuts down; a peer that does not take them is not waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -423,7 +421,7 @@ impl Sessions {
         log_connection!(
             info, Info, "up", address = %info.address, via, role = ?info.role, tls = info.proof(), flags = %info.flags, replaces
         );
-        self.kept.up(self, info);
+        self.keep_up(info);
         self.emit(SessionEvent::Up(info.clone()));
     }
 
@@ -435,7 +433,7 @@ impl Sessions {
             if node.registry.down(peer, info.id) {
                 log_connection!(&info, Info, "down", %reason);
                 // Whoever sees the event finds it done.
-                node.kept.down(&node, &info, reason, going);
+                node.keep_after(&info, reason, going);
                 node.emit(SessionEvent::Down { peer: peer.clone(), reason: reason.clone() });
             }
             node.elder_down(&info, reason);
@@ -473,7 +471,7 @@ impl Sessions {
     /// Takes notice of an edit of the routes: connections may have better ones to go back to.
     pub fn routes_changed(self: &Arc<Self>) {
         for (_, live) in self.registry.links() {
-            self.kept.watch(self, live.link.info());
+            self.watch_for_better(live.link.info());
         }
     }
 
@@ -542,96 +540,5 @@ impl Sessions {
 
     fn live(&self, name: &NodeName) -> Option<Session> {
         if *name == self.name { Some(self.own.clone()) } else { self.registry.get(name) }
-    }
-
-    /// Connects for somebody who asked for the connection, also one that is to stay down until somebody does.
-    ///
-    /// # Errors
-    /// [`ConnectError`]; [`NoRoute`] has every attempt made.
-    pub async fn connect(
-        self: &Arc<Self>,
-        name: NodeName,
-        request: ConnectRequest,
-    ) -> Result<Connection, ConnectError> {
-        self.kept.forgive(&name);
-        Ok(self.session(name, request).await?.connection())
-    }
-
-    /// Connects for somebody who only uses the connection: one that is to stay down is not dialled for that.
-    ///
-    /// # Errors
-    /// As [`Sessions::connect`], and [`ConnectError::Lapsed`].
-    pub async fn in_use(
-        self: &Arc<Self>,
-        name: &NodeName,
-        request: ConnectRequest,
-    ) -> Result<Connection, ConnectError> {
-        if request.is_of_routes_alone()
-            && let Some(connection) = self.satisfying(name)
-        {
-            return Ok(connection);
-        }
-        if self.live(name).is_none() && self.kept.has_lapsed(name) {
-            return Err(ConnectError::Lapsed(name.clone()));
-        }
-        self.connect(name.clone(), request).await
-    }
-
-    /// The live connection to a name, if it is known to satisfy a caller without demands of its own. Nothing is looked up,
-    /// and no lock is taken that callers of other names take too, but for those that share a part of the registry.
-    fn satisfying(&self, name: &NodeName) -> Option<Connection> {
-        // A name with a live link has not lapsed: nothing is to be forgiven.
-        if self.is_leaving() {
-            return None;
-        }
-        if *name == self.name {
-            return Some(self.own.connection());
-        }
-        let generation = self.routes.generation();
-        self.registry.inspect(name, |live| live.satisfied_in(generation).then(|| live.connection())).flatten()
-    }
-
-    /// Returns the link that stands for a name, for a caller inside the dial of another name. Boxed, since a dial through a
-    /// gateway connects to the gateway first.
-    pub fn reach(
-        self: &Arc<Self>,
-        name: NodeName,
-        request: ConnectRequest,
-    ) -> BoxFuture<'_, Result<Link, ConnectError>> {
-        Box::pin(async { Ok(self.session(name, request).await?.link) })
-    }
-
-    async fn session(self: &Arc<Self>, name: NodeName, request: ConnectRequest) -> Result<Session, ConnectError> {
-        if self.is_leaving() {
-            return Err(ConnectError::ShuttingDown);
-        }
-        if name == self.name {
-            return Ok(self.own.clone());
-        }
-        // One budget for all the dials of this call, should adopted links come to nothing.
-        let total = request.within.unwrap_or(self.policy.total).min(self.policy.total);
-        let deadline = later(now(), total);
-        let dial = {
-            // The flight must not keep the node alive; its callers do.
-            let (node, name, request) = (Arc::downgrade(self), name.clone(), request.clone());
-            let leaves = request.leaves();
-            move |flight, replace| {
-                let (node, name, request) = (node.clone(), name.clone(), request.clone());
-                async move {
-                    let Some(node) = node.upgrade() else { return Ok(Found::Adopt) };
-                    let mut lookup = node.lookup(&name, &request);
-                    lookup.policy.total = deadline.saturating_duration_since(now());
-                    exec::run(Arc::new(NodePorts { node, flight, replace, leaves }), lookup).await
-                }
-            }
-        };
-        let satisfies = |live: &Session| self.satisfies(&name, &request, live);
-        let aim = request.aim(total);
-        let connect = self.registry.connect(&name, &aim, satisfies, dial);
-        // The lookup ends by itself with every attempt on record; this bounds the waits for links of other dials.
-        match tokio::time::timeout_at(later(deadline, SETTLE).into(), connect).await {
-            Ok(live) => Ok(live?),
-            Err(_) => Err(NoRoute { target: name.clone(), reason: Reason::OutOfTime, attempts: Vec::new() }.into()),
-        }
     }
 }

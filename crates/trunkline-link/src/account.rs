@@ -1,17 +1,16 @@
 //! Important delivery between this node and one life of a peer, over whichever link there is.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
+use dashmap::{DashMap, Entry};
 use tokio::sync::{Notify, oneshot};
 use trunkline_route::{Flag, Incarnation, NodeName};
-use trunkline_stack::{LinkInfo, SendError, Sent};
+use trunkline_stack::{LinkInfo, LinkState, SendError, Sent};
 use trunkline_wire::important::{Incoming, Outcome, Outgoing};
 
-use crate::link::{Shared, clock_us, lock};
+use crate::shell::{clock_us, lock};
 
 /// Peers that are remembered; a node has no more links.
 const MOST: usize = 65_536;
@@ -24,6 +23,25 @@ struct Parcel {
     done: oneshot::Sender<Outcome>,
 }
 
+/// Link over which important messages go, as an account uses it.
+pub(crate) trait ImportantLink: Send + Sync {
+    /// Returns the state of the link.
+    fn state(&self) -> &LinkState;
+
+    /// Sends a message with this number, if there is credit.
+    fn try_important(&self, seq: u64, to: &str, from: &str, body: &[u8]) -> Result<(), SendError>;
+
+    /// Returns the reason why the link takes nothing new, if it does not.
+    fn refusal(&self) -> Option<SendError>;
+
+    /// Tells the peer that every number below this one is settled.
+    fn release(&self, floor: u64);
+}
+
+fn epoch(link: &dyn ImportantLink) -> u64 {
+    link.state().info().epoch
+}
+
 /// State of important delivery with one incarnation of a peer.
 pub(crate) struct Account {
     incarnation: Incarnation,
@@ -34,7 +52,7 @@ pub(crate) struct Account {
     /// A message that had to wait may go now.
     changed: Notify,
     /// The link that is to take what goes again.
-    present: Mutex<Weak<Shared>>,
+    present: Mutex<Option<Weak<dyn ImportantLink>>>,
 }
 
 impl Account {
@@ -51,27 +69,27 @@ impl Account {
     }
 
     /// The report this link begins with.
-    pub(crate) fn reported(&self, shared: &Arc<Shared>, outcomes: &[(u64, Outcome)]) {
+    pub(crate) fn reported(&self, link: &Arc<dyn ImportantLink>, outcomes: &[(u64, Outcome)]) {
         let mut outgoing = lock(&self.outgoing);
-        let settled = outgoing.reported(shared.info().epoch, outcomes);
+        let settled = outgoing.reported(epoch(&**link), outcomes);
         self.unsent.store(outgoing.has_unsent(), Ordering::Relaxed);
-        release(&mut outgoing, shared);
-        *lock(&self.present) = Arc::downgrade(shared);
+        release(&mut outgoing, &**link);
+        *lock(&self.present) = Some(Arc::downgrade(link));
         drop(outgoing);
         for (parcel, outcome) in settled {
             let _ = parcel.done.send(outcome);
         }
-        self.send_again(shared);
+        self.send_again(&**link);
         self.changed.notify_waiters();
     }
 
     /// Outcomes arrived.
-    pub(crate) fn settled(&self, shared: &Shared, outcomes: &[(u64, Outcome)]) {
+    pub(crate) fn settled(&self, link: &dyn ImportantLink, outcomes: &[(u64, Outcome)]) {
         let mut outgoing = lock(&self.outgoing);
         let settled: Vec<_> = outcomes.iter().map(|(seq, outcome)| (outgoing.settled(*seq), *outcome)).collect();
         // An elder link still brings outcomes; the floor goes over the present one.
-        if outgoing.is_present(shared.info().epoch) {
-            release(&mut outgoing, shared);
+        if outgoing.is_present(epoch(link)) {
+            release(&mut outgoing, link);
         }
         drop(outgoing);
         for (parcel, outcome) in settled {
@@ -81,16 +99,16 @@ impl Account {
     }
 
     /// Sends the messages again that were in flight on another link, as far as credit goes.
-    pub(crate) fn send_again(&self, shared: &Shared) {
+    pub(crate) fn send_again(&self, link: &dyn ImportantLink) {
         if !self.unsent.load(Ordering::Relaxed) {
             return;
         }
         let mut outgoing = lock(&self.outgoing);
-        if outgoing.is_present(shared.info().epoch) {
-            release(&mut outgoing, shared);
+        if outgoing.is_present(epoch(link)) {
+            release(&mut outgoing, link);
         }
-        while let Some((seq, parcel)) = outgoing.next_unsent(shared.info().epoch) {
-            match shared.try_important(seq, &parcel.to, &parcel.from, &parcel.body) {
+        while let Some((seq, parcel)) = outgoing.next_unsent(epoch(link)) {
+            match link.try_important(seq, &parcel.to, &parcel.from, &parcel.body) {
                 Ok(()) => outgoing.resent(seq),
                 Err(SendError::Full | SendError::Draining | SendError::Down(_)) => return,
                 // This link cannot take it at all: whether an older one did is not known.
@@ -103,14 +121,20 @@ impl Account {
     }
 
     /// Queues a message if it may go now; [`SendError::Full`] also when others go first.
-    fn try_send(self: &Arc<Self>, shared: &Shared, to: &str, from: &str, body: &Bytes) -> Result<Sent, SendError> {
-        self.send_again(shared);
+    fn try_send(
+        self: &Arc<Self>,
+        link: &dyn ImportantLink,
+        to: &str,
+        from: &str,
+        body: &Bytes,
+    ) -> Result<Sent, SendError> {
+        self.send_again(link);
         let mut outgoing = lock(&self.outgoing);
-        let Some(seq) = outgoing.may_send(shared.info().epoch) else {
-            return Err(shared.refusal().unwrap_or(SendError::Full));
+        let Some(seq) = outgoing.may_send(epoch(link)) else {
+            return Err(link.refusal().unwrap_or(SendError::Full));
         };
-        release(&mut outgoing, shared);
-        shared.try_important(seq, to, from, body)?;
+        release(&mut outgoing, link);
+        link.try_important(seq, to, from, body)?;
         let (done, outcome) = oneshot::channel();
         outgoing.sent(Parcel { to: to.into(), from: from.into(), body: body.clone(), done });
         Ok(Sent::new(outcome, Some(Box::new(Waiting { account: Arc::downgrade(self), seq }))))
@@ -119,7 +143,7 @@ impl Account {
     /// Queues a message, waiting for its turn; see [`Account::try_send`].
     pub(crate) async fn send(
         self: &Arc<Self>,
-        shared: &Shared,
+        link: &dyn ImportantLink,
         to: &str,
         from: &str,
         body: &Bytes,
@@ -128,10 +152,10 @@ impl Account {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let credit = shared.state.credit();
+            let credit = link.state().credit();
             tokio::pin!(credit);
             credit.as_mut().enable();
-            match self.try_send(shared, to, from, body) {
+            match self.try_send(link, to, from, body) {
                 Err(SendError::Full) => {}
                 result => return result,
             }
@@ -145,9 +169,9 @@ impl Account {
 
 /// Tells the present link the floor, if it does not know. Under the lock of what is outgoing: whoever sends because of it
 /// comes behind it.
-fn release(outgoing: &mut Outgoing<Parcel>, shared: &Shared) {
+fn release(outgoing: &mut Outgoing<Parcel>, link: &dyn ImportantLink) {
     if let Some(floor) = outgoing.to_release() {
-        shared.with_out(|out| out.outbox.release(floor));
+        link.release(floor);
     }
 }
 
@@ -162,9 +186,9 @@ impl Drop for Waiting {
         if let Some(account) = self.account.upgrade() {
             lock(&account.outgoing).abandoned(self.seq);
             // Others may have waited behind it.
-            let present = lock(&account.present).upgrade();
-            if let Some(shared) = present {
-                account.send_again(&shared);
+            let present = lock(&account.present).as_ref().and_then(Weak::upgrade);
+            if let Some(link) = present {
+                account.send_again(&*link);
             }
             account.changed.notify_waiters();
         }
@@ -173,7 +197,7 @@ impl Drop for Waiting {
 
 /// The accounts of a node, by peer.
 #[derive(Default)]
-pub(crate) struct Accounts(Mutex<HashMap<NodeName, Arc<Account>>>);
+pub(crate) struct Accounts(DashMap<NodeName, Arc<Account>>);
 
 impl Accounts {
     /// The account with this life of the peer, if both ends agreed on the flag and there is room for one.
@@ -181,17 +205,16 @@ impl Accounts {
         if !info.flags.has(Flag::ImportantDelivery) {
             return None;
         }
-        let mut accounts = lock(&self.0);
-        if accounts.len() >= MOST && !accounts.contains_key(&info.peer) {
+        if self.0.len() >= MOST && !self.0.contains_key(&info.peer) {
             // Without a link, and nothing kept: nothing is lost with it.
-            accounts.retain(|_, account| {
+            self.0.retain(|_, account| {
                 Arc::strong_count(account) > 1
                     || !lock(&account.outgoing).is_idle()
                     || !lock(&account.incoming).outcomes().is_empty()
             });
         }
-        let room = accounts.len() < MOST;
-        match accounts.entry(info.peer.clone()) {
+        let room = self.0.len() < MOST;
+        match self.0.entry(info.peer.clone()) {
             Entry::Occupied(mut known) => {
                 if known.get().incarnation != info.incarnation {
                     let former = known.insert(Arc::new(Account::new(info.incarnation)));

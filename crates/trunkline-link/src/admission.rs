@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use trunkline_stack::LogLimit;
 use trunkline_wire::gate::{Caller, Gate, GateLimits, GateStats, Prefix, Proof, QUEUE_TIMEOUT, SlotId, Ticket, Turn};
 
-use crate::link::{lock, now};
+use crate::shell::{lock, now};
 
 /// Kind of fault of a caller that is logged. Each kind has lines of its own: one does not hide another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -18,7 +18,8 @@ use trunkline_stack::{
 use trunkline_wire::frame::ProtocolError;
 use trunkline_wire::mux::{self, StreamEvent, first_stream};
 
-use crate::link::{Shared, clock_us, lock, now};
+use crate::link::Shared;
+use crate::shell::{clock_us, lock, now};
 
 mod resets;
 

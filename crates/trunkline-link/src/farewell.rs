@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use trunkline_wire::handshake::Initiator;
 
 use crate::handshake_io::Pipe;
-use crate::link::lock;
+use crate::shell::lock;
 
 /// Longest time that an abandoned dial may take to tell the listener so.
 const FAREWELL: Duration = Duration::from_secs(1);

@@ -8,9 +8,9 @@ use trunkline_wire::frame::{Decoder, Flow};
 use trunkline_wire::fuzzing::{WINDOW, conversation};
 
 use crate::byte_stream::RESETS;
-use crate::link::lock;
 use crate::native::Peers;
 use crate::receiver::Receiver;
+use crate::shell::lock;
 
 /// A target: its name, its body, which panics when something does not hold, and the inputs to begin with.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);

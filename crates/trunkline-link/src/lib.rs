@@ -42,6 +42,7 @@ mod listener;
 mod native;
 mod polled;
 mod receiver;
+mod shell;
 mod stack;
 mod task;
 

@@ -1,7 +1,7 @@
 //! A live link: what its handles and its task share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,35 +14,9 @@ use trunkline_stack::{
 };
 use trunkline_wire::mux::{Class, Outbox, Refused, Status, Window, cost};
 
-use crate::account::Account;
+use crate::account::{Account, ImportantLink};
 use crate::byte_stream::{self, Streams};
-
-#[expect(clippy::disallowed_methods, reason = "the shells take the time from here")]
-pub(crate) fn now() -> Instant {
-    Instant::now()
-}
-
-/// Returns the time `by` after another one, however long that is.
-pub(crate) fn later(from: Instant, by: Duration) -> Instant {
-    trunkline_route::later(from.into_std(), by).into()
-}
-
-/// Returns the microseconds of a clock that only this process reads, never 0.
-pub(crate) fn clock_us() -> u64 {
-    us_of(now())
-}
-
-/// Returns a time of the clock of [`clock_us`].
-fn us_of(at: Instant) -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let start = *START.get_or_init(|| at);
-    at.saturating_duration_since(start).as_micros() as u64 + 1
-}
-
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No critical section of this crate can be left half-way by a panic that callers could notice.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::shell::{clock_us, lock, us_of};
 
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -177,27 +151,6 @@ impl Shared {
         }
     }
 
-    /// Queues an important message by its number.
-    pub(crate) fn try_important(&self, seq: u64, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
-        if let Some(down) = self.state.down() {
-            return Err(SendError::Down(down.clone()));
-        }
-        self.with_out(|out| {
-            out.open()?.send_important(seq, to, from, body)?;
-            out.messages += 1;
-            Ok(())
-        })
-        .map_err(|refused| self.refused(refused, body.len()))?;
-        log_connection!(self.info(), Trace, "sent", to, from, bytes = body.len(), important = seq);
-        self.state.check_names(to, from);
-        Ok(())
-    }
-
-    /// Returns why nothing new is taken, unless it is for want of credit.
-    pub(crate) fn refusal(&self) -> Option<SendError> {
-        self.down().map(SendError::Down).or((!self.state.is_open()).then_some(SendError::Draining))
-    }
-
     /// Queues the answer to a call of the peer.
     fn answer(&self, id: u32, status: Status, body: Bytes, how: How) {
         log_connection!(self.info(), Trace, "answered", call = id, ?status, bytes = body.len());
@@ -261,6 +214,35 @@ impl CreditSink for Shared {
     fn taken(&self, mailbox: u16, messages: u64, bytes: u64) {
         let window = self.own_window.mailbox;
         self.with_out(|out| out.outbox.took(mailbox, bytes + messages * cost(0), window));
+    }
+}
+
+impl ImportantLink for Shared {
+    fn state(&self) -> &LinkState {
+        &self.state
+    }
+
+    fn try_important(&self, seq: u64, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
+        if let Some(down) = self.state.down() {
+            return Err(SendError::Down(down.clone()));
+        }
+        self.with_out(|out| {
+            out.open()?.send_important(seq, to, from, body)?;
+            out.messages += 1;
+            Ok(())
+        })
+        .map_err(|refused| self.refused(refused, body.len()))?;
+        log_connection!(self.info(), Trace, "sent", to, from, bytes = body.len(), important = seq);
+        self.state.check_names(to, from);
+        Ok(())
+    }
+
+    fn refusal(&self) -> Option<SendError> {
+        self.down().map(SendError::Down).or((!self.state.is_open()).then_some(SendError::Draining))
+    }
+
+    fn release(&self, floor: u64) {
+        self.with_out(|out| out.outbox.release(floor));
     }
 }
 
@@ -342,7 +324,7 @@ impl StackLink for Shared {
             let Some(account) = &self.account else {
                 return Err(SendError::Unsupported(Flag::ImportantDelivery));
             };
-            account.send(&self, to, from, &body).await
+            account.send(&*self, to, from, &body).await
         })
     }
 

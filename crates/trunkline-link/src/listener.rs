@@ -22,8 +22,8 @@ use trunkline_wire::handshake::{
 use crate::admission::{Fault, Place};
 use crate::carrier::Carrier;
 use crate::handshake_io::{Pipe, PipeError, prepare};
-use crate::link::{later, now};
 use crate::native::{DialError, Native, NativeLimits, Peers, Standing, dead_after_ms, random_16};
+use crate::shell::{later, now};
 
 /// The most bytes a stranger may send before it is authenticated, TLS included.
 ///

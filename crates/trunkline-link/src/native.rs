@@ -29,7 +29,8 @@ use crate::byte_stream::{RESETS, ResetGuard, Streams};
 use crate::carrier::Carrier;
 use crate::farewell::{Courtesy, Farewells};
 use crate::handshake_io::{Pipe, PipeError, prepare};
-use crate::link::{Shared, later, now};
+use crate::link::Shared;
+use crate::shell::{later, now};
 use crate::task::{KeepAlive, Task};
 
 /// The most bytes taken from a listener before the link stands; certificates chains come this way.

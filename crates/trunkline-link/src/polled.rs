@@ -10,7 +10,7 @@ use tokio::io::ReadBuf;
 use tokio::sync::Notify;
 use trunkline_stack::Duplex;
 
-use crate::link::lock;
+use crate::shell::lock;
 
 /// Any pair of byte directions, with the operations of a socket: try, and wait until a try is worth it.
 pub(crate) struct Polled {

@@ -13,7 +13,9 @@ use trunkline_wire::frame::{self, Decoder, Flow, Header, ProtocolError};
 use trunkline_wire::important::{Arrival, Outcome};
 use trunkline_wire::mux::{BodyArena, Class, Inbound, Sink, Status, StreamEvent, cost};
 
-use crate::link::{Shared, clock_us, lock};
+use crate::account::ImportantLink;
+use crate::link::Shared;
+use crate::shell::{clock_us, lock};
 
 /// Reason why reading stopped.
 pub(crate) enum Broken {
@@ -363,9 +365,10 @@ impl Sink for Effects {
     fn outcomes(&mut self, is_report: bool, outcomes: &[(u64, Outcome)]) {
         let Some(account) = &self.shared.account else { return };
         if is_report {
-            account.reported(&self.shared, outcomes);
+            let link: Arc<dyn ImportantLink> = self.shared.clone();
+            account.reported(&link, outcomes);
         } else {
-            account.settled(&self.shared, outcomes);
+            account.settled(&*self.shared, outcomes);
         }
     }
 

@@ -10,8 +10,9 @@ use trunkline_route::{CloseCode, LinkPolicy};
 use trunkline_stack::{Down, DownHook, Hooks, Mailboxes};
 
 use crate::carrier::{READ, Stream};
-use crate::link::{Shared, later, lock, now};
+use crate::link::Shared;
 use crate::receiver::{Broken, Receiver};
+use crate::shell::{later, lock, now};
 
 /// Bytes handed to TLS before the socket is tried.
 const WRITE_AHEAD: usize = 64 * 1024;

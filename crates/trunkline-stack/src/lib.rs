@@ -53,12 +53,14 @@ mod host_names;
 mod info;
 mod link;
 mod local;
+mod local_account;
 mod log_limit;
 mod mailbox;
 mod memory;
 mod peer_log;
 mod quiet;
 mod rate;
+mod reply;
 mod stack;
 mod stream;
 mod term;
@@ -82,13 +84,12 @@ pub use link::{Link, LinkState, Sent, StackLink};
 pub use local::{LocalLimits, LocalLink};
 pub use log::CONNECTION_TARGET;
 pub use log_limit::LogLimit;
-pub use mailbox::{
-    Batch, CreditSink, Mailbox, Mailboxes, Message, Queue, RegisterError, Replier, Reply, ReplyTo, Sender,
-};
+pub use mailbox::{Batch, CreditSink, Mailbox, Mailboxes, Message, Queue, RegisterError, Replier, ReplyTo, Sender};
 pub use memory::MemoryPipe;
 pub use peer_log::PeerLog;
 pub use quiet::{LAST_BYTES, Quiet};
 pub use rate::{Bucket, Rate};
+pub use reply::Reply;
 pub use stack::{
     AnswerFailure, Answering, Caller, DownHook, Established, FirstFrameHook, Hold, Hooks, Listening, OnCaller, Pairing,
     PeerIdentity, Proven, Stack, connect_tcp,

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, futures::Notified, oneshot};
 use trunkline_route::{CloseCode, How, Outcome};
 use trunkline_term::{Term, TermError};
 
-use crate::mailbox::Reply;
+use crate::reply::Reply;
 use crate::{
     BoxFuture, ByteStream, CallError, Down, First, LinkInfo, LinkStats, OpenError, SendError, StreamKind, lock, term,
 };

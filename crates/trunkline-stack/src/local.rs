@@ -1,24 +1,22 @@
 //! The link of a node to itself: delivery without a socket.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use trunkline_route::{CloseCode, How, NodeName, Outcome};
+use trunkline_route::{CloseCode, How, Outcome};
 
-use crate::mailbox::{CreditSink, Mailboxes, Message, Queue, Replier, Reply, ReplyTo, Sender};
+use crate::local_account::{LocalAccount, OVERHEAD};
+use crate::mailbox::{Mailboxes, Message, Queue, Replier, ReplyTo, Sender};
 use crate::memory::{MemoryPipe, MemoryStream};
 use crate::{
     BoxFuture, ByteStream, CallError, Down, First, Incoming, Link, LinkInfo, LinkState, LinkStats, MAX_STREAMS,
-    OpenError, SendError, Sent, StackLink, StreamCode, StreamEnd, StreamIo, StreamKind, StreamOffer, lock,
+    OpenError, Reply, SendError, Sent, StackLink, StreamCode, StreamEnd, StreamIo, StreamKind, StreamOffer, lock,
 };
-
-/// Credit that a message takes besides its body, as over a native link.
-const OVERHEAD: u64 = 64;
 
 /// Limits of what a node sends itself. The defaults are those of a native link: 8 MiB each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,45 +34,12 @@ impl Default for LocalLimits {
     }
 }
 
-/// Credit of the node's own messages in one mailbox.
-pub(crate) struct LocalAccount {
-    name: NodeName,
-    waiting: AtomicU64,
-    /// A sender found no credit and waits.
-    starved: AtomicBool,
-    link: Weak<LocalLink>,
-}
-
-impl LocalAccount {
-    /// Reserves credit, if there is some. A message larger than the window may go alone.
-    fn reserve(&self, cost: u64, window: u64) -> bool {
-        let fits = |waiting: u64| (waiting == 0 || waiting + cost <= window).then_some(waiting + cost);
-        self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
-    }
-}
-
-impl CreditSink for LocalAccount {
-    fn peer(&self) -> &NodeName {
-        &self.name
-    }
-
-    fn taken(&self, _: u16, messages: u64, bytes: u64) {
-        self.waiting.fetch_sub(bytes + OVERHEAD * messages, Ordering::SeqCst);
-        // In one order with a sender, which sets the mark before it looks again: one of the two sees the other.
-        if self.starved.swap(false, Ordering::SeqCst)
-            && let Some(link) = self.link.upgrade()
-        {
-            link.state.notify_credit();
-        }
-    }
-}
-
 /// The link of a node to itself. Messages go straight into the mailbox, under the limits of a link: a mailbox that nobody
 /// reads stops its senders. It stays up until [`LocalLink::shut_down`]: [`Link::close`] and [`Link::go_away`] have no
 /// effect.
 pub struct LocalLink {
     own: Weak<Self>,
-    state: LinkState,
+    state: Arc<LinkState>,
     /// The same facts, shared with the streams.
     info: Arc<LinkInfo>,
     mailboxes: Arc<Mailboxes>,
@@ -99,7 +64,7 @@ impl LocalLink {
         Arc::new_cyclic(|own| Self {
             own: own.clone(),
             info: Arc::new(info.clone()),
-            state: LinkState::new(info),
+            state: Arc::new(LinkState::new(info)),
             mailboxes,
             limits,
             nobody: Arc::new(nobody),
@@ -143,20 +108,9 @@ impl LocalLink {
             return Err(SendError::TooLarge { len, limit: self.limits.max_message });
         }
         let Some(queue) = self.mailboxes.find(to) else { return Ok(None) };
-        let account = queue.local.get_or_init(|| {
-            Arc::new(LocalAccount {
-                name: self.info.peer.clone(),
-                waiting: AtomicU64::new(0),
-                starved: AtomicBool::new(false),
-                link: self.own.clone(),
-            })
-        });
-        let (cost, window) = (len as u64 + OVERHEAD, self.limits.mailbox);
-        if !account.reserve(cost, window) {
-            account.starved.store(true, Ordering::SeqCst);
-            if !account.reserve(cost, window) {
-                return Err(SendError::Full);
-            }
+        let account = queue.local.get_or_init(|| Arc::new(LocalAccount::new(&self.state)));
+        if !account.take(len as u64 + OVERHEAD, self.limits.mailbox) {
+            return Err(SendError::Full);
         }
         let account = account.clone();
         Ok(Some(Reserved { queue, account }))

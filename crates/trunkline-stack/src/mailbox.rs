@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 use trunkline_route::{AtomMapping, How, NodeName, PeerFlags};
 use trunkline_term::{Term, TermError};
 
-use crate::local::LocalAccount;
+use crate::local_account::LocalAccount;
+use crate::reply::Reply;
 use crate::stream::Acceptor;
 use crate::turns::Turns;
 use crate::{LinkState, lock, term};
@@ -42,15 +43,6 @@ pub trait CreditSink: Send + Sync + 'static {
     /// Notes that messages of a mailbox were read, or will never be: their number, and the bytes of their bodies.
     /// `mailbox` is the number that the stack gave in the batch.
     fn taken(&self, mailbox: u16, messages: u64, bytes: u64);
-}
-
-/// Answer to a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// Bytes of the answer.
-    pub body: Bytes,
-    /// True if the body is a term in Erlang's external format.
-    pub is_term: bool,
 }
 
 /// Way of the answer to a call, from the mailbox back to the caller.

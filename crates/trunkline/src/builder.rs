@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::net::{AddrParseError, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +15,7 @@ use trunkline_route::{
 use trunkline_stack::{Listening, Stack};
 use trunkline_tls::{CHECK, ProfileSource, ServerSource};
 
-use crate::start::start;
-use crate::{Node, StartError};
+use crate::error::{ListenError, StartError};
 
 /// One listening socket of a node.
 #[derive(Debug, Clone)]
@@ -74,22 +72,6 @@ impl TryFrom<&str> for Listen {
     fn try_from(address: &str) -> Result<Self, ListenError> {
         let listen = address.parse::<SocketAddr>().map(Self::at);
         listen.map_err(|cause| ListenError { address: address.chars().take(64).collect(), cause })
-    }
-}
-
-/// Error returned when a text is not a socket address to listen at.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot listen at {address:?}; write an IP address and a port, such as 0.0.0.0:4370")]
-pub struct ListenError {
-    /// The text, at most 64 characters of it.
-    address: String,
-    #[source]
-    cause: AddrParseError,
-}
-
-impl From<Infallible> for ListenError {
-    fn from(never: Infallible) -> Self {
-        match never {}
     }
 }
 
@@ -377,13 +359,5 @@ impl NodeBuilder {
     pub fn listener(mut self, listener: Box<dyn Listening>) -> Self {
         self.listeners.push(listener);
         self
-    }
-
-    /// Binds, registers and starts.
-    ///
-    /// # Errors
-    /// [`StartError`]; nothing of the node runs.
-    pub async fn start(self) -> Result<Node, StartError> {
-        start(self).await
     }
 }

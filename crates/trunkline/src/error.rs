@@ -1,10 +1,11 @@
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::net::{AddrParseError, SocketAddr};
 
 use trunkline_dial::AddError;
 use trunkline_registrar::RegisterError;
 use trunkline_route::{CookieError, ResolverId};
 
-use crate::{CertificateError, ListenError};
+use crate::CertificateError;
 
 /// Reason why a node did not start. Nothing of it runs.
 #[derive(Debug, thiserror::Error)]
@@ -66,4 +67,20 @@ pub enum StartError {
         #[source]
         cause: CertificateError,
     },
+}
+
+/// Error returned when a text is not a socket address to listen at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot listen at {address:?}; write an IP address and a port, such as 0.0.0.0:4370")]
+pub struct ListenError {
+    /// The text, at most 64 characters of it.
+    pub(crate) address: String,
+    #[source]
+    pub(crate) cause: AddrParseError,
+}
+
+impl From<Infallible> for ListenError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }

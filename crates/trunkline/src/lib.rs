@@ -44,8 +44,8 @@ mod processes;
 mod services;
 mod start;
 
-pub use builder::{Listen, ListenError, NodeBuilder};
-pub use error::StartError;
+pub use builder::{Listen, NodeBuilder};
+pub use error::{ListenError, StartError};
 pub use events::{Event, Events};
 pub use node::{Node, NodeStatus};
 pub use processes::ProcessExt;

@@ -12,12 +12,11 @@ use trunkline_dial::{
 use trunkline_matcher::PatternIndex;
 use trunkline_process::Pid;
 use trunkline_proxy::{CircuitLimits, Proxied, Trace, Transit};
-use trunkline_route::{IntoName, NameError, NetworkRoute, NodeName, ProxyRoute};
+use trunkline_route::{IntoName, NetworkRoute, NodeName, ProxyRoute};
 use trunkline_stack::{LinkInfo, LinkStats, Mailbox, RegisterError};
 use trunkline_tls::Reloaded;
 use trunkline_wire::gate::GateStats;
 
-use crate::builder::NodeBuilder;
 use crate::events::Events;
 use crate::inner::{Handle, Inner};
 
@@ -64,14 +63,6 @@ pub struct NodeStatus {
 }
 
 impl Node {
-    /// Begins a node of this name, `name@host`.
-    ///
-    /// # Errors
-    /// [`NameError`] when the text is no node name.
-    pub fn builder(name: impl IntoName) -> Result<NodeBuilder, NameError> {
-        Ok(NodeBuilder::new(name.into_name()?))
-    }
-
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.handle.inner
     }

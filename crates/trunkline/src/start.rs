@@ -13,7 +13,7 @@ use trunkline_process::runtime::Processes;
 use trunkline_proxy::Gateway;
 use trunkline_registrar::{Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
-use trunkline_route::{Address, Cookie, Defaults, Endpoint, NodeName, PeerFlags, ResolverId};
+use trunkline_route::{Address, Cookie, Defaults, Endpoint, IntoName, NameError, NodeName, PeerFlags, ResolverId};
 use trunkline_stack::{Listening, LocalLimits};
 
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
@@ -27,6 +27,26 @@ const EMBEDDED: &str = "embedded";
 /// The address of the embedded registrar when the builder names none.
 const REGISTRAR: ([u8; 4], u16) = ([127, 0, 0, 1], 4499);
 
+impl Node {
+    /// Begins a node of this name, `name@host`.
+    ///
+    /// # Errors
+    /// [`NameError`] when the text is no node name.
+    pub fn builder(name: impl IntoName) -> Result<NodeBuilder, NameError> {
+        Ok(NodeBuilder::new(name.into_name()?))
+    }
+}
+
+impl NodeBuilder {
+    /// Binds, registers and starts.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing of the node runs.
+    pub async fn start(self) -> Result<Node, StartError> {
+        start(self).await
+    }
+}
+
 /// The registrars of a node that starts.
 struct Registrars {
     embedded: Option<Arc<Embedded>>,
@@ -34,7 +54,7 @@ struct Registrars {
     own: Option<Arc<dyn Registrar>>,
 }
 
-pub(crate) async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
+async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
     if let Some(error) = builder.refused {
         return Err(error);
     }
