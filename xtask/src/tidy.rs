@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::errors::Errors;
+use crate::errors;
 use crate::layers::rust_files;
 use crate::markdown;
 use crate::metadata::Metadata;
@@ -79,17 +79,15 @@ pub(crate) fn check(project: &Project) -> Outcome {
             rust_files(&source, &mut sources)?;
         }
     }
-    let mut errors = Errors::default();
     for file in sources {
         let (text, shown) = (read(&file)?, file.strip_prefix(&project.root).unwrap_or(&file));
-        errors.check(shown, &text);
+        problems.extend(errors::problems(shown, &text));
         let lines = text.lines().count();
         if lines > MAX_LINES {
             let shown = shown.display();
             problems.push(format!("{shown}: {lines} lines; split it, at most {MAX_LINES} are allowed"));
         }
     }
-    problems.extend(errors.finish());
     if problems.is_empty() { Ok(()) } else { Err(Failure::list("tidy", &problems)) }
 }
 

@@ -28,7 +28,7 @@ pub struct Status {
     /// Addresses it listens at, `host:port`.
     pub listening: Vec<String>,
     /// Names of the registered mailboxes.
-    pub services: Vec<String>,
+    pub mailboxes: Vec<String>,
     /// Pids of the live processes.
     pub processes: Vec<String>,
     /// Programs that peers may start on this node.
@@ -37,7 +37,7 @@ pub struct Status {
     pub applications: Vec<RunningApplication>,
     /// Byte-stream services that peers may open.
     #[serde(default)]
-    pub stream_services: Vec<StreamService>,
+    pub services: Vec<StreamService>,
     /// Local sockets whose connections are forwarded to services of other nodes.
     #[serde(default)]
     pub forwards: Vec<Forwarding>,
@@ -226,7 +226,7 @@ impl From<NodeStatus> for Status {
             name: status.name.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             listening: status.listening.iter().map(ToString::to_string).collect(),
-            services: status.services,
+            mailboxes: status.services,
             processes: status.processes.iter().map(ToString::to_string).collect(),
             spawn: status.spawns,
             applications: status
@@ -237,7 +237,7 @@ impl From<NodeStatus> for Status {
                     processes: pids.iter().map(ToString::to_string).collect(),
                 })
                 .collect(),
-            stream_services: Vec::new(),
+            services: Vec::new(),
             forwards: Vec::new(),
             circuits: status.circuits,
             carried: status.carried,
@@ -566,7 +566,7 @@ pub struct MessageRequest {
     /// Name of the node.
     pub name: String,
     /// Name of the mailbox there.
-    pub service: String,
+    pub mailbox: String,
     /// Content of the message.
     pub body: Body,
     /// Timeout of the whole operation including connecting, in milliseconds. Default 20000, which exceeds the timeout

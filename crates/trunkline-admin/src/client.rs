@@ -23,7 +23,7 @@ const MAX_ANSWER: usize = 32 * 1024 * 1024;
 /// Timeout of an answer for which the node needs no peer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Shortest silence after which a node counts as hung; a busy machine can be silent for a while.
-const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+const MIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Client that asks a running node over its operations API.
 #[derive(Clone)]
@@ -106,29 +106,29 @@ impl AdminClient {
         answer.unwrap_or_else(|_| Err(self.silent_for(ANSWER)))
     }
 
-    /// Sends a POST request for which the node needs no peer, like [`AdminClient::post_within`] with 10 seconds.
+    /// Sends a POST request for which the node needs no peer, like [`AdminClient::post_with_timeout`] with 10 seconds.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
-        self.post_within(path, body, ANSWER).await
+        self.post_with_timeout(path, body, ANSWER).await
     }
 
     /// Sends a POST request and waits as long as the node works on it. Meanwhile the client checks that the node still
-    /// answers; a node that is silent for as long as `wait`, at least 2 and at most 10 seconds, counts as hung.
+    /// answers; a node that is silent for as long as `timeout`, at least 2 and at most 10 seconds, counts as hung.
     ///
     /// # Errors
     /// [`ClientError`]; a silent node is reported as [`ClientError::Lost`].
-    pub async fn post_within<T: DeserializeOwned>(
+    pub async fn post_with_timeout<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
-        wait: Duration,
+        timeout: Duration,
     ) -> Result<T, ClientError> {
-        let (body, patience) = (self.json(body)?, wait.clamp(LEAST_PATIENCE, ANSWER));
+        let (body, timeout) = (self.json(body)?, timeout.clamp(MIN_TIMEOUT, ANSWER));
         tokio::select! {
             answer = self.request(Method::POST, path, body) => answer,
-            () = self.silence(patience) => Err(self.silent_for(patience)),
+            () = self.silence(timeout) => Err(self.silent_for(timeout)),
         }
     }
 
@@ -165,18 +165,18 @@ impl AdminClient {
 
     /// Resolves when the node does not answer a status request in time. A node that refuses connections is not silent:
     /// it is stopping or gone, and then the connection of the request itself fails.
-    async fn silence(&self, patience: Duration) {
+    async fn silence(&self, timeout: Duration) {
         loop {
-            tokio::time::sleep(patience / 2).await;
+            tokio::time::sleep(timeout / 2).await;
             let asked = self.request::<serde::de::IgnoredAny>(Method::GET, "/v1/status", Bytes::new());
-            if tokio::time::timeout(patience / 2, asked).await.is_err() {
+            if tokio::time::timeout(timeout / 2, asked).await.is_err() {
                 return;
             }
         }
     }
 
-    fn silent_for(&self, time: Duration) -> ClientError {
-        self.lost(format!("it did not respond for {time:?}"))
+    fn silent_for(&self, timeout: Duration) -> ClientError {
+        self.lost(format!("it did not respond for {timeout:?}"))
     }
 
     fn unexpected(&self, error: impl Into<BoxError>) -> ClientError {

@@ -244,10 +244,12 @@ fn name(text: &str) -> Result<NodeName, OpError> {
 }
 
 /// Checks a name before connecting, since a request with an invalid one would fail anyway.
-fn service(text: &str) -> Result<(), OpError> {
+fn checked(what: &str, text: &str) -> Result<(), OpError> {
     match text.len() {
         1..=255 => Ok(()),
-        len => Err(OpError::new(Kind::Bad, format!("a service name must have 1 to 255 bytes; this one has {len}"))),
+        len => {
+            Err(OpError::new(Kind::Bad, format!("the name of a {what} must have 1 to 255 bytes; this one has {len}")))
+        }
     }
 }
 
@@ -262,8 +264,8 @@ fn application_error(error: ApplicationError) -> OpError {
     OpError::new(kind, error)
 }
 
-fn no_service(name: &str, service: &str) -> OpError {
-    let error = format!("{name} has no mailbox {service:?}; `trunkline status` on that node lists its mailboxes");
+fn no_mailbox(name: &str, mailbox: &str) -> OpError {
+    let error = format!("{name} has no mailbox {mailbox:?}; `trunkline status` on that node lists its mailboxes");
     OpError::new(Kind::Unreachable, error)
 }
 
@@ -306,10 +308,10 @@ impl Operations {
             idle_limit_ms: service.options.idle.map(|idle| idle.as_millis() as u64),
             numbers: service.traffic.into(),
         };
-        let stream_services = self.node.services().into_iter().map(service).collect();
+        let services = self.node.services().into_iter().map(service).collect();
         let forwards = self.forwards().values().map(|begun| (&begun.forward).into()).collect();
         let lost_log_lines = self.lost_log_lines.load(Ordering::Relaxed);
-        Status { patterns, stream_services, forwards, lost_log_lines, ..self.node.status().into() }
+        Status { patterns, services, forwards, lost_log_lines, ..self.node.status().into() }
     }
 
     /// Returns the live connections.
@@ -540,40 +542,40 @@ impl Operations {
     pub async fn send(&self, request: &MessageRequest) -> Result<Changed, OpError> {
         let (target, timeout, body) =
             (name(&request.name)?, checked_timeout(request.timeout_ms)?, bytes(&request.body)?);
-        service(&request.service)?;
+        checked("mailbox", &request.mailbox)?;
         if request.important {
-            self.node.send_important(target, &request.service, body.clone(), timeout).await.map_err(|error| {
-                let (name, service) = (&request.name, &request.service);
+            self.node.send_important(target, &request.mailbox, body.clone(), timeout).await.map_err(|error| {
+                let (name, mailbox) = (&request.name, &request.mailbox);
                 match error {
-                    ImportantError::NoService => no_service(name, service),
+                    ImportantError::NoMailbox => no_mailbox(name, mailbox),
                     ImportantError::NotSent(error) => error.into(),
-                    error => OpError::new(Kind::Unreachable, format!("{service} at {name}: {}", Chain(&error))),
+                    error => OpError::new(Kind::Unreachable, format!("{mailbox} at {name}: {}", Chain(&error))),
                 }
             })?;
-            let (bytes, service, name) = (body.len(), &request.service, &request.name);
-            return Ok(Changed::new(format!("{bytes} bytes are in the mailbox of {service} at {name}")));
+            let (bytes, mailbox, name) = (body.len(), &request.mailbox, &request.name);
+            return Ok(Changed::new(format!("{bytes} bytes are in the mailbox {mailbox} at {name}")));
         }
-        let sent = tokio::time::timeout(timeout, self.node.send(target, &request.service, &body)).await;
+        let sent = tokio::time::timeout(timeout, self.node.send(target, &request.mailbox, &body)).await;
         let late = |_| {
             let error = format!(
-                "nothing was sent within {timeout:?}: {} was not reached, or its service {:?} does not read earlier \
+                "nothing was sent within {timeout:?}: {} was not reached, or its mailbox {:?} is full of earlier \
                  messages; try again, or use a longer timeout",
-                request.name, request.service
+                request.name, request.mailbox
             );
             OpError::new(Kind::Unreachable, error)
         };
         sent.map_err(late)??;
-        Ok(Changed::new(format!("{} bytes sent to {} at {}", body.len(), request.service, request.name)))
+        Ok(Changed::new(format!("{} bytes sent to {} at {}", body.len(), request.mailbox, request.name)))
     }
 
-    /// Calls a service and waits for the answer, connecting if necessary.
+    /// Calls a mailbox and waits for the answer, connecting if necessary.
     ///
     /// # Errors
-    /// [`OpError`]; after a timeout the service may have received the call.
+    /// [`OpError`]; after a timeout the mailbox may have received the call.
     pub async fn call(&self, request: &MessageRequest) -> Result<CallReply, OpError> {
         let (target, timeout, body) =
             (name(&request.name)?, checked_timeout(request.timeout_ms)?, bytes(&request.body)?);
-        service(&request.service)?;
+        checked("mailbox", &request.mailbox)?;
         if request.important {
             return Err(OpError::new(
                 Kind::Bad,
@@ -581,14 +583,14 @@ impl Operations {
             ));
         }
         let began = now();
-        let answer = self.node.call(&target, &request.service, &body, timeout).await.map_err(|error| {
-            let (name, service) = (&request.name, &request.service);
+        let answer = self.node.call(&target, &request.mailbox, &body, timeout).await.map_err(|error| {
+            let (name, mailbox) = (&request.name, &request.mailbox);
             match error {
-                CallError::Call(LinkCallError::NoService) => no_service(name, service),
+                CallError::Call(LinkCallError::NoMailbox) => no_mailbox(name, mailbox),
                 CallError::Call(LinkCallError::TimedOut(_)) => OpError::new(
                     Kind::Unreachable,
                     format!(
-                        "{name} did not answer within {timeout:?}, connecting included; {service:?} may have received \
+                        "{name} did not answer within {timeout:?}, connecting included; {mailbox:?} may have received \
                          the call"
                     ),
                 ),
@@ -681,7 +683,7 @@ impl Operations {
         request: &ForwardRequest,
     ) -> Result<(Forwarding, LocalPlace, oneshot::Receiver<()>), OpError> {
         let target = name(&request.name)?;
-        service(&request.service)?;
+        checked("service", &request.service)?;
         let listen: LocalPlace = request
             .listen
             .parse()

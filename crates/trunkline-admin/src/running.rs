@@ -180,7 +180,7 @@ mod tests {
         assert!(socket.exists());
         let status = running.operations().status();
         assert_eq!(status.listening.len(), 1);
-        assert_eq!(status.stream_services.iter().map(|service| &*service.name).collect::<Vec<_>>(), ["web"]);
+        assert_eq!(status.services.iter().map(|service| &*service.name).collect::<Vec<_>>(), ["web"]);
         assert_eq!(status.forwards.len(), 1);
         assert!(directory.path().join("forward.sock").exists());
         let report = running.shut_down(Duration::from_secs(5)).await;
@@ -245,7 +245,7 @@ mod tests {
         let name = client.node().name();
         assert!(name.as_str().starts_with("cli-") && name.host() == "127.0.0.1", "{name}");
         assert_eq!((client.node().listening().len(), client.admin()), (0, None));
-        assert_eq!(client.operations().status().stream_services, []);
+        assert_eq!(client.operations().status().services, []);
         assert_eq!(client.operations().routes().len(), 1);
         assert!(!directory.path().join("app.data").exists());
     }

@@ -75,7 +75,7 @@ pub(crate) enum Command {
         name: String,
         /// Timeout of the answer once connected.
         #[arg(long, default_value = "5s", value_parser = duration)]
-        wait: Duration,
+        timeout: Duration,
         /// Ignore remembered failures; use after fixing a fault by hand.
         #[arg(long)]
         now: bool,
@@ -103,7 +103,7 @@ pub(crate) enum Command {
         important: bool,
         /// Timeout until the message is sent, or with --important until it is in the mailbox, including connecting.
         #[arg(long, default_value = "20s", value_parser = duration)]
-        wait: Duration,
+        timeout: Duration,
     },
     /// Call a mailbox of NAME and print its answer: readable on a terminal, otherwise the exact bytes.
     Call {
@@ -113,7 +113,7 @@ pub(crate) enum Command {
         message: MessageArgs,
         /// Timeout of the answer, including connecting.
         #[arg(long, default_value = "20s", value_parser = duration)]
-        wait: Duration,
+        timeout: Duration,
     },
     /// Listen at LOCAL and forward each connection to a byte-stream service of NAME (`services:` in its configuration)
     /// until this command ends.
@@ -156,7 +156,7 @@ pub(crate) enum Command {
         until_end: bool,
         /// Timeout until the program runs, including connecting.
         #[arg(long, default_value = "20s", value_parser = duration)]
-        wait: Duration,
+        timeout: Duration,
     },
     /// Start an application that NAME offers (`applications:` in its configuration). NAME may be the running node
     /// itself.
@@ -169,7 +169,7 @@ pub(crate) enum Command {
         application: String,
         /// Timeout, including connecting.
         #[arg(long, default_value = "20s", value_parser = duration)]
-        wait: Duration,
+        timeout: Duration,
     },
     /// Stop an application of a running node.
     StopApplication {
@@ -377,7 +377,7 @@ pub(crate) struct MessageArgs {
     /// Name of the node, name@host.
     pub(crate) name: String,
     /// Name of the mailbox there, 1 to 255 bytes.
-    pub(crate) service: String,
+    pub(crate) mailbox: String,
     /// Content of the message, or - to send the exact bytes of standard input.
     pub(crate) payload: String,
 }
@@ -434,7 +434,7 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Register a mailbox that answers every call with TEXT, or with the call's own content; for trying things out.
-    #[arg(long, value_name = "SERVICE[=TEXT]")]
+    #[arg(long, value_name = "MAILBOX[=TEXT]")]
     pub(crate) answer: Vec<String>,
     /// Time given to connections to finish when the node stops.
     #[arg(long, default_value = "10s", value_parser = duration)]

@@ -401,10 +401,10 @@ fn flags_text(flags: &FlagsEntry) -> String {
     set.chain(flags.require.iter().map(|flag| format!("!{flag}"))).collect::<Vec<_>>().join(" ")
 }
 
-pub(crate) async fn ping(at: At, name: &str, wait: Duration, now: bool, output: &Output) -> Result<(), Failed> {
+pub(crate) async fn ping(at: At, name: &str, timeout: Duration, now: bool, output: &Output) -> Result<(), Failed> {
     checked(name)?;
-    let request = PingRequest { name: name.into(), timeout_ms: wait.as_millis() as u64, now };
-    let ping = ask::<Pong>(at, "/v1/ping", &request, wait, async |node| node.ping(&request).await);
+    let request = PingRequest { name: name.into(), timeout_ms: timeout.as_millis() as u64, now };
+    let ping = ask::<Pong>(at, "/v1/ping", &request, timeout, async |node| node.ping(&request).await);
     let pong = output.waiting(&format!("connecting to {name}"), ping).await?;
     output.print(&pong, |pong| {
         let peer = &pong.peer;
@@ -459,7 +459,7 @@ pub(crate) fn way_text(way: &Way) -> String {
     if hops.is_empty() { end } else { format!("{}\n{end}", hops.trim_end()) }
 }
 
-fn message(args: MessageArgs, wait: Duration, important: bool) -> Result<MessageRequest, Failed> {
+fn message(args: MessageArgs, timeout: Duration, important: bool) -> Result<MessageRequest, Failed> {
     checked(&args.name)?;
     let payload = if args.payload == "-" {
         let mut bytes = Vec::new();
@@ -469,21 +469,21 @@ fn message(args: MessageArgs, wait: Duration, important: bool) -> Result<Message
     } else {
         args.payload.into_bytes()
     };
-    let (body, timeout_ms) = (Body::new(&payload), wait.as_millis() as u64);
-    Ok(MessageRequest { name: args.name, service: args.service, body, timeout_ms, important })
+    let (body, timeout_ms) = (Body::new(&payload), timeout.as_millis() as u64);
+    Ok(MessageRequest { name: args.name, mailbox: args.mailbox, body, timeout_ms, important })
 }
 
 pub(crate) async fn send(
     at: At,
     args: MessageArgs,
-    wait: Duration,
+    timeout: Duration,
     important: bool,
     output: &Output,
 ) -> Result<(), Failed> {
-    let request = message(args, wait, important)?;
+    let request = message(args, timeout, important)?;
     let sent = async {
         Ok::<Changed, Failed>(match Target::find(at).await? {
-            Target::Running(client) => client.post_within("/v1/send", &request, wait).await?,
+            Target::Running(client) => client.post_with_timeout("/v1/send", &request, timeout).await?,
             Target::ShortLived(running) => {
                 let sent = running.operations().send(&request).await?;
                 // Stopping gracefully writes what is still queued; exiting at once would lose it.
@@ -500,10 +500,10 @@ pub(crate) async fn send(
     changed(output.waiting(&format!("connecting to {}", request.name), sent).await?, output)
 }
 
-pub(crate) async fn call(at: At, args: MessageArgs, wait: Duration, output: &Output) -> Result<(), Failed> {
-    let request = message(args, wait, false)?;
-    let call = ask::<CallReply>(at, "/v1/call", &request, wait, async |node| node.call(&request).await);
-    let reply = output.waiting(&format!("calling {} at {}", request.service, request.name), call).await?;
+pub(crate) async fn call(at: At, args: MessageArgs, timeout: Duration, output: &Output) -> Result<(), Failed> {
+    let request = message(args, timeout, false)?;
+    let call = ask::<CallReply>(at, "/v1/call", &request, timeout, async |node| node.call(&request).await);
+    let reply = output.waiting(&format!("calling {} at {}", request.mailbox, request.name), call).await?;
     if output.json || output.is_terminal() {
         return output.print(&reply, |reply| match &reply.body {
             Body::Text(text) => printable(text),
@@ -515,8 +515,8 @@ pub(crate) async fn call(at: At, args: MessageArgs, wait: Duration, output: &Out
 
 pub(crate) async fn spawn(at: At, request: SpawnRequest, output: &Output) -> Result<(), Failed> {
     checked(&request.name)?;
-    let wait = Duration::from_millis(request.timeout_ms);
-    let spawn = ask::<Spawned>(at, "/v1/spawn", &request, wait, async |node| node.spawn(&request).await);
+    let timeout = Duration::from_millis(request.timeout_ms);
+    let spawn = ask::<Spawned>(at, "/v1/spawn", &request, timeout, async |node| node.spawn(&request).await);
     let spawned = output.waiting(&format!("running {} at {}", request.program, request.name), spawn).await?;
     output.print(&spawned, |spawned| match &spawned.exit {
         Some(exit) => format!("{}: {exit}", spawned.pid),
@@ -530,8 +530,8 @@ pub(crate) async fn spawn(at: At, request: SpawnRequest, output: &Output) -> Res
 
 pub(crate) async fn start_application(at: At, request: ApplicationRequest, output: &Output) -> Result<(), Failed> {
     checked(&request.name)?;
-    let (wait, path) = (Duration::from_millis(request.timeout_ms), "/v1/applications/start");
-    let start = ask::<Changed>(at, path, &request, wait, async |node| node.start_application(&request).await);
+    let (timeout, path) = (Duration::from_millis(request.timeout_ms), "/v1/applications/start");
+    let start = ask::<Changed>(at, path, &request, timeout, async |node| node.start_application(&request).await);
     changed(output.waiting(&format!("starting {} at {}", request.application, request.name), start).await?, output)
 }
 
@@ -600,11 +600,11 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
         let rows: Vec<Vec<String>> = [
             ("version", status.version.clone()),
             ("listening", list(&status.listening)),
-            ("mailboxes", list(&status.services)),
+            ("mailboxes", list(&status.mailboxes)),
             ("processes", list(&status.processes)),
             ("offered programs", list(&status.spawn)),
             ("applications", list(&status.applications.iter().map(running).collect::<Vec<_>>())),
-            ("services", list(&status.stream_services.iter().map(stream_service).collect::<Vec<_>>())),
+            ("services", list(&status.services.iter().map(stream_service).collect::<Vec<_>>())),
             ("forwards", list(&status.forwards.iter().map(forwarding).collect::<Vec<_>>())),
             ("transit", format!("{} circuits, {} bytes forwarded so far", status.circuits, status.carried)),
             ("strangers", strangers(&status.strangers)),

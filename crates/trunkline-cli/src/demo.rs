@@ -207,7 +207,7 @@ async fn whoami_again(client: &AdminClient, name: &str) -> Result<(String, f64),
 async fn whoami(client: &AdminClient, name: &str) -> Result<(String, f64), Failed> {
     let request = MessageRequest {
         name: name.into(),
-        service: "whoami".into(),
+        mailbox: "whoami".into(),
         body: Body::Text(String::new()),
         timeout_ms: 10_000,
         important: false,

@@ -82,14 +82,16 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         Command::Routes { command } => commands::routes(command, output).await,
         Command::ProxyRoutes { command } => commands::proxy_routes(command, output).await,
         Command::Trace { at, name, timeout } => commands::trace(at, &name, timeout, output).await,
-        Command::Ping { at, name, wait, now } => commands::ping(at, &name, wait, now, output).await,
-        Command::Send { at, message, important, wait } => commands::send(at, message, wait, important, output).await,
-        Command::Call { at, message, wait } => commands::call(at, message, wait, output).await,
-        Command::Spawn { at, name, program, input, until_end, wait } => {
-            commands::spawn(at, SpawnRequest::of(name, program, input, until_end, wait), output).await
+        Command::Ping { at, name, timeout, now } => commands::ping(at, &name, timeout, now, output).await,
+        Command::Send { at, message, important, timeout } => {
+            commands::send(at, message, timeout, important, output).await
         }
-        Command::StartApplication { at, name, application, wait } => {
-            commands::start_application(at, ApplicationRequest::of(name, application, wait), output).await
+        Command::Call { at, message, timeout } => commands::call(at, message, timeout, output).await,
+        Command::Spawn { at, name, program, input, until_end, timeout } => {
+            commands::spawn(at, SpawnRequest::of(name, program, input, until_end, timeout), output).await
+        }
+        Command::StartApplication { at, name, application, timeout } => {
+            commands::start_application(at, ApplicationRequest::of(name, application, timeout), output).await
         }
         Command::Forward { at, local, name, service, idle, background } => {
             forward::forward(at, forward::request(local, name, service, idle), background, output).await

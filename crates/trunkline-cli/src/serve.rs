@@ -115,11 +115,11 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
     let running = running.map_err(|error| Failed::usage(error).about(args.config.display()))?;
     let node = running.node();
     for answer in &args.answer {
-        let (service, text) = match answer.split_once('=') {
-            Some((service, text)) => (service, Some(text.to_owned())),
+        let (name, text) = match answer.split_once('=') {
+            Some((name, text)) => (name, Some(text.to_owned())),
             None => (answer.as_str(), None),
         };
-        let mailbox = node.register(service).map_err(|e| Failed::usage(e).about("--answer"))?;
+        let mailbox = node.register(name).map_err(|e| Failed::usage(e).about("--answer"))?;
         tokio::spawn(answer_all(mailbox, text));
     }
     let ready = Ready {
@@ -256,7 +256,7 @@ async fn until_told(signals: &mut Signals, running: &Running, until_eof: bool) {
 async fn answer_all(mut mailbox: Mailbox, text: Option<String>) {
     while let Some(message) = mailbox.recv().await {
         if !message.is_call() {
-            tracing::info!(service = mailbox.name(), from = %message.node(), bytes = message.body().len(), "message");
+            tracing::info!(mailbox = mailbox.name(), from = %message.node(), bytes = message.body().len(), "message");
             continue;
         }
         let answer = text.clone().map_or_else(|| message.body().clone(), Into::into);

@@ -38,17 +38,17 @@ pub(crate) fn load(path: &Path, layers: &Layers) -> Result<Config, Failed> {
 }
 
 /// Runs an operation once, on whichever node it is: a running one by a request to this path, a short-lived one by
-/// `here`, after which it stops gracefully. A running node that is silent for as long as `wait` counts as hung; see
-/// [`AdminClient::post_within`].
+/// `here`, after which it stops gracefully. A running node that is silent for as long as `timeout` counts as hung; see
+/// [`AdminClient::post_with_timeout`].
 pub(crate) async fn ask<A: DeserializeOwned>(
     at: At,
     path: &str,
     request: &impl Serialize,
-    wait: Duration,
+    timeout: Duration,
     here: impl AsyncFnOnce(&Operations) -> Result<A, OpError>,
 ) -> Result<A, Failed> {
     match Target::find(at).await? {
-        Target::Running(client) => Ok(client.post_within(path, request, wait).await?),
+        Target::Running(client) => Ok(client.post_with_timeout(path, request, timeout).await?),
         Target::ShortLived(running) => {
             let answer = here(running.operations()).await;
             leave(running).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use trunkline_stack::LogLimit;
-use trunkline_wire::gate::{Caller, Gate, GateLimits, GateStats, PATIENCE, Prefix, Proof, SlotId, Ticket, Turn};
+use trunkline_wire::gate::{Caller, Gate, GateLimits, GateStats, Prefix, Proof, QUEUE_TIMEOUT, SlotId, Ticket, Turn};
 
 use crate::link::{lock, now};
 
@@ -66,9 +66,9 @@ impl Admission {
     /// Waits for the turn of a caller to prove itself.
     ///
     /// # Errors
-    /// The time after which the caller may come back, if it has no turn within [`PATIENCE`].
+    /// The time after which the caller may come back, if it has no turn within [`QUEUE_TIMEOUT`].
     pub(crate) async fn turn(self: &Arc<Self>, caller: Caller, is_weak: bool) -> Result<OpenProof, Duration> {
-        let patience = now() + PATIENCE;
+        let deadline = now() + QUEUE_TIMEOUT;
         let asked = lock(&self.state).gate.ask(now().into_std(), caller, is_weak);
         let ticket = match asked {
             Turn::Now(proof) => return Ok(self.open(proof)),
@@ -80,9 +80,9 @@ impl Admission {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if now() >= patience {
+            if now() >= deadline {
                 waiting.give_up();
-                return Err(PATIENCE);
+                return Err(QUEUE_TIMEOUT);
             }
             let turn = lock(&self.state).gate.turn(now().into_std(), ticket);
             let at = match turn {
@@ -90,7 +90,7 @@ impl Admission {
                 Turn::Refused(wait) => return Err(wait),
                 Turn::Wait(_, at) => at,
             };
-            let until = at.map_or(patience, |at| patience.min(at.into()));
+            let until = at.map_or(deadline, |at| deadline.min(at.into()));
             let _ = tokio::time::timeout_at(until, changed).await;
         }
     }

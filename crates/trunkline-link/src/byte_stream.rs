@@ -133,8 +133,8 @@ impl Streams {
         id: u32,
         event: StreamEvent<'_>,
     ) -> Result<bool, ProtocolError> {
-        if let StreamEvent::Open { kind, deadline_ms, credit, data } = event {
-            return self.wanted(link, acceptor, id, (kind, deadline_ms, credit), data).map(|()| false);
+        if let StreamEvent::Open { kind, timeout_ms, credit, data } = event {
+            return self.wanted(link, acceptor, id, (kind, timeout_ms, credit), data).map(|()| false);
         }
         let Some(state) = self.get(id) else {
             let is_own = id % 2 == first_stream(link.info().role) % 2;
@@ -189,7 +189,7 @@ impl Streams {
         link: &Arc<Shared>,
         acceptor: impl FnOnce() -> Option<Arc<Acceptor>>,
         id: u32,
-        (kind, deadline_ms, credit): (u8, u32, u32),
+        (kind, timeout_ms, credit): (u8, u32, u32),
         data: &[u8],
     ) -> Result<(), ProtocolError> {
         let (flooded, draining) = link.with_out(|out| (out.outbox.is_flooded(), out.outbox.is_draining()));
@@ -209,7 +209,7 @@ impl Streams {
             let state = State::new(id, StreamKind::from_byte(kind), EARLY_DATA, None);
             self.windows.fetch_add(EARLY_DATA.into(), Ordering::Relaxed);
             self.insert(state.clone());
-            let (kind, timeout) = (state.kind, Duration::from_millis(deadline_ms.into()));
+            let (kind, timeout) = (state.kind, Duration::from_millis(timeout_ms.into()));
             let offer = Offer { link: link.clone(), state, credit };
             let incoming = Incoming::new(offer, kind, Bytes::copy_from_slice(data), timeout);
             if let Some(acceptor) = acceptor() {
@@ -439,14 +439,14 @@ pub(crate) async fn open(
             return Err(OpenError::TooMany);
         }
         let window = link.streams.window();
-        let deadline_ms = deadline.as_millis().min(u32::MAX.into()) as u32;
+        let timeout_ms = deadline.as_millis().min(u32::MAX.into()) as u32;
         let state = State::new(next, kind, window, Some(opening));
         lock(&state.read).written = first.is_all;
         let opened = link.with_out(|out| {
             if out.closing.is_some() {
                 return Err(());
             }
-            out.outbox.open_stream(next, kind.to_byte(), deadline_ms, window, data).map_err(drop)?;
+            out.outbox.open_stream(next, kind.to_byte(), timeout_ms, window, data).map_err(drop)?;
             out.outbox.write_stream(next, first.bytes, Waker::noop());
             if first.is_all {
                 out.outbox.finish_stream(next);

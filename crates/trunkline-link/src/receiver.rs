@@ -306,7 +306,7 @@ impl Effects {
         if fresh.is_empty() {
             return;
         }
-        let outcome = if self.deliver(batch) { Outcome::Taken } else { Outcome::NoService };
+        let outcome = if self.deliver(batch) { Outcome::Taken } else { Outcome::NoMailbox };
         for seq in fresh {
             incoming.record(seq, outcome);
             self.outcomes.push((seq, outcome));
@@ -375,7 +375,7 @@ impl Sink for Effects {
         }
     }
 
-    fn call(&mut self, id: u32, to: u16, from: u16, deadline_ms: u32, body: &[u8], how: How) {
+    fn call(&mut self, id: u32, to: u16, from: u16, timeout_ms: u32, body: &[u8], how: How) {
         self.count(Class::Messages, body.len());
         self.shared.unanswered.fetch_add(1, Ordering::AcqRel);
         let origin = self.origin(from);
@@ -388,7 +388,7 @@ impl Sink for Effects {
             bytes = body.len(),
             call = id
         );
-        let replier = Replier::new(self.shared.clone(), id, deadline_ms);
+        let replier = Replier::new(self.shared.clone(), id, timeout_ms);
         let body = self.keeper.keep(body);
         self.push(to, Message::new(origin, body, how, Some(replier)), None);
     }
@@ -400,7 +400,7 @@ impl Sink for Effects {
             id,
             match status {
                 Status::Ok => Ok(Reply { body: Bytes::copy_from_slice(body), is_term: how.term }),
-                Status::NoService => Err(CallError::NoService),
+                Status::NoMailbox => Err(CallError::NoMailbox),
                 Status::Dropped => Err(CallError::Dropped),
                 Status::Failed => Err(CallError::Failed(String::from_utf8_lossy(body).into_owned())),
             },
@@ -532,7 +532,7 @@ mod tests {
         sender.0.with_out(|out| out.outbox.send_important(0, "in", "", b"again")).unwrap();
         sender.write(&mut receiver);
         let kept = || lock(&receiver.0.account.as_ref().unwrap().incoming).outcomes();
-        assert_eq!(kept(), [(0, Outcome::Taken), (1, Outcome::NoService), (2, Outcome::Taken)]);
+        assert_eq!(kept(), [(0, Outcome::Taken), (1, Outcome::NoMailbox), (2, Outcome::Taken)]);
         let mut mailbox = mailbox;
         assert!(mailbox.try_recv().is_some() && mailbox.try_recv().is_some() && mailbox.try_recv().is_none());
         sender.0.with_out(|out| out.outbox.release(2));

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use trunkline_dial::{CallError, ConnectError};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Incarnation, IntoName, NodeName};
+use trunkline_route::{Chain, Incarnation, IntoName, NodeName};
 use trunkline_stack::{Down, Mailbox, Mailboxes, Message, RegisterError};
 use trunkline_term::{Atom, Term};
 
@@ -412,7 +412,7 @@ impl Processes {
                 Ok(Ok(_)) => None,
                 Ok(Err(Unwilling { refusal: Refusal::NoProcess, .. })) => Some(Exit::NoProcess),
                 Ok(Err(unwilling)) => Some(Exit::Unwatched(unwilling.text)),
-                Err(error) => Some(Exit::NodeDown(error.to_string())),
+                Err(error) => Some(Exit::NodeDown(Chain(&error).to_string())),
             };
             effect = exit.and_then(|exit| self.lock().ties.down_there(&pid.node, monitor.watch, exit));
         }

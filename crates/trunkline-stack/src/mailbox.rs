@@ -63,7 +63,7 @@ pub trait ReplyTo: Send + Sync + 'static {
     fn reply(&self, id: u32, answer: Result<Reply, Option<String>>);
 
     /// Tells the caller that there is no mailbox of that name.
-    fn no_service(&self, id: u32);
+    fn no_mailbox(&self, id: u32);
 }
 
 /// A message or a call, as it comes out of a [`Mailbox`].
@@ -121,7 +121,7 @@ impl Message {
 
     /// Returns how long the caller waits, counted from its call; `None` for a message that is no call.
     pub fn deadline(&self) -> Option<Duration> {
-        self.call.as_ref().map(|call| Duration::from_millis(call.deadline_ms.into()))
+        self.call.as_ref().map(|call| Duration::from_millis(call.timeout_ms.into()))
     }
 
     /// Answers a call; does nothing for a message that is none. Never waits: without credit the answer is kept
@@ -168,14 +168,14 @@ impl fmt::Debug for Message {
 pub struct Replier {
     to: Arc<dyn ReplyTo>,
     id: u32,
-    deadline_ms: u32,
+    timeout_ms: u32,
     done: bool,
 }
 
 impl Replier {
     /// Returns the means to answer the call of this number, whose caller waits so many milliseconds.
-    pub fn new(to: Arc<dyn ReplyTo>, id: u32, deadline_ms: u32) -> Self {
-        Self { to, id, deadline_ms, done: false }
+    pub fn new(to: Arc<dyn ReplyTo>, id: u32, timeout_ms: u32) -> Self {
+        Self { to, id, timeout_ms, done: false }
     }
 
     /// Answers.
@@ -199,9 +199,9 @@ impl Replier {
     }
 
     /// Tells the caller that there is no mailbox of that name.
-    pub fn no_service(mut self) {
+    pub fn no_mailbox(mut self) {
         self.done = true;
-        self.to.no_service(self.id);
+        self.to.no_mailbox(self.id);
     }
 
     fn answer(&mut self, answer: Result<Reply, Option<String>>) {
@@ -278,7 +278,7 @@ impl Batch {
         for message in messages {
             self.count(&message);
             if let Some(call) = message.call {
-                call.no_service();
+                call.no_mailbox();
             }
         }
         number

@@ -36,13 +36,13 @@ pub const RELEASE: u8 = 0x08;
 pub const NAME: u8 = 0x09;
 /// A message to the name of the id: flags `u8`, from `u16`, [number `u64`], [total `u32`], body.
 pub const SEND: u8 = 0x10;
-/// A call with the id: flags `u8`, to `u16`, from `u16`, deadline `u32` ms, [total `u32`], body.
+/// A call with the id: flags `u8`, to `u16`, from `u16`, timeout `u32` ms, [total `u32`], body.
 pub const CALL: u8 = 0x11;
 /// The answer to the call of the id: flags `u8`, status `u8`, [total `u32`], body.
 pub const REPLY: u8 = 0x12;
 /// The next piece of the message begun on the lane of the id (0 normal, 1 high).
 pub const FRAG: u8 = 0x1f;
-/// Opens the stream of the id, odd from who dialled the link and even from the other end: kind `u8`, deadline `u32` ms,
+/// Opens the stream of the id, odd from who dialled the link and even from the other end: kind `u8`, timeout `u32` ms,
 /// credit `u32` for the answering direction, what it is for.
 pub const OPEN: u8 = 0x20;
 /// The stream is open: credit `u32` for the asking direction.

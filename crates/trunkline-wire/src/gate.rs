@@ -4,7 +4,7 @@
 //! against guesses: all that a processor can answer in a year are some 37 bits. Proofs of a strong cookie are never delayed,
 //! whatever failed before. Proofs of a weak
 //! cookie are paced on three levels: by caller (address and claimed name), by lane (a network, or the gateway that callers
-//! come through), and over all lanes. A caller that must wait queues, at most [`PATIENCE`]; callers that had no turn yet go
+//! come through), and over all lanes. A caller that must wait queues, at most [`QUEUE_TIMEOUT`]; callers that had no turn yet go
 //! first, and a proof that succeeds makes room for the next one at once, so that only failures cost time.
 
 use std::collections::{BTreeMap, HashMap};
@@ -34,7 +34,7 @@ impl Default for GateLimits {
 }
 
 /// Longest time that a caller queues for its turn to prove a weak cookie before it is refused as throttled.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a failed proof of a weak cookie in a lane that has used up its free failures.
 const LANE_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after a failed proof of a weak cookie in any lane, once all lanes have used up their free failures: ten guesses a
@@ -138,7 +138,7 @@ pub enum Turn {
     Now(Proof),
     /// The caller waits in the queue; ask again with [`Gate::turn`] at this time or when the gate changed.
     Wait(Ticket, Option<Instant>),
-    /// The caller cannot have a turn within [`PATIENCE`]; it may come back after this time.
+    /// The caller cannot have a turn within [`QUEUE_TIMEOUT`]; it may come back after this time.
     Refused(Duration),
 }
 
@@ -300,7 +300,7 @@ impl Gate {
             return Turn::Now(Proof { caller, turn: None });
         }
         let wait = self.callers.get(&caller).and_then(|own| own.until?.checked_duration_since(now));
-        if let Some(wait) = wait.filter(|wait| *wait > PATIENCE) {
+        if let Some(wait) = wait.filter(|wait| *wait > QUEUE_TIMEOUT) {
             self.stats.throttled += 1;
             return Turn::Refused(wait);
         }
@@ -311,7 +311,7 @@ impl Gate {
 
     /// Asks again for the turn of a caller in the queue. A ticket that is not in the queue is refused.
     pub fn turn(&mut self, now: Instant, ticket: Ticket) -> Turn {
-        let Some(caller) = self.queue.get(&ticket) else { return Turn::Refused(PATIENCE) };
+        let Some(caller) = self.queue.get(&ticket) else { return Turn::Refused(QUEUE_TIMEOUT) };
         let lane = caller.lane();
         let own = self.callers.get(caller).and_then(|own| own.until);
         let of_lane = self.lanes.get(&lane).and_then(|lane| lane.until);
@@ -448,7 +448,7 @@ mod tests {
                 Turn::Refused(_) => {}
             }
         }
-        while now < began + PATIENCE && !tickets.is_empty() {
+        while now < began + QUEUE_TIMEOUT && !tickets.is_empty() {
             tickets.retain(|(n, ticket)| match gate.turn(now, *ticket) {
                 Turn::Now(proof) => {
                     gate.proved(now, proof);

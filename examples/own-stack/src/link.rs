@@ -184,7 +184,7 @@ async fn read_frames(
                 let Ok(id) = id.parse() else { return Down::ProtocolError("a number is wrong") };
                 let answer = match how {
                     "ok" => Ok(Reply { body: body.into(), is_term: false }),
-                    "none" => Err(LinkCallError::NoService),
+                    "none" => Err(LinkCallError::NoMailbox),
                     _ => Err(LinkCallError::Failed(String::from_utf8_lossy(&body).into_owned())),
                 };
                 link.state.answered(id, answer);
@@ -217,7 +217,7 @@ impl ReplyTo for ToyLink {
         }
     }
 
-    fn no_service(&self, id: u32) {
+    fn no_mailbox(&self, id: u32) {
         self.say(format!("ANSWER {id} none 0\n"), &[]);
     }
 }

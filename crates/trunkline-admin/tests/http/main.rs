@@ -89,7 +89,7 @@ async fn peer(world: &World) -> (Node, Mailbox) {
 
 fn request(timeout_ms: u64) -> MessageRequest {
     let body = Body::Text("hello".into());
-    MessageRequest { name: "peer@127.0.0.1".into(), service: "work".into(), body, timeout_ms, important: false }
+    MessageRequest { name: "peer@127.0.0.1".into(), mailbox: "work".into(), body, timeout_ms, important: false }
 }
 
 #[tokio::test]
@@ -129,9 +129,9 @@ async fn a_malformed_request_is_400_and_names_the_field() {
     refused("/v1/ping", r#"{"name": "a@h", "timeout": 1}"#, "`timeout`").await;
     refused("/v1/ping", r#"{"name": "a@h", "timeout_ms": 0}"#, "timeout_ms: 0").await;
     refused("/v1/ping", r#"{"name": "a@h", "timeout_ms": 18446744073709551615}"#, "timeout_ms: 1844").await;
-    let body = r#"{"name": "a@h", "service": "s", "body": {"base64": "?"}}"#;
+    let body = r#"{"name": "a@h", "mailbox": "s", "body": {"base64": "?"}}"#;
     refused("/v1/send", body, "body.base64").await;
-    refused("/v1/call", r#"{"name": "a@h", "service": "s", "body": "x"}"#, "body: ").await;
+    refused("/v1/call", r#"{"name": "a@h", "mailbox": "s", "body": "x"}"#, "body: ").await;
     refused("/v1/routes", r#"{"route": {"match": "a", "port": 70000}}"#, "route.port: ").await;
     refused("/v1/routes", r#"{"route": {"match": "(", "port": 7}}"#, "match: ").await;
     refused("/v1/routes", r#"{"route": {"match": "a", "port": 7, "cookie": "s3cret"}}"#, "`cookie`").await;

@@ -149,7 +149,7 @@ fn malformed_names_durations_and_levels_are_refused_before_any_node_is_asked() {
     }
     dir.run(&["disconnect", "--admin", "gone.sock", ""]).refused(&["name@host"]);
     dir.run(&["--log-level", "inof", "check", &file]).refused(&["\"inof\" is not a level", "trace"]);
-    let ran = dir.run(&["ping", "--wait", "1h", "db@h"]).exits(2);
+    let ran = dir.run(&["ping", "--timeout", "1h", "db@h"]).exits(2);
     assert!(ran.stderr.contains("500ms"), "{}", ran.stderr);
     let failure = dir.run(&["--json", "ping"]).exits(2).json();
     assert!(failure["error"].as_str().unwrap().contains("NAME"), "{failure}");
@@ -167,13 +167,13 @@ fn a_command_without_a_named_or_unique_node_asks_for_one() {
 }
 
 #[test]
-fn a_service_name_of_a_wrong_length_is_refused_before_connecting() {
+fn a_mailbox_name_of_a_wrong_length_is_refused_before_connecting() {
     let dir = Dir::new();
     let file = dir.config("app", "");
-    for service in ["", &"s".repeat(256)] {
+    for mailbox in ["", &"s".repeat(256)] {
         for command in ["send", "call"] {
-            let said = format!("a service name must have 1 to 255 bytes; this one has {}", service.len());
-            dir.run(&[command, "--config", &file, "db@127.0.0.1", service, "x"]).refused(&[&said]);
+            let said = format!("the name of a mailbox must have 1 to 255 bytes; this one has {}", mailbox.len());
+            dir.run(&[command, "--config", &file, "db@127.0.0.1", mailbox, "x"]).refused(&[&said]);
         }
     }
 }

@@ -50,7 +50,7 @@ fn a_local_socket_is_forwarded_to_a_service_of_another_node_until_the_forward_en
     let status = dir.ok(&["status", "--admin", app.admin()]).stdout;
     assert!(status.contains(&format!("{at} to shout at db@127.0.0.1 (0 of 1 streams open, 0 refused")), "{status}");
     let served = dir.json(&["status", "--admin", db.admin(), "--json"]);
-    let shout = served["stream_services"].as_array().unwrap().iter().find(|s| s["name"] == "shout").unwrap();
+    let shout = served["services"].as_array().unwrap().iter().find(|s| s["name"] == "shout").unwrap();
     assert_eq!((&shout["all"], &shout["received"], &shout["sent"]), (&1.into(), &5.into(), &5.into()));
     running.signal(Signal::INT);
     running.end().exits(0);

@@ -52,7 +52,7 @@ fn an_unreachable_name_prints_every_attempt_on_its_own_line_and_exits_1() {
 }
 
 #[test]
-fn an_unknown_service_and_a_missing_node_exit_1_with_the_next_step() {
+fn an_unknown_mailbox_and_a_missing_node_exit_1_with_the_next_step() {
     let dir = Dir::new();
     let (app, _db) = pair(&dir);
     let ran = dir.run(&["call", "--admin", app.admin(), "db@127.0.0.1", "gone", ""]).exits(1);
@@ -69,7 +69,7 @@ fn an_unknown_service_and_a_missing_node_exit_1_with_the_next_step() {
 }
 
 #[test]
-fn a_request_that_no_service_can_accept_is_wrong_usage() {
+fn a_request_that_no_mailbox_can_accept_is_wrong_usage() {
     let dir = Dir::new();
     let (app, _db) = pair(&dir);
     dir.run(&["call", "--admin", app.admin(), "db@127.0.0.1", "", ""]).refused(&["1 to 255 bytes"]);
@@ -160,13 +160,13 @@ fn every_command_fails_after_a_timeout_if_the_node_does_not_answer() {
     let admin = app.admin();
     app.signal(rustix::process::Signal::STOP);
     let commands: [&[&str]; 13] = [
-        &["call", "db@127.0.0.1", "whoami", "", "--wait", "1s"],
-        &["send", "db@127.0.0.1", "whoami", "", "--wait", "1s"],
-        &["send", "db@127.0.0.1", "whoami", "", "--wait", "1s", "--important"],
-        &["ping", "db@127.0.0.1", "--wait", "1s"],
+        &["call", "db@127.0.0.1", "whoami", "", "--timeout", "1s"],
+        &["send", "db@127.0.0.1", "whoami", "", "--timeout", "1s"],
+        &["send", "db@127.0.0.1", "whoami", "", "--timeout", "1s", "--important"],
+        &["ping", "db@127.0.0.1", "--timeout", "1s"],
         &["trace", "db@127.0.0.1", "--timeout", "1s"],
-        &["spawn", "db@127.0.0.1", "backup", "--until-end", "--wait", "1s"],
-        &["start-application", "db@127.0.0.1", "shop", "--wait", "1s"],
+        &["spawn", "db@127.0.0.1", "backup", "--until-end", "--timeout", "1s"],
+        &["start-application", "db@127.0.0.1", "shop", "--timeout", "1s"],
         &["reload"],
         &["status"],
         &["routes", "add", "^x@", "--port", "1"],
@@ -194,7 +194,7 @@ fn a_command_waits_for_a_slow_peer_as_long_as_its_node_responds() {
     let peer = crate::peer::Peer::start(&dir, "slow");
     let routes = format!("routes:\n  - {{ match: '^slow@', host: 127.0.0.1, port: {} }}\n", peer.port());
     let app = dir.node(&dir.config("app", &routes), &[]);
-    let ran = dir.run(&["call", "--admin", app.admin(), "slow@127.0.0.1", "work", "", "--wait", "3s"]).exits(1);
+    let ran = dir.run(&["call", "--admin", app.admin(), "slow@127.0.0.1", "work", "", "--timeout", "3s"]).exits(1);
     assert!(ran.stderr.contains("did not answer within 3s"), "{}", ran.stderr);
 }
 

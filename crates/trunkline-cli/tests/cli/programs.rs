@@ -190,7 +190,7 @@ fn an_application_is_started_by_a_peer_and_stopped_on_its_node() {
     assert!(dir.ok(&start).stdout.contains("shop is running at db@127.0.0.1"));
     let status = dir.json(&["status", "--admin", db.admin(), "--json"]);
     assert_eq!(status["applications"][0]["processes"].as_array().unwrap().len(), 2);
-    assert_eq!(status["services"], serde_json::json!(["store", "till"]));
+    assert_eq!(status["mailboxes"], serde_json::json!(["store", "till"]));
     assert!(dir.run(&start).exits(1).stderr.contains("runs already"));
     dir.ok(&["stop-application", "--admin", db.admin(), "shop"]);
     eventually("the application stops", || {

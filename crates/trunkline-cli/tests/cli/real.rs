@@ -208,7 +208,7 @@ fn e_a_thousand_short_connections_through_the_gateway_share_one_link() {
     assert_eq!((&status["forwards"][0]["all"], &status["forwards"][0]["refused"]), (&1_000.into(), &0.into()));
     eventually("every stream has ended", || {
         let status = world.dir.json(&["status", "--admin", world.db.admin()]);
-        (status["stream_services"][0]["open"] == 0).then_some(())
+        (status["services"][0]["open"] == 0).then_some(())
     });
     assert_eq!(world.through()["circuits"], 1);
     assert_eq!(world.dir.json(&["nodes", "--admin", world.db.admin()]).as_array().unwrap().len(), 2, "gateway and app");

@@ -44,7 +44,7 @@ fn a_sent_message_arrives_although_the_sending_command_ends() {
         assert_eq!(peer.received().body(), payload);
     }
     let kept = dir.ok(&["send", "--config", "client.yaml", "--important", "peer@127.0.0.1", "work", &big]).stdout;
-    assert!(kept.contains("100000 bytes are in the mailbox of work"), "{kept}");
+    assert!(kept.contains("100000 bytes are in the mailbox work at"), "{kept}");
     assert_eq!(peer.received().body(), &big);
     let refused = |service: &str| {
         let ran = dir.run(&["send", "--config", "client.yaml", "--important", "peer@127.0.0.1", service, "x"]);

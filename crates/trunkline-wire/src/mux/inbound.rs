@@ -25,7 +25,7 @@ pub enum StreamEvent<'a> {
         /// Kind of the stream.
         kind: u8,
         /// For how long the peer waits.
-        deadline_ms: u32,
+        timeout_ms: u32,
         /// Bytes that this end may send.
         credit: u32,
         /// Purpose of the stream.
@@ -69,7 +69,7 @@ pub trait Sink {
     /// The peer's important messages below this number are settled for it.
     fn release(&mut self, floor: u64);
     /// A call, to be answered by its id.
-    fn call(&mut self, id: u32, to: u16, from: u16, deadline_ms: u32, body: &[u8], how: How);
+    fn call(&mut self, id: u32, to: u16, from: u16, timeout_ms: u32, body: &[u8], how: How);
     /// The answer to one of our calls.
     fn reply(&mut self, id: u32, status: Status, body: &[u8], how: How);
     /// Credit for a class of the link.
@@ -124,7 +124,7 @@ struct Partial {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Send { to: u16, from: u16, seq: Option<u64> },
-    Call { id: u32, to: u16, from: u16, deadline_ms: u32 },
+    Call { id: u32, to: u16, from: u16, timeout_ms: u32 },
     Reply { id: u32, status: Status },
 }
 
@@ -200,8 +200,8 @@ impl Inbound {
             frame::CALL => {
                 let flags = self.flags(&mut p, 0)?;
                 let (to, from) = (p.try_get_u16().map_err(|_| CUT)?, p.try_get_u16().map_err(|_| CUT)?);
-                let deadline_ms = p.try_get_u32().map_err(|_| CUT)?;
-                self.begin(Kind::Call { id: header.id, to, from, deadline_ms }, flags, p, sink)?;
+                let timeout_ms = p.try_get_u32().map_err(|_| CUT)?;
+                self.begin(Kind::Call { id: header.id, to, from, timeout_ms }, flags, p, sink)?;
             }
             frame::REPLY => {
                 let flags = self.flags(&mut p, 0)?;
@@ -259,12 +259,12 @@ impl Inbound {
             }
             frame::OPEN => {
                 let kind = p.try_get_u8().map_err(|_| CUT)?;
-                let (deadline_ms, credit) = (p.try_get_u32().map_err(|_| CUT)?, p.try_get_u32().map_err(|_| CUT)?);
+                let (timeout_ms, credit) = (p.try_get_u32().map_err(|_| CUT)?, p.try_get_u32().map_err(|_| CUT)?);
                 if header.id % 2 != self.parity || header.id <= self.last_stream {
                     return Err(ProtocolError("a stream is opened out of order"));
                 }
                 self.last_stream = header.id;
-                sink.stream(header.id, StreamEvent::Open { kind, deadline_ms, credit, data: p })?;
+                sink.stream(header.id, StreamEvent::Open { kind, timeout_ms, credit, data: p })?;
             }
             frame::OPEN_OK => {
                 let credit = u32::from_be_bytes(p.try_into().map_err(|_| CUT)?);
@@ -395,7 +395,7 @@ impl Inbound {
 fn deliver(kind: Kind, how: How, body: &[u8], sink: &mut impl Sink) {
     match kind {
         Kind::Send { to, from, seq } => sink.message(to, from, seq, body, how),
-        Kind::Call { id, to, from, deadline_ms } => sink.call(id, to, from, deadline_ms, body, how),
+        Kind::Call { id, to, from, timeout_ms } => sink.call(id, to, from, timeout_ms, body, how),
         Kind::Reply { id, status } => sink.reply(id, status, body, how),
     }
 }

@@ -220,7 +220,7 @@ impl Outbox {
         id: u32,
         to: &str,
         from: &str,
-        deadline_ms: u32,
+        timeout_ms: u32,
         body: &[u8],
         how: How,
     ) -> Result<(), Refused> {
@@ -228,7 +228,7 @@ impl Outbox {
         self.message(frame::CALL, id, how, body, |out| {
             out.put_u16(to);
             out.put_u16(from);
-            out.put_u32(deadline_ms);
+            out.put_u32(timeout_ms);
         });
         Ok(())
     }
@@ -377,20 +377,13 @@ impl Outbox {
     ///
     /// # Errors
     /// [`Refused::Draining`].
-    pub fn open_stream(
-        &mut self,
-        id: u32,
-        kind: u8,
-        deadline_ms: u32,
-        credit: u32,
-        data: &[u8],
-    ) -> Result<(), Refused> {
+    pub fn open_stream(&mut self, id: u32, kind: u8, timeout_ms: u32, credit: u32, data: &[u8]) -> Result<(), Refused> {
         if self.draining {
             return Err(Refused::Draining);
         }
         Header { len: 9 + data.len(), kind: frame::OPEN, id }.put(&mut self.control);
         self.control.put_u8(kind);
-        self.control.put_u32(deadline_ms);
+        self.control.put_u32(timeout_ms);
         self.control.put_u32(credit);
         self.control.extend_from_slice(data);
         self.streams.open(id, super::EARLY_DATA);

@@ -57,7 +57,7 @@ fn what_happens_to_a_stream_arrives_as_it_was_said() {
     assert_eq!(
         seen,
         [
-            (1, "Open { kind: 3, deadline_ms: 9, credit: 256, data: [120] }"),
+            (1, "Open { kind: 3, timeout_ms: 9, credit: 256, data: [120] }"),
             (2, "Opened { credit: 7 }"),
             (2, "Credit(70000)"),
             (4, "Refused { code: 5, hop: \"hop@host\", text: \"why\" }"),
