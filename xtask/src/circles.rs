@@ -33,9 +33,6 @@ circle is printed with one name per step. A `mod` declaration, a re-export and c
 /// Most files that may name each other.
 const MOST: usize = 2;
 
-/// Crates whose circles are reported, but accepted for now.
-const PENDING: &[&str] = &[];
-
 /// Reports every circle of files.
 pub(crate) fn check(project: &Project) -> Outcome {
     let mut problems = Vec::new();
@@ -44,12 +41,7 @@ pub(crate) fn check(project: &Project) -> Outcome {
         if !source.starts_with(project.root.join("crates")) {
             continue;
         }
-        let found = circles(&source)?;
-        match (PENDING.contains(&package.name.as_str()), found.is_empty()) {
-            (false, _) => problems.extend(found.into_iter().map(|circle| format!("{}: {circle}", package.name))),
-            (true, true) => problems.push(format!("{}: no circle is left; remove it from PENDING", package.name)),
-            (true, false) => println!("circles: {} has {} to break (PENDING)", package.name, found.len()),
-        }
+        problems.extend(circles(&source)?.into_iter().map(|circle| format!("{}: {circle}", package.name)));
     }
     if problems.is_empty() { Ok(()) } else { Err(Failure::list("circles", &problems)) }
 }

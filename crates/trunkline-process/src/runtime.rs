@@ -3,73 +3,35 @@
 
 mod application;
 mod error;
-mod handles;
+mod host;
 mod remote;
+mod state;
 
-use std::any::Any;
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use trunkline_dial::sessions::ConnectRequest;
-use trunkline_dial::{CallError, ConnectError, Connection, Sessions};
+use trunkline_dial::{CallError, ConnectError};
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{Chain, Incarnation, IntoName, NodeName};
-use trunkline_stack::{BoxFuture, Down, Mailboxes, PeerLog, RegisterError};
+use trunkline_stack::{Down, Mailbox, Mailboxes, Message, RegisterError};
 use trunkline_term::{Atom, Term};
 
 use crate::{Effect, Exit, MAX_TIES, NoProcess, Notice, Pid, Refusal, Request, Ties, Unwilling};
 
+use state::{Live, Offer, Origin, Running, Spawnable, State, boxed};
+
 pub use application::Application;
 pub use error::{ApplicationError, SpawnError, TieError};
-pub use handles::{Monitor, Process, Signal};
+pub use host::ProcessHost;
 
 /// Time that a peer may take to answer a request about its processes for which the caller gave no timeout.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-type Running = Pin<Box<dyn Future<Output = Exit> + Send>>;
-type Factory = Arc<dyn Fn(Process, Term) -> Running + Send + Sync>;
-
-/// Node that [`Processes`] run on. [`Sessions`] are such a node; a program with a node type of its own implements it for
-/// that type, so that [`Process::host`] leads to it.
-pub trait ProcessHost: Any + Send + Sync {
-    /// Returns the connection to a peer, connecting if there is none.
-    fn connect(self: Arc<Self>, peer: NodeName) -> BoxFuture<'static, Result<Connection, ConnectError>>;
-
-    /// Returns the live connection to a peer, if there is one.
-    fn connection(&self, peer: &NodeName) -> Option<Connection>;
-
-    /// Runs a task that ends with the node at the latest.
-    fn spawn(&self, task: BoxFuture<'static, ()>);
-
-    /// Returns the limit on log lines that peers can cause.
-    fn peer_log(&self) -> &PeerLog;
-}
-
-impl ProcessHost for Sessions {
-    fn connect(self: Arc<Self>, peer: NodeName) -> BoxFuture<'static, Result<Connection, ConnectError>> {
-        Box::pin(async move { self.in_use(&peer, ConnectRequest::default()).await })
-    }
-
-    fn connection(&self, peer: &NodeName) -> Option<Connection> {
-        self.connection(peer)
-    }
-
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.spawn(task);
-    }
-
-    fn peer_log(&self) -> &PeerLog {
-        self.peer_log()
-    }
-}
 
 /// Limits on the processes that peers begin by one name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,88 +39,6 @@ pub struct SpawnLimits {
     /// Processes of this name that run at once; one more is refused as [`SpawnError::Overloaded`]. `None`, the default: no
     /// limit.
     pub max: Option<usize>,
-}
-
-/// A process that runs.
-struct Live {
-    exits: mpsc::Sender<(Pid, Exit)>,
-    /// Known a moment after it began.
-    abort: Option<AbortHandle>,
-    origin: Origin,
-}
-
-/// Origin of a process.
-enum Origin {
-    /// Begun by this node's own program.
-    Own,
-    /// Begun by a peer, from an offer.
-    Spawn { peer: NodeName, offer: String },
-    /// Begun as a part of an application, which a peer may have started.
-    Application { peer: Option<NodeName>, name: String, service: String },
-}
-
-impl Origin {
-    fn application(&self) -> Option<&str> {
-        match self {
-            Self::Application { name, .. } => Some(name),
-            Self::Own | Self::Spawn { .. } => None,
-        }
-    }
-
-    fn service(&self) -> Option<&str> {
-        match self {
-            Self::Application { service, .. } => Some(service),
-            Self::Own | Self::Spawn { .. } => None,
-        }
-    }
-
-    fn peer(&self) -> Option<&NodeName> {
-        match self {
-            Self::Spawn { peer, .. } => Some(peer),
-            Self::Application { peer, .. } => peer.as_ref(),
-            Self::Own => None,
-        }
-    }
-}
-
-/// An offer that peers may begin processes of, by one name.
-struct Spawnable {
-    offer: Offer<Factory>,
-    limits: SpawnLimits,
-}
-
-/// An offer to peers of certain names to begin something here.
-struct Offer<T> {
-    what: T,
-    allow: Vec<AccessPattern>,
-}
-
-impl<T> Offer<T> {
-    fn allows(&self, peer: &NodeName) -> bool {
-        self.allow.iter().any(|pattern| pattern.is_match(peer.as_str()))
-    }
-}
-
-struct State {
-    ties: Ties,
-    live: HashMap<u64, Live>,
-    watches: HashMap<u64, oneshot::Sender<Exit>>,
-    factories: BTreeMap<String, Spawnable>,
-    applications: BTreeMap<String, application::Offered>,
-    stopped: bool,
-}
-
-impl State {
-    /// Refuses a process of an offer of which as many run as may.
-    fn room_for(&self, origin: &Origin) -> Result<(), SpawnError> {
-        let Origin::Spawn { offer, .. } = origin else { return Ok(()) };
-        let Some(max) = self.factories.get(offer).and_then(|spawnable| spawnable.limits.max) else { return Ok(()) };
-        let is_of_it = |live: &&Live| matches!(&live.origin, Origin::Spawn { offer: other, .. } if other == offer);
-        if self.live.values().filter(is_of_it).count() < max {
-            return Ok(());
-        }
-        Err(SpawnError::Overloaded(format!("{max} processes named {offer:?} run already, as many as may at once")))
-    }
 }
 
 /// The processes of one node.
@@ -228,14 +108,7 @@ impl Processes {
             mailboxes,
             host: OnceLock::new(),
             runtime: Handle::current(),
-            state: Mutex::new(State {
-                ties: Ties::new(name.clone(), u32::from_be_bytes([a, b, c, d])),
-                live: HashMap::new(),
-                watches: HashMap::new(),
-                factories: BTreeMap::new(),
-                applications: BTreeMap::new(),
-                stopped: false,
-            }),
+            state: Mutex::new(State::new(Ties::new(name.clone(), u32::from_be_bytes([a, b, c, d])))),
             name,
         })
     }
@@ -305,13 +178,7 @@ impl Processes {
     }
 
     fn ended(&self, number: u64, exit: &Exit) {
-        let mut state = self.lock();
-        let effects = state.ties.end(number, exit);
-        let stop = match state.live.remove(&number).map(|live| live.origin) {
-            Some(Origin::Application { name, .. }) => application::ended(&mut state, &name, number, exit),
-            _ => Vec::new(),
-        };
-        drop(state);
+        let (effects, stop) = self.lock().ended(number, exit);
         stop.iter().for_each(AbortHandle::abort);
         self.carry_out(effects);
     }
@@ -499,7 +366,7 @@ impl Processes {
         match self.ask(&peer, &request, timeout).await? {
             Ok(Some((number, creation))) => Ok(Pid { node: peer, number, creation }),
             Ok(None) => Err(SpawnError::Failed("it did not say which".into())),
-            Err(unwilling) => Err(remote::spawn_error(name, unwilling)),
+            Err(unwilling) => Err(SpawnError::refused(name, unwilling)),
         }
     }
 
@@ -565,7 +432,7 @@ impl Processes {
         let request = Request::Link((number, creation), (other.number, other.creation));
         let error = match self.ask(&other.node, &request, PATIENCE).await {
             Ok(Ok(_)) => return Ok(()),
-            Ok(Err(unwilling)) => remote::tie_error(unwilling),
+            Ok(Err(unwilling)) => unwilling.into(),
             Err(error) => error.into(),
         };
         // Also there, should the request have arrived and its answer not.
@@ -590,6 +457,114 @@ impl fmt::Debug for Processes {
     }
 }
 
+/// Input of a process.
+#[derive(Debug)]
+pub enum Signal {
+    /// A message or a call.
+    Message(Message),
+    /// A process it was linked to ended.
+    Exit {
+        /// The process that ended.
+        from: Pid,
+        /// Reason.
+        exit: Exit,
+    },
+}
+
+/// A process, as its own code holds it.
+pub struct Process {
+    pid: Pid,
+    mailbox: Mailbox,
+    exits: mpsc::Receiver<(Pid, Exit)>,
+    /// A process does not keep its node alive.
+    processes: Weak<Processes>,
+    peer: Option<NodeName>,
+}
+
+impl Process {
+    /// Returns its name in the network.
+    pub fn pid(&self) -> &Pid {
+        &self.pid
+    }
+
+    /// Returns the peer that asked for it by [`Processes::spawn_on`] or [`Processes::start_application_on`]; `None` for a
+    /// process that its own node began.
+    pub fn peer(&self) -> Option<&NodeName> {
+        self.peer.as_ref()
+    }
+
+    /// Returns the node it runs on; `None` when that is being dropped. A process that keeps it keeps the node from being
+    /// dropped.
+    pub fn host(&self) -> Option<Arc<dyn ProcessHost>> {
+        self.processes.upgrade()?.host()
+    }
+
+    /// Waits for the next signal: messages first. `None` once the node shuts down. Dropping the future loses nothing.
+    pub async fn recv(&mut self) -> Option<Signal> {
+        tokio::select! {
+            biased;
+            message = self.mailbox.recv() => message.map(Signal::Message),
+            Some((from, exit)) = self.exits.recv() => Some(Signal::Exit { from, exit }),
+        }
+    }
+
+    /// Ties it to another process, of this node or another: when one of the two ends the other is told by
+    /// [`Signal::Exit`], once. Connects if need be.
+    ///
+    /// # Errors
+    /// [`TieError`]; they are not linked.
+    pub async fn link(&self, other: &Pid) -> Result<(), TieError> {
+        self.processes.upgrade().ok_or(NoProcess)?.link(self.pid.number, other).await
+    }
+
+    /// Unties it from another process; does nothing when they are not linked.
+    pub fn unlink(&self, other: &Pid) {
+        if let Some(processes) = self.processes.upgrade() {
+            processes.unlink(self.pid.number, other);
+        }
+    }
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Process({})", self.pid)
+    }
+}
+
+/// Waits for a process to be gone. Dropped, it does not any more.
+pub struct Monitor {
+    pid: Pid,
+    watch: u64,
+    exit: oneshot::Receiver<Exit>,
+    processes: Weak<Processes>,
+}
+
+impl Monitor {
+    /// Returns the process that is watched.
+    pub fn pid(&self) -> &Pid {
+        &self.pid
+    }
+
+    /// Waits until it is gone: it ended, there was none, or the connection to its node went down.
+    pub async fn down(mut self) -> Exit {
+        (&mut self.exit).await.unwrap_or(Exit::Killed)
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        if let Some(processes) = self.processes.upgrade() {
+            processes.unwatch(self.watch);
+        }
+    }
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Monitor({})", self.pid)
+    }
+}
+
 fn named(peer: impl IntoName) -> Result<NodeName, CallError> {
     peer.into_name().map_err(|error| ConnectError::from(error).into())
 }
@@ -599,17 +574,6 @@ fn word(text: &str) -> Result<Atom, RegisterError> {
         1..=255 => Atom::new(text).map_err(|_| RegisterError::BadName { len: text.len() }),
         len => Err(RegisterError::BadName { len }),
     }
-}
-
-fn boxed<F, R>(factory: F) -> Factory
-where
-    F: Fn(Process, Term) -> R + Send + Sync + 'static,
-    R: Future<Output: Into<Exit>> + Send + 'static,
-{
-    Arc::new(move |process, arguments| {
-        let running = factory(process, arguments);
-        Box::pin(async move { running.await.into() })
-    })
 }
 
 #[cfg(test)]

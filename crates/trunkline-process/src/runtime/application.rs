@@ -9,16 +9,16 @@ use trunkline_route::{Chain, IntoName, NodeName};
 use trunkline_stack::RegisterError;
 use trunkline_term::Term;
 
-use super::{
-    ApplicationError, Factory, Offer, Origin, Process, Processes, SpawnError, State, boxed, named, remote, word,
-};
+use super::error::{ApplicationError, SpawnError, not_allowed, unknown};
+use super::state::{Offer, Offered, Origin, Part, boxed};
+use super::{Process, Processes, named, word};
 use crate::{Exit, Pid, Refusal, Request, Unwilling};
 
 /// A set of processes that are started in order, each under the name of a service, and told to stop in the reverse one. When
 /// one of them fails, panics or is stopped, the others are stopped as well.
 #[derive(Clone, Default)]
 pub struct Application {
-    processes: Vec<(String, Term, Factory)>,
+    processes: Vec<Part>,
 }
 
 impl Application {
@@ -45,40 +45,6 @@ impl std::fmt::Debug for Application {
     }
 }
 
-/// An application of this node.
-pub(super) struct Offered {
-    offer: Offer<Application>,
-    /// In the order they began.
-    pub(super) running: Vec<Pid>,
-    /// More processes are to begin.
-    starting: bool,
-    /// Reason why it stops, once one of its processes did not end well.
-    failed: Option<Exit>,
-}
-
-impl Offered {
-    fn runs(&self) -> bool {
-        self.starting || !self.running.is_empty()
-    }
-}
-
-/// Notes that a process of an application ended, and returns the tasks that are to be stopped.
-pub(super) fn ended(state: &mut State, name: &str, number: u64, exit: &Exit) -> Vec<AbortHandle> {
-    let Some(offered) = state.applications.get_mut(name) else { return Vec::new() };
-    offered.running.retain(|pid| pid.number != number);
-    if *exit == Exit::Normal {
-        return Vec::new();
-    }
-    offered.failed.get_or_insert_with(|| exit.clone());
-    let stop = offered.running.clone();
-    aborts(state, &stop)
-}
-
-/// Returns the tasks of these processes, in the reverse order of their beginning.
-fn aborts(state: &State, pids: &[Pid]) -> Vec<AbortHandle> {
-    pids.iter().rev().filter_map(|pid| state.live.get(&pid.number)?.abort.clone()).collect()
-}
-
 impl Processes {
     /// Makes an application known. Peers whose whole name matches one of these may start it, by
     /// [`Processes::start_application_on`], over connections that agreed on the flag `remote_application_start`.
@@ -96,7 +62,7 @@ impl Processes {
         if state.applications.contains_key(name) {
             return Err(RegisterError::Taken { name: name.into() });
         }
-        let offer = Offer { what: application, allow };
+        let offer = Offer { what: application.processes, allow };
         state.applications.insert(name.into(), Offered { offer, running: Vec::new(), starting: false, failed: None });
         Ok(())
     }
@@ -116,7 +82,7 @@ impl Processes {
     }
 
     fn start_application_by(&self, name: &str, peer: Option<&NodeName>) -> Result<(), ApplicationError> {
-        let application = {
+        let parts = {
             let mut state = self.lock();
             let offered = state.applications.get_mut(name).ok_or_else(|| ApplicationError::Unknown(name.into()))?;
             if offered.runs() {
@@ -126,7 +92,7 @@ impl Processes {
             offered.offer.what.clone()
         };
         let mut refused = None;
-        for (service, arguments, factory) in application.processes {
+        for (service, arguments, factory) in parts {
             let run = |process| factory(process, arguments);
             let origin =
                 Origin::Application { peer: peer.cloned(), name: name.into(), service: service.as_str().into() };
@@ -143,7 +109,7 @@ impl Processes {
         offered.starting = false;
         let Some((service, cause)) = refused else { return Ok(()) };
         let stop = offered.running.clone();
-        let stop = aborts(&state, &stop);
+        let stop = state.aborts(&stop);
         drop(state);
         stop.iter().for_each(AbortHandle::abort);
         Err(ApplicationError::Process { application: name.into(), service, cause })
@@ -159,7 +125,7 @@ impl Processes {
         if offered.running.is_empty() {
             return Err(ApplicationError::NotRunning(name.into()));
         }
-        let stop = aborts(&state, &offered.running);
+        let stop = state.aborts(&offered.running);
         drop(state);
         stop.iter().for_each(AbortHandle::abort);
         Ok(())
@@ -191,8 +157,8 @@ impl Processes {
             state.applications.get(name).map(|offered| offered.offer.allows(peer))
         };
         match allowed {
-            None => Err(remote::unknown("application", name)),
-            Some(false) => Err(remote::not_allowed(format!("{peer} may not start the application {name:?}"))),
+            None => Err(unknown("application", name)),
+            Some(false) => Err(not_allowed(format!("{peer} may not start the application {name:?}"))),
             Some(true) => self
                 .start_application_by(name, Some(peer))
                 .map_err(|error| Unwilling { refusal: Refusal::Failed, text: Chain(&error).to_string() }),

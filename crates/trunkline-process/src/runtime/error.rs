@@ -3,7 +3,7 @@
 use trunkline_dial::CallError;
 use trunkline_stack::RegisterError;
 
-use crate::NoProcess;
+use crate::{NoProcess, Refusal, Unwilling};
 
 /// Reason why a process did not begin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,18 @@ pub enum SpawnError {
     Unknown(String),
 }
 
+impl SpawnError {
+    /// Returns the error for a peer that refused to begin a process of this name.
+    pub(super) fn refused(name: &str, Unwilling { refusal, text }: Unwilling) -> Self {
+        match refusal {
+            Refusal::NotAllowed => Self::NotAllowed(text),
+            Refusal::Unknown => Self::Unknown(name.into()),
+            Refusal::Overloaded => Self::Overloaded(text),
+            _ => Self::Failed(text),
+        }
+    }
+}
+
 /// Reason why two processes are not linked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -45,6 +57,15 @@ pub enum TieError {
     /// The other's node refused, in its own words.
     #[error("the peer refused: {0}")]
     Refused(String),
+}
+
+impl From<Unwilling> for TieError {
+    fn from(Unwilling { refusal, text }: Unwilling) -> Self {
+        match refusal {
+            Refusal::NoProcess => NoProcess.into(),
+            _ => Self::Refused(text),
+        }
+    }
 }
 
 /// Reason why an application was not started or stopped.
@@ -83,4 +104,14 @@ pub enum ApplicationError {
     /// No application has that name.
     #[error("there is no application named {0:?}")]
     Unknown(String),
+}
+
+/// Returns the answer to a peer that may not do what it asks for.
+pub(super) fn not_allowed(text: String) -> Unwilling {
+    Unwilling { refusal: Refusal::NotAllowed, text }
+}
+
+/// Returns the answer to a peer that asks for something that is not offered.
+pub(super) fn unknown(what: &str, name: &str) -> Unwilling {
+    Unwilling { refusal: Refusal::Unknown, text: format!("there is no {what} named {name:?}") }
 }

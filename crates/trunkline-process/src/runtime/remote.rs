@@ -10,40 +10,19 @@ use trunkline_route::{Chain, Flag, NodeName, PeerFlags};
 use trunkline_stack::{BoxFuture, CallError as LinkCallError, Message, RegisterError, log_peer};
 use trunkline_term::Term;
 
-use super::{Origin, ProcessHost, Processes, SpawnError, TieError};
-use crate::{NoProcess, Notice, Pid, Refusal, Request, Unwilling, answer, answered};
+use super::Processes;
+use super::error::{SpawnError, not_allowed, unknown};
+use super::host::ProcessHost;
+use super::state::Origin;
+use crate::{Notice, Pid, Refusal, Request, Unwilling, answer, answered};
 
 /// Mailbox of requests and notices about processes.
 const SERVICE: &str = "$process";
-
-pub(super) fn not_allowed(text: String) -> Unwilling {
-    Unwilling { refusal: Refusal::NotAllowed, text }
-}
-
-pub(super) fn unknown(what: &str, name: &str) -> Unwilling {
-    Unwilling { refusal: Refusal::Unknown, text: format!("there is no {what} named {name:?}") }
-}
 
 fn not_agreed(flag: Flag) -> Unwilling {
     not_allowed(format!(
         "{flag} is not agreed on with this peer; switch the flag on at both ends, and in the rules of gateways between them"
     ))
-}
-
-pub(super) fn spawn_error(name: &str, Unwilling { refusal, text }: Unwilling) -> SpawnError {
-    match refusal {
-        Refusal::NotAllowed => SpawnError::NotAllowed(text),
-        Refusal::Unknown => SpawnError::Unknown(name.into()),
-        Refusal::Overloaded => SpawnError::Overloaded(text),
-        _ => SpawnError::Failed(text),
-    }
-}
-
-pub(super) fn tie_error(Unwilling { refusal, text }: Unwilling) -> TieError {
-    match refusal {
-        Refusal::NoProcess => NoProcess.into(),
-        _ => TieError::Refused(text),
-    }
 }
 
 /// Returns the first flag that a request needs and the two ends have not agreed on.

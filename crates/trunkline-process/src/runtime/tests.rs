@@ -1,6 +1,7 @@
+use std::any::Any;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use trunkline_dial::SessionsConfig;
+use trunkline_dial::{Sessions, SessionsConfig};
 use trunkline_route::Cookie;
 use trunkline_stack::CallError as LinkCallError;
 
