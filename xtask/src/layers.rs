@@ -25,7 +25,6 @@ const LEVELS: &[(&str, u8)] = &[
     ("trunkline-matcher", 0),
     ("trunkline-route", 0),
     ("trunkline-term", 0),
-    ("trunkline-process", 1),
     ("trunkline-registrar", 1),
     ("trunkline-tls", 1),
     ("trunkline-wire", 1),
@@ -34,11 +33,12 @@ const LEVELS: &[(&str, u8)] = &[
     ("trunkline-link", 3),
     ("trunkline-dial", 4),
     ("trunkline-registrar-embedded", 4),
+    ("trunkline-forward", 5),
+    ("trunkline-process", 5),
     ("trunkline-proxy", 5),
-    ("trunkline-forward", 6),
-    ("trunkline", 7),
-    ("trunkline-admin", 8),
-    ("trunkline-cli", 9),
+    ("trunkline", 6),
+    ("trunkline-admin", 7),
+    ("trunkline-cli", 8),
 ];
 
 /// Crates outside the levels: they may name any crate, and no crate may name them.
@@ -72,18 +72,35 @@ const BANS: &[Ban] = &[
         reason: "services and forwards use any link that a node gives them; they name no stack",
     },
     Ban {
+        of: "trunkline-process",
+        on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
+        reason: "processes use any connection that a node gives them; they name no stack",
+    },
+    Ban {
         of: "trunkline-dial",
-        on: &["rustls", "tokio-rustls", "trunkline-link"],
-        reason: "dialling names no stack and no TLS; what it drives comes in through its ports",
+        on: &["rustls", "tokio-rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
+        reason: "dialling names no stack and no TLS; what it drives comes in by `Stack` and through its ports",
+    },
+    Ban {
+        of: "trunkline-proxy",
+        on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
+        reason: "a gateway relays any pair of streams, whatever the stack",
     },
 ];
 
 /// Modules that must not mention tokio.
-const PURE: &[Pure] = &[Pure {
-    source: "crates/trunkline-dial/src",
-    modules: &["memory", "pair", "plan", "sessions", "table"],
-    reason: "decisions about dialling take the time as an argument and replay as scripts; only exec awaits",
-}];
+const PURE: &[Pure] = &[
+    Pure {
+        source: "crates/trunkline-dial/src",
+        modules: &["memory", "pair", "plan", "sessions", "table"],
+        reason: "decisions about dialling take the time as an argument and replay as scripts; only exec awaits",
+    },
+    Pure {
+        source: "crates/trunkline-process/src",
+        modules: &["exit", "pid", "ties", "wire"],
+        reason: "the book of processes is usable without an async runtime; only the feature `runtime` has tasks",
+    },
+];
 
 /// A row of [`BANS`].
 struct Ban {
@@ -246,9 +263,9 @@ mod tests {
 
     #[test]
     fn the_same_level_is_for_tests_only() {
-        check("trunkline-proxy", &[("trunkline-dial", "")], &["(level 4) has the dependency"]);
-        check("trunkline-proxy", &[("trunkline-dial", "build")], &["(level 4) has the build dependency"]);
-        check("trunkline-proxy", &[("trunkline-dial", "dev")], &[]);
+        check("trunkline-proxy", &[("trunkline-process", "")], &["(level 5) has the dependency"]);
+        check("trunkline-proxy", &[("trunkline-process", "build")], &["(level 5) has the build dependency"]);
+        check("trunkline-proxy", &[("trunkline-process", "dev")], &[]);
     }
 
     #[test]

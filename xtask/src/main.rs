@@ -5,6 +5,7 @@
 //! cargo tool that does not come with Rust.
 
 mod changelog;
+mod circles;
 mod corpus;
 mod disk;
 mod dist;
@@ -197,6 +198,13 @@ const TASKS: &[Task] = &[
         help: layers::HELP,
         takes_arguments: false,
         run: |project, _| layers::check(project),
+    },
+    Task {
+        name: "circles",
+        summary: "check that no three files of a crate name each other in a circle",
+        help: circles::HELP,
+        takes_arguments: false,
+        run: |project, _| circles::check(project),
     },
     Task {
         name: "tidy",

@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::metadata::{Metadata, Package};
-use crate::{Failure, Outcome, Project, cannot_start, disk, layers, licences, packages, publishing, render, run, tidy};
+use crate::{
+    Failure, Outcome, Project, cannot_start, circles, disk, layers, licences, packages, publishing, render, run, tidy,
+};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask test [ARGUMENTS]
        cargo xtask ci [ARGUMENTS]
 
 Without arguments: everything a change must pass, cheapest first, stopping at the first step that fails:
-  fmt, layers, tidy, publishing, licences, duplicates, packages, clippy, docs, standalone, model, examples, tests (doc
+  fmt, layers, circles, tidy, publishing, licences, duplicates, packages, clippy, docs, standalone, model, examples, tests (doc
   tests included)
 The last line is `N passed, N failed`, summed over all test binaries. Before each step 4 GiB must be free on the disk of the
 build output; what only one step uses is removed after it.
@@ -124,6 +126,7 @@ fn steps(project: &Project) -> Vec<Step> {
     vec![
         Step::command("fmt", format),
         Step::check("layers", layers::check),
+        Step::check("circles", circles::check),
         Step::check("tidy", tidy::check),
         Step::check("publishing", publishing::check),
         Step::check("licences", licences::check_licences),

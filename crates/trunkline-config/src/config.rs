@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use trunkline_matcher::{AccessPattern, RoutePattern, quoted, spelled_again};
-use trunkline_route::{Address, Cookie, Cookies, Host, IdError, NetworkRoute, ResolverId, TlsProfileId};
+use trunkline_matcher::{AccessPattern, RoutePattern};
+use trunkline_route::{Address, Cookie, Cookies, Host, NetworkRoute, ResolverId, TlsProfileId};
 
-use crate::error::{ConfigError, Problem, elsewhere};
-use crate::fields::{Fields, Reader, lint_message};
+use crate::error::{ConfigError, Problem};
+use crate::fields::{Fields, Reader, declared, lint_message, twice};
 use crate::layers::{self, Layers};
 use crate::node::{self, CertificateFiles, NodeConfig, RegistrarConfig};
 use crate::proxy::{self, ProxiedConfig, ProxyRouteConfig, TransitConfig};
@@ -14,7 +14,7 @@ use crate::route::{RouteContext, read_entry};
 use crate::secret::Surroundings;
 use crate::services::{self, ForwardConfig, ServiceConfig};
 use crate::spawn::{self, ApplicationConfig, SpawnConfig};
-use crate::tree::{self, At, Node, Origin, Value};
+use crate::tree::{self, Node, Origin, Value};
 use crate::warn;
 
 /// The largest configuration file: a hundred thousand routes of 150 bytes fit.
@@ -244,41 +244,6 @@ fn resolvers(embedded: bool, declared: impl IntoIterator<Item = ResolverId>) -> 
     own.into_iter().chain(declared).collect()
 }
 
-/// Reads a section of named entries. Also returns the ids of broken entries, so that a reference to one is not reported
-/// as well.
-pub(crate) fn declared<I: Ord + Clone, T>(
-    reader: &mut Reader<'_>,
-    fields: &Fields<'_>,
-    section: &str,
-    what: &str,
-    id: impl Fn(&str) -> Result<I, IdError>,
-    read: impl Fn(&mut Reader<'_>, &Node, &str) -> Option<T>,
-) -> (BTreeMap<I, T>, Vec<I>) {
-    let mut things = BTreeMap::new();
-    let mut declared = Vec::new();
-    match fields.get(section).map(|node| &node.value) {
-        None => {}
-        Some(Value::Map(entries)) => {
-            for (key, node) in entries {
-                let path = format!("{section}.{}", key.text.chars().take(64).collect::<String>());
-                match id(&key.text) {
-                    Ok(id) => {
-                        declared.push(id.clone());
-                        if let Some(thing) = read(reader, node, &path) {
-                            things.insert(id, thing);
-                        }
-                    }
-                    Err(error) => reader.problem(&key.at, path, error),
-                }
-            }
-        }
-        Some(_) => {
-            fields.wrong::<()>(reader, section, &format!("a mapping from names to {what}"));
-        }
-    }
-    (things, declared)
-}
-
 fn registrar(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ResolverConfig> {
     if [node::EMBEDDED, node::NONE].iter().any(|word| path == format!("registrars.{word}")) {
         let message = "the name is reserved for `node.registrar`; choose another one";
@@ -434,25 +399,3 @@ fn routes(
 
 /// Maximum number of pattern warnings shown; a large table often repeats the same one.
 const MOST_LINTS: usize = 20;
-
-/// Reports a pattern that occurs a second time in a list, naming both places.
-pub(crate) fn twice(
-    reader: &mut Reader<'_>,
-    seen: &mut BTreeMap<String, (String, At)>,
-    pattern: &str,
-    at: &At,
-    path: &str,
-) {
-    if let Some((first, place)) = seen.get(pattern) {
-        let message = format!(
-            "the pattern {} occurs twice, first in {first}.match ({}); remove one of them, or, for a second route to the \
-             same names, write one of them differently: {}",
-            quoted(pattern),
-            elsewhere(place),
-            quoted(&spelled_again(pattern))
-        );
-        reader.problem(at, format!("{path}.match"), message);
-    } else {
-        seen.insert(pattern.to_owned(), (path.to_owned(), at.clone()));
-    }
-}

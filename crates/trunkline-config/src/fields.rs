@@ -1,11 +1,12 @@
 //! Typed access to the tree: each reader reports a problem and returns `None` if a value is wrong.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use trunkline_matcher::{Lint, Needed, PatternError};
-use trunkline_route::Chain;
+use trunkline_matcher::{Lint, Needed, PatternError, quoted, spelled_again};
+use trunkline_route::{Chain, IdError};
 
-use crate::error::{BoxError, Problem, nearest};
+use crate::error::{BoxError, Problem, elsewhere, nearest};
 use crate::secret::Surroundings;
 use crate::tree::{At, Key, Node, Value};
 
@@ -178,6 +179,63 @@ impl<'t> Fields<'t> {
         let remedy = if remedy.is_empty() { String::new() } else { format!("; {remedy}") };
         reader.problem(&node.at, self.path(key), format!("expected {expected}, found {}{remedy}", node.kind()));
         None
+    }
+}
+
+/// Reads a section of named entries. Also returns the ids of broken entries, so that a reference to one is not reported
+/// as well.
+pub(crate) fn declared<I: Ord + Clone, T>(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    section: &str,
+    what: &str,
+    id: impl Fn(&str) -> Result<I, IdError>,
+    read: impl Fn(&mut Reader<'_>, &Node, &str) -> Option<T>,
+) -> (BTreeMap<I, T>, Vec<I>) {
+    let mut things = BTreeMap::new();
+    let mut declared = Vec::new();
+    match fields.get(section).map(|node| &node.value) {
+        None => {}
+        Some(Value::Map(entries)) => {
+            for (key, node) in entries {
+                let path = format!("{section}.{}", key.text.chars().take(64).collect::<String>());
+                match id(&key.text) {
+                    Ok(id) => {
+                        declared.push(id.clone());
+                        if let Some(thing) = read(reader, node, &path) {
+                            things.insert(id, thing);
+                        }
+                    }
+                    Err(error) => reader.problem(&key.at, path, error.to_string()),
+                }
+            }
+        }
+        Some(_) => {
+            fields.wrong::<()>(reader, section, &format!("a mapping from names to {what}"));
+        }
+    }
+    (things, declared)
+}
+
+/// Reports a pattern that occurs a second time in a list, naming both places.
+pub(crate) fn twice(
+    reader: &mut Reader<'_>,
+    seen: &mut BTreeMap<String, (String, At)>,
+    pattern: &str,
+    at: &At,
+    path: &str,
+) {
+    if let Some((first, place)) = seen.get(pattern) {
+        let message = format!(
+            "the pattern {} occurs twice, first in {first}.match ({}); remove one of them, or, for a second route to the \
+             same names, write one of them differently: {}",
+            quoted(pattern),
+            elsewhere(place),
+            quoted(&spelled_again(pattern))
+        );
+        reader.problem(at, format!("{path}.match"), message);
+    } else {
+        seen.insert(pattern.to_owned(), (path.to_owned(), at.clone()));
     }
 }
 

@@ -7,8 +7,7 @@ use std::time::Duration;
 use trunkline_matcher::{AccessPattern, RoutePattern};
 use trunkline_route::{DEFAULT_WEIGHT, DirectUse, NodeName, PeerFlags, ProxyRoute};
 
-use crate::config::{Config, twice};
-use crate::fields::{Fields, Reader};
+use crate::fields::{Fields, Reader, twice};
 use crate::node::{self, access_pattern, flags, patterns};
 use crate::route::{RouteContext, RouteEntry, entry_of, route_pattern};
 use crate::tree::{At, Node};
@@ -280,35 +279,4 @@ pub(crate) fn proxied(reader: &mut Reader<'_>, fields: &Fields<'_>) -> ProxiedCo
         gateways: patterns(reader, &fields, "gateways"),
         flags: flags(reader, &fields).unwrap_or_default(),
     }
-}
-
-/// Returns warnings about gateways that could impersonate the nodes behind them, because both are proven by the same
-/// cookie and no certificate is checked.
-pub(crate) fn trusted_gateways(config: &Config) -> Vec<String> {
-    let of_peer = |name: &NodeName| {
-        let entry = config.peers.iter().find(|peer| peer.pattern.is_match(name.as_str()));
-        entry.map_or(&config.node.cookie, |peer| &peer.cookie).current()
-    };
-    let mut told: Vec<(&NodeName, String)> = Vec::new();
-    for (i, ProxyRouteConfig { route, .. }) in config.proxy_routes.iter().enumerate() {
-        let (gateway, target) = (route.gateway(), route.target_route());
-        let of_route = config
-            .routes
-            .iter()
-            .filter(|route| route.pattern.is_match(gateway.as_str()))
-            .max_by_key(|route| route.weight)
-            .and_then(|route| route.route.cookie());
-        let to_gateway = route.gateway_cookie().or(of_route).unwrap_or_else(|| of_peer(gateway));
-        let to_target =
-            target.cookie().unwrap_or_else(|| route.only_to().map_or(config.node.cookie.current(), of_peer));
-        let same = to_gateway == to_target && !target.tls().unwrap_or(config.node.tls);
-        if same && !told.iter().any(|(known, _)| *known == gateway) {
-            let text = format!(
-                "proxy_routes[{i}]: {gateway} holds the cookie that proves the target node, and no certificate is checked: it \
-                 could impersonate that node; give `target` a `cookie_file` of its own, or `tls: true`"
-            );
-            told.push((gateway, text));
-        }
-    }
-    told.into_iter().map(|(_, text)| text).collect()
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{LocalPlace, NodeName, SocketPlace};
 
-use crate::config::declared;
 use crate::error::BoxError;
-use crate::fields::{Fields, Reader};
+use crate::fields::{Fields, Reader, declared};
 use crate::spawn::{allow, id};
 use crate::tree::Node;
 

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{IdError, ResolverId};
 
-use crate::config::declared;
-use crate::fields::{Fields, Reader};
+use crate::fields::{Fields, Reader, declared};
 use crate::node::patterns;
 use crate::tree::{Node, Value};
 

@@ -4,18 +4,18 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use trunkline_matcher::{AccessPattern, quoted};
-use trunkline_route::{Host, LocalPlace, SocketPlace};
+use trunkline_route::{Host, LocalPlace, NodeName, SocketPlace};
 
 use crate::config::Config;
 use crate::node::{AdminConfig, RegistrarConfig};
-use crate::proxy;
+use crate::proxy::ProxyRouteConfig;
 
 /// Maximum number of warnings of one kind; a large table often repeats the same one.
 const MOST_ALIKE: usize = 20;
 
 /// Returns the warnings about the configuration as a whole.
 pub(crate) fn warnings(config: &Config) -> Vec<String> {
-    let mut warnings = proxy::trusted_gateways(config);
+    let mut warnings = trusted_gateways(config);
     warnings.extend(wildcards(config));
     warnings.extend(ways_to_the_admin_interface(config));
     warnings.extend(offered_shells(config));
@@ -23,6 +23,37 @@ pub(crate) fn warnings(config: &Config) -> Vec<String> {
     warnings.extend(open_transit(config));
     warnings.extend(data_dir(config));
     warnings
+}
+
+/// Returns warnings about gateways that could impersonate the nodes behind them, because both are proven by the same
+/// cookie and no certificate is checked.
+fn trusted_gateways(config: &Config) -> Vec<String> {
+    let of_peer = |name: &NodeName| {
+        let entry = config.peers.iter().find(|peer| peer.pattern.is_match(name.as_str()));
+        entry.map_or(&config.node.cookie, |peer| &peer.cookie).current()
+    };
+    let mut told: Vec<(&NodeName, String)> = Vec::new();
+    for (i, ProxyRouteConfig { route, .. }) in config.proxy_routes.iter().enumerate() {
+        let (gateway, target) = (route.gateway(), route.target_route());
+        let of_route = config
+            .routes
+            .iter()
+            .filter(|route| route.pattern.is_match(gateway.as_str()))
+            .max_by_key(|route| route.weight)
+            .and_then(|route| route.route.cookie());
+        let to_gateway = route.gateway_cookie().or(of_route).unwrap_or_else(|| of_peer(gateway));
+        let to_target =
+            target.cookie().unwrap_or_else(|| route.only_to().map_or(config.node.cookie.current(), of_peer));
+        let same = to_gateway == to_target && !target.tls().unwrap_or(config.node.tls);
+        if same && !told.iter().any(|(known, _)| *known == gateway) {
+            let text = format!(
+                "proxy_routes[{i}]: {gateway} holds the cookie that proves the target node, and no certificate is checked: it \
+                 could impersonate that node; give `target` a `cookie_file` of its own, or `tls: true`"
+            );
+            told.push((gateway, text));
+        }
+    }
+    told.into_iter().map(|(_, text)| text).collect()
 }
 
 /// Returns true for an address at which every network of this machine can connect. The system reads `0` as `0.0.0.0`.

@@ -32,7 +32,7 @@ impl Slot {
     }
 }
 
-/// What a link takes over from the one it replaces.
+/// State that a link takes over from the one it replaces.
 struct Place {
     slot: Arc<Slot>,
     tls: TlsMode,
@@ -170,7 +170,7 @@ impl Connection {
         self.link().info().peer.clone()
     }
 
-    /// What the handshake of the present link established.
+    /// Returns the facts that the handshake of the present link established.
     pub fn info(&self) -> LinkInfo {
         self.link().info().clone()
     }
@@ -180,12 +180,12 @@ impl Connection {
         self.link().stats()
     }
 
-    /// Whether messages are taken.
+    /// Returns true if messages are taken.
     pub fn is_up(&self) -> bool {
         self.link().is_open()
     }
 
-    /// Why it is down, or `None` while it is up.
+    /// Returns the reason why the connection is down, or `None` while it is up.
     pub fn down(&self) -> Option<Down> {
         self.link().down()
     }
@@ -231,7 +231,7 @@ impl Connection {
         self.slot.current.load().try_send(to, from, body)
     }
 
-    /// As [`Connection::send`], ahead of normal messages.
+    /// Sends a message ahead of normal ones; see [`Connection::send`].
     ///
     /// # Errors
     /// As [`Connection::send`].
@@ -269,7 +269,7 @@ impl Connection {
         self.calling(deadline, |link| async move { link.call(to, from, body, deadline).await }).await
     }
 
-    /// As [`Connection::send`]; the body is a term, whose atoms this connection's mapping replaces.
+    /// Sends a term, whose atoms this connection's mapping replaces; see [`Connection::send`].
     ///
     /// # Errors
     /// As [`Connection::send`], and `BadTerm` when the term is over 64 levels deep or of over 262,144 terms.
@@ -283,7 +283,7 @@ impl Connection {
         }
     }
 
-    /// As [`Connection::call`], with terms both ways.
+    /// Calls a mailbox with a term and waits for a term; see [`Connection::call`].
     ///
     /// # Errors
     /// As [`Connection::call`], and `BadTerm` and `PlainAnswer` when the answer is no term that can be read.

@@ -129,7 +129,7 @@ pub enum ConnectError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// There is no connection.
+    /// No connection could be made.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The link did not take it.
@@ -144,7 +144,7 @@ pub enum CallError {
     /// The call did not succeed over the link.
     #[error(transparent)]
     Call(#[from] LinkCallError),
-    /// There is no connection.
+    /// No connection could be made.
     #[error(transparent)]
     Connect(#[from] ConnectError),
 }

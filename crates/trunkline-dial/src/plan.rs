@@ -21,8 +21,7 @@ use crate::{AttemptError, Next, NoRoute, Reason, Record};
 mod step;
 mod through;
 
-pub use step::{Event, Lookup, OpId, Policy, Preview, Step};
-pub use through::FoundGateway;
+pub use step::{Event, FoundGateway, Lookup, OpId, Policy, Preview, Step};
 
 /// One candidate: what is tried, because of what.
 #[derive(Debug, Clone)]

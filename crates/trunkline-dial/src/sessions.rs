@@ -28,7 +28,7 @@ mod tests;
 pub(crate) mod waits;
 
 pub use caller::Caller;
-pub use flight::{FlightEvent, Outcome, Step};
+pub use flight::{FlightEvent, Step};
 pub use keys::Keys;
 pub use peer::Peer;
 pub use routing::{ConnectRequest, LinkFacts, Routing};
@@ -51,6 +51,17 @@ pub trait Handle: Clone {
 
 /// The result of one dial: how it found the peer, or why it did not.
 pub type Flown<H> = Result<Found<H>, NoRoute>;
+
+/// The end of a flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome<H> {
+    /// The peer's own dial made the link, or an earlier one had.
+    Adopted(H),
+    /// The dial of the flight made the link.
+    Dialled(H),
+    /// No link was made.
+    Failed(NoRoute),
+}
 
 /// Constraints of a dial. Callers share the outcome of a dial that may use whatever they may; by any other dial they can only
 /// gain.

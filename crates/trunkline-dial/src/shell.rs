@@ -41,7 +41,7 @@ use kept::Kept;
 use ports::NodePorts;
 use tasks::Tasks;
 
-/// What a connect may take beyond its budget to settle whose dial stands.
+/// Time that a connect may take beyond its budget to settle whose dial stands.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Time for the last words of links when a node shuts down; a peer that does not take them is not waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -168,7 +168,7 @@ pub struct ShutDownReport {
     pub cut: usize,
 }
 
-/// What a connect to a name would do, without doing it.
+/// Preview of a connect to a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// The name.

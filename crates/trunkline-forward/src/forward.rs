@@ -44,15 +44,23 @@ pub enum ForwardError {
     },
 }
 
+/// Destination of the connections of a forward.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub(crate) peer: NodeName,
+    pub(crate) service: String,
+    pub(crate) options: StreamOptions,
+    /// Time that a connection waits for its stream.
+    pub(crate) open_timeout: Duration,
+}
+
 /// A local socket that leads to a service of another node, until the node shuts down; made by
 /// [`Services::forward`](crate::Services::forward). Dropped, it is closed, and the connections over it end; a socket in the
 /// file system is removed.
 #[derive(Debug)]
 pub struct Forward {
     place: LocalPlace,
-    peer: NodeName,
-    service: Arc<str>,
-    options: StreamOptions,
+    to: Arc<Destination>,
     traffic: Arc<Traffic>,
     task: JoinHandle<()>,
     /// Dropped with the forward, not with its task: the process may end before the task does.
@@ -65,9 +73,7 @@ impl Forward {
         host: &Arc<dyn StreamHost>,
         runtime: &Handle,
         place: LocalPlace,
-        peer: NodeName,
-        service: Arc<str>,
-        options: StreamOptions,
+        to: Destination,
     ) -> Result<Self, ForwardError> {
         let listen = |cause| ForwardError::Listen { place: place.clone(), cause };
         let (door, place, file) = match &place {
@@ -81,18 +87,11 @@ impl Forward {
                 (Door::Unix(listener), place, Some(file))
             }
         };
-        let traffic = Arc::new(Traffic::default());
-        let leading = Leading {
-            host: Arc::downgrade(host),
-            leaving: host.shutting_down(),
-            place: place.clone(),
-            peer: peer.clone(),
-            service: service.clone(),
-            options,
-            traffic: traffic.clone(),
-        };
-        let task = runtime.spawn(accept(door, leading));
-        Ok(Self { place, peer, service, options, traffic, task, _file: file })
+        let (to, traffic) = (Arc::new(to), Arc::new(Traffic::default()));
+        // The socket does not keep the node alive.
+        let (weak, leaving) = (Arc::downgrade(host), host.shutting_down());
+        let task = runtime.spawn(accept(weak, leaving, door, place.clone(), to.clone(), traffic.clone()));
+        Ok(Self { place, to, traffic, task, _file: file })
     }
 
     /// Returns where it listens, with the port that was free if it was to listen at port 0.
@@ -102,17 +101,17 @@ impl Forward {
 
     /// Returns the node whose service it leads to.
     pub fn peer(&self) -> &NodeName {
-        &self.peer
+        &self.to.peer
     }
 
     /// Returns the service that it leads to.
     pub fn service(&self) -> &str {
-        &self.service
+        &self.to.service
     }
 
     /// Returns the options of its connections.
     pub fn options(&self) -> StreamOptions {
-        self.options
+        self.to.options
     }
 
     /// Returns the counters of its connections.
@@ -127,21 +126,15 @@ impl Drop for Forward {
     }
 }
 
-/// Origin and destination of the connections of a forward.
-struct Leading {
-    /// The socket does not keep the node alive.
+/// Accepts connections until the node shuts down, and leads each to the destination.
+async fn accept(
     host: Weak<dyn StreamHost>,
-    /// Turns true when the node leaves: nothing new is accepted.
-    leaving: watch::Receiver<bool>,
+    mut leaving: watch::Receiver<bool>,
+    door: Door,
     place: LocalPlace,
-    peer: NodeName,
-    service: Arc<str>,
-    options: StreamOptions,
+    to: Arc<Destination>,
     traffic: Arc<Traffic>,
-}
-
-async fn accept(door: Door, leading: Leading) {
-    let Leading { host, mut leaving, place, peer, service, options, traffic } = leading;
+) {
     let mut connections = JoinSet::new();
     let (mut failures, refused) = (AcceptFailures::default(), LogLimit::new(1, LOG_PERIOD));
     loop {
@@ -161,7 +154,7 @@ async fn accept(door: Door, leading: Leading) {
             }
             Ok(socket) => {
                 failures.accepted();
-                connections.spawn(lead(host, socket, peer.clone(), service.clone(), options, traffic.clone()));
+                connections.spawn(lead(host, socket, to.clone(), traffic.clone()));
             }
             Err(error) => failures.failed(&place, &error).await,
         }
@@ -172,14 +165,8 @@ async fn accept(door: Door, leading: Leading) {
 }
 
 /// Opens the stream of a connection and passes the bytes on.
-async fn lead(
-    host: Arc<dyn StreamHost>,
-    socket: Socket,
-    peer: NodeName,
-    service: Arc<str>,
-    options: StreamOptions,
-    traffic: Arc<Traffic>,
-) {
+async fn lead(host: Arc<dyn StreamHost>, socket: Socket, to: Arc<Destination>, traffic: Arc<Traffic>) {
+    let Destination { peer, service, options, open_timeout } = &*to;
     // Bytes that it has sent already need not wait for the answer.
     let (first, sent) = socket.sent_already(EARLY_DATA as usize);
     let is_all = matches!(sent, Sent::All);
@@ -188,7 +175,7 @@ async fn lead(
     {
         return tracing::debug!(%peer, %error, "a connection to be forwarded broke off at once");
     }
-    let stream = open(&host, &peer, &service, First { bytes: &first, is_all }, host.open_timeout()).await;
+    let stream = open(&host, peer, service, First { bytes: &first, is_all }, *open_timeout).await;
     // The bytes do not keep the node alive.
     let log = Arc::downgrade(&host);
     drop(host);
@@ -205,7 +192,7 @@ async fn lead(
         Err(error) => {
             traffic.refuses();
             if let Some(host) = log.upgrade() {
-                log_peer!(host, &peer, WARN, "a connection could not be forwarded", %peer, service = &*service, %error);
+                log_peer!(host, peer, WARN, "a connection could not be forwarded", %peer, service, %error);
             }
             socket.abort().await;
         }

@@ -4,8 +4,9 @@
 //!   socket, or this program ([`Streams`]). It also opens streams to services of other nodes.
 //! - [`Forward`] is a local socket. Each connection to it becomes a stream to a service of another node.
 //!
-//! The crate knows a node only as a [`StreamHost`]: it gives links, runs tasks and says when it shuts down. Bytes that
-//! arrived before one side broke off are delivered before the break is; what waits in between is bounded.
+//! The crate knows a node only as a [`StreamHost`]: it gives links, runs tasks and says when it shuts down. The sessions of
+//! `trunkline-dial` are such a node. Bytes that arrived before one side broke off are delivered before the break is; what
+//! waits in between is bounded.
 //!
 //! `examples/to_itself.rs` forwards a local port to a service of the node itself.
 
@@ -19,7 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use trunkline_dial::ConnectError;
+use trunkline_dial::sessions::ConnectRequest;
+use trunkline_dial::{ConnectError, Sessions};
 use trunkline_route::NodeName;
 use trunkline_stack::{BoxFuture, HostNames, Link, PeerLog};
 
@@ -27,7 +29,7 @@ pub use forward::{Forward, ForwardError};
 pub use services::{ServiceError, ServiceStatus, Services, StreamError, StreamOptions, Streams};
 pub use traffic::TrafficStats;
 
-/// Node that [`Services`] belong to.
+/// Node that [`Services`] belong to. [`Sessions`] are such a node.
 pub trait StreamHost: Send + Sync + 'static {
     /// Returns a link to a peer, connecting within the `timeout` if there is none. A later call may return another link.
     fn link(self: Arc<Self>, peer: NodeName, timeout: Duration) -> BoxFuture<'static, Result<Link, ConnectError>>;
@@ -43,11 +45,30 @@ pub trait StreamHost: Send + Sync + 'static {
 
     /// Returns the limit on log lines that peers can cause.
     fn peer_log(&self) -> &PeerLog;
+}
 
-    /// Returns the time that a connection to a [`Forward`] waits for its stream: long enough to notice that a link is dead
-    /// and to find another way. Default: 30 s.
-    fn open_timeout(&self) -> Duration {
-        Duration::from_secs(30)
+impl StreamHost for Sessions {
+    fn link(self: Arc<Self>, peer: NodeName, timeout: Duration) -> BoxFuture<'static, Result<Link, ConnectError>> {
+        Box::pin(async move {
+            let request = ConnectRequest { within: Some(timeout), ..ConnectRequest::default() };
+            Ok(Link::clone(&*self.in_use(&peer, request).await?.link()))
+        })
+    }
+
+    fn shutting_down(&self) -> watch::Receiver<bool> {
+        self.leaving()
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.spawn(task);
+    }
+
+    fn host_names(&self) -> &HostNames {
+        self.host_names()
+    }
+
+    fn peer_log(&self) -> &PeerLog {
+        self.peer_log()
     }
 }
 

@@ -14,7 +14,7 @@ use trunkline_matcher::AccessPattern;
 use trunkline_route::{IntoName, LocalPlace, NodeName, SocketPlace, later};
 use trunkline_stack::{ByteStream, First, Incoming, OpenError, StreamCode, StreamKind, log_peer};
 
-use crate::forward::{Forward, ForwardError};
+use crate::forward::{Destination, Forward, ForwardError};
 use crate::socket::connect;
 use crate::splice::splice;
 use crate::traffic::{Traffic, TrafficStats};
@@ -119,51 +119,18 @@ struct Service {
 /// use std::time::Duration;
 ///
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
-/// use tokio::sync::watch;
-/// use trunkline_dial::ConnectError;
+/// use trunkline_dial::{Sessions, SessionsConfig};
 /// use trunkline_forward::{Services, StreamHost};
 /// use trunkline_matcher::AccessPattern;
-/// use trunkline_route::{Cookie, NodeName};
-/// use trunkline_stack::{BoxFuture, HostNames, Link, LinkInfo, LocalLimits, LocalLink, Mailboxes, PeerLog};
-///
-/// /// A node that reaches itself only.
-/// struct Alone {
-///     link: Arc<LocalLink>,
-///     leaving: watch::Sender<bool>,
-///     names: HostNames,
-///     log: PeerLog,
-/// }
-///
-/// impl StreamHost for Alone {
-///     fn link(self: Arc<Self>, _: NodeName, _: Duration) -> BoxFuture<'static, Result<Link, ConnectError>> {
-///         Box::pin(async move { Ok(self.link.link()) })
-///     }
-///     fn shutting_down(&self) -> watch::Receiver<bool> {
-///         self.leaving.subscribe()
-///     }
-///     fn spawn(&self, task: BoxFuture<'static, ()>) {
-///         tokio::spawn(task);
-///     }
-///     fn host_names(&self) -> &HostNames {
-///         &self.names
-///     }
-///     fn peer_log(&self) -> &PeerLog {
-///         &self.log
-///     }
-/// }
+/// use trunkline_route::Cookie;
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-/// let mailboxes = Arc::new(Mailboxes::default());
-/// let info = LinkInfo::local("a@h".parse()?, [7; 16], Cookie::new("a cookie of some length")?);
-/// let node = Arc::new(Alone {
-///     link: LocalLink::start(info, mailboxes.clone(), LocalLimits::default()),
-///     leaving: watch::Sender::new(false),
-///     names: HostNames::of_the_system(),
-///     log: PeerLog::default(),
-/// });
-/// let services = Arc::new(Services::new(Arc::downgrade(&node) as Weak<dyn StreamHost>));
+/// // A node without stacks reaches itself only.
+/// let config = SessionsConfig::new("a@h".parse()?, [7; 16], Cookie::new("a cookie of some length")?);
+/// let node = Sessions::new(config, |_| {});
+/// let services = Arc::new(Services::new(Arc::downgrade(&node) as Weak<dyn StreamHost>, Duration::from_secs(30)));
 /// let of_the_node = services.clone();
-/// mailboxes.accept_streams(Some(Arc::new(move |incoming| of_the_node.dispatch(incoming))));
+/// node.mailboxes().accept_streams(Some(Arc::new(move |incoming| of_the_node.dispatch(incoming))));
 ///
 /// let mut echo = services.accept("echo", vec![AccessPattern::new("a@h")?])?;
 /// tokio::spawn(async move {
@@ -185,17 +152,19 @@ struct Service {
 pub struct Services {
     host: Weak<dyn StreamHost>,
     runtime: Handle,
+    open_timeout: Duration,
     offered: RwLock<BTreeMap<String, Arc<Service>>>,
 }
 
 impl Services {
     /// Returns the services of a node that offers none yet. The caller passes streams that peers want to
-    /// [`Services::dispatch`]. Forwards run on the current runtime.
+    /// [`Services::dispatch`]. Forwards run on the current runtime. A connection to a forward waits `open_timeout` for its
+    /// stream, which is to be long enough to notice that a link is dead and to find another way.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new(host: Weak<dyn StreamHost>) -> Self {
-        Self { host, runtime: Handle::current(), offered: RwLock::default() }
+    pub fn new(host: Weak<dyn StreamHost>, open_timeout: Duration) -> Self {
+        Self { host, runtime: Handle::current(), open_timeout, offered: RwLock::default() }
     }
 
     /// Serves streams of this name: each is connected to the place. `allow` must match the whole name of the peer; an
@@ -370,7 +339,8 @@ impl Services {
     ) -> Result<Forward, ForwardError> {
         let peer = peer.into_name()?;
         let host = self.host().ok_or(ForwardError::ShuttingDown)?;
-        Forward::start(&host, &self.runtime, place, peer, service.into(), options).await
+        let to = Destination { peer, service: service.into(), options, open_timeout: self.open_timeout };
+        Forward::start(&host, &self.runtime, place, to).await
     }
 
     /// Returns the node, unless it is shutting down.

@@ -8,9 +8,8 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use trunkline_proxy::LAST_BYTES;
 use trunkline_route::SocketPlace;
-use trunkline_stack::{HostNames, first_of};
+use trunkline_stack::{HostNames, LAST_BYTES, first_of};
 
 use crate::splice::with_scratch;
 

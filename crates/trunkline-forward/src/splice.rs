@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use trunkline_proxy::{FlowError, LAST_BYTES, Outflow, Quiet};
-use trunkline_stack::{ByteStream, StreamCode};
+use trunkline_stack::{ByteStream, FlowError, LAST_BYTES, Outflow, Quiet, StreamCode};
 
 use crate::socket::Socket;
 use crate::traffic::{Open, Traffic};

@@ -394,7 +394,7 @@ fn tls_error(error: PipeError) -> DialError {
     }
 }
 
-/// Everything that the listener says before it is proven is advice: it leads to the next candidate and to nothing else.
+/// The words of a listener that is not proven are advice: they lead to the next candidate and to nothing else.
 impl From<DialError> for AttemptError {
     fn from(error: DialError) -> Self {
         let closed = |code, text: String| HandshakeError::Closed { code, text }.to_string();

@@ -22,7 +22,7 @@ pub(crate) struct Polled {
 /// One direction. The last try either brought something, or left the waker of the direction behind.
 #[derive(Default)]
 struct Direction {
-    /// Nothing came of the last try, and the waker was not called since.
+    /// True if the last try had no result, and the waker was not called since.
     is_idle: AtomicBool,
     woken: Notify,
 }

@@ -4,13 +4,13 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::pattern::RoutePattern;
+use crate::pattern::TablePattern;
 
 /// One pattern with its weight and value. It is shared: a clone is cheap and outlives the table it came from.
 pub struct Entry<V>(Arc<Parts<V>>);
 
 struct Parts<V> {
-    pattern: RoutePattern,
+    pattern: TablePattern,
     rank: Rank,
     value: V,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Rank {
 }
 
 impl<V> Entry<V> {
-    pub(crate) fn new(pattern: RoutePattern, rank: Rank, value: V) -> Self {
+    pub(crate) fn new(pattern: TablePattern, rank: Rank, value: V) -> Self {
         Self(Arc::new(Parts { pattern, rank, value }))
     }
 
@@ -37,7 +37,7 @@ impl<V> Entry<V> {
     }
 
     /// Returns the pattern.
-    pub fn pattern(&self) -> &RoutePattern {
+    pub fn pattern(&self) -> &TablePattern {
         &self.0.pattern
     }
 
@@ -81,7 +81,7 @@ impl<V: fmt::Debug> fmt::Debug for Entry<V> {
 #[error("the pattern {} {refusal}", crate::error::quoted(.pattern.as_str()))]
 pub struct InsertError<V> {
     pub(crate) refusal: Refusal,
-    pub(crate) pattern: RoutePattern,
+    pub(crate) pattern: TablePattern,
     pub(crate) value: V,
 }
 
@@ -108,7 +108,7 @@ impl<V> InsertError<V> {
     }
 
     /// Returns the pattern that was refused.
-    pub fn pattern(&self) -> &RoutePattern {
+    pub fn pattern(&self) -> &TablePattern {
         &self.pattern
     }
 

@@ -1,6 +1,5 @@
 //! Explanations of look-ups, and statistics of a table.
 
-use std::fmt;
 use std::sync::atomic::Ordering;
 
 use crate::entry::Entry;
@@ -8,28 +7,8 @@ use crate::grams::Size;
 use crate::group::Group;
 use crate::index::PatternIndex;
 use crate::matches::NameTooLong;
+use crate::pattern_class::PatternClass;
 use crate::store::NONE;
-use crate::writer;
-
-/// Method by which the table finds out whether an entry's pattern matches a name, from the cheapest to the most
-/// expensive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum PatternClass {
-    /// The pattern matches every name, so it is not searched for.
-    Always,
-    /// Text. A look-up tests the pattern only for names with a rare piece of that text, by comparing the text.
-    Literal,
-    /// Text with wildcards (`.`, `.*`, classes of a character). It is tested like [`PatternClass::Literal`].
-    Glob,
-    /// An expression that requires some text. A look-up runs the pattern only for names with that text.
-    Filed,
-    /// An expression without text, but with a byte that every match has. All patterns with the same byte are tested
-    /// together, in a table of bits.
-    Anchored,
-    /// An expression with neither. Every look-up runs it, in an automaton that several patterns share or on its own.
-    LiteralFree,
-}
 
 /// Entry that matches, with the method by which it was found.
 #[derive(Debug)]
@@ -74,25 +53,6 @@ impl Stats {
     }
 }
 
-impl PatternClass {
-    /// All classes, in order.
-    pub const ALL: [Self; 6] =
-        [Self::Always, Self::Literal, Self::Glob, Self::Filed, Self::Anchored, Self::LiteralFree];
-}
-
-impl fmt::Display for PatternClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Always => "always",
-            Self::Literal => "literal",
-            Self::Glob => "glob",
-            Self::Filed => "filed",
-            Self::Anchored => "anchored",
-            Self::LiteralFree => "literal-free",
-        })
-    }
-}
-
 impl<V> PatternIndex<V> {
     /// Returns the entries that [`PatternIndex::matches`] gives, each with the method by which it was found.
     ///
@@ -111,7 +71,7 @@ impl<V> PatternIndex<V> {
     /// Counts the contents of the table. Visits all of it: O(n).
     pub fn stats(&self) -> Stats {
         let mut stats = Stats { heap_bytes: self.tables.heap_bytes(), ..Stats::default() };
-        for slot in writer::slots(&self.store, self.slots, self.generation) {
+        for slot in self.store.live(self.slots, self.generation) {
             let compiled = slot.entry.pattern().compiled();
             stats.classes[compiled.class() as usize] += 1;
             stats.heap_bytes += slot.heap_bytes() + compiled.heap_bytes();

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::{AccessPattern, PatternIndex, PatternTable, RoutePattern};
+use crate::{AccessPattern, PatternIndex, PatternTable, RoutePattern, TablePattern};
 
 /// A target: its name, its body, which panics when a property does not hold, and its seed inputs.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
@@ -14,19 +14,25 @@ pub const TARGETS: &[Target] = &[("lookup", lookup, lookup_seeds), ("syntax", sy
 const MAX_PATTERNS: usize = 16;
 
 /// Checks that a table gives the same answers as its patterns tested one by one, in order, also after some were
-/// removed. The last line is a name and each other line a pattern, whose first byte, if it is a digit, is its weight.
+/// removed. The last line is a name and each other line a pattern, whose first byte, if it is a digit, is its weight. A
+/// pattern after `=` must match the whole name.
 pub fn lookup(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (lines, name) = text.rsplit_once('\n').unwrap_or(("", text));
     let table = PatternTable::new();
-    let mut list: Vec<(i64, usize, RoutePattern)> = Vec::new();
+    let mut list: Vec<(i64, usize, TablePattern)> = Vec::new();
     for line in lines.split('\n').take(MAX_PATTERNS) {
         let digit = line.bytes().next().filter(u8::is_ascii_digit);
         let weight = i64::from(digit.unwrap_or(b'0') - b'0');
-        let Ok(pattern) = RoutePattern::new(&line[usize::from(digit.is_some())..]) else { continue };
+        let text = &line[usize::from(digit.is_some())..];
+        let pattern = match text.strip_prefix('=') {
+            Some(text) => AccessPattern::new(text).map(TablePattern::from),
+            None => RoutePattern::new(text).map(TablePattern::from),
+        };
+        let Ok(pattern) = pattern else { continue };
         let value = list.len();
         let inserted = table.insert(pattern.clone(), weight, value);
-        let taken = list.iter().any(|(_, _, other)| *other == pattern);
+        let taken = list.iter().any(|(_, _, other)| other.as_str() == pattern.as_str());
         assert_eq!(inserted.is_err(), taken, "{pattern}");
         if !taken {
             list.push((weight, value, pattern));
@@ -42,7 +48,7 @@ pub fn lookup(bytes: &[u8]) {
     check(&before, &list, name);
 }
 
-fn check(snapshot: &PatternIndex<usize>, list: &[(i64, usize, RoutePattern)], name: &str) {
+fn check(snapshot: &PatternIndex<usize>, list: &[(i64, usize, TablePattern)], name: &str) {
     let mut expected: Vec<_> = list.iter().filter(|(.., pattern)| pattern.is_match(name)).collect();
     expected.sort_by_key(|(weight, value, _)| (Reverse(*weight), *value));
     let expected: Vec<_> = expected.into_iter().map(|(_, value, _)| *value).collect();
@@ -59,6 +65,7 @@ pub fn lookup_seeds() -> Vec<Vec<u8>> {
     let texts = [
         "^db@\n5-worker-\\d+@\n1.*\n(?i)DB@example[.]com$\ndb@example.com",
         "a|b\n9[ab]c*\n\\p{L}+\n^(?:a|bc)@h$\nbc@h",
+        "=db\n5=db\\d|cache\n=.*\n2db\ndb7",
     ];
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }

@@ -10,7 +10,7 @@ use regex_syntax::hir::Hir;
 
 use crate::anchor::Anchored;
 use crate::engine;
-use crate::pattern::RoutePattern;
+use crate::pattern::TablePattern;
 
 /// Patterns that are searched together.
 pub(crate) enum Group {
@@ -19,7 +19,7 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    pub(crate) fn of(kind: Kind, members: &[(u32, &RoutePattern)], cache_bytes: usize) -> Option<Self> {
+    pub(crate) fn of(kind: Kind, members: &[(u32, &TablePattern)], cache_bytes: usize) -> Option<Self> {
         match kind {
             Kind::Alone => None,
             Kind::Anchored(anchor) => {
@@ -62,7 +62,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) fn of(pattern: &RoutePattern) -> Self {
+    pub(crate) fn of(pattern: &TablePattern) -> Self {
         let compiled = pattern.compiled();
         match compiled.window() {
             Some(window) => Self::Anchored(window.anchor()),
@@ -111,7 +111,7 @@ impl Automaton {
     const MEMBERS: usize = 64;
 
     /// Compiles the members, or returns `None` if their automaton would be too large.
-    fn of(members: &[(u32, &RoutePattern)], cache_bytes: usize) -> Option<Self> {
+    fn of(members: &[(u32, &TablePattern)], cache_bytes: usize) -> Option<Self> {
         static ID: AtomicU64 = AtomicU64::new(0);
         let hirs: Option<Vec<Hir>> = members.iter().map(|(_, pattern)| pattern.compiled().hir()).collect();
         let hirs = hirs?;

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::entry::Entry;
 use crate::fold::{self, Subject};
-use crate::grams::{GramTable, PADDING, Signature, Size, hashes};
+use crate::grams::{PADDING, Signature, Size, hashes};
 use crate::group::Group;
 use crate::limits::TableLimits;
 use crate::matches::{Matches, NameTooLong, Scratch};
 use crate::store::{NONE, Slot, Store};
-use crate::writer;
+use crate::tables::Tables;
 
 /// An immutable snapshot of a table.
 ///
@@ -48,43 +48,6 @@ pub struct PatternIndex<V> {
     _token: Arc<()>,
 }
 
-/// Tables that lead to the slots of a store. A table grows by replacement: a snapshot keeps the tables that it came
-/// with, which have all its entries.
-#[derive(Clone)]
-pub(crate) struct Tables {
-    grams: [Arc<GramTable>; Size::ALL.len()],
-    pub(crate) texts: Arc<GramTable>,
-}
-
-impl Default for Tables {
-    fn default() -> Self {
-        Self { grams: std::array::from_fn(|_| Arc::new(GramTable::new())), texts: Arc::new(GramTable::new()) }
-    }
-}
-
-impl Tables {
-    pub(crate) fn grams(&self, size: Size) -> &GramTable {
-        &self.grams[size as usize]
-    }
-
-    /// Makes room for one more text, and for one more gram of the given size.
-    pub(crate) fn with_room(tables: &mut Arc<Self>, size: Option<Size>) -> &Self {
-        if let Some(grown) = tables.texts.grown() {
-            Arc::make_mut(tables).texts = Arc::new(grown);
-        }
-        if let Some(size) = size
-            && let Some(grown) = tables.grams(size).grown()
-        {
-            Arc::make_mut(tables).grams[size as usize] = Arc::new(grown);
-        }
-        tables
-    }
-
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.texts.heap_bytes() + self.grams.iter().map(|grams| grams.heap_bytes()).sum::<usize>()
-    }
-}
-
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
@@ -107,7 +70,8 @@ impl<V> PatternIndex<V> {
         Self { version, store, tables, groups, loose, generation, slots, len, limits, _token: token }
     }
 
-    /// Returns the entries whose pattern is found in `name`, by descending weight, and equal weights by insertion.
+    /// Returns the entries whose pattern matches `name`, by descending weight, and equal weights by insertion: a
+    /// [`RoutePattern`](crate::RoutePattern) anywhere in it, an [`AccessPattern`](crate::AccessPattern) all of it.
     ///
     /// For many look-ups use [`PatternTable::reader`](crate::PatternTable::reader) or [`PatternIndex::matches_with`]:
     /// this method uses scratch memory of the thread, and allocates its answer.
@@ -248,12 +212,12 @@ impl<V> PatternIndex<V> {
 
     /// Returns the entry whose pattern has exactly this text.
     pub fn get(&self, text: &str) -> Option<&Entry<V>> {
-        writer::find(&self.store, &self.tables, text, self.generation).map(|(_, slot)| &slot.entry)
+        self.tables.find(&self.store, text, self.generation).map(|(_, slot)| &slot.entry)
     }
 
     /// Returns all entries, by descending weight, and equal weights by insertion. Sorts them first: O(n log n).
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Entry<V>> {
-        in_order(writer::slots(&self.store, self.slots, self.generation).map(|slot| &slot.entry))
+        in_order(self.store.live(self.slots, self.generation).map(|slot| &slot.entry))
     }
 
     /// Returns the number of entries.

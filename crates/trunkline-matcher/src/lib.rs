@@ -1,8 +1,8 @@
 //! A table of weighted regular expressions in Go's syntax that can be edited while it is read. With a hundred thousand
 //! patterns, a look-up takes microseconds, and so does adding a pattern.
 //!
-//! For a name, the table returns every entry whose pattern is found in it, by descending weight, and equal weights in
-//! the order in which they were added.
+//! For a name, the table returns every entry whose pattern is found in it, or matches all of it, by descending weight,
+//! and equal weights in the order in which they were added.
 //!
 //! ```
 //! use trunkline_matcher::{PatternTable, RoutePattern};
@@ -36,9 +36,9 @@
 //! * [`PatternError`]: the reason why a pattern was refused, with the place in the text. [`Limits`]: how large a
 //!   pattern may be. [`Lint`]: a part of a pattern that probably does not mean what its author wanted. [`Needed`]: the
 //!   reason why a pattern matches no name that the caller can have.
-//! * [`PatternTable`]: the table, shared between threads. [`TableEdit`]: the table during an edit. [`PatternIndex`]: a
-//!   snapshot of it. [`PatternReader`]: the fastest way to read it, optionally with a cache of answers.
-//!   [`TableLimits`]: how large the table and its answers may be.
+//! * [`PatternTable`]: the table, shared between threads. It holds patterns of both kinds, each as a [`TablePattern`].
+//!   [`TableEdit`]: the table during an edit. [`PatternIndex`]: a snapshot of it. [`PatternReader`]: the fastest way to
+//!   read it, optionally with a cache of answers. [`TableLimits`]: how large the table and its answers may be.
 //! * [`Entry`], [`Matches`]: the answers. [`Scratch`]: memory for look-ups in a snapshot.
 //! * [`Explanation`], [`Stats`]: how names are looked up, and what a table contains.
 //!
@@ -93,8 +93,8 @@
 //!
 //! * A dot is any character: `prod-db@example.com` matches `prod-db@exampleXcom`. `prod-*` is `prod` followed by any
 //!   number of `-`, including none.
-//! * A pattern without `^` and `$` is found inside longer names. This suits routes; for rules that allow something, use
-//!   [`AccessPattern`].
+//! * A [`RoutePattern`] without `^` and `$` is found inside longer names. This suits routes; for rules that allow
+//!   something, use [`AccessPattern`], alone or in a table.
 //! * Patterns without text (`[0-9]+`, `\pL`) are run by every look-up. A few hundred are no trouble;
 //!   [`Stats::has_many_literal_free`] reports more.
 //! * A removed value is not dropped at once: it is dropped when no snapshot has it and either enough other entries were
@@ -125,21 +125,24 @@ mod limits;
 mod lint;
 mod matches;
 mod pattern;
+mod pattern_class;
 mod reach;
 mod shape;
 mod steps;
 mod store;
 mod syntax;
 mod table;
+mod tables;
 mod writer;
 
 pub use entry::{Entry, InsertError, Refusal};
 pub use error::{PatternError, PatternErrorKind, quoted, spelled_again};
-pub use explain::{Explanation, PatternClass, Stats};
+pub use explain::{Explanation, Stats};
 pub use index::PatternIndex;
 pub use limits::{LimitKind, Limits, TableLimits};
 pub use lint::{Lint, LintKind};
 pub use matches::{Matches, NameTooLong, Scratch};
-pub use pattern::{AccessPattern, RoutePattern};
+pub use pattern::{AccessPattern, RoutePattern, TablePattern};
+pub use pattern_class::PatternClass;
 pub use reach::Needed;
 pub use table::{PatternReader, PatternTable, TableEdit};

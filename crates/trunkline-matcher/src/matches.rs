@@ -29,7 +29,7 @@ impl NameTooLong {
     }
 }
 
-/// Iterator over the entries whose pattern was found, by descending weight, and equal weights by insertion.
+/// Iterator over the entries whose pattern matches, by descending weight, and equal weights by insertion.
 #[derive(Debug)]
 pub struct Matches<'a, V> {
     index: &'a PatternIndex<V>,

@@ -13,10 +13,10 @@ use regex_syntax::hir::{Hir, Look};
 use crate::anchor::Window;
 use crate::engine::{Cache, Engine};
 use crate::error::{Fault, PatternError};
-use crate::explain::PatternClass;
 use crate::fold::Subject;
 use crate::glob::Glob;
 use crate::limits::{LimitKind, Limits};
+use crate::pattern_class::PatternClass;
 use crate::shape::{self, Required};
 use crate::steps::Step;
 use crate::syntax;
@@ -56,6 +56,23 @@ pub struct RoutePattern(Arc<Compiled>);
 /// ```
 #[derive(Clone)]
 pub struct AccessPattern(Arc<Compiled>);
+
+/// A pattern of a table: a [`RoutePattern`], which is searched, or an [`AccessPattern`], which must match the whole name.
+///
+/// ```
+/// use trunkline_matcher::{AccessPattern, PatternTable, RoutePattern};
+///
+/// let table = PatternTable::new();
+/// table.insert(RoutePattern::new("db[0-9]+")?, 1, "a route")?;
+/// table.insert(AccessPattern::new("db[0-9]|cache")?, 2, "a rule")?;
+/// let found = |name| table.snapshot().matches(name).unwrap().map(|entry| *entry.value()).collect::<Vec<_>>();
+/// assert_eq!(found("db7"), ["a rule", "a route"]);
+/// assert_eq!(found("my-db7"), ["a route"], "the rule must match the whole name");
+/// assert!(table.snapshot().get("db[0-9]|cache").unwrap().pattern().is_whole());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct TablePattern(Arc<Compiled>);
 
 pub(crate) struct Compiled {
     text: Box<str>,
@@ -138,6 +155,53 @@ impl AccessPattern {
 
     pub(crate) fn compiled(&self) -> &Compiled {
         &self.0
+    }
+}
+
+impl TablePattern {
+    /// Returns the text from which the pattern was compiled.
+    pub fn as_str(&self) -> &str {
+        &self.0.text
+    }
+
+    /// Returns true for an [`AccessPattern`].
+    pub fn is_whole(&self) -> bool {
+        self.0.anchoring == Anchoring::Whole
+    }
+
+    /// Returns true if the pattern matches `name`, as the pattern that it was made from does.
+    pub fn is_match(&self, name: &str) -> bool {
+        self.0.is_match(name)
+    }
+
+    pub(crate) fn compiled(&self) -> &Compiled {
+        &self.0
+    }
+}
+
+impl From<RoutePattern> for TablePattern {
+    fn from(pattern: RoutePattern) -> Self {
+        Self(pattern.0)
+    }
+}
+
+impl From<AccessPattern> for TablePattern {
+    fn from(pattern: AccessPattern) -> Self {
+        Self(pattern.0)
+    }
+}
+
+/// Prints the name of the type that the pattern was made from.
+impl fmt::Debug for TablePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.is_whole() { "AccessPattern" } else { "RoutePattern" };
+        f.debug_tuple(name).field(&self.as_str()).finish()
+    }
+}
+
+impl fmt::Display for TablePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

@@ -105,6 +105,12 @@ impl<V> Store<V> {
         let chunk = self.chunks[chunk].get_or_init(|| (0..chunk_len(chunk)).map(|_| OnceLock::new()).collect());
         chunk[offset].get_or_init(|| slot)
     }
+
+    /// Returns the first slots of the entries of a generation, up to the slot `last`, in the order of insertion.
+    pub(crate) fn live(&self, last: u32, generation: u64) -> impl Iterator<Item = &Slot<V>> {
+        let slots = (1..=last).filter_map(|at| Some((at, self.get(at)?)));
+        slots.filter(move |(at, slot)| slot.first == *at && slot.is_in(generation)).map(|(_, slot)| slot)
+    }
 }
 
 #[cfg(test)]

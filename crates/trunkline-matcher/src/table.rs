@@ -9,10 +9,14 @@ use crate::entry::{Entry, InsertError};
 use crate::index::{PatternIndex, in_order};
 use crate::limits::TableLimits;
 use crate::matches::{Matches, NameTooLong, Scratch};
-use crate::pattern::RoutePattern;
+use crate::pattern::TablePattern;
 use crate::writer::Writer;
 
 /// A table that many threads read while one edits it.
+///
+/// An entry's pattern is a [`RoutePattern`](crate::RoutePattern), found anywhere in a name, or an
+/// [`AccessPattern`](crate::AccessPattern), which must match the whole name. The identity of an entry is the text of its
+/// pattern: a table holds a text once, as either of the two.
 ///
 /// Readers never block, not even while an edit runs. An edit is a transaction: readers see all of its changes or none.
 /// An edit touches only the entries that it changes, however large the table is. Now and then an edit also grows a hash
@@ -112,7 +116,7 @@ impl<V> PatternTable<V> {
     ///
     /// # Errors
     /// [`InsertError`]; nothing changed.
-    pub fn insert(&self, pattern: RoutePattern, weight: i64, value: V) -> Result<(), InsertError<V>> {
+    pub fn insert(&self, pattern: impl Into<TablePattern>, weight: i64, value: V) -> Result<(), InsertError<V>> {
         self.edit(|edit| edit.insert(pattern, weight, value))
     }
 
@@ -159,12 +163,13 @@ impl<V> TableEdit<'_, V> {
 
     /// Adds an entry after all others of the same weight.
     ///
-    /// If the text of the pattern is already in the table, nothing changes, whatever the weight.
+    /// If the text of the pattern is already in the table, nothing changes, whatever the weight, and whether the name is
+    /// searched or matched whole.
     ///
     /// # Errors
     /// [`InsertError`], with the value; the table under edit is unchanged.
-    pub fn insert(&mut self, pattern: RoutePattern, weight: i64, value: V) -> Result<(), InsertError<V>> {
-        self.writer.insert(pattern, weight, value)
+    pub fn insert(&mut self, pattern: impl Into<TablePattern>, weight: i64, value: V) -> Result<(), InsertError<V>> {
+        self.writer.insert(pattern.into(), weight, value)
     }
 
     /// Removes the entry whose pattern has exactly this text. The text is compared, not matched.
@@ -209,7 +214,8 @@ impl<V> PatternReader<'_, V> {
         self
     }
 
-    /// Returns the entries whose pattern is found in `name`, by descending weight, and equal weights by insertion.
+    /// Returns the entries whose pattern matches `name`, by descending weight, and equal weights by insertion; see
+    /// [`PatternIndex::matches`].
     ///
     /// # Errors
     /// [`NameTooLong`], see [`TableLimits::name_bytes`].

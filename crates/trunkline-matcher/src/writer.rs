@@ -5,15 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use rustc_hash::FxHasher;
-
 use crate::entry::{Entry, InsertError, Rank, Refusal};
 use crate::grams::{self, Sketch};
 use crate::group::{Group, Kind};
-use crate::index::{PatternIndex, Tables};
+use crate::index::PatternIndex;
 use crate::limits::TableLimits;
-use crate::pattern::RoutePattern;
+use crate::pattern::TablePattern;
 use crate::store::{NONE, Slot, Store};
+use crate::tables::{Tables, hash_text};
 
 /// Writer of a table. The entries that it adds and removes belong to the next generation, which no look-up reads before
 /// [`Writer::publish`]. The existing snapshots share all storage with it.
@@ -94,7 +93,7 @@ impl<V> Writer<V> {
     }
 
     fn find(&self, text: &str) -> Option<(u32, &Slot<V>)> {
-        find(&self.store, &self.tables, text, self.next_generation())
+        self.tables.find(&self.store, text, self.next_generation())
     }
 
     pub(crate) fn get(&self, text: &str) -> Option<&Entry<V>> {
@@ -103,10 +102,10 @@ impl<V> Writer<V> {
 
     /// Returns the entries as they are in the edit, in the order of insertion.
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry<V>> {
-        slots(&self.store, self.slots, self.next_generation()).map(|slot| &slot.entry)
+        self.store.live(self.slots, self.next_generation()).map(|slot| &slot.entry)
     }
 
-    pub(crate) fn insert(&mut self, pattern: RoutePattern, weight: i64, value: V) -> Result<(), InsertError<V>> {
+    pub(crate) fn insert(&mut self, pattern: TablePattern, weight: i64, value: V) -> Result<(), InsertError<V>> {
         let engine_bytes = self.engine_bytes + pattern.compiled().engine_bytes();
         let refusal = if self.find(pattern.as_str()).is_some() {
             Some(Refusal::Taken)
@@ -287,7 +286,7 @@ impl<V> Writer<V> {
         self.unfit.clear();
         self.fresh.clear();
         (self.sketch, self.slots, self.dead, self.unfiled_dead) = (Sketch::new(), 0, 0, 0);
-        for slot in slots(&store, last, generation) {
+        for slot in store.live(last, generation) {
             self.file(slot.entry.clone(), generation);
         }
     }
@@ -374,35 +373,4 @@ impl<V> Writer<V> {
     fn is_live(&self, at: u32) -> bool {
         self.store.get(at).is_some_and(|slot| slot.is_in(self.generation))
     }
-}
-
-pub(crate) fn hash_text(text: &str) -> u64 {
-    use std::hash::Hasher;
-    let mut hasher = FxHasher::default();
-    hasher.write(text.as_bytes());
-    hasher.finish()
-}
-
-/// Returns the slot of a pattern's text in a generation.
-pub(crate) fn find<'s, V>(
-    store: &'s Store<V>,
-    tables: &Tables,
-    text: &str,
-    generation: u64,
-) -> Option<(u32, &'s Slot<V>)> {
-    let mut at = tables.texts.find(hash_text(text));
-    while at != NONE {
-        let slot = store.get(at)?;
-        if slot.entry.pattern().as_str() == text && slot.is_in(generation) {
-            return Some((at, slot));
-        }
-        at = slot.next_text.load(Ordering::Acquire);
-    }
-    None
-}
-
-/// Returns the first slots of the entries of a generation, in the order of insertion.
-pub(crate) fn slots<V>(store: &Store<V>, last: u32, generation: u64) -> impl Iterator<Item = &Slot<V>> {
-    let slots = (1..=last).filter_map(|at| Some((at, store.get(at)?)));
-    slots.filter(move |(at, slot)| slot.first == *at && slot.is_in(generation)).map(|(_, slot)| slot)
 }

@@ -1,8 +1,9 @@
-//! Processes in the small: pids, links and monitors across nodes, without I/O, clock or async runtime.
+//! Processes in the small: pids, links and monitors across nodes.
 //!
-//! [`Ties`] is one node's book of its processes: who is linked to whom and who watches whom. Whoever runs processes tells
-//! it what happens (one began, one ended, a peer asks or says something, a peer is gone) and carries out the [`Effect`]s
-//! it answers. [`Request`] and [`Notice`] are what nodes tell each other, as terms, whose shapes are part of
+//! [`Ties`] is one node's book of its processes: who is linked to whom and who watches whom. It does no I/O and knows no
+//! clock and no async runtime. A runtime tells it what happens (one began, one ended, a peer asks or says something, a peer
+//! is gone) and carries out the [`Effect`]s it answers. With the feature `runtime`, `runtime::Processes` is such a runtime:
+//! tasks of tokio with mailboxes. [`Request`] and [`Notice`] are what nodes tell each other, as terms, whose shapes are part of
 //! [TLK/1](https://github.com/trunkline/trunkline/blob/main/docs/WIRE.md).
 //!
 //! - A **link** is mutual: when one of the two ends, for whatever reason, the other is told, once.
@@ -25,6 +26,8 @@ mod exit;
 #[doc(hidden)]
 pub mod fuzzing;
 mod pid;
+#[cfg(feature = "runtime")]
+pub mod runtime;
 mod ties;
 mod wire;
 

@@ -7,7 +7,7 @@
 //! - [`Refusal`]: why a connection is not passed on, and what of it a neighbour is told. Pure.
 //! - [`Circuits`]: how many a gateway carries at a time, and how fast new ones may come. Pure; time is an argument.
 //! - [`Report`]: what a hop says of the way, when somebody only looks at it.
-//! - [`relay`]: the bytes, as they come, as far as the one who takes them does. [`Quiet`]: for how long none may come.
+//! - [`relay`]: the bytes, as they come, as far as the one who takes them does.
 //! - [`Gateway`] does all of this for a node, over its [`Sessions`](trunkline_dial::Sessions), and looks at ways
 //!   ([`Gateway::trace`]).
 //!
@@ -20,7 +20,6 @@ pub mod fuzzing;
 mod gateway;
 mod hop;
 mod names;
-mod quiet;
 mod refusal;
 mod relay;
 mod trace;
@@ -29,8 +28,7 @@ mod walk;
 pub use circuits::{ADDRESS_RATES, Circuit, CircuitLimits, Circuits, Full};
 pub use gateway::Gateway;
 pub use hop::{MAX_PATH, MalformedOpen, Onwards, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide, onwards};
-pub use quiet::{LAST_BYTES, Quiet};
 pub use refusal::Refusal;
-pub use relay::{Carried, FlowError, Outflow, relay};
+pub use relay::{Carried, relay};
 pub use trace::{MAX_REPORTS, Report};
 pub use walk::{Trace, TraceEnd, TracedHop, TracedWay};

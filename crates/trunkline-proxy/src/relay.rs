@@ -1,16 +1,11 @@
 //! The bytes of a circuit.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use tokio::io::AsyncWrite;
-use trunkline_stack::{ByteStream, StreamCode};
-
-use crate::quiet::{LAST_BYTES, Quiet};
+use trunkline_stack::{ByteStream, FlowError, LAST_BYTES, Outflow, Quiet, StreamCode};
 
 /// Bytes that were passed on so far, both ways together.
 #[derive(Debug, Default)]
@@ -90,17 +85,6 @@ enum Broken {
     Both(StreamCode),
 }
 
-/// End of an [`Outflow`] that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum FlowError {
-    /// The stream the bytes come from.
-    #[error("the stream that is read failed")]
-    Source(#[source] io::Error),
-    /// The end that the bytes are written to.
-    #[error("the stream that is written to failed")]
-    Sink(#[source] io::Error),
-}
-
 fn code(error: &io::Error) -> StreamCode {
     let told = error.get_ref().and_then(|inner| inner.downcast_ref::<StreamCode>()).copied();
     told.unwrap_or(StreamCode::Broken)
@@ -119,44 +103,5 @@ impl Broken {
             FlowError::Source(error) => Self::Other(code(&error)),
             FlowError::Sink(error) => Self::One(code(&error)),
         }
-    }
-}
-
-/// Bytes of a stream on their way to a writer, up to the end of both.
-#[derive(Debug, Default)]
-pub struct Outflow {
-    chunk: Bytes,
-    ended: bool,
-    done: bool,
-}
-
-impl Outflow {
-    /// Moves on what goes at once, and ends the sink when the stream ends. `moved` is told how many bytes were taken.
-    ///
-    /// # Errors
-    /// [`FlowError`]: which of the two failed, and how.
-    pub fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut ByteStream,
-        to: &mut (impl AsyncWrite + Unpin),
-        moved: impl Fn(usize),
-    ) -> Poll<Result<(), FlowError>> {
-        while !self.done {
-            if !self.chunk.is_empty() {
-                let taken = ready!(Pin::new(&mut *to).poll_write(cx, &self.chunk)).map_err(FlowError::Sink)?;
-                moved(taken);
-                self.chunk.advance(taken);
-            } else if self.ended {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(FlowError::Sink)?;
-                self.done = true;
-            } else {
-                match ready!(from.poll_chunk(cx, usize::MAX)).map_err(FlowError::Source)? {
-                    Some(chunk) => self.chunk = chunk,
-                    None => (self.chunk, self.ended) = (Bytes::new(), true),
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
     }
 }

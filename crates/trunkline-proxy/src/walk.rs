@@ -13,13 +13,13 @@ use trunkline_stack::{ByteStream, Chain, Incoming, Link, StreamCode, StreamKind}
 use crate::gateway::{Gateway, Held, NoHop, ONWARDS, in_short, log_refused, now, refused};
 use crate::{MAX_REPORTS, ProxyOpen, Refusal, Report, Verdict};
 
-/// How long a look at a way through this node may take.
+/// Longest time of a look at a way through this node.
 const TRACE: Duration = Duration::from_secs(30);
 
 /// The ways to a node, as they were found to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
-    /// Who was looked for.
+    /// Name of the node that was looked for.
     pub target: NodeName,
     /// The way that leads there; else all those through gateways, and where each ends.
     pub ways: Vec<TracedWay>,
@@ -30,7 +30,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Whether a way leads there.
+    /// Returns true if a way leads there.
     pub fn is_reached(&self) -> bool {
         self.ways.iter().any(|way| way.end == TraceEnd::Reached)
     }
@@ -41,29 +41,29 @@ impl Trace {
 pub struct TracedWay {
     /// The nodes on it, in order; the last is where it leads to or ends.
     pub hops: Vec<TracedHop>,
-    /// How it ends.
+    /// End of the way.
     pub end: TraceEnd,
 }
 
 /// One node on a way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TracedHop {
-    /// Its name.
+    /// Name of the node.
     pub name: NodeName,
-    /// There and back from the one before.
+    /// Round trip from the node before.
     pub round_trip: Duration,
 }
 
-/// How a way ends.
+/// End of a way.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TraceEnd {
     /// At the node that was looked for.
     Reached,
     /// Before it.
     Stopped {
-        /// Who does not lead on.
+        /// Node that does not lead on.
         hop: String,
-        /// Why.
+        /// Reason.
         code: StreamCode,
         /// The cause in words, as far as this node knows it; of another node that stopped, at most which node it could not reach. May be
         /// empty.
@@ -80,11 +80,11 @@ pub(crate) async fn pass_on(
     verdict: Verdict,
     held: Option<Held>,
 ) {
-    let within = incoming.deadline().min(TRACE);
+    let timeout = incoming.deadline().min(TRACE);
     let from = incoming.peer().clone();
     let mut back = incoming.accept();
     // Who reads nothing, or says nothing from behind, is not waited for.
-    let _ = tokio::time::timeout(within, report(node, &mut back, (&from, &to), verdict, within)).await;
+    let _ = tokio::time::timeout(timeout, report(node, &mut back, (&from, &to), verdict, timeout)).await;
     drop(held);
 }
 
@@ -93,20 +93,20 @@ async fn report(
     back: &mut ByteStream,
     (from, to): (&NodeName, &NodeName),
     verdict: Verdict,
-    within: Duration,
+    timeout: Duration,
 ) {
     let own = node.name().clone();
     let end = match verdict {
         Verdict::Target(_) => Some(Ok(Report::Reached(own))),
         Verdict::Refuse(refusal) => Some(Err(vec![refusal])),
-        Verdict::Forward(next) => match node.onwards(&next, StreamKind::Trace, ONWARDS.min(within)).await {
+        Verdict::Forward(next) => match node.onwards(&next, StreamKind::Trace, ONWARDS.min(timeout)).await {
             Err(refusals) => Some(Err(refusals)),
             Ok(mut onwards) => {
                 let next = onwards.peer().clone();
                 match node.sessions.connection(&next) {
                     Some(live) => {
                         let report =
-                            Report::Onwards { hop: own, next, round_trip: round_trip(&live.link(), within).await };
+                            Report::Onwards { hop: own, next, round_trip: round_trip(&live.link(), timeout).await };
                         if back.write_all(&report.encode()).await.is_ok() {
                             let _ = tell(&mut onwards, back).await;
                         }
@@ -141,11 +141,11 @@ async fn tell(from: &mut ByteStream, to: &mut ByteStream) -> std::io::Result<()>
     Ok(())
 }
 
-/// There and back over a link.
-async fn round_trip(link: &Link, within: Duration) -> Duration {
+/// Measures one round trip over a link.
+async fn round_trip(link: &Link, timeout: Duration) -> Duration {
     let began = now();
     // A peer answers in any case, be it that there is no such service.
-    let _ = link.call(PING_MAILBOX, "", &[], within.min(ONWARDS)).await;
+    let _ = link.call(PING_MAILBOX, "", &[], timeout.min(ONWARDS)).await;
     now() - began
 }
 
@@ -229,9 +229,9 @@ impl Gateway {
         TraceEnd::Stopped { hop: hop.to_string(), code, text }
     }
 
-    async fn trace_through(self: &Arc<Self>, route: &ProxyRoute, target: &NodeName, within: Duration) -> TracedWay {
+    async fn trace_through(self: &Arc<Self>, route: &ProxyRoute, target: &NodeName, timeout: Duration) -> TracedWay {
         let gateway = route.gateway();
-        let until = later(now(), within);
+        let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());
         let mut hops = Vec::new();
         let stopped = |hop: &NodeName, code, text: String| TraceEnd::Stopped { hop: hop.to_string(), code, text };
@@ -260,7 +260,7 @@ impl Gateway {
                 Ok(Ok(Some(Report::Stopped(refusal)))) => self.stopped(refusal),
                 Ok(Ok(None)) => stopped(gateway, StreamCode::Broken, "it said nothing more".into()),
                 Ok(Err(error)) => stopped(gateway, StreamCode::Broken, error.to_string()),
-                Err(_) => stopped(gateway, StreamCode::TimedOut, format!("nothing more within {within:?}")),
+                Err(_) => stopped(gateway, StreamCode::TimedOut, format!("nothing more within {timeout:?}")),
             };
             return TracedWay { hops, end };
         }

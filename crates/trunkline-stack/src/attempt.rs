@@ -66,8 +66,8 @@ pub enum AttemptError {
     #[error("DNS: no answer within {0:?}; `dns_ms` under `node.timeouts` sets this time")]
     DnsTimeout(Duration),
     /// This node failed: its configuration, its descriptors.
-    #[error("this node cannot dial")]
-    Local(#[source] Cause),
+    #[error(transparent)]
+    Local(Cause),
     /// The bytes inside TLS were not a handshake of ours.
     #[error("handshake")]
     Handshake(#[source] Cause),
@@ -84,8 +84,8 @@ pub enum AttemptError {
     #[error("the attempt failed unexpectedly; this is a bug")]
     Panicked,
     /// The gateway, or one behind it, could not be reached or could not lead on.
-    #[error("relay")]
-    Relay(#[source] Cause),
+    #[error(transparent)]
+    Relay(Cause),
     /// The gateway, or one behind it, does not lead on: no rule allows it, the way is a loop, or has too many gateways.
     #[error("{0}")]
     RelayRefused(String),

@@ -13,7 +13,9 @@
 //! - [`Stack`], how a node dials by a protocol, over a [`Transport`]; [`Listening`] and [`Answering`], how it is dialled.
 //!   [`HostNames`] looks host names up.
 //! - [`AttemptError`], why an attempt to reach a node failed.
-//! - [`Rate`], [`Bucket`] and [`LogLimit`], limits on what a peer can cause.
+//! - [`Rate`], [`Bucket`], [`LogLimit`] and [`PeerLog`], limits on what a peer can cause.
+//! - [`Outflow`] and [`Quiet`], for programs that pass the bytes of streams on; [`HostNames`], [`first_of`] and
+//!   [`listen_tcp`], for stacks over IP.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -46,6 +48,7 @@ mod accept;
 mod attempt;
 mod codes;
 mod error;
+mod flow;
 mod host_names;
 mod info;
 mod link;
@@ -54,6 +57,7 @@ mod log_limit;
 mod mailbox;
 mod memory;
 mod peer_log;
+mod quiet;
 mod rate;
 mod stack;
 mod stream;
@@ -71,6 +75,7 @@ pub use accept::{AcceptFailures, listen_tcp};
 pub use attempt::{AttemptError, Next, TlsFault};
 pub use codes::{OpenError, StreamCode, StreamEnd, StreamKind};
 pub use error::{CallError, Down, SendError};
+pub use flow::{FlowError, Outflow};
 pub use host_names::{HostNames, STAGGER, first_of};
 pub use info::{LinkInfo, LinkStats, PeerAddress};
 pub use link::{Link, LinkState, Sent, StackLink};
@@ -82,6 +87,7 @@ pub use mailbox::{
 };
 pub use memory::MemoryPipe;
 pub use peer_log::PeerLog;
+pub use quiet::{LAST_BYTES, Quiet};
 pub use rate::{Bucket, Rate};
 pub use stack::{
     AnswerFailure, Answering, Caller, DownHook, Established, FirstFrameHook, Hold, Hooks, Listening, OnCaller, Pairing,

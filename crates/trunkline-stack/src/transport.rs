@@ -47,7 +47,7 @@ pub enum TransportKind {
     Tcp(TcpStream),
     /// A stream of another link.
     Stream(ByteStream),
-    /// Anything else.
+    /// Another pair of byte directions.
     Other(Box<dyn Duplex>),
 }
 

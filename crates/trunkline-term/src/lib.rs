@@ -24,6 +24,7 @@
 
 mod bridge;
 mod codec;
+mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -31,7 +32,7 @@ mod scan;
 mod term;
 
 pub use bridge::{from_term, to_term};
-pub use codec::TermError;
+pub use error::TermError;
 pub use num_bigint::BigInt;
 pub use scan::Limits;
 pub use term::{Atom, Float, Pid, Port, Reference, Term};

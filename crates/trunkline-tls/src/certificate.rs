@@ -8,8 +8,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject}
 use rustls::sign::CertifiedKey;
 use trunkline_route::{Cause, Chain};
 
-use super::TlsError;
+use super::error::TlsError;
 use super::pem::{PemError, Wanted, blocks};
+use super::provider::provider;
 use super::subject::subject;
 
 /// A certificate and its place in the text it came from.
@@ -93,7 +94,7 @@ impl Identity {
     /// year 10000, or without a provider of cryptography. A certificate that is not needed does not count.
     pub fn expires(&self) -> Option<SystemTime> {
         const FAR: u64 = 253_402_300_799;
-        let (provider, far) = (super::provider().ok()?, UnixTime::since_unix_epoch(Duration::from_secs(FAR)));
+        let (provider, far) = (provider().ok()?, UnixTime::since_unix_epoch(Duration::from_secs(FAR)));
         let mut ends: Vec<u64> =
             self.chain.iter().filter_map(|placed| expiry(placed, &provider, far)).map(|end| end.as_secs()).collect();
         ends.sort_unstable();
@@ -108,7 +109,7 @@ impl Identity {
     /// Returns the certificates of the chain that are not shown to peers now, since their time is over or has not come, each with its place and
     /// its reason. They are not needed; what is needed and cannot be used is an error when the chain is put to use.
     pub fn left_out(&self) -> Vec<String> {
-        let Ok(provider) = super::provider() else { return Vec::new() };
+        let Ok(provider) = provider() else { return Vec::new() };
         let now = UnixTime::now();
         self.chain
             .iter()
@@ -276,6 +277,10 @@ pub fn told(error: &rustls::Error) -> String {
         ),
         error => error.to_string(),
     }
+}
+
+pub(crate) fn unix_time(time: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 fn day(time: UnixTime) -> String {

@@ -11,9 +11,10 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use trunkline_route::{Cause, Host, NodeName};
 use zeroize::Zeroizing;
 
-use super::certificate::{certificates, is_authority};
+use super::certificate::{Identity, certificates, is_authority, unix_time};
+use super::error::TlsError;
+use super::provider::provider;
 use super::subject::common_name;
-use super::{TlsError, provider, unix_time};
 
 /// The name of such an authority, which the beginning of its key identifier completes: authorities that are trusted together
 /// must not have one name, or a verifier takes one for the other.
@@ -78,7 +79,7 @@ impl LabAuthority {
     /// # Errors
     /// [`TlsError`] when one of them is missing, they do not fit, or the authority was made by something else.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, TlsError> {
-        let (identity, provider) = (super::Identity::from_pem(certificate.as_bytes(), key.as_bytes())?, provider()?);
+        let (identity, provider) = (Identity::from_pem(certificate.as_bytes(), key.as_bytes())?, provider()?);
         identity.check(&provider, UnixTime::now())?;
         let Some(own) = identity.chain.first().filter(|own| is_authority(own, &provider)) else {
             return Err(TlsError::Certificate(Cause::new(LabError::NoAuthority)));

@@ -14,6 +14,7 @@
 //! is refused by [`TlsError::NoProvider`].
 
 mod certificate;
+mod error;
 mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -23,9 +24,11 @@ mod lab;
 mod pem;
 mod profile;
 mod profiles;
+mod provider;
 mod subject;
 
 pub use certificate::{Identity, told};
+pub use error::TlsError;
 pub use files::{
     CHECK, CertificateError, Certificates, EXPIRES_SOON, Expiring, IdentityFiles, ProfileFiles, ProfileSource,
     Reloaded, ServerFiles, ServerSource,
@@ -33,7 +36,5 @@ pub use files::{
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use lab::{Issued, LabAuthority};
 pub use pem::PemError;
-pub use profile::{ALPN, ClientAuth, ClientTls, ServerProfile, ServerTls, TlsError, TlsProfile, names_node};
+pub use profile::{ALPN, ClientAuth, ClientTls, ServerProfile, ServerTls, TlsProfile, names_node};
 pub use profiles::ClientProfiles;
-
-use profile::{provider, unix_time};

@@ -11,65 +11,19 @@ use rustls::client::{
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use trunkline_route::{Cause, Host, NodeName, TlsMode};
 
-use crate::certificate::{Identity, Placed, certificates, in_its_time};
+use crate::certificate::{Identity, Placed, certificates, in_its_time, unix_time};
+use crate::error::TlsError;
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 use crate::lab;
-use crate::pem::PemError;
+use crate::provider::provider;
 
 /// The protocol both ends name (ALPN); a listener of anything else is recognised by it.
 pub const ALPN: &[u8] = b"tlk/1";
 /// The server name sent when nobody checks it: it says nothing about the node.
 const NO_NAME: &str = "trunkline.invalid";
-
-/// Error returned when a TLS configuration cannot be made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TlsError {
-    /// The certificate or key cannot be used.
-    #[error("the certificate or key cannot be used")]
-    Certificate(#[source] Cause),
-    /// The certificate has expired.
-    #[error("{which} expired on {on}; give a newer one")]
-    Expired {
-        /// The certificate's place in the text, and its subject.
-        which: String,
-        /// The day, as `YYYY-MM-DD` in UTC.
-        on: String,
-    },
-    /// The key is not that of the certificate.
-    #[error("the key does not belong to the certificate; name the two files that were made together")]
-    KeyMismatch,
-    /// Neither `tls-ring` nor `tls-aws-lc` is compiled in.
-    #[error("no TLS provider is compiled in; enable the feature tls-ring or tls-aws-lc")]
-    NoProvider,
-    /// The validity of the certificate has not begun.
-    #[error("{which} is not valid before {from}, and this machine's clock says {today}; set the clock, or wait")]
-    NotYetValid {
-        /// The certificate's place in the text, and its subject.
-        which: String,
-        /// The day, as `YYYY-MM-DD` in UTC.
-        from: String,
-        /// The day by this machine's clock, as above.
-        today: String,
-    },
-    /// The PEM text holds nothing of the kind, or what cannot be read.
-    #[error("no usable {what} found")]
-    Pem {
-        /// The kind of block that was looked for: `certificate` or `private key`.
-        what: &'static str,
-        /// Fault of the text.
-        source: PemError,
-    },
-    /// The roots are empty or unusable.
-    #[error("the roots cannot be used")]
-    Roots(#[source] Cause),
-    /// The server name is no DNS name or address.
-    #[error("{0:?} is no server name")]
-    ServerName(String),
-}
 
 /// Certificates that a route with `tls: true` checks and shows. The default checks the platform's roots and shows nothing.
 ///
@@ -250,10 +204,6 @@ impl Ready {
     fn name_or(&self, host: &Host) -> Result<ServerName<'static>, TlsError> {
         self.server_name.clone().map_or_else(|| server_name(host.without_zone()), Ok)
     }
-}
-
-pub(crate) fn unix_time(time: SystemTime) -> UnixTime {
-    UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 fn server_name(text: &str) -> Result<ServerName<'static>, TlsError> {
@@ -454,20 +404,6 @@ fn ephemeral_identity() -> Result<Identity, TlsError> {
 #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc")))]
 fn ephemeral_identity() -> Result<Identity, TlsError> {
     Err(TlsError::NoProvider)
-}
-
-/// The provider compiled in (ring, else aws-lc), AES-128-GCM first: 9 % cheaper than AES-256 and no weaker here.
-pub(crate) fn provider() -> Result<Arc<CryptoProvider>, TlsError> {
-    #[cfg(feature = "tls-ring")]
-    let found = Some(rustls::crypto::ring::default_provider());
-    #[cfg(all(feature = "tls-aws-lc", not(feature = "tls-ring")))]
-    let found = Some(rustls::crypto::aws_lc_rs::default_provider());
-    #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc")))]
-    let found: Option<CryptoProvider> = None;
-    let mut provider = found.ok_or(TlsError::NoProvider)?;
-    provider.cipher_suites.retain(|suite| suite.tls13().is_some());
-    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
-    Ok(Arc::new(provider))
 }
 
 /// Takes any certificate, but still checks that the peer holds its key.

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use trunkline_dial::{SessionEvent, Sessions};
 use trunkline_forward::Services;
 use trunkline_link::Native;
+use trunkline_process::runtime::Processes;
 use trunkline_proxy::Gateway;
 use trunkline_registrar::Lease;
 use trunkline_registrar_embedded::Embedded;
@@ -16,12 +17,6 @@ use trunkline_route::Chain;
 use trunkline_tls::{Certificates, Expiring, Reloaded};
 
 use crate::events::Event;
-use crate::processes::Processes;
-
-#[expect(clippy::disallowed_methods, reason = "the node is the shell that brings the time")]
-pub(crate) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
 
 #[expect(clippy::disallowed_methods, reason = "certificates are for a time of the calendar")]
 fn today() -> SystemTime {
@@ -67,7 +62,7 @@ impl Inner {
     /// done.
     pub(crate) fn happened(self: &Arc<Self>, event: SessionEvent) {
         if let SessionEvent::Down { peer, reason } = &event {
-            self.processes.node_down(self, peer, reason);
+            self.processes.node_down(peer, reason);
         }
         self.emit(event.into());
     }

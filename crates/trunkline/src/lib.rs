@@ -48,7 +48,7 @@ pub use builder::{Listen, ListenError, NodeBuilder};
 pub use error::StartError;
 pub use events::{Event, Events};
 pub use node::{Node, NodeStatus};
-pub use processes::{Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError};
+pub use processes::ProcessExt;
 pub use trunkline_tls::{
     CertificateError, EXPIRES_SOON, IdentityFiles, ProfileFiles, ProfileSource, Reloaded, ServerFiles, ServerSource,
 };
@@ -65,6 +65,9 @@ pub use trunkline_dial::{
 };
 pub use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 pub use trunkline_matcher::{self as matcher, AccessPattern, PatternError, PatternErrorKind, PatternIndex};
+pub use trunkline_process::runtime::{
+    Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError,
+};
 pub use trunkline_process::{BadPid, Exit, NoProcess, Pid};
 pub use trunkline_proxy::{CircuitLimits, Proxied, Trace, TraceEnd, TracedHop, TracedWay, Transit, TransitRule};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};

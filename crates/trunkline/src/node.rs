@@ -258,11 +258,6 @@ impl Node {
         self.inner().sessions.connect(name, request).await
     }
 
-    /// Returns the connection that messages and calls use: one that is to stay down is not dialled for them.
-    pub(crate) async fn in_use(&self, name: &NodeName) -> Result<Connection, ConnectError> {
-        self.inner().sessions.in_use(name, ConnectRequest::default()).await
-    }
-
     /// Returns the live connection to a name, whoever dialled it; to the node's own name, the one without a socket.
     pub fn connection(&self, name: &NodeName) -> Option<Connection> {
         self.inner().sessions.connection(name)

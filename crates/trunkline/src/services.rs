@@ -3,46 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use trunkline_dial::sessions::ConnectRequest;
-use trunkline_forward::{
-    Forward, ForwardError, ServiceError, ServiceStatus, StreamError, StreamHost, StreamOptions, Streams,
-};
+use trunkline_forward::{Forward, ForwardError, ServiceError, ServiceStatus, StreamError, StreamOptions, Streams};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{IntoName, LocalPlace, NodeName, SocketPlace};
-use trunkline_stack::{BoxFuture, ByteStream, First, HostNames, Link, PeerLog, StreamKind};
+use trunkline_route::{IntoName, LocalPlace, SocketPlace};
+use trunkline_stack::{ByteStream, First, StreamKind};
 
+use crate::Node;
 use crate::inner::Inner;
-use crate::{ConnectError, Node};
-
-impl StreamHost for Inner {
-    fn link(self: Arc<Self>, peer: NodeName, timeout: Duration) -> BoxFuture<'static, Result<Link, ConnectError>> {
-        Box::pin(async move {
-            let request = ConnectRequest { within: Some(timeout), ..ConnectRequest::default() };
-            Ok(Link::clone(&*self.sessions.in_use(&peer, request).await?.link()))
-        })
-    }
-
-    fn shutting_down(&self) -> watch::Receiver<bool> {
-        self.sessions.leaving()
-    }
-
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.sessions.spawn(task);
-    }
-
-    fn host_names(&self) -> &HostNames {
-        self.sessions.host_names()
-    }
-
-    fn peer_log(&self) -> &PeerLog {
-        self.sessions.peer_log()
-    }
-
-    fn open_timeout(&self) -> Duration {
-        self.native.keep_alive().dead.saturating_add(self.sessions.policy().total)
-    }
-}
 
 /// Handles the streams that peers want of a node. The links do not keep the node alive.
 pub(crate) fn receive(node: &Arc<Inner>) {

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use trunkline_dial::sessions::Keys;
 use trunkline_dial::{Gateways, RouteTable, Sessions, SessionsConfig};
 use trunkline_forward::Services;
+use trunkline_process::runtime::Processes;
 use trunkline_proxy::Gateway;
 use trunkline_registrar::{Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
@@ -19,7 +20,6 @@ use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
 use crate::events::CAPACITY;
 use crate::inner::{Handle, Inner};
 use crate::native::{NativeParts, registrar_credentials};
-use crate::processes::{self, Processes};
 use crate::{Node, StartError, services};
 
 /// The id of the embedded registrar in routes.
@@ -67,6 +67,8 @@ pub(crate) async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> 
 
     let leads_to = builder.transit.rules.iter().map(|rule| rule.to.clone()).collect();
     let incarnation = config.incarnation;
+    // A dead link is noticed, and then there is time to find another way.
+    let open_timeout = builder.limits.keep_alive.dead.saturating_add(config.policy.total);
     let inner = Arc::new_cyclic(|own: &Weak<Inner>| {
         let node = own.clone();
         let sessions = Sessions::new(config, move |event| {
@@ -78,8 +80,8 @@ pub(crate) async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> 
         let as_gateways: Arc<dyn Gateways> = gateway.clone();
         sessions.set_gateways(Arc::downgrade(&as_gateways));
         Inner {
-            services: Services::new(own.clone()),
-            processes: Processes::new(builder.name.clone(), incarnation),
+            services: Services::new(Arc::downgrade(&sessions) as _, open_timeout),
+            processes: Processes::new(builder.name.clone(), incarnation, sessions.mailboxes().clone()),
             sessions,
             gateway,
             native: parts.native,
@@ -115,7 +117,7 @@ pub(crate) async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> 
         embedded: registrars.embedded,
     };
     let node = Node { handle: Arc::new(handle) };
-    let serving = processes::serve(Arc::downgrade(&node.handle), node.inner());
+    let serving = node.inner().processes.serve(Arc::downgrade(&node.handle) as _);
     node.inner().sessions.spawn(serving.expect("nobody else has a mailbox of that name"));
     if let Some(registrar) = registrars.own.filter(|_| !builder.hidden && !endpoints.is_empty()) {
         let lease = registrar.register(Registration::new(builder.name, endpoints).leading_to(leads_to)).await?;

@@ -168,7 +168,7 @@ async fn c6_a_resolver_that_fails_hangs_or_knows_nothing_is_a_failed_attempt_and
     assert_eq!(connection.info().address, address(&db));
     let failed = up(&mut events, DB).await;
     assert_eq!(failed.len(), 3);
-    assert!(failed[0].error.to_string().contains("it is out of order"), "{}", failed[0]);
+    assert!(failed[0].to_string().contains("it is out of order"), "{}", failed[0]);
     assert_eq!(failed[1].error, AttemptError::ResolveTimeout(policy.resolve));
     assert_eq!(failed[2].error, AttemptError::ResolveEmpty);
     assert!(failed.iter().all(|record| record.error.stage() == "resolve"));

@@ -30,7 +30,7 @@ async fn d1_unreachable_leads_to_the_next_route() {
     // The kernel refuses to connect to the broadcast address; nothing is sent.
     let failure = failure_before_the_next_route(route_at(SocketAddr::from(([255; 4], 4370)))).await;
     assert_eq!(failure.error.stage(), "tcp", "{failure}");
-    assert!(failure.error.to_string().contains("unreachable"), "{failure}");
+    assert!(failure.error.io_kind().is_some_and(|kind| kind == std::io::ErrorKind::NetworkUnreachable), "{failure}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,7 +121,7 @@ async fn d1_something_that_is_no_node_leads_to_the_next_route() {
         }
     });
     let failure = failure_before_the_next_route(route_at(address)).await;
-    assert_eq!(failure.error, trunkline::AttemptError::Tls("TLS: the peer does not speak TLS".into()));
+    assert!(failure.to_string().contains(": TLS: the peer does not speak TLS ("), "{failure}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +141,7 @@ async fn d1_a_refused_client_certificate_leads_to_the_next_route() {
         assert_eq!(connection.info().address, address(&db));
         let failed = up(&mut events, DB).await;
         assert_eq!(failed[0].error.stage(), "tls", "{}", failed[0]);
-        told.push(failed[0].error.to_string());
+        told.push(failed[0].to_string());
         soon(app.shut_down(PATIENCE)).await;
     }
     assert!(told[0].contains("demands a certificate"), "{told:?}");

@@ -45,7 +45,7 @@ pub(super) fn app(gates: &[(&Node, i64)]) -> NodeBuilder {
 
 pub(super) fn relayed(no_route: &NoRoute) -> Vec<String> {
     let relays = no_route.attempts.iter().filter(|record| record.error.stage() == "relay");
-    relays.map(|record| record.error.to_string()).collect()
+    relays.map(|record| trunkline::Chain(&record.error).to_string()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,6 @@ use trunkline_route::{
     Attempt, Defaults, Endpoint, Fallback, Host, NodeName, Origin, ProxyRoute, ResolverId, RouteValue,
 };
 
-use super::FoundGateway;
 use crate::memory::Memory;
 use crate::table::{Candidate, ProxyCandidate};
 use crate::{AttemptError, NoRoute};
@@ -160,6 +159,15 @@ pub enum Event {
         /// Cause of the failure.
         error: AttemptError,
     },
+}
+
+/// A gateway that discovery knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundGateway {
+    /// Name of the gateway.
+    pub name: NodeName,
+    /// True if a satisfying connection to it is up already. Such gateways go first.
+    pub is_live: bool,
 }
 
 /// Inputs that decide a lookup.

@@ -4,18 +4,9 @@ use std::time::Instant;
 
 use trunkline_route::{Address, Attempt, Endpoint, NodeName, Origin, ProxyRoute, ResolverId};
 
-use super::{Hop, Item, Lookup, NO_ROUTE, OpId, Plan, Work, by};
+use super::{FoundGateway, Hop, Item, Lookup, NO_ROUTE, OpId, Plan, Work, by};
 use crate::AttemptError;
 use crate::table::ProxyCandidate;
-
-/// A gateway that discovery knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoundGateway {
-    /// Name of the gateway.
-    pub name: NodeName,
-    /// True if a satisfying connection to it is up already. Such gateways go first.
-    pub is_live: bool,
-}
 
 impl Plan {
     pub(super) fn proxy_items(&self) -> Vec<Item> {

@@ -4,21 +4,10 @@ use std::time::Instant;
 
 use trunkline_route::{LinkId, NodeName};
 
-use super::{ADOPT, Aim, Flown, Handle, MAX_DIALS, Peer};
+use super::{ADOPT, Aim, Flown, Handle, MAX_DIALS, Outcome, Peer};
 use crate::exec::Found;
 use crate::pair::FlightId;
 use crate::{NoRoute, Reason};
-
-/// The end of a flight.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome<H> {
-    /// The peer's own dial made the link, or an earlier one had.
-    Adopted(H),
-    /// The dial of the flight made the link.
-    Dialled(H),
-    /// No link was made.
-    Failed(NoRoute),
-}
 
 /// An event in the course of a flight.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::pair::OnOffer;
 use crate::sessions::{Handle, Up};
 use crate::{SessionLink, Verdict};
 
-/// How long an accepted link may stand without its first frame.
+/// Longest time that an accepted link stands without its first frame.
 const PROVISIONAL: Duration = Duration::from_secs(5);
 
 impl Sessions {

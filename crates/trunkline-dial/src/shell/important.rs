@@ -11,7 +11,7 @@ use super::{Sessions, now};
 use crate::sessions::ConnectRequest;
 use crate::{ConnectError, Connection, SendError};
 
-/// How long a sender whose connection is down waits until it tries for another one.
+/// Pause of a sender whose connection is down before it tries for another one.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Reason why an important message is not known to be in the mailbox.
@@ -24,10 +24,10 @@ pub enum ImportantError {
     /// The peer has no such mailbox; it is not there.
     #[error("the node has no mailbox of that name")]
     NoService,
-    /// It was not sent; it is not there.
+    /// The message was not sent; it is not there.
     #[error(transparent)]
     NotSent(#[from] SendError),
-    /// It was sent, and whether it arrived is not known.
+    /// The message was sent, and whether it arrived is not known.
     #[error("the message may or may not have arrived: {0}")]
     Unknown(WhyUnknown),
 }

@@ -25,11 +25,11 @@ pub struct PendingFailback {
     pub hold: Duration,
     /// For how long it has; `None` if it did not answer the last probe, or there was none yet.
     pub answered_for: Option<Duration>,
-    /// Why the last probe failed, if it did.
+    /// Reason why the last probe failed, if it did.
     pub failure: Option<String>,
 }
 
-/// What a node does for its connections unasked.
+/// Re-dials and failbacks of a node.
 #[derive(Default)]
 pub(super) struct Kept {
     keeper: Mutex<Keeper>,
@@ -46,7 +46,7 @@ fn random() -> f64 {
     f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
 }
 
-/// Whether one of the two ends wanted the connection gone, whatever ended it at last.
+/// Returns true if one of the two ends wanted the connection gone, whatever ended it at last.
 fn was_meant(reason: &Down, going: Option<CloseCode>) -> bool {
     let code = match reason {
         Down::ClosedHere(code) | Down::ClosedByPeer { code, .. } => Some(*code),
@@ -91,7 +91,7 @@ impl Kept {
         }
     }
 
-    /// There may be better routes than this link's by now.
+    /// Looks for routes better than this link's, after an edit.
     pub(super) fn watch(&self, node: &Arc<Sessions>, info: &LinkInfo) {
         let better: Vec<_> = node.better_routes(info).iter().map(Better::of).collect();
         let begins = self.lock().watch(&info.peer, &better);
@@ -164,7 +164,7 @@ async fn go_back(node: Weak<Sessions>, name: NodeName) {
 }
 
 impl Sessions {
-    /// Whether there is still something to go back to.
+    /// Returns true if a better route is left to go back to.
     async fn probe_better_routes(self: &Arc<Self>, name: &NodeName) -> bool {
         let Some(live) = self.registry.get(name) else { return false };
         let candidates = self.better_routes(live.link.info());

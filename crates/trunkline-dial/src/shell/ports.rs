@@ -16,7 +16,7 @@ use crate::plan::FoundGateway;
 use crate::sessions::{ConnectRequest, Up};
 use crate::{Record, SessionLink};
 
-/// How long a replaced link waits for the peer to hear from the new one.
+/// Longest time that a replaced link waits for the peer to hear from the new one.
 const UNHEARD: Duration = Duration::from_secs(5);
 
 /// One flight's view of the node.

@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 /// The tasks that run for a node, and end with it at the latest.
 pub(super) struct Tasks {
     running: Mutex<JoinSet<()>>,
-    /// Where they run, whoever begins them.
+    /// The runtime of the tasks, whoever begins them.
     runtime: Handle,
-    /// Nothing may be spawned any more.
+    /// True when no task may begin any more.
     is_over: AtomicBool,
 }
 

@@ -64,7 +64,7 @@ fn node() -> (Arc<Alone>, Arc<Services>) {
         log: PeerLog::default(),
     });
     node.links.lock().unwrap().push(node.new_link());
-    let services = Arc::new(Services::new(Arc::downgrade(&node) as Weak<dyn StreamHost>));
+    let services = Arc::new(Services::new(Arc::downgrade(&node) as Weak<dyn StreamHost>, SOON));
     let of_the_node = services.clone();
     node.mailboxes.accept_streams(Some(Arc::new(move |incoming| of_the_node.dispatch(incoming))));
     (node, services)

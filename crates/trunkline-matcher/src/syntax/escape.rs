@@ -2,7 +2,7 @@
 
 use regex_syntax::hir::{Hir, Look};
 
-use super::{Parser, class};
+use super::{Parser, hir};
 use crate::error::{Fault, PatternErrorKind};
 
 impl Parser<'_> {
@@ -19,7 +19,7 @@ impl Parser<'_> {
             }
             _ => {
                 if let Some(class) = self.escaped_class()? {
-                    self.push(class::to_hir(class));
+                    self.push(hir::to_hir(class));
                 } else {
                     let code = self.escaped_char()?;
                     match char::from_u32(code) {

@@ -5,6 +5,7 @@
 
 mod class;
 mod escape;
+mod hir;
 mod unicode;
 mod unicode17;
 
@@ -328,7 +329,7 @@ impl<'p> Parser<'p> {
 
     fn push_char(&mut self, c: char) {
         let hir =
-            if self.flags.fold { class::folded_char(c) } else { Hir::literal(c.encode_utf8(&mut [0; 4]).as_bytes()) };
+            if self.flags.fold { hir::folded_char(c) } else { Hir::literal(c.encode_utf8(&mut [0; 4]).as_bytes()) };
         self.push(hir);
     }
 

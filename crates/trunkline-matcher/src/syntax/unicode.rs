@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use regex_syntax::hir::ClassUnicode;
 
-use super::{class, unicode17};
+use super::{hir, unicode17};
 
 /// Cache of the classes that one pattern has named, so that naming one a thousand times costs little more than once.
 #[derive(Default)]
@@ -20,7 +20,7 @@ impl Cache {
         let class = found.or_insert_with_key(|(name, folded)| {
             let mut class = look_up(name)?;
             if *folded && !NEVER_FOLDED.contains(&name.as_str()) {
-                class::fold(&mut class);
+                hir::fold(&mut class);
             }
             Some(class)
         });
@@ -53,7 +53,7 @@ fn look_up(name: &str) -> Option<ClassUnicode> {
         let mut class = if unicode17::is_new_script(script) {
             ClassUnicode::empty()
         } else {
-            class::from_rust_syntax(&format!(r"\p{{Script={script}}}"))?
+            hir::from_rust_syntax(&format!(r"\p{{Script={script}}}"))?
         };
         unicode17::amend_script(script, &mut class);
         return Some(class);
@@ -62,7 +62,7 @@ fn look_up(name: &str) -> Option<ClassUnicode> {
     if name.is_empty() || name.starts_with("is") {
         return None;
     }
-    let mut class = class::from_rust_syntax(&format!(r"\p{{General_Category={name}}}"))?;
+    let mut class = hir::from_rust_syntax(&format!(r"\p{{General_Category={name}}}"))?;
     unicode17::amend_category(&mut class);
     Some(class)
 }

@@ -151,7 +151,7 @@ const CHANGED: &[Change] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::syntax::class::from_rust_syntax;
+    use crate::syntax::hir::from_rust_syntax;
 
     #[test]
     fn the_tables_of_regex_syntax_are_older() {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::engine::{Cache, Engine};
 use crate::limits::Limits;
-use crate::{InsertError, PatternIndex, PatternTable, RoutePattern, TableLimits, syntax};
+use crate::{AccessPattern, InsertError, PatternIndex, PatternTable, RoutePattern, TableLimits, TablePattern, syntax};
 
 /// Parts that make patterns of every class: text, wildcards, classes, assertions, folding, repetitions.
 const PARTS: &[&str] = &[
@@ -236,4 +236,98 @@ fn names_of_every_length_are_searched_alike() {
             assert_eq!(found, plain, "{start} {times} {end}");
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn a_table_finds_what_patterns_of_both_kinds_match_one_by_one(
+        entries in prop::collection::vec((any::<bool>(), mask()), 1..60),
+        names in prop::collection::vec(text(NAMES, 4), 30),
+        removed in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+    ) {
+        let table = PatternTable::new();
+        let mut plain: Vec<(Alone, i64, usize)> = Vec::new();
+        for (value, (whole, mask)) in entries.iter().enumerate() {
+            let text = like(&names[value % names.len()], mask);
+            let (pattern, weight) = (Alone::new(&text, *whole), (value % 3) as i64);
+            let taken = plain.iter().any(|(other, ..)| other.pattern().as_str() == text);
+            prop_assert_eq!(table.insert(pattern.pattern(), weight, value).is_err(), taken);
+            if !taken {
+                plain.push((pattern, weight, value));
+            }
+        }
+        let before = (table.snapshot(), plain.clone());
+        for index in removed {
+            if !plain.is_empty() {
+                let pattern = plain.remove(index.index(plain.len())).0.pattern();
+                let entry = table.remove(pattern.as_str());
+                prop_assert_eq!(entry.map(|entry| entry.pattern().is_whole()), Some(pattern.is_whole()));
+            }
+        }
+        for (index, mut plain) in [before, (table.snapshot(), plain)] {
+            plain.sort_by_key(|(_, weight, value)| (Reverse(*weight), *value));
+            for name in &names {
+                let found: Vec<_> = index.matches(name).unwrap().map(|entry| *entry.value()).collect();
+                let matching = plain.iter().filter(|(pattern, ..)| pattern.is_match(name));
+                let expected: Vec<_> = matching.map(|(.., value)| *value).collect();
+                prop_assert_eq!(found, expected, "{:?} in {:?}", name, plain);
+            }
+        }
+    }
+}
+
+/// A pattern of either kind, to be tested alone.
+#[derive(Clone, Debug)]
+enum Alone {
+    Anywhere(RoutePattern),
+    Whole(AccessPattern),
+}
+
+impl Alone {
+    fn new(text: &str, whole: bool) -> Self {
+        match whole {
+            true => Self::Whole(AccessPattern::new(text).unwrap()),
+            false => Self::Anywhere(RoutePattern::new(text).unwrap()),
+        }
+    }
+
+    fn pattern(&self) -> TablePattern {
+        match self {
+            Self::Anywhere(pattern) => pattern.clone().into(),
+            Self::Whole(pattern) => pattern.clone().into(),
+        }
+    }
+
+    fn is_match(&self, name: &str) -> bool {
+        match self {
+            Self::Anywhere(pattern) => pattern.is_match(name),
+            Self::Whole(pattern) => pattern.is_match(name),
+        }
+    }
+}
+
+/// A choice for each character of a name, and one for the end.
+fn mask() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(0..12u8, 12)
+}
+
+/// Returns a pattern that matches a name, or nearly.
+fn like(name: &str, mask: &[u8]) -> String {
+    let choices = mask.iter().cycle();
+    let mut text: String = name
+        .chars()
+        .zip(choices)
+        .map(|(c, choice)| match choice {
+            0 => "(?s:.)".to_owned(),
+            1 => "(?s:.*)".to_owned(),
+            2 => format!("(?:{}|x)+", regex_syntax::escape(&c.to_string())),
+            3 => format!("(?i:{})?", regex_syntax::escape(&c.to_string())),
+            4 => "[^@]".to_owned(),
+            _ => regex_syntax::escape(&c.to_string()),
+        })
+        .collect();
+    text.push_str(["", "", ".*", "|db", "$", "[0-9]*"][usize::from(mask[0]) % 6]);
+    text
 }

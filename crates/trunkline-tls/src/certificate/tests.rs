@@ -41,7 +41,7 @@ const LATER: (i64, i64) = (1, 20);
 fn shown(chain: &[&Signed]) -> Result<Vec<usize>, TlsError> {
     let text: String = chain.iter().map(|signed| signed.pem.as_str()).collect();
     let identity = Identity::from_pem(text.as_bytes(), chain[0].key.as_bytes()).unwrap();
-    let provider = crate::provider().unwrap();
+    let provider = provider().unwrap();
     identity.check(&provider, TODAY)?;
     Ok(identity.in_use(&provider, TODAY).unwrap().iter().map(|placed| placed.number).collect())
 }

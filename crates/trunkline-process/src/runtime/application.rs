@@ -1,56 +1,18 @@
 //! Applications: named, ordered sets of processes, started and stopped as one.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use trunkline_matcher::AccessPattern;
-use trunkline_process::{Exit, Pid, Refusal, Request, Unwilling};
-use trunkline_route::{Chain, NodeName};
+use trunkline_route::{Chain, IntoName, NodeName};
 use trunkline_stack::RegisterError;
 use trunkline_term::Term;
 
-use super::{Factory, Offer, Origin, Process, SpawnError, State, boxed, word};
-use crate::{CallError, ConnectError, IntoName, Node};
-
-/// Why an application was not started or stopped.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ApplicationError {
-    /// The peer was not reached, or did not answer; it may have started it.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// The peer could not do it, in its own words.
-    #[error("the peer could not start it: {0}")]
-    Failed(String),
-    /// The name is no atom of 1 to 255 bytes.
-    #[error(transparent)]
-    Name(#[from] RegisterError),
-    /// The connection, or the peer's node, does not allow it.
-    #[error("not allowed: {0}")]
-    NotAllowed(String),
-    /// It does not run.
-    #[error("the application {0:?} does not run")]
-    NotRunning(String),
-    /// One of its processes did not begin; those before it were stopped again.
-    #[error("the process {service:?} of the application {application:?} did not begin")]
-    Process {
-        /// The application.
-        application: String,
-        /// The process.
-        service: String,
-        /// Why.
-        #[source]
-        cause: SpawnError,
-    },
-    /// It runs already.
-    #[error("the application {0:?} runs already")]
-    Running(String),
-    /// There is none of that name.
-    #[error("there is no application named {0:?}")]
-    Unknown(String),
-}
+use super::{
+    ApplicationError, Factory, Offer, Origin, Process, Processes, SpawnError, State, boxed, named, remote, word,
+};
+use crate::{Exit, Pid, Refusal, Request, Unwilling};
 
 /// A set of processes that are started in order, each under the name of a service, and told to stop in the reverse one. When
 /// one of them fails, panics or is stopped, the others are stopped as well.
@@ -60,12 +22,12 @@ pub struct Application {
 }
 
 impl Application {
-    /// One without processes.
+    /// Returns an application without processes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With one more process, to be begun after those before it.
+    /// Adds a process, which begins after those added before it.
     #[must_use]
     pub fn process<F, R>(mut self, service: &str, arguments: Term, factory: F) -> Self
     where
@@ -90,7 +52,7 @@ pub(super) struct Offered {
     pub(super) running: Vec<Pid>,
     /// More processes are to begin.
     starting: bool,
-    /// Why it stops, once one of its processes did not end well.
+    /// Reason why it stops, once one of its processes did not end well.
     failed: Option<Exit>,
 }
 
@@ -100,7 +62,7 @@ impl Offered {
     }
 }
 
-/// A process of an application ended: gives what is to be stopped.
+/// Notes that a process of an application ended, and returns the tasks that are to be stopped.
 pub(super) fn ended(state: &mut State, name: &str, number: u64, exit: &Exit) -> Vec<AbortHandle> {
     let Some(offered) = state.applications.get_mut(name) else { return Vec::new() };
     offered.running.retain(|pid| pid.number != number);
@@ -112,14 +74,14 @@ pub(super) fn ended(state: &mut State, name: &str, number: u64, exit: &Exit) -> 
     aborts(state, &stop)
 }
 
-/// In the reverse order of their beginning.
+/// Returns the tasks of these processes, in the reverse order of their beginning.
 fn aborts(state: &State, pids: &[Pid]) -> Vec<AbortHandle> {
     pids.iter().rev().filter_map(|pid| state.live.get(&pid.number)?.abort.clone()).collect()
 }
 
-impl Node {
+impl Processes {
     /// Makes an application known. Peers whose whole name matches one of these may start it, by
-    /// [`Node::start_application_on`], over connections that agreed on the flag `remote_application_start`.
+    /// [`Processes::start_application_on`], over connections that agreed on the flag `remote_application_start`.
     ///
     /// # Errors
     /// [`RegisterError`] when the name is taken, or no atom of 1 to 255 bytes.
@@ -130,7 +92,7 @@ impl Node {
         application: Application,
     ) -> Result<(), RegisterError> {
         word(name)?;
-        let mut state = self.inner().processes.lock();
+        let mut state = self.lock();
         if state.applications.contains_key(name) {
             return Err(RegisterError::Taken { name: name.into() });
         }
@@ -139,9 +101,9 @@ impl Node {
         Ok(())
     }
 
-    /// The applications of this node, and the processes of those that run.
+    /// Returns the applications of this node, and the processes of those that run.
     pub fn applications(&self) -> Vec<(String, Vec<Pid>)> {
-        let state = self.inner().processes.lock();
+        let state = self.lock();
         state.applications.iter().map(|(name, offered)| (name.clone(), offered.running.clone())).collect()
     }
 
@@ -154,9 +116,8 @@ impl Node {
     }
 
     fn start_application_by(&self, name: &str, peer: Option<&NodeName>) -> Result<(), ApplicationError> {
-        let (node, processes) = (self.inner(), &self.inner().processes);
         let application = {
-            let mut state = processes.lock();
+            let mut state = self.lock();
             let offered = state.applications.get_mut(name).ok_or_else(|| ApplicationError::Unknown(name.into()))?;
             if offered.runs() {
                 return Err(ApplicationError::Running(name.into()));
@@ -169,15 +130,15 @@ impl Node {
             let run = |process| factory(process, arguments);
             let origin =
                 Origin::Application { peer: peer.cloned(), name: name.into(), service: service.as_str().into() };
-            let begun = processes.begin(Arc::downgrade(&self.handle), node, origin, None, run);
-            let failed = processes.lock().applications.get(name).and_then(|offered| offered.failed.clone());
+            let begun = self.begin(origin, None, run);
+            let failed = self.lock().applications.get(name).and_then(|offered| offered.failed.clone());
             let failed = failed.map(|exit| SpawnError::Failed(exit.to_string()));
             refused = begun.err().or(failed).map(|cause| (service, cause));
             if refused.is_some() {
                 break;
             }
         }
-        let mut state = processes.lock();
+        let mut state = self.lock();
         let Some(offered) = state.applications.get_mut(name) else { return Ok(()) };
         offered.starting = false;
         let Some((service, cause)) = refused else { return Ok(()) };
@@ -193,7 +154,7 @@ impl Node {
     /// # Errors
     /// [`ApplicationError::Unknown`], [`ApplicationError::NotRunning`].
     pub fn stop_application(&self, name: &str) -> Result<(), ApplicationError> {
-        let state = self.inner().processes.lock();
+        let state = self.lock();
         let offered = state.applications.get(name).ok_or_else(|| ApplicationError::Unknown(name.into()))?;
         if offered.running.is_empty() {
             return Err(ApplicationError::NotRunning(name.into()));
@@ -204,7 +165,7 @@ impl Node {
         Ok(())
     }
 
-    /// Connects if need be and starts an application of a peer that offers it by [`Node::enable_application`].
+    /// Connects if need be and starts an application of a peer that offers it by [`Processes::enable_application`].
     ///
     /// # Errors
     /// [`ApplicationError`].
@@ -212,10 +173,10 @@ impl Node {
         &self,
         peer: impl IntoName,
         name: &str,
-        deadline: Duration,
+        timeout: Duration,
     ) -> Result<(), ApplicationError> {
-        let peer = peer.into_name().map_err(|error| CallError::from(ConnectError::from(error)))?;
-        let answer = self.ask(&peer, &Request::StartApplication(word(name)?), deadline).await?;
+        let peer = named(peer)?;
+        let answer = self.ask(&peer, &Request::StartApplication(word(name)?), timeout).await?;
         answer.map(drop).map_err(|Unwilling { refusal, text }| match refusal {
             Refusal::NotAllowed => ApplicationError::NotAllowed(text),
             Refusal::Unknown => ApplicationError::Unknown(name.into()),
@@ -223,15 +184,15 @@ impl Node {
         })
     }
 
-    /// What a peer asks for.
+    /// Starts an application for a peer, if it may.
     pub(super) fn start_for(&self, peer: &NodeName, name: &str) -> Result<(), Unwilling> {
         let allowed = {
-            let state = self.inner().processes.lock();
+            let state = self.lock();
             state.applications.get(name).map(|offered| offered.offer.allows(peer))
         };
         match allowed {
-            None => Err(super::remote::unknown("application", name)),
-            Some(false) => Err(super::remote::not_allowed(format!("{peer} may not start the application {name:?}"))),
+            None => Err(remote::unknown("application", name)),
+            Some(false) => Err(remote::not_allowed(format!("{peer} may not start the application {name:?}"))),
             Some(true) => self
                 .start_application_by(name, Some(peer))
                 .map_err(|error| Unwilling { refusal: Refusal::Failed, text: Chain(&error).to_string() }),

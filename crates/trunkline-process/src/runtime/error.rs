@@ -1,0 +1,86 @@
+//! Reasons why processes and applications do not begin, and why two processes are not linked.
+
+use trunkline_dial::CallError;
+use trunkline_stack::RegisterError;
+
+use crate::NoProcess;
+
+/// Reason why a process did not begin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// The peer was not reached, or did not answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The peer could not do it, in its own words.
+    #[error("the peer could not begin a process: {0}")]
+    Failed(String),
+    /// The connection, or the peer's node, does not allow it.
+    #[error("not allowed: {0}")]
+    NotAllowed(String),
+    /// The processes of the offer that run at the peer are as many as may at once; in the peer's words.
+    #[error("overloaded: {0}")]
+    Overloaded(String),
+    /// The name of its service cannot be had.
+    #[error(transparent)]
+    Service(#[from] RegisterError),
+    /// This node is shutting down.
+    #[error("this node is shutting down")]
+    ShuttingDown,
+    /// The peer offers no processes of that name.
+    #[error("the peer offers no processes named {0:?}")]
+    Unknown(String),
+}
+
+/// Reason why two processes are not linked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TieError {
+    /// The other's node was not reached, or did not answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// One of the two is no process.
+    #[error(transparent)]
+    NoProcess(#[from] NoProcess),
+    /// The other's node refused, in its own words.
+    #[error("the peer refused: {0}")]
+    Refused(String),
+}
+
+/// Reason why an application was not started or stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplicationError {
+    /// The peer was not reached, or did not answer; it may have started the application.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The peer could not do it, in its own words.
+    #[error("the peer could not start it: {0}")]
+    Failed(String),
+    /// The name is no atom of 1 to 255 bytes.
+    #[error(transparent)]
+    Name(#[from] RegisterError),
+    /// The connection, or the peer's node, does not allow it.
+    #[error("not allowed: {0}")]
+    NotAllowed(String),
+    /// The application does not run.
+    #[error("the application {0:?} does not run")]
+    NotRunning(String),
+    /// One of its processes did not begin; those before it were stopped again.
+    #[error("the process {service:?} of the application {application:?} did not begin")]
+    Process {
+        /// Name of the application.
+        application: String,
+        /// Service of the process.
+        service: String,
+        /// Reason.
+        #[source]
+        cause: SpawnError,
+    },
+    /// The application runs already.
+    #[error("the application {0:?} runs already")]
+    Running(String),
+    /// No application has that name.
+    #[error("there is no application named {0:?}")]
+    Unknown(String),
+}
