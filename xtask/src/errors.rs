@@ -2,48 +2,15 @@
 
 use std::path::Path;
 
-/// Crates whose error texts still repeat their source. Remove a crate once it passes.
-const PENDING: &[&str] = &["crates/trunkline-dial/", "crates/trunkline-stack/"];
-
-/// Findings of the check over the sources of all crates.
-#[derive(Debug, Default)]
-pub(crate) struct Errors {
-    problems: Vec<String>,
-    pending: Vec<usize>,
-}
-
-impl Errors {
-    /// Checks one source file of a crate, given its path below the root of the repository. Tests are left out.
-    pub(crate) fn check(&mut self, file: &Path, text: &str) {
-        if file.ends_with("tests.rs") || file.iter().any(|part| part == "tests") {
-            return;
-        }
-        let code = code(text);
-        let found = text_errors(&code).into_iter().chain(repeated_sources(&code));
-        self.pending.resize(PENDING.len(), 0);
-        let pending = PENDING.iter().position(|directory| file.starts_with(directory));
-        for (at, what) in found {
-            match pending {
-                Some(index) => self.pending[index] += 1,
-                None => {
-                    let line = 1 + code[..at].matches('\n').count();
-                    self.problems.push(format!("{}:{line}: {what}", file.display()));
-                }
-            }
-        }
+/// Returns the problems of one source file of a crate, given its path below the root of the repository. Tests are left out.
+pub(crate) fn problems(file: &Path, text: &str) -> Vec<String> {
+    if file.ends_with("tests.rs") || file.iter().any(|part| part == "tests") {
+        return Vec::new();
     }
-
-    /// Prints the number of findings in each pending crate and returns the problems of all others. A pending crate
-    /// without findings is a problem as well, so that it becomes checked.
-    pub(crate) fn finish(mut self) -> Vec<String> {
-        for (directory, count) in PENDING.iter().zip(&self.pending) {
-            match count {
-                0 => self.problems.push(format!("xtask/src/errors.rs: {directory} passes; remove it from PENDING")),
-                count => eprintln!("tidy: {directory} has {count} error types to mend (PENDING)"),
-            }
-        }
-        self.problems
-    }
+    let code = code(text);
+    let found = text_errors(&code).into_iter().chain(repeated_sources(&code));
+    let placed = |(at, what)| format!("{}:{}: {what}", file.display(), 1 + code[..at].matches('\n').count());
+    found.map(placed).collect()
 }
 
 /// Returns the text up to its unit tests, with blanks instead of comments, so that places stay the same.
@@ -139,16 +106,14 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<String> {
-        let mut errors = Errors::default();
-        errors.check(Path::new("new/src/lib.rs"), text);
-        errors.problems
+        problems(Path::new("new/src/lib.rs"), text)
     }
 
     #[track_caller]
     fn refused(text: &str, place: &str, says: &str) {
-        let problems = found(text);
-        assert_eq!(problems.len(), 1, "{problems:?}");
-        assert!(problems[0].starts_with(place) && problems[0].contains(says), "{problems:?}");
+        let found = found(text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with(place) && found[0].contains(says), "{found:?}");
     }
 
     #[test]
@@ -195,18 +160,9 @@ mod tests {
     }
 
     #[test]
-    fn tests_and_pending_crates_are_left_out_but_a_pending_crate_needs_a_finding() {
-        let text = "type Err = String;\n";
-        let mut errors = Errors::default();
+    fn tests_are_left_out() {
         for file in ["new/src/a/tests.rs", "new/src/tests/a.rs"] {
-            errors.check(Path::new(file), text);
+            assert_eq!(problems(Path::new(file), "type Err = String;\n"), [""; 0], "{file}");
         }
-        for directory in PENDING {
-            errors.check(&Path::new(directory).join("src/lib.rs"), text);
-        }
-        assert_eq!(errors.finish(), [""; 0]);
-        let mut errors = Errors::default();
-        errors.check(Path::new("new/src/lib.rs"), "");
-        assert_eq!(errors.finish().len(), PENDING.len());
     }
 }

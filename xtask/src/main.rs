@@ -242,6 +242,13 @@ const TASKS: &[Task] = &[
         run: |project, _| packages::check(project),
     },
     Task {
+        name: "own-stack",
+        summary: "build and run the stack of examples/own-stack, outside the workspace",
+        help: testing::OWN_STACK_HELP,
+        takes_arguments: false,
+        run: |project, _| testing::own_stack(project),
+    },
+    Task {
         name: "standalone",
         summary: "compile each crate alone, with no, default and all features",
         help: testing::STANDALONE_HELP,

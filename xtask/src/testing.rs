@@ -15,7 +15,7 @@ Usage: cargo xtask test [ARGUMENTS]
        cargo xtask ci [ARGUMENTS]
 
 Without arguments: everything a change must pass, cheapest first, stopping at the first step that fails:
-  fmt, layers, circles, tidy, publishing, licences, duplicates, packages, clippy, docs, standalone, model, examples, tests (doc
+  fmt, layers, circles, tidy, publishing, licences, duplicates, packages, clippy, docs, standalone, own-stack, model, examples, tests (doc
   tests included)
 The last line is `N passed, N failed`, summed over all test binaries. Before each step 4 GiB must be free on the disk of the
 build output; what only one step uses is removed after it.
@@ -33,6 +33,14 @@ Usage: cargo xtask standalone
 Runs `cargo check` on each crate under crates/ alone, with no features, with the default ones, and with all of them:
 in a build of the whole workspace one crate's features hide what another one forgot. Sets of features that are the same
 for a crate are checked once.
+";
+
+pub(crate) const OWN_STACK_HELP: &str = "\
+Usage: cargo xtask own-stack
+
+Builds and runs examples/own-stack: a network stack and a resolver in a package that is no member of the workspace,
+so that it has the public API only. The build output is the workspace's. With CI set in the environment, the package's own
+Cargo.lock may not change; without, a build brings it up to date.
 ";
 
 pub(crate) const MODEL_HELP: &str = "\
@@ -135,6 +143,7 @@ fn steps(project: &Project) -> Vec<Step> {
         Step::command("clippy", clippy),
         Step::command("docs", docs),
         Step::check("standalone", standalone),
+        Step::check("own-stack", own_stack),
         Step::check("model", model_once),
         Step::command("examples", examples),
     ]
@@ -263,6 +272,17 @@ pub(crate) fn standalone(project: &Project) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Builds and runs the package outside the workspace.
+pub(crate) fn own_stack(project: &Project) -> Outcome {
+    let target = Metadata::members(project)?.target_directory;
+    let manifest = project.root.join("examples").join("own-stack").join("Cargo.toml");
+    let mut format = project.cargo("fmt");
+    format.arg("--manifest-path").arg(&manifest).arg("--check");
+    let mut example = project.cargo_build("run");
+    example.arg("--quiet").arg("--manifest-path").arg(&manifest).env("CARGO_TARGET_DIR", &target);
+    [format, example].iter_mut().try_for_each(run)
 }
 
 /// Flags for the sets of features of a package that are not the same: none, default, all.

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::errors::Errors;
+use crate::errors;
 use crate::layers::rust_files;
 use crate::markdown;
 use crate::metadata::Metadata;
-use crate::words::Words;
+use crate::words;
 use crate::{Failure, Outcome, Project};
 
 pub(crate) const HELP: &str = "\
@@ -61,18 +61,16 @@ pub(crate) fn check(project: &Project) -> Outcome {
     if missing.is_empty() {
         problems.push(format!("{}: no test is named under `{}`", PROMISES.0, PROMISES.1));
     }
-    let mut words = Words::default();
     for file in repository_files(project)? {
         // A file may be listed and gone, or hold no text.
         let Ok(text) = fs::read_to_string(project.root.join(&file)) else { continue };
         problems.extend(leftovers(&text).into_iter().map(|text| format!("{}:{text}", file.display())));
         problems.extend(markdown::problems(&file, &text).into_iter().map(|text| format!("{}:{text}", file.display())));
-        words.check(&file, &text);
+        problems.extend(words::problems(&file, &text));
         if file.extension().is_some_and(|extension| extension == "rs") {
             missing.retain(|test| !text.contains(&format!("fn {test}(")));
         }
     }
-    problems.extend(words.finish());
     problems.extend(missing.iter().map(|test| format!("{}: there is no test `{test}`", PROMISES.0)));
     let mut sources = Vec::new();
     for package in metadata.workspace() {
@@ -81,17 +79,15 @@ pub(crate) fn check(project: &Project) -> Outcome {
             rust_files(&source, &mut sources)?;
         }
     }
-    let mut errors = Errors::default();
     for file in sources {
         let (text, shown) = (read(&file)?, file.strip_prefix(&project.root).unwrap_or(&file));
-        errors.check(shown, &text);
+        problems.extend(errors::problems(shown, &text));
         let lines = text.lines().count();
         if lines > MAX_LINES {
             let shown = shown.display();
             problems.push(format!("{shown}: {lines} lines; split it, at most {MAX_LINES} are allowed"));
         }
     }
-    problems.extend(errors.finish());
     if problems.is_empty() { Ok(()) } else { Err(Failure::list("tidy", &problems)) }
 }
 

@@ -71,44 +71,16 @@ const REFUSED: &[&str] = &[
     "yours",
 ];
 
-/// Directories whose documentation comments are not checked yet. Remove a directory once its comments pass.
-const PENDING: &[&str] = &["crates/trunkline/"];
-
-/// Findings of the check over all files of the repository.
-#[derive(Debug, Default)]
-pub(crate) struct Words {
-    problems: Vec<String>,
-    pending: Vec<usize>,
-}
-
-impl Words {
-    /// Checks one source file, given its path below the root of the repository.
-    pub(crate) fn check(&mut self, file: &Path, text: &str) {
-        if file.extension().is_none_or(|extension| extension != "rs") {
-            return;
-        }
-        let found = refused_beginnings(text);
-        self.pending.resize(PENDING.len(), 0);
-        match PENDING.iter().position(|directory| file.starts_with(directory)) {
-            Some(index) => self.pending[index] += found.len(),
-            None => self.problems.extend(found.into_iter().map(|(line, word)| {
-                let shown = file.display();
-                format!("{shown}:{line}: a documentation comment begins with `{word}`; name its subject instead")
-            })),
-        }
+/// Returns the problems of one source file, given its path below the root of the repository.
+pub(crate) fn problems(file: &Path, text: &str) -> Vec<String> {
+    if file.extension().is_none_or(|extension| extension != "rs") {
+        return Vec::new();
     }
-
-    /// Prints the number of findings in each pending directory and returns the problems of all others. A pending
-    /// directory without findings is a problem as well, so that it becomes checked.
-    pub(crate) fn finish(mut self) -> Vec<String> {
-        for (directory, count) in PENDING.iter().zip(&self.pending) {
-            match count {
-                0 => self.problems.push(format!("xtask/src/words.rs: {directory} passes; remove it from PENDING")),
-                count => eprintln!("tidy: {directory} has {count} documentation comments to reword (PENDING)"),
-            }
-        }
-        self.problems
-    }
+    let named = |(line, word)| {
+        let shown = file.display();
+        format!("{shown}:{line}: a documentation comment begins with `{word}`; name its subject instead")
+    };
+    refused_beginnings(text).into_iter().map(named).collect()
 }
 
 /// Returns the line, from 1, and the first word of each documentation comment that begins with a refused word.
@@ -187,22 +159,9 @@ mod tests {
     }
 
     #[test]
-    fn only_rust_files_outside_the_pending_directories_are_problems() {
-        let mut words = Words::default();
-        words.check(Path::new("new/src/lib.rs"), "//! What it is.\n");
-        words.check(Path::new("new/README.md"), "/// What it is.\n");
-        for directory in PENDING {
-            words.check(&Path::new(directory).join("lib.rs"), "//! What it is.\n");
-        }
-        let problems = words.finish();
-        assert_eq!(problems.len(), 1, "{problems:?}");
-        assert!(problems[0].starts_with("new/src/lib.rs:1: ") && problems[0].contains("`What`"), "{problems:?}");
-    }
-
-    #[test]
-    fn a_pending_directory_without_findings_is_a_problem() {
-        let mut words = Words::default();
-        words.check(Path::new("new/src/lib.rs"), "//! Names.\n");
-        assert_eq!(words.finish().len(), PENDING.len());
+    fn only_rust_files_are_checked() {
+        let found = problems(Path::new("new/src/lib.rs"), "//! What it is.\n");
+        assert!(found[0].starts_with("new/src/lib.rs:1: ") && found[0].contains("`What`"), "{found:?}");
+        assert!(problems(Path::new("new/README.md"), "/// What it is.\n").is_empty());
     }
 }

@@ -547,7 +547,7 @@ impl Operations {
             self.node.send_important(target, &request.mailbox, body.clone(), timeout).await.map_err(|error| {
                 let (name, mailbox) = (&request.name, &request.mailbox);
                 match error {
-                    ImportantError::NoService => no_mailbox(name, mailbox),
+                    ImportantError::NoMailbox => no_mailbox(name, mailbox),
                     ImportantError::NotSent(error) => error.into(),
                     error => OpError::new(Kind::Unreachable, format!("{mailbox} at {name}: {}", Chain(&error))),
                 }
@@ -586,7 +586,7 @@ impl Operations {
         let answer = self.node.call(&target, &request.mailbox, &body, timeout).await.map_err(|error| {
             let (name, mailbox) = (&request.name, &request.mailbox);
             match error {
-                CallError::Call(LinkCallError::NoService) => no_mailbox(name, mailbox),
+                CallError::Call(LinkCallError::NoMailbox) => no_mailbox(name, mailbox),
                 CallError::Call(LinkCallError::TimedOut(_)) => OpError::new(
                     Kind::Unreachable,
                     format!(

@@ -14,7 +14,7 @@ use trunkline_route::{NetworkRoute, NodeName, ProxyRoute, ResolverId, Source, Tl
 #[non_exhaustive]
 pub enum AddError {
     /// The pattern does not compile.
-    #[error("bad pattern: {0}")]
+    #[error("the pattern cannot be used")]
     BadPattern(#[from] PatternError),
     /// No node name matches the pattern.
     #[error(

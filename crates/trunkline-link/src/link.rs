@@ -278,8 +278,8 @@ impl ReplyTo for Shared {
         self.answer(id, status, body, if is_term { How::TERM } else { How::default() });
     }
 
-    fn no_service(&self, id: u32) {
-        self.answer(id, Status::NoService, Bytes::new(), How::default());
+    fn no_mailbox(&self, id: u32) {
+        self.answer(id, Status::NoMailbox, Bytes::new(), How::default());
     }
 }
 

@@ -306,7 +306,7 @@ impl Effects {
         if fresh.is_empty() {
             return;
         }
-        let outcome = if self.deliver(batch) { Outcome::Taken } else { Outcome::NoService };
+        let outcome = if self.deliver(batch) { Outcome::Taken } else { Outcome::NoMailbox };
         for seq in fresh {
             incoming.record(seq, outcome);
             self.outcomes.push((seq, outcome));
@@ -400,7 +400,7 @@ impl Sink for Effects {
             id,
             match status {
                 Status::Ok => Ok(Reply { body: Bytes::copy_from_slice(body), is_term: how.term }),
-                Status::NoService => Err(CallError::NoService),
+                Status::NoMailbox => Err(CallError::NoMailbox),
                 Status::Dropped => Err(CallError::Dropped),
                 Status::Failed => Err(CallError::Failed(String::from_utf8_lossy(body).into_owned())),
             },
@@ -532,7 +532,7 @@ mod tests {
         sender.0.with_out(|out| out.outbox.send_important(0, "in", "", b"again")).unwrap();
         sender.write(&mut receiver);
         let kept = || lock(&receiver.0.account.as_ref().unwrap().incoming).outcomes();
-        assert_eq!(kept(), [(0, Outcome::Taken), (1, Outcome::NoService), (2, Outcome::Taken)]);
+        assert_eq!(kept(), [(0, Outcome::Taken), (1, Outcome::NoMailbox), (2, Outcome::Taken)]);
         let mut mailbox = mailbox;
         assert!(mailbox.try_recv().is_some() && mailbox.try_recv().is_some() && mailbox.try_recv().is_none());
         sender.0.with_out(|out| out.outbox.release(2));

@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{CallError, ConnectError, Connection, Sessions};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Incarnation, IntoName, NodeName};
+use trunkline_route::{Chain, Incarnation, IntoName, NodeName};
 use trunkline_stack::{BoxFuture, Down, Mailboxes, PeerLog, RegisterError};
 use trunkline_term::{Atom, Term};
 
@@ -545,7 +545,7 @@ impl Processes {
                 Ok(Ok(_)) => None,
                 Ok(Err(Unwilling { refusal: Refusal::NoProcess, .. })) => Some(Exit::NoProcess),
                 Ok(Err(unwilling)) => Some(Exit::Unwatched(unwilling.text)),
-                Err(error) => Some(Exit::NodeDown(error.to_string())),
+                Err(error) => Some(Exit::NodeDown(Chain(&error).to_string())),
             };
             effect = exit.and_then(|exit| self.lock().ties.down_there(&pid.node, monitor.watch, exit));
         }

@@ -299,7 +299,7 @@ pub(crate) fn in_short(error: &ConnectError) -> String {
                 None => format!("no route to {target}: {reason}"),
             }
         }
-        error => error.to_string(),
+        error => Chain(error).to_string(),
     }
 }
 

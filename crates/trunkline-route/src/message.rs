@@ -26,5 +26,5 @@ pub enum Outcome {
     /// The message is in the mailbox.
     Taken,
     /// No such mailbox existed: the message was not delivered, and will not be.
-    NoService,
+    NoMailbox,
 }

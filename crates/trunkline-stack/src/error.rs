@@ -46,10 +46,10 @@ impl Down {
 #[non_exhaustive]
 pub enum SendError {
     /// The term cannot be written.
-    #[error("the term cannot be sent: {0}")]
+    #[error("the term cannot be sent")]
     BadTerm(#[from] TermError),
     /// The name is empty or longer than 255 bytes.
-    #[error("a service name has 1 to 255 bytes")]
+    #[error("a mailbox name has 1 to 255 bytes")]
     BadName,
     /// One of the ends is going away; connect again to get another link.
     #[error("the link is draining and takes nothing new; connect again")]
@@ -92,16 +92,16 @@ pub enum CallError {
     /// The service refused.
     #[error("the service refused: {0}")]
     Failed(String),
-    /// The link went down before the answer; the service may or may not have seen the call.
+    /// The link went down before the answer; the peer may or may not have seen the call.
     #[error("the link went down before the answer: {0}")]
     LinkDown(Down),
-    /// The node has no such service.
-    #[error("the node has no service of that name")]
-    NoService,
+    /// The node has no such mailbox.
+    #[error("the node has no mailbox of that name")]
+    NoMailbox,
     /// The call was not sent.
-    #[error("the call was not sent: {0}")]
+    #[error("the call was not sent")]
     NotSent(#[from] SendError),
-    /// The timeout passed; the service may or may not have seen the call.
+    /// The timeout passed; the peer may or may not have seen the call.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
 }

@@ -172,7 +172,7 @@ impl LocalLink {
         let Some(message) = refused else { return true };
         self.undeliverable.fetch_add(1, Ordering::Relaxed);
         if let (_, Some(call)) = message.into_parts() {
-            call.no_service();
+            call.no_mailbox();
         }
         false
     }
@@ -180,7 +180,7 @@ impl LocalLink {
     fn try_important(&self, to: &str, from: &str, body: &Bytes) -> Result<Outcome, SendError> {
         let reserved = self.reserve(to, from, body.len())?;
         let message = Message::new(self.sender(from), body.clone(), How::IMPORTANT, None);
-        Ok(if self.deliver(reserved, message) { Outcome::Taken } else { Outcome::NoService })
+        Ok(if self.deliver(reserved, message) { Outcome::Taken } else { Outcome::NoMailbox })
     }
 
     fn try_open(
@@ -289,8 +289,8 @@ impl ReplyTo for LocalLink {
         self.state.answered(id, answer);
     }
 
-    fn no_service(&self, id: u32) {
-        self.state.answered(id, Err(CallError::NoService));
+    fn no_mailbox(&self, id: u32) {
+        self.state.answered(id, Err(CallError::NoMailbox));
     }
 }
 

@@ -63,7 +63,7 @@ pub trait ReplyTo: Send + Sync + 'static {
     fn reply(&self, id: u32, answer: Result<Reply, Option<String>>);
 
     /// Tells the caller that there is no mailbox of that name.
-    fn no_service(&self, id: u32);
+    fn no_mailbox(&self, id: u32);
 }
 
 /// A message or a call, as it comes out of a [`Mailbox`].
@@ -199,9 +199,9 @@ impl Replier {
     }
 
     /// Tells the caller that there is no mailbox of that name.
-    pub fn no_service(mut self) {
+    pub fn no_mailbox(mut self) {
         self.done = true;
-        self.to.no_service(self.id);
+        self.to.no_mailbox(self.id);
     }
 
     fn answer(&mut self, answer: Result<Reply, Option<String>>) {
@@ -278,7 +278,7 @@ impl Batch {
         for message in messages {
             self.count(&message);
             if let Some(call) = message.call {
-                call.no_service();
+                call.no_mailbox();
             }
         }
         number

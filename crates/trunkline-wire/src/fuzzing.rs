@@ -200,7 +200,7 @@ impl Sink for Seen {
 /// Bytes of an end of a link that does one of each thing.
 pub fn conversation(flags: PeerFlags) -> Vec<u8> {
     let mut out = Outbox::new(Window { link: 1 << 20, mailbox: 1 << 20, max_message: 1 << 20 }, flags, None);
-    out.outcomes(true, &[(1, Outcome::Taken), (2, Outcome::NoService)]);
+    out.outcomes(true, &[(1, Outcome::Taken), (2, Outcome::NoMailbox)]);
     out.release(3);
     let _ = out.send("in", "from", b"hello", How::default());
     let _ = out.send("in", "from", b"ahead", How::HIGH);
@@ -255,7 +255,7 @@ pub fn important(bytes: &[u8]) {
     let (mut incoming, mut epoch, mut sent, mut settled) = (Incoming::default(), 0, 0_u64, 0);
     for pair in bytes.chunks_exact(2) {
         let (step, number) = (pair[0], u64::from(pair[1]));
-        let outcome = if step & 0x80 == 0 { Outcome::Taken } else { Outcome::NoService };
+        let outcome = if step & 0x80 == 0 { Outcome::Taken } else { Outcome::NoMailbox };
         match step % 8 {
             0 => {
                 epoch += number % 3;

@@ -22,7 +22,7 @@ pub use trunkline_route::Outcome;
 pub(crate) fn outcome_to_byte(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Taken => 0,
-        Outcome::NoService => 1,
+        Outcome::NoMailbox => 1,
     }
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn outcome_to_byte(outcome: Outcome) -> u8 {
 pub(crate) fn outcome_from_byte(byte: u8) -> Result<Outcome, ProtocolError> {
     match byte {
         0 => Ok(Outcome::Taken),
-        1 => Ok(Outcome::NoService),
+        1 => Ok(Outcome::NoMailbox),
         _ => Err(ProtocolError("an unknown outcome")),
     }
 }

@@ -258,7 +258,7 @@ impl NodeBuilder {
         self
     }
 
-    /// How often certificate files are looked at, 1 ms at least. A change is taken up when two looks in a row see
+    /// Sets the interval at which certificate files are looked at, 1 ms at least. A change is taken up when two looks in a row see
     /// the same. Default 5 s.
     pub fn certificate_check(mut self, every: Duration) -> Self {
         self.certificate_check = every.max(Duration::from_millis(1));
@@ -278,7 +278,7 @@ impl NodeBuilder {
         self
     }
 
-    /// What this node passes on between others. Default: nothing.
+    /// Sets the rules of what this node passes on between others. Default: nothing.
     pub fn transit(mut self, transit: Transit) -> Self {
         self.transit = transit;
         self
@@ -291,13 +291,13 @@ impl NodeBuilder {
         self
     }
 
-    /// How much it passes on. Default: 1,024 connections, 64 of one neighbour, 10 new ones of it a second.
+    /// Sets the limits of what this node passes on. Default: 1,024 connections, 64 of one neighbour, 10 new ones of it a second.
     pub fn circuit_limits(mut self, limits: CircuitLimits) -> Self {
         self.circuits = limits;
         self
     }
 
-    /// When a lookup goes on after the static routes. Default: also when all of them failed.
+    /// Sets when a lookup goes on after the static routes. Default: also when all of them failed.
     pub fn fallback(mut self, fallback: Fallback) -> Self {
         self.policy.fallback = fallback;
         self
@@ -328,7 +328,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Whether routes that say nothing verify certificates. Default: no, the cookie proves the peer.
+    /// Sets whether routes that say nothing verify certificates. Default: no, the cookie proves the peer.
     pub fn tls(mut self, on: bool) -> Self {
         self.tls = on;
         self
@@ -353,7 +353,8 @@ impl NodeBuilder {
         self
     }
 
-    /// What becomes of connections that go down when their route does not say. Default: whoever needs one next dials it.
+    /// Sets what happens to a connection that goes down when its route does not say. Default: the next caller that needs it
+    /// dials it.
     pub fn reconnect(mut self, policy: Reconnect) -> Self {
         self.reconnect = policy;
         self

@@ -6,7 +6,7 @@ use trunkline_route::{CookieError, ResolverId};
 
 use crate::{CertificateError, ListenError};
 
-/// Why a node did not start. Nothing of it runs.
+/// Reason why a node did not start. Nothing of it runs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -16,9 +16,9 @@ pub enum StartError {
     /// A listener cannot be had.
     #[error("cannot listen at {address}; choose another port, or 0 for any free one")]
     Listen {
-        /// Where.
+        /// Address.
         address: SocketAddr,
-        /// Why.
+        /// Cause.
         #[source]
         cause: std::io::Error,
     },
@@ -31,9 +31,9 @@ pub enum StartError {
     /// The registrar's port cannot be had and is not in use by another registrar either.
     #[error("the registrar cannot listen at {address}")]
     RegistrarListen {
-        /// Where.
+        /// Address.
         address: SocketAddr,
-        /// Why.
+        /// Cause.
         #[source]
         cause: std::io::Error,
     },
@@ -48,9 +48,9 @@ pub enum StartError {
     /// A route of the builder is wrong.
     #[error("route {pattern:?}")]
     Route {
-        /// Its pattern.
+        /// Pattern of the route.
         pattern: String,
-        /// Why.
+        /// Cause.
         #[source]
         cause: AddError,
     },
@@ -60,9 +60,9 @@ pub enum StartError {
     /// A TLS profile or a listener's certificate is wrong.
     #[error("TLS ({what})")]
     Tls {
-        /// Whose.
+        /// Owner of the certificate: `profile ID`, `listener ADDRESS` or `default`.
         what: String,
-        /// Why.
+        /// Cause.
         #[source]
         cause: CertificateError,
     },

@@ -10,54 +10,54 @@ use trunkline_tls::CertificateError;
 /// Events kept for a reader that is behind; beyond it the oldest are lost to it, and it is told how many.
 pub(crate) const CAPACITY: usize = 1024;
 
-/// What happened on a node.
+/// Event on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// An attempt of a lookup failed.
     AttemptFailed {
-        /// Who was to be reached.
+        /// Name that was to be reached.
         target: NodeName,
-        /// How it went.
+        /// Record of the attempt.
         record: Record,
     },
     /// The certificate in use expires within [`EXPIRES_SOON`](crate::EXPIRES_SOON), or has expired, which is told once each. Put
     /// a newer one into its files.
     CertificateExpires {
-        /// Whose: `profile ID` or `listener ADDRESS`.
+        /// Owner of the certificate: `profile ID` or `listener ADDRESS`.
         what: String,
-        /// When.
+        /// Time of expiry.
         expires: SystemTime,
     },
     /// Certificate files changed and cannot be used; those before still are.
     CertificatesKept {
-        /// Whose: `profile ID` or `listener ADDRESS`.
+        /// Owner of the certificate: `profile ID` or `listener ADDRESS`.
         what: String,
-        /// Why.
+        /// Reason.
         error: CertificateError,
     },
     /// Certificate files changed and are in use, for connections from now on.
     CertificatesReloaded {
-        /// Whose: `profile ID` or `listener ADDRESS`.
+        /// Owner of the certificate: `profile ID` or `listener ADDRESS`.
         what: String,
     },
     /// A connection went down.
     Down {
-        /// To whom.
+        /// Name of the peer.
         peer: NodeName,
-        /// Why.
+        /// Reason.
         reason: Down,
     },
     /// A link that another one replaced broke before it was drained: messages sent on it may be lost.
     DrainBroken {
-        /// To whom.
+        /// Name of the peer.
         peer: NodeName,
-        /// Why.
+        /// Reason.
         reason: Down,
     },
     /// A connection over a standby went back to a better route, over a new link that is up.
     FailedBack {
-        /// To whom.
+        /// Name of the peer.
         peer: NodeName,
         /// The pattern of the route.
         pattern: Arc<str>,

@@ -176,6 +176,7 @@ pub use trunkline_forward::{
     Forward, ForwardError, ServiceError, ServiceStatus, StreamError, StreamOptions, Streams, TrafficStats,
 };
 
+pub use bytes::Bytes;
 pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{
     AddError, AttemptError, CallError, Candidate, Cause, Chain, ConnectError, Connection, Drained, Explanation,
@@ -197,7 +198,8 @@ pub use trunkline_route::{
     Origin, PeerFlags, PlaceError, ProxyRoute, Reconnect, Resolved, ResolverId, RouteValue, SocketPlace, Source,
     TlsMode, TlsProfileId, UnknownFlag, UnknownWord, ValueFrom, Version, VersionError,
 };
-pub use trunkline_route::{CloseCode, Incarnation, LinkId, Role};
+pub use trunkline_route::{Claims, CloseCode, How, Incarnation, LinkId, Role};
+pub use trunkline_stack as stack;
 pub use trunkline_stack::{
     ByteStream, CONNECTION_TARGET, CallError as LinkCallError, Down, EARLY_DATA, First, Incoming, LinkInfo, LinkStats,
     LogLimit, MAX_STREAMS, Mailbox, Message, OpenError, RegisterError, Replier, SendError as LinkSendError, Sent,

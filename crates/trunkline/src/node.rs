@@ -30,20 +30,20 @@ pub struct Node {
     pub(crate) handle: Arc<Handle>,
 }
 
-/// What a node says of itself.
+/// Status of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeStatus {
-    /// Its name.
+    /// Name of the node.
     pub name: NodeName,
-    /// Where it listens.
+    /// Addresses that it listens at.
     pub listening: Vec<SocketAddr>,
     /// Registered services, sorted.
     pub services: Vec<String>,
     /// Live processes, in the order they began.
     pub processes: Vec<Pid>,
-    /// What peers may begin here, by name.
+    /// Names of the processes that peers may begin here.
     pub spawns: Vec<String>,
-    /// Its applications, and the processes of those that run.
+    /// Applications, and the processes of those that run.
     pub applications: Vec<(String, Vec<Pid>)>,
     /// Live connections.
     pub connections: usize,
@@ -51,7 +51,7 @@ pub struct NodeStatus {
     pub routes: usize,
     /// `Some(true)` when the registrar holds the announcement, `None` without a registrar or when hidden.
     pub registered: Option<bool>,
-    /// Whether this node serves as the embedded registrar of its host.
+    /// True if this node serves as the embedded registrar of its host.
     pub serves_registrar: bool,
     /// Questions this node's embedded registrar answered.
     pub registrar_queries: u64,
@@ -76,12 +76,12 @@ impl Node {
         &self.handle.inner
     }
 
-    /// This node's name.
+    /// Returns the name of the node.
     pub fn name(&self) -> &NodeName {
         self.inner().sessions.name()
     }
 
-    /// Where it listens, in the order given to the builder, with the ports that were free.
+    /// Returns the addresses that it listens at, in the order given to the builder, with the ports that were free.
     pub fn listening(&self) -> &[SocketAddr] {
         &self.handle.listening
     }
@@ -125,7 +125,7 @@ impl Node {
         self.inner().sessions.routes().remove_proxy(pattern)
     }
 
-    /// As [`Node::edit_routes`], the proxy routes.
+    /// Edits the proxy routes as [`Node::edit_routes`] does the static ones.
     ///
     /// # Errors
     /// The closure's.
@@ -168,7 +168,7 @@ impl Node {
         self.inner().sessions.vacate(pattern, false).await
     }
 
-    /// As [`Node::drain_route`], a proxy route: what goes through its gateway by it moves to another way. Streams that are
+    /// Drains a proxy route as [`Node::drain_route`] does a static one: what goes through its gateway by it moves to another way. Streams that are
     /// open stay on the connection that gave way until they end.
     ///
     /// # Errors
@@ -210,7 +210,7 @@ impl Node {
         Ok(found)
     }
 
-    /// What a connect to this name would try, in order, asking nobody.
+    /// Returns what a connect to this name would try, in order, asking nobody.
     pub fn explain(&self, name: &NodeName) -> Explanation {
         self.inner().sessions.explain(name)
     }
@@ -224,7 +224,7 @@ impl Node {
         self.connect_by(name.into_name()?, ConnectRequest::default()).await
     }
 
-    /// As [`Node::connect`], as if nothing had failed of late: what a person does who just mended something.
+    /// Connects as [`Node::connect`] does, as if nothing had failed of late: for a person who just repaired something.
     ///
     /// # Errors
     /// As [`Node::connect`].
@@ -232,15 +232,15 @@ impl Node {
         self.connect_by(name.into_name()?, ConnectRequest { afresh: true, ..ConnectRequest::default() }).await
     }
 
-    /// As [`Node::connect`], in a shorter time than a lookup may take.
+    /// Connects as [`Node::connect`] does, in a shorter time than a lookup may take.
     ///
     /// # Errors
     /// As [`Node::connect`].
-    pub async fn connect_within(&self, name: impl IntoName, time: Duration) -> Result<Connection, ConnectError> {
-        self.connect_by(name.into_name()?, ConnectRequest { within: Some(time), ..ConnectRequest::default() }).await
+    pub async fn connect_within(&self, name: impl IntoName, timeout: Duration) -> Result<Connection, ConnectError> {
+        self.connect_by(name.into_name()?, ConnectRequest { within: Some(timeout), ..ConnectRequest::default() }).await
     }
 
-    /// As [`Node::connect`], over this route and no other.
+    /// Connects as [`Node::connect`] does, over this route and no other.
     ///
     /// # Errors
     /// As [`Node::connect`], and [`AddError`] when the route names something the node does not have.
@@ -278,11 +278,11 @@ impl Node {
     ///
     /// # Errors
     /// [`RegisterError`] when the name is taken or not 1 to 255 bytes, or when the node has shut down.
-    pub fn register(&self, service: &str) -> Result<Mailbox, RegisterError> {
-        if service.starts_with('$') {
-            return Err(RegisterError::Taken { name: service.into() });
+    pub fn register(&self, mailbox: &str) -> Result<Mailbox, RegisterError> {
+        if mailbox.starts_with('$') {
+            return Err(RegisterError::Taken { name: mailbox.into() });
         }
-        self.inner().sessions.mailboxes().register(service)
+        self.inner().sessions.mailboxes().register(mailbox)
     }
 
     /// Connects if need be and sends a message; see [`Connection::send`].
@@ -352,7 +352,7 @@ impl Node {
         self.inner().look_at_certificates(true)
     }
 
-    /// What happens on this node from now on.
+    /// Returns the events of this node from now on.
     pub fn events(&self) -> Events {
         Events(self.inner().events.subscribe())
     }
@@ -362,7 +362,7 @@ impl Node {
         self.inner().sessions.forget_failures();
     }
 
-    /// What the node says of itself.
+    /// Returns the status of the node.
     pub fn status(&self) -> NodeStatus {
         let (inner, embedded) = (self.inner(), &self.handle.embedded);
         NodeStatus {

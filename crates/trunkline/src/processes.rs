@@ -13,7 +13,7 @@ use trunkline_process::runtime::{
     Application, ApplicationError, Monitor, Process, ProcessHost, Processes, SpawnError, SpawnLimits,
 };
 use trunkline_process::{Exit, NoProcess, Pid};
-use trunkline_route::{IntoName, NodeName};
+use trunkline_route::{Chain, IntoName, NodeName};
 use trunkline_stack::{BoxFuture, PeerLog, RegisterError};
 use trunkline_term::Term;
 
@@ -185,7 +185,7 @@ impl Node {
     pub async fn monitor_node(&self, name: impl IntoName) -> Exit {
         match self.connect(name).await {
             Ok(connection) => Exit::NodeDown(connection.closed().await.to_string()),
-            Err(error) => Exit::NodeDown(error.to_string()),
+            Err(error) => Exit::NodeDown(Chain(&error).to_string()),
         }
     }
 
@@ -201,7 +201,7 @@ impl Node {
     /// Connects if need be, calls a process, of this node or another, and waits for its answer, at most `timeout` in all.
     ///
     /// # Errors
-    /// [`CallError`]; `NoService` when the process is gone.
+    /// [`CallError`]; `NoMailbox` when the process is gone.
     pub async fn call_to(&self, pid: &Pid, body: &[u8], timeout: Duration) -> Result<Bytes, CallError> {
         self.call(&pid.node, &pid.mailbox(), body, timeout).await
     }

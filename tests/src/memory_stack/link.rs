@@ -204,8 +204,8 @@ impl ReplyTo for MemoryLink {
         self.close_if_done();
     }
 
-    fn no_service(&self, id: u32) {
-        self.say(Frame::Answer { id, answer: Err(CallError::NoService) });
+    fn no_mailbox(&self, id: u32) {
+        self.say(Frame::Answer { id, answer: Err(CallError::NoMailbox) });
         self.unanswered.fetch_sub(1, Ordering::SeqCst);
         self.close_if_done();
     }

@@ -32,7 +32,7 @@ async fn c11_important_delivery_is_confirmed_where_the_route_allows_it_and_refus
     assert!(!message.is_call());
 
     let nobody = soon(app.send_important(DB, "none", "x", PATIENCE)).await;
-    assert_eq!(nobody, Err(ImportantError::NoService));
+    assert_eq!(nobody, Err(ImportantError::NoMailbox));
     for peer in ["web@127.0.0.1", "plain@127.0.0.1"] {
         assert_eq!(soon(app.send_important(peer, "in", "x", PATIENCE)).await, Err(unsupported()), "{peer}");
         assert!(app.connection(&name(peer)).unwrap().is_up(), "what is refused costs no connection");
@@ -49,7 +49,7 @@ async fn c11_important_delivery_is_confirmed_where_the_route_allows_it_and_refus
 
     // A mailbox that was dropped is no longer a service.
     drop(mailbox);
-    assert_eq!(soon(app.send_important(DB, "in", "x", PATIENCE)).await, Err(ImportantError::NoService));
+    assert_eq!(soon(app.send_important(DB, "in", "x", PATIENCE)).await, Err(ImportantError::NoMailbox));
 }
 
 /// Counts how often each body is in the mailbox now.

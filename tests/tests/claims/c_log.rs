@@ -171,7 +171,7 @@ async fn c12_two_names_that_the_peer_cannot_tell_apart_cause_one_warning() {
         soon(connection.send("proc_mgr", "proc_mgr", b"")).await.unwrap();
     }
     let lives = soon(connection.call("nobody", "process_manager", b"", Duration::from_secs(20))).await;
-    assert_eq!(lives, Err(LinkCallError::NoService), "both names went out as one");
+    assert_eq!(lives, Err(LinkCallError::NoMailbox), "both names went out as one");
     let warned = warnings();
     assert_eq!(warned.len(), 1, "{warned:?}");
     assert_eq!(

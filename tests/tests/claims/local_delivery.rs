@@ -50,7 +50,7 @@ async fn a_node_sends_to_and_calls_its_own_name_without_a_socket() {
     let connection = soon(me.connect(ME)).await.unwrap();
     assert!(!soon(me.call(ME, "echo", b"x", SOON)).await.unwrap().is_empty());
     let missing = soon(me.call(ME, "none", b"", SOON)).await;
-    assert!(matches!(missing, Err(CallError::Call(LinkCallError::NoService))), "{missing:?}");
+    assert!(matches!(missing, Err(CallError::Call(LinkCallError::NoMailbox))), "{missing:?}");
     soon(me.send_important(ME, "in", "kept", SOON)).await.unwrap();
     assert_eq!(text(&mut mailbox).await, "kept");
     assert!(soon(me.send_important(ME, "none", "lost", SOON)).await.is_err());

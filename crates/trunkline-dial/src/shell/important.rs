@@ -23,7 +23,7 @@ pub enum ImportantError {
     Late(Duration),
     /// The peer has no such mailbox; it is not there.
     #[error("the node has no mailbox of that name")]
-    NoService,
+    NoMailbox,
     /// The message was not sent; it is not there.
     #[error(transparent)]
     NotSent(#[from] SendError),
@@ -74,7 +74,7 @@ impl Sessions {
                 biased;
                 outcome = sent.outcome() => match outcome {
                     Some(Outcome::Taken) => Ok(()),
-                    Some(Outcome::NoService) => Err(ImportantError::NoService),
+                    Some(Outcome::NoMailbox) => Err(ImportantError::NoMailbox),
                     None => Err(ImportantError::Unknown(WhyUnknown::NewLife)),
                 },
                 why = self.stay_connected(name, connection) => Err(ImportantError::Unknown(why)),

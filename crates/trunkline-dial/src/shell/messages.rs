@@ -68,7 +68,7 @@ impl Sessions {
         let connection = self.connect(name, ConnectRequest::default()).await?;
         let began = now();
         match connection.call(PING_MAILBOX, "", &[], timeout).await {
-            Ok(_) | Err(LinkCallError::NoService) => Ok((connection, now() - began)),
+            Ok(_) | Err(LinkCallError::NoMailbox) => Ok((connection, now() - began)),
             Err(error) => Err(error.into()),
         }
     }

@@ -41,7 +41,7 @@ async fn messages_calls_and_answers_go_both_ways() {
 async fn a_call_without_an_answer_says_why() {
     let (a, b) = pair().await;
     let mut mailbox = b.mailbox("service");
-    assert_eq!(soon(a.link.call("nobody", "", b"", WHILE)).await, Err(CallError::NoService));
+    assert_eq!(soon(a.link.call("nobody", "", b"", WHILE)).await, Err(CallError::NoMailbox));
     let dropped = async { drop(mailbox.recv().await) };
     let (answer, ()) = soon(async { tokio::join!(a.link.call("service", "", b"", WHILE), dropped) }).await;
     assert_eq!(answer, Err(CallError::Dropped));
@@ -67,7 +67,7 @@ async fn calls_in_a_mailbox_that_is_dropped_are_answered() {
     let (a, b) = pair().await;
     let mailbox = b.mailbox("service");
     let behind = async {
-        assert_eq!(a.link.call("nobody", "", b"", WHILE).await, Err(CallError::NoService));
+        assert_eq!(a.link.call("nobody", "", b"", WHILE).await, Err(CallError::NoMailbox));
         drop(mailbox);
     };
     let (answer, ()) = soon(async { tokio::join!(a.link.call("service", "", b"", WHILE), behind) }).await;
@@ -226,7 +226,7 @@ async fn messages_to_nobody_are_counted_and_give_their_credit_back() {
     for _ in 0..400 {
         soon(a.link.send("nobody", "", &[0; 64 * 1024])).await.unwrap();
     }
-    assert_eq!(soon(a.link.call("nobody", "", b"", WHILE)).await, Err(CallError::NoService));
+    assert_eq!(soon(a.link.call("nobody", "", b"", WHILE)).await, Err(CallError::NoMailbox));
     assert_eq!(b.link.stats().undeliverable, 401);
 }
 
@@ -258,7 +258,7 @@ async fn a_closed_directory_gives_what_it_holds_and_then_nothing() {
     assert_eq!(soon(mailbox.recv()).await.unwrap().body().as_ref(), b"1");
     assert_eq!(soon(mailbox.recv()).await.unwrap().body().as_ref(), b"2");
     assert!(soon(mailbox.recv()).await.is_none());
-    assert_eq!(soon(a.link.call("m", "", b"", WHILE)).await, Err(CallError::NoService));
+    assert_eq!(soon(a.link.call("m", "", b"", WHILE)).await, Err(CallError::NoMailbox));
 }
 
 #[tokio::test]
@@ -305,7 +305,7 @@ async fn a_peer_that_floods_a_mailbox_delays_the_others_by_a_turn_and_keeps_its_
         }
         ends.push((link, tokio::spawn(task)));
         // What was sent before it is in the mailbox when this is answered.
-        assert_eq!(soon(end.link.call("nobody", "", b"", WHILE)).await, Err(CallError::NoService));
+        assert_eq!(soon(end.link.call("nobody", "", b"", WHILE)).await, Err(CallError::NoMailbox));
         ends.push((end.link, end.task));
     }
     let (mut next, mut calm_at) = ([0; 2], Vec::new());

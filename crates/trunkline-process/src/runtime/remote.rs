@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use trunkline_dial::{CallError, ConnectError};
-use trunkline_route::{Flag, NodeName, PeerFlags};
+use trunkline_route::{Chain, Flag, NodeName, PeerFlags};
 use trunkline_stack::{BoxFuture, CallError as LinkCallError, Message, RegisterError, log_peer};
 use trunkline_term::Term;
 
@@ -160,7 +160,7 @@ impl Processes {
                 }
                 begun.map(Some).map_err(|error| match error {
                     SpawnError::Overloaded(text) => Unwilling { refusal: Refusal::Overloaded, text },
-                    error => Unwilling { refusal: Refusal::Failed, text: error.to_string() },
+                    error => Unwilling { refusal: Refusal::Failed, text: Chain(&error).to_string() },
                 })
             }
             Request::StartApplication(name) => {

@@ -84,7 +84,7 @@ async fn a_call_is_answered_refused_dropped_or_told_that_there_is_no_mailbox() {
     let call = link.call("in", "", b"", Duration::from_millis(1));
     assert!(matches!(call.await, Err(CallError::TimedOut(_))));
     drop(served.await.unwrap());
-    assert_eq!(link.call("in", "", b"", SOON).await, Err(CallError::NoService));
+    assert_eq!(link.call("in", "", b"", SOON).await, Err(CallError::NoMailbox));
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn an_important_message_has_its_outcome_at_once() {
     assert!(mailbox.try_recv().is_some());
     drop(mailbox);
     let mut sent = own.link().send_important("in", "", "x").await.unwrap();
-    assert_eq!(sent.outcome().await, Some(Outcome::NoService));
+    assert_eq!(sent.outcome().await, Some(Outcome::NoMailbox));
 }
 
 fn accept_into(mailboxes: &Mailboxes) -> tokio::sync::mpsc::UnboundedReceiver<Incoming> {

@@ -75,7 +75,7 @@ impl World {
                     Arrival::Settled => return,
                     Arrival::Known(outcome) => outcome,
                     Arrival::New => {
-                        let outcome = if self.is_registered { Outcome::Taken } else { Outcome::NoService };
+                        let outcome = if self.is_registered { Outcome::Taken } else { Outcome::NoMailbox };
                         self.incoming.record(seq, outcome);
                         if outcome == Outcome::Taken {
                             self.mailbox.push(message);

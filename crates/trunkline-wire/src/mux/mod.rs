@@ -106,7 +106,7 @@ pub enum Status {
     /// The service answered; the body is its answer.
     Ok,
     /// No service of that name is registered.
-    NoService,
+    NoMailbox,
     /// The service took the call and dropped it.
     Dropped,
     /// The service refused; the body is its text.
@@ -121,7 +121,7 @@ impl Status {
     pub(crate) fn from_byte(byte: u8) -> Self {
         match byte {
             0 => Self::Ok,
-            1 => Self::NoService,
+            1 => Self::NoMailbox,
             2 => Self::Dropped,
             _ => Self::Failed,
         }

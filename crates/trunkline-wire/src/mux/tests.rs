@@ -128,7 +128,7 @@ fn messages_arrive_with_their_names_and_in_order() {
 #[test]
 fn important_messages_have_numbers_and_outcomes_if_that_was_agreed_on() {
     let mut wire = Wire::new();
-    let outcomes = [(7, Outcome::Taken), (u64::MAX, Outcome::NoService)];
+    let outcomes = [(7, Outcome::Taken), (u64::MAX, Outcome::NoMailbox)];
     wire.out.outcomes(true, &outcomes[..1]);
     wire.out.outcomes(false, &outcomes);
     wire.out.release(9);
