@@ -37,6 +37,6 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let answer = connection.call_term("process_manager", "", &request, Duration::from_secs(5)).await?;
     println!("app got {answer:?}");
     assert_eq!(answer, Term::tuple([Term::atom("from")?, Term::atom("process_manager")?]));
-    serving.await?.ok_or("the service got no term")?;
+    serving.await?.ok_or("the mailbox got no term")?;
     Ok(())
 }

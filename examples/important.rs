@@ -30,10 +30,10 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     app.add_route("^store@", to(&store)?.require(Flag::ImportantDelivery), 100)?;
     app.add_route("^guest@", to(&guest)?.flag(Flag::ImportantDelivery, false), 100)?;
 
-    let within = Duration::from_secs(10);
-    app.send_important("store@lab", "orders", "two of them", within).await?;
+    let timeout = Duration::from_secs(10);
+    app.send_important("store@lab", "orders", "two of them", timeout).await?;
     println!("in the mailbox: {:?}", orders.try_recv().map(|order| order.body().clone()));
-    println!("no such service: {}", app.send_important("store@lab", "complaints", "x", within).await.unwrap_err());
-    println!("not agreed on: {}", app.send_important("guest@lab", "orders", "x", within).await.unwrap_err());
+    println!("no such mailbox: {}", app.send_important("store@lab", "complaints", "x", timeout).await.unwrap_err());
+    println!("not agreed on: {}", app.send_important("guest@lab", "orders", "x", timeout).await.unwrap_err());
     Ok(())
 }

@@ -46,15 +46,15 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let to_db = NetworkRoute::direct("127.0.0.1", db.listening()[0].port())?;
     app.add_route("^db@", to_db.flag(Flag::RemoteApplicationStart, false), 100)?;
 
-    let within = Duration::from_secs(10);
-    let monitor = app.spawn_monitor("db@lab", "worker", &Term::from(7), within).await?;
+    let timeout = Duration::from_secs(10);
+    let monitor = app.spawn_monitor("db@lab", "worker", &Term::from(7), timeout).await?;
     let pid = monitor.pid().clone();
-    println!("{}", String::from_utf8_lossy(&app.call_to(&pid, b"", within).await?));
+    println!("{}", String::from_utf8_lossy(&app.call_to(&pid, b"", timeout).await?));
     app.send_to(&pid, b"end").await?;
     println!("{}", monitor.down().await);
 
-    println!("{}", app.start_application_on("db@lab", "shop", within).await.unwrap_err());
+    println!("{}", app.start_application_on("db@lab", "shop", timeout).await.unwrap_err());
     db.start_application("shop")?;
-    println!("{}", String::from_utf8_lossy(&app.call("db@lab", "store", b"", within).await?));
+    println!("{}", String::from_utf8_lossy(&app.call("db@lab", "store", b"", timeout).await?));
     Ok(())
 }

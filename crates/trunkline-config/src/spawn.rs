@@ -85,10 +85,10 @@ fn application(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Appli
         fields.needs(reader, "service", "the process has no `service`; set it to the name of the process");
         let Some((service, at)) = fields.text(reader, "service") else { continue };
         let problem = match service.len() {
-            0 | 256.. => Some("a service name must have 1 to 255 bytes".to_owned()),
+            0 | 256.. => Some("the name of a process must have 1 to 255 bytes".to_owned()),
             _ if service.starts_with('$') => Some("names that begin with $ are reserved; choose another one".into()),
             _ if processes.iter().any(|(other, _)| other == service) => {
-                Some(format!("the service {service:?} occurs twice; rename one of them"))
+                Some(format!("the process {service:?} occurs twice; rename one of them"))
             }
             _ => None,
         };

@@ -31,7 +31,7 @@ pub use error::{ApplicationError, SpawnError, TieError};
 pub use host::ProcessHost;
 
 /// Time that a peer may take to answer a request about its processes for which the caller gave no timeout.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Limits on the processes that peers begin by one name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -408,7 +408,7 @@ impl Processes {
         let (monitor, mut effect) = self.watch(pid);
         if pid.node != self.name {
             let request = Request::Monitor(monitor.watch, (pid.number, pid.creation));
-            let exit = match self.ask(&pid.node, &request, PATIENCE).await {
+            let exit = match self.ask(&pid.node, &request, TIMEOUT).await {
                 Ok(Ok(_)) => None,
                 Ok(Err(Unwilling { refusal: Refusal::NoProcess, .. })) => Some(Exit::NoProcess),
                 Ok(Err(unwilling)) => Some(Exit::Unwatched(unwilling.text)),
@@ -430,7 +430,7 @@ impl Processes {
             state.ties.creation()
         };
         let request = Request::Link((number, creation), (other.number, other.creation));
-        let error = match self.ask(&other.node, &request, PATIENCE).await {
+        let error = match self.ask(&other.node, &request, TIMEOUT).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(unwilling)) => unwilling.into(),
             Err(error) => error.into(),

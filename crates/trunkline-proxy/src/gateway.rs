@@ -217,9 +217,9 @@ impl Gateway {
         demand: ConnectRequest,
         kind: StreamKind,
         open: &ProxyOpen,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<ByteStream, NoHop> {
-        let until = later(now(), within);
+        let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());
         loop {
             let demand = ConnectRequest { within: Some(left()), ..demand.clone() };
@@ -240,9 +240,9 @@ impl Gateway {
         &self,
         next: &ProxyOpen,
         kind: StreamKind,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<ByteStream, Vec<Refusal>> {
-        let until = later(now(), within);
+        let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());
         let routes: Vec<_> =
             self.sessions.routes().matching_proxies(&next.to).into_iter().map(|found| found.route).collect();

@@ -80,11 +80,11 @@ pub(crate) async fn pass_on(
     verdict: Verdict,
     held: Option<Held>,
 ) {
-    let within = incoming.deadline().min(TRACE);
+    let timeout = incoming.deadline().min(TRACE);
     let from = incoming.peer().clone();
     let mut back = incoming.accept();
     // Who reads nothing, or says nothing from behind, is not waited for.
-    let _ = tokio::time::timeout(within, report(node, &mut back, (&from, &to), verdict, within)).await;
+    let _ = tokio::time::timeout(timeout, report(node, &mut back, (&from, &to), verdict, timeout)).await;
     drop(held);
 }
 
@@ -93,20 +93,20 @@ async fn report(
     back: &mut ByteStream,
     (from, to): (&NodeName, &NodeName),
     verdict: Verdict,
-    within: Duration,
+    timeout: Duration,
 ) {
     let own = node.name().clone();
     let end = match verdict {
         Verdict::Target(_) => Some(Ok(Report::Reached(own))),
         Verdict::Refuse(refusal) => Some(Err(vec![refusal])),
-        Verdict::Forward(next) => match node.onwards(&next, StreamKind::Trace, ONWARDS.min(within)).await {
+        Verdict::Forward(next) => match node.onwards(&next, StreamKind::Trace, ONWARDS.min(timeout)).await {
             Err(refusals) => Some(Err(refusals)),
             Ok(mut onwards) => {
                 let next = onwards.peer().clone();
                 match node.sessions.connection(&next) {
                     Some(live) => {
                         let report =
-                            Report::Onwards { hop: own, next, round_trip: round_trip(&live.link(), within).await };
+                            Report::Onwards { hop: own, next, round_trip: round_trip(&live.link(), timeout).await };
                         if back.write_all(&report.encode()).await.is_ok() {
                             let _ = tell(&mut onwards, back).await;
                         }
@@ -142,10 +142,10 @@ async fn tell(from: &mut ByteStream, to: &mut ByteStream) -> std::io::Result<()>
 }
 
 /// Measures one round trip over a link.
-async fn round_trip(link: &Link, within: Duration) -> Duration {
+async fn round_trip(link: &Link, timeout: Duration) -> Duration {
     let began = now();
     // A peer answers in any case, be it that there is no such service.
-    let _ = link.call(PING_MAILBOX, "", &[], within.min(ONWARDS)).await;
+    let _ = link.call(PING_MAILBOX, "", &[], timeout.min(ONWARDS)).await;
     now() - began
 }
 
@@ -229,9 +229,9 @@ impl Gateway {
         TraceEnd::Stopped { hop: hop.to_string(), code, text }
     }
 
-    async fn trace_through(self: &Arc<Self>, route: &ProxyRoute, target: &NodeName, within: Duration) -> TracedWay {
+    async fn trace_through(self: &Arc<Self>, route: &ProxyRoute, target: &NodeName, timeout: Duration) -> TracedWay {
         let gateway = route.gateway();
-        let until = later(now(), within);
+        let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());
         let mut hops = Vec::new();
         let stopped = |hop: &NodeName, code, text: String| TraceEnd::Stopped { hop: hop.to_string(), code, text };
@@ -260,7 +260,7 @@ impl Gateway {
                 Ok(Ok(Some(Report::Stopped(refusal)))) => self.stopped(refusal),
                 Ok(Ok(None)) => stopped(gateway, StreamCode::Broken, "it said nothing more".into()),
                 Ok(Err(error)) => stopped(gateway, StreamCode::Broken, error.to_string()),
-                Err(_) => stopped(gateway, StreamCode::TimedOut, format!("nothing more within {within:?}")),
+                Err(_) => stopped(gateway, StreamCode::TimedOut, format!("nothing more within {timeout:?}")),
             };
             return TracedWay { hops, end };
         }

@@ -1,15 +1,20 @@
 //! Reach any node by its name.
 //!
-//! A program holds a name (`prod-db@example.com`). A [`Node`] finds the way there (static routes by pattern and
-//! weight, then discovery through a registrar), gets there with failover, proves by cookie and certificate who
-//! answers, and hands back one [`Connection`] for messages and calls.
+//! A program holds a name (`prod-db@example.com`). A [`Node`] finds the path (static routes by pattern and weight, then
+//! discovery through a registrar, then gateways), connects with failover, proves by cookie and certificate that the right
+//! node answers, and hands back one [`Connection`] for messages, calls and byte streams.
+//!
+//! # Messages
+//!
+//! A program registers mailboxes at its node ([`Node::register`]), and sends messages to and calls the mailboxes of other
+//! nodes ([`Node::send`], [`Node::call`]).
 //!
 //! ```
 //! use std::time::Duration;
 //! use trunkline::{NetworkRoute, Node};
 //!
-//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! let db = Node::builder("prod-db@127.0.0.1")?
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let db = Node::builder("db@127.0.0.1")?
 //!     .cookie("a shared secret of the two")
 //!     .listen("127.0.0.1:0")
 //!     .no_registrar()
@@ -23,13 +28,127 @@
 //! });
 //!
 //! let app = Node::builder("app@127.0.0.1")?.cookie("a shared secret of the two").no_registrar().start().await?;
-//! let port = db.listening()[0].port();
-//! app.add_route("^prod-db@", NetworkRoute::direct("127.0.0.1", port)?, 100)?;
-//! let answer = app.call("prod-db@127.0.0.1", "queries", b"select 1", Duration::from_secs(5)).await?;
+//! app.add_route("^db@", NetworkRoute::direct("127.0.0.1", db.listening()[0].port())?, 100)?;
+//! let answer = app.call("db@127.0.0.1", "queries", b"select 1", Duration::from_secs(5)).await?;
 //! assert_eq!(answer, "42 rows");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
-//! # }).unwrap();
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Byte streams
+//!
+//! A node offers services ([`Node::accept`]), and other nodes open streams to them ([`Node::open`]). [`Node::serve`] and
+//! [`Node::forward`] lead streams from one socket to another instead.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//! use trunkline::{AccessPattern, NetworkRoute, Node};
+//!
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let db = Node::builder("db@127.0.0.1")?
+//!     .cookie("a shared secret of the two")
+//!     .listen("127.0.0.1:0")
+//!     .no_registrar()
+//!     .start()
+//!     .await?;
+//! let mut uploads = db.accept("uploads", vec![AccessPattern::new("app@.*")?])?;
+//! tokio::spawn(async move {
+//!     while let Some(incoming) = uploads.next().await {
+//!         let (mut stream, mut file) = (incoming.accept(), Vec::new());
+//!         if stream.read_to_end(&mut file).await.is_ok() {
+//!             let _ = stream.write_all(format!("{} bytes", file.len()).as_bytes()).await;
+//!             let _ = stream.shutdown().await;
+//!         }
+//!     }
+//! });
+//!
+//! let app = Node::builder("app@127.0.0.1")?.cookie("a shared secret of the two").no_registrar().start().await?;
+//! app.add_route("^db@", NetworkRoute::direct("127.0.0.1", db.listening()[0].port())?, 100)?;
+//! let mut stream = app.open("db@127.0.0.1", "uploads", Duration::from_secs(5)).await?;
+//! stream.write_all(&[0; 100_000]).await?;
+//! stream.shutdown().await?;
+//! let mut answer = String::new();
+//! stream.read_to_string(&mut answer).await?;
+//! assert_eq!(answer, "100000 bytes");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Gateways
+//!
+//! A [`ProxyRoute`] leads through a node that forwards connections by its transit rules ([`Transit`]). The connection is
+//! encrypted end to end. A gateway that holds the cookie of both ends could still take the place of one: give them
+//! [a cookie of their own](https://github.com/trunkline/trunkline/blob/main/examples/gateway.rs), or certificates.
+//!
+//! ```
+//! use std::time::Duration;
+//! use trunkline::{AccessPattern, NetworkRoute, Node, ProxyRoute, Transit, TransitRule};
+//!
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let node = |name: &'static str| Node::builder(name).map(|node| node.cookie("a shared secret of all").no_registrar());
+//! let db = node("db@internal")?.listen("127.0.0.1:0").start().await?;
+//! let mut queries = db.register("queries")?;
+//! tokio::spawn(async move {
+//!     while let Some(query) = queries.recv().await {
+//!         query.reply("42 rows");
+//!     }
+//! });
+//!
+//! let rule = TransitRule::new(AccessPattern::new("app@.*")?, AccessPattern::new("db@internal")?);
+//! let gateway = node("gateway@dmz")?
+//!     .listen("127.0.0.1:0")
+//!     .route("^db@", NetworkRoute::direct("127.0.0.1", db.listening()[0].port())?, 100)
+//!     .transit(Transit { rules: vec![rule], ..Transit::default() })
+//!     .start()
+//!     .await?;
+//!
+//! let app = node("app@lab")?.start().await?;
+//! app.add_route("^gateway@", NetworkRoute::direct("127.0.0.1", gateway.listening()[0].port())?, 100)?;
+//! app.add_proxy_route("@internal$", ProxyRoute::via("gateway@dmz".parse()?), 100)?;
+//! let answer = app.call("db@internal", "queries", b"select 1", Duration::from_secs(5)).await?;
+//! assert_eq!(answer, "42 rows");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Processes
+//!
+//! A node offers processes ([`Node::enable_spawn`]). Other nodes start them, talk to them by [`Pid`], link to them and watch
+//! them ([`Node::spawn_monitor`]).
+//!
+//! ```
+//! use std::time::Duration;
+//! use trunkline::{AccessPattern, Exit, NetworkRoute, Node, Process, Signal, Term};
+//!
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let db = Node::builder("db@127.0.0.1")?
+//!     .cookie("a shared secret of the two")
+//!     .listen("127.0.0.1:0")
+//!     .no_registrar()
+//!     .start()
+//!     .await?;
+//! db.enable_spawn("worker", vec![AccessPattern::new("app@.*")?], |mut process: Process, _: Term| async move {
+//!     if let Some(Signal::Message(task)) = process.recv().await {
+//!         task.reply("done");
+//!     }
+//! })?;
+//!
+//! let app = Node::builder("app@127.0.0.1")?.cookie("a shared secret of the two").no_registrar().start().await?;
+//! app.add_route("^db@", NetworkRoute::direct("127.0.0.1", db.listening()[0].port())?, 100)?;
+//! let timeout = Duration::from_secs(5);
+//! let worker = app.spawn_monitor("db@127.0.0.1", "worker", &Term::from(7), timeout).await?;
+//! assert_eq!(app.call_to(worker.pid(), b"a task", timeout).await?, "done");
+//! assert_eq!(worker.down().await, Exit::Normal);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Parts
 //!
 //! This crate is wiring. The parts are usable alone: the pattern table is `trunkline-matcher`, the dial plan and the
 //! registry of links `trunkline-dial`, the wire `trunkline-link`.
