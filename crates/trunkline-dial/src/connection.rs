@@ -210,6 +210,11 @@ impl Connection {
     pub async fn send(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
         loop {
             let link = self.slot.current.load();
+            if link.gives_way() {
+                drop(link);
+                tokio::task::yield_now().await;
+                continue;
+            }
             match link.try_send(to, from, body) {
                 Ok(()) => return Ok(()),
                 Err(SendError::Full | SendError::Draining) => {}

@@ -30,6 +30,7 @@ mod connect;
 mod important;
 mod kept;
 mod messages;
+mod over;
 mod ports;
 mod redial;
 mod tasks;

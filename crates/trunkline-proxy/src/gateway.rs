@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{ConnectError, Gateways, NoRoute, Reason, Record, Sessions};
-use trunkline_route::{Attempt, NodeName, ProxyRoute, later};
+use trunkline_route::{Attempt, NodeName, PeerFlags, ProxyRoute, later};
 use trunkline_stack::{
-    Answering, AttemptError, BoxFuture, ByteStream, Chain, Incoming, OpenError, StreamCode, StreamKind, Transport,
-    log_peer,
+    AnswerFailure, Answering, AttemptError, BoxFuture, ByteStream, Chain, Incoming, OpenError, StreamCode, StreamKind,
+    Transport, log_peer,
 };
 
 use crate::walk;
@@ -136,6 +136,17 @@ impl Gateway {
                 Err(refusal) => refuse(&self.sessions, incoming, &to, &[refusal]),
             },
         }
+    }
+
+    /// Answers a caller at the other end of a transport that the program brings, and lets its connection come up if it may.
+    /// The caller meets the same demands as one that comes through other nodes.
+    ///
+    /// # Errors
+    /// The stack's, when the caller did not prove who it is.
+    pub async fn answer(&self, over: Transport) -> Result<(), AnswerFailure> {
+        let caller = self.answering.answer(over).await?;
+        self.sessions.accept(caller, PeerFlags::ALL).await;
+        Ok(())
     }
 
     /// Reserves a circuit for the neighbour that asks.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +16,11 @@ use crate::reply::Reply;
 use crate::{
     BoxFuture, ByteStream, CallError, Down, First, LinkInfo, LinkStats, OpenError, SendError, StreamKind, lock, term,
 };
+
+/// Values of [`LinkState::give_way`].
+const NEVER: u8 = 0;
+const EACH: u8 = 1;
+const NEXT: u8 = 2;
 
 #[derive(Default)]
 struct Calls {
@@ -30,8 +35,8 @@ pub struct LinkState {
     going: OnceLock<CloseCode>,
     /// New messages are refused.
     shut: AtomicBool,
-    /// More waits to be written than one write takes. A hint, so that senders which can wait do.
-    crowded: AtomicBool,
+    /// Whether senders which can wait give way: never, each of them, or the next one. A hint.
+    give_way: AtomicU8,
     /// An ambiguous name was warned of.
     warned: AtomicBool,
     inbound_done: OnceLock<()>,
@@ -48,7 +53,7 @@ impl LinkState {
             down: OnceLock::new(),
             going: OnceLock::new(),
             shut: AtomicBool::new(false),
-            crowded: AtomicBool::new(false),
+            give_way: AtomicU8::new(NEVER),
             warned: AtomicBool::new(false),
             inbound_done: OnceLock::new(),
             changed: Notify::new(),
@@ -152,9 +157,24 @@ impl LinkState {
 
     /// Says whether more waits to be written than one write takes; senders then give way to the writer first.
     pub fn set_crowded(&self, crowded: bool) {
-        if crowded != self.crowded.load(Ordering::Relaxed) {
-            self.crowded.store(crowded, Ordering::Relaxed);
+        let give_way = if crowded { EACH } else { NEVER };
+        if give_way != self.give_way.load(Ordering::Relaxed) {
+            self.give_way.store(give_way, Ordering::Relaxed);
         }
+    }
+
+    /// Has the next sender that can wait give way first.
+    pub(crate) fn give_way_once(&self) {
+        self.give_way.store(NEXT, Ordering::Relaxed);
+    }
+
+    /// Returns true if the next sender that can wait is to give way first, and lets those behind it go on.
+    fn gives_way_once(&self) -> bool {
+        let gives_way = self.give_way.load(Ordering::Relaxed) == NEXT;
+        if gives_way {
+            self.give_way.store(NEVER, Ordering::Relaxed);
+        }
+        gives_way
     }
 
     /// Ends a call with this answer. An unknown number is ignored: the caller gave up.
@@ -367,13 +387,20 @@ impl Link {
         self.link.try_send(to, from, body, How::default())
     }
 
+    /// Returns true if a sender that can wait is to let others run first: the reader of the mailbox is on the same node and
+    /// has enough to read. Each call that returns true is for one sender.
+    #[inline]
+    pub fn gives_way(&self) -> bool {
+        self.link.state().gives_way_once()
+    }
+
     /// Sends a message, waiting for credit when there is none. `Ok` means it is on its way; it arrives, in the
     /// order sent for each pair of names, unless the link goes down. Dropping the future sends nothing.
     ///
     /// # Errors
     /// [`SendError`], never `Full`; nothing was sent.
     pub async fn send(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
-        if self.link.state().crowded.load(Ordering::Relaxed) {
+        if self.link.state().give_way.load(Ordering::Relaxed) == EACH || self.gives_way() {
             // A sender that never runs out of credit would otherwise pile up all of it before a byte is written.
             tokio::task::yield_now().await;
         }

@@ -13,7 +13,7 @@ use trunkline_matcher::PatternIndex;
 use trunkline_process::Pid;
 use trunkline_proxy::{CircuitLimits, Proxied, Trace, Transit};
 use trunkline_route::{IntoName, NetworkRoute, NodeName, ProxyRoute};
-use trunkline_stack::{LinkInfo, LinkStats, Mailbox, RegisterError};
+use trunkline_stack::{AnswerFailure, LinkInfo, LinkStats, Mailbox, RegisterError, Transport};
 use trunkline_tls::Reloaded;
 use trunkline_wire::gate::GateStats;
 
@@ -243,6 +243,30 @@ impl Node {
         let route = route.into();
         self.inner().sessions.routes().check(&route)?;
         self.connect_by(name.into_name()?, ConnectRequest { given: Some(route), ..ConnectRequest::default() }).await
+    }
+
+    /// Connects over a transport that leads to the peer: a Unix socket, a pipe, the stream of another program. The best route
+    /// of the name says what the connection must prove and offer. A live connection to the name gives way to the new one.
+    /// The peer answers by [`Node::answer`].
+    ///
+    /// # Errors
+    /// [`ConnectError`], `NoRoute` with the one attempt.
+    pub async fn connect_over(
+        &self,
+        name: impl IntoName,
+        over: Transport,
+        timeout: Duration,
+    ) -> Result<Connection, ConnectError> {
+        self.inner().sessions.connect_over(name.into_name()?, over, timeout).await
+    }
+
+    /// Answers a caller at the other end of a transport, and lets its connection come up if it may. The caller meets the same
+    /// demands as one that comes through other nodes. The future ends when the connection is up, or the caller was sent away.
+    ///
+    /// # Errors
+    /// [`AnswerFailure`](crate::stack::AnswerFailure) when the caller did not prove who it is.
+    pub async fn answer(&self, over: Transport) -> Result<(), AnswerFailure> {
+        self.inner().gateway.answer(over).await
     }
 
     async fn connect_by(&self, name: NodeName, request: ConnectRequest) -> Result<Connection, ConnectError> {

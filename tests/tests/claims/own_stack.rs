@@ -13,7 +13,7 @@ use trunkline::{
 };
 use trunkline_route::Direct;
 use trunkline_route::NetworkRouteBuilder;
-use trunkline_stack::Pairing;
+use trunkline_stack::{Pairing, PeerAddress, Transport};
 use trunkline_tests::memory_stack::{MemoryStack, Network, version};
 use trunkline_tests::support::*;
 
@@ -89,6 +89,44 @@ async fn messages_calls_and_streams_go_by_the_stack_that_the_version_names() {
     let refused = soon(a.open(B, "none", SOON)).await.unwrap_err();
     let StreamError::Open(refused) = refused else { panic!("{refused}") };
     assert!(matches!(&refused, trunkline::OpenError::Refused { hop, code: StreamCode::NoService, .. } if hop == B));
+}
+
+#[tokio::test]
+async fn nodes_connect_over_any_transport_that_a_program_brings() {
+    let (a, b) = (start(dialer("a@here")).await, start(dialer("b@here")).await);
+    answers(&b, "echo");
+    let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+    let answering = {
+        let b = b.clone();
+        tokio::spawn(async move { b.answer(Transport::unix(theirs)).await })
+    };
+    let connection = soon(a.connect_over("b@here", Transport::unix(ours), SOON)).await.unwrap();
+    assert!(!soon(a.call("b@here", "echo", "x", SOON)).await.unwrap().is_empty());
+    soon(answering).await.unwrap().unwrap();
+    assert_eq!(connection.info().address, PeerAddress::Unix);
+
+    // Another one takes its place; what was sent keeps its order.
+    let mut inbox = b.register("in").unwrap();
+    let (ours, theirs) = tokio::io::duplex(64);
+    let in_memory = |end| Transport::new(end, PeerAddress::Memory);
+    soon(connection.send("in", "", b"1")).await.unwrap();
+    let answering = {
+        let b = b.clone();
+        tokio::spawn(async move { b.answer(in_memory(theirs)).await })
+    };
+    soon(a.connect_over("b@here", in_memory(ours), SOON)).await.unwrap();
+    soon(connection.send("in", "", b"2")).await.unwrap();
+    assert_eq!((text(&mut inbox).await.as_str(), text(&mut inbox).await.as_str()), ("1", "2"));
+    soon(answering).await.unwrap().unwrap();
+    assert_eq!(connection.info().address, PeerAddress::Memory);
+    assert_eq!((a.nodes().len(), b.nodes().len()), (1, 1));
+
+    let stranger = start(dialer("c@here").cookie(cookie("other"))).await;
+    let (ours, theirs) = tokio::io::duplex(4_096);
+    let (called, answered) =
+        tokio::join!(soon(stranger.connect_over("b@here", in_memory(ours), SOON)), soon(b.answer(in_memory(theirs))));
+    assert_eq!(no_route(called).attempts[0].error, AttemptError::WrongCookie);
+    assert!(answered.is_err());
 }
 
 #[tokio::test]
