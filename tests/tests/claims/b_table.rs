@@ -1,5 +1,6 @@
 use trunkline::{
-    AccessPattern, AddError, Candidate, NoRoute, Node, Origin, ProxyRoute, Reason, RemoveError, Transit, TransitRule,
+    AccessPattern, AddError, Candidate, Chain, NoRoute, Node, Origin, ProxyRoute, Reason, RemoveError, Transit,
+    TransitRule,
 };
 use trunkline_tests::support::*;
 
@@ -69,7 +70,7 @@ async fn b6_a_pattern_that_does_not_compile_is_refused_and_shows_where() {
     let app = start(dialer("app@127.0.0.1")).await;
     let error = app.add_route("^db@(one|two", route_at(nobody()), 10).unwrap_err();
     assert!(matches!(error, AddError::BadPattern(_)));
-    let shown = trunkline::Chain(&error).to_string();
+    let shown = Chain(&error).to_string();
     assert!(shown.contains("^db@(one|two") && shown.contains("at byte 4"), "{shown}");
     assert_eq!(app.routes().len(), 0);
 }
