@@ -178,7 +178,7 @@ async fn pass_on(held: Held, incoming: Incoming, next: ProxyOpen) {
     let node = &gateway.sessions;
     let (from, to) = (incoming.peer().clone(), next.to.clone());
     let onwards = tokio::select! {
-        onwards = gateway.onwards(&next, StreamKind::Proxied, ONWARDS.min(incoming.deadline())) => onwards,
+        onwards = gateway.onwards(&next, StreamKind::Proxied, ONWARDS.min(incoming.timeout())) => onwards,
         () = incoming.cancelled() => return tracing::debug!(%from, %to, "a connection is not wanted any more"),
     };
     match onwards {
@@ -233,7 +233,7 @@ impl Gateway {
         let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());
         loop {
-            let demand = ConnectRequest { within: Some(left()), ..demand.clone() };
+            let demand = ConnectRequest { timeout: Some(left()), ..demand.clone() };
             let link = self.sessions.reach(neighbour.clone(), demand).await.map_err(NoHop::Connect)?;
             match link.open(kind, &open.encode(), left().min(ONWARDS)).await {
                 Err(error) if error.gave_way(neighbour) && !left().is_zero() => {}

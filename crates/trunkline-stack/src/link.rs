@@ -313,7 +313,7 @@ pub trait StackLink: Send + Sync + 'static {
     fn heard_within(&self, time: Duration) -> bool;
 
     /// Returns whether the peer shows within this time that it lives.
-    fn probe(&self, within: Duration) -> BoxFuture<'_, bool>;
+    fn probe(&self, timeout: Duration) -> BoxFuture<'_, bool>;
 
     /// Returns the counters so far.
     fn stats(&self) -> LinkStats;
@@ -598,9 +598,9 @@ impl Link {
 
     /// Returns whether the peer lives: asks ahead of everything, and returns `true` as soon as anything comes from it.
     /// Also answers on a link that goes away. A link that does not read for a reason of this end counts as alive unless
-    /// it is down. `false` when it is down or nothing came `within` the time.
-    pub async fn probe(&self, within: Duration) -> bool {
-        self.link.probe(within).await
+    /// it is down. `false` when it is down or nothing came within the `timeout`.
+    pub async fn probe(&self, timeout: Duration) -> bool {
+        self.link.probe(timeout).await
     }
 
     /// Sends a ping ahead of everything; a peer that is alive is heard from within a round trip.

@@ -112,7 +112,7 @@ impl Message {
     }
 
     /// Returns how long the caller waits, counted from its call; `None` for a message that is no call.
-    pub fn deadline(&self) -> Option<Duration> {
+    pub fn timeout(&self) -> Option<Duration> {
         self.call.as_ref().map(|call| Duration::from_millis(call.timeout_ms.into()))
     }
 

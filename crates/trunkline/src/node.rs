@@ -36,8 +36,8 @@ pub struct NodeStatus {
     pub name: NodeName,
     /// Addresses that it listens at.
     pub listening: Vec<SocketAddr>,
-    /// Registered services, sorted.
-    pub services: Vec<String>,
+    /// Names of the mailboxes, sorted.
+    pub mailboxes: Vec<String>,
     /// Live processes, in the order they began.
     pub processes: Vec<Pid>,
     /// Names of the processes that peers may begin here.
@@ -228,7 +228,7 @@ impl Node {
     /// # Errors
     /// As [`Node::connect`].
     pub async fn connect_within(&self, name: impl IntoName, timeout: Duration) -> Result<Connection, ConnectError> {
-        self.connect_by(name.into_name()?, ConnectRequest { within: Some(timeout), ..ConnectRequest::default() }).await
+        self.connect_by(name.into_name()?, ConnectRequest { timeout: Some(timeout), ..ConnectRequest::default() }).await
     }
 
     /// Connects as [`Node::connect`] does, over this route and no other.
@@ -383,7 +383,7 @@ impl Node {
         NodeStatus {
             name: self.name().clone(),
             listening: self.handle.listening.clone(),
-            services: inner
+            mailboxes: inner
                 .sessions
                 .mailboxes()
                 .names()

@@ -134,7 +134,7 @@ impl Dials {
         let (registry, name, dials) = (registry.clone(), name.clone(), self.clone());
         tokio::spawn(async move {
             let dial = move |flight, replace| dials.dial(flight, replace);
-            registry.connect(&name, &Aim { route: given, ..Aim::within(BUDGET) }, satisfies, dial).await
+            registry.connect(&name, &Aim { route: given, ..Aim::any(BUDGET) }, satisfies, dial).await
         })
     }
 
@@ -236,7 +236,7 @@ async fn a_caller_with_more_time_does_not_fail_with_a_dial_that_had_less() {
         let (registry, name, dials) = (registry.clone(), name.clone(), dials.clone());
         tokio::spawn(async move {
             let dial = move |flight, replace| dials.dial(flight, replace);
-            registry.connect(&name, &Aim::within(time), |_| true, dial).await
+            registry.connect(&name, &Aim::any(time), |_| true, dial).await
         })
     };
     let hurried = within(ms(100));
@@ -508,7 +508,7 @@ async fn entries_do_not_grow_with_names_that_cannot_be_reached() {
         let name: NodeName = format!("n{n}@h").parse().unwrap();
         let target = name.clone();
         let dial = move |_, _| std::future::ready(Err(failed(&target)));
-        registry.connect(&name, &Aim::within(BUDGET), |_| true, dial).await.unwrap_err();
+        registry.connect(&name, &Aim::any(BUDGET), |_| true, dial).await.unwrap_err();
     }
     assert_eq!(registry.len(), 0);
 }
@@ -546,7 +546,7 @@ fn a_runtime_that_shuts_down_does_not_lock_up() {
     assert!(caller.is_finished());
     assert_eq!((dials.under_way(), registry.len()), (0, 0));
     let _entered = handle.enter();
-    let aim = Aim::within(BUDGET);
+    let aim = Aim::any(BUDGET);
     let mut late = Box::pin(registry.connect(&name, &aim, |_| true, |_, _| std::future::pending()));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(late.as_mut().poll(&mut context).is_ready());
@@ -600,8 +600,8 @@ async fn p26_p27_hold_under_contention() {
 
 #[test]
 fn a_dial_speaks_for_callers_that_want_the_same() {
-    let aim = Aim::within(BUDGET);
-    assert!(aim.covers(&aim) && aim.covers(&Aim::within(BUDGET / 2)) && !Aim::within(BUDGET / 2).covers(&aim));
+    let aim = Aim::any(BUDGET);
+    assert!(aim.covers(&aim) && aim.covers(&Aim::any(BUDGET / 2)) && !Aim::any(BUDGET / 2).covers(&aim));
     let others = [
         Aim { route: Some(route(1)), ..aim.clone() },
         Aim { directly: true, ..aim.clone() },

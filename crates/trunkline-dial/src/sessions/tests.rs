@@ -142,7 +142,7 @@ impl Pairing {
 
     fn ask(&mut self, at: usize, not: Option<LinkId>) {
         self.ends[at].asked += 1;
-        self.ask_as(at, Caller::new(Aim::within(Duration::from_secs(15))), not);
+        self.ask_as(at, Caller::new(Aim::any(Duration::from_secs(15))), not);
     }
 
     fn ask_as(&mut self, at: usize, mut caller: Caller, not: Option<LinkId>) {
@@ -415,7 +415,7 @@ fn dialled_by(peer: &mut Peer<Link>, id: u8, incarnation: Incarnation, replaces:
 /// Brings up a link that this end dialled to an incarnation of the peer. Returns the links that it waits for.
 fn dials(peer: &mut Peer<Link>, id: u8, incarnation: Incarnation, replace: bool) -> Vec<u8> {
     let (flight, link) = (u64::from(id), [id; 16]);
-    let mut caller = Caller::new(Aim::within(Duration::from_secs(15)));
+    let mut caller = Caller::new(Aim::any(Duration::from_secs(15)));
     assert_eq!(peer.connect(&mut caller, flight, |_| false), Connect::Start(flight));
     let begun = peer.step(&name(1), flight, start(), FlightEvent::Begins);
     assert!(matches!(begun, Step::Dial { .. }), "{begun:?}");

@@ -69,7 +69,7 @@ impl Sessions {
             }
         };
         // A dial of its own: no other one uses this transport.
-        let aim = Aim { directly: true, ..Aim::within(timeout) };
+        let aim = Aim { directly: true, ..Aim::any(timeout) };
         Ok(self.registry.connect(&name, &aim, |_| false, dial).await?.connection())
     }
 
