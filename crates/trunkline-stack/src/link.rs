@@ -35,7 +35,7 @@ pub struct LinkState {
     going: OnceLock<CloseCode>,
     /// New messages are refused.
     shut: AtomicBool,
-    /// Whether senders which can wait give way: never, each of them, or the next one. A hint.
+    /// Choice of the senders that give way before they send: none, each, or the next one. A hint; those that cannot wait do not.
     give_way: AtomicU8,
     /// An ambiguous name was warned of.
     warned: AtomicBool,
