@@ -269,7 +269,7 @@ impl Connection {
     /// Calls a mailbox of the peer and waits for its answer, at most `timeout` in all.
     ///
     /// # Errors
-    /// [`CallError`] says whether the service may have seen the call.
+    /// [`CallError`] says whether the peer may have seen the call.
     pub async fn call(&self, to: &str, from: &str, body: &[u8], timeout: Duration) -> Result<Bytes, CallError> {
         self.calling(timeout, |link| async move { link.call(to, from, body, timeout).await }).await
     }

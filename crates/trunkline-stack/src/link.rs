@@ -434,15 +434,15 @@ impl Link {
         self.link.state().with_credit(|| self.link.try_send(to, from, &body, How::TERM)).await
     }
 
-    /// Calls a service and waits for its answer, at most `timeout` in all. Dropping the future forgets the call.
+    /// Calls a mailbox and waits for the answer, at most `timeout` in all. Dropping the future forgets the call.
     ///
     /// # Errors
-    /// [`CallError`] says whether the service may have seen the call.
+    /// [`CallError`] says whether the peer may have seen the call.
     pub async fn call(&self, to: &str, from: &str, body: &[u8], timeout: Duration) -> Result<Bytes, CallError> {
         Ok(self.call_as(to, from, body, timeout, How::default()).await?.body)
     }
 
-    /// Calls a service with a term and waits for a term; see [`Link::call`].
+    /// Calls a mailbox with a term and waits for a term; see [`Link::call`].
     ///
     /// # Errors
     /// As [`Link::call`], and [`SendError::BadTerm`], [`CallError::BadTerm`], [`CallError::PlainAnswer`].

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline::{
-    AccessPattern, AttemptError, CloseCode, Down, Event, Flag, LinkSendError, NetworkRoute, Node, NodeBuilder, Origin,
-    Process, Reconnect, SendError, Signal, StreamCode, StreamError,
+    AccessPattern, AttemptError, CloseCode, Down, Event, Flag, NetworkRoute, Node, NodeBuilder, Origin, Process,
+    Reconnect, SendError, Signal, StreamCode, StreamError,
 };
 use trunkline_route::Direct;
 use trunkline_route::NetworkRouteBuilder;
@@ -64,7 +64,7 @@ async fn messages_calls_and_streams_go_by_the_stack_that_the_version_names() {
     // Back over the same connection.
     answers(&a, "echo");
     assert!(!soon(b.call(A, "echo", b"x", SOON)).await.unwrap().is_empty());
-    let info = a.connection(&name(B)).unwrap().info();
+    let info = a.connection(B).unwrap().info();
     assert_eq!((info.version, info.route.as_deref()), (version(), Some("^b@")));
     assert_eq!((a.nodes().len(), b.nodes().len()), (1, 1));
 
@@ -142,7 +142,7 @@ async fn a_mailbox_that_is_not_read_stops_its_sender_and_no_other() {
         taken += 1;
     }
     assert!((4..=8).contains(&taken), "{taken} of 1 MiB were taken");
-    assert!(matches!(connection.try_send("unread", "", &megabyte), Err(LinkSendError::Full)));
+    assert!(matches!(connection.try_send("unread", "", &megabyte), Err(SendError::Full)));
     assert!(soon(connection.call("echo", "", b"x", SOON)).await.is_ok());
     let waits = connection.send("unread", "", &megabyte);
     tokio::pin!(waits);
@@ -210,7 +210,7 @@ async fn two_nodes_that_dial_at_once_end_up_with_one_connection() {
             answers(&b, "echo");
             let (there, back) = tokio::join!(soon(a.call(B, "echo", b"x", SOON)), soon(b.call(A, "echo", b"x", SOON)));
             assert!(there.is_ok() && back.is_ok(), "{there:?} {back:?}");
-            let (one, other) = (a.connection(&name(B)).unwrap().info(), b.connection(&name(A)).unwrap().info());
+            let (one, other) = (a.connection(B).unwrap().info(), b.connection(A).unwrap().info());
             assert_eq!((one.id, one.epoch), (other.id, other.epoch));
             assert_eq!((a.nodes().len(), b.nodes().len()), (1, 1));
         }
@@ -224,7 +224,7 @@ async fn a_better_route_takes_over_and_keeps_the_order_of_what_was_sent() {
         let (a, b) = two(&network, pairing).await;
         let mut inbox = b.register("in").unwrap();
         soon(a.send(B, "in", 0u32.to_be_bytes())).await.unwrap();
-        let before = a.connection(&name(B)).unwrap().info();
+        let before = a.connection(B).unwrap().info();
         a.add_route("^b@memory$", to(address(&b)).cookie(cookie("all").labelled("new").unwrap()), 9).unwrap();
         for n in 1..500u32 {
             if n == 200 {
@@ -235,7 +235,7 @@ async fn a_better_route_takes_over_and_keeps_the_order_of_what_was_sent() {
         for n in 0..500u32 {
             assert_eq!(soon(inbox.recv()).await.unwrap().body()[..], n.to_be_bytes());
         }
-        let after = a.connection(&name(B)).unwrap().info();
+        let after = a.connection(B).unwrap().info();
         assert_eq!(after.route.as_deref(), Some("^b@memory$"), "{pairing:?}");
         assert_ne!(before.id, after.id);
         a.shut_down(SOON).await;
@@ -251,7 +251,7 @@ async fn a_connection_that_is_to_be_kept_is_dialled_again_when_the_peer_comes_ba
     a.add_route("^b@", to(address(&b)).reconnect(Reconnect::Keep), 1).unwrap();
     let connection = soon(a.connect(B)).await.unwrap();
     let mut events = a.events();
-    b.connection(&name(A)).unwrap().disconnect();
+    b.connection(A).unwrap().disconnect();
     assert_eq!(
         soon(connection.closed()).await,
         Down::ClosedByPeer { code: CloseCode::Disconnected, text: String::new() }
@@ -291,10 +291,7 @@ async fn processes_are_linked_and_monitored_across_the_stack() {
     assert_eq!(exit, trunkline::Exit::Failed("as told".into()));
     let important = soon(a.send_important(B, "in", "x", SOON)).await.unwrap_err();
     assert!(
-        matches!(
-            important,
-            trunkline::ImportantError::NotSent(SendError::Link(LinkSendError::Unsupported(Flag::ImportantDelivery)))
-        ),
+        matches!(important, trunkline::ImportantError::NotSent(SendError::Unsupported(Flag::ImportantDelivery))),
         "{important}"
     );
 }
