@@ -23,9 +23,9 @@ impl Sessions {
         match connection.send(mailbox, "", body).await {
             // The connection ended and took nothing: once more, over a new one.
             Err(SendError::Down(_) | SendError::Draining) => {
-                Ok(self.in_use(name, ConnectRequest::default()).await?.send(mailbox, "", body).await?)
+                self.in_use(name, ConnectRequest::default()).await?.send(mailbox, "", body).await
             }
-            result => Ok(result?),
+            result => result,
         }
     }
 
@@ -47,12 +47,12 @@ impl Sessions {
             match connection.call(mailbox, "", body, left()).await {
                 Err(CallError::NotSent(SendError::Down(_) | SendError::Draining)) => {
                     let connection = self.in_use(name, ConnectRequest::default()).await?;
-                    Ok(connection.call(mailbox, "", body, left()).await?)
+                    connection.call(mailbox, "", body, left()).await
                 }
-                result => Ok(result?),
+                result => result,
             }
         };
-        tokio::time::timeout(timeout, whole).await.unwrap_or(Err(CallError::TimedOut(timeout).into()))
+        tokio::time::timeout(timeout, whole).await.unwrap_or(Err(CallError::TimedOut(timeout)))
     }
 
     /// Connects if need be and measures one round trip to the peer's node.
@@ -68,7 +68,7 @@ impl Sessions {
         let began = now();
         match connection.call(PING_MAILBOX, "", &[], timeout).await {
             Ok(_) | Err(CallError::NoMailbox) => Ok((connection, now() - began)),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 }

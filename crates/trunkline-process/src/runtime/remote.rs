@@ -52,9 +52,9 @@ impl Processes {
                 return Ok(Err(not_agreed(flag)));
             }
             let term = connection.call_term(SERVICE, "", &Term::from(request), timeout).await?;
-            answered(&term).map_err(|error| CallError::Failed(error.to_string()).into())
+            answered(&term).map_err(|error| CallError::Failed(error.to_string()))
         };
-        tokio::time::timeout(timeout, whole).await.unwrap_or(Err(CallError::TimedOut(timeout).into()))
+        tokio::time::timeout(timeout, whole).await.unwrap_or(Err(CallError::TimedOut(timeout)))
     }
 
     /// Tells a peer something, if there is a connection; without one the peer knows already that everything here is gone.
