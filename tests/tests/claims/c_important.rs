@@ -35,7 +35,7 @@ async fn c11_important_delivery_is_confirmed_where_the_route_allows_it_and_refus
     assert_eq!(nobody, Err(ImportantError::NoMailbox));
     for peer in ["web@127.0.0.1", "plain@127.0.0.1"] {
         assert_eq!(soon(app.send_important(peer, "in", "x", PATIENCE)).await, Err(unsupported()), "{peer}");
-        assert!(app.connection(&name(peer)).unwrap().is_up(), "what is refused costs no connection");
+        assert!(app.connection(peer).unwrap().is_up(), "what is refused costs no connection");
     }
     let large = soon(app.send_important(DB, "in", vec![0; 9 << 20], PATIENCE)).await;
     assert!(matches!(large, Err(ImportantError::NotSent(SendError::TooLarge { .. }))), "{large:?}");

@@ -31,7 +31,7 @@ async fn d_a_connection_that_is_kept_is_dialled_again_until_the_peer_is_back() {
         soon(app.connect(DB)).await.unwrap();
         until(|| db.connection(app.name()).is_some()).await;
         let peer = if node.name() == app.name() { DB } else { "app@127.0.0.1" };
-        node.connection(&name(peer)).unwrap().disconnect();
+        node.connection(peer).unwrap().disconnect();
         down(&mut events, DB).await;
         until(|| db.connection(app.name()).is_none()).await;
         // The wait is longer than the first pause can be.
