@@ -350,7 +350,7 @@ impl World {
                     let conn = op_conn.unwrap_or_default();
                     let link = self.entry(host, peer).peer.link().copied().filter(|link| link.conn == conn);
                     // A probe makes no link.
-                    let link = link.unwrap_or(LinkHandle { conn, id: [0; 16], incarnation: [0; 16] });
+                    let link = link.unwrap_or(LinkHandle { conn, id: [0; 16].into(), incarnation: [0; 16].into() });
                     self.flown(host, peer, flight, Ok(Found::Link(link)));
                     return;
                 }

@@ -34,7 +34,7 @@ fn old() -> Cookie {
 }
 
 fn claim(from: &str, to: &str, cookie: Cookie) -> Claim {
-    Claim { from: name(from), to: Some(name(to)), cookie, incarnation: random_16(), mode: Mode::Node }
+    Claim { from: name(from), to: Some(name(to)), cookie, incarnation: random_16().into(), mode: Mode::Node }
 }
 
 /// Makes one guess by the protocol: HELLO2 shows that the cookies differ, and the caller hangs up.
@@ -198,8 +198,8 @@ async fn a_member_cannot_take_the_name_of_a_live_node_by_showing_its_incarnation
     for params in [
         Params { known_epoch: u64::MAX, ..Params::default() },
         Params { known_epoch: 0, ..Params::default() },
-        Params { known_epoch: 1, last_link: Some([1; 16]), ..Params::default() },
-        Params { known_epoch: 1, have_link: Some([1; 16]), replaces: Some([2; 16]), ..Params::default() },
+        Params { known_epoch: 1, last_link: Some([1; 16].into()), ..Params::default() },
+        Params { known_epoch: 1, have_link: Some([1; 16].into()), replaces: Some([2; 16].into()), ..Params::default() },
     ] {
         let params = Params { flags: trunkline_route::FlagTerms::default(), ..params };
         let refused = soon(Raw::link(address(&hub), as_victim.clone(), &params)).await.err().flatten();

@@ -11,7 +11,7 @@ use crate::exec::Found;
 use crate::pair::{OnOffer, Retire};
 use crate::sessions::MAX_DIALS;
 
-const PEER: Incarnation = [2; 16];
+const PEER: Incarnation = Incarnation::new([2; 16]);
 const BUDGET: Duration = Duration::from_secs(15);
 /// A link that came up and had none before it.
 const NOTHING_BEFORE: Up<Fake> = Up { replaced: None, elders: Vec::new() };
@@ -30,7 +30,7 @@ fn greater() -> NodeName {
 }
 
 fn id(n: u8) -> LinkId {
-    [n; 16]
+    LinkId::new([n; 16])
 }
 
 #[derive(Debug, Clone)]
@@ -462,7 +462,8 @@ async fn another_life_is_let_in_when_the_old_link_is_silent() {
     registry.inbound(&name, 7);
     registry.stand(&name, link(7));
     registry.confirmed(&name, id(7), |_, _| {}).unwrap();
-    let reborn = |challenged| registry.offer(&name, id(9), [9; 16], Some(Claims::default()), challenged);
+    let reborn =
+        |challenged| registry.offer(&name, id(9), Incarnation::new([9; 16]), Some(Claims::default()), challenged);
     assert_eq!(reborn(None), Verdict::Challenge(link(7)));
     assert_eq!(reborn(Some((id(7), true))), Verdict::Refuse(OnOffer::NameInUse));
     assert_eq!(reborn(Some((id(7), false))), Verdict::Accept(1));

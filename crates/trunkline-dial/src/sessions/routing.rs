@@ -292,7 +292,7 @@ mod tests {
 
     fn link(role: Role, cookie: &Cookie) -> LinkFacts<'_> {
         LinkFacts {
-            id: [1; 16],
+            id: LinkId::new([1; 16]),
             role,
             cookie,
             is_relayed: false,

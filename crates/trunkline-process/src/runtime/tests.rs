@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(10);
 fn node() -> (Arc<Sessions>, Arc<Processes>) {
     let cookie = Cookie::new("a cookie of some length").unwrap();
     let node = Sessions::new(SessionsConfig::new(ME.parse().unwrap(), [7; 16], cookie), |_| {});
-    let processes = Processes::new(node.name().clone(), [7; 16], node.mailboxes().clone());
+    let processes = Processes::new(node.name().clone(), [7; 16].into(), node.mailboxes().clone());
     node.spawn(processes.serve(Arc::downgrade(&node) as _).unwrap());
     (node, processes)
 }
