@@ -109,11 +109,6 @@ impl Network {
         Arc::default()
     }
 
-    /// Returns the number of connections that a new transport would meet: listeners at this address.
-    pub fn listens_at(&self, address: SocketAddr) -> bool {
-        lock(&self.listeners).get(&address).is_some_and(|listener| !listener.is_closed())
-    }
-
     fn put(&self, frame: Frame) -> [u8; 8] {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.frames).insert(number, frame);
@@ -146,14 +141,13 @@ pub struct MemoryStack {
 }
 
 impl MemoryStack {
-    /// Returns the stack of a new instance of the node. Callers must show the cookie.
-    pub fn new(network: &Arc<Network>, name: NodeName, cookie: Cookie) -> Arc<Self> {
-        Self::with(network, name, cookie, Pairing::Claims)
-    }
-
-    /// Returns the stack with other rules of pairing.
-    pub fn with(network: &Arc<Network>, name: NodeName, cookie: Cookie, pairing: Pairing) -> Arc<Self> {
-        let incarnation = trunkline::random_16().into();
+    /// Returns the stack of an instance of a node. Callers must show the cookie.
+    pub fn new(
+        network: &Arc<Network>,
+        (name, incarnation): (NodeName, Incarnation),
+        cookie: Cookie,
+        pairing: Pairing,
+    ) -> Arc<Self> {
         let keys = Arc::new(Keys::new(Vec::new(), cookie.into()));
         Arc::new(Self { network: network.clone(), name, incarnation, keys, pairing })
     }

@@ -119,6 +119,7 @@ pub(crate) fn facts(info: &LinkInfo) -> LinkFacts<'_> {
         role: info.role,
         cookie: &info.cookie,
         is_relayed: info.via.is_some(),
+        protocol: info.version.protocol(),
         route: info.route.as_deref(),
         resolver: info.resolver.as_ref(),
         tls: &info.tls,

@@ -75,6 +75,9 @@ pub struct Aim {
     pub cookie: Option<Cookie>,
     /// The timeout of the dial.
     pub timeout: Duration,
+    /// The number of a dial that no other caller shares: it uses something that only its own caller gave. Another caller of
+    /// the same number is the same caller.
+    pub alone: Option<u64>,
     /// The name whose dial waits for this one. Such a dial tries less: its failure is not the failure of a caller whose dial
     /// nobody waits for.
     pub awaited_by: Option<NodeName>,
@@ -83,14 +86,15 @@ pub struct Aim {
 impl Aim {
     /// Creates the aim of a dial over any route with this timeout.
     pub fn any(timeout: Duration) -> Self {
-        Self { route: None, directly: false, cookie: None, timeout, awaited_by: None }
+        Self { route: None, directly: false, cookie: None, timeout, alone: None, awaited_by: None }
     }
 
     /// Returns true if a failure of this dial is one of a caller with the other aim too.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         // A dial that another dial awaits tries less.
         let tries_as_much = self.awaited_by.is_none() || other.awaited_by.is_some();
-        (&self.route, self.directly, &self.cookie) == (&other.route, other.directly, &other.cookie)
+        (&self.route, self.directly, &self.cookie, self.alone)
+            == (&other.route, other.directly, &other.cookie, other.alone)
             && self.timeout >= other.timeout
             && tries_as_much
     }

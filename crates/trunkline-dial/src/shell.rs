@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,7 @@ mod ports;
 mod redial;
 mod tasks;
 
+pub use accept::SentAway;
 pub use important::{ImportantError, WhyUnknown};
 pub use kept::PendingFailback;
 pub use messages::PING_MAILBOX;
@@ -42,6 +43,8 @@ pub use messages::PING_MAILBOX;
 use kept::Kept;
 use tasks::Tasks;
 
+/// Time that a connect may take beyond its budget to settle whose dial stands.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Time for the last words of links when a node shuts down; a peer that does not take them is not waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -210,6 +213,8 @@ pub struct Sessions {
     /// The end of those who wait for the node to leave.
     leaving: watch::Sender<bool>,
     own_addresses: Vec<SocketAddr>,
+    /// Number of the next dial over a transport that was given.
+    dials_over: AtomicU64,
     gateways: OnceLock<Weak<dyn Gateways>>,
     on_event: Box<dyn Fn(SessionEvent) + Send + Sync>,
 }
@@ -260,6 +265,7 @@ impl Sessions {
             is_leaving: AtomicBool::new(false),
             leaving: watch::Sender::new(false),
             own_addresses: config.own_addresses,
+            dials_over: AtomicU64::new(0),
             gateways: OnceLock::new(),
             on_event: Box::new(on_event),
         })

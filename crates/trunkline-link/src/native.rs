@@ -204,12 +204,17 @@ pub fn random_16() -> [u8; 16] {
 }
 
 impl Native {
-    /// The stack of a node that begins its life now.
+    /// Returns the stack of a node that starts now, as an instance of its own.
     pub fn new(name: NodeName, limits: NativeLimits) -> Arc<Self> {
+        Self::of_instance(name, random_16().into(), limits)
+    }
+
+    /// Returns the stack of this instance of a node. All stacks of a node are of one instance.
+    pub fn of_instance(name: NodeName, incarnation: Incarnation, limits: NativeLimits) -> Arc<Self> {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             name,
-            incarnation: random_16().into(),
+            incarnation,
             limits,
             permits: Semaphore::new(2 * workers),
             admission: Admission::new(limits.gate),
@@ -263,8 +268,8 @@ impl Native {
     }
 
     /// Dials over a transport that leads to the peer, such as a Unix socket, or a stream through another node; see
-    /// [`Native::dial`]. The proof is that of the peer; a node in between sees only encrypted bytes. Inside a stream the mode
-    /// is [`Mode::Inner`], whatever is given.
+    /// [`Native::dial`]. The proof is that of the peer; a node in between sees only encrypted bytes. Through a gateway the
+    /// mode is [`Mode::Inner`], whatever is given.
     ///
     /// # Errors
     /// As [`Native::dial`]; the transport is closed.
@@ -352,7 +357,7 @@ impl fmt::Debug for Native {
     }
 }
 
-fn versions(attempt: &Attempt) -> Result<Vec<u16>, DialError> {
+pub(crate) fn versions(attempt: &Attempt) -> Result<Vec<u16>, DialError> {
     let wanted = &attempt.version;
     if wanted.protocol() == "TLK" && VERSIONS.contains(&wanted.number()) {
         return Ok(VERSIONS.iter().copied().filter(|v| *v <= wanted.number()).collect());

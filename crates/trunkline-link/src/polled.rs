@@ -17,6 +17,8 @@ pub(crate) struct Polled {
     io: Mutex<Box<dyn Duplex>>,
     reads: Arc<Direction>,
     writes: Arc<Direction>,
+    /// The transport keeps bytes back that were written, until it is flushed.
+    is_unflushed: AtomicBool,
 }
 
 /// One direction. The last try either brought something, or left the waker of the direction behind.
@@ -62,12 +64,31 @@ impl Direction {
 
 impl Polled {
     pub(crate) fn new(io: Box<dyn Duplex>) -> Self {
-        Self { io: Mutex::new(io), reads: Arc::default(), writes: Arc::default() }
+        Self { io: Mutex::new(io), reads: Arc::default(), writes: Arc::default(), is_unflushed: AtomicBool::new(false) }
     }
 
-    /// Waits until a read is worth a try.
+    /// Waits until a read is worth a try. What the transport keeps back is written meanwhile: whoever waits to read has
+    /// written what it had.
     pub(crate) async fn readable(&self) {
-        self.reads.ready().await;
+        let flushing = async {
+            while self.is_unflushed.load(Ordering::Acquire) {
+                self.writes.ready().await;
+                self.flush();
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = self.reads.ready() => {}
+            () = flushing => {}
+        }
+    }
+
+    /// Flushes as far as that goes now. An error is met again by the next write or read.
+    fn flush(&self) {
+        let mut io = lock(&self.io);
+        let flushed = self.writes.attempt(|cx| Pin::new(&mut **io).poll_flush(cx));
+        let waits = flushed.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.is_unflushed.store(waits, Ordering::Release);
     }
 
     /// Waits until a write is worth a try.
@@ -83,10 +104,8 @@ impl Polled {
     }
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut io = lock(&self.io);
-        let written = self.writes.attempt(|cx| Pin::new(&mut **io).poll_write(cx, bytes))?;
-        // What it keeps back is on its way with the next write at the latest.
-        let _ = Pin::new(&mut **io).poll_flush(&mut Context::from_waker(Waker::noop()))?;
+        let written = self.writes.attempt(|cx| Pin::new(&mut **lock(&self.io)).poll_write(cx, bytes))?;
+        self.flush();
         Ok(written)
     }
 
@@ -124,6 +143,27 @@ mod tests {
         drop(theirs);
         ours.readable().await;
         assert_eq!(ours.try_read(&mut byte).unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_transport_keeps_back_is_written_while_the_answer_is_waited_for() {
+        let (ours, mut theirs) = tokio::io::duplex(4);
+        let ours = Polled::new(Box::new(tokio::io::BufWriter::new(ours)));
+        assert_eq!(ours.try_write(b"abcdefgh").unwrap(), 8, "more than the pipe takes at once");
+        let echo = async {
+            let mut read = [0; 8];
+            theirs.read_exact(&mut read).await.unwrap();
+            theirs.write_all(&read[..1]).await.unwrap();
+            read
+        };
+        let answer = async {
+            let mut byte = [0];
+            while ours.try_read(&mut byte).is_err() {
+                ours.readable().await;
+            }
+            byte
+        };
+        assert_eq!(tokio::join!(echo, answer), (*b"abcdefgh", *b"a"));
     }
 
     #[tokio::test]

@@ -4,16 +4,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use trunkline_route::{Attempt, Claims, CloseCode, Disagreement, FlagTerms, LinkPolicy, PeerFlags, Version};
+use trunkline_route::{Attempt, Claims, CloseCode, Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, Version};
 use trunkline_stack::{
     AnswerFailure, Answering, AttemptError, BoxFuture, Caller, Cause, Established, Hooks, Link, LinkInfo, Listening,
     Mailboxes, OnCaller, PeerIdentity, Proven, Stack, Transport, connect_tcp,
 };
-use trunkline_tls::{ClientProfiles, ServerTls};
+use trunkline_tls::{ClientProfiles, ClientTls, ServerTls};
 use trunkline_wire::handshake::Mode;
 
 use crate::listener::{CredentialsFn, Inside, Listener, Offered};
-use crate::native::{DialTimes, Dialed, Native, Standing};
+use crate::native::{DialTimes, Dialed, Native, Standing, versions};
 
 /// The native stack of one node: TLK/1 over TCP, over streams through other nodes, and over any other transport, with the
 /// TLS profiles that routes name.
@@ -45,6 +45,15 @@ impl NativeStack {
         Ok(Box::new(NativeListener { listener, address, native: self.native.clone() }))
     }
 
+    fn client_tls(&self, attempt: &Attempt) -> Result<ClientTls, AttemptError> {
+        self.tls.of(&attempt.tls).map_err(|error| AttemptError::Local(Cause::new(error)))
+    }
+
+    async fn dial_as(&self, mode: Mode, over: Transport, attempt: &Attempt) -> Result<Dialed, AttemptError> {
+        let tls = self.client_tls(attempt)?;
+        Ok(self.native.dial_over(over, attempt, mode, &tls, self.times).await?)
+    }
+
     /// Returns the answering side for callers that arrive through other nodes, or on a transport of the program's own.
     pub fn answering(&self, tls: ServerTls, credentials: Box<CredentialsFn>) -> Arc<dyn Answering> {
         Arc::new(NativeAnswers { inside: Inside::new(tls, credentials), native: self.native.clone() })
@@ -54,6 +63,11 @@ impl NativeStack {
 impl Stack for NativeStack {
     fn protocol(&self) -> &str {
         "TLK"
+    }
+
+    fn check(&self, attempt: &Attempt) -> Result<(), AttemptError> {
+        versions(attempt)?;
+        self.client_tls(attempt).map(drop)
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<Transport, AttemptError>> {
@@ -66,13 +80,16 @@ impl Stack for NativeStack {
         attempt: &'a Attempt,
     ) -> BoxFuture<'a, Result<Box<dyn Proven>, AttemptError>> {
         Box::pin(async move {
-            let tls = self.tls.of(&attempt.tls).map_err(|error| AttemptError::Local(Cause::new(error)))?;
-            let dialed = self.native.dial_over(over, attempt, Mode::Node, &tls, self.times).await?;
+            let dialed = self.dial_as(Mode::Node, over, attempt).await?;
             let verified = dialed.verified();
             let peer =
                 PeerIdentity { name: verified.name.clone(), incarnation: verified.incarnation, link: verified.link_id };
             Ok(Box::new(NativeProven { dialed, peer }) as Box<dyn Proven>)
         })
+    }
+
+    fn probe<'a>(&'a self, over: Transport, attempt: &'a Attempt) -> BoxFuture<'a, Result<NodeName, AttemptError>> {
+        Box::pin(async move { Ok(self.dial_as(Mode::Probe, over, attempt).await?.verified().name.clone()) })
     }
 }
 

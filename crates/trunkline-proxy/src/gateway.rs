@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use trunkline_dial::sessions::ConnectRequest;
-use trunkline_dial::{ConnectError, Gateways, NoRoute, Reason, Record, Sessions};
-use trunkline_route::{Attempt, NodeName, PeerFlags, ProxyRoute, later};
+use trunkline_dial::{ConnectError, Connection, Gateways, NoRoute, Reason, Record, SentAway, Sessions};
+use trunkline_route::{Attempt, Cause, NodeName, ProxyRoute, later};
 use trunkline_stack::{
-    AnswerFailure, Answering, AttemptError, BoxFuture, ByteStream, Chain, Incoming, OpenError, StreamCode, StreamKind,
-    Transport, log_peer,
+    Answering, AttemptError, BoxFuture, ByteStream, Chain, Incoming, OpenError, StreamCode, StreamKind, Transport,
+    log_peer,
 };
 
 use crate::walk;
@@ -21,6 +21,18 @@ pub(crate) const ONWARDS: Duration = Duration::from_secs(8);
 #[expect(clippy::disallowed_methods, reason = "the gateway of a node is a shell that brings the time")]
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// Error returned when a caller on a transport gets no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnswerError {
+    /// The caller did not prove who it is.
+    #[error("the caller did not prove who it is")]
+    Unproven(#[source] Cause),
+    /// The caller has proven who it is, and was refused.
+    #[error(transparent)]
+    SentAway(#[from] SentAway),
 }
 
 /// The gateway of a node: what it is to others that want to go through it, and how it goes through others itself.
@@ -122,8 +134,9 @@ impl Gateway {
             Verdict::Target(flags) => {
                 let (own, gateway) = (self.clone(), incoming.peer().clone());
                 self.sessions.spawn(async move {
-                    match own.answering.answer(Transport::stream(incoming.accept())).await {
-                        Ok(caller) => own.sessions.accept(caller, flags).await,
+                    match own.answering.answer(Transport::relayed(incoming.accept())).await {
+                        // The reason of a refusal is in the log of the sessions.
+                        Ok(caller) => drop(own.sessions.accept(caller, flags).await),
                         Err(error) => {
                             let error = Chain(&*error);
                             log_peer!(own.sessions, &gateway, INFO, "who came through another node was not let in", %gateway, %error);
@@ -138,15 +151,15 @@ impl Gateway {
         }
     }
 
-    /// Answers a caller at the other end of a transport that the program brings, and lets its connection come up if it may.
-    /// The caller meets the same demands as one that comes through other nodes.
+    /// Answers a caller at the other end of a transport that the program brings, and returns its connection once that is up.
+    /// The caller meets the same demands as one that comes through other nodes, and may have the flags of such a one.
     ///
     /// # Errors
-    /// The stack's, when the caller did not prove who it is.
-    pub async fn answer(&self, over: Transport) -> Result<(), AnswerFailure> {
-        let caller = self.answering.answer(over).await?;
-        self.sessions.accept(caller, PeerFlags::ALL).await;
-        Ok(())
+    /// [`AnswerError`].
+    pub async fn answer(&self, over: Transport) -> Result<Connection, AnswerError> {
+        let caller = self.answering.answer(over).await.map_err(|error| AnswerError::Unproven(error.into()))?;
+        let flags = self.proxied.read().unwrap_or_else(PoisonError::into_inner).flags;
+        Ok(self.sessions.accept(caller, flags).await?)
     }
 
     /// Reserves a circuit for the neighbour that asks.

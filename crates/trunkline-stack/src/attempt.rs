@@ -145,9 +145,13 @@ impl AttemptError {
     /// Returns the kind of the system's error, if the system reported one.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
-            Self::Tcp(cause) | Self::Tls(cause) | Self::Dns(cause) | Self::Local(cause) | Self::Handshake(cause) => {
-                cause.downcast_ref::<io::Error>().map(io::Error::kind)
-            }
+            Self::Tcp(cause)
+            | Self::Tls(cause)
+            | Self::Dns(cause)
+            | Self::Local(cause)
+            | Self::Handshake(cause)
+            | Self::Relay(cause)
+            | Self::Resolve(cause) => cause.io_kind(),
             _ => None,
         }
     }

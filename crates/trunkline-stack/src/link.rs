@@ -170,11 +170,8 @@ impl LinkState {
 
     /// Returns true if the next sender that can wait is to give way first, and lets those behind it go on.
     fn gives_way_once(&self) -> bool {
-        let gives_way = self.give_way.load(Ordering::Relaxed) == NEXT;
-        if gives_way {
-            self.give_way.store(NEVER, Ordering::Relaxed);
-        }
-        gives_way
+        self.give_way.load(Ordering::Relaxed) == NEXT
+            && self.give_way.compare_exchange(NEXT, NEVER, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Ends a call with this answer. An unknown number is ignored: the caller gave up.

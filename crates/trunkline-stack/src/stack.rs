@@ -27,6 +27,15 @@ pub trait Stack: Send + Sync + 'static {
         Pairing::Claims
     }
 
+    /// Checks an attempt before anything is opened for it: whether the version is spoken, whether TLS can be configured.
+    /// Default: every attempt may be tried.
+    ///
+    /// # Errors
+    /// [`AttemptError::Version`], [`AttemptError::Local`].
+    fn check(&self, _: &Attempt) -> Result<(), AttemptError> {
+        Ok(())
+    }
+
     /// Opens a transport to an address; [`connect_tcp`] does for stacks over TCP.
     ///
     /// # Errors
@@ -43,6 +52,14 @@ pub trait Stack: Send + Sync + 'static {
         over: Transport,
         attempt: &'a Attempt,
     ) -> BoxFuture<'a, Result<Box<dyn Proven>, AttemptError>>;
+
+    /// Sees whether a dial would lead to the target of the attempt, without a link. Default: a dial that is given up.
+    ///
+    /// # Errors
+    /// As [`Stack::dial`].
+    fn probe<'a>(&'a self, over: Transport, attempt: &'a Attempt) -> BoxFuture<'a, Result<NodeName, AttemptError>> {
+        Box::pin(async move { Ok(self.dial(over, attempt).await?.peer().name.clone()) })
+    }
 }
 
 /// The rules by which two nodes that dial each other end up with one link.
@@ -52,7 +69,8 @@ pub enum Pairing {
     /// one in order, and a link that is dead at one end only is recognised at once.
     Claims,
     /// The handshake tells who dials and nothing of earlier links. When both dial at once, the dial of the greater name
-    /// stands. While a link is up, a new one of the same name comes up only after the live link was found dead.
+    /// stands. While a link is up, a new one of the same name comes up only after the live link was found dead. A better
+    /// route is taken by closing the live link first, if no stream is open on it; its connection ends with it.
     Names,
 }
 
@@ -61,7 +79,7 @@ pub enum Pairing {
 pub struct PeerIdentity {
     /// Name of the peer.
     pub name: NodeName,
-    /// Instance of the peer: another one after each start.
+    /// Instance of the peer: another one after each start, and the same one by whatever stack.
     pub incarnation: Incarnation,
     /// Identifier of the link that would come up, the same at both ends.
     pub link: LinkId,

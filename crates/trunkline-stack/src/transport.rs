@@ -57,11 +57,17 @@ impl Transport {
         Self { kind: TransportKind::Tcp(tcp), address: address.into(), via: None }
     }
 
-    /// Returns the transport inside a stream. The other end is whoever the peer of the stream passes its bytes on to; the
-    /// address is that of the peer.
+    /// Returns the transport inside a stream whose other end is the peer itself, or a program that passes the bytes on. The
+    /// address is that of the stream's peer.
     pub fn stream(stream: ByteStream) -> Self {
-        let (address, via) = (stream.link_info().address.clone(), Some(stream.peer().clone()));
-        Self { kind: TransportKind::Stream(stream), address, via }
+        Self { address: stream.link_info().address.clone(), kind: TransportKind::Stream(stream), via: None }
+    }
+
+    /// Returns the transport inside a stream that a gateway leads on: the link over it goes through the stream's peer. Both
+    /// ends must take it so, since the handshake says that it is relayed.
+    pub fn relayed(stream: ByteStream) -> Self {
+        let via = Some(stream.peer().clone());
+        Self { via, ..Self::stream(stream) }
     }
 
     /// Returns the transport over a Unix socket.
@@ -81,7 +87,7 @@ impl Transport {
         &self.address
     }
 
-    /// Returns the first node of the way, if the transport is inside a stream.
+    /// Returns the first node of the way, if a gateway leads on.
     pub fn via(&self) -> Option<&NodeName> {
         self.via.as_ref()
     }

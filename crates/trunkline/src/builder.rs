@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_dial::plan::Policy;
-use trunkline_link::{DialTimes, KeepAlive, NativeLimits};
+use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 use trunkline_matcher::AccessPattern;
 use trunkline_proxy::{CircuitLimits, Proxied, Transit};
 use trunkline_registrar::{Registrar, Resolver};
 use trunkline_route::{
-    Address, Cookie, CookieError, Cookies, Fallback, Flag, LogLevel, NetworkRoute, NodeName, PeerFlags, ProxyRoute,
-    Reconnect, ResolverId, TlsProfileId, Version,
+    Address, Cookie, CookieError, Cookies, Fallback, Flag, Incarnation, LogLevel, NetworkRoute, NodeName, PeerFlags,
+    ProxyRoute, Reconnect, ResolverId, TlsProfileId, Version,
 };
 use trunkline_stack::{Listening, Stack};
 use trunkline_tls::{CHECK, ProfileSource, ServerSource};
@@ -113,6 +113,7 @@ pub struct NodeBuilder {
     pub(crate) log_level: LogLevel,
     pub(crate) reconnect: Reconnect,
     pub(crate) hidden: bool,
+    pub(crate) incarnation: Incarnation,
     pub(crate) stacks: Vec<Arc<dyn Stack>>,
     pub(crate) listeners: Vec<Box<dyn Listening>>,
 }
@@ -145,6 +146,7 @@ impl NodeBuilder {
             log_level: LogLevel::default(),
             reconnect: Reconnect::default(),
             hidden: false,
+            incarnation: random_16().into(),
             stacks: Vec::new(),
             listeners: Vec::new(),
         }
@@ -348,8 +350,13 @@ impl NodeBuilder {
         self
     }
 
-    /// Adds a network stack: attempts whose version names its protocol are dialled by it. The native stack, `TLK`, is always
-    /// there, unless another stack of that protocol takes its place.
+    /// Returns the instance of the node that starts: all stacks of a node show their peers the same one.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Adds a network stack, which dials the attempts whose version names its protocol. The native stack, `TLK`, is always
+    /// there; another one of its protocol dials in its place.
     pub fn stack(mut self, stack: Arc<dyn Stack>) -> Self {
         self.stacks.push(stack);
         self

@@ -181,7 +181,7 @@ pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{
     AddError, AttemptError, CallError, Candidate, Cause, Chain, ConnectError, Connection, Drained, Explanation,
     ImportantError, Next, NoRoute, PING_MAILBOX, PendingFailback, Reason, Record, RemoveError, RouteEdit, SendError,
-    ShutDownReport, TableRoute, WhyUnknown,
+    SentAway, ShutDownReport, TableRoute, WhyUnknown,
 };
 pub use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 pub use trunkline_matcher::{self as matcher, AccessPattern, PatternError, PatternErrorKind, PatternIndex};
@@ -189,7 +189,9 @@ pub use trunkline_process::runtime::{
     Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError,
 };
 pub use trunkline_process::{BadPid, Exit, NoProcess, Pid};
-pub use trunkline_proxy::{CircuitLimits, Proxied, Trace, TraceEnd, TracedHop, TracedWay, Transit, TransitRule};
+pub use trunkline_proxy::{
+    AnswerError, CircuitLimits, Proxied, Trace, TraceEnd, TracedHop, TracedWay, Transit, TransitRule,
+};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
     Address, AtomMapping, Attempt, Claims, CloseCode, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults, Direct,

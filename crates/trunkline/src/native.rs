@@ -33,7 +33,7 @@ impl NativeParts {
         keys: &Arc<Keys>,
         proxied: &Arc<RwLock<Proxied>>,
     ) -> Result<Self, StartError> {
-        let native = Native::new(builder.name.clone(), builder.limits);
+        let native = Native::of_instance(builder.name.clone(), builder.incarnation, builder.limits);
         let certificates = Certificates::default();
         let mut named = BTreeMap::new();
         for (id, profile) in &builder.profiles {

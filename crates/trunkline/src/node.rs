@@ -11,9 +11,9 @@ use trunkline_dial::{
 };
 use trunkline_matcher::PatternIndex;
 use trunkline_process::Pid;
-use trunkline_proxy::{CircuitLimits, Proxied, Trace, Transit};
+use trunkline_proxy::{AnswerError, CircuitLimits, Proxied, Trace, Transit};
 use trunkline_route::{IntoName, NameError, NetworkRoute, NodeName, ProxyRoute};
-use trunkline_stack::{AnswerFailure, LinkInfo, LinkStats, Mailbox, RegisterError, Transport};
+use trunkline_stack::{LinkInfo, LinkStats, Mailbox, RegisterError, Transport};
 use trunkline_tls::Reloaded;
 use trunkline_wire::gate::GateStats;
 
@@ -270,12 +270,12 @@ impl Node {
         self.sessions().connect_over(name.into_name()?, over, timeout).await
     }
 
-    /// Answers a caller at the other end of a transport, and lets its connection come up if it may. The caller meets the same
-    /// demands as one that comes through other nodes. The future ends when the connection is up, or the caller was sent away.
+    /// Answers a caller at the other end of a transport, and returns its connection once that is up. The caller meets the same
+    /// demands as one that comes through other nodes, and may have the flags of such a one.
     ///
     /// # Errors
-    /// [`AnswerFailure`](crate::stack::AnswerFailure) when the caller did not prove who it is.
-    pub async fn answer(&self, over: Transport) -> Result<(), AnswerFailure> {
+    /// [`AnswerError`] when the caller did not prove who it is, or was sent away.
+    pub async fn answer(&self, over: Transport) -> Result<Connection, AnswerError> {
         self.inner().gateway.answer(over).await
     }
 

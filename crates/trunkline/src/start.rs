@@ -121,7 +121,8 @@ async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
             let sessions = sessions.upgrade();
             Box::pin(async move {
                 if let Some(sessions) = sessions {
-                    sessions.accept(caller, PeerFlags::ALL).await;
+                    // The reason of a refusal is in the log of the sessions.
+                    let _ = sessions.accept(caller, PeerFlags::ALL).await;
                 }
             })
         })));

@@ -252,7 +252,7 @@ async fn inside(link: &Link, node: &Node, called: &str, tls: &ClientTls) -> Resu
     let stream = soon(link.open(StreamKind::Proxied, &open, PROMPT)).await.unwrap();
     let native = Native::new(name(called), NativeLimits::default());
     let dialed = soon(native.dial_over(
-        Transport::stream(stream),
+        Transport::relayed(stream),
         &attempt(address(node), node),
         Mode::Node,
         tls,

@@ -27,9 +27,10 @@ fn all() -> Vec<AccessPattern> {
 
 /// A node that speaks `MEM` by default and listens in memory.
 fn node_with(network: &Arc<Network>, of: &str, pairing: Pairing, secret: &str) -> NodeBuilder {
-    let stack = MemoryStack::with(network, name(of), cookie(secret), pairing);
+    let builder = dialer(of).cookie(cookie(secret)).handshake(version());
+    let stack = MemoryStack::new(network, (name(of), builder.incarnation()), cookie(secret), pairing);
     let listener = stack.listen();
-    dialer(of).cookie(cookie(secret)).handshake(version()).stack(stack).listener(listener)
+    builder.stack(stack).listener(listener)
 }
 
 fn node(network: &Arc<Network>, of: &str) -> NodeBuilder {
@@ -102,7 +103,7 @@ async fn nodes_connect_over_any_transport_that_a_program_brings() {
     };
     let connection = soon(a.connect_over("b@here", Transport::unix(ours), SOON)).await.unwrap();
     assert!(!soon(a.call("b@here", "echo", "x", SOON)).await.unwrap().is_empty());
-    soon(answering).await.unwrap().unwrap();
+    assert_eq!(soon(answering).await.unwrap().unwrap().peer().as_str(), "a@here");
     assert_eq!(connection.info().address, PeerAddress::Unix);
 
     // Another one takes its place; what was sent keeps its order.
@@ -127,6 +128,87 @@ async fn nodes_connect_over_any_transport_that_a_program_brings() {
         tokio::join!(soon(stranger.connect_over("b@here", in_memory(ours), SOON)), soon(b.answer(in_memory(theirs))));
     assert_eq!(no_route(called).attempts[0].error, AttemptError::WrongCookie);
     assert!(answered.is_err());
+}
+
+#[tokio::test]
+async fn two_nodes_that_bring_a_transport_each_end_up_with_one_connection() {
+    for _ in 0..10 {
+        let (a, b) = (start(dialer("a@here")).await, start(dialer("b@here")).await);
+        let in_memory = |end| Transport::new(end, PeerAddress::Memory);
+        let [(a1, b1), (a2, b2)] = [(); 2].map(|()| tokio::io::duplex(4_096));
+        let [answer_a, answer_b] = [(a.clone(), a2), (b.clone(), b1)]
+            .map(|(node, end)| tokio::spawn(async move { node.answer(in_memory(end)).await.map(drop) }));
+        let (there, back) = tokio::join!(
+            soon(a.connect_over("b@here", in_memory(a1), SOON)),
+            soon(b.connect_over("a@here", in_memory(b2), SOON))
+        );
+        let (there, back) = (there.unwrap(), back.unwrap());
+        until(|| there.info().id == back.info().id).await;
+        assert_eq!((a.nodes().len(), b.nodes().len()), (1, 1));
+        let _ = (soon(answer_a).await, soon(answer_b).await);
+    }
+}
+
+#[tokio::test]
+async fn a_transport_that_leads_nowhere_fails_its_own_caller_only_and_in_time() {
+    let (a, b) = (start(dialer("a@here")).await, start(dialer("b@here")).await);
+    let in_memory = |end| Transport::new(end, PeerAddress::Memory);
+    let ((dead, _silent), (ours, theirs)) = (tokio::io::duplex(64), tokio::io::duplex(64));
+    let short = Duration::from_millis(200);
+    let answering = tokio::spawn(async move { b.answer(in_memory(theirs)).await.map(drop) });
+    let (first, second) = tokio::join!(
+        soon(a.connect_over("b@here", in_memory(dead), short)),
+        soon(a.connect_over("b@here", in_memory(ours), SOON))
+    );
+    assert_eq!(no_route(first).attempts[0].error, AttemptError::CandidateTimeout(short));
+    assert_eq!(second.unwrap().peer().as_str(), "b@here");
+    soon(answering).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_is_given_up_leaves_the_name_free() {
+    let network = Network::new();
+    let (a, b) = (start(node(&network, A)).await, start(node(&network, B)).await);
+    let in_memory = |end| Transport::new(end, PeerAddress::Memory);
+    // The caller comes as far as FINISH and reads nothing more: 24 bytes of answers are all that the pipe takes.
+    let (ours, theirs) = tokio::io::duplex(64);
+    let (a_calls, b_drops) = (a.clone(), b.clone());
+    let calling =
+        tokio::spawn(
+            async move { a_calls.connect_over(B, in_memory(ours), Duration::from_millis(300)).await.map(drop) },
+        );
+    let answering = tokio::time::timeout(Duration::from_millis(100), b_drops.answer(in_memory(theirs)));
+    let _ = soon(answering).await;
+    let _ = soon(calling).await;
+    b.add_route("^a@", to(address(&a)), 1).unwrap();
+    assert_eq!(soon(b.connect(A)).await.unwrap().peer().as_str(), A);
+}
+
+#[tokio::test]
+async fn a_link_of_another_protocol_gives_way_to_the_route_that_names_one() {
+    let network = Network::new();
+    let a = start(node(&network, A)).await;
+    let b = start(node(&network, B).listen(loopback())).await;
+    let (by_tcp, by_memory) = (b.listening()[0], b.listening()[1]);
+    a.add_route("^b@memory", to(by_memory), 2).unwrap();
+    assert_eq!(soon(a.connect(B)).await.unwrap().info().version, version());
+    a.add_route("^b@", to(by_tcp).version(trunkline::Version::native(1)), 1).unwrap();
+    // Both stacks are of one instance of the node: the link is replaced, in order.
+    let drained = soon(a.drain_route("^b@memory")).await.unwrap();
+    assert_eq!((drained.moved, drained.kept.len()), (vec![name(B)], 0));
+    assert_eq!(a.connection(B).unwrap().info().version, trunkline::Version::native(1));
+}
+
+#[tokio::test]
+async fn an_address_of_this_node_is_recognised() {
+    let network = Network::new();
+    let a = start(node(&network, A).listen(loopback())).await;
+    for own in a.listening().to_vec() {
+        let version =
+            if own.ip().is_loopback() && own.port() > 1_024 { trunkline::Version::native(1) } else { version() };
+        let failed = no_route(soon(a.connect_with(B, to(own).version(version))).await);
+        assert_eq!(failed.attempts[0].error, AttemptError::Myself, "{own}");
+    }
 }
 
 #[tokio::test]
@@ -271,7 +353,7 @@ async fn a_connection_that_is_to_be_kept_is_dialled_again_when_the_peer_comes_ba
 }
 
 #[tokio::test]
-async fn processes_are_linked_and_monitored_across_the_stack() {
+async fn processes_are_reached_and_monitored_across_the_stack() {
     let network = Network::new();
     let (a, b) = two(&network, Pairing::Claims).await;
     let target = b

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use trunkline_route::{
-    Cookie, Defaults, DirectUse, LinkId, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, Role, TlsMode,
+    Cookie, Defaults, DirectUse, LinkId, LinkPolicy, NetworkRoute, NodeName, Reconnect, ResolverId, Role, Source,
+    TlsMode,
 };
 
 use super::{Aim, Keys};
@@ -52,6 +53,7 @@ impl ConnectRequest {
             directly: self.directly,
             cookie: self.cookie.clone(),
             timeout,
+            alone: None,
             awaited_by: self.awaited_by.clone(),
         }
     }
@@ -68,6 +70,8 @@ pub struct LinkFacts<'l> {
     pub cookie: &'l Cookie,
     /// The link goes through other nodes.
     pub is_relayed: bool,
+    /// The protocol of the link, as versions name it.
+    pub protocol: &'l str,
     /// The pattern of the route whose policy the link has.
     pub route: Option<&'l str>,
     /// The resolver that gave the address the link was dialled at.
@@ -169,7 +173,7 @@ impl Routing<'_> {
 
     fn relayed_satisfies(&self, name: &NodeName, request: &ConnectRequest, link: LinkFacts<'_>, ways: Ways) -> bool {
         let Ways { proxies, directly, .. } = ways;
-        let meets = |route: &NetworkRoute| self.meets(name, link, route.cookie(), &route.demands(self.defaults).1);
+        let meets = |route: &NetworkRoute| self.meets_route(name, link, route);
         if request.directly || request.given.is_some() || request.only.is_some() {
             return false;
         }
@@ -201,10 +205,17 @@ impl Routing<'_> {
             return link.role == Role::Responder || self.meets(name, link, None, &tls);
         }
         let considered = if link.role == Role::Initiator { candidates.len() } else { 1 };
-        candidates.iter().take(considered).any(|candidate| {
-            let (_, tls) = candidate.route.demands(self.defaults);
-            self.meets(name, link, candidate.route.cookie(), &tls)
-        })
+        candidates.iter().take(considered).any(|candidate| self.meets_route(name, link, &candidate.route))
+    }
+
+    fn meets_route(&self, name: &NodeName, link: LinkFacts<'_>, route: &NetworkRoute) -> bool {
+        let version = match route.source() {
+            Source::Direct { .. } => Some(route.version().unwrap_or(&self.defaults.version)),
+            // The answer of the resolver may name another one.
+            Source::Resolve { .. } => route.version(),
+        };
+        version.is_none_or(|version| version.protocol() == link.protocol)
+            && self.meets(name, link, route.cookie(), &route.demands(self.defaults).1)
     }
 
     fn meets(&self, name: &NodeName, link: LinkFacts<'_>, cookie: Option<&Cookie>, tls: &TlsMode) -> bool {
@@ -296,6 +307,7 @@ mod tests {
             role,
             cookie,
             is_relayed: false,
+            protocol: "TLK",
             route: None,
             resolver: None,
             tls: &TlsMode::CookieOnly,
@@ -325,6 +337,19 @@ mod tests {
         let directly = ConnectRequest { directly: true, ..ConnectRequest::default() };
         assert!(node.satisfies(&directly, up));
         assert!(!node.satisfies(&directly, LinkFacts { is_relayed: true, ..up }));
+    }
+
+    #[test]
+    fn a_link_of_another_protocol_does_not_satisfy_a_route_that_names_one() {
+        let (node, own) = (Node::new(), cookie("node"));
+        let any = ConnectRequest::default();
+        let other = LinkFacts { protocol: "TOY", ..link(Role::Responder, &own) };
+        assert!(node.satisfies(&any, other), "no route demands anything of a peer that came in");
+        node.routes.add("^db", route(), 1).unwrap();
+        assert!(!node.satisfies(&any, other) && node.satisfies(&any, link(Role::Responder, &own)));
+        let toy = NetworkRoute::direct("127.0.0.1", 1).unwrap().version("TOY/1".parse().unwrap()).build();
+        node.routes.add("^db@", toy, 2).unwrap();
+        assert!(node.satisfies(&any, other) && !node.satisfies(&any, link(Role::Responder, &own)));
     }
 
     #[test]

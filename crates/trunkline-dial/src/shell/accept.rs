@@ -4,28 +4,35 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use trunkline_route::{CloseCode, Disagreement, NodeName, PeerFlags};
+use trunkline_route::{CloseCode, Disagreement, LinkId, NodeName, PeerFlags};
 use trunkline_stack::{Caller, FirstFrameHook, Hooks, Link, log_peer};
 
 use super::{Sessions, hold_for};
-use crate::connection::Session;
+use crate::connection::{Connection, Session};
 use crate::pair::OnOffer;
 use crate::sessions::{Handle, Up};
-use crate::{SessionLink, Verdict};
+use crate::{Registry, SessionLink, Verdict};
 
 /// Longest time that an accepted link stands without its first frame.
 const PROVISIONAL: Duration = Duration::from_secs(5);
 
 impl Sessions {
     /// Decides about a caller that has proven who it is, and lets its link come up if it may. The way it came allows these
-    /// flags. The future ends when the link is up, or the caller was sent away.
-    pub async fn accept(self: &Arc<Self>, caller: Box<dyn Caller>, allowed: PeerFlags) {
+    /// flags. Dropping the future leaves no trace of a link that is not up yet.
+    ///
+    /// # Errors
+    /// [`SentAway`] with the reason that the caller was given.
+    pub async fn accept(self: &Arc<Self>, caller: Box<dyn Caller>, allowed: PeerFlags) -> Result<Connection, SentAway> {
         let node = self;
+        let refuse = async |caller: Box<dyn Caller>, code: CloseCode, text: String| {
+            caller.refuse(code, text.clone()).await;
+            Err(SentAway { code, text })
+        };
         let peer = caller.peer().clone();
         let from = &peer.name;
         let claims = caller.claims();
         if node.is_leaving() {
-            return caller.refuse(CloseCode::GoingAway, String::new()).await;
+            return refuse(caller, CloseCode::GoingAway, String::new()).await;
         }
         let mut policy = node.routing().link_policy(from);
         policy.flags.offered = policy.flags.offered.and(allowed);
@@ -33,7 +40,7 @@ impl Sessions {
         if !narrowed.is_empty() {
             log_peer!(node, from, WARN, "refused: the way it came does not allow what is required", peer = %from, required = %narrowed);
             let text = format!("it requires {narrowed}, which the way here does not allow");
-            return caller.refuse(CloseCode::Flags, text).await;
+            return refuse(caller, CloseCode::Flags, text).await;
         }
         if let Err(disagreement) = caller.agree(policy.flags) {
             log_peer!(node, from, WARN, "refused", peer = %from, %disagreement);
@@ -43,7 +50,7 @@ impl Sessions {
                 Disagreement::PeerRequires(flags) => format!("it does not offer {flags}"),
                 other => other.to_string(),
             };
-            return caller.refuse(CloseCode::Flags, text).await;
+            return refuse(caller, CloseCode::Flags, text).await;
         }
         let mut challenged = None;
         let epoch = loop {
@@ -68,14 +75,15 @@ impl Sessions {
                 Verdict::Refuse(_) => CloseCode::LostTie,
                 Verdict::Full => CloseCode::TooManyLinks,
             };
-            return caller.refuse(refused, String::new()).await;
+            return refuse(caller, refused, String::new()).await;
         };
-        let established = match caller.accept(epoch, policy).await {
-            Ok(established) => established,
-            Err(_) => {
-                node.registry.down(from, peer.link);
-                return;
-            }
+        // Until the link stands, whatever ends this takes the offer back.
+        let offer = Offer { registry: &node.registry, from, link: peer.link };
+        if node.is_leaving() {
+            return refuse(caller, CloseCode::GoingAway, String::new()).await;
+        }
+        let Ok(established) = caller.accept(epoch, policy).await else {
+            return Err(SentAway { code: CloseCode::Unspecified, text: "the caller went away".into() });
         };
         let accepted = Arc::new(Accepted::default());
         let hooks = Hooks {
@@ -85,13 +93,41 @@ impl Sessions {
         };
         let (link, driver) = established.start(node.mailboxes.clone(), hooks);
         let _ = accepted.link.set(link.clone());
-        node.registry.stand(from, Session::new(link.clone()));
+        let session = Session::new(link.clone());
+        node.registry.stand(from, session.clone());
+        std::mem::forget(offer);
         node.spawn(driver);
         tokio::select! {
-            () = accepted.confirmed.notified() => {}
-            _ = link.closed() => {}
-            () = tokio::time::sleep(PROVISIONAL) => link.close(CloseCode::Timeout),
+            () = accepted.confirmed.notified() => Ok(session.connection()),
+            down = link.closed() => Err(SentAway { code: CloseCode::Unspecified, text: down.to_string() }),
+            () = tokio::time::sleep(PROVISIONAL) => {
+                link.close(CloseCode::Timeout);
+                Err(SentAway { code: CloseCode::Timeout, text: "it did not use the link".into() })
+            }
         }
+    }
+}
+
+/// Error returned when a caller that has proven who it is gets no link.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the caller was sent away: {code}{}", if text.is_empty() { String::new() } else { format!(" ({text})") })]
+pub struct SentAway {
+    /// Reason, as the caller was told.
+    pub code: CloseCode,
+    /// Explanation; may be empty.
+    pub text: String,
+}
+
+/// An accepted offer whose link does not stand yet. Dropped, it is taken back.
+struct Offer<'n> {
+    registry: &'n Registry<Session>,
+    from: &'n NodeName,
+    link: LinkId,
+}
+
+impl Drop for Offer<'_> {
+    fn drop(&mut self) {
+        self.registry.down(self.from, self.link);
     }
 }
 

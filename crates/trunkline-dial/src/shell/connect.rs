@@ -1,20 +1,16 @@
 //! Connections for callers: the live link of a name, or a dial.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use trunkline_route::{NodeName, later};
 use trunkline_stack::{BoxFuture, Link};
 
 use super::ports::NodePorts;
-use super::{Sessions, now};
+use super::{SETTLE, Sessions, now};
 use crate::connection::{Connection, Session};
 use crate::exec::{self, Found};
 use crate::sessions::ConnectRequest;
 use crate::{ConnectError, NoRoute, Reason};
-
-/// Time that a connect may take beyond its budget to settle whose dial stands.
-const SETTLE: Duration = Duration::from_secs(1);
 
 impl Sessions {
     /// Connects for somebody who asked for the connection, also one that is to stay down until somebody does.

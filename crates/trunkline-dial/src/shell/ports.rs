@@ -53,17 +53,18 @@ impl Ports for NodePorts {
     }
 
     async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, Session), AttemptError> {
-        let pairing = stack(&self.node, &attempt)?.pairing();
-        let proven = dial(&self.node, &attempt, socket).await?;
-        self.establish(proven, &attempt, pairing).await
+        let (stack, over) = opened(&self.node, &attempt, socket).await?;
+        let proven = stack.dial(over, &attempt).await.map_err(|error| of_this_node(&self.node, socket, error))?;
+        self.establish(proven, &attempt, stack.pairing()).await
     }
 
     async fn relay(&self, route: ProxyRoute, attempt: Attempt) -> Result<(NodeName, Session), AttemptError> {
+        stack(&self.node, &attempt)?;
         let Some(gateways) = self.node.gateways.get().and_then(std::sync::Weak::upgrade) else {
             return Err(AttemptError::Relay("this node goes through no gateways".into()));
         };
         let stream = gateways.through(&route, &attempt).await?;
-        Ok((attempt.target.clone(), self.dial_over(Transport::stream(stream), &attempt).await?))
+        Ok((attempt.target.clone(), self.dial_over(Transport::relayed(stream), &attempt).await?))
     }
 
     fn observe(&self, attempt: &Attempt, failure: Option<&AttemptError>) {
@@ -107,8 +108,14 @@ impl NodePorts {
             }
             if is_same && self.replace && pairing == Pairing::Names {
                 // The peer cannot be told which link the new one replaces: it takes one when it has none.
+                if live.link.stats().streams > 0 {
+                    let why = "streams are open on the connection, and the protocol cannot replace a link";
+                    return Err(AttemptError::NameInUse(why.into()));
+                }
                 live.link.go_away(CloseCode::Superseded);
-                live.link.closed().await;
+                if tokio::time::timeout(UNHEARD, live.link.closed()).await.is_err() {
+                    live.link.close(CloseCode::Superseded);
+                }
             }
         }
         let ticket = node.registry.may_finish(&peer.name, self.flight, peer.link, peer.incarnation, self.replace);
@@ -169,9 +176,9 @@ impl Ports for Probe {
     }
 
     async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, ()), AttemptError> {
-        // Dropped, it gives the attempt up without a link.
-        let proven = dial(&self.node, &attempt, socket).await?;
-        Ok((proven.peer().name.clone(), ()))
+        let (stack, over) = opened(&self.node, &attempt, socket).await?;
+        let name = stack.probe(over, &attempt).await.map_err(|error| of_this_node(&self.node, socket, error))?;
+        Ok((name, ()))
     }
 
     fn observe(&self, attempt: &Attempt, failure: Option<&AttemptError>) {
@@ -209,26 +216,34 @@ async fn zoned(node: &Sessions, host: &Host, socket: SocketAddr) -> SocketAddr {
     found.into_iter().flatten().find(|found| found.ip() == socket.ip()).unwrap_or(socket)
 }
 
-/// Returns the stack that speaks the version of an attempt.
+/// Returns the stack that speaks the version of an attempt, which it has checked.
 fn stack<'n>(node: &'n Sessions, attempt: &Attempt) -> Result<&'n Arc<dyn Stack>, AttemptError> {
     let found = node.stacks.get(attempt.version.protocol());
-    found.ok_or_else(|| {
+    let found = found.ok_or_else(|| {
         let known = node.stacks.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         AttemptError::Version(format!(
             "this node has no implementation of {}; remove the version from the route or give one of {known}",
             attempt.version
         ))
-    })
+    })?;
+    found.check(attempt)?;
+    Ok(found)
 }
 
-/// Dials an address and goes as far as the peer's proof.
-async fn dial(node: &Sessions, attempt: &Attempt, socket: SocketAddr) -> Result<Box<dyn Proven>, AttemptError> {
+/// Opens a transport to an address, with the stack that speaks the version of the attempt.
+async fn opened<'n>(
+    node: &'n Sessions,
+    attempt: &Attempt,
+    socket: SocketAddr,
+) -> Result<(&'n Arc<dyn Stack>, Transport), AttemptError> {
     let stack = stack(node, attempt)?;
     let socket = zoned(node, &attempt.address.host, socket).await;
-    let over = stack.connect(socket).await?;
-    let proven = stack.dial(over, attempt).await;
-    // That the address is this node's own is believed only of one that it listens at.
-    proven.map_err(|error| if node.listens_at(socket) { error } else { not_myself(error) })
+    Ok((stack, stack.connect(socket).await?))
+}
+
+/// Returns the error as it is if the dial led to an address of this node: that it is this node's own is believed only then.
+fn of_this_node(node: &Sessions, socket: SocketAddr, error: AttemptError) -> AttemptError {
+    if node.listens_at(socket) { error } else { not_myself(error) }
 }
 
 /// Returns the error of a peer that claims, unproven, to be this node: it leads to the next candidate and to nothing else.

@@ -72,7 +72,7 @@ impl Middle {
         target.directory.accept_streams(Some(Arc::new(move |incoming| {
             let (inside, native, sender) = (inside.clone(), of_target.clone(), sender.clone());
             tokio::spawn(async move {
-                let _ = sender.send(inside.answer(&native, Transport::stream(incoming.accept())).await);
+                let _ = sender.send(inside.answer(&native, Transport::relayed(incoming.accept())).await);
             });
         })));
         Self { to, from, to_target, target, relay, offered, native }
@@ -82,7 +82,8 @@ impl Middle {
         let stream = soon(self.to.link.open(StreamKind::User, b"", WHILE)).await.unwrap();
         let from = Native::new(name("a@host"), NativeLimits::default());
         let attempt = attempt(self.native.name(), "127.0.0.1:1".parse().unwrap());
-        soon(from.dial_over(Transport::stream(stream), &attempt, Mode::Node, &client_tls(), DialTimes::default())).await
+        soon(from.dial_over(Transport::relayed(stream), &attempt, Mode::Node, &client_tls(), DialTimes::default()))
+            .await
     }
 
     async fn link(&mut self) -> (End, End) {

@@ -198,3 +198,20 @@ async fn a_stream_is_refused_reset_and_ended_with_the_link_with_its_reason() {
     assert!(matches!(link.send("in", "", b"").await, Err(SendError::Down(_))));
     assert!(!link.is_open() && link.down().is_some());
 }
+
+#[tokio::test]
+async fn senders_give_way_to_the_reader_once_for_each_piece_that_is_not_read() {
+    let (mailboxes, own) = node(LocalLimits::default());
+    let (link, mut mailbox) = (own.link(), mailboxes.register("in").unwrap());
+    let body = [0; 1024 - 64];
+    for _ in 0..15 {
+        link.try_send("in", "", &body).unwrap();
+    }
+    assert!(!link.gives_way());
+    link.try_send("in", "", &body).unwrap();
+    assert!(link.gives_way(), "16 KiB wait");
+    assert!(!link.gives_way(), "one sender gave way");
+    while mailbox.try_recv().is_some() {}
+    link.try_send("in", "", &body).unwrap();
+    assert!(!link.gives_way(), "nothing waits any more");
+}
