@@ -27,7 +27,7 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
 
     // Nobody is asked where else it might be when it does not answer there.
     db.shut_down(std::time::Duration::from_secs(1)).await;
-    if let Some(connection) = app.connection(&"db@lab".parse()?) {
+    if let Some(connection) = app.connection("db@lab") {
         connection.disconnect();
     }
     match app.connect("db@lab").await {

@@ -42,7 +42,7 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     println!("lax: {:?}", app.connect("test@lab").await?.info().tls);
 
     app.remove_route("^test@")?;
-    app.connection(&"test@lab".parse()?).ok_or("it is connected")?.disconnect();
+    app.connection("test@lab").ok_or("it is connected")?.disconnect();
     app.add_route("^test@", to(&test)?.tls(true).tls_profile(lab), 100)?;
     println!("{}", app.connect("test@lab").await.map(drop).unwrap_err());
     Ok(())

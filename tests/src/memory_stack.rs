@@ -153,7 +153,7 @@ impl MemoryStack {
 
     /// Returns the stack with other rules of pairing.
     pub fn with(network: &Arc<Network>, name: NodeName, cookie: Cookie, pairing: Pairing) -> Arc<Self> {
-        let incarnation = trunkline::random_16();
+        let incarnation = trunkline::random_16().into();
         let keys = Arc::new(Keys::new(Vec::new(), cookie.into()));
         Arc::new(Self { network: network.clone(), name, incarnation, keys, pairing })
     }
@@ -227,7 +227,7 @@ impl Stack for MemoryStack {
         attempt: &'a Attempt,
     ) -> BoxFuture<'a, Result<Box<dyn Proven>, AttemptError>> {
         Box::pin(async move {
-            let link = trunkline::random_16();
+            let link = trunkline::random_16().into();
             let hello = Frame::Hello {
                 from: self.name.clone(),
                 incarnation: self.incarnation,

@@ -226,7 +226,7 @@ impl From<NodeStatus> for Status {
             name: status.name.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             listening: status.listening.iter().map(ToString::to_string).collect(),
-            mailboxes: status.services,
+            mailboxes: status.mailboxes,
             processes: status.processes.iter().map(ToString::to_string).collect(),
             spawn: status.spawns,
             applications: status

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use trunkline::{
-    ApplicationError, CallError, Chain, ConnectError, Drained, Exit, Forward, ImportantError, LinkCallError, LinkInfo,
-    LinkSendError, LinkStats, LocalPlace, Node, NodeName, PlaceError, RemoveError, RouteEdit, SendError, ServiceStatus,
-    SpawnError, StreamOptions, Term,
+    ApplicationError, CallError, Chain, ConnectError, Drained, Exit, Forward, ImportantError, LinkInfo, LinkStats,
+    LocalPlace, Node, NodeName, PlaceError, RemoveError, RouteEdit, SendError, ServiceStatus, SpawnError,
+    StreamOptions, Term,
 };
 use trunkline_config::{Config, EditError, Layers, RouteContext, RouteEntry, edit};
 use trunkline_matcher::{RoutePattern, quoted};
@@ -70,26 +70,18 @@ impl From<ConnectError> for OpError {
 
 impl From<SendError> for OpError {
     fn from(error: SendError) -> Self {
-        match error {
-            SendError::Connect(error) => error.into(),
-            SendError::Link(error) => Self::new(whose(&error), error),
-            error => Self::new(Kind::Unreachable, error),
+        match &error {
+            SendError::Connect(cause) if let Some(error) = cause.downcast_ref::<ConnectError>() => error.clone().into(),
+            SendError::BadName | SendError::TooLarge { .. } => Self::new(Kind::Bad, error),
+            _ => Self::new(Kind::Unreachable, error),
         }
-    }
-}
-
-fn whose(error: &LinkSendError) -> Kind {
-    match error {
-        LinkSendError::BadName | LinkSendError::TooLarge { .. } => Kind::Bad,
-        _ => Kind::Unreachable,
     }
 }
 
 impl From<CallError> for OpError {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Connect(error) => error.into(),
-            CallError::Call(LinkCallError::NotSent(error)) => Self::new(whose(&error), error),
+            CallError::NotSent(error) => error.into(),
             error => Self::new(Kind::Unreachable, error),
         }
     }
@@ -495,7 +487,7 @@ impl Operations {
     /// [`OpError`] if the text is not a node name.
     pub fn explain(&self, text: &str) -> Result<Explanation, OpError> {
         let name = name(text)?;
-        let mut explanation: Explanation = (&self.node.explain(&name)).into();
+        let mut explanation = Explanation::from(&self.node.explain(&name).map_err(ConnectError::from)?);
         explanation.failback = self.failback(&name);
         let routes = self.node.routes();
         // A node name never exceeds the length limit of the table.
@@ -586,8 +578,8 @@ impl Operations {
         let answer = self.node.call(&target, &request.mailbox, &body, timeout).await.map_err(|error| {
             let (name, mailbox) = (&request.name, &request.mailbox);
             match error {
-                CallError::Call(LinkCallError::NoMailbox) => no_mailbox(name, mailbox),
-                CallError::Call(LinkCallError::TimedOut(_)) => OpError::new(
+                CallError::NoMailbox => no_mailbox(name, mailbox),
+                CallError::TimedOut(_) => OpError::new(
                     Kind::Unreachable,
                     format!(
                         "{name} did not answer within {timeout:?}, connecting included; {mailbox:?} may have received \

@@ -74,7 +74,7 @@ pub(crate) enum Command {
         /// Name of the node, name@host.
         name: String,
         /// Timeout of the answer once connected.
-        #[arg(long, default_value = "5s", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
         timeout: Duration,
         /// Ignore remembered failures; use after fixing a fault by hand.
         #[arg(long)]
@@ -88,7 +88,7 @@ pub(crate) enum Command {
         /// Name of the node, name@host.
         name: String,
         /// Timeout, including connecting.
-        #[arg(long, default_value = "30s", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
         timeout: Duration,
     },
     /// Send a message to a mailbox of NAME.
@@ -102,7 +102,7 @@ pub(crate) enum Command {
         #[arg(long)]
         important: bool,
         /// Timeout until the message is sent, or with --important until it is in the mailbox, including connecting.
-        #[arg(long, default_value = "20s", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
         timeout: Duration,
     },
     /// Call a mailbox of NAME and print its answer: readable on a terminal, otherwise the exact bytes.
@@ -112,7 +112,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         message: MessageArgs,
         /// Timeout of the answer, including connecting.
-        #[arg(long, default_value = "20s", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
         timeout: Duration,
     },
     /// Listen at LOCAL and forward each connection to a byte-stream service of NAME (`services:` in its configuration)
@@ -155,7 +155,7 @@ pub(crate) enum Command {
         #[arg(long)]
         until_end: bool,
         /// Timeout until the program runs, including connecting.
-        #[arg(long, default_value = "20s", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
         timeout: Duration,
     },
     /// Start an application that NAME offers (`applications:` in its configuration). NAME may be the running node
@@ -168,7 +168,7 @@ pub(crate) enum Command {
         /// Name of the application.
         application: String,
         /// Timeout, including connecting.
-        #[arg(long, default_value = "20s", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
         timeout: Duration,
     },
     /// Stop an application of a running node.
@@ -437,7 +437,7 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "MAILBOX[=TEXT]")]
     pub(crate) answer: Vec<String>,
     /// Time given to connections to finish when the node stops.
-    #[arg(long, default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) grace: Duration,
     /// Stop when standard input ends, for supervisors that hold a pipe.
     #[arg(long)]

@@ -206,7 +206,7 @@ pub(crate) fn declared<I: Ord + Clone, T>(
                             things.insert(id, thing);
                         }
                     }
-                    Err(error) => reader.problem(&key.at, path, error.to_string()),
+                    Err(error) => reader.problem(&key.at, path, error),
                 }
             }
         }

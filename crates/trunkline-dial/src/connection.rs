@@ -201,8 +201,8 @@ impl Connection {
         }
     }
 
-    /// Sends a message to a service of the peer. `from` names the sender there; it may be empty. Waits for credit
-    /// when the service has not read what was sent before. `Ok` means it is on its way: it arrives, in order for
+    /// Sends a message to a mailbox of the peer. `from` names the sender there; it may be empty. Waits for credit
+    /// when the mailbox has not been read up to what was sent before. `Ok` means it is on its way: it arrives, in order for
     /// each pair of names, unless the connection goes down.
     ///
     /// # Errors
@@ -210,6 +210,11 @@ impl Connection {
     pub async fn send(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
         loop {
             let link = self.slot.current.load();
+            if link.gives_way() {
+                drop(link);
+                tokio::task::yield_now().await;
+                continue;
+            }
             match link.try_send(to, from, body) {
                 Ok(()) => return Ok(()),
                 Err(SendError::Full | SendError::Draining) => {}
@@ -261,12 +266,12 @@ impl Connection {
         }
     }
 
-    /// Calls a service of the peer and waits for its answer, at most `deadline` in all.
+    /// Calls a mailbox of the peer and waits for its answer, at most `timeout` in all.
     ///
     /// # Errors
-    /// [`CallError`] says whether the service may have seen the call.
-    pub async fn call(&self, to: &str, from: &str, body: &[u8], deadline: Duration) -> Result<Bytes, CallError> {
-        self.calling(deadline, |link| async move { link.call(to, from, body, deadline).await }).await
+    /// [`CallError`] says whether the peer may have seen the call.
+    pub async fn call(&self, to: &str, from: &str, body: &[u8], timeout: Duration) -> Result<Bytes, CallError> {
+        self.calling(timeout, |link| async move { link.call(to, from, body, timeout).await }).await
     }
 
     /// Sends a term, whose atoms this connection's mapping replaces; see [`Connection::send`].
@@ -287,13 +292,13 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::call`], and `BadTerm` and `PlainAnswer` when the answer is no term that can be read.
-    pub async fn call_term(&self, to: &str, from: &str, term: &Term, deadline: Duration) -> Result<Term, CallError> {
-        self.calling(deadline, |link| async move { link.call_term(to, from, term, deadline).await }).await
+    pub async fn call_term(&self, to: &str, from: &str, term: &Term, timeout: Duration) -> Result<Term, CallError> {
+        self.calling(timeout, |link| async move { link.call_term(to, from, term, timeout).await }).await
     }
 
     async fn calling<T, F: Future<Output = Result<T, CallError>>>(
         &self,
-        deadline: Duration,
+        timeout: Duration,
         call: impl Fn(Arc<Link>) -> F,
     ) -> Result<T, CallError> {
         let whole = async {
@@ -305,7 +310,7 @@ impl Connection {
                 }
             }
         };
-        tokio::time::timeout(deadline, whole).await.unwrap_or(Err(CallError::TimedOut(deadline)))
+        tokio::time::timeout(timeout, whole).await.unwrap_or(Err(CallError::TimedOut(timeout)))
     }
 
     /// A link that drains either has a successor in a moment or is about to go down.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use trunkline_route::{NameError, NodeName, Origin};
-use trunkline_stack::{AttemptError, CallError as LinkCallError, Chain, SendError as LinkSendError};
+use trunkline_stack::{AttemptError, CallError, Cause, Chain, SendError};
 
 use crate::AddError;
 
@@ -125,26 +125,14 @@ pub enum ConnectError {
     ShuttingDown,
 }
 
-/// Reason why a message to a name was not sent.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// No connection could be made.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The link did not take it.
-    #[error(transparent)]
-    Link(#[from] LinkSendError),
+impl From<ConnectError> for SendError {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(Cause::new(error))
+    }
 }
 
-/// Reason why a call to a name has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CallError {
-    /// The call did not succeed over the link.
-    #[error(transparent)]
-    Call(#[from] LinkCallError),
-    /// No connection could be made.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
+impl From<ConnectError> for CallError {
+    fn from(error: ConnectError) -> Self {
+        Self::NotSent(error.into())
+    }
 }

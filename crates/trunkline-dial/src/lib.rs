@@ -29,7 +29,7 @@ mod shell;
 mod table;
 
 pub use connection::Connection;
-pub use error::{CallError, ConnectError, NoRoute, Reason, Record, SendError};
+pub use error::{ConnectError, NoRoute, Reason, Record};
 pub use registry::{Registry, SessionLink, Ticket};
 pub use sessions::{Aim, Flown, Verdict};
 pub use shell::{
@@ -37,4 +37,4 @@ pub use shell::{
     SessionsConfig, ShutDownReport, WhyUnknown,
 };
 pub use table::{AddError, Candidate, ProxyCandidate, RemoveError, RouteEdit, RouteTable, TableRoute};
-pub use trunkline_stack::{AttemptError, Cause, Chain, Next};
+pub use trunkline_stack::{AttemptError, CallError, Cause, Chain, Next, SendError};

@@ -74,7 +74,7 @@ pub struct Aim {
     /// The cookie to prove, in place of those of the routes.
     pub cookie: Option<Cookie>,
     /// The timeout of the dial.
-    pub time: Duration,
+    pub timeout: Duration,
     /// The name whose dial waits for this one. Such a dial tries less: its failure is not the failure of a caller whose dial
     /// nobody waits for.
     pub awaited_by: Option<NodeName>,
@@ -82,8 +82,8 @@ pub struct Aim {
 
 impl Aim {
     /// Creates the aim of a dial over any route with this timeout.
-    pub fn within(time: Duration) -> Self {
-        Self { route: None, directly: false, cookie: None, time, awaited_by: None }
+    pub fn any(timeout: Duration) -> Self {
+        Self { route: None, directly: false, cookie: None, timeout, awaited_by: None }
     }
 
     /// Returns true if a failure of this dial is one of a caller with the other aim too.
@@ -91,7 +91,7 @@ impl Aim {
         // A dial that another dial awaits tries less.
         let tries_as_much = self.awaited_by.is_none() || other.awaited_by.is_some();
         (&self.route, self.directly, &self.cookie) == (&other.route, other.directly, &other.cookie)
-            && self.time >= other.time
+            && self.timeout >= other.timeout
             && tries_as_much
     }
 }

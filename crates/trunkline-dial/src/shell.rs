@@ -30,6 +30,7 @@ mod connect;
 mod important;
 mod kept;
 mod messages;
+mod over;
 mod ports;
 mod redial;
 mod tasks;
@@ -77,10 +78,10 @@ pub struct SessionsConfig {
 
 impl SessionsConfig {
     /// Returns the settings of a node with this cookie and no stack, resolver or route.
-    pub fn new(name: NodeName, incarnation: Incarnation, cookie: Cookie) -> Self {
+    pub fn new(name: NodeName, incarnation: impl Into<Incarnation>, cookie: Cookie) -> Self {
         Self {
             name,
-            incarnation,
+            incarnation: incarnation.into(),
             stacks: Vec::new(),
             local: LocalLimits::default(),
             routes: RouteTable::new(),

@@ -179,6 +179,19 @@ impl<R: TableRoute> RouteEdit<'_, R> {
         })
     }
 
+    /// Adds routes with their patterns and weights, in this order.
+    ///
+    /// # Errors
+    /// The first pattern that cannot be added, with the reason; those before it are added.
+    pub fn add_all(&mut self, routes: impl IntoIterator<Item = (String, R, i64)>) -> Result<(), (String, AddError)> {
+        for (pattern, route, weight) in routes {
+            if let Err(error) = self.add(&pattern, route, weight) {
+                return Err((pattern, error));
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the route with exactly this pattern.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ pub trait StreamHost: Send + Sync + 'static {
 impl StreamHost for Sessions {
     fn link(self: Arc<Self>, peer: NodeName, timeout: Duration) -> BoxFuture<'static, Result<Link, ConnectError>> {
         Box::pin(async move {
-            let request = ConnectRequest { within: Some(timeout), ..ConnectRequest::default() };
+            let request = ConnectRequest { timeout: Some(timeout), ..ConnectRequest::default() };
             Ok(Link::clone(&*self.in_use(&peer, request).await?.link()))
         })
     }

@@ -366,7 +366,7 @@ impl fmt::Debug for Services {
 /// Connects a stream to the place of its service and passes the bytes on.
 async fn serve(host: Weak<dyn StreamHost>, service: Arc<Service>, name: String, incoming: Incoming) {
     let Target::Place(place) = &service.target else { return };
-    let timeout = CONNECT.min(incoming.deadline());
+    let timeout = CONNECT.min(incoming.timeout());
     let Some(node) = host.upgrade() else { return };
     let connected = tokio::select! {
         connected = tokio::time::timeout(timeout, connect(node.host_names(), place)) => connected,

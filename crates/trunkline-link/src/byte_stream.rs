@@ -426,7 +426,7 @@ pub(crate) async fn open(
     kind: StreamKind,
     data: &[u8],
     first: First<'_>,
-    deadline: Duration,
+    timeout: Duration,
 ) -> Result<ByteStream, OpenError> {
     let (opening, answer) = oneshot::channel();
     let stream = {
@@ -440,7 +440,7 @@ pub(crate) async fn open(
             return Err(OpenError::TooMany);
         }
         let window = link.streams.window();
-        let timeout_ms = deadline.as_millis().min(u32::MAX.into()) as u32;
+        let timeout_ms = timeout.as_millis().min(u32::MAX.into()) as u32;
         let state = State::new(next, kind, window, Some(opening));
         lock(&state.read).written = first.is_all;
         let opened = link.with_out(|out| {
@@ -466,14 +466,14 @@ pub(crate) async fn open(
     if let Some(down) = link.down() {
         link.streams.end(&down);
     }
-    match tokio::time::timeout(deadline, answer).await {
+    match tokio::time::timeout(timeout, answer).await {
         Ok(Ok(Ok(()))) => Ok(stream),
         Ok(Ok(Err(refused))) => Err(refused),
         Ok(Err(_)) => {
             let gone = || Down::ConnectionLost("the request for a stream was dropped".into());
             Err(OpenError::Down(link.down().unwrap_or_else(gone)))
         }
-        Err(_) => Err(OpenError::TimedOut(deadline)),
+        Err(_) => Err(OpenError::TimedOut(timeout)),
     }
 }
 

@@ -20,7 +20,7 @@
 //!   [`Link::try_send`] returns `SendError::Full`.
 //! - A byte stream ([`Link::open`]) has its own credit, so a stream that is not read stops nothing else; streams and
 //!   messages take turns.
-//! - A call ends with an answer or a `CallError` that says whether the service may have seen it.
+//! - A call ends with an answer or a `CallError` that says whether the peer may have seen it.
 //! - [`Link::go_away`] loses nothing; [`Link::close`] does not wait. A transport that ends without a close is a lost
 //!   connection, never a normal end.
 //!

@@ -360,7 +360,7 @@ impl StackLink for Shared {
         clock_us().saturating_sub(heard) <= time.as_micros().try_into().unwrap_or(u64::MAX)
     }
 
-    fn probe(&self, within: Duration) -> BoxFuture<'_, bool> {
+    fn probe(&self, timeout: Duration) -> BoxFuture<'_, bool> {
         Box::pin(async move {
             let _counted = Probing::new(&self.probes);
             let heard = || self.counters.bytes_in.load(Ordering::SeqCst);
@@ -371,7 +371,7 @@ impl StackLink for Shared {
                 let alive = up && (self.held.load(Ordering::Relaxed) || heard() != before);
                 (alive || !up).then_some(alive)
             });
-            let answer = tokio::time::timeout(within, answer).await;
+            let answer = tokio::time::timeout(timeout, answer).await;
             // A hold that began meanwhile told nobody.
             answer.unwrap_or_else(|_| self.held.load(Ordering::Relaxed) && self.state.down().is_none())
         })

@@ -209,7 +209,7 @@ impl Native {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             name,
-            incarnation: random_16(),
+            incarnation: random_16().into(),
             limits,
             permits: Semaphore::new(2 * workers),
             admission: Admission::new(limits.gate),

@@ -48,7 +48,7 @@ async fn supervise(mut process: Process, processes: Arc<Processes>, begun: tokio
 async fn main() -> Result<(), Box<dyn Error>> {
     let config = SessionsConfig::new("app@lab".parse()?, [7; 16], Cookie::new("a cookie of some length")?);
     let node = Sessions::new(config, |_| {});
-    let processes = Processes::new(node.name().clone(), [7; 16], node.mailboxes().clone());
+    let processes = Processes::new(node.name().clone(), [7; 16].into(), node.mailboxes().clone());
     node.spawn(processes.serve(Arc::downgrade(&node) as _)?);
 
     let (begun, mut workers) = tokio::sync::mpsc::channel(1);

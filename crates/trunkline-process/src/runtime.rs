@@ -102,7 +102,7 @@ impl Processes {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(name: NodeName, incarnation: Incarnation, mailboxes: Arc<Mailboxes>) -> Arc<Self> {
-        let [a, b, c, d, ..] = incarnation;
+        let [a, b, c, d, ..] = incarnation.to_bytes();
         Arc::new_cyclic(|own| Self {
             own: own.clone(),
             mailboxes,

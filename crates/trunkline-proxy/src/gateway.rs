@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{ConnectError, Gateways, NoRoute, Reason, Record, Sessions};
-use trunkline_route::{Attempt, NodeName, ProxyRoute, later};
+use trunkline_route::{Attempt, NodeName, PeerFlags, ProxyRoute, later};
 use trunkline_stack::{
-    Answering, AttemptError, BoxFuture, ByteStream, Chain, Incoming, OpenError, StreamCode, StreamKind, Transport,
-    log_peer,
+    AnswerFailure, Answering, AttemptError, BoxFuture, ByteStream, Chain, Incoming, OpenError, StreamCode, StreamKind,
+    Transport, log_peer,
 };
 
 use crate::walk;
@@ -138,6 +138,17 @@ impl Gateway {
         }
     }
 
+    /// Answers a caller at the other end of a transport that the program brings, and lets its connection come up if it may.
+    /// The caller meets the same demands as one that comes through other nodes.
+    ///
+    /// # Errors
+    /// The stack's, when the caller did not prove who it is.
+    pub async fn answer(&self, over: Transport) -> Result<(), AnswerFailure> {
+        let caller = self.answering.answer(over).await?;
+        self.sessions.accept(caller, PeerFlags::ALL).await;
+        Ok(())
+    }
+
     /// Reserves a circuit for the neighbour that asks.
     fn hold(self: &Arc<Self>, incoming: &Incoming) -> Result<Held, Refusal> {
         let address = incoming.link_info().address.counted_ip();
@@ -167,7 +178,7 @@ async fn pass_on(held: Held, incoming: Incoming, next: ProxyOpen) {
     let node = &gateway.sessions;
     let (from, to) = (incoming.peer().clone(), next.to.clone());
     let onwards = tokio::select! {
-        onwards = gateway.onwards(&next, StreamKind::Proxied, ONWARDS.min(incoming.deadline())) => onwards,
+        onwards = gateway.onwards(&next, StreamKind::Proxied, ONWARDS.min(incoming.timeout())) => onwards,
         () = incoming.cancelled() => return tracing::debug!(%from, %to, "a connection is not wanted any more"),
     };
     match onwards {
@@ -222,7 +233,7 @@ impl Gateway {
         let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());
         loop {
-            let demand = ConnectRequest { within: Some(left()), ..demand.clone() };
+            let demand = ConnectRequest { timeout: Some(left()), ..demand.clone() };
             let link = self.sessions.reach(neighbour.clone(), demand).await.map_err(NoHop::Connect)?;
             match link.open(kind, &open.encode(), left().min(ONWARDS)).await {
                 Err(error) if error.gave_way(neighbour) && !left().is_zero() => {}

@@ -80,7 +80,7 @@ pub(crate) async fn pass_on(
     verdict: Verdict,
     held: Option<Held>,
 ) {
-    let timeout = incoming.deadline().min(TRACE);
+    let timeout = incoming.timeout().min(TRACE);
     let from = incoming.peer().clone();
     let mut back = incoming.accept();
     // Who reads nothing, or says nothing from behind, is not waited for.
@@ -166,7 +166,7 @@ impl Gateway {
         let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());
         // Should there be no way, half of the time is for those that there might be.
-        let demand = ConnectRequest { within: Some(timeout / 2), ..ConnectRequest::default() };
+        let demand = ConnectRequest { timeout: Some(timeout / 2), ..ConnectRequest::default() };
         match node.sessions.reach(target.clone(), demand).await {
             Ok(link) => {
                 let info = link.info();

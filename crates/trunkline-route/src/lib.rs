@@ -9,6 +9,9 @@
 //! comparable, printable and loadable from a file. A [`Cookie`] is a value and is held; it has a redacted
 //! `Debug`, no `Display`, no `Serialize`, and is zeroed when the last holder goes.
 //!
+//! Errors of all crates keep the error below in a [`Cause`] where they are cloned and compared, and [`Chain`] prints an
+//! error with its sources.
+//!
 //! ```
 //! use trunkline_route::{Cookie, Defaults, NetworkRoute, NodeName};
 //!

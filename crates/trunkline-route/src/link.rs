@@ -2,11 +2,61 @@
 
 use std::fmt;
 
-/// 128 random bits drawn when a node starts: the identity of one instance of a node. Compared for equality, never ordered.
-pub type Incarnation = [u8; 16];
+/// Defines identifiers of 16 bytes, which are compared and never ordered.
+macro_rules! identifiers {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+            pub struct $name([u8; 16]);
 
-/// Identifier of a link: 16 bytes that both ends derive, the same at both and different for every link.
-pub type LinkId = [u8; 16];
+            impl $name {
+                /// Returns the identifier with these bytes.
+                pub const fn new(bytes: [u8; 16]) -> Self {
+                    Self(bytes)
+                }
+
+                /// Returns the bytes.
+                pub const fn to_bytes(self) -> [u8; 16] {
+                    self.0
+                }
+            }
+
+            impl From<[u8; 16]> for $name {
+                fn from(bytes: [u8; 16]) -> Self {
+                    Self(bytes)
+                }
+            }
+
+            impl fmt::Display for $name {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                }
+            }
+
+            impl fmt::Debug for $name {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    fmt::Display::fmt(self, f)
+                }
+            }
+        )*
+    };
+}
+
+identifiers! {
+    /// Identity of one instance of a node: 128 random bits drawn when the node starts.
+    ///
+    /// ```
+    /// use trunkline_route::Incarnation;
+    ///
+    /// let incarnation = Incarnation::new([0xab; 16]);
+    /// assert_eq!(incarnation.to_string(), "abababababababababababababababab");
+    /// assert_eq!(Incarnation::from(incarnation.to_bytes()), incarnation);
+    /// ```
+    Incarnation;
+    /// Identifier of a link: 16 bytes that both ends derive, the same at both and different for every link.
+    LinkId;
+}
 
 /// End of a link, by who dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use trunkline_route::{CloseCode, Flag};
+use trunkline_route::{Cause, CloseCode, Flag};
 use trunkline_term::TermError;
 
 /// Reason why a link went down.
@@ -48,6 +48,10 @@ pub enum SendError {
     /// The term cannot be written.
     #[error("the term cannot be sent")]
     BadTerm(#[from] TermError),
+    /// No connection to the name could be made. The cause is the error of whoever connects, such as the `ConnectError` of
+    /// `trunkline-dial`.
+    #[error("there is no connection")]
+    Connect(#[source] Cause),
     /// The name is empty or longer than 255 bytes.
     #[error("a mailbox name has 1 to 255 bytes")]
     BadName,
@@ -69,7 +73,7 @@ pub enum SendError {
         limit: usize,
     },
     /// More than 16,384 different names were used over one link.
-    #[error("over 16384 different service names were used on this link")]
+    #[error("over 16384 different mailbox names were used on this link")]
     TooManyNames,
     /// The two ends did not agree on a flag that this takes.
     #[error("{0} is not agreed on with this peer; switch the flag on at both ends, in the route and at the node")]
@@ -80,17 +84,17 @@ pub enum SendError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The service took the call and dropped it unanswered.
-    #[error("the service dropped the call without an answer")]
+    /// The owner of the mailbox dropped the call unanswered.
+    #[error("the mailbox's owner dropped the call without an answer")]
     Dropped,
-    /// The service answered with a term that cannot be read.
+    /// The answer is a term that cannot be read.
     #[error("the answer cannot be read: {0}")]
     BadTerm(TermError),
-    /// The service answered with these bytes where a term was asked for.
-    #[error("the service answered with {} bytes that are not marked as a term; call it without one", .0.len())]
+    /// The answer is these bytes where a term was asked for.
+    #[error("the answer has {} bytes that are not marked as a term; call without one", .0.len())]
     PlainAnswer(Bytes),
-    /// The service refused.
-    #[error("the service refused: {0}")]
+    /// The owner of the mailbox refused.
+    #[error("the call was refused: {0}")]
     Failed(String),
     /// The link went down before the answer; the peer may or may not have seen the call.
     #[error("the link went down before the answer: {0}")]

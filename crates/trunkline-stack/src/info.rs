@@ -99,11 +99,12 @@ pub struct LinkInfo {
 
 impl LinkInfo {
     /// Returns the facts about the link of a node to itself: version `LOCAL/1`, every flag agreed on, no mapping.
-    pub fn local(name: NodeName, incarnation: Incarnation, cookie: Cookie) -> Self {
+    pub fn local(name: NodeName, incarnation: impl Into<Incarnation>, cookie: Cookie) -> Self {
+        let incarnation = incarnation.into();
         Self {
             peer: name,
             incarnation,
-            id: incarnation,
+            id: LinkId::new(incarnation.to_bytes()),
             epoch: 1,
             role: Role::Initiator,
             version: Version::new("LOCAL", 1).expect("the protocol is five capital letters"),
@@ -140,7 +141,7 @@ impl LinkInfo {
 
     /// Returns the first eight hexadecimal digits of the id, for people.
     pub fn short_id(&self) -> String {
-        self.id[..4].iter().map(|b| format!("{b:02x}")).collect()
+        self.id.to_string()[..8].to_owned()
     }
 }
 

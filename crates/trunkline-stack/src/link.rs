@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +16,11 @@ use crate::reply::Reply;
 use crate::{
     BoxFuture, ByteStream, CallError, Down, First, LinkInfo, LinkStats, OpenError, SendError, StreamKind, lock, term,
 };
+
+/// Values of [`LinkState::give_way`].
+const NEVER: u8 = 0;
+const EACH: u8 = 1;
+const NEXT: u8 = 2;
 
 #[derive(Default)]
 struct Calls {
@@ -30,8 +35,8 @@ pub struct LinkState {
     going: OnceLock<CloseCode>,
     /// New messages are refused.
     shut: AtomicBool,
-    /// More waits to be written than one write takes. A hint, so that senders which can wait do.
-    crowded: AtomicBool,
+    /// Choice of the senders that give way before they send: none, each, or the next one. A hint; those that cannot wait do not.
+    give_way: AtomicU8,
     /// An ambiguous name was warned of.
     warned: AtomicBool,
     inbound_done: OnceLock<()>,
@@ -48,7 +53,7 @@ impl LinkState {
             down: OnceLock::new(),
             going: OnceLock::new(),
             shut: AtomicBool::new(false),
-            crowded: AtomicBool::new(false),
+            give_way: AtomicU8::new(NEVER),
             warned: AtomicBool::new(false),
             inbound_done: OnceLock::new(),
             changed: Notify::new(),
@@ -152,9 +157,24 @@ impl LinkState {
 
     /// Says whether more waits to be written than one write takes; senders then give way to the writer first.
     pub fn set_crowded(&self, crowded: bool) {
-        if crowded != self.crowded.load(Ordering::Relaxed) {
-            self.crowded.store(crowded, Ordering::Relaxed);
+        let give_way = if crowded { EACH } else { NEVER };
+        if give_way != self.give_way.load(Ordering::Relaxed) {
+            self.give_way.store(give_way, Ordering::Relaxed);
         }
+    }
+
+    /// Has the next sender that can wait give way first.
+    pub(crate) fn give_way_once(&self) {
+        self.give_way.store(NEXT, Ordering::Relaxed);
+    }
+
+    /// Returns true if the next sender that can wait is to give way first, and lets those behind it go on.
+    fn gives_way_once(&self) -> bool {
+        let gives_way = self.give_way.load(Ordering::Relaxed) == NEXT;
+        if gives_way {
+            self.give_way.store(NEVER, Ordering::Relaxed);
+        }
+        gives_way
     }
 
     /// Ends a call with this answer. An unknown number is ignored: the caller gave up.
@@ -293,7 +313,7 @@ pub trait StackLink: Send + Sync + 'static {
     fn heard_within(&self, time: Duration) -> bool;
 
     /// Returns whether the peer shows within this time that it lives.
-    fn probe(&self, within: Duration) -> BoxFuture<'_, bool>;
+    fn probe(&self, timeout: Duration) -> BoxFuture<'_, bool>;
 
     /// Returns the counters so far.
     fn stats(&self) -> LinkStats;
@@ -367,13 +387,20 @@ impl Link {
         self.link.try_send(to, from, body, How::default())
     }
 
+    /// Returns true if a sender that can wait is to let others run first: the reader of the mailbox is on the same node and
+    /// has enough to read. Each call that returns true is for one sender.
+    #[inline]
+    pub fn gives_way(&self) -> bool {
+        self.link.state().gives_way_once()
+    }
+
     /// Sends a message, waiting for credit when there is none. `Ok` means it is on its way; it arrives, in the
     /// order sent for each pair of names, unless the link goes down. Dropping the future sends nothing.
     ///
     /// # Errors
     /// [`SendError`], never `Full`; nothing was sent.
     pub async fn send(&self, to: &str, from: &str, body: &[u8]) -> Result<(), SendError> {
-        if self.link.state().crowded.load(Ordering::Relaxed) {
+        if self.link.state().give_way.load(Ordering::Relaxed) == EACH || self.gives_way() {
             // A sender that never runs out of credit would otherwise pile up all of it before a byte is written.
             tokio::task::yield_now().await;
         }
@@ -407,15 +434,15 @@ impl Link {
         self.link.state().with_credit(|| self.link.try_send(to, from, &body, How::TERM)).await
     }
 
-    /// Calls a service and waits for its answer, at most `timeout` in all. Dropping the future forgets the call.
+    /// Calls a mailbox and waits for the answer, at most `timeout` in all. Dropping the future forgets the call.
     ///
     /// # Errors
-    /// [`CallError`] says whether the service may have seen the call.
+    /// [`CallError`] says whether the peer may have seen the call.
     pub async fn call(&self, to: &str, from: &str, body: &[u8], timeout: Duration) -> Result<Bytes, CallError> {
         Ok(self.call_as(to, from, body, timeout, How::default()).await?.body)
     }
 
-    /// Calls a service with a term and waits for a term; see [`Link::call`].
+    /// Calls a mailbox with a term and waits for a term; see [`Link::call`].
     ///
     /// # Errors
     /// As [`Link::call`], and [`SendError::BadTerm`], [`CallError::BadTerm`], [`CallError::PlainAnswer`].
@@ -571,9 +598,9 @@ impl Link {
 
     /// Returns whether the peer lives: asks ahead of everything, and returns `true` as soon as anything comes from it.
     /// Also answers on a link that goes away. A link that does not read for a reason of this end counts as alive unless
-    /// it is down. `false` when it is down or nothing came `within` the time.
-    pub async fn probe(&self, within: Duration) -> bool {
-        self.link.probe(within).await
+    /// it is down. `false` when it is down or nothing came within the `timeout`.
+    pub async fn probe(&self, timeout: Duration) -> bool {
+        self.link.probe(timeout).await
     }
 
     /// Sends a ping ahead of everything; a peer that is alive is heard from within a round trip.

@@ -10,6 +10,8 @@ use crate::mailbox::CreditSink;
 
 /// Credit that a message takes besides its body, as over a native link.
 pub(crate) const OVERHEAD: u64 = 64;
+/// Credit in use after which a sender gives way to the reader, once.
+const PIECE: u64 = 16 * 1024;
 
 /// Credit of the node's own messages in one mailbox.
 pub(crate) struct LocalAccount {
@@ -40,10 +42,17 @@ impl LocalAccount {
         self.reserve(cost, window)
     }
 
-    /// Reserves credit, if there is some. A message larger than the window may go alone.
+    /// Reserves credit, if there is some. A message larger than the window may go alone. Senders that can wait give way to
+    /// the reader after each [`PIECE`] that is not read yet: what waits is then still in the caches when it is read.
     fn reserve(&self, cost: u64, window: u64) -> bool {
         let fits = |waiting: u64| (waiting == 0 || waiting + cost <= window).then_some(waiting + cost);
-        self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
+        let Ok(before) = self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits) else { return false };
+        if before / PIECE != (before + cost) / PIECE
+            && let Some(link) = self.link.upgrade()
+        {
+            link.give_way_once();
+        }
+        true
     }
 }
 
@@ -55,7 +64,8 @@ impl CreditSink for LocalAccount {
     fn taken(&self, _: u16, messages: u64, bytes: u64) {
         self.waiting.fetch_sub(bytes + OVERHEAD * messages, Ordering::SeqCst);
         // In one order with a sender, which sets the mark before it looks again: one of the two sees the other.
-        if self.starved.swap(false, Ordering::SeqCst)
+        if self.starved.load(Ordering::SeqCst)
+            && self.starved.swap(false, Ordering::SeqCst)
             && let Some(link) = self.link.upgrade()
         {
             link.notify_credit();

@@ -19,7 +19,7 @@ use crate::turns::Turns;
 use crate::{LinkState, lock, term};
 
 /// Messages that a mailbox gives of one peer before it looks whether others wait: enough that turns cost nothing, and few
-/// enough that a peer that floods a service delays each of the others by little.
+/// enough that a peer that floods a mailbox delays each of the others by little.
 const TURN: u32 = 64;
 
 /// Sender of a message, shared by the messages of one name of a link.
@@ -112,7 +112,7 @@ impl Message {
     }
 
     /// Returns how long the caller waits, counted from its call; `None` for a message that is no call.
-    pub fn deadline(&self) -> Option<Duration> {
+    pub fn timeout(&self) -> Option<Duration> {
         self.call.as_ref().map(|call| Duration::from_millis(call.timeout_ms.into()))
     }
 
@@ -396,7 +396,7 @@ pub struct Mailboxes {
 #[non_exhaustive]
 pub enum RegisterError {
     /// The name does not have 1 to 255 bytes.
-    #[error("a service name has 1 to 255 bytes, this one has {len}")]
+    #[error("a mailbox name has 1 to 255 bytes, this one has {len}")]
     BadName {
         /// Bytes of the name.
         len: usize,
@@ -405,7 +405,7 @@ pub enum RegisterError {
     #[error("this node has shut down; nothing can be registered any more")]
     Closed,
     /// Another mailbox has the name.
-    #[error("a service named {name:?} is already registered; drop its mailbox first or choose another name")]
+    #[error("a mailbox named {name:?} is already registered; drop it first or choose another name")]
     Taken {
         /// The name.
         name: String,
@@ -478,7 +478,7 @@ impl fmt::Debug for Mailboxes {
     }
 }
 
-/// The receiving end of a service. Bounded by credit: what is not read stops its senders. The messages of one peer keep
+/// Receiving end of messages to a name. Bounded by credit: what is not read stops its senders. The messages of one peer keep
 /// their order; peers take turns, so that one that sends much does not hold the others up.
 pub struct Mailbox {
     name: Arc<str>,

@@ -281,7 +281,7 @@ impl Incoming {
     }
 
     /// Returns how long the peer waits for the answer.
-    pub fn deadline(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.timeout
     }
 

@@ -26,7 +26,7 @@ pub const CREDIT: u8 = 0x03;
 pub const GOAWAY: u8 = 0x04;
 /// The end: code `u8`, text.
 pub const CLOSE: u8 = 0x05;
-/// Outcomes of important messages: for each its number `u64` and the outcome `u8` (0 taken, 1 no such service).
+/// Outcomes of important messages: for each its number `u64` and the outcome `u8` (0 taken, 1 no such mailbox).
 pub const OUTCOMES: u8 = 0x06;
 /// Outcomes as in [`OUTCOMES`]: all that the receiver keeps. Sent once, at the beginning of a link.
 pub const REPORT: u8 = 0x07;

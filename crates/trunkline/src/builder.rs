@@ -82,7 +82,7 @@ pub(crate) enum RegistrarChoice {
     Own(ResolverId, Arc<dyn Registrar>),
 }
 
-/// Builds a [`Node`]; see [`Node::builder`].
+/// Builds a [`Node`](crate::Node); see [`Node::builder`](crate::Node::builder).
 #[must_use = "a builder does nothing until start()"]
 pub struct NodeBuilder {
     pub(crate) name: NodeName,

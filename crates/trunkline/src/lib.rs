@@ -192,21 +192,19 @@ pub use trunkline_process::{BadPid, Exit, NoProcess, Pid};
 pub use trunkline_proxy::{CircuitLimits, Proxied, Trace, TraceEnd, TracedHop, TracedWay, Transit, TransitRule};
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
-    Address, AtomMapping, Attempt, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults, Direct, DirectUse,
-    Disagreement, Endpoint, EndpointError, EndpointOverride, Fallback, Flag, FlagPolicy, FlagTerms, Host, IdError,
-    IntoName, LinkPolicy, LocalPlace, LogLevel, MappingError, NameError, NetworkRoute, NetworkRouteBuilder, NodeName,
-    Origin, PeerFlags, PlaceError, ProxyRoute, Reconnect, Resolved, ResolverId, RouteValue, SocketPlace, Source,
-    TlsMode, TlsProfileId, UnknownFlag, UnknownWord, ValueFrom, Version, VersionError,
+    Address, AtomMapping, Attempt, Claims, CloseCode, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults, Direct,
+    DirectUse, Disagreement, Endpoint, EndpointError, EndpointOverride, Fallback, Flag, FlagPolicy, FlagTerms, Host,
+    How, IdError, Incarnation, IntoName, LinkId, LinkPolicy, LocalPlace, LogLevel, MappingError, NameError,
+    NetworkRoute, NetworkRouteBuilder, NodeName, Origin, PeerFlags, PlaceError, ProxyRoute, Reconnect, Resolved,
+    ResolverId, Role, RouteValue, SocketPlace, Source, TlsMode, TlsProfileId, UnknownFlag, UnknownWord, ValueFrom,
+    Version, VersionError,
 };
-pub use trunkline_route::{Claims, CloseCode, How, Incarnation, LinkId, Role};
-pub use trunkline_stack as stack;
 pub use trunkline_stack::{
-    ByteStream, CONNECTION_TARGET, CallError as LinkCallError, Down, EARLY_DATA, First, Incoming, LinkInfo, LinkStats,
-    LogLimit, MAX_STREAMS, Mailbox, Message, OpenError, RegisterError, Replier, SendError as LinkSendError, Sent,
-    SocketError, SocketFile, StreamCode, StreamKind, bind_unix,
+    self as stack, ByteStream, CONNECTION_TARGET, Down, EARLY_DATA, First, Incoming, LinkInfo, LinkStats, LogLimit,
+    MAX_STREAMS, Mailbox, Message, OpenError, RegisterError, Replier, Sent, SocketError, SocketFile, StreamCode,
+    StreamKind, bind_unix,
 };
-pub use trunkline_term as term;
-pub use trunkline_term::{Term, TermError};
+pub use trunkline_term::{self as term, Term, TermError};
 pub use trunkline_tls::{ClientAuth, Identity, ServerProfile, TlsError, TlsProfile};
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
 pub use trunkline_tls::{Issued, LabAuthority};

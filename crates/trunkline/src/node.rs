@@ -7,13 +7,13 @@ use bytes::Bytes;
 use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{
     AddError, CallError, Candidate, ConnectError, Connection, Drained, Explanation, ImportantError, NoRoute,
-    PendingFailback, Reason, RemoveError, RouteEdit, SendError, ShutDownReport,
+    PendingFailback, Reason, RemoveError, RouteEdit, SendError, Sessions, ShutDownReport,
 };
 use trunkline_matcher::PatternIndex;
 use trunkline_process::Pid;
 use trunkline_proxy::{CircuitLimits, Proxied, Trace, Transit};
-use trunkline_route::{IntoName, NetworkRoute, NodeName, ProxyRoute};
-use trunkline_stack::{LinkInfo, LinkStats, Mailbox, RegisterError};
+use trunkline_route::{IntoName, NameError, NetworkRoute, NodeName, ProxyRoute};
+use trunkline_stack::{AnswerFailure, LinkInfo, LinkStats, Mailbox, RegisterError, Transport};
 use trunkline_tls::Reloaded;
 use trunkline_wire::gate::GateStats;
 
@@ -36,8 +36,8 @@ pub struct NodeStatus {
     pub name: NodeName,
     /// Addresses that it listens at.
     pub listening: Vec<SocketAddr>,
-    /// Registered services, sorted.
-    pub services: Vec<String>,
+    /// Names of the mailboxes, sorted.
+    pub mailboxes: Vec<String>,
     /// Live processes, in the order they began.
     pub processes: Vec<Pid>,
     /// Names of the processes that peers may begin here.
@@ -67,9 +67,13 @@ impl Node {
         &self.handle.inner
     }
 
+    fn sessions(&self) -> &Arc<Sessions> {
+        &self.handle.inner.sessions
+    }
+
     /// Returns the name of the node.
     pub fn name(&self) -> &NodeName {
-        self.inner().sessions.name()
+        self.sessions().name()
     }
 
     /// Returns the addresses that it listens at, in the order given to the builder, with the ports that were free.
@@ -84,9 +88,9 @@ impl Node {
     pub fn add_route(&self, pattern: &str, route: impl Into<NetworkRoute>, weight: i64) -> Result<(), AddError> {
         let route = route.into();
         let may_be_better = route.failback().is_some();
-        self.inner().sessions.routes().add(pattern, route, weight)?;
+        self.sessions().routes().add(pattern, route, weight)?;
         if may_be_better {
-            self.inner().sessions.routes_changed();
+            self.sessions().routes_changed();
         }
         Ok(())
     }
@@ -97,7 +101,7 @@ impl Node {
     /// # Errors
     /// [`RemoveError::Unknown`]; nothing changed.
     pub fn remove_route(&self, pattern: &str) -> Result<(), RemoveError> {
-        self.inner().sessions.routes().remove(pattern)
+        self.sessions().routes().remove(pattern)
     }
 
     /// Adds a proxy route: what is tried when no direct way leads to a name. The table is one of its own.
@@ -105,7 +109,7 @@ impl Node {
     /// # Errors
     /// [`AddError`]; nothing changed.
     pub fn add_proxy_route(&self, pattern: &str, route: ProxyRoute, weight: i64) -> Result<(), AddError> {
-        self.inner().sessions.routes().add_proxy(pattern, route, weight)
+        self.sessions().routes().add_proxy(pattern, route, weight)
     }
 
     /// Removes the proxy route with exactly this pattern. Live connections stay up.
@@ -113,7 +117,7 @@ impl Node {
     /// # Errors
     /// [`RemoveError::Unknown`]; nothing changed.
     pub fn remove_proxy_route(&self, pattern: &str) -> Result<(), RemoveError> {
-        self.inner().sessions.routes().remove_proxy(pattern)
+        self.sessions().routes().remove_proxy(pattern)
     }
 
     /// Edits the proxy routes as [`Node::edit_routes`] does the static ones.
@@ -124,7 +128,7 @@ impl Node {
         &self,
         change: impl FnOnce(&mut RouteEdit<'_, ProxyRoute>) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.inner().sessions.routes().edit_proxies(change)
+        self.sessions().routes().edit_proxies(change)
     }
 
     /// Passes this on between others from now on, and so much; what goes through this node already stays. What was announced
@@ -140,7 +144,7 @@ impl Node {
 
     /// The proxy routes as they stand, in order.
     pub fn proxy_routes(&self) -> Arc<PatternIndex<ProxyRoute>> {
-        self.inner().sessions.routes().proxies()
+        self.sessions().routes().proxies()
     }
 
     /// Takes a route out of use without cutting what runs over it: it is removed, and every connection over it moves to
@@ -156,7 +160,7 @@ impl Node {
     /// The second half of [`Node::drain_route`], for a route that was removed already: moves the connections that were
     /// dialled over it.
     pub async fn vacate_route(&self, pattern: &str) -> Drained {
-        self.inner().sessions.vacate(pattern, false).await
+        self.sessions().vacate(pattern, false).await
     }
 
     /// Drains a proxy route as [`Node::drain_route`] does a static one: what goes through its gateway by it moves to another way. Streams that are
@@ -171,7 +175,7 @@ impl Node {
 
     /// The second half of [`Node::drain_proxy_route`], for one that was removed already.
     pub async fn vacate_proxy_route(&self, pattern: &str) -> Drained {
-        self.inner().sessions.vacate(pattern, true).await
+        self.sessions().vacate(pattern, true).await
     }
 
     /// Makes many changes to the static routes at once, or none when the closure fails.
@@ -179,14 +183,14 @@ impl Node {
     /// # Errors
     /// The closure's.
     pub fn edit_routes<T, E>(&self, change: impl FnOnce(&mut RouteEdit<'_>) -> Result<T, E>) -> Result<T, E> {
-        let changed = self.inner().sessions.routes().edit(change)?;
-        self.inner().sessions.routes_changed();
+        let changed = self.sessions().routes().edit(change)?;
+        self.sessions().routes_changed();
         Ok(changed)
     }
 
     /// The static routes as they stand, in order.
     pub fn routes(&self) -> Arc<PatternIndex<NetworkRoute>> {
-        self.inner().sessions.routes().snapshot()
+        self.sessions().routes().snapshot()
     }
 
     /// The static routes that match a name, best first. Opens nothing and asks nobody.
@@ -194,7 +198,7 @@ impl Node {
     /// # Errors
     /// [`NoRoute`] when none matches.
     pub fn route(&self, name: &NodeName) -> Result<Vec<Candidate>, NoRoute> {
-        let found = self.inner().sessions.routes().matching(name);
+        let found = self.sessions().routes().matching(name);
         if found.is_empty() {
             return Err(NoRoute { target: name.clone(), reason: Reason::NoCandidate, attempts: Vec::new() });
         }
@@ -202,8 +206,11 @@ impl Node {
     }
 
     /// Returns what a connect to this name would try, in order, asking nobody.
-    pub fn explain(&self, name: &NodeName) -> Explanation {
-        self.inner().sessions.explain(name)
+    ///
+    /// # Errors
+    /// [`NameError`] when a text is no name.
+    pub fn explain(&self, name: impl IntoName) -> Result<Explanation, NameError> {
+        Ok(self.sessions().explain(&name.into_name()?))
     }
 
     /// The connection to a name: the live one if it satisfies the name's best route, else a new one. Concurrent
@@ -212,7 +219,7 @@ impl Node {
     /// # Errors
     /// [`ConnectError`], `NoRoute` with every attempt made.
     pub async fn connect(&self, name: impl IntoName) -> Result<Connection, ConnectError> {
-        self.connect_by(name.into_name()?, ConnectRequest::default()).await
+        self.sessions().connect(name.into_name()?, ConnectRequest::default()).await
     }
 
     /// Connects as [`Node::connect`] does, as if nothing had failed of late: for a person who just repaired something.
@@ -220,7 +227,8 @@ impl Node {
     /// # Errors
     /// As [`Node::connect`].
     pub async fn dial_now(&self, name: impl IntoName) -> Result<Connection, ConnectError> {
-        self.connect_by(name.into_name()?, ConnectRequest { afresh: true, ..ConnectRequest::default() }).await
+        let request = ConnectRequest { afresh: true, ..ConnectRequest::default() };
+        self.sessions().connect(name.into_name()?, request).await
     }
 
     /// Connects as [`Node::connect`] does, in a shorter time than a lookup may take.
@@ -228,7 +236,8 @@ impl Node {
     /// # Errors
     /// As [`Node::connect`].
     pub async fn connect_within(&self, name: impl IntoName, timeout: Duration) -> Result<Connection, ConnectError> {
-        self.connect_by(name.into_name()?, ConnectRequest { within: Some(timeout), ..ConnectRequest::default() }).await
+        let request = ConnectRequest { timeout: Some(timeout), ..ConnectRequest::default() };
+        self.sessions().connect(name.into_name()?, request).await
     }
 
     /// Connects as [`Node::connect`] does, over this route and no other.
@@ -241,28 +250,50 @@ impl Node {
         route: impl Into<NetworkRoute>,
     ) -> Result<Connection, ConnectError> {
         let route = route.into();
-        self.inner().sessions.routes().check(&route)?;
-        self.connect_by(name.into_name()?, ConnectRequest { given: Some(route), ..ConnectRequest::default() }).await
+        self.sessions().routes().check(&route)?;
+        let request = ConnectRequest { given: Some(route), ..ConnectRequest::default() };
+        self.sessions().connect(name.into_name()?, request).await
     }
 
-    async fn connect_by(&self, name: NodeName, request: ConnectRequest) -> Result<Connection, ConnectError> {
-        self.inner().sessions.connect(name, request).await
+    /// Connects over a transport that leads to the peer: a Unix socket, a pipe, the stream of another program. The best route
+    /// of the name says what the connection must prove and offer. A live connection to the name gives way to the new one.
+    /// The peer answers by [`Node::answer`].
+    ///
+    /// # Errors
+    /// [`ConnectError`], `NoRoute` with the one attempt.
+    pub async fn connect_over(
+        &self,
+        name: impl IntoName,
+        over: Transport,
+        timeout: Duration,
+    ) -> Result<Connection, ConnectError> {
+        self.sessions().connect_over(name.into_name()?, over, timeout).await
+    }
+
+    /// Answers a caller at the other end of a transport, and lets its connection come up if it may. The caller meets the same
+    /// demands as one that comes through other nodes. The future ends when the connection is up, or the caller was sent away.
+    ///
+    /// # Errors
+    /// [`AnswerFailure`](crate::stack::AnswerFailure) when the caller did not prove who it is.
+    pub async fn answer(&self, over: Transport) -> Result<(), AnswerFailure> {
+        self.inner().gateway.answer(over).await
     }
 
     /// Returns the live connection to a name, whoever dialled it; to the node's own name, the one without a socket.
-    pub fn connection(&self, name: &NodeName) -> Option<Connection> {
-        self.inner().sessions.connection(name)
+    /// `None` for a text that is no name, too.
+    pub fn connection(&self, name: impl IntoName) -> Option<Connection> {
+        self.sessions().connection(&name.into_name().ok()?)
     }
 
     /// Every live connection, sorted by name.
     pub fn nodes(&self) -> Vec<(LinkInfo, LinkStats)> {
-        self.inner().sessions.nodes()
+        self.sessions().nodes()
     }
 
     /// The routes that the live connection to a peer is to go back to, best first, and why it has not yet. Empty without a
     /// connection.
     pub fn pending_failbacks(&self, peer: &NodeName) -> Vec<PendingFailback> {
-        self.inner().sessions.pending_failbacks(peer)
+        self.sessions().pending_failbacks(peer)
     }
 
     /// Makes a mailbox that peers reach by this name. Names that begin with `$` are the node's own.
@@ -273,7 +304,7 @@ impl Node {
         if mailbox.starts_with('$') {
             return Err(RegisterError::Taken { name: mailbox.into() });
         }
-        self.inner().sessions.mailboxes().register(mailbox)
+        self.sessions().mailboxes().register(mailbox)
     }
 
     /// Connects if need be and sends a message; see [`Connection::send`].
@@ -282,7 +313,7 @@ impl Node {
     /// [`SendError`]; nothing was sent.
     pub async fn send(&self, name: impl IntoName, mailbox: &str, body: impl AsRef<[u8]>) -> Result<(), SendError> {
         let name = name.into_name().map_err(ConnectError::from)?;
-        self.inner().sessions.send(&name, mailbox, body.as_ref()).await
+        self.sessions().send(&name, mailbox, body.as_ref()).await
     }
 
     /// Connects if need be, calls a mailbox and waits for its answer, at most `timeout` in all.
@@ -297,7 +328,7 @@ impl Node {
         timeout: Duration,
     ) -> Result<Bytes, CallError> {
         let name = name.into_name().map_err(ConnectError::from)?;
-        self.inner().sessions.call(&name, mailbox, body.as_ref(), timeout).await
+        self.sessions().call(&name, mailbox, body.as_ref(), timeout).await
     }
 
     /// Connects if need be and measures one round trip to the peer's node.
@@ -306,7 +337,7 @@ impl Node {
     /// [`CallError`]; an answer of any kind is a success.
     pub async fn ping(&self, name: impl IntoName, timeout: Duration) -> Result<(Connection, Duration), CallError> {
         let name = name.into_name().map_err(ConnectError::from)?;
-        self.inner().sessions.ping(name, timeout).await
+        self.sessions().ping(name, timeout).await
     }
 
     /// Connects if need be and sends a message whose outcome is told: `Ok` means that it is in the mailbox, exactly once.
@@ -315,7 +346,7 @@ impl Node {
     /// they were first sent. Dropping the future leaves the outcome unknown.
     ///
     /// # Errors
-    /// [`ImportantError`] says whether it may be there. [`LinkSendError::Unsupported`](crate::LinkSendError::Unsupported)
+    /// [`ImportantError`] says whether it may be there. [`SendError::Unsupported`](crate::SendError::Unsupported)
     /// when the two ends did not agree on the flag `important_delivery`.
     pub async fn send_important(
         &self,
@@ -325,7 +356,7 @@ impl Node {
         timeout: Duration,
     ) -> Result<(), ImportantError> {
         let name = name.into_name().map_err(|error| SendError::from(ConnectError::from(error)))?;
-        self.inner().sessions.send_important(&name, mailbox, body.into(), timeout).await
+        self.sessions().send_important(&name, mailbox, body.into(), timeout).await
     }
 
     /// Looks which way leads to a name: connects as [`Node::connect`] does, and then asks every hop of the way that was
@@ -350,23 +381,17 @@ impl Node {
 
     /// Forgets what failed of late: the next lookup tries in the plain order.
     pub fn forget_failures(&self) {
-        self.inner().sessions.forget_failures();
+        self.sessions().forget_failures();
     }
 
     /// Returns the status of the node.
     pub fn status(&self) -> NodeStatus {
         let (inner, embedded) = (self.inner(), &self.handle.embedded);
+        let mailboxes = inner.sessions.mailboxes().names();
         NodeStatus {
             name: self.name().clone(),
             listening: self.handle.listening.clone(),
-            services: inner
-                .sessions
-                .mailboxes()
-                .names()
-                .iter()
-                .filter(|name| !name.starts_with('$'))
-                .map(ToString::to_string)
-                .collect(),
+            mailboxes: mailboxes.iter().filter(|name| !name.starts_with('$')).map(ToString::to_string).collect(),
             processes: self.processes(),
             spawns: self.spawns(),
             applications: self.applications(),

@@ -194,7 +194,7 @@ impl Node {
     /// # Errors
     /// [`SendError`]; nothing was sent. A process that does not live is no error. A link carries at most 16,384 names, of
     /// services and of processes: with more of them than that, call a service that passes on.
-    pub async fn send_to(&self, pid: &Pid, body: &[u8]) -> Result<(), SendError> {
+    pub async fn send_to(&self, pid: &Pid, body: impl AsRef<[u8]>) -> Result<(), SendError> {
         self.send(&pid.node, &pid.mailbox(), body).await
     }
 
@@ -202,7 +202,7 @@ impl Node {
     ///
     /// # Errors
     /// [`CallError`]; `NoMailbox` when the process is gone.
-    pub async fn call_to(&self, pid: &Pid, body: &[u8], timeout: Duration) -> Result<Bytes, CallError> {
+    pub async fn call_to(&self, pid: &Pid, body: impl AsRef<[u8]>, timeout: Duration) -> Result<Bytes, CallError> {
         self.call(&pid.node, &pid.mailbox(), body, timeout).await
     }
 

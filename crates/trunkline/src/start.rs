@@ -199,20 +199,9 @@ fn registrars(
 fn routes(builder: &mut NodeBuilder, config: &SessionsConfig, parts: &NativeParts) -> Result<RouteTable, StartError> {
     let routes = RouteTable::new();
     routes.set_known(config.resolvers.keys().cloned(), parts.profiles.ids().cloned());
-    routes.edit(|table| {
-        for (pattern, route, weight) in builder.routes.drain(..) {
-            let added = table.add(&pattern, route, weight);
-            added.map_err(|cause| StartError::Route { pattern: pattern.clone(), cause })?;
-        }
-        Ok::<_, StartError>(())
-    })?;
-    routes.edit_proxies(|table| {
-        for (pattern, route, weight) in builder.proxy_routes.drain(..) {
-            let added = table.add(&pattern, route, weight);
-            added.map_err(|cause| StartError::Route { pattern: pattern.clone(), cause })?;
-        }
-        Ok::<_, StartError>(())
-    })?;
+    let refused = |(pattern, cause)| StartError::Route { pattern, cause };
+    routes.edit(|table| table.add_all(builder.routes.drain(..))).map_err(refused)?;
+    routes.edit_proxies(|table| table.add_all(builder.proxy_routes.drain(..))).map_err(refused)?;
     Ok(routes)
 }
 

@@ -12,8 +12,8 @@ use trunkline::stack::{
     Batch, BoxFuture, CreditSink, Hooks, Link, LinkState, Mailboxes, Reply, ReplyTo, Sender, StackLink, Transport,
 };
 use trunkline::{
-    ByteStream, CloseCode, Down, First, Flag, How, LinkCallError, LinkInfo, LinkSendError, LinkStats, Message,
-    NodeName, OpenError, Replier, Sent, StreamCode, StreamKind,
+    ByteStream, CallError, CloseCode, Down, First, Flag, How, LinkInfo, LinkStats, Message, NodeName, OpenError,
+    Replier, SendError, Sent, StreamCode, StreamKind,
 };
 
 use crate::toy::words;
@@ -92,27 +92,27 @@ impl ToyLink {
         let _ = self.frames.send([line.as_bytes(), body].concat());
     }
 
-    fn reserve(&self, to: &str, from: &str, body: &[u8], how: How) -> Result<(), LinkSendError> {
+    fn reserve(&self, to: &str, from: &str, body: &[u8], how: How) -> Result<(), SendError> {
         if let Some(down) = self.state.down() {
-            return Err(LinkSendError::Down(down.clone()));
+            return Err(SendError::Down(down.clone()));
         }
         if !self.state.is_open() {
-            return Err(LinkSendError::Draining);
+            return Err(SendError::Draining);
         }
         let is_bad = |name: &str| name.len() > 255 || name == "-" || name.contains(char::is_whitespace);
         if to.is_empty() || is_bad(to) || is_bad(from) {
-            return Err(LinkSendError::BadName);
+            return Err(SendError::BadName);
         }
         if body.len() > MAX_MESSAGE {
-            return Err(LinkSendError::TooLarge { len: body.len(), limit: MAX_MESSAGE });
+            return Err(SendError::TooLarge { len: body.len(), limit: MAX_MESSAGE });
         }
         if how != How::default() {
-            return Err(LinkSendError::Unsupported(Flag::Priorities));
+            return Err(SendError::Unsupported(Flag::Priorities));
         }
         let mut waiting = self.waiting.lock().unwrap();
         let waits = waiting.entry(to.to_owned()).or_default();
         if *waits >= WINDOW {
-            return Err(LinkSendError::Full);
+            return Err(SendError::Full);
         }
         *waits += 1;
         Ok(())
@@ -184,8 +184,8 @@ async fn read_frames(
                 let Ok(id) = id.parse() else { return Down::ProtocolError("a number is wrong") };
                 let answer = match how {
                     "ok" => Ok(Reply { body: body.into(), is_term: false }),
-                    "none" => Err(LinkCallError::NoMailbox),
-                    _ => Err(LinkCallError::Failed(String::from_utf8_lossy(&body).into_owned())),
+                    "none" => Err(CallError::NoMailbox),
+                    _ => Err(CallError::Failed(String::from_utf8_lossy(&body).into_owned())),
                 };
                 link.state.answered(id, answer);
             }
@@ -227,7 +227,7 @@ impl StackLink for ToyLink {
         &self.state
     }
 
-    fn try_send(&self, to: &str, from: &str, body: &[u8], how: How) -> Result<(), LinkSendError> {
+    fn try_send(&self, to: &str, from: &str, body: &[u8], how: How) -> Result<(), SendError> {
         self.reserve(to, from, body, how)?;
         self.say(format!("MSG {to} {} {}\n", word(from), body.len()), body);
         Ok(())
@@ -241,7 +241,7 @@ impl StackLink for ToyLink {
         body: &[u8],
         timeout: Duration,
         how: How,
-    ) -> Result<(), LinkSendError> {
+    ) -> Result<(), SendError> {
         self.reserve(to, from, body, how)?;
         let timeout = timeout.as_millis().min(u32::MAX.into());
         self.say(format!("CALL {id} {to} {} {timeout} {}\n", word(from), body.len()), body);
@@ -253,8 +253,8 @@ impl StackLink for ToyLink {
         _: &'a str,
         _: &'a str,
         _: trunkline::Bytes,
-    ) -> BoxFuture<'a, Result<Sent, LinkSendError>> {
-        Box::pin(async { Err(LinkSendError::Unsupported(Flag::ImportantDelivery)) })
+    ) -> BoxFuture<'a, Result<Sent, SendError>> {
+        Box::pin(async { Err(SendError::Unsupported(Flag::ImportantDelivery)) })
     }
 
     fn open<'a>(

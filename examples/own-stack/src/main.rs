@@ -76,7 +76,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{}", db.nodes()[0].0.version);
 
     let missing = app.call("nobody@toy", "queries", "", Duration::from_secs(5)).await.unwrap_err();
-    println!("{missing}");
+    println!("{}", trunkline::Chain(&missing));
     db.shut_down(Duration::from_secs(5)).await;
     app.shut_down(Duration::from_secs(5)).await;
     Ok(())

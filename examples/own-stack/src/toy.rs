@@ -13,8 +13,8 @@ use trunkline::stack::{
     Transport, connect_tcp,
 };
 use trunkline::{
-    Attempt, AttemptError, CloseCode, Cookie, Disagreement, FlagTerms, Incarnation, LinkInfo, LinkPolicy, NodeName,
-    PeerFlags, Role, TlsMode, Version, random_16,
+    Attempt, AttemptError, CloseCode, Cookie, Disagreement, FlagTerms, Incarnation, LinkId, LinkInfo, LinkPolicy,
+    NodeName, PeerFlags, Role, TlsMode, Version, random_16,
 };
 
 use crate::link::ToyLink;
@@ -24,13 +24,10 @@ pub fn version() -> Version {
     Version::new("TOY", 1).expect("the protocol is three capital letters")
 }
 
-fn hex(bytes: &[u8; 16]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn bytes(hex: &str) -> io::Result<[u8; 16]> {
+/// Reads an identifier as it is displayed.
+fn identifier<T: From<[u8; 16]>>(hex: &str) -> io::Result<T> {
     let number = u128::from_str_radix(hex, 16).map_err(io::Error::other)?;
-    Ok(number.to_be_bytes())
+    Ok(number.to_be_bytes().into())
 }
 
 /// Reads one line of words, of at most 1,024 bytes.
@@ -52,7 +49,7 @@ pub struct Toy {
 impl Toy {
     /// Returns the stack of a node that starts.
     pub fn new(name: NodeName) -> Arc<Self> {
-        Arc::new(Self { name, incarnation: random_16() })
+        Arc::new(Self { name, incarnation: random_16().into() })
     }
 
     /// Listens at an address.
@@ -68,8 +65,8 @@ impl Toy {
             return Err(io::Error::other("the caller wants another node"));
         }
         let name = from.parse().map_err(io::Error::other)?;
-        let peer = PeerIdentity { name, incarnation: bytes(incarnation)?, link: bytes(link)? };
-        over.write_all(format!("WELCOME {}\n", hex(&self.incarnation)).as_bytes()).await?;
+        let peer = PeerIdentity { name, incarnation: identifier(incarnation)?, link: identifier(link)? };
+        over.write_all(format!("WELCOME {}\n", self.incarnation).as_bytes()).await?;
         match words(&mut over).await?.first().map(String::as_str) {
             Some("FINISH") => Ok(Box::new(ToyCaller { over, peer })),
             _ => Err(io::Error::other("the caller gave up")),
@@ -97,13 +94,13 @@ impl Stack for Toy {
     ) -> BoxFuture<'a, Result<Box<dyn Proven>, AttemptError>> {
         Box::pin(async move {
             let failed = |error: io::Error| AttemptError::Handshake(error.into());
-            let link = random_16();
-            let hello = format!("HELLO {} {} {} {}\n", self.name, hex(&self.incarnation), attempt.target, hex(&link));
+            let link = LinkId::new(random_16());
+            let hello = format!("HELLO {} {} {} {}\n", self.name, self.incarnation, attempt.target, link);
             over.write_all(hello.as_bytes()).await.map_err(failed)?;
             let answer = words(&mut over).await.map_err(failed)?;
             match answer.iter().map(String::as_str).collect::<Vec<_>>()[..] {
                 ["WELCOME", incarnation] => {
-                    let incarnation = bytes(incarnation).map_err(failed)?;
+                    let incarnation = identifier(incarnation).map_err(failed)?;
                     let peer = PeerIdentity { name: attempt.target.clone(), incarnation, link };
                     Ok(Box::new(ToyProven { over, peer, attempt: attempt.clone() }) as Box<dyn Proven>)
                 }

@@ -153,7 +153,7 @@ impl World {
         let up = pair.up();
         let mut id = || match rng.below(3) {
             0 => None,
-            1 => Some([9; 16]),
+            1 => Some([9; 16].into()),
             _ => up.map(|up| up.id),
         };
         let (last_link, have_link, replaces, probed) = (id(), id(), id(), id());
@@ -167,7 +167,7 @@ impl World {
         }
         situation.known = shadow.known(situation.caller);
         let Situation { caller, claims, caller_is_greater, challenged, .. } = situation;
-        let verdict = pair.clone().offer([8; 16], caller, Some(claims), caller_is_greater, challenged);
+        let verdict = pair.clone().offer([8; 16].into(), caller, Some(claims), caller_is_greater, challenged);
         let (row, expected) = model::rule(&situation);
         *self.counts.rows.entry(row).or_default() += 1;
         self.hold(invariants::invariant_rules_match_the_table(row, expected, verdict, &situation));

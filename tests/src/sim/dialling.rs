@@ -43,7 +43,7 @@ impl World {
         self.say(|| format!("host {host}: caller {caller} wants {peer}, grade {}, for {purpose:?}", want.grade));
         // A node has one set of demands for a name; here callers differ in them, and `directly` stands for the difference.
         let route = want.only.as_ref().map(|only| only.route.clone());
-        let aim = Aim { route, directly: want.grade > 0, ..Aim::within(Duration::from_micros(BUDGET)) };
+        let aim = Aim { route, directly: want.grade > 0, ..Aim::any(Duration::from_micros(BUDGET)) };
         let asks = sessions::Caller::new(aim);
         self.callers.push(Caller {
             who,
@@ -350,7 +350,7 @@ impl World {
                     let conn = op_conn.unwrap_or_default();
                     let link = self.entry(host, peer).peer.link().copied().filter(|link| link.conn == conn);
                     // A probe makes no link.
-                    let link = link.unwrap_or(LinkHandle { conn, id: [0; 16], incarnation: [0; 16] });
+                    let link = link.unwrap_or(LinkHandle { conn, id: [0; 16].into(), incarnation: [0; 16].into() });
                     self.flown(host, peer, flight, Ok(Found::Link(link)));
                     return;
                 }

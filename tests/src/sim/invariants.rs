@@ -277,9 +277,10 @@ pub fn invariant_f_a_live_name_is_not_taken(world: &World, old: Option<ConnId>) 
 /// The violation.
 pub fn invariant_g_epochs_increase(ledger: &mut Ledger, own: Incarnation, up: &LinkRef) -> Result<(), Violation> {
     const NAME: &str = "(g) the epochs of a pair of lives increase";
-    let before = ledger.epochs.insert((own, up.incarnation), up.epoch).unwrap_or(0);
+    let (own, peer) = (own.to_bytes(), up.incarnation.to_bytes());
+    let before = ledger.epochs.insert((own, peer), up.epoch).unwrap_or(0);
     otherwise(up.epoch > before, NAME, || format!("{} after {before}", up.epoch))?;
-    let pair = (own.min(up.incarnation), own.max(up.incarnation), up.epoch);
+    let pair = (own.min(peer), own.max(peer), up.epoch);
     let first = *ledger.links.entry(pair).or_insert(up.id);
     otherwise(first == up.id, NAME, || format!("two links of epoch {}", up.epoch))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use trunkline_route::{Incarnation, NodeName};
+use trunkline_route::{LinkId, NodeName};
 
 use super::net::{ConnId, Micros};
 use super::node::Life;
@@ -53,9 +53,9 @@ pub struct Ledger {
     /// was on a standby.
     pub healthy: BTreeMap<(Life, NodeName, Arc<str>), Micros>,
     /// Newest epoch that is up, by the end's incarnation and its peer's.
-    pub epochs: BTreeMap<(Incarnation, Incarnation), u64>,
+    pub epochs: BTreeMap<([u8; 16], [u8; 16]), u64>,
     /// Link of each epoch of a pair of incarnations, the one with the lesser bits first.
-    pub links: BTreeMap<(Incarnation, Incarnation, u64), [u8; 16]>,
+    pub links: BTreeMap<([u8; 16], [u8; 16], u64), LinkId>,
 }
 
 impl Ledger {

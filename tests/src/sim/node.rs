@@ -27,7 +27,6 @@ pub struct Life {
 }
 
 /// A node. All of its state is lost in a restart.
-#[derive(Default)]
 pub struct Node {
     /// State of each peer.
     pub entries: BTreeMap<NodeName, Entry>,
@@ -51,6 +50,25 @@ pub struct Node {
     pub incarnation: Incarnation,
     /// Id of the next flight.
     pub next_flight: FlightId,
+}
+
+impl Node {
+    /// Creates a node that has just started.
+    pub fn new(incarnation: Incarnation) -> Self {
+        Self {
+            entries: Default::default(),
+            tries: Default::default(),
+            answers: Default::default(),
+            links: Default::default(),
+            accounts: Default::default(),
+            memory: Default::default(),
+            remembered: Default::default(),
+            keeper: Default::default(),
+            probes: Default::default(),
+            incarnation,
+            next_flight: 1,
+        }
+    }
 }
 
 /// Important messages to and from one incarnation of a peer.

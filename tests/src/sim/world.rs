@@ -425,8 +425,8 @@ impl World {
             Event::Act(action) => script::act(self, action),
             Event::Start(host) => {
                 self.hosts[host].life += 1;
-                let incarnation = self.rng.bytes();
-                self.hosts[host].node = Some(Node { incarnation, next_flight: 1, ..Node::default() });
+                let incarnation = trunkline_route::Incarnation::new(self.rng.bytes());
+                self.hosts[host].node = Some(Node::new(incarnation));
                 self.say(|| format!("host {host} starts anew"));
             }
         }

@@ -1,5 +1,6 @@
 use trunkline::{
-    AccessPattern, AddError, Candidate, NoRoute, Node, Origin, ProxyRoute, Reason, RemoveError, Transit, TransitRule,
+    AccessPattern, AddError, Candidate, Chain, NoRoute, Node, Origin, ProxyRoute, Reason, RemoveError, Transit,
+    TransitRule,
 };
 use trunkline_tests::support::*;
 
@@ -69,7 +70,7 @@ async fn b6_a_pattern_that_does_not_compile_is_refused_and_shows_where() {
     let app = start(dialer("app@127.0.0.1")).await;
     let error = app.add_route("^db@(one|two", route_at(nobody()), 10).unwrap_err();
     assert!(matches!(error, AddError::BadPattern(_)));
-    let shown = error.to_string();
+    let shown = Chain(&error).to_string();
     assert!(shown.contains("^db@(one|two") && shown.contains("at byte 4"), "{shown}");
     assert_eq!(app.routes().len(), 0);
 }
@@ -90,7 +91,7 @@ async fn b8_a_query_opens_no_connection_and_no_match_is_no_route() {
     let discovery = Discovery::of(DB, &[door.address]);
     let app = start(asking("app@127.0.0.1", &discovery).route("^db@", route_at(door.address), 1)).await;
     assert_eq!(patterns(app.route(&name(DB))), ["^db@"]);
-    let foreseen: Vec<_> = app.explain(&name(DB)).steps.iter().map(|step| step.origin.to_string()).collect();
+    let foreseen: Vec<_> = app.explain(DB).unwrap().steps.iter().map(|step| step.origin.to_string()).collect();
     assert_eq!(foreseen, ["route ^db@", "discovery by counted", "gateways known to counted"]);
     let none = app.route(&name("web@127.0.0.1")).unwrap_err();
     assert_eq!((none.reason, none.attempts.len()), (Reason::NoCandidate, 0));
@@ -131,7 +132,7 @@ async fn b10_removing_a_route_leaves_the_connection_and_the_next_attempt_goes_to
 
 /// Returns the patterns of the proxy routes that a connect to the name would try, in order.
 fn foreseen(node: &Node, text: &str) -> Vec<String> {
-    let steps = node.explain(&name(text)).steps.into_iter();
+    let steps = node.explain(text).unwrap().steps.into_iter();
     let pattern = |origin| match origin {
         Origin::Proxied { pattern, .. } => Some(pattern.to_string()),
         _ => None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use trunkline::{
-    CallError, DialTimes, First, ForwardError, KeepAlive, LocalPlace, NativeLimits, Policy, RegisterError,
+    CallError, DialTimes, First, ForwardError, KeepAlive, LocalPlace, NativeLimits, Policy, RegisterError, SendError,
     ServiceError, SocketPlace, SpawnError, Term,
 };
 use trunkline_tests::support::*;
@@ -83,5 +83,5 @@ async fn calls_and_streams_of_a_node_that_has_shut_down_end() {
     assert_eq!(app.serve("after", served, Vec::new()), Err(ServiceError::ShuttingDown));
     assert!(matches!(app.forward(place(), DB, "any").await, Err(ForwardError::ShuttingDown)));
     assert!(matches!(app.spawn(|_| async {}), Err(SpawnError::ShuttingDown)));
-    assert!(matches!(soon(app.call(DB, "who", b"", PATIENCE)).await, Err(CallError::Connect(_))));
+    assert!(matches!(soon(app.call(DB, "who", b"", PATIENCE)).await, Err(CallError::NotSent(SendError::Connect(_)))));
 }

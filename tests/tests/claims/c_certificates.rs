@@ -112,7 +112,7 @@ async fn kept(events: &mut Events, file: PathBuf, because: fn(&CertificateError)
 
 /// Returns true if a fresh connection can be made; the current one is ended first.
 async fn connects(app: &Node) -> bool {
-    if let Some(connection) = app.connection(&name(DB)) {
+    if let Some(connection) = app.connection(DB) {
         connection.disconnect();
         soon(connection.closed()).await;
     }
@@ -135,7 +135,7 @@ async fn c8_certificates_and_roots_are_rotated_without_a_restart_or_an_outage() 
     assert!(connects(&app).await, "the old certificate is still good");
     files.show(&issued(&new, DB, 0));
     assert_eq!(reloaded(&mut of_db).await, "listener 127.0.0.1:0");
-    assert!(app.connection(&name(DB)).is_some(), "what is up stays up");
+    assert!(app.connection(DB).is_some(), "what is up stays up");
     assert!(connects(&app).await, "the new certificate is trusted too");
     files.trust(&[&new]);
     reloaded(&mut of_app).await;

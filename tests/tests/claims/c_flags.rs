@@ -1,6 +1,6 @@
 //! Flags: offered, required, and negotiated for each connection.
 
-use trunkline::{AttemptError, Flag, LinkSendError, PeerFlags};
+use trunkline::{AttemptError, Flag, PeerFlags, SendError};
 use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
@@ -26,14 +26,14 @@ async fn c10_flags_are_per_route_and_both_ends_agree_on_what_both_offer() {
     // One connection refuses what another one of the same node still allows.
     let (mut at_db, mut at_web) = (db.register("in").unwrap(), web.register("in").unwrap());
     let refused = soon(to_db.send_high_priority("in", "", b"x")).await;
-    assert_eq!(refused, Err(LinkSendError::Unsupported(Flag::Priorities)));
+    assert_eq!(refused, Err(SendError::Unsupported(Flag::Priorities)));
     soon(to_web.send_high_priority("in", "", b"high")).await.unwrap();
     assert_eq!(text(&mut at_web).await, "high");
     let long = vec![b'x'; 100_000];
     soon(to_db.send("in", "", &long)).await.unwrap();
     assert_eq!(text(&mut at_db).await.len(), long.len());
     let refused = soon(to_web.send("in", "", &long)).await;
-    assert!(matches!(refused, Err(LinkSendError::Unsupported(trunkline::Flag::Fragmentation))), "{refused:?}");
+    assert!(matches!(refused, Err(SendError::Unsupported(trunkline::Flag::Fragmentation))), "{refused:?}");
     assert!(to_db.is_up() && to_web.is_up(), "what is refused costs no connection");
 }
 
@@ -73,5 +73,5 @@ async fn c10_policy_belongs_to_the_name_also_when_the_peer_dials() {
     let strict = dialer("strict@127.0.0.1").flag(Flag::Fragmentation, false).route("^db@", route_to(&db), 1);
     let error = no_route(soon(start(strict).await.connect(DB)).await);
     assert_eq!(error.attempts[0].error, AttemptError::Flags("the peer refused: it requires fragmentation".into()));
-    assert!(db.connection(&name("strict@127.0.0.1")).is_none());
+    assert!(db.connection("strict@127.0.0.1").is_none());
 }

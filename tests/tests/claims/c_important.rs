@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use trunkline::{Flag, ImportantError, LinkSendError, Node, SendError, WhyUnknown};
+use trunkline::{Flag, ImportantError, Node, SendError, WhyUnknown};
 use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
 
 fn unsupported() -> ImportantError {
-    SendError::Link(LinkSendError::Unsupported(Flag::ImportantDelivery)).into()
+    SendError::Unsupported(Flag::ImportantDelivery).into()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,13 +35,10 @@ async fn c11_important_delivery_is_confirmed_where_the_route_allows_it_and_refus
     assert_eq!(nobody, Err(ImportantError::NoMailbox));
     for peer in ["web@127.0.0.1", "plain@127.0.0.1"] {
         assert_eq!(soon(app.send_important(peer, "in", "x", PATIENCE)).await, Err(unsupported()), "{peer}");
-        assert!(app.connection(&name(peer)).unwrap().is_up(), "what is refused costs no connection");
+        assert!(app.connection(peer).unwrap().is_up(), "what is refused costs no connection");
     }
     let large = soon(app.send_important(DB, "in", vec![0; 9 << 20], PATIENCE)).await;
-    assert!(
-        matches!(large, Err(ImportantError::NotSent(SendError::Link(LinkSendError::TooLarge { .. })))),
-        "{large:?}"
-    );
+    assert!(matches!(large, Err(ImportantError::NotSent(SendError::TooLarge { .. }))), "{large:?}");
     assert!(matches!(
         soon(app.send_important("nobody@127.0.0.1", "in", "x", PATIENCE)).await,
         Err(ImportantError::NotSent(SendError::Connect(_)))
@@ -132,7 +129,7 @@ async fn p14_an_outcome_that_cannot_be_known_is_reported_as_unknown() {
         let app = app.clone();
         async move { app.send_important(DB, "in", "then the route was changed", PATIENCE).await }
     });
-    let sent = |n| app.connection(&name(DB)).is_some_and(|link| link.stats().messages_out == n);
+    let sent = |n| app.connection(DB).is_some_and(|link| link.stats().messages_out == n);
     until(|| sent(4)).await;
     app.remove_route("^db@").unwrap();
     app.add_route("^db@", route_at(door.address).flag(Flag::ImportantDelivery, false), 1).unwrap();
@@ -142,7 +139,7 @@ async fn p14_an_outcome_that_cannot_be_known_is_reported_as_unknown() {
     app.remove_route("^db@").unwrap();
     app.add_route("^db@", route_at(door.address), 1).unwrap();
     door.cut();
-    until(|| app.connection(&name(DB)).is_none()).await;
+    until(|| app.connection(DB).is_none()).await;
 
     // The peer restarts before it has reported the outcome. A program still holds the former connection.
     let _former = soon(app.connect(DB)).await.unwrap();
@@ -166,7 +163,7 @@ async fn p14_an_outcome_that_cannot_be_known_is_reported_as_unknown() {
     // The send fails because the peer cannot be reached.
     door.freeze();
     door.cut();
-    until(|| app.connection(&name(DB)).is_none()).await;
+    until(|| app.connection(DB).is_none()).await;
     let never = soon(app.send_important(DB, "in", "never", short)).await;
     assert_eq!(never, Err(ImportantError::Late(short)));
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
-use trunkline::{AtomMapping, CONNECTION_TARGET, LinkCallError, LogLevel, Term};
+use trunkline::{AtomMapping, CONNECTION_TARGET, CallError, LogLevel, Term};
 use trunkline_tests::support::*;
 
 /// Log lines in the format of an operator's subscriber.
@@ -171,7 +171,7 @@ async fn c12_two_names_that_the_peer_cannot_tell_apart_cause_one_warning() {
         soon(connection.send("proc_mgr", "proc_mgr", b"")).await.unwrap();
     }
     let lives = soon(connection.call("nobody", "process_manager", b"", Duration::from_secs(20))).await;
-    assert_eq!(lives, Err(LinkCallError::NoMailbox), "both names went out as one");
+    assert_eq!(lives, Err(CallError::NoMailbox), "both names went out as one");
     let warned = warnings();
     assert_eq!(warned.len(), 1, "{warned:?}");
     assert_eq!(

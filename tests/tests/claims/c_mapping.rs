@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use trunkline::term::{Atom, Pid};
-use trunkline::{AtomMapping, LinkCallError, LinkSendError, MappingError, Node, Term, TermError};
+use trunkline::{AtomMapping, CallError, MappingError, Node, SendError, Term, TermError};
 use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
@@ -107,9 +107,9 @@ async fn an_invalid_term_does_not_end_the_connection_and_bytes_are_not_read_as_a
     let too_deep = (0..64).fold(atom("a"), |term, _| Term::list([term]));
     let why = TermError::Depth { limit: 64 };
     let refused = soon(connection.send_term("in", "", &too_deep)).await;
-    assert_eq!(refused, Err(LinkSendError::BadTerm(why.clone())));
+    assert_eq!(refused, Err(SendError::BadTerm(why.clone())));
     let refused = soon(connection.call_term("in", "", &too_deep, WAIT)).await;
-    assert_eq!(refused, Err(LinkCallError::NotSent(LinkSendError::BadTerm(why.clone()))));
+    assert_eq!(refused, Err(CallError::NotSent(SendError::BadTerm(why.clone()))));
 
     // One service answers with bytes, and one with an invalid term: the caller loses nothing and does not wait.
     let mut mailbox = db.register("in").unwrap();
@@ -122,9 +122,9 @@ async fn an_invalid_term_does_not_end_the_connection_and_bytes_are_not_read_as_a
         assert!(message.term().is_none(), "bytes are not read as a term");
     });
     let plain = soon(connection.call_term("in", "", &atom("a"), WAIT)).await;
-    assert_eq!(plain, Err(LinkCallError::PlainAnswer("bytes".into())));
+    assert_eq!(plain, Err(CallError::PlainAnswer("bytes".into())));
     let failed = soon(connection.call_term("in", "", &atom("a"), WAIT)).await;
-    assert!(matches!(&failed, Err(LinkCallError::Failed(text)) if text.contains("64 levels")), "{failed:?}");
+    assert!(matches!(&failed, Err(CallError::Failed(text)) if text.contains("64 levels")), "{failed:?}");
     let as_bytes = atom("a").encode(&trunkline::term::Limits::default()).unwrap();
     soon(connection.send("in", "", &as_bytes)).await.unwrap();
     soon(serve).await.unwrap();

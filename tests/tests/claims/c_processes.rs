@@ -302,7 +302,7 @@ async fn a_pid_of_a_former_incarnation_reaches_no_process_and_names_of_factories
     assert_eq!(*got.lock().unwrap(), [Term::tuple([Term::atom("proc_mgr").unwrap(), 1.into()])]);
 
     crash(db).await;
-    until(|| app.connection(&name(DB)).is_none()).await;
+    until(|| app.connection(DB).is_none()).await;
     let db = start(dialer(DB).listen(at)).await;
     offer(&db);
     let next = soon(app.spawn_on(DB, "process_manager", &arguments, PATIENCE)).await.unwrap();
@@ -318,7 +318,7 @@ async fn a_peer_that_links_to_a_process_endlessly_leaves_room_for_others() {
     let app = start(dialer(APP).route("^db@", route_to(&db), 1)).await;
     let pid = db.spawn(obedient).unwrap();
     let greedy = super::e_refusal::neighbour("greedy@127.0.0.1", &db, cookie("all")).await;
-    until(|| db.connection(&name("greedy@127.0.0.1")).is_some()).await;
+    until(|| db.connection("greedy@127.0.0.1").is_some()).await;
     let (share, workers) = (trunkline_process::PEER_TIES as u64, 8);
     let mut asking = tokio::task::JoinSet::new();
     for worker in 0..workers {

@@ -187,7 +187,7 @@ async fn every_resolver_of_discovery_is_asked_in_the_order_added_and_before_the_
     let app = start(app).await;
     soon(app.connect(DB)).await.unwrap();
     assert_eq!((first.asked().len(), second.asked().len(), registrar.asked().len()), (1, 1, 1));
-    let origins: Vec<_> = app.explain(&name(DB)).steps.iter().map(|step| step.origin.to_string()).collect();
+    let origins: Vec<_> = app.explain(DB).unwrap().steps.iter().map(|step| step.origin.to_string()).collect();
     let at = |id: &str| origins.iter().position(|origin| origin.contains(id));
     assert!(at("first") < at("second") && at("second") < at("counted") && at("first").is_some(), "{origins:?}");
 }

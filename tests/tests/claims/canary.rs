@@ -107,7 +107,7 @@ async fn scenarios(seen: &Seen) {
         .route("db", route_at(nobody()), 1);
     let app = start(app).await;
     let mut events = app.events();
-    seen.debug(&app.explain(db.name()));
+    seen.debug(&app.explain(db.name()).unwrap());
     seen.debug(&app.route(db.name()).unwrap());
     let connection = soon(app.connect(db.name().clone())).await.unwrap();
     let failed = up(&mut events, db.name().as_str()).await;
@@ -117,7 +117,7 @@ async fn scenarios(seen: &Seen) {
     seen.debug(&soon(inbox.recv()).await.unwrap());
     seen.debug(&connection);
     seen.debug(&(connection.info(), connection.stats(), app.nodes(), app.status(), &app, &db));
-    seen.debug(&app.explain(db.name()));
+    seen.debug(&app.explain(db.name()).unwrap());
 
     // A wrong cookie occurs in both directions: ours that the listener lacks, and a caller's that our listener refuses.
     let lone = start(dialer("lone@127.0.0.1").cookie(canary()).route("^db@", route_to(&other), 1)).await;

@@ -188,7 +188,7 @@ async fn d3_a_black_hole_costs_one_bounded_connect_and_the_next_lookup_tries_the
         };
         assert_eq!(record.error, trunkline::AttemptError::TcpTimeout(times.tcp));
         assert!(record.took >= times.tcp && record.took < 3 * times.tcp, "{record}");
-        assert!(app.explain(&name("web@127.0.0.1")).steps[1].remembered.is_some(), "it comes last, remembered");
+        assert!(app.explain("web@127.0.0.1").unwrap().steps[1].remembered.is_some(), "it comes last, remembered");
         let connect = tokio::time::timeout(times.tcp / 2, app.connect("web@127.0.0.1"));
         connect.await.expect("the black hole does not come first any more")
     });

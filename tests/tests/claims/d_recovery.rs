@@ -38,7 +38,7 @@ async fn d_a_connection_ended_on_purpose_stays_down_although_its_drain_runs_out_
     down(&mut events, DB).await;
     soon(call).await.unwrap().unwrap_err();
     a_while(&app, &silent).await;
-    assert!(app.connection(&name(DB)).is_none(), "it was dialled again");
+    assert!(app.connection(DB).is_none(), "it was dialled again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,7 +61,7 @@ async fn d_a_probe_in_progress_does_not_restore_a_connection_that_was_ended() {
     down(&mut events, DB).await;
     door.thaw();
     a_while(&app, &silent).await;
-    assert!(app.connection(&name(DB)).is_none(), "it is back");
+    assert!(app.connection(DB).is_none(), "it is back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +82,7 @@ async fn d_peers_that_disconnected_are_not_dialled_without_a_route() {
 /// Waits until a connection has gone back to this route.
 #[track_caller]
 fn goes_back(app: &Node, pattern: &str) -> impl Future<Output = ()> {
-    until(move || app.connection(&name(DB)).is_some_and(|c| c.info().route.as_deref() == Some(pattern)))
+    until(move || app.connection(DB).is_some_and(|c| c.info().route.as_deref() == Some(pattern)))
 }
 
 #[tokio::test(flavor = "multi_thread")]

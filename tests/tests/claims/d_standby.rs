@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use trunkline::{AttemptError, ConnectError, Connection, Event, Events, Node, Reconnect, SendError};
+use trunkline::{AttemptError, ConnectError, Connection, Event, Events, Node, Reconnect};
 use trunkline_tests::support::*;
 
 const DB: &str = "db@127.0.0.1";
@@ -31,12 +31,12 @@ async fn d_a_connection_that_is_kept_is_dialled_again_until_the_peer_is_back() {
         soon(app.connect(DB)).await.unwrap();
         until(|| db.connection(app.name()).is_some()).await;
         let peer = if node.name() == app.name() { DB } else { "app@127.0.0.1" };
-        node.connection(&name(peer)).unwrap().disconnect();
+        node.connection(peer).unwrap().disconnect();
         down(&mut events, DB).await;
         until(|| db.connection(app.name()).is_none()).await;
         // The wait is longer than the first pause can be.
         soon(app.connect_within("silent@h", Duration::from_millis(300))).await.unwrap_err();
-        assert!(app.connection(&name(DB)).is_none(), "it was dialled again");
+        assert!(app.connection(DB).is_none(), "it was dialled again");
     }
 }
 
@@ -52,7 +52,7 @@ async fn d_a_lost_connection_without_reconnect_fails_the_sends_that_only_use_it(
     down(&mut events, DB).await;
     let db = start(dialer(DB).listen(address)).await;
     let lapsed = soon(app.send(DB, "in", b"x")).await;
-    assert_eq!(lapsed, Err(SendError::Connect(ConnectError::Lapsed(name(DB)))));
+    assert_eq!(lapsed, Err(ConnectError::Lapsed(name(DB)).into()));
     assert!(db.nodes().is_empty());
     soon(app.dial_now(DB)).await.unwrap();
     soon(app.send(DB, "in", b"x")).await.unwrap();
@@ -65,9 +65,9 @@ async fn d_dial_now_ignores_remembered_failures_and_connect_within_gives_up_in_t
     let app = dialer("app@127.0.0.1").route("^db@", route_at(address), 2).route("db", route_to(&db), 1);
     let app = start(app.route("^silent@", route_at(silent.address), 1)).await;
     soon(app.connect(DB)).await.unwrap().disconnect();
-    until(|| app.connection(&name(DB)).is_none()).await;
+    until(|| app.connection(DB).is_none()).await;
     let primary = start(dialer(DB).listen(address)).await;
-    assert!(app.explain(&name(DB)).steps[1].remembered.is_some(), "the better route comes last, remembered");
+    assert!(app.explain(DB).unwrap().steps[1].remembered.is_some(), "the better route comes last, remembered");
     let connection = soon(app.dial_now(DB)).await.unwrap();
     assert_eq!(connection.info().address, self::address(&primary));
 
@@ -154,7 +154,7 @@ async fn d_an_open_socket_does_not_count_as_healthy_and_without_failback_a_conne
     let other = soon(stays.connect(DB)).await.unwrap();
     // This is twice the number of probes that a healthy route needs.
     until(|| door.accepted() >= 10).await;
-    let steps = app.explain(&name(DB)).steps;
+    let steps = app.explain(DB).unwrap().steps;
     let remembered = |error: &AttemptError| matches!(error, AttemptError::WrongName { .. });
     assert!(steps.iter().any(|step| step.remembered.as_ref().is_some_and(|(_, error)| remembered(error))));
     assert_eq!(connection.info().address, address(&db));
@@ -219,7 +219,7 @@ async fn d_routes_of_equal_weight_race_when_configured_and_the_loser_leaves_no_l
     let connection = soon(app.connect(DB)).await.unwrap();
     assert_eq!(connection.info().address, address(&db));
     assert!(up(&mut events, DB).await.is_empty(), "what lost is no failure");
-    assert!(app.explain(&name(DB)).steps.iter().all(|step| step.remembered.is_none()));
+    assert!(app.explain(DB).unwrap().steps.iter().all(|step| step.remembered.is_none()));
     slow.thaw();
     slow.opens(0).await;
     until(|| db.nodes().len() == 1).await;

@@ -248,7 +248,7 @@ async fn e9_a_stalled_circuit_ends_when_one_of_its_ends_disconnects() {
     let (still, _) = soon(other.ping(web.name().as_str(), PATIENCE)).await.unwrap();
     assert_eq!(still.info().id, untouched.info().id);
     door.thaw();
-    until(|| db.connection(&name(APP)).is_none()).await;
+    until(|| db.connection(APP).is_none()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

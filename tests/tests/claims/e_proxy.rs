@@ -207,8 +207,8 @@ async fn e4_e8_the_gateway_holds_its_own_cookie_and_not_that_of_the_final_node()
     };
     let app = with(inner.clone(), cookie("app and gate")).await;
     soon(app.ping(DB, PATIENCE)).await.unwrap();
-    assert_eq!(app.connection(&name(GATE)).unwrap().info().cookie, cookie("app and gate"));
-    assert_eq!(app.connection(&name(DB)).unwrap().info().cookie, inner);
+    assert_eq!(app.connection(GATE).unwrap().info().cookie, cookie("app and gate"));
+    assert_eq!(app.connection(DB).unwrap().info().cookie, inner);
     soon(app.shut_down(PATIENCE)).await;
     // The cookies that the gateway knows are not accepted by the node behind it.
     for known in ["db and gate", "app and gate"] {

@@ -71,7 +71,7 @@ async fn g12_cookies_of_peers_and_routes_are_rotated_too_and_a_link_by_either_is
         // The peer's own route requires the other of the two cookies, and the peer accepts the existing link.
         let other = if by == old() { new() } else { old() };
         db.add_route("^app@", route_to(&node).cookie(other), 1).unwrap();
-        until(|| db.connection(&name("app@h")).is_some()).await;
+        until(|| db.connection("app@h").is_some()).await;
         let link = soon(db.connect("app@h")).await.unwrap().info().id;
         assert_eq!(link, connection.info().id);
         db.remove_route("^app@").unwrap();

@@ -34,7 +34,7 @@ fn old() -> Cookie {
 }
 
 fn claim(from: &str, to: &str, cookie: Cookie) -> Claim {
-    Claim { from: name(from), to: Some(name(to)), cookie, incarnation: random_16(), mode: Mode::Node }
+    Claim { from: name(from), to: Some(name(to)), cookie, incarnation: random_16().into(), mode: Mode::Node }
 }
 
 /// Makes one guess by the protocol: HELLO2 shows that the cookies differ, and the caller hangs up.
@@ -145,7 +145,7 @@ async fn a_dialled_listener_gets_one_guess_however_many_calls_are_made() {
     let _ = soon(app.call(DB, "service", b"", PROMPT)).await;
     let _ = soon(app.trace(DB, PROMPT)).await;
     assert_eq!(guesser.guesses(), 1);
-    let steps = app.explain(&name(DB)).steps;
+    let steps = app.explain(DB).unwrap().steps;
     assert!(matches!(steps[0].remembered, Some((_, AttemptError::CookieRefused(_)))), "{steps:?}");
     // `dial_now`, for use after a cookie was fixed, ignores the remembered failure.
     no_route(soon(app.dial_now(DB)).await);
@@ -190,23 +190,23 @@ async fn a_member_cannot_take_the_name_of_a_live_node_by_showing_its_incarnation
     let victim = start(listener(DB).route("^hub@", route_to(&hub), 1)).await;
     let mut mailbox = victim.register("in").unwrap();
     soon(victim.connect("hub@127.0.0.1")).await.unwrap();
-    until(|| hub.connection(&name(DB)).is_some()).await;
-    let before = hub.connection(&name(DB)).unwrap().info().id;
+    until(|| hub.connection(DB).is_some()).await;
+    let before = hub.connection(DB).unwrap().info().id;
 
     let incarnation = incarnation_of(address(&victim), claim("mallory@127.0.0.1", DB, cookie("all"))).await;
     let as_victim = Claim { incarnation, ..claim(DB, "hub@127.0.0.1", cookie("all")) };
     for params in [
         Params { known_epoch: u64::MAX, ..Params::default() },
         Params { known_epoch: 0, ..Params::default() },
-        Params { known_epoch: 1, last_link: Some([1; 16]), ..Params::default() },
-        Params { known_epoch: 1, have_link: Some([1; 16]), replaces: Some([2; 16]), ..Params::default() },
+        Params { known_epoch: 1, last_link: Some([1; 16].into()), ..Params::default() },
+        Params { known_epoch: 1, have_link: Some([1; 16].into()), replaces: Some([2; 16].into()), ..Params::default() },
     ] {
         let params = Params { flags: trunkline_route::FlagTerms::default(), ..params };
         let refused = soon(Raw::link(address(&hub), as_victim.clone(), &params)).await.err().flatten();
         let Some(HandshakeError::Closed { code, .. }) = refused else { panic!("{refused:?}") };
         assert_eq!(code, CloseCode::NameInUse);
     }
-    assert_eq!(hub.connection(&name(DB)).unwrap().info().id, before);
+    assert_eq!(hub.connection(DB).unwrap().info().id, before);
     soon(hub.send(DB, "in", b"still for the victim")).await.unwrap();
     assert_eq!(text(&mut mailbox).await, "still for the victim");
 }
@@ -273,7 +273,7 @@ async fn a_guest_of_a_listener_cannot_come_in_under_another_name_inside_its_own_
     let (link, driver) = guest(&db, 0).await;
     let error = inside(&link, &db, "admin@127.0.0.1", &no_tls()).await.unwrap_err();
     assert!(error.to_string().contains("not allowed"), "{error}");
-    assert!(db.connection(&name("admin@127.0.0.1")).is_none());
+    assert!(db.connection("admin@127.0.0.1").is_none());
     driver.abort();
     // A `proxied:` rule can allow it.
     let everybody = Proxied { allow: Some(vec![AccessPattern::new(".*").unwrap()]), ..Proxied::default() };

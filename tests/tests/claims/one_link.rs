@@ -154,7 +154,7 @@ async fn messages_of_a_replaced_link_are_delivered_before_those_of_its_successor
     let (mut at_db, mut at_app) = (db.register("in").unwrap(), app.register("in").unwrap());
     let old = soon(app.connect(DB)).await.unwrap();
     until(|| db.nodes().len() == 1).await;
-    let back = db.connection(&name(APP)).unwrap();
+    let back = db.connection(APP).unwrap();
     let body = |n: u32| format!("{n:0>100}");
     let send = async |by: [&Connection; 2], numbers: std::ops::Range<u32>| {
         for n in numbers {
@@ -170,7 +170,7 @@ async fn messages_of_a_replaced_link_are_delivered_before_those_of_its_successor
     let new = soon(app.connect_with(DB, route)).await.unwrap();
     until(|| back.info().id == new.info().id).await;
     send([&old, &back], 400..600).await;
-    send([&new, &db.connection(&name(APP)).unwrap()], 600..800).await;
+    send([&new, &db.connection(APP).unwrap()], 600..800).await;
     // The data of the new link arrives before the remaining data of the old one.
     until(|| other.carried() > 2 * 400 * 100).await;
     door.thaw();
@@ -245,7 +245,7 @@ async fn a_new_node_has_the_name_at_once_while_the_one_before_it_finishes_its_st
     let (there, mut here) = tokio::join!(soon(opening), soon(accepting));
     let mut there = there.unwrap();
     let leaving = tokio::spawn(async move { first.shut_down(Duration::from_secs(60)).await });
-    until(|| !db.connection(&name(APP)).unwrap().is_up()).await;
+    until(|| !db.connection(APP).unwrap().is_up()).await;
     let mut events = db.events();
 
     let second = start(dialer(APP).route("^db@", route_to(&db), 1)).await;
@@ -273,7 +273,7 @@ async fn a_peer_that_restarted_is_let_in_while_the_old_link_still_looks_alive() 
     until(|| db.nodes().len() == 1).await;
     door.freeze();
     drop(first);
-    assert!(db.connection(&name(APP)).unwrap().is_up(), "its end was not heard of");
+    assert!(db.connection(APP).unwrap().is_up(), "its end was not heard of");
     let mut events = db.events();
     let second = start(dialer(APP).route("^db@", route_to(&db), 1)).await;
     let new = soon(second.connect(DB)).await.unwrap();

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline::{
-    AccessPattern, AttemptError, CloseCode, Down, Event, Flag, LinkSendError, NetworkRoute, Node, NodeBuilder, Origin,
-    Process, Reconnect, SendError, Signal, StreamCode, StreamError,
+    AccessPattern, AttemptError, CloseCode, Down, Event, Flag, NetworkRoute, Node, NodeBuilder, Origin, Process,
+    Reconnect, SendError, Signal, StreamCode, StreamError,
 };
 use trunkline_route::Direct;
 use trunkline_route::NetworkRouteBuilder;
-use trunkline_stack::Pairing;
+use trunkline_stack::{Pairing, PeerAddress, Transport};
 use trunkline_tests::memory_stack::{MemoryStack, Network, version};
 use trunkline_tests::support::*;
 
@@ -64,7 +64,7 @@ async fn messages_calls_and_streams_go_by_the_stack_that_the_version_names() {
     // Back over the same connection.
     answers(&a, "echo");
     assert!(!soon(b.call(A, "echo", b"x", SOON)).await.unwrap().is_empty());
-    let info = a.connection(&name(B)).unwrap().info();
+    let info = a.connection(B).unwrap().info();
     assert_eq!((info.version, info.route.as_deref()), (version(), Some("^b@")));
     assert_eq!((a.nodes().len(), b.nodes().len()), (1, 1));
 
@@ -92,6 +92,44 @@ async fn messages_calls_and_streams_go_by_the_stack_that_the_version_names() {
 }
 
 #[tokio::test]
+async fn nodes_connect_over_any_transport_that_a_program_brings() {
+    let (a, b) = (start(dialer("a@here")).await, start(dialer("b@here")).await);
+    answers(&b, "echo");
+    let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+    let answering = {
+        let b = b.clone();
+        tokio::spawn(async move { b.answer(Transport::unix(theirs)).await })
+    };
+    let connection = soon(a.connect_over("b@here", Transport::unix(ours), SOON)).await.unwrap();
+    assert!(!soon(a.call("b@here", "echo", "x", SOON)).await.unwrap().is_empty());
+    soon(answering).await.unwrap().unwrap();
+    assert_eq!(connection.info().address, PeerAddress::Unix);
+
+    // Another one takes its place; what was sent keeps its order.
+    let mut inbox = b.register("in").unwrap();
+    let (ours, theirs) = tokio::io::duplex(64);
+    let in_memory = |end| Transport::new(end, PeerAddress::Memory);
+    soon(connection.send("in", "", b"1")).await.unwrap();
+    let answering = {
+        let b = b.clone();
+        tokio::spawn(async move { b.answer(in_memory(theirs)).await })
+    };
+    soon(a.connect_over("b@here", in_memory(ours), SOON)).await.unwrap();
+    soon(connection.send("in", "", b"2")).await.unwrap();
+    assert_eq!((text(&mut inbox).await.as_str(), text(&mut inbox).await.as_str()), ("1", "2"));
+    soon(answering).await.unwrap().unwrap();
+    assert_eq!(connection.info().address, PeerAddress::Memory);
+    assert_eq!((a.nodes().len(), b.nodes().len()), (1, 1));
+
+    let stranger = start(dialer("c@here").cookie(cookie("other"))).await;
+    let (ours, theirs) = tokio::io::duplex(4_096);
+    let (called, answered) =
+        tokio::join!(soon(stranger.connect_over("b@here", in_memory(ours), SOON)), soon(b.answer(in_memory(theirs))));
+    assert_eq!(no_route(called).attempts[0].error, AttemptError::WrongCookie);
+    assert!(answered.is_err());
+}
+
+#[tokio::test]
 async fn a_mailbox_that_is_not_read_stops_its_sender_and_no_other() {
     let network = Network::new();
     let (a, b) = two(&network, Pairing::Claims).await;
@@ -104,7 +142,7 @@ async fn a_mailbox_that_is_not_read_stops_its_sender_and_no_other() {
         taken += 1;
     }
     assert!((4..=8).contains(&taken), "{taken} of 1 MiB were taken");
-    assert!(matches!(connection.try_send("unread", "", &megabyte), Err(LinkSendError::Full)));
+    assert!(matches!(connection.try_send("unread", "", &megabyte), Err(SendError::Full)));
     assert!(soon(connection.call("echo", "", b"x", SOON)).await.is_ok());
     let waits = connection.send("unread", "", &megabyte);
     tokio::pin!(waits);
@@ -172,7 +210,7 @@ async fn two_nodes_that_dial_at_once_end_up_with_one_connection() {
             answers(&b, "echo");
             let (there, back) = tokio::join!(soon(a.call(B, "echo", b"x", SOON)), soon(b.call(A, "echo", b"x", SOON)));
             assert!(there.is_ok() && back.is_ok(), "{there:?} {back:?}");
-            let (one, other) = (a.connection(&name(B)).unwrap().info(), b.connection(&name(A)).unwrap().info());
+            let (one, other) = (a.connection(B).unwrap().info(), b.connection(A).unwrap().info());
             assert_eq!((one.id, one.epoch), (other.id, other.epoch));
             assert_eq!((a.nodes().len(), b.nodes().len()), (1, 1));
         }
@@ -186,7 +224,7 @@ async fn a_better_route_takes_over_and_keeps_the_order_of_what_was_sent() {
         let (a, b) = two(&network, pairing).await;
         let mut inbox = b.register("in").unwrap();
         soon(a.send(B, "in", 0u32.to_be_bytes())).await.unwrap();
-        let before = a.connection(&name(B)).unwrap().info();
+        let before = a.connection(B).unwrap().info();
         a.add_route("^b@memory$", to(address(&b)).cookie(cookie("all").labelled("new").unwrap()), 9).unwrap();
         for n in 1..500u32 {
             if n == 200 {
@@ -197,7 +235,7 @@ async fn a_better_route_takes_over_and_keeps_the_order_of_what_was_sent() {
         for n in 0..500u32 {
             assert_eq!(soon(inbox.recv()).await.unwrap().body()[..], n.to_be_bytes());
         }
-        let after = a.connection(&name(B)).unwrap().info();
+        let after = a.connection(B).unwrap().info();
         assert_eq!(after.route.as_deref(), Some("^b@memory$"), "{pairing:?}");
         assert_ne!(before.id, after.id);
         a.shut_down(SOON).await;
@@ -213,7 +251,7 @@ async fn a_connection_that_is_to_be_kept_is_dialled_again_when_the_peer_comes_ba
     a.add_route("^b@", to(address(&b)).reconnect(Reconnect::Keep), 1).unwrap();
     let connection = soon(a.connect(B)).await.unwrap();
     let mut events = a.events();
-    b.connection(&name(A)).unwrap().disconnect();
+    b.connection(A).unwrap().disconnect();
     assert_eq!(
         soon(connection.closed()).await,
         Down::ClosedByPeer { code: CloseCode::Disconnected, text: String::new() }
@@ -253,10 +291,7 @@ async fn processes_are_linked_and_monitored_across_the_stack() {
     assert_eq!(exit, trunkline::Exit::Failed("as told".into()));
     let important = soon(a.send_important(B, "in", "x", SOON)).await.unwrap_err();
     assert!(
-        matches!(
-            important,
-            trunkline::ImportantError::NotSent(SendError::Link(LinkSendError::Unsupported(Flag::ImportantDelivery)))
-        ),
+        matches!(important, trunkline::ImportantError::NotSent(SendError::Unsupported(Flag::ImportantDelivery))),
         "{important}"
     );
 }

@@ -44,10 +44,10 @@ async fn p16_after_a_close_every_task_socket_and_entry_is_gone() {
     for round in 0..20 {
         let connection = soon(app.connect(DB)).await.unwrap();
         until(|| db.nodes().len() == 1).await;
-        if round % 2 == 0 { connection.clone() } else { db.connection(&name(APP)).unwrap() }.disconnect();
+        if round % 2 == 0 { connection.clone() } else { db.connection(APP).unwrap() }.disconnect();
         assert!(soon(connection.closed()).await.is_normal());
         until(|| app.nodes().is_empty() && db.nodes().is_empty() && sockets_with(port) == 1).await;
-        assert!(app.connection(&name(DB)).is_none() && db.connection(&name(APP)).is_none());
+        assert!(app.connection(DB).is_none() && db.connection(APP).is_none());
     }
     drop((app, db));
     until(|| sockets_with(port) == 0).await;
@@ -156,7 +156,7 @@ async fn a_call_that_has_not_finished_when_the_grace_is_over_is_cut() {
     let _unanswered = soon(never.recv()).await.unwrap();
     let report = soon(app.shut_down(Duration::from_millis(100))).await;
     assert_eq!(report, ShutDownReport { drained: 0, cut: 1 });
-    assert!(matches!(soon(call).await.unwrap(), Err(trunkline::LinkCallError::LinkDown(_))));
+    assert!(matches!(soon(call).await.unwrap(), Err(trunkline::CallError::LinkDown(_))));
     until(|| db.nodes().is_empty()).await;
 }
 

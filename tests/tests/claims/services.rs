@@ -121,7 +121,7 @@ async fn a_refused_stream_names_the_refusing_node_and_the_reason() {
     assert!(matches!(soon(nowhere.open(DB, "x", PATIENCE)).await, Err(StreamError::Connect(_))));
     assert_eq!(db.serve("others", place(nobody()), anybody()), Err(ServiceError::Taken("others".into())));
     assert_eq!(db.serve("", place(nobody()), anybody()), Err(ServiceError::BadName { len: 0 }));
-    assert!(app.connection(&name(DB)).unwrap().is_up(), "what is refused costs no connection");
+    assert!(app.connection(DB).unwrap().is_up(), "what is refused costs no connection");
 
     // A client of a local socket sees a reset, not an end.
     let forward = app.forward(LocalPlace::Tcp(loopback()), DB, "others").await.unwrap();

@@ -43,7 +43,7 @@ async fn two_ends_that_both_verify_agree_on_one_link() {
     b.add_route("^a@", route_to(&a).tls(true).tls_profile(id), 1).unwrap();
     soon(a.connect("b@127.0.0.1")).await.unwrap();
     let second = soon(b.connect("a@127.0.0.1")).await.unwrap().info().id;
-    until(|| a.connection(&name("b@127.0.0.1")).is_some_and(|c| c.info().id == second)).await;
+    until(|| a.connection("b@127.0.0.1").is_some_and(|c| c.info().id == second)).await;
     for _ in 0..3 {
         assert_eq!(soon(a.connect("b@127.0.0.1")).await.unwrap().info().id, second);
         assert_eq!(soon(b.connect("a@127.0.0.1")).await.unwrap().info().id, second);
@@ -73,7 +73,7 @@ async fn a_caller_with_this_nodes_own_name_is_refused() {
     assert_eq!(failed.attempts.len(), 1, "{failed}");
     let caller = start(dialer("other@127.0.0.1").route("^db@", route_to(&db), 1)).await;
     soon(caller.connect(DB)).await.unwrap();
-    let own = db.connection(&name(DB)).unwrap();
+    let own = db.connection(DB).unwrap();
     assert_eq!(own.info().version.protocol(), "LOCAL", "under its own name the node reaches itself alone");
     assert!(db.nodes().iter().all(|(info, _)| info.peer != name(DB)));
 }

@@ -2,12 +2,12 @@ use super::*;
 
 mod two;
 
-const ME: Incarnation = [1; 16];
-const PEER: Incarnation = [2; 16];
-const REBORN: Incarnation = [3; 16];
+const ME: Incarnation = Incarnation::new([1; 16]);
+const PEER: Incarnation = Incarnation::new([2; 16]);
+const REBORN: Incarnation = Incarnation::new([3; 16]);
 
 fn id(n: u8) -> LinkId {
-    [n; 16]
+    LinkId::new([n; 16])
 }
 
 fn link(n: u8, epoch: u64, dialled: bool) -> LinkRef {

@@ -11,7 +11,7 @@ use crate::exec::Found;
 use crate::pair::{OnOffer, Retire};
 use crate::sessions::MAX_DIALS;
 
-const PEER: Incarnation = [2; 16];
+const PEER: Incarnation = Incarnation::new([2; 16]);
 const BUDGET: Duration = Duration::from_secs(15);
 /// A link that came up and had none before it.
 const NOTHING_BEFORE: Up<Fake> = Up { replaced: None, elders: Vec::new() };
@@ -30,7 +30,7 @@ fn greater() -> NodeName {
 }
 
 fn id(n: u8) -> LinkId {
-    [n; 16]
+    LinkId::new([n; 16])
 }
 
 #[derive(Debug, Clone)]
@@ -134,7 +134,7 @@ impl Dials {
         let (registry, name, dials) = (registry.clone(), name.clone(), self.clone());
         tokio::spawn(async move {
             let dial = move |flight, replace| dials.dial(flight, replace);
-            registry.connect(&name, &Aim { route: given, ..Aim::within(BUDGET) }, satisfies, dial).await
+            registry.connect(&name, &Aim { route: given, ..Aim::any(BUDGET) }, satisfies, dial).await
         })
     }
 
@@ -236,7 +236,7 @@ async fn a_caller_with_more_time_does_not_fail_with_a_dial_that_had_less() {
         let (registry, name, dials) = (registry.clone(), name.clone(), dials.clone());
         tokio::spawn(async move {
             let dial = move |flight, replace| dials.dial(flight, replace);
-            registry.connect(&name, &Aim::within(time), |_| true, dial).await
+            registry.connect(&name, &Aim::any(time), |_| true, dial).await
         })
     };
     let hurried = within(ms(100));
@@ -462,7 +462,8 @@ async fn another_life_is_let_in_when_the_old_link_is_silent() {
     registry.inbound(&name, 7);
     registry.stand(&name, link(7));
     registry.confirmed(&name, id(7), |_, _| {}).unwrap();
-    let reborn = |challenged| registry.offer(&name, id(9), [9; 16], Some(Claims::default()), challenged);
+    let reborn =
+        |challenged| registry.offer(&name, id(9), Incarnation::new([9; 16]), Some(Claims::default()), challenged);
     assert_eq!(reborn(None), Verdict::Challenge(link(7)));
     assert_eq!(reborn(Some((id(7), true))), Verdict::Refuse(OnOffer::NameInUse));
     assert_eq!(reborn(Some((id(7), false))), Verdict::Accept(1));
@@ -508,7 +509,7 @@ async fn entries_do_not_grow_with_names_that_cannot_be_reached() {
         let name: NodeName = format!("n{n}@h").parse().unwrap();
         let target = name.clone();
         let dial = move |_, _| std::future::ready(Err(failed(&target)));
-        registry.connect(&name, &Aim::within(BUDGET), |_| true, dial).await.unwrap_err();
+        registry.connect(&name, &Aim::any(BUDGET), |_| true, dial).await.unwrap_err();
     }
     assert_eq!(registry.len(), 0);
 }
@@ -546,7 +547,7 @@ fn a_runtime_that_shuts_down_does_not_lock_up() {
     assert!(caller.is_finished());
     assert_eq!((dials.under_way(), registry.len()), (0, 0));
     let _entered = handle.enter();
-    let aim = Aim::within(BUDGET);
+    let aim = Aim::any(BUDGET);
     let mut late = Box::pin(registry.connect(&name, &aim, |_| true, |_, _| std::future::pending()));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(late.as_mut().poll(&mut context).is_ready());
@@ -600,8 +601,8 @@ async fn p26_p27_hold_under_contention() {
 
 #[test]
 fn a_dial_speaks_for_callers_that_want_the_same() {
-    let aim = Aim::within(BUDGET);
-    assert!(aim.covers(&aim) && aim.covers(&Aim::within(BUDGET / 2)) && !Aim::within(BUDGET / 2).covers(&aim));
+    let aim = Aim::any(BUDGET);
+    assert!(aim.covers(&aim) && aim.covers(&Aim::any(BUDGET / 2)) && !Aim::any(BUDGET / 2).covers(&aim));
     let others = [
         Aim { route: Some(route(1)), ..aim.clone() },
         Aim { directly: true, ..aim.clone() },

@@ -29,13 +29,13 @@ pub struct ConnectRequest {
     /// The name whose dial waits for this one. No gateways that discovery knows are asked for such a dial.
     pub awaited_by: Option<NodeName>,
     /// The timeout, if it is to be shorter than the policy's.
-    pub within: Option<Duration>,
+    pub timeout: Option<Duration>,
 }
 
 impl ConnectRequest {
     /// Returns true if any link that the routes of the name allow satisfies.
     pub fn is_of_routes_alone(&self) -> bool {
-        let Self { given, only, not, directly, cookie, afresh: _, awaited_by: _, within: _ } = self;
+        let Self { given, only, not, directly, cookie, afresh: _, awaited_by: _, timeout: _ } = self;
         given.is_none() && only.is_none() && not.is_none() && !directly && cookie.is_none()
     }
 
@@ -45,9 +45,15 @@ impl ConnectRequest {
     }
 
     /// Returns the aim of a dial for this request with this timeout.
-    pub fn aim(&self, time: Duration) -> Aim {
+    pub fn aim(&self, timeout: Duration) -> Aim {
         let route = self.given.clone().or(self.only.as_ref().map(|candidate| candidate.route.clone()));
-        Aim { route, directly: self.directly, cookie: self.cookie.clone(), time, awaited_by: self.awaited_by.clone() }
+        Aim {
+            route,
+            directly: self.directly,
+            cookie: self.cookie.clone(),
+            timeout,
+            awaited_by: self.awaited_by.clone(),
+        }
     }
 }
 
@@ -286,7 +292,7 @@ mod tests {
 
     fn link(role: Role, cookie: &Cookie) -> LinkFacts<'_> {
         LinkFacts {
-            id: [1; 16],
+            id: LinkId::new([1; 16]),
             role,
             cookie,
             is_relayed: false,

@@ -1,6 +1,6 @@
 //! Two nodes that dial each other, through random schedules: a failing one shrinks to a script of [`Act`]s.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use super::*;
 use crate::Reason;
 use crate::pair::LinkRef;
 
-const INCARNATIONS: [Incarnation; 2] = [[1; 16], [2; 16]];
+const INCARNATIONS: [Incarnation; 2] = [Incarnation::new([1; 16]), Incarnation::new([2; 16])];
 /// Steps after which a script has come to rest, or never will.
 const REST: usize = 2000;
 
@@ -71,9 +71,9 @@ struct End {
     tasks: BTreeMap<FlightId, Task>,
     inbox: VecDeque<Packet>,
     /// Links open at this end, provisional ones included.
-    open: BTreeSet<LinkId>,
+    open: HashSet<LinkId>,
     /// Links that gave way to one that this end dialled, each with that one.
-    heirs: BTreeMap<LinkId, LinkId>,
+    heirs: HashMap<LinkId, LinkId>,
     answers: Vec<Result<Link, NoRoute>>,
     asked: usize,
 }
@@ -142,7 +142,7 @@ impl Pairing {
 
     fn ask(&mut self, at: usize, not: Option<LinkId>) {
         self.ends[at].asked += 1;
-        self.ask_as(at, Caller::new(Aim::within(Duration::from_secs(15))), not);
+        self.ask_as(at, Caller::new(Aim::any(Duration::from_secs(15))), not);
     }
 
     fn ask_as(&mut self, at: usize, mut caller: Caller, not: Option<LinkId>) {
@@ -232,7 +232,7 @@ impl Pairing {
 
     fn prove(&mut self, at: usize) {
         let link = self.number();
-        let id: LinkId = std::array::from_fn(|n| link.to_be_bytes().get(n).copied().unwrap_or(0));
+        let id = LinkId::new(std::array::from_fn(|n| link.to_be_bytes().get(n).copied().unwrap_or(0)));
         let end = &mut self.ends[at];
         let Some((flight, task)) = end.tasks.iter_mut().find(|(_, task)| task.dials && task.finish.is_none()) else {
             return;
@@ -401,7 +401,7 @@ proptest! {
 
 /// Brings up a link that an incarnation of the peer dialled. Returns the links that it waits for.
 fn dialled_by(peer: &mut Peer<Link>, id: u8, incarnation: Incarnation, replaces: bool) -> Vec<u8> {
-    let link = [id; 16];
+    let link = LinkId::new([id; 16]);
     let replaces = peer.link().map(Handle::id).filter(|_| replaces);
     let claims = Claims { replaces, ..Claims::default() };
     // A link of another incarnation does not answer.
@@ -414,8 +414,8 @@ fn dialled_by(peer: &mut Peer<Link>, id: u8, incarnation: Incarnation, replaces:
 
 /// Brings up a link that this end dialled to an incarnation of the peer. Returns the links that it waits for.
 fn dials(peer: &mut Peer<Link>, id: u8, incarnation: Incarnation, replace: bool) -> Vec<u8> {
-    let (flight, link) = (u64::from(id), [id; 16]);
-    let mut caller = Caller::new(Aim::within(Duration::from_secs(15)));
+    let (flight, link) = (u64::from(id), LinkId::new([id; 16]));
+    let mut caller = Caller::new(Aim::any(Duration::from_secs(15)));
     assert_eq!(peer.connect(&mut caller, flight, |_| false), Connect::Start(flight));
     let begun = peer.step(&name(1), flight, start(), FlightEvent::Begins);
     assert!(matches!(begun, Step::Dial { .. }), "{begun:?}");
@@ -427,7 +427,7 @@ fn dials(peer: &mut Peer<Link>, id: u8, incarnation: Incarnation, replace: bool)
 }
 
 fn waits(up: Option<Up<Link>>) -> Vec<u8> {
-    let mut waits: Vec<_> = up.expect("the link is up").elders.iter().map(|elder| elder.0[0]).collect();
+    let mut waits: Vec<_> = up.expect("the link is up").elders.iter().map(|elder| elder.0.to_bytes()[0]).collect();
     waits.sort_unstable();
     waits
 }
@@ -444,10 +444,10 @@ fn a_new_link_waits_for_older_ones_to_its_incarnation_only() {
         assert_eq!(up(&mut peer, 4, present, false), [] as [u8; 0]);
         assert_eq!(up(&mut peer, 5, present, true), [4]);
         // A link that is drained for another reason, to either incarnation.
-        peer.drains(Link([6; 16], former));
-        peer.drains(Link([7; 16], present));
+        peer.drains(Link(LinkId::new([6; 16]), former));
+        peer.drains(Link(LinkId::new([7; 16]), present));
         assert_eq!(up(&mut peer, 8, present, true), [4, 5, 7]);
-        assert!(peer.elder_down([4; 16]) && peer.elder_down([1; 16]));
+        assert!(peer.elder_down(LinkId::new([4; 16])) && peer.elder_down(LinkId::new([1; 16])));
         assert_eq!(up(&mut peer, 9, present, true), [5, 7, 8]);
     }
 }

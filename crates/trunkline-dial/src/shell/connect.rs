@@ -92,7 +92,7 @@ impl Sessions {
             return Ok(self.own.clone());
         }
         // One budget for all the dials of this call, should adopted links come to nothing.
-        let total = request.within.unwrap_or(self.policy.total).min(self.policy.total);
+        let total = request.timeout.unwrap_or(self.policy.total).min(self.policy.total);
         let deadline = later(now(), total);
         let dial = {
             // The flight must not keep the node alive; its callers do.

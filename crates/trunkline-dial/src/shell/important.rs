@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use trunkline_route::{Flag, NodeName, Outcome, later};
-use trunkline_stack::{SendError as LinkSendError, Sent};
+use trunkline_stack::Sent;
 
 use super::{Sessions, now};
 use crate::sessions::ConnectRequest;
@@ -57,7 +57,7 @@ impl Sessions {
     /// the order is kept in which they were first sent. Dropping the future leaves the outcome unknown.
     ///
     /// # Errors
-    /// [`ImportantError`] says whether it may be there. [`LinkSendError::Unsupported`] when the two ends did not agree
+    /// [`ImportantError`] says whether it may be there. [`SendError::Unsupported`] when the two ends did not agree
     /// on the flag `important_delivery`.
     pub async fn send_important(
         self: &Arc<Self>,
@@ -94,7 +94,7 @@ impl Sessions {
             let connection = self.in_use(name, ConnectRequest::default()).await?;
             match connection.send_important(mailbox, "", body.clone()).await {
                 // It went down under our hands and took nothing.
-                Err(LinkSendError::Down(_) | LinkSendError::Draining) => {}
+                Err(SendError::Down(_) | SendError::Draining) => {}
                 result => return Ok((result?, connection)),
             }
         }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use trunkline_route::{NodeName, later};
-use trunkline_stack::{CallError as LinkCallError, SendError as LinkSendError};
 
 use super::{Sessions, now};
 use crate::sessions::ConnectRequest;
@@ -23,10 +22,10 @@ impl Sessions {
         let connection = self.in_use(name, ConnectRequest::default()).await?;
         match connection.send(mailbox, "", body).await {
             // The connection ended and took nothing: once more, over a new one.
-            Err(LinkSendError::Down(_) | LinkSendError::Draining) => {
-                Ok(self.in_use(name, ConnectRequest::default()).await?.send(mailbox, "", body).await?)
+            Err(SendError::Down(_) | SendError::Draining) => {
+                self.in_use(name, ConnectRequest::default()).await?.send(mailbox, "", body).await
             }
-            result => Ok(result?),
+            result => result,
         }
     }
 
@@ -46,14 +45,14 @@ impl Sessions {
         let whole = async {
             let connection = self.in_use(name, ConnectRequest::default()).await?;
             match connection.call(mailbox, "", body, left()).await {
-                Err(LinkCallError::NotSent(LinkSendError::Down(_) | LinkSendError::Draining)) => {
+                Err(CallError::NotSent(SendError::Down(_) | SendError::Draining)) => {
                     let connection = self.in_use(name, ConnectRequest::default()).await?;
-                    Ok(connection.call(mailbox, "", body, left()).await?)
+                    connection.call(mailbox, "", body, left()).await
                 }
-                result => Ok(result?),
+                result => result,
             }
         };
-        tokio::time::timeout(timeout, whole).await.unwrap_or(Err(LinkCallError::TimedOut(timeout).into()))
+        tokio::time::timeout(timeout, whole).await.unwrap_or(Err(CallError::TimedOut(timeout)))
     }
 
     /// Connects if need be and measures one round trip to the peer's node.
@@ -68,8 +67,8 @@ impl Sessions {
         let connection = self.connect(name, ConnectRequest::default()).await?;
         let began = now();
         match connection.call(PING_MAILBOX, "", &[], timeout).await {
-            Ok(_) | Err(LinkCallError::NoMailbox) => Ok((connection, now() - began)),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(CallError::NoMailbox) => Ok((connection, now() - began)),
+            Err(error) => Err(error),
         }
     }
 }

@@ -59,13 +59,11 @@ impl Ports for NodePorts {
     }
 
     async fn relay(&self, route: ProxyRoute, attempt: Attempt) -> Result<(NodeName, Session), AttemptError> {
-        let stack = stack(&self.node, &attempt)?;
         let Some(gateways) = self.node.gateways.get().and_then(std::sync::Weak::upgrade) else {
             return Err(AttemptError::Relay("this node goes through no gateways".into()));
         };
         let stream = gateways.through(&route, &attempt).await?;
-        let proven = stack.dial(Transport::stream(stream), &attempt).await.map_err(not_myself)?;
-        self.establish(proven, &attempt, stack.pairing()).await
+        Ok((attempt.target.clone(), self.dial_over(Transport::stream(stream), &attempt).await?))
     }
 
     fn observe(&self, attempt: &Attempt, failure: Option<&AttemptError>) {
@@ -83,6 +81,13 @@ impl Ports for NodePorts {
 }
 
 impl NodePorts {
+    /// Dials over a transport that is there already.
+    pub(super) async fn dial_over(&self, over: Transport, attempt: &Attempt) -> Result<Session, AttemptError> {
+        let stack = stack(&self.node, attempt)?;
+        let proven = stack.dial(over, attempt).await.map_err(not_myself)?;
+        Ok(self.establish(proven, attempt, stack.pairing()).await?.1)
+    }
+
     /// Has the link to a proven peer come up, if it may.
     async fn establish(
         &self,

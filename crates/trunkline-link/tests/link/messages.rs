@@ -21,11 +21,11 @@ async fn messages_calls_and_answers_go_both_ways() {
         let message = soon(mailbox.recv()).await.unwrap();
         assert_eq!((message.body().as_ref(), message.sender()), (&b"hello"[..], "me"));
         assert_eq!(*message.node(), other.link.info().peer);
-        assert!(!message.is_call() && !message.is_high_priority() && message.deadline().is_none());
+        assert!(!message.is_call() && !message.is_high_priority() && message.timeout().is_none());
         let service = async {
             let message = mailbox.recv().await.unwrap();
             assert!(message.is_call() && message.sender().is_empty());
-            assert_eq!(message.deadline(), Some(WHILE));
+            assert_eq!(message.timeout(), Some(WHILE));
             let body = [message.body().as_ref(), b"!"].concat();
             message.reply(body);
         };

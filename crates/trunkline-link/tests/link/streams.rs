@@ -57,7 +57,7 @@ async fn either_end_opens_and_each_direction_ends_by_itself() {
                 let incoming = incoming.recv().await.unwrap();
                 assert_eq!((incoming.kind(), incoming.data().as_ref()), (StreamKind::Service, &b"echo"[..]));
                 assert_eq!(
-                    (incoming.peer(), incoming.deadline()),
+                    (incoming.peer(), incoming.timeout()),
                     (&name(if one.link.same(&a.link) { "a@host" } else { "b@host" }), WHILE)
                 );
                 incoming.accept()

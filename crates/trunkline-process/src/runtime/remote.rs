@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use trunkline_dial::{CallError, ConnectError};
 use trunkline_route::{Chain, Flag, NodeName, PeerFlags};
-use trunkline_stack::{BoxFuture, CallError as LinkCallError, Message, RegisterError, log_peer};
+use trunkline_stack::{BoxFuture, Message, RegisterError, log_peer};
 use trunkline_term::Term;
 
 use super::Processes;
@@ -52,9 +52,9 @@ impl Processes {
                 return Ok(Err(not_agreed(flag)));
             }
             let term = connection.call_term(SERVICE, "", &Term::from(request), timeout).await?;
-            answered(&term).map_err(|error| LinkCallError::Failed(error.to_string()).into())
+            answered(&term).map_err(|error| CallError::Failed(error.to_string()))
         };
-        tokio::time::timeout(timeout, whole).await.unwrap_or(Err(LinkCallError::TimedOut(timeout).into()))
+        tokio::time::timeout(timeout, whole).await.unwrap_or(Err(CallError::TimedOut(timeout)))
     }
 
     /// Tells a peer something, if there is a connection; without one the peer knows already that everything here is gone.

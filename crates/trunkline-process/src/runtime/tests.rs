@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use trunkline_dial::{Sessions, SessionsConfig};
 use trunkline_route::Cookie;
-use trunkline_stack::CallError as LinkCallError;
+use trunkline_stack::CallError;
 
 use super::*;
 
@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(10);
 fn node() -> (Arc<Sessions>, Arc<Processes>) {
     let cookie = Cookie::new("a cookie of some length").unwrap();
     let node = Sessions::new(SessionsConfig::new(ME.parse().unwrap(), [7; 16], cookie), |_| {});
-    let processes = Processes::new(node.name().clone(), [7; 16], node.mailboxes().clone());
+    let processes = Processes::new(node.name().clone(), [7; 16].into(), node.mailboxes().clone());
     node.spawn(processes.serve(Arc::downgrade(&node) as _).unwrap());
     (node, processes)
 }
@@ -206,7 +206,7 @@ async fn messages_about_processes_that_are_not_understood_are_refused() {
     let plain = connection.call("$process", "", b"hello", SOON).await.unwrap_err();
     let unknown = connection.call_term("$process", "", &Term::from(0), SOON).await.unwrap_err();
     for (error, text) in [(plain, "it is no term"), (unknown, "known here")] {
-        assert!(matches!(&error, LinkCallError::Failed(why) if why.contains(text)), "{error}");
+        assert!(matches!(&error, CallError::Failed(why) if why.contains(text)), "{error}");
     }
     assert!(processes.serve(Arc::downgrade(&node) as _).is_err(), "one task answers");
 }

@@ -72,18 +72,19 @@ pub(crate) fn handshake_seeds() -> Vec<Vec<u8>> {
     let hello1 = Hello1 {
         versions: vec![1, 2],
         mode: Some(Mode::Node),
-        incarnation: [1; 16],
+        incarnation: [1; 16].into(),
         nonce: [2; 16],
         from: name("a@h"),
         to: "b@h".into(),
         label: "2026-11".into(),
         share: vec![3; 33],
     };
-    let hello2 = Hello2 { version: 1, incarnation: [1; 16], nonce: [2; 16], name: name("b@h"), share: vec![3; 33] };
+    let hello2 =
+        Hello2 { version: 1, incarnation: [1; 16].into(), nonce: [2; 16], name: name("b@h"), share: vec![3; 33] };
     let params = Params {
         flags: FlagTerms { offered: PeerFlags::ALL, required: PeerFlags::from_bits(1) },
-        have_link: Some([4; 16]),
-        replaces: Some([5; 16]),
+        have_link: Some([4; 16].into()),
+        replaces: Some([5; 16].into()),
         abandon: true,
         software: "trunkline 0.1".into(),
         ..Params::default()

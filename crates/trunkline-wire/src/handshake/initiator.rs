@@ -34,13 +34,13 @@ impl InitiatorConfig {
         from: NodeName,
         to: Option<NodeName>,
         cookie: Cookie,
-        incarnation: Incarnation,
+        incarnation: impl Into<Incarnation>,
         nonce: [u8; 16],
     ) -> Self {
         Self {
             mode: Mode::Node,
             versions: VERSIONS.to_vec(),
-            incarnation,
+            incarnation: incarnation.into(),
             nonce,
             from,
             to,

@@ -63,7 +63,7 @@ impl Keys {
     }
 
     pub(super) fn link_id(&self) -> LinkId {
-        *self.expand::<16>("link")
+        LinkId::new(*self.expand::<16>("link"))
     }
 }
 

@@ -92,13 +92,13 @@ impl Params {
         put(KNOWN_EPOCH, &self.known_epoch.to_be_bytes());
         put(EPOCH, &self.epoch.to_be_bytes());
         if let Some(id) = &self.last_link {
-            put(LAST_LINK, id);
+            put(LAST_LINK, &id.to_bytes());
         }
         if let Some(id) = &self.have_link {
-            put(HAVE_LINK, id);
+            put(HAVE_LINK, &id.to_bytes());
         }
         if let Some(id) = &self.replaces {
-            put(REPLACES, id);
+            put(REPLACES, &id.to_bytes());
         }
         if self.abandon {
             put(ABANDON, &[]);
@@ -131,9 +131,9 @@ impl Params {
                 }
                 KNOWN_EPOCH => params.known_epoch = u64::from_be_bytes(value.array()?),
                 EPOCH => params.epoch = u64::from_be_bytes(value.array()?),
-                LAST_LINK => params.last_link = Some(value.array()?),
-                HAVE_LINK => params.have_link = Some(value.array()?),
-                REPLACES => params.replaces = Some(value.array()?),
+                LAST_LINK => params.last_link = Some(LinkId::new(value.array()?)),
+                HAVE_LINK => params.have_link = Some(LinkId::new(value.array()?)),
+                REPLACES => params.replaces = Some(LinkId::new(value.array()?)),
                 ABANDON => params.abandon = true,
                 SOFTWARE => {
                     let text = String::from_utf8_lossy(value.0);
@@ -168,7 +168,8 @@ mod tests {
                                        have: Option<[u8; 16]>, replaces: Option<[u8; 16]>, abandon: bool, flags: (u32, u32),
                                        software in "[a-z/0-9.]{0,20}") {
             let flags = FlagTerms { offered: PeerFlags::from_bits(flags.0), required: PeerFlags::from_bits(flags.1) };
-            let params = Params { max_message, epoch, known_epoch: known, last_link, have_link: have, replaces, abandon, flags,
+            let params = Params { max_message, epoch, known_epoch: known, last_link: last_link.map(LinkId::new),
+                                  have_link: have.map(LinkId::new), replaces: replaces.map(LinkId::new), abandon, flags,
                                   software, ..Params::default() };
             prop_assert_eq!(Params::decode(&params.encode()).unwrap(), params);
         }

@@ -24,8 +24,8 @@ pub struct ResponderConfig {
 
 impl ResponderConfig {
     /// The configuration of a node's listener with this crate's versions.
-    pub fn new(name: NodeName, incarnation: Incarnation, nonce: [u8; 16]) -> Self {
-        Self { mode: Mode::Node, versions: VERSIONS.to_vec(), incarnation, nonce, name }
+    pub fn new(name: NodeName, incarnation: impl Into<Incarnation>, nonce: [u8; 16]) -> Self {
+        Self { mode: Mode::Node, versions: VERSIONS.to_vec(), incarnation: incarnation.into(), nonce, name }
     }
 }
 

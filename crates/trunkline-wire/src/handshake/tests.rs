@@ -86,7 +86,7 @@ fn p1_both_ends_up_agree_on_everything() {
         let ((verified, accepted), offer) = (outcome.initiator.unwrap(), outcome.responder.unwrap());
         assert_eq!(verified.link_id, offer.link_id);
         assert_eq!((verified.name, offer.from), (name(B), name(A)));
-        assert_eq!((verified.incarnation, offer.incarnation), ([2; 16], [1; 16]));
+        assert_eq!((verified.incarnation, offer.incarnation), ([2; 16].into(), [1; 16].into()));
         assert_eq!((verified.version, offer.version), (1, 1));
         assert_eq!(accepted.params.epoch, 5);
     }
@@ -157,7 +157,8 @@ fn p4_reflected_and_replayed_messages_never_reach_up() {
     let (mut i, hello1) = Initiator::<Spake2>::new(setup.initiator.clone(), [7; 32]);
     assert!(i.hello2(&hello1).is_err());
     // A node that reaches itself is told so, by its incarnation.
-    let mut r = Responder::<Spake2>::new(ResponderConfig { incarnation: [1; 16], ..setup.responder.clone() }, [7; 32]);
+    let mut r =
+        Responder::<Spake2>::new(ResponderConfig { incarnation: [1; 16].into(), ..setup.responder.clone() }, [7; 32]);
     let credentials = |_: &NodeName, _: &str| Credential::Cookie(cookie("1"));
     let answer = r.hello1(&hello1, &credentials).unwrap();
     assert!(matches!(answer, Hello::Reject(_, RejectCode::Myself)));
@@ -258,7 +259,7 @@ proptest! {
     #[test]
     fn p9_hello1_decodes_what_it_encodes(versions in proptest::collection::vec(any::<u16>(), 1..16),
                                          nonce: [u8; 16], label in "[a-z]{0,40}", to in "[a-z]{1,9}@[a-z]{1,9}") {
-        let hello = wire::Hello1 { versions, mode: Some(Mode::Node), incarnation: nonce, nonce, from: name(A), to, label,
+        let hello = wire::Hello1 { versions, mode: Some(Mode::Node), incarnation: nonce.into(), nonce, from: name(A), to, label,
                                    share: vec![3; 33] };
         prop_assert_eq!(wire::Hello1::decode(&hello.encode()).unwrap(), hello);
     }

@@ -125,7 +125,7 @@ impl Hello1 {
             out.extend_from_slice(&version.to_be_bytes());
         }
         out.push(self.mode.map_or(0, Mode::to_byte));
-        out.extend_from_slice(&self.incarnation);
+        out.extend_from_slice(&self.incarnation.to_bytes());
         out.extend_from_slice(&self.nonce);
         put_lv(&mut out, self.from.as_str().as_bytes());
         put_lv(&mut out, self.to.as_bytes());
@@ -145,7 +145,7 @@ impl Hello1 {
         }
         let versions = (0..count).map(|_| r.u16()).collect::<Result<_, _>>()?;
         let mode = Mode::from_byte(r.u8()?);
-        let (incarnation, nonce) = (r.array()?, r.array()?);
+        let (incarnation, nonce) = (Incarnation::new(r.array()?), r.array()?);
         let from = NodeName::new(r.text()?).map_err(|_| HandshakeError::Malformed("HELLO1 is from no node name"))?;
         let (to, label) = (r.text()?.to_owned(), r.text()?.to_owned());
         let share = r.lv()?.to_vec();
@@ -174,7 +174,7 @@ impl Hello2 {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = vec![HELLO2];
         out.extend_from_slice(&self.version.to_be_bytes());
-        out.extend_from_slice(&self.incarnation);
+        out.extend_from_slice(&self.incarnation.to_bytes());
         out.extend_from_slice(&self.nonce);
         put_lv(&mut out, self.name.as_str().as_bytes());
         put_lv(&mut out, &self.share);
@@ -188,7 +188,7 @@ impl Hello2 {
             return Err(HandshakeError::Malformed("HELLO2 expected"));
         }
         let version = r.u16()?;
-        let (incarnation, nonce) = (r.array()?, r.array()?);
+        let (incarnation, nonce) = (Incarnation::new(r.array()?), r.array()?);
         let name = NodeName::new(r.text()?).map_err(|_| HandshakeError::Malformed("HELLO2 has no node name"))?;
         let share = r.lv()?.to_vec();
         let mac = r.array()?;

@@ -103,13 +103,13 @@ impl Credit {
 /// The outcome a REPLY carries. Complete: an unknown byte reads as [`Status::Failed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// The service answered; the body is its answer.
+    /// The body is the answer.
     Ok,
-    /// No service of that name is registered.
+    /// No mailbox of that name is registered.
     NoMailbox,
-    /// The service took the call and dropped it.
+    /// The owner of the mailbox dropped the call.
     Dropped,
-    /// The service refused; the body is its text.
+    /// The owner of the mailbox refused; the body is its text.
     Failed,
 }
 

@@ -41,7 +41,7 @@ struct Two {
 }
 
 fn life(node: usize) -> Incarnation {
-    [node as u8 + 1; 16]
+    Incarnation::new([node as u8 + 1; 16])
 }
 
 impl Two {
@@ -60,6 +60,7 @@ impl Two {
             let mut coming = [VecDeque::new(), VecDeque::new()];
             coming[node].push_back(Say::Proven);
             let (gone, finish_out) = ([false; 2], false);
+            let id = LinkId::new(id);
             self.connections.push(Connection { id, initiator: node, flight, replace, coming, gone, finish_out });
         }
     }
