@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use trunkline::{Cause, LocalPlace};
+use trunkline_stack::BoxFuture;
 
 use crate::api::Failure;
 
@@ -141,7 +142,8 @@ impl AdminClient {
         let answer = async {
             let Response { status, mut body, driver } = self.open(Method::POST, path, body).await?;
             if !status.is_success() {
-                return self.read(Response { status, body, driver }).await.map(|told| (told, None));
+                let (status, body) = self.read(Response { status, body, driver }).await?;
+                return self.parsed(status, &body).map(|told| (told, None));
             }
             let mut line = Vec::new();
             while !line.ends_with(b"\n") {
@@ -192,11 +194,27 @@ impl AdminClient {
     }
 
     async fn request<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
-        self.read(self.open(method, path, body).await?).await
+        let (status, body) = self.exchanged(method, path, body).await?;
+        self.parsed(status, &body)
     }
 
-    /// Sends a request and waits for the head of the answer.
-    async fn open(&self, method: Method, path: &str, body: Bytes) -> Result<Response, ClientError> {
+    /// Sends a request and waits for the whole answer. Boxed: a future that is not is compiled again for each type of
+    /// answer.
+    fn exchanged<'a>(
+        &'a self,
+        method: Method,
+        path: &'a str,
+        body: Bytes,
+    ) -> BoxFuture<'a, Result<(StatusCode, Bytes), ClientError>> {
+        Box::pin(async move { self.read(self.begin(method, path, body).await?).await })
+    }
+
+    /// Sends a request and waits for the head of the answer. Boxed as above.
+    fn open<'a>(&'a self, method: Method, path: &'a str, body: Bytes) -> BoxFuture<'a, Result<Response, ClientError>> {
+        Box::pin(self.begin(method, path, body))
+    }
+
+    async fn begin(&self, method: Method, path: &str, body: Bytes) -> Result<Response, ClientError> {
         let unreachable = |e: std::io::Error| ClientError::Unreachable { address: self.address(), source: e.into() };
         match self {
             Self::Socket(socket) => {
@@ -238,13 +256,17 @@ impl AdminClient {
         Ok(Response { status: response.status(), body: response.into_body(), driver })
     }
 
-    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
+    async fn read(&self, response: Response) -> Result<(StatusCode, Bytes), ClientError> {
         let Response { status, body, driver: _driver } = response;
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| self.unexpected(e))?.to_bytes();
+        Ok((status, body))
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|e| self.unexpected(e));
+            return serde_json::from_slice(body).map_err(|e| self.unexpected(e));
         }
-        match serde_json::from_slice(&body) {
+        match serde_json::from_slice(body) {
             Ok(failure) => Err(ClientError::Failed { status: status.as_u16(), failure }),
             Err(_) => Err(self.unexpected(status.to_string())),
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use trunkline::{LogLevel, Node, ShutDownReport};
 use trunkline_config::Config;
+use trunkline_stack::BoxFuture;
 
 use crate::api::{Changed, ForwardRequest};
 use crate::ops::{OpError, Operations, Source};
@@ -63,7 +64,12 @@ pub struct Running {
 ///
 /// # Errors
 /// [`RunError`] names the key at fault; nothing runs.
-pub async fn start(config: &Config, options: RunOptions) -> Result<Running, RunError> {
+pub fn start(config: &Config, options: RunOptions) -> BoxFuture<'_, Result<Running, RunError>> {
+    // Boxed: a future that is not is compiled again in every crate that awaits it.
+    Box::pin(run(config, options))
+}
+
+async fn run(config: &Config, options: RunOptions) -> Result<Running, RunError> {
     let RunOptions { source, connection_log_level, lost_log_lines } = options;
     // Bound before the node starts, so that a node whose address is taken never appears to others.
     let listener = AdminListener::bind(&config.node.admin).await.map_err(RunError::Admin)?;
@@ -88,7 +94,11 @@ pub async fn start(config: &Config, options: RunOptions) -> Result<Running, RunE
 ///
 /// # Errors
 /// [`RunError`] names the key at fault; nothing runs.
-pub async fn start_client(config: &Config, options: RunOptions) -> Result<Running, RunError> {
+pub fn start_client(config: &Config, options: RunOptions) -> BoxFuture<'_, Result<Running, RunError>> {
+    Box::pin(run_client(config, options))
+}
+
+async fn run_client(config: &Config, options: RunOptions) -> Result<Running, RunError> {
     let RunOptions { source, connection_log_level, lost_log_lines } = options;
     let builder = start::client_builder(config, connection_log_level).await?;
     let node = builder.start().await.map_err(RunError::Start)?;

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::task::{AbortHandle, Id, JoinSet};
 use trunkline_route::{Attempt, Endpoint, Host, NodeName, ProxyRoute, ResolverId};
+use trunkline_stack::BoxFuture;
 
 use crate::plan::{Event, FoundGateway, Lookup, OpId, Plan, Step};
 use crate::{AttemptError, NoRoute, Reason, Record};
@@ -93,6 +94,8 @@ struct Flying<L> {
 
 impl<L: Send + 'static> Flying<L> {
     fn start(&mut self, op: OpId, task: impl Future<Output = Outcome<L>> + Send + 'static) {
+        // Boxed, so that the runtime's code around a task is compiled once and not for each kind of operation.
+        let task: BoxFuture<'static, Outcome<L>> = Box::pin(task);
         let handle = self.tasks.spawn(task);
         self.ops.insert(handle.id(), (op, handle));
     }

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use trunkline_route::{LocalPlace, NameError, NodeName};
 use trunkline_stack::{
-    AcceptFailures, EARLY_DATA, First, LogLimit, SocketError, SocketFile, StreamCode, bind_unix, listen_tcp, log_peer,
+    AcceptFailures, BoxFuture, EARLY_DATA, First, LogLimit, SocketError, SocketFile, StreamCode, bind_unix, listen_tcp,
+    log_peer,
 };
 
 use crate::services::{StreamOptions, open};
@@ -68,8 +69,17 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Binds the place and begins to accept.
-    pub(crate) async fn start(
+    /// Binds the place and begins to accept. Boxed: a future that is not is compiled again in every crate that awaits it.
+    pub(crate) fn start<'a>(
+        host: &'a Arc<dyn StreamHost>,
+        runtime: &'a Handle,
+        place: LocalPlace,
+        to: Destination,
+    ) -> BoxFuture<'a, Result<Self, ForwardError>> {
+        Box::pin(Self::bind(host, runtime, place, to))
+    }
+
+    async fn bind(
         host: &Arc<dyn StreamHost>,
         runtime: &Handle,
         place: LocalPlace,

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{ConnectError, PING_MAILBOX, Reason, Record};
 use trunkline_route::{NodeName, Origin, ProxyRoute, later};
-use trunkline_stack::{ByteStream, Chain, Incoming, Link, StreamCode, StreamKind};
+use trunkline_stack::{BoxFuture, ByteStream, Chain, Incoming, Link, StreamCode, StreamKind};
 
 use crate::gateway::{Gateway, Held, NoHop, ONWARDS, in_short, log_refused, now, refused};
 use crate::{MAX_REPORTS, ProxyOpen, Refusal, Report, Verdict};
@@ -156,7 +156,12 @@ impl Gateway {
     ///
     /// # Errors
     /// [`ConnectError`] when nothing can be tried at all; that no way leads there is no error.
-    pub async fn trace(self: &Arc<Self>, target: NodeName, timeout: Duration) -> Result<Trace, ConnectError> {
+    pub fn trace(self: &Arc<Self>, target: NodeName, timeout: Duration) -> BoxFuture<'_, Result<Trace, ConnectError>> {
+        // Boxed: a future that is not is compiled again in every crate that awaits it.
+        Box::pin(self.walk(target, timeout))
+    }
+
+    async fn walk(self: &Arc<Self>, target: NodeName, timeout: Duration) -> Result<Trace, ConnectError> {
         let node = self;
         let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());

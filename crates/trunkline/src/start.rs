@@ -14,7 +14,7 @@ use trunkline_proxy::Gateway;
 use trunkline_registrar::{Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{Address, Cookie, Defaults, Endpoint, IntoName, NameError, NodeName, PeerFlags, ResolverId};
-use trunkline_stack::{Listening, LocalLimits};
+use trunkline_stack::{BoxFuture, Listening, LocalLimits};
 
 use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
 use crate::events::CAPACITY;
@@ -43,7 +43,7 @@ impl NodeBuilder {
     /// # Errors
     /// [`StartError`]; nothing of the node runs.
     pub async fn start(self) -> Result<Node, StartError> {
-        start(self).await
+        start_boxed(self).await
     }
 }
 
@@ -52,6 +52,11 @@ struct Registrars {
     embedded: Option<Arc<Embedded>>,
     /// The one that the node registers with.
     own: Option<Arc<dyn Registrar>>,
+}
+
+/// Boxed: a future that is not is compiled again in every crate that awaits it.
+fn start_boxed(builder: NodeBuilder) -> BoxFuture<'static, Result<Node, StartError>> {
+    Box::pin(start(builder))
 }
 
 async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {

@@ -70,11 +70,17 @@ impl Sessions {
         Box::pin(async { Ok(self.session(name, request).await?.link) })
     }
 
-    pub(super) async fn session(
+    /// Returns the session that satisfies a request, dialling if need be. Boxed: a future that is not is compiled again, with
+    /// the whole dial, in every crate that awaits it.
+    pub(super) fn session(
         self: &Arc<Self>,
         name: NodeName,
         request: ConnectRequest,
-    ) -> Result<Session, ConnectError> {
+    ) -> BoxFuture<'_, Result<Session, ConnectError>> {
+        Box::pin(self.find_session(name, request))
+    }
+
+    async fn find_session(self: &Arc<Self>, name: NodeName, request: ConnectRequest) -> Result<Session, ConnectError> {
         if self.is_leaving() {
             return Err(ConnectError::ShuttingDown);
         }

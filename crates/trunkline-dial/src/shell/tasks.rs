@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use trunkline_stack::BoxFuture;
 
 /// The tasks that run for a node, and end with it at the latest.
 pub(super) struct Tasks {
@@ -35,6 +36,8 @@ impl Tasks {
             return;
         }
         while running.try_join_next().is_some() {}
+        // Boxed, so that the runtime's code around a task is compiled once and not for each kind of task.
+        let task: BoxFuture<'static, ()> = Box::pin(task);
         running.spawn_on(task, &self.runtime);
     }
 
