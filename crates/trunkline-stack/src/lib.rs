@@ -70,7 +70,8 @@
 //! down        LinkState::set_down, Hooks::on_down  LinkState::set_down, Hooks::on_down
 //! ```
 //!
-//! Until the first frame came, the link is provisional at the end that answers, and replaces no other one.
+//! Until the first frame comes, the link is provisional at the end that answers: it replaces no other one, and the node
+//! closes it after 5 seconds.
 //!
 //! [own]: https://github.com/trunkline/trunkline/tree/main/examples/own-stack
 

@@ -94,8 +94,9 @@ pub trait Proven: Send {
 
 /// A peer that dialled this node, has proven who it is, and waits for a verdict. Dropped, its transport is closed.
 ///
-/// The node calls [`Caller::claims`], then [`Caller::agree`], then [`Caller::accept`] or [`Caller::refuse`] once. It sets
-/// no time for these two: the stack bounds how long the caller may take to read the verdict.
+/// The node calls [`Caller::claims`], then [`Caller::agree`] unless it refuses the caller anyway, and then
+/// [`Caller::accept`] or [`Caller::refuse`], once. It sets no time for these two: the stack bounds how long the caller may
+/// take to read the verdict.
 pub trait Caller: Send {
     /// Returns the identity of the caller.
     fn peer(&self) -> &PeerIdentity;
@@ -168,7 +169,7 @@ pub trait Answering: Send + Sync + 'static {
 pub type AnswerFailure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A future that holds reading back until it is done, so that order is kept across a replaced link. Writing goes on
-/// meanwhile. It may never be done: the stack limits its time.
+/// meanwhile. It may take as long as the old link lasts: the stack limits its time.
 pub type Hold = BoxFuture<'static, ()>;
 
 /// Called in the link's task when the first frame is there, before anything of it is done; must not wait. The future that
