@@ -7,9 +7,11 @@
 //! - [`pair::Pair`]: the rules by which two nodes that both dial end up with one link.
 //! - [`sessions::Peer`]: which link stands for a name, and which callers and dials wait for one. Pure.
 //! - [`exec::run`] drives a plan with tokio; [`Registry`] runs the peers and the tasks of their flights.
+//! - [`Sessions`]: all of this for one node, over the [`Stack`](trunkline_stack::Stack)s that it is given: connects,
+//!   accepts, dials again and shuts down.
 //!
-//! The crate names no transport and no TLS: whatever dials comes in through [`exec::Ports`]. Bring your own and
-//! use the rest; `examples/own_transport.rs` does so over plain TCP.
+//! The crate names no transport and no TLS. Whatever dials comes in as a stack of [`Sessions`], or below it through
+//! [`exec::Ports`]: `examples/own_transport.rs` uses the plan and the registry so, over plain TCP.
 
 mod connection;
 mod error;

@@ -1,9 +1,13 @@
-//! The native stack of trunkline, TLK/1: encrypted links between two proven nodes, over TCP.
+//! The native stack of trunkline, TLK/1: encrypted links between two proven nodes, over TCP or another transport.
 //!
 //! # Modules
 //! The protocol is in `trunkline-wire` as state machines, TLS in `trunkline-tls`, and the handles that programs use
 //! ([`Link`], [`Mailboxes`], [`ByteStream`]) in `trunkline-stack`. In this crate [`Native`] dials and [`Listener`]
-//! answers over TCP with TLS 1.3 (rustls), and one small task moves the bytes of each link.
+//! answers over TCP with TLS 1.3 (rustls), and one small task moves the bytes of each link. [`Native::dial_over`] and
+//! [`Inside::answer`] do so over any [`Transport`]: a stream through other nodes, a Unix socket, a pipe in memory.
+//!
+//! [`NativeStack`] is all of this as a [`Stack`](trunkline_stack::Stack), by the traits that every network stack has; so
+//! a node uses it.
 //!
 //! # From a socket to a link
 //! [`Native::dial`] runs the handshake up to the peer's proof and returns a [`Dialed`]; [`Listener::serve`] runs it up to

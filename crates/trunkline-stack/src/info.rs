@@ -59,6 +59,14 @@ impl fmt::Display for PeerAddress {
 }
 
 /// Facts about a link that its handshake established.
+///
+/// The node decides by some of them: by `id`, `epoch`, `incarnation` and `role` which link of a pair is kept, and by
+/// `cookie`, `tls`, `via`, `route`, `resolver`, `role` and the protocol of `version` whether the link satisfies a route.
+///
+/// A stack fills them in at the initiator with `cookie` and `tls` of the attempt, and `route`, `resolver`, `log_level` and
+/// `mapping` of its policy. At the responder `cookie` is the one that the caller proved, `tls` is
+/// [`TlsMode::CookieOnly`], and the policy is that of [`Caller::accept`](crate::Caller::accept). `mapping` is `None` from
+/// a stack that does not replace names.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LinkInfo {
     /// Proven name of the other end.

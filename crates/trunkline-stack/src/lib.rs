@@ -40,6 +40,40 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).unwrap();
 //! ```
+//!
+//! # Implementing a stack
+//! A stack implements these traits; [`examples/own-stack`][own] has all but those for streams and gateways.
+//!
+//! | trait | implemented for |
+//! | --- | --- |
+//! | [`Stack`] | the protocol of one node: opens transports and dials |
+//! | [`Proven`] | a peer that was dialled and has proven who it is |
+//! | [`Listening`] | a socket at which callers arrive |
+//! | [`Caller`] | a peer that dialled and has proven who it is |
+//! | [`Established`] | a link that both ends agreed on |
+//! | [`StackLink`] | a link that is up; its [`LinkState`] does what is the same for every stack |
+//! | [`CreditSink`] | what is told that a program has read messages |
+//! | [`ReplyTo`] | what takes the answers to calls of the peer |
+//! | [`StreamIo`], [`StreamOffer`] | an end of a stream, and a stream that the peer asks for; if the protocol has streams |
+//! | [`Answering`] | callers on streams through other nodes, and on transports of the program's own; for a gateway |
+//!
+//! The calls in the life of a link, at the end that dials and at the end that answers:
+//!
+//! ```text
+//! transport   Stack::connect                       Listening::serve accepts
+//! proof       Stack::dial                          serve hands a Caller to OnCaller
+//! verdict     Proven::finish(claims) ────────────► Caller::claims, agree
+//!             its result           ◄────────────── Caller::accept(epoch, policy) or refuse(code)
+//! start       Established::start(hold, on_down)    Established::start(on_first_frame, on_down)
+//! up          StackLink::ping ───────────────────► Hooks::on_first_frame, before the frame is taken
+//! going       StackLink::go_away ────────────────► LinkState::set_going, then set_inbound_done
+//! down        LinkState::set_down, Hooks::on_down  LinkState::set_down, Hooks::on_down
+//! ```
+//!
+//! Until the first frame comes, the link is provisional at the end that answers: it replaces no other one, and the node
+//! closes it after 5 seconds.
+//!
+//! [own]: https://github.com/trunkline/trunkline/tree/main/examples/own-stack
 
 #[macro_use]
 mod log;

@@ -85,19 +85,28 @@ impl LinkState {
         !self.shut.load(Ordering::Acquire)
     }
 
-    /// Refuses new messages from now on. Senders that wait look again.
+    /// Refuses new messages from now on. Senders that wait look again. A stack calls this alone when [`StackLink::close`] was
+    /// called and the last frame is not out yet.
     pub fn shut(&self) {
         self.shut.store(true, Ordering::Release);
         self.credit.notify_waiters();
     }
 
     /// Notes why the link goes away, unless it does already, and refuses new messages.
+    ///
+    /// When the peer says that it goes away, a stack calls this with the peer's code, and then
+    /// [`LinkState::set_inbound_done`] once everything before it is in the mailboxes. [`Link::is_left_by_peer`] depends on
+    /// this order.
     pub fn set_going(&self, code: CloseCode) {
         let _ = self.going.set(code);
         self.shut();
     }
 
-    /// Notes that the link is down: calls under way end, and whoever waits for the link is woken.
+    /// Notes that the link is down: calls under way end, and whoever waits for the link is woken. Includes
+    /// [`LinkState::shut`] and [`LinkState::set_inbound_done`].
+    ///
+    /// A stack calls this once, when the driver of the link ends or is dropped, and then
+    /// [`Hooks::on_down`](crate::Hooks::on_down).
     pub fn set_down(&self, down: &Down) {
         let _ = self.down.set(down.clone());
         self.shut();
@@ -113,14 +122,16 @@ impl LinkState {
         self.inbound_done.get().is_some()
     }
 
-    /// Notes that everything the peer sent before it went away was delivered, or never will be.
+    /// Notes that everything the peer sent before it went away was delivered, or never will be; see
+    /// [`LinkState::set_going`].
     pub fn set_inbound_done(&self) {
         let _ = self.inbound_done.set(());
         self.changed.notify_waiters();
         self.credit.notify_waiters();
     }
 
-    /// Wakes whoever waits in [`LinkState::until`].
+    /// Wakes whoever waits in [`LinkState::until`]. Needed only for conditions of the stack's own:
+    /// [`LinkState::set_down`] and [`LinkState::set_inbound_done`] wake by themselves.
     pub fn notify_changed(&self) {
         self.changed.notify_waiters();
     }
@@ -200,7 +211,8 @@ impl LinkState {
         }
     }
 
-    /// Waits until `ready` returns a value. It is asked again after each change of the link.
+    /// Waits until `ready` returns a value. It is asked again after each call of [`LinkState::notify_changed`],
+    /// [`LinkState::set_inbound_done`] and [`LinkState::set_down`].
     pub async fn until<T>(&self, ready: impl Fn() -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
@@ -259,14 +271,18 @@ pub trait StackLink: Send + Sync + 'static {
 
     /// Sends a message without waiting.
     ///
-    /// # Errors
-    /// [`SendError`]; nothing was sent.
-    fn try_send(&self, to: &str, from: &str, body: &[u8], how: How) -> Result<(), SendError>;
-
-    /// Sends a call without waiting; its answer goes to [`LinkState::answered`] with this number.
+    /// The messages and calls of one pair of names keep their order within their priority. `to` and `from` are local names:
+    /// the stack replaces them by the mapping of the [`LinkInfo`], and calls [`LinkState::check_names`].
     ///
     /// # Errors
-    /// [`SendError`]; nothing was sent.
+    /// [`SendError`]; nothing was sent. [`SendError::Unsupported`] when `how` needs a flag that was not agreed on.
+    fn try_send(&self, to: &str, from: &str, body: &[u8], how: How) -> Result<(), SendError>;
+
+    /// Sends a call without waiting, as [`StackLink::try_send`] sends a message; its answer goes to
+    /// [`LinkState::answered`] with this number. `timeout` is only told to the peer: [`Link`] ends the call itself.
+    ///
+    /// # Errors
+    /// As [`StackLink::try_send`].
     fn try_call(
         self: Arc<Self>,
         id: u32,
@@ -277,7 +293,8 @@ pub trait StackLink: Send + Sync + 'static {
         how: How,
     ) -> Result<(), SendError>;
 
-    /// Notes that a caller waits for its answer no more.
+    /// Notes that a caller waits for its answer no more: a link that goes away may now be done. Called once after each
+    /// [`StackLink::try_call`], also after one that failed and for a call that was answered. Default: nothing.
     fn call_ended(&self) {}
 
     /// Sends a message whose outcome is told, when it is its turn.
@@ -288,7 +305,9 @@ pub trait StackLink: Send + Sync + 'static {
         body: Bytes,
     ) -> BoxFuture<'a, Result<Sent, SendError>>;
 
-    /// Opens a stream. `data` says what for; `first` goes out with the request.
+    /// Opens a stream. `data` says what for; `first` goes out with the request. [`Link`] has checked the sizes of both.
+    /// The stack ends the request itself after `timeout` ([`OpenError::TimedOut`]). Dropping the future withdraws the
+    /// request.
     fn open<'a>(
         self: Arc<Self>,
         kind: StreamKind,
@@ -297,19 +316,28 @@ pub trait StackLink: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<ByteStream, OpenError>>;
 
-    /// Takes nothing new, lets both ends finish what is queued and the calls under way, then closes.
+    /// Takes nothing new, lets both ends finish what is queued and the calls under way, then closes. Returns at once; the
+    /// driver ends later, with [`Down::ClosedHere`] at the end that went first. A further call does nothing, but
+    /// [`StackLink::close`] still closes.
     fn go_away(&self, code: CloseCode);
 
-    /// Closes at once; what is queued is lost.
+    /// Closes at once; what is queued is lost. Returns at once; the driver then ends with [`Down::ClosedHere`] and the code of
+    /// the first call, within a time of the stack's choice even if the peer reads nothing. Further calls do nothing.
     fn close(&self, code: CloseCode);
 
-    /// Asks the peer for a sign of life.
+    /// Asks the peer for a sign of life. Must send a frame: the dialling node calls this right after
+    /// [`Established::start`](crate::Established::start), and that frame is what
+    /// [`Hooks::on_first_frame`](crate::Hooks::on_first_frame) waits for at the other end.
     fn ping(&self);
 
-    /// Returns true if something came from the peer within the last `time`.
+    /// Returns true if something came from the peer within the last `time`. Decides whether the first bytes of a stream go
+    /// out with the request or only after the peer's answer.
+    ///
+    /// The times of the policy, `keep_alive` and `dead_after`, are the stack's to apply.
     fn heard_within(&self, time: Duration) -> bool;
 
-    /// Returns whether the peer shows within this time that it lives.
+    /// Returns whether the peer shows within this time that it lives; see [`Link::probe`]. Decides whether another node, or
+    /// another instance of the peer, may take its name; the node then allows 1 second.
     fn probe(&self, timeout: Duration) -> BoxFuture<'_, bool>;
 
     /// Returns the counters so far.

@@ -41,7 +41,7 @@ pub trait CreditSink: Send + Sync + 'static {
     fn peer(&self) -> &NodeName;
 
     /// Notes that messages of a mailbox were read, or will never be: their number, and the bytes of their bodies.
-    /// `mailbox` is the number that the stack gave in the batch.
+    /// `mailbox` is the number that the stack gave in the batch. Must not wait; may be called after the link is down.
     fn taken(&self, mailbox: u16, messages: u64, bytes: u64);
 }
 

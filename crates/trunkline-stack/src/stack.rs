@@ -17,7 +17,8 @@ use crate::{AttemptError, BoxFuture, Down, Link, LinkInfo, Mailboxes, Transport}
 /// version of an attempt ([`Version::protocol`](trunkline_route::Version::protocol)).
 ///
 /// A dial has three steps, so that the node can decide in between whether the link may come up: [`Stack::connect`] opens a
-/// transport, [`Stack::dial`] has the peer prove who it is, and [`Proven::finish`] asks it for the link.
+/// transport, [`Stack::dial`] has the peer prove who it is, and [`Proven::finish`] asks it for the link. The
+/// [page of the crate](crate#implementing-a-stack) lists the other traits and the order of the calls.
 pub trait Stack: Send + Sync + 'static {
     /// Returns the protocol as versions name it: `TLK` for the native stack.
     fn protocol(&self) -> &str;
@@ -43,7 +44,13 @@ pub trait Stack: Send + Sync + 'static {
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<Transport, AttemptError>>;
 
     /// Has the peer at the other end of the transport prove that it is the target of the attempt, and goes no further. The
-    /// future and its result may be dropped at any time; the transport is then closed.
+    /// future and its result may be dropped at any time; the transport is then closed. The node bounds the time of a
+    /// candidate by dropping the future.
+    ///
+    /// The stack meets what the attempt demands or refuses it: `attempt.version` ([`AttemptError::Version`]), `attempt.tls`
+    /// ([`AttemptError::Tls`]), `attempt.cookie` ([`AttemptError::WrongCookie`]) and, at the latest in [`Proven::finish`],
+    /// `attempt.policy.flags` ([`AttemptError::Flags`], by [`FlagTerms::agree`]). The node does not check these again; it
+    /// only compares the name of the peer with `attempt.target`.
     ///
     /// # Errors
     /// [`AttemptError`], by the stage that was reached.
@@ -92,14 +99,22 @@ pub trait Proven: Send {
     /// Returns the identity of the peer.
     fn peer(&self) -> &PeerIdentity;
 
-    /// Asks the peer for the link.
+    /// Asks the peer for the link. A stack with [`Pairing::Names`] sends nothing of the claims, and uses their
+    /// `known_epoch` only for [`LinkInfo::epoch`].
     ///
     /// # Errors
-    /// [`AttemptError::Adopted`] when the peer has another link to this node or is about to; others by their cause.
+    /// [`AttemptError`] by the code with which the peer refused ([`Caller::refuse`]): [`AttemptError::Adopted`] for
+    /// [`CloseCode::Duplicate`] and [`CloseCode::LostTie`], when the peer has another link to this node or is about to;
+    /// [`AttemptError::NameInUse`] for [`CloseCode::NameInUse`], [`AttemptError::Flags`] for [`CloseCode::Flags`], and
+    /// [`AttemptError::Rejected`] for every other code.
     fn finish(self: Box<Self>, claims: Claims) -> BoxFuture<'static, Result<Box<dyn Established>, AttemptError>>;
 }
 
 /// A peer that dialled this node, has proven who it is, and waits for a verdict. Dropped, its transport is closed.
+///
+/// The node calls [`Caller::claims`], then [`Caller::agree`] unless it refuses the caller anyway, and then
+/// [`Caller::accept`] or [`Caller::refuse`], once. It sets no time for these two: the stack bounds how long the caller may
+/// take to read the verdict.
 pub trait Caller: Send {
     /// Returns the identity of the caller.
     fn peer(&self) -> &PeerIdentity;
@@ -114,6 +129,9 @@ pub trait Caller: Send {
     fn agree(&self, terms: FlagTerms) -> Result<PeerFlags, Disagreement>;
 
     /// Lets the link come up under this policy; ask [`Caller::agree`] first.
+    ///
+    /// The stack tells the caller the epoch. [`LinkInfo::epoch`] is this number here, and at the caller the greater of this
+    /// number and its own `known_epoch + 1`.
     ///
     /// # Errors
     /// [`AttemptError`] when the caller is gone, or the terms do not meet.
@@ -148,7 +166,10 @@ pub trait Listening: Send + Sync + 'static {
     fn version(&self) -> Version;
 
     /// Accepts for ever and hands every proven caller over. Never waits for one caller while others arrive; everything ends
-    /// when the future is dropped.
+    /// when the future is dropped. The stack polls what `on_caller` returns to its end.
+    ///
+    /// The stack bounds the time and the number of callers that have not proven themselves, and goes on after a failure to
+    /// accept ([`AcceptFailures`](crate::AcceptFailures)).
     fn serve(self: Box<Self>, on_caller: OnCaller) -> BoxFuture<'static, ()>;
 }
 
@@ -165,10 +186,12 @@ pub trait Answering: Send + Sync + 'static {
 /// The cause why a caller was not let in.
 pub type AnswerFailure = Box<dyn std::error::Error + Send + Sync>;
 
-/// A future that holds reading back until it is done, so that order is kept across a replaced link.
+/// A future that holds reading back until it is done, so that order is kept across a replaced link. Writing goes on
+/// meanwhile. It may take as long as the old link lasts: the stack limits its time.
 pub type Hold = BoxFuture<'static, ()>;
 
-/// Called when the first frame is there, before anything of it is done; the future it gives comes first.
+/// Called in the link's task when the first frame is there, before anything of it is done; must not wait. The future that
+/// it returns comes first.
 pub type FirstFrameHook = Box<dyn FnOnce() -> Option<Hold> + Send>;
 
 /// Called when the link is down: how that came, and why the link was going away before, if it was. The two may differ, when
@@ -179,11 +202,12 @@ pub type DownHook = Box<dyn FnOnce(&Down, Option<CloseCode>) + Send>;
 #[derive(Default)]
 pub struct Hooks {
     /// The first frame came: the peer uses the link. It is delivered, and reading goes on, when the returned
-    /// future is done (or after the drain time).
+    /// future is done, or after a time of the stack's choice.
     pub on_first_frame: Option<FirstFrameHook>,
-    /// Reading begins when this is done (or after the drain time).
+    /// Reading begins when this is done, or after a time of the stack's choice.
     pub hold: Option<Hold>,
-    /// The link is down; called exactly once, also when its future is dropped.
+    /// The link is down; called exactly once, after [`LinkState::set_down`](crate::LinkState::set_down), also when the future
+    /// of the link is dropped.
     pub on_down: Option<DownHook>,
 }
 

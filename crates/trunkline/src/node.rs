@@ -255,9 +255,10 @@ impl Node {
         self.sessions().connect(name.into_name()?, request).await
     }
 
-    /// Connects over a transport that leads to the peer: a Unix socket, a pipe, the stream of another program. The best route
-    /// of the name says what the connection must prove and offer. A live connection to the name gives way to the new one.
-    /// The peer answers by [`Node::answer`].
+    /// Connects over a transport that leads to the peer: a Unix socket, a pipe, the stream of another program. One end must
+    /// call this, and the other one [`Node::answer`]. The best route of the name, or the node's defaults without one, say what
+    /// the connection must prove and offer. A live connection to the name gives way to the new one; when that breaks, the usual
+    /// routes are dialled. For the node's own name the transport is dropped, and the result is the connection to itself.
     ///
     /// # Errors
     /// [`ConnectError`], `NoRoute` with the one attempt.

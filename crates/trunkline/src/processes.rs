@@ -193,7 +193,7 @@ impl Node {
     ///
     /// # Errors
     /// [`SendError`]; nothing was sent. A process that does not live is no error. A link carries at most 16,384 names, of
-    /// services and of processes: with more of them than that, call a service that passes on.
+    /// mailboxes and of processes: with more of them than that, send to a mailbox whose owner passes messages on.
     pub async fn send_to(&self, pid: &Pid, body: impl AsRef<[u8]>) -> Result<(), SendError> {
         self.send(&pid.node, &pid.mailbox(), body).await
     }

@@ -1,8 +1,16 @@
 //! A node that speaks a protocol of its own, and finds its peers by a resolver of its own, with the public API only.
 //!
-//! `TOY` is a protocol of text lines over TCP. A toy: it neither encrypts nor proves anything, and it has messages and calls
-//! but no streams. Everything else (routes, failover, which connection stands for a name, mailboxes, shutdown) is that of
-//! every node.
+//! `TOY` is a protocol of text lines over TCP, with messages and calls. Everything else (routes, failover, which connection
+//! stands for a name, mailboxes, shutdown) is that of every node.
+//!
+//! A stack for use needs what `TOY` leaves out:
+//!
+//! - proof of the names and the cookie, and encryption: `TOY` believes each peer, and refuses routes that demand TLS;
+//! - limits on a peer that keeps no credit, answers without end or uses ever more names, and on callers by their address;
+//! - an orderly end: [`go_away`](trunkline::stack::StackLink::go_away) closes at once, also while calls are under way;
+//! - the times of the policy, `keep_alive` and `dead_after`: a silent peer is noticed only by a probe;
+//! - flags (priorities, important messages, and those of processes) and streams, which are all refused;
+//! - counters, and callers that come through gateways.
 //!
 //! `cargo run --manifest-path examples/own-stack/Cargo.toml`
 

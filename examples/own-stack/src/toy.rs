@@ -1,16 +1,18 @@
 //! The handshake of `TOY`: the caller says `HELLO from incarnation to link`, the listener `WELCOME incarnation`, the caller
-//! `FINISH`, the listener `UP epoch` or `CLOSE reason`.
+//! `FINISH`, the listener `UP epoch` or `CLOSE code text`.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use trunkline::stack::{
-    BoxFuture, Caller, Established, Hooks, Listening, Mailboxes, OnCaller, Pairing, PeerIdentity, Proven, Stack,
-    Transport, connect_tcp,
+    AcceptFailures, BoxFuture, Caller, Established, Hooks, Listening, Mailboxes, OnCaller, Pairing, PeerIdentity,
+    Proven, Stack, Transport, connect_tcp,
 };
 use trunkline::{
     Attempt, AttemptError, CloseCode, Cookie, Disagreement, FlagTerms, Incarnation, LinkId, LinkInfo, LinkPolicy,
@@ -18,6 +20,11 @@ use trunkline::{
 };
 
 use crate::link::ToyLink;
+
+/// Longest time of each half of a handshake at the listener: up to FINISH, and to the verdict.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Most callers at a time that have not come as far as FINISH.
+const PLACES: usize = 64;
 
 /// Returns the version that routes and endpoints name: `TOY/1`.
 pub fn version() -> Version {
@@ -84,7 +91,7 @@ impl Stack for Toy {
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<Transport, AttemptError>> {
-        Box::pin(connect_tcp(address, std::time::Duration::from_secs(3)))
+        Box::pin(connect_tcp(address, Duration::from_secs(3)))
     }
 
     fn dial<'a>(
@@ -93,6 +100,7 @@ impl Stack for Toy {
         attempt: &'a Attempt,
     ) -> BoxFuture<'a, Result<Box<dyn Proven>, AttemptError>> {
         Box::pin(async move {
+            demands(attempt)?;
             let failed = |error: io::Error| AttemptError::Handshake(error.into());
             let link = LinkId::new(random_16());
             let hello = format!("HELLO {} {} {} {}\n", self.name, self.incarnation, attempt.target, link);
@@ -108,6 +116,18 @@ impl Stack for Toy {
             }
         })
     }
+}
+
+/// Refuses an attempt that demands what `TOY` does not have. The node relies on this.
+fn demands(attempt: &Attempt) -> Result<(), AttemptError> {
+    if attempt.version != version() {
+        return Err(AttemptError::Version(format!("{} is spoken, and not {}", version(), attempt.version)));
+    }
+    if attempt.tls != TlsMode::CookieOnly {
+        return Err(AttemptError::Tls("TOY checks no certificates; switch `tls` off in the route".into()));
+    }
+    let flags = attempt.policy.flags.agree(PeerFlags::NONE.into());
+    flags.map(drop).map_err(|disagreement| AttemptError::Flags(disagreement.to_string()))
 }
 
 struct ToyProven {
@@ -131,10 +151,14 @@ impl Proven for ToyProven {
             let answer = words(&mut self.over).await.map_err(failed)?;
             let there = match answer.iter().map(String::as_str).collect::<Vec<_>>()[..] {
                 ["UP", epoch] => epoch.parse().map_err(|_| AttemptError::Handshake("the epoch is no number".into()))?,
-                ["CLOSE", "lost_tie" | "duplicate"] => return Err(AttemptError::Adopted),
+                ["CLOSE", "lost_tie" | "duplicate", ..] => return Err(AttemptError::Adopted),
+                ["CLOSE", "name_in_use", ..] => {
+                    return Err(AttemptError::NameInUse("the peer still talks to it".into()));
+                }
+                ["CLOSE", "flags_refused", ..] => return Err(AttemptError::Flags(answer[2..].join(" "))),
                 _ => return Err(AttemptError::Rejected(answer.join(" "))),
             };
-            let epoch = (claims.known_epoch + 1).max(there);
+            let epoch = claims.known_epoch.saturating_add(1).max(there);
             let info = info(self.peer, &self.over, epoch, Role::Initiator, self.attempt.cookie, self.attempt.policy);
             Ok(Box::new(Up { over: self.over, info }) as Box<dyn Established>)
         })
@@ -166,16 +190,20 @@ impl Caller for ToyCaller {
     ) -> BoxFuture<'static, Result<Box<dyn Established>, AttemptError>> {
         Box::pin(async move {
             let up = format!("UP {epoch}\n");
-            self.over.write_all(up.as_bytes()).await.map_err(|error| AttemptError::Handshake(error.into()))?;
+            let written = tokio::time::timeout(HANDSHAKE, self.over.write_all(up.as_bytes())).await;
+            written
+                .map_err(|_| AttemptError::HandshakeTimeout(HANDSHAKE))?
+                .map_err(|error| AttemptError::Handshake(error.into()))?;
             let cookie = Cookie::new("a cookie that TOY does not use").expect("it is long enough");
             let info = info(self.peer, &self.over, epoch, Role::Responder, cookie, policy);
             Ok(Box::new(Up { over: self.over, info }) as Box<dyn Established>)
         })
     }
 
-    fn refuse(mut self: Box<Self>, code: CloseCode, _: String) -> BoxFuture<'static, ()> {
+    fn refuse(mut self: Box<Self>, code: CloseCode, text: String) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let _ = self.over.write_all(format!("CLOSE {code}\n").as_bytes()).await;
+            let line = format!("CLOSE {code} {}\n", text.replace('\n', " "));
+            let _ = tokio::time::timeout(HANDSHAKE, self.over.write_all(line.as_bytes())).await;
         })
     }
 }
@@ -197,7 +225,7 @@ fn info(peer: PeerIdentity, over: &Transport, epoch: u64, role: Role, cookie: Co
         log_level: policy.log_level,
         route: policy.route,
         resolver: policy.resolver,
-        mapping: None,
+        mapping: policy.mapping,
         software: "toy".into(),
     }
 }
@@ -237,12 +265,25 @@ impl Listening for ToyListener {
 
     fn serve(self: Box<Self>, on_caller: OnCaller) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let mut tasks = JoinSet::new();
-            while let Ok((tcp, address)) = self.socket.accept().await {
+            let (mut tasks, mut failures) = (JoinSet::new(), AcceptFailures::default());
+            let places = Arc::new(Semaphore::new(PLACES));
+            loop {
+                let (tcp, address) = match self.socket.accept().await {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        failures.failed(&"the listener of TOY", &error).await;
+                        continue;
+                    }
+                };
+                failures.accepted();
                 while tasks.try_join_next().is_some() {}
+                let Ok(place) = places.clone().try_acquire_owned() else { continue };
                 let (toy, on_caller) = (self.toy.clone(), on_caller.clone());
                 tasks.spawn(async move {
-                    if let Ok(caller) = toy.answer(Transport::tcp(tcp, address)).await {
+                    let answer = toy.answer(Transport::tcp(tcp, address));
+                    let answered = tokio::time::timeout(HANDSHAKE, answer).await;
+                    drop(place);
+                    if let Ok(Ok(caller)) = answered {
                         on_caller(caller).await;
                     }
                 });
