@@ -54,7 +54,7 @@ pub struct SpawnLimits {
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// let config = SessionsConfig::new("app@lab".parse()?, [7; 16], Cookie::new("a cookie of some length")?);
 /// let node = Sessions::new(config, |_| {});
-/// let processes = Processes::new(node.name().clone(), [7; 16], node.mailboxes().clone());
+/// let processes = Processes::new(node.name().clone(), [7; 16].into(), node.mailboxes().clone());
 /// let serving = processes.serve(Arc::downgrade(&node) as Weak<dyn ProcessHost>)?;
 /// node.spawn(serving);
 ///
