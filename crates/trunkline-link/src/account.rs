@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dashmap::{DashMap, Entry};
 use tokio::sync::{Notify, oneshot};
 use trunkline_route::{Flag, Incarnation, NodeName};
-use trunkline_stack::{LinkInfo, LinkState, SendError, Sent};
+use trunkline_stack::{KeepsSent, LinkInfo, LinkState, SendError, Sent};
 use trunkline_wire::important::{Incoming, Outcome, Outgoing};
 
 use crate::shell::{clock_us, lock};
@@ -121,7 +121,7 @@ impl Account {
     }
 
     /// Queues a message if it may go now; [`SendError::Full`] also when others go first.
-    fn try_send(
+    pub(crate) fn try_send(
         self: &Arc<Self>,
         link: &dyn ImportantLink,
         to: &str,
@@ -137,7 +137,7 @@ impl Account {
         link.try_important(seq, to, from, body)?;
         let (done, outcome) = oneshot::channel();
         outgoing.sent(Parcel { to: to.into(), from: from.into(), body: body.clone(), done });
-        Ok(Sent::new(outcome, Some(Box::new(Waiting { account: Arc::downgrade(self), seq }))))
+        Ok(Sent::new(outcome, Some((Arc::downgrade(self) as Weak<dyn KeepsSent>, seq))))
     }
 
     /// Queues a message, waiting for its turn; see [`Account::try_send`].
@@ -175,23 +175,15 @@ fn release(outgoing: &mut Outgoing<Parcel>, link: &dyn ImportantLink) {
     }
 }
 
-/// Interest of a program in the outcome of a message.
-struct Waiting {
-    account: Weak<Account>,
-    seq: u64,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(account) = self.account.upgrade() {
-            lock(&account.outgoing).abandoned(self.seq);
-            // Others may have waited behind it.
-            let present = lock(&account.present).as_ref().and_then(Weak::upgrade);
-            if let Some(link) = present {
-                account.send_again(&*link);
-            }
-            account.changed.notify_waiters();
+impl KeepsSent for Account {
+    fn abandoned(&self, number: u64) {
+        lock(&self.outgoing).abandoned(number);
+        // Others may have waited behind it.
+        let present = lock(&self.present).as_ref().and_then(Weak::upgrade);
+        if let Some(link) = present {
+            self.send_again(&*link);
         }
+        self.changed.notify_waiters();
     }
 }
 

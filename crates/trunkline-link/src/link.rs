@@ -314,6 +314,13 @@ impl StackLink for Shared {
         }
     }
 
+    fn try_send_important(&self, to: &str, from: &str, body: &Bytes) -> Result<Sent, SendError> {
+        let Some(account) = &self.account else {
+            return Err(SendError::Unsupported(Flag::ImportantDelivery));
+        };
+        account.try_send(self, to, from, body)
+    }
+
     fn send_important<'a>(
         self: Arc<Self>,
         to: &'a str,

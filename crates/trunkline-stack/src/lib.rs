@@ -114,7 +114,7 @@ pub use error::{CallError, Down, SendError};
 pub use flow::{FlowError, Outflow};
 pub use host_names::{HostNames, STAGGER, first_of};
 pub use info::{LinkInfo, LinkStats, PeerAddress};
-pub use link::{Link, LinkState, Sent, StackLink};
+pub use link::{KeepsSent, Link, LinkState, Sent, StackLink};
 pub use local::{LocalLimits, LocalLink};
 pub use log::CONNECTION_TARGET;
 pub use log_limit::LogLimit;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -297,6 +297,12 @@ pub trait StackLink: Send + Sync + 'static {
     /// [`StackLink::try_call`], also after one that failed and for a call that was answered. Default: nothing.
     fn call_ended(&self) {}
 
+    /// Sends a message whose outcome is told, if it may go at once. [`SendError::Full`] has [`Link`] call
+    /// [`StackLink::send_important`], which is what a stack without a quicker way returns.
+    fn try_send_important(&self, _to: &str, _from: &str, _body: &Bytes) -> Result<Sent, SendError> {
+        Err(SendError::Full)
+    }
+
     /// Sends a message whose outcome is told, when it is its turn.
     fn send_important<'a>(
         self: Arc<Self>,
@@ -348,14 +354,19 @@ pub trait StackLink: Send + Sync + 'static {
 /// outcome, and the message is not sent again.
 pub struct Sent {
     outcome: oneshot::Receiver<Outcome>,
-    /// State that the stack keeps as long as somebody waits.
-    _ticket: Option<Box<dyn std::any::Any + Send + Sync>>,
+    keeper: Option<(Weak<dyn KeepsSent>, u64)>,
+}
+
+/// State that a stack keeps of important messages while somebody waits for their outcomes.
+pub trait KeepsSent: Send + Sync {
+    /// Notes that nobody waits any more for the outcome of the message of this number, known or not. Must not wait.
+    fn abandoned(&self, number: u64);
 }
 
 impl Sent {
-    /// Returns a message whose outcome comes by this channel. The ticket is dropped together with it.
-    pub fn new(outcome: oneshot::Receiver<Outcome>, ticket: Option<Box<dyn std::any::Any + Send + Sync>>) -> Self {
-        Self { outcome, _ticket: ticket }
+    /// Returns a message whose outcome comes by this channel. The keeper is told of the number when this is dropped.
+    pub fn new(outcome: oneshot::Receiver<Outcome>, keeper: Option<(Weak<dyn KeepsSent>, u64)>) -> Self {
+        Self { outcome, keeper }
     }
 
     /// Waits for the outcome. `None` when it cannot be known any more: the peer restarted, or takes no message like it
@@ -363,6 +374,16 @@ impl Sent {
     /// nothing.
     pub async fn outcome(&mut self) -> Option<Outcome> {
         (&mut self.outcome).await.ok()
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if let Some((keeper, number)) = self.keeper.take()
+            && let Some(keeper) = keeper.upgrade()
+        {
+            keeper.abandoned(number);
+        }
     }
 }
 
@@ -447,7 +468,11 @@ impl Link {
     /// # Errors
     /// [`SendError`], never `Full`; nothing was sent. `Unsupported` when the two ends did not agree on it.
     pub async fn send_important(&self, to: &str, from: &str, body: impl Into<Bytes>) -> Result<Sent, SendError> {
-        self.link.clone().send_important(to, from, body.into()).await
+        let body = body.into();
+        match self.link.try_send_important(to, from, &body) {
+            Err(SendError::Full) => self.link.clone().send_important(to, from, body).await,
+            result => result,
+        }
     }
 
     /// Sends a term; see [`Link::send`]. The body is written in Erlang's external format, with this link's atom mapping.

@@ -62,14 +62,15 @@ pub trait ReplyTo: Send + Sync + 'static {
 pub struct Message {
     origin: Arc<Sender>,
     body: Bytes,
-    call: Option<Replier>,
+    call: Replier,
     how: How,
 }
 
 impl Message {
     /// Returns a message, or a call when there is a replier.
+    #[inline]
     pub fn new(sender: Arc<Sender>, body: Bytes, how: How, call: Option<Replier>) -> Self {
-        Self { origin: sender, body, call, how }
+        Self { origin: sender, body, call: call.unwrap_or(Replier::NONE), how }
     }
 
     /// Returns the node that sent it, as the link proved it.
@@ -94,7 +95,7 @@ impl Message {
 
     /// Returns true if the sender waits for an answer.
     pub fn is_call(&self) -> bool {
-        self.call.is_some()
+        self.call.to.is_some()
     }
 
     /// Returns true if it was sent ahead of normal messages.
@@ -113,15 +114,13 @@ impl Message {
 
     /// Returns how long the caller waits, counted from its call; `None` for a message that is no call.
     pub fn timeout(&self) -> Option<Duration> {
-        self.call.as_ref().map(|call| Duration::from_millis(call.timeout_ms.into()))
+        self.is_call().then(|| Duration::from_millis(self.call.timeout_ms.into()))
     }
 
     /// Answers a call; does nothing for a message that is none. Never waits: without credit the answer is kept
     /// and leaves when credit arrives.
     pub fn reply(mut self, body: impl Into<Bytes>) {
-        if let Some(call) = &mut self.call {
-            call.answer(Ok(Reply { body: body.into(), is_term: false }));
-        }
+        self.call.answer(Ok(Reply { body: body.into(), is_term: false }));
     }
 
     /// Answers a call with a term; see [`Message::reply`].
@@ -129,19 +128,18 @@ impl Message {
     /// # Errors
     /// [`TermError`] when it cannot be written; the caller sees that as `CallError::Failed`.
     pub fn reply_term(self, term: &Term) -> Result<(), TermError> {
-        self.call.map_or(Ok(()), |call| call.reply_term(term))
+        self.call.reply_term(term)
     }
 
     /// Answers a call with a refusal the caller sees as `CallError::Failed`.
     pub fn refuse(mut self, text: &str) {
-        if let Some(call) = &mut self.call {
-            call.answer(Err(Some(text.to_owned())));
-        }
+        self.call.answer(Err(Some(text.to_owned())));
     }
 
     /// Returns the body, and the means to answer if it was a call.
     pub fn into_parts(self) -> (Bytes, Option<Replier>) {
-        (self.body, self.call)
+        let call = self.is_call().then_some(self.call);
+        (self.body, call)
     }
 }
 
@@ -151,23 +149,26 @@ impl fmt::Debug for Message {
             .field("node", &self.origin.node)
             .field("sender", &self.origin.name)
             .field("len", &self.body.len())
-            .field("call", &self.call.is_some())
+            .field("call", &self.is_call())
             .finish()
     }
 }
 
 /// Means to answer one call. Dropped without an answer, it tells the caller so.
 pub struct Replier {
-    to: Arc<dyn ReplyTo>,
+    /// `None` once it is answered, and in a message that is no call: an `Option` around the whole would make each message
+    /// larger.
+    to: Option<Arc<dyn ReplyTo>>,
     id: u32,
     timeout_ms: u32,
-    done: bool,
 }
 
 impl Replier {
+    const NONE: Self = Self { to: None, id: 0, timeout_ms: 0 };
+
     /// Returns the means to answer the call of this number, whose caller waits so many milliseconds.
     pub fn new(to: Arc<dyn ReplyTo>, id: u32, timeout_ms: u32) -> Self {
-        Self { to, id, timeout_ms, done: false }
+        Self { to: Some(to), id, timeout_ms }
     }
 
     /// Answers.
@@ -180,7 +181,8 @@ impl Replier {
     /// # Errors
     /// [`TermError`] when it cannot be written; the caller sees that as `CallError::Failed`.
     pub fn reply_term(mut self, term: &Term) -> Result<(), TermError> {
-        match self.to.state().encode(term) {
+        let Some(to) = &self.to else { return Ok(()) };
+        match to.state().encode(term) {
             Ok(body) => self.answer(Ok(Reply { body: body.into(), is_term: true })),
             Err(error) => {
                 self.answer(Err(Some(format!("its answer is no term: {error}"))));
@@ -192,13 +194,14 @@ impl Replier {
 
     /// Tells the caller that there is no mailbox of that name.
     pub fn no_mailbox(mut self) {
-        self.done = true;
-        self.to.no_mailbox(self.id);
+        if let Some(to) = self.to.take() {
+            to.no_mailbox(self.id);
+        }
     }
 
     fn answer(&mut self, answer: Result<Reply, Option<String>>) {
-        if !std::mem::replace(&mut self.done, true) {
-            self.to.reply(self.id, answer);
+        if let Some(to) = self.to.take() {
+            to.reply(self.id, answer);
         }
     }
 }
@@ -269,9 +272,7 @@ impl Batch {
         let number = messages.len();
         for message in messages {
             self.count(&message);
-            if let Some(call) = message.call {
-                call.no_mailbox();
-            }
+            message.call.no_mailbox();
         }
         number
     }
