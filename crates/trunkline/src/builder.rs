@@ -12,7 +12,7 @@ use trunkline_route::{
     Address, Cookie, CookieError, Cookies, Fallback, Flag, Incarnation, LogLevel, NetworkRoute, NodeName, PeerFlags,
     ProxyRoute, Reconnect, ResolverId, TlsProfileId, Version,
 };
-use trunkline_stack::{Listening, Stack};
+use trunkline_stack::{Answering, Listening, Stack};
 use trunkline_tls::{CHECK, ProfileSource, ServerSource};
 
 use crate::error::{ListenError, StartError};
@@ -116,6 +116,7 @@ pub struct NodeBuilder {
     pub(crate) incarnation: Incarnation,
     pub(crate) stacks: Vec<Arc<dyn Stack>>,
     pub(crate) listeners: Vec<Box<dyn Listening>>,
+    pub(crate) answering: Option<Arc<dyn Answering>>,
 }
 
 impl NodeBuilder {
@@ -149,6 +150,7 @@ impl NodeBuilder {
             incarnation: random_16().into(),
             stacks: Vec::new(),
             listeners: Vec::new(),
+            answering: None,
         }
     }
 
@@ -365,6 +367,13 @@ impl NodeBuilder {
     /// Adds a listener of a stack that was added. [`NodeBuilder::listen`] adds those of the native stack.
     pub fn listener(mut self, listener: Box<dyn Listening>) -> Self {
         self.listeners.push(listener);
+        self
+    }
+
+    /// Has another stack than the native one answer the callers that come through other nodes and those of
+    /// [`Node::answer`](crate::Node::answer). Which names it lets in is its own matter: no list of allowed names is asked.
+    pub fn answering(mut self, answering: Arc<dyn Answering>) -> Self {
+        self.answering = Some(answering);
         self
     }
 }

@@ -94,6 +94,7 @@ async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
     let incarnation = config.incarnation;
     // A dead link is noticed, and then there is time to find another way.
     let open_timeout = builder.limits.keep_alive.dead.saturating_add(config.policy.total);
+    let answering = builder.answering.unwrap_or(parts.answering);
     let inner = Arc::new_cyclic(|own: &Weak<Inner>| {
         let node = own.clone();
         let sessions = Sessions::new(config, move |event| {
@@ -101,7 +102,7 @@ async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
                 node.happened(event);
             }
         });
-        let gateway = Gateway::new(sessions.clone(), builder.transit, proxied, builder.circuits, parts.answering);
+        let gateway = Gateway::new(sessions.clone(), builder.transit, proxied, builder.circuits, answering);
         let as_gateways: Arc<dyn Gateways> = gateway.clone();
         sessions.set_gateways(Arc::downgrade(&as_gateways));
         Inner {

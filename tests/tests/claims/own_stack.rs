@@ -2,11 +2,15 @@
 //! The node, its routes and its services are those of every program; only `NodeBuilder::stack` and `NodeBuilder::listener`
 //! differ.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::sync::Notify;
 use trunkline::{
     AccessPattern, AttemptError, CloseCode, Down, Event, Flag, NetworkRoute, Node, NodeBuilder, Origin, Process,
     Reconnect, SendError, Signal, StreamCode, StreamError,
@@ -16,6 +20,8 @@ use trunkline_route::NetworkRouteBuilder;
 use trunkline_stack::{Pairing, PeerAddress, Transport};
 use trunkline_tests::memory_stack::{MemoryStack, Network, version};
 use trunkline_tests::support::*;
+
+use super::e_proxy;
 
 const A: &str = "a@memory";
 const B: &str = "b@memory";
@@ -29,8 +35,8 @@ fn all() -> Vec<AccessPattern> {
 fn node_with(network: &Arc<Network>, of: &str, pairing: Pairing, secret: &str) -> NodeBuilder {
     let builder = dialer(of).cookie(cookie(secret)).handshake(version());
     let stack = MemoryStack::new(network, (name(of), builder.incarnation()), cookie(secret), pairing);
-    let listener = stack.listen();
-    builder.stack(stack).listener(listener)
+    let (listener, answering) = (stack.listen(), stack.answering());
+    builder.stack(stack).listener(listener).answering(answering)
 }
 
 fn node(network: &Arc<Network>, of: &str) -> NodeBuilder {
@@ -165,23 +171,93 @@ async fn a_transport_that_leads_nowhere_fails_its_own_caller_only_and_in_time() 
     soon(answering).await.unwrap().unwrap();
 }
 
+/// A pipe that takes no more than a number of bytes, and tells when it is offered more.
+struct Stalling {
+    pipe: DuplexStream,
+    takes: usize,
+    stalled: Arc<Notify>,
+}
+
+impl AsyncRead for Stalling {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Stalling {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.takes < bytes.len() {
+            self.stalled.notify_one();
+            return Poll::Pending;
+        }
+        let written = ready!(Pin::new(&mut self.pipe).poll_write(cx, bytes))?;
+        self.takes -= written;
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_is_given_up_leaves_the_name_free() {
     let network = Network::new();
     let (a, b) = (start(node(&network, A)).await, start(node(&network, B)).await);
-    let in_memory = |end| Transport::new(end, PeerAddress::Memory);
-    // The caller comes as far as FINISH and reads nothing more: 24 bytes of answers are all that the pipe takes.
     let (ours, theirs) = tokio::io::duplex(64);
-    let (a_calls, b_drops) = (a.clone(), b.clone());
-    let calling =
-        tokio::spawn(
-            async move { a_calls.connect_over(B, in_memory(ours), Duration::from_millis(300)).await.map(drop) },
-        );
-    let answering = tokio::time::timeout(Duration::from_millis(100), b_drops.answer(in_memory(theirs)));
-    let _ = soon(answering).await;
-    let _ = soon(calling).await;
+    let stalled = Arc::new(Notify::new());
+    // WELCOME is eight bytes; the answer that follows, after the name was given to this caller, gets no further.
+    let theirs = Stalling { pipe: theirs, takes: 8, stalled: stalled.clone() };
+    let calling = a.connect_over(B, Transport::new(ours, PeerAddress::Memory), SOON);
+    let given_up = async {
+        tokio::select! {
+            answered = b.answer(Transport::new(theirs, PeerAddress::Memory)) => panic!("{answered:?}"),
+            () = stalled.notified() => {}
+        }
+    };
+    let (failed, ()) = soon(async { tokio::join!(calling, given_up) }).await;
+    assert!(matches!(no_route(failed).attempts[0].error, AttemptError::Handshake(_)));
     b.add_route("^a@", to(address(&a)), 1).unwrap();
     assert_eq!(soon(b.connect(A)).await.unwrap().peer().as_str(), A);
+}
+
+#[tokio::test]
+async fn two_transports_at_once_are_both_used_and_one_connection_stays() {
+    let network = Network::new();
+    let (a, b) = (start(node(&network, A)).await, start(node(&network, B)).await);
+    let in_memory = |end| Transport::new(end, PeerAddress::Memory);
+    let (one, other) = (tokio::io::duplex(64), tokio::io::duplex(64));
+    let (first, second, one_answer, other_answer) = soon(async {
+        tokio::join!(
+            a.connect_over(B, in_memory(one.0), SOON),
+            a.connect_over(B, in_memory(other.0), SOON),
+            b.answer(in_memory(one.1)),
+            b.answer(in_memory(other.1))
+        )
+    })
+    .await;
+    let (first, second) = (first.unwrap().info().id, second.unwrap().info().id);
+    assert_eq!([one_answer.unwrap().info().id, other_answer.unwrap().info().id], [first, second]);
+    assert_eq!(a.nodes().len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_behind_a_gateway_is_reached_over_the_stack() {
+    const GATE: &str = "gate@memory";
+    let network = Network::new();
+    let b = start(node(&network, B)).await;
+    answers(&b, "echo");
+    let gate = start(node(&network, GATE).transit(e_proxy::all()).route("^b@", to(address(&b)), 1)).await;
+    let a = node(&network, A).route("^gate@", to(address(&gate)), 1);
+    let a = start(a.proxy_route("^b@", e_proxy::via(GATE), 1)).await;
+    let connection = soon(a.connect(B)).await.unwrap();
+    assert_eq!(connection.info().version, version());
+    assert!(!soon(connection.call("echo", "", b"x", SOON)).await.unwrap().is_empty());
+    assert_eq!(gate.status().circuits, 1);
 }
 
 #[tokio::test]
@@ -233,8 +309,8 @@ async fn a_mailbox_that_is_not_read_stops_its_sender_and_no_other() {
     soon(waits).await.unwrap();
 }
 
-fn futures_are_pending<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> bool {
-    future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_pending()
+fn futures_are_pending<T>(future: Pin<&mut impl Future<Output = T>>) -> bool {
+    future.poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending()
 }
 
 #[tokio::test]
