@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{ConnectError, Sessions};
 use trunkline_route::NodeName;
 use trunkline_stack::{BoxFuture, HostNames, Link, PeerLog};
@@ -49,10 +48,7 @@ pub trait StreamHost: Send + Sync + 'static {
 
 impl StreamHost for Sessions {
     fn link(self: Arc<Self>, peer: NodeName, timeout: Duration) -> BoxFuture<'static, Result<Link, ConnectError>> {
-        Box::pin(async move {
-            let request = ConnectRequest { timeout: Some(timeout), ..ConnectRequest::default() };
-            Ok(Link::clone(&*self.in_use(&peer, request).await?.link()))
-        })
+        Box::pin(async move { Ok(Link::clone(&*self.in_use(&peer, Some(timeout)).await?.link())) })
     }
 
     fn shutting_down(&self) -> watch::Receiver<bool> {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{CallError, ConnectError, Connection, SendError};
 use trunkline_matcher::AccessPattern;
 use trunkline_process::runtime::{
@@ -22,7 +21,7 @@ use crate::inner::Handle;
 
 impl ProcessHost for Handle {
     fn connect(self: Arc<Self>, peer: NodeName) -> BoxFuture<'static, Result<Connection, ConnectError>> {
-        Box::pin(async move { self.inner.sessions.in_use(&peer, ConnectRequest::default()).await })
+        Box::pin(async move { self.inner.sessions.in_use(&peer, None).await })
     }
 
     fn connection(&self, peer: &NodeName) -> Option<Connection> {
@@ -115,7 +114,7 @@ impl Node {
         F: Fn(Process, Term) -> R + Send + Sync + 'static,
         R: Future<Output: Into<Exit>> + Send + 'static,
     {
-        self.enable_spawn_with(name, allow, SpawnLimits::default(), factory)
+        self.of_processes().enable_spawn(name, allow, factory)
     }
 
     /// Lets peers begin processes here as [`Node::enable_spawn`] does, within these limits.

@@ -1,6 +1,7 @@
 //! Connections for callers: the live link of a name, or a dial.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use trunkline_route::{NodeName, later};
 use trunkline_stack::{BoxFuture, Link};
@@ -26,29 +27,30 @@ impl Sessions {
         Ok(self.session(name, request).await?.connection())
     }
 
-    /// Connects for somebody who only uses the connection: one that is to stay down is not dialled for that.
+    /// Connects for somebody who only uses the connection: one that is to stay down is not dialled for that. `timeout` is
+    /// for callers that wait less long than the policy. The future is small: only where no live connection is known to
+    /// satisfy is it that of a connect, boxed.
     ///
     /// # Errors
     /// As [`Sessions::connect`], and [`ConnectError::Lapsed`].
     pub async fn in_use(
         self: &Arc<Self>,
         name: &NodeName,
-        request: ConnectRequest,
+        timeout: Option<Duration>,
     ) -> Result<Connection, ConnectError> {
-        if request.is_of_routes_alone()
-            && let Some(connection) = self.satisfying(name)
-        {
+        if let Some(connection) = self.satisfying(name) {
             return Ok(connection);
         }
         if self.live(name).is_none() && self.kept.has_lapsed(name) {
             return Err(ConnectError::Lapsed(name.clone()));
         }
-        self.connect(name.clone(), request).await
+        let request = ConnectRequest { timeout, ..ConnectRequest::default() };
+        Box::pin(self.connect(name.clone(), request)).await
     }
 
     /// The live connection to a name, if it is known to satisfy a caller without demands of its own. Nothing is looked up,
     /// and no lock is taken that callers of other names take too, but for those that share a part of the registry.
-    pub(super) fn satisfying(&self, name: &NodeName) -> Option<Connection> {
+    fn satisfying(&self, name: &NodeName) -> Option<Connection> {
         // A name with a live link has not lapsed: nothing is to be forgiven.
         if self.is_leaving() {
             return None;
@@ -107,10 +109,19 @@ impl Sessions {
         let satisfies = |live: &Session| self.satisfies(&name, &request, live);
         let aim = request.aim(total);
         let connect = self.registry.connect(&name, &aim, satisfies, dial);
-        // The lookup ends by itself with every attempt on record; this bounds the waits for links of other dials.
-        match tokio::time::timeout_at(later(deadline, SETTLE).into(), connect).await {
-            Ok(live) => Ok(live?),
-            Err(_) => Err(NoRoute { target: name.clone(), reason: Reason::OutOfTime, attempts: Vec::new() }.into()),
-        }
+        settled(&name, deadline, connect).await
+    }
+}
+
+/// Awaits a connect of the registry until a moment after its deadline. A lookup ends by itself with every attempt on record;
+/// this bounds the waits for links of other dials.
+pub(super) async fn settled(
+    name: &NodeName,
+    deadline: Instant,
+    connect: impl Future<Output = Result<Session, NoRoute>>,
+) -> Result<Session, ConnectError> {
+    match tokio::time::timeout_at(later(deadline, SETTLE).into(), connect).await {
+        Ok(live) => Ok(live?),
+        Err(_) => Err(NoRoute { target: name.clone(), reason: Reason::OutOfTime, attempts: Vec::new() }.into()),
     }
 }

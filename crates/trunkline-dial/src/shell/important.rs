@@ -8,7 +8,6 @@ use trunkline_route::{Flag, NodeName, Outcome, later};
 use trunkline_stack::Sent;
 
 use super::{Sessions, now};
-use crate::sessions::ConnectRequest;
 use crate::{ConnectError, Connection, SendError};
 
 /// Pause of a sender whose connection is down before it tries for another one.
@@ -91,7 +90,7 @@ impl Sessions {
         body: Bytes,
     ) -> Result<(Sent, Connection), SendError> {
         loop {
-            let connection = self.in_use(name, ConnectRequest::default()).await?;
+            let connection = self.in_use(name, None).await?;
             match connection.send_important(mailbox, "", body.clone()).await {
                 // It went down under our hands and took nothing.
                 Err(SendError::Down(_) | SendError::Draining) => {}
@@ -105,7 +104,7 @@ impl Sessions {
         loop {
             connection.closed().await;
             connection = loop {
-                match self.in_use(name, ConnectRequest::default()).await {
+                match self.in_use(name, None).await {
                     Ok(next) if next.info().flags.has(Flag::ImportantDelivery) => break next,
                     Ok(_) => return WhyUnknown::NotAgreed,
                     Err(ConnectError::NoRoute(_)) => tokio::time::sleep(PAUSE).await,

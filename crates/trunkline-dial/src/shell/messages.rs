@@ -8,7 +8,7 @@ use trunkline_route::{NodeName, later};
 
 use super::{Sessions, now};
 use crate::sessions::ConnectRequest;
-use crate::{CallError, ConnectError, Connection, SendError};
+use crate::{CallError, Connection, SendError};
 
 /// Name that no mailbox can have. Every node that lives answers a call to it that there is no such mailbox: a ping.
 pub const PING_MAILBOX: &str = "$ping";
@@ -19,22 +19,12 @@ impl Sessions {
     /// # Errors
     /// [`SendError`]; nothing was sent.
     pub async fn send(self: &Arc<Self>, name: &NodeName, mailbox: &str, body: &[u8]) -> Result<(), SendError> {
-        match self.for_message(name).await?.send(mailbox, "", body).await {
+        match self.in_use(name, None).await?.send(mailbox, "", body).await {
             // The connection ended and took nothing: once more, over a new one.
             Err(SendError::Down(_) | SendError::Draining) => {
-                let again = async { self.for_message(name).await?.send(mailbox, "", body).await };
-                Box::pin(again).await
+                self.in_use(name, None).await?.send(mailbox, "", body).await
             }
             result => result,
-        }
-    }
-
-    /// Returns a connection as [`Sessions::in_use`] does. The future is small: only that of a message that finds no live
-    /// connection is as large as the future of a connect, and boxed.
-    async fn for_message(self: &Arc<Self>, name: &NodeName) -> Result<Connection, ConnectError> {
-        match self.satisfying(name) {
-            Some(connection) => Ok(connection),
-            None => Box::pin(self.in_use(name, ConnectRequest::default())).await,
         }
     }
 
@@ -52,10 +42,10 @@ impl Sessions {
         let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());
         let whole = async {
-            let connection = self.for_message(name).await?;
+            let connection = self.in_use(name, None).await?;
             match connection.call(mailbox, "", body, left()).await {
                 Err(CallError::NotSent(SendError::Down(_) | SendError::Draining)) => {
-                    let connection = self.for_message(name).await?;
+                    let connection = self.in_use(name, None).await?;
                     connection.call(mailbox, "", body, left()).await
                 }
                 result => result,

@@ -7,8 +7,9 @@ use std::time::Duration;
 use trunkline_route::{Address, Attempt, Defaults, Endpoint, NetworkRoute, NodeName, Origin, Source, later};
 use trunkline_stack::{AttemptError, Transport};
 
+use super::connect::settled;
 use super::ports::NodePorts;
-use super::{SETTLE, Sessions, now};
+use super::{Sessions, now};
 use crate::connection::{Connection, Session};
 use crate::exec::Found;
 use crate::sessions::Aim;
@@ -76,10 +77,7 @@ impl Sessions {
         // Once the transport is used, a link that came by another way in the meantime is as good.
         let satisfies = |_: &Session| used.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         let connect = self.registry.connect(&name, &aim, satisfies, dial);
-        match tokio::time::timeout_at(later(later(now(), timeout), SETTLE).into(), connect).await {
-            Ok(live) => Ok(live?.connection()),
-            Err(_) => Err(NoRoute { target: name.clone(), reason: Reason::OutOfTime, attempts: Vec::new() }.into()),
-        }
+        Ok(settled(&name, later(now(), timeout), connect).await?.connection())
     }
 
     /// Returns the attempt that the best route of a name makes of a transport to it.

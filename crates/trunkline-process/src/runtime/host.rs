@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{ConnectError, Connection, Sessions};
 use trunkline_route::NodeName;
 use trunkline_stack::{BoxFuture, PeerLog};
@@ -26,7 +25,7 @@ pub trait ProcessHost: Any + Send + Sync {
 
 impl ProcessHost for Sessions {
     fn connect(self: Arc<Self>, peer: NodeName) -> BoxFuture<'static, Result<Connection, ConnectError>> {
-        Box::pin(async move { self.in_use(&peer, ConnectRequest::default()).await })
+        Box::pin(async move { self.in_use(&peer, None).await })
     }
 
     fn connection(&self, peer: &NodeName) -> Option<Connection> {
