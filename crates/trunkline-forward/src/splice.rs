@@ -107,7 +107,7 @@ pub(crate) async fn splice(
     }
 }
 
-/// From the socket into the stream.
+/// Direction from the socket into the stream.
 #[derive(Default)]
 struct There {
     /// Bytes that were read and not taken yet.

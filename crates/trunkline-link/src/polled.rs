@@ -21,7 +21,7 @@ pub(crate) struct Polled {
     is_unflushed: AtomicBool,
 }
 
-/// One direction. The last try either brought something, or left the waker of the direction behind.
+/// Direction of a transport. The last try either brought something, or left the waker of the direction behind.
 #[derive(Default)]
 struct Direction {
     /// True if the last try had no result, and the waker was not called since.

@@ -19,7 +19,7 @@ use crate::{Record, SessionLink};
 /// Longest time that a replaced link waits for the peer to hear from the new one.
 const UNHEARD: Duration = Duration::from_secs(5);
 
-/// One flight's view of the node.
+/// Node as one flight of a dial sees it.
 pub(super) struct NodePorts {
     pub(super) node: Arc<Sessions>,
     pub(super) flight: FlightId,
@@ -89,7 +89,7 @@ impl NodePorts {
         Ok(self.establish(proven, attempt, stack.pairing()).await?.1)
     }
 
-    /// Has the link to a proven peer come up, if it may.
+    /// Brings up the link to a proven peer, if it may come up.
     async fn establish(
         &self,
         proven: Box<dyn Proven>,

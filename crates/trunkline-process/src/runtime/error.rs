@@ -51,7 +51,7 @@ pub enum TieError {
     /// The other's node was not reached, or did not answer.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// One of the two is no process.
+    /// Either of the two pids is that of no process.
     #[error(transparent)]
     NoProcess(#[from] NoProcess),
     /// The other's node refused, in its own words.
@@ -87,7 +87,7 @@ pub enum ApplicationError {
     /// The application does not run.
     #[error("the application {0:?} does not run")]
     NotRunning(String),
-    /// One of its processes did not begin; those before it were stopped again.
+    /// A process of the application did not begin; those before it were stopped again.
     #[error("the process {service:?} of the application {application:?} did not begin")]
     Process {
         /// Name of the application.
