@@ -1,6 +1,7 @@
 //! A second network stack, `MEM`: links within this process, for tests of whatever must not depend on the native stack.
 //!
-//! A [`Network`] stands for what connects the nodes: its addresses lead to listeners in memory. The transport of a link
+//! A [`Network`] stands for what connects the nodes: its addresses lead to listeners in memory, and so do its host names, which
+//! end in `.memory` and are known to no other resolver. The transport of a link
 //! carries eight bytes for each frame, and the frame itself is kept in the network under that number. So a link runs over any
 //! transport, also over one through a gateway, and no format of bytes is needed.
 
@@ -14,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use trunkline_dial::sessions::Keys;
 use trunkline_route::{
-    Attempt, Claims, CloseCode, Cookie, Disagreement, Flag, FlagTerms, How, Incarnation, LinkId, LinkPolicy, NodeName,
-    PeerFlags, Role, TlsMode, Version,
+    Address, Attempt, Claims, CloseCode, Cookie, Destination, Disagreement, Flag, FlagTerms, How, Incarnation, LinkId,
+    LinkPolicy, NodeName, PeerFlags, Role, TlsMode, Version,
 };
 use trunkline_stack::{
     AnswerFailure, Answering, AttemptError, BoxFuture, CallError, Caller, Established, Hooks, Link, LinkInfo,
@@ -94,10 +95,10 @@ pub(crate) enum Frame {
     Pong,
 }
 
-/// The listeners of a process, by address, and the frames that are under way.
+/// The listeners of a process, by address and by host, and the frames that are under way.
 #[derive(Default)]
 pub struct Network {
-    listeners: Mutex<HashMap<SocketAddr, mpsc::UnboundedSender<Transport>>>,
+    listeners: Mutex<HashMap<Destination, mpsc::UnboundedSender<Transport>>>,
     frames: Mutex<HashMap<u64, Frame>>,
     next: AtomicU64,
     ports: AtomicU64,
@@ -107,6 +108,13 @@ impl Network {
     /// Returns a network without listeners.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// Lets a host of the network lead to the listener at an address.
+    pub fn add_host(&self, host: Address, listener: SocketAddr) {
+        let mut listeners = lock(&self.listeners);
+        let listener = listeners.get(&listener.into()).expect("a listener of the network").clone();
+        listeners.insert(Destination::Host(host), listener);
     }
 
     fn put(&self, frame: Frame) -> [u8; 8] {
@@ -157,7 +165,7 @@ impl MemoryStack {
         let port = self.network.ports.fetch_add(1, Ordering::Relaxed) as u16 + 1;
         let address = SocketAddr::from((Ipv4Addr::new(127, 200, 0, 1), port));
         let (sender, arriving) = mpsc::unbounded_channel();
-        lock(&self.network.listeners).insert(address, sender);
+        lock(&self.network.listeners).insert(address.into(), sender);
         Box::new(MemoryListener { stack: self.clone(), address, arriving })
     }
 
@@ -204,14 +212,18 @@ impl Stack for MemoryStack {
         self.pairing
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<Transport, AttemptError>> {
+    fn takes_hosts(&self, attempt: &Attempt) -> bool {
+        attempt.address.host.as_str().ends_with(".memory")
+    }
+
+    fn connect(&self, to: Destination) -> BoxFuture<'_, Result<Transport, AttemptError>> {
         Box::pin(async move {
             let refused = || AttemptError::Tcp(io::Error::from(io::ErrorKind::ConnectionRefused).into());
             let (ours, theirs) = tokio::io::duplex(PIPE);
             let listeners = lock(&self.network.listeners);
-            let listener = listeners.get(&address).ok_or_else(refused)?;
+            let listener = listeners.get(&to).ok_or_else(refused)?;
             listener.send(Transport::new(theirs, PeerAddress::Memory)).map_err(|_| refused())?;
-            Ok(Transport::new(ours, address.into()))
+            Ok(Transport::new(ours, to.socket().map_or(PeerAddress::Memory, PeerAddress::from)))
         })
     }
 

@@ -5,7 +5,6 @@
 //!
 //! `cargo run -p trunkline-dial --example own_transport`
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -14,7 +13,7 @@ use trunkline_dial::exec::{self, Found, Ports};
 use trunkline_dial::memory::Memory;
 use trunkline_dial::plan::{Lookup, Policy};
 use trunkline_dial::{AttemptError, Cause, Record, RouteTable};
-use trunkline_route::{Attempt, Cookie, Defaults, Endpoint, Host, NetworkRoute, NodeName, ResolverId};
+use trunkline_route::{Attempt, Cookie, Defaults, Destination, Endpoint, NetworkRoute, NodeName, ResolverId};
 
 /// Plain TCP; the first line from the listener is its name.
 #[derive(Default)]
@@ -29,13 +28,13 @@ impl Ports for PlainTcp {
         Err(AttemptError::Resolve(format!("there is no {resolver} here").into()))
     }
 
-    async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, AttemptError> {
-        let found = tokio::net::lookup_host((host.as_str(), 0)).await;
-        Ok(found.map_err(|error| AttemptError::Dns(error.into()))?.map(|socket| socket.ip()).collect())
+    async fn lookup(&self, attempt: Attempt) -> Result<Vec<Destination>, AttemptError> {
+        let found = tokio::net::lookup_host(attempt.address.to_string()).await;
+        Ok(found.map_err(|error| AttemptError::Dns(error.into()))?.map(Destination::from).collect())
     }
 
-    async fn connect(&self, _: Attempt, socket: SocketAddr) -> Result<(NodeName, TcpStream), AttemptError> {
-        let stream = TcpStream::connect(socket).await.map_err(|error| AttemptError::Tcp(error.into()))?;
+    async fn connect(&self, _: Attempt, to: Destination) -> Result<(NodeName, TcpStream), AttemptError> {
+        let stream = TcpStream::connect(to.to_string()).await.map_err(|error| AttemptError::Tcp(error.into()))?;
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line).await.map_err(|error| AttemptError::Handshake(error.into()))?;

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::task::{AbortHandle, Id, JoinSet};
-use trunkline_route::{Attempt, Endpoint, Host, NodeName, ProxyRoute, ResolverId};
+use trunkline_route::{Attempt, Destination, Endpoint, NodeName, ProxyRoute, ResolverId};
 use trunkline_stack::BoxFuture;
 
 use crate::plan::{Event, FoundGateway, Lookup, OpId, Plan, Step};
@@ -35,14 +34,17 @@ pub trait Ports: Send + Sync + 'static {
         async { Ok(Vec::new()) }
     }
 
-    /// Looks a host name up.
-    fn lookup(&self, host: Host) -> impl Future<Output = Result<Vec<IpAddr>, AttemptError>> + Send;
+    /// Finds the destinations of an attempt whose host is a name: the addresses of the host, in the resolver's order, each
+    /// with the port of the attempt. A transport that takes hosts by name answers with the host itself, as
+    /// [`Destination::Host`].
+    fn lookup(&self, attempt: Attempt) -> impl Future<Output = Result<Vec<Destination>, AttemptError>> + Send;
 
-    /// Dials one address and gives the proven peer's name and its link.
+    /// Dials one destination and gives the proven peer's name and its link. The destination is an address, or a host if
+    /// [`Ports::lookup`] gave one.
     fn connect(
         &self,
         attempt: Attempt,
-        socket: SocketAddr,
+        to: Destination,
     ) -> impl Future<Output = Result<(NodeName, Self::Link), AttemptError>> + Send;
 
     /// Reaches the gateway of the route, has it lead on, and gives the proven final node's name and its link. Only lookups
@@ -74,7 +76,7 @@ pub enum Found<L> {
 
 enum Outcome<L> {
     Resolved(Result<Vec<Endpoint>, AttemptError>),
-    LookedUp(Result<Vec<IpAddr>, AttemptError>),
+    LookedUp(Result<Vec<Destination>, AttemptError>),
     Gateways(Result<Vec<FoundGateway>, AttemptError>),
     Connected(Result<(NodeName, L), AttemptError>),
 }
@@ -157,12 +159,12 @@ pub async fn run<P: Ports>(ports: Arc<P>, lookup: Lookup) -> Result<Found<P::Lin
             Step::Gateways { op, resolver, target } => {
                 flying.start(op, async move { Outcome::Gateways(ports.gateways(resolver, target).await) });
             }
-            Step::Lookup { op, host } => {
-                flying.start(op, async move { Outcome::LookedUp(ports.lookup(host).await) });
+            Step::Lookup { op, attempt } => {
+                flying.start(op, async move { Outcome::LookedUp(ports.lookup(*attempt).await) });
             }
-            Step::Connect { op, attempt, socket, .. } => {
+            Step::Connect { op, attempt, to, .. } => {
                 flying.dials.insert(op, (*attempt).clone());
-                flying.start(op, async move { Outcome::Connected(ports.connect(*attempt, socket).await) });
+                flying.start(op, async move { Outcome::Connected(ports.connect(*attempt, to).await) });
             }
             Step::Relay { op, route, attempt, .. } => {
                 flying.dials.insert(op, (*attempt).clone());

@@ -6,13 +6,13 @@
 //! the link of that operation, close every other.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use trunkline_route::{
-    Address, Attempt, Cookie, Endpoint, Fallback, NetworkRoute, NodeName, Origin, ProxyRoute, ResolverId, RouteValue,
-    Source, Version, interleave, later,
+    Address, Attempt, Cookie, Destination, Endpoint, Fallback, NetworkRoute, NodeName, Origin, ProxyRoute, ResolverId,
+    RouteValue, Source, Version, interleave, later,
 };
 
 use crate::table::Candidate;
@@ -99,7 +99,7 @@ const NO_ROUTE: usize = usize::MAX;
 #[derive(Debug)]
 struct Dialing {
     op: OpId,
-    socket: SocketAddr,
+    to: Destination,
     began: Instant,
 }
 
@@ -107,7 +107,7 @@ struct Dialing {
 enum Work {
     Resolving { op: OpId, origin: Origin, resolver: ResolverId, route: usize, began: Instant },
     LookingUp { op: OpId, what: Try, began: Instant, is_last: bool },
-    Dialing { what: Try, began: Instant, live: Vec<Dialing>, rest: VecDeque<IpAddr>, next: Instant },
+    Dialing { what: Try, began: Instant, live: Vec<Dialing>, rest: VecDeque<Destination>, next: Instant },
     AskingGateways { op: OpId, origin: Origin, resolver: ResolverId, began: Instant },
     Relaying { op: OpId, hop: Hop, began: Instant },
 }
@@ -378,21 +378,20 @@ impl Plan {
         Some(attempt)
     }
 
-    fn looked_up(&mut self, now: Instant, op: OpId, answer: Result<Vec<IpAddr>, AttemptError>) {
+    fn looked_up(&mut self, now: Instant, op: OpId, answer: Result<Vec<Destination>, AttemptError>) {
         let is_it = |work: &mut Work| matches!(work, Work::LookingUp { .. }) && work.has(op);
         let Some(Work::LookingUp { what, began, .. }) = self.end_work(is_it) else { return };
-        let ips = answer.map(|ips| interleave(ips, self.lookup.policy.max_answers));
-        match ips {
-            Ok(ips) if ips.is_empty() => {
+        match answer.map(|found| interleave(found, self.lookup.policy.max_answers)) {
+            Ok(rest) if rest.is_empty() => {
                 self.attempt_failed(now, &what, None, began, AttemptError::Dns("no address".into()));
             }
-            Ok(ips) => self.dial(now, what, ips, began),
+            Ok(rest) => self.dial(now, what, rest, began),
             Err(error) => self.attempt_failed(now, &what, None, began, error),
         }
     }
 
-    fn dial(&mut self, now: Instant, what: Try, ips: VecDeque<IpAddr>, began: Instant) {
-        self.works.push(Work::Dialing { what, began, live: Vec::new(), rest: ips, next: now });
+    fn dial(&mut self, now: Instant, what: Try, rest: VecDeque<Destination>, began: Instant) {
+        self.works.push(Work::Dialing { what, began, live: Vec::new(), rest, next: now });
     }
 
     /// Takes out the work that this is true of. The next candidate of its weight need not wait for its turn any more.
@@ -436,7 +435,7 @@ impl Plan {
         if adopted {
             self.last = last;
         } else {
-            self.attempt_failed(now, &what, Some(dialing.socket), dialing.began, error);
+            self.attempt_failed(now, &what, dialing.to.socket(), dialing.began, error);
         }
     }
 
@@ -545,7 +544,7 @@ impl Plan {
                         self.attempt_failed(now, &what, None, began, error.clone());
                     }
                     for dialing in live {
-                        self.attempt_failed(now, &what, Some(dialing.socket), dialing.began, error.clone());
+                        self.attempt_failed(now, &what, dialing.to.socket(), dialing.began, error.clone());
                     }
                 }
             }
@@ -673,11 +672,10 @@ impl Plan {
         if *next > now {
             return false;
         }
-        let Some(ip) = rest.pop_front() else { return false };
-        let socket = SocketAddr::new(ip, what.attempt.address.port.get());
+        let Some(to) = rest.pop_front() else { return false };
         *next = later(now, stagger);
-        live.push(Dialing { op, socket, began: now });
-        let step = Step::Connect { op, attempt: what.attempt.clone(), socket, origin: what.origin.clone() };
+        live.push(Dialing { op, to: to.clone(), began: now });
+        let step = Step::Connect { op, attempt: what.attempt.clone(), to, origin: what.origin.clone() };
         self.next_op += 1;
         self.dials += 1;
         self.steps.push_back(step);
@@ -748,13 +746,11 @@ impl Plan {
                     self.works.push(Work::AskingGateways { op, origin, resolver, began: now });
                 }
                 Item::Dial(what) => match what.attempt.address.host.ip() {
-                    Some(ip) => self.dial(now, what, VecDeque::from([ip]), now),
-                    None => {
-                        let op = self.op();
-                        self.questions += 1;
-                        self.steps.push_back(Step::Lookup { op, host: what.attempt.address.host.clone() });
-                        self.works.push(Work::LookingUp { op, what, began: now, is_last: false });
+                    Some(ip) => {
+                        let socket = SocketAddr::new(ip, what.attempt.address.port.get());
+                        self.dial(now, what, VecDeque::from([socket.into()]), now);
                     }
+                    None => self.look_up(now, what, false),
                 },
                 Item::Relay(hop) => {
                     let op = self.op();
@@ -798,13 +794,17 @@ impl Plan {
                 return false;
             }
             self.last = Some((now, what.route));
-            let op = self.op();
-            self.questions += 1;
-            self.steps.push_back(Step::Lookup { op, host: what.attempt.address.host.clone() });
-            self.works.push(Work::LookingUp { op, what, began: now, is_last: true });
+            self.look_up(now, what, true);
             return true;
         }
         false
+    }
+
+    fn look_up(&mut self, now: Instant, what: Try, is_last: bool) {
+        let op = self.op();
+        self.questions += 1;
+        self.steps.push_back(Step::Lookup { op, attempt: what.attempt.clone() });
+        self.works.push(Work::LookingUp { op, what, began: now, is_last });
     }
 
     /// Returns true if this lookup has already learnt that the candidate cannot succeed.

@@ -263,7 +263,7 @@ impl Native {
         times: DialTimes,
     ) -> Result<Dialed, DialError> {
         versions(attempt)?;
-        let transport = connect_tcp(address, times.tcp).await.map_err(DialError::Connect)?;
+        let transport = connect_tcp(address.into(), times.tcp).await.map_err(DialError::Connect)?;
         self.dial_over(transport, attempt, mode, tls, times).await
     }
 

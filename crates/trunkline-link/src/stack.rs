@@ -4,7 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use trunkline_route::{Attempt, Claims, CloseCode, Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, Version};
+use trunkline_route::{
+    Attempt, Claims, CloseCode, Destination, Disagreement, FlagTerms, LinkPolicy, NodeName, PeerFlags, Version,
+};
 use trunkline_stack::{
     AnswerFailure, Answering, AttemptError, BoxFuture, Caller, Cause, Established, Hooks, Link, LinkInfo, Listening,
     Mailboxes, OnCaller, PeerIdentity, Proven, Stack, Transport, connect_tcp,
@@ -70,8 +72,8 @@ impl Stack for NativeStack {
         self.client_tls(attempt).map(drop)
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<Transport, AttemptError>> {
-        Box::pin(connect_tcp(address, self.times.tcp))
+    fn connect(&self, to: Destination) -> BoxFuture<'_, Result<Transport, AttemptError>> {
+        Box::pin(connect_tcp(to, self.times.tcp))
     }
 
     fn dial<'a>(

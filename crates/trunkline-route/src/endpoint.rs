@@ -1,6 +1,6 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -136,6 +136,51 @@ impl FromStr for Address {
     }
 }
 
+/// Destination of one dial: a socket address, or a host that the transport takes by name.
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use trunkline_route::{Address, Destination};
+///
+/// let socket: SocketAddr = "[::1]:4370".parse()?;
+/// assert_eq!(Destination::from(socket).socket(), Some(socket));
+/// let host = Destination::Host(Address::new("db.example.com", 4370)?);
+/// assert_eq!((host.to_string(), host.socket()), ("db.example.com:4370".to_owned(), None));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Destination {
+    /// An address of the host and its port. An IPv6 address of one link (`fe80::…`) has its interface.
+    Socket(SocketAddr),
+    /// The host itself and its port: whatever opens the transport finds its address, or passes the name on.
+    Host(Address),
+}
+
+impl Destination {
+    /// Returns the socket address; `None` for a host.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Socket(socket) => Some(*socket),
+            Self::Host(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for Destination {
+    fn from(socket: SocketAddr) -> Self {
+        Self::Socket(socket)
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(socket) => socket.fmt(f),
+            Self::Host(address) => address.fmt(f),
+        }
+    }
+}
+
 /// Address to dial and what is known of the listener: an answer of a resolver, or the target of a direct route.
 ///
 /// ```
@@ -190,18 +235,19 @@ pub enum EndpointError {
     Port,
 }
 
-/// Returns addresses of a host in the order in which they are to be dialled: the families in turn, that of the first address
-/// first (RFC 8305 §4), without repeats and at most `max`.
-pub fn interleave(ips: Vec<IpAddr>, max: usize) -> VecDeque<IpAddr> {
-    let first_is_v6 = ips.first().is_some_and(IpAddr::is_ipv6);
+/// Returns the destinations that stand for one host in the order in which they are to be dialled: the families in turn, that
+/// of the first one first (RFC 8305 §4), without repeats and at most `max`.
+pub fn interleave(found: Vec<Destination>, max: usize) -> VecDeque<Destination> {
+    let is_v6 = |one: &Destination| one.socket().is_some_and(|socket| socket.is_ipv6());
+    let first_is_v6 = found.first().is_some_and(is_v6);
     let mut seen = BTreeSet::new();
-    let ips = ips.into_iter().filter(|ip| seen.insert(*ip));
-    let (mut a, mut b): (VecDeque<_>, VecDeque<_>) = ips.partition(|ip| ip.is_ipv6() == first_is_v6);
+    let found = found.into_iter().filter(|one| seen.insert(one.clone()));
+    let (mut a, mut b): (VecDeque<_>, VecDeque<_>) = found.partition(|one| is_v6(one) == first_is_v6);
     let mut out = VecDeque::new();
     while out.len() < max
-        && let Some(ip) = a.pop_front()
+        && let Some(one) = a.pop_front()
     {
-        out.push_back(ip);
+        out.push_back(one);
         if !b.is_empty() {
             std::mem::swap(&mut a, &mut b);
         }

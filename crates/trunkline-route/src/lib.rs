@@ -48,7 +48,7 @@ mod word;
 
 pub use cause::{Cause, Chain};
 pub use cookie::{Cookie, CookieError, Cookies, MIN_COOKIE_LEN, STRONG_COOKIE_BITS};
-pub use endpoint::{Address, Endpoint, EndpointError, EndpointOverride, Host, MAX_HOST_LEN, interleave};
+pub use endpoint::{Address, Destination, Endpoint, EndpointError, EndpointOverride, Host, MAX_HOST_LEN, interleave};
 pub use flags::{Disagreement, Flag, FlagPolicy, FlagTerms, PeerFlags, UnknownFlag};
 pub use id::{IdError, ResolverId, TlsProfileId};
 pub use link::{Claims, CloseCode, Incarnation, LinkId, RejectCode, Role};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
-use trunkline_route::interleave;
+use trunkline_route::{Destination, interleave};
 
 use crate::{lock, now};
 
@@ -88,13 +88,15 @@ impl HostNames {
         Self { ask: Box::new(ask), state: Arc::default() }
     }
 
-    /// Returns the addresses of a host, in the resolver's order. Waits as long as the resolver does; dropping the future
-    /// leaves the lookup running.
+    /// Returns the socket addresses of a host with this port, in the resolver's order. An IPv6 address of one link has its
+    /// interface. Waits as long as the resolver does; dropping the future leaves the lookup running.
     ///
     /// # Errors
     /// The resolver's.
-    pub async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(self.found(host).await?.iter().map(SocketAddr::ip).collect())
+    pub async fn lookup(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let mut found = self.found(host).await?;
+        found.iter_mut().for_each(|address| address.set_port(port));
+        Ok(found)
     }
 
     async fn found(&self, host: &str) -> io::Result<Found> {
@@ -113,23 +115,18 @@ impl HostNames {
         }
     }
 
-    /// Returns the socket addresses of a host in the order in which they are to be dialled, the families in turn. An IPv6
-    /// address of one link has its interface.
+    /// Returns the socket addresses of a host in the order in which they are to be dialled, the families in turn: at most 16,
+    /// without repeats.
     ///
     /// # Errors
     /// The resolver's, and [`io::ErrorKind::NotFound`] when the host has no address.
     pub async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let found = self.found(host).await?;
-        let order = interleave(found.iter().map(SocketAddr::ip).collect(), MAX_ADDRESSES);
+        let found = self.lookup(host, port).await?.into_iter().map(Destination::from).collect();
+        let order: Vec<_> = interleave(found, MAX_ADDRESSES).iter().filter_map(Destination::socket).collect();
         if order.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address"));
         }
-        let with_port = |ip| {
-            let mut address = found.iter().find(|found| found.ip() == ip).copied()?;
-            address.set_port(port);
-            Some(address)
-        };
-        Ok(order.into_iter().filter_map(with_port).collect())
+        Ok(order)
     }
 
     /// Begins a lookup, or joins the one under way.
@@ -234,8 +231,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn ip(last: u8) -> IpAddr {
-        IpAddr::from([10, 0, 0, last])
+    fn at(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 7))
     }
 
     /// Names whose resolver takes so long and counts its questions; the answer is the number of the question.
@@ -246,7 +243,7 @@ mod tests {
             let n = count.fetch_add(1, Ordering::Relaxed) + 1;
             Box::pin(async move {
                 sleep(took).await;
-                Ok(vec![SocketAddr::new(ip(n as u8), 0)])
+                Ok(vec![at(n as u8)])
             })
         });
         (names, asked)
@@ -255,33 +252,33 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_comes_too_late_for_one_lookup_is_used_by_the_next() {
         let (names, asked) = slow(5_000 * MS);
-        assert!(timeout(2_000 * MS, names.lookup("h")).await.is_err());
+        assert!(timeout(2_000 * MS, names.lookup("h", 7)).await.is_err());
         // One that comes meanwhile joins it.
         let began = now();
-        assert_eq!(names.lookup("h").await.unwrap(), [ip(1)]);
+        assert_eq!(names.lookup("h", 7).await.unwrap(), [at(1)]);
         assert_eq!((began.elapsed(), asked.load(Ordering::Relaxed)), (3_000 * MS, 1));
         // The next one asks again, and does not wait for long.
         let began = now();
-        assert_eq!(names.lookup("h").await.unwrap(), [ip(1)]);
+        assert_eq!(names.lookup("h", 7).await.unwrap(), [at(1)]);
         assert_eq!((began.elapsed(), asked.load(Ordering::Relaxed)), (FRESH, 2));
         // Its own answer stands in from then on, and not for ever.
         sleep(5_000 * MS).await;
-        assert_eq!(names.lookup("h").await.unwrap(), [ip(2)]);
+        assert_eq!(names.lookup("h", 7).await.unwrap(), [at(2)]);
         sleep(5_000 * MS + KEPT).await;
         let began = now();
-        assert_eq!(names.lookup("h").await.unwrap(), [ip(4)]);
+        assert_eq!(names.lookup("h", 7).await.unwrap(), [at(4)]);
         assert_eq!(began.elapsed(), 5_000 * MS);
     }
 
     #[tokio::test(start_paused = true)]
     async fn quick_answers_are_not_kept_and_addresses_are_not_asked_for() {
         let (names, asked) = slow(10 * MS);
-        assert_eq!(names.lookup("10.0.0.9").await.unwrap(), [ip(9)]);
-        assert_eq!(names.lookup("h").await.unwrap(), [ip(1)]);
-        assert_eq!(names.lookup("h").await.unwrap(), [ip(2)]);
+        assert_eq!(names.lookup("10.0.0.9", 7).await.unwrap(), [at(9)]);
+        assert_eq!(names.lookup("h", 7).await.unwrap(), [at(1)]);
+        assert_eq!(names.lookup("h", 7).await.unwrap(), [at(2)]);
         assert_eq!(asked.load(Ordering::Relaxed), 2);
         assert!(lock(&names.state).late.is_empty() && lock(&names.state).running.is_empty());
-        assert_eq!(names.addresses("h", 7).await.unwrap(), [SocketAddr::new(ip(3), 7)]);
+        assert_eq!(names.addresses("h", 7).await.unwrap(), [at(3)]);
     }
 
     #[tokio::test]
@@ -299,7 +296,7 @@ mod tests {
             let mut all = tokio::task::JoinSet::new();
             for n in 0..=MAX_RUNNING {
                 let names = names.clone();
-                all.spawn(async move { names.lookup(&format!("h{round}-{n}")).await.is_ok() });
+                all.spawn(async move { names.lookup(&format!("h{round}-{n}"), 7).await.is_ok() });
             }
             // One more than may be looked up at once.
             assert_eq!(all.join_all().await.into_iter().filter(|is_ok| !is_ok).count(), 1);
@@ -309,24 +306,23 @@ mod tests {
 
         let fails =
             HostNames::asking(|_| Box::pin(async { Err(io::Error::new(io::ErrorKind::NotFound, "no such name")) }));
-        lock(&fails.state).late.insert("h".into(), Late { since: now(), found: vec![SocketAddr::new(ip(1), 0)] });
-        let error = fails.lookup("h").await.unwrap_err();
+        lock(&fails.state).late.insert("h".into(), Late { since: now(), found: vec![at(1)] });
+        let error = fails.lookup("h", 7).await.unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (io::ErrorKind::NotFound, "no such name".into()));
         assert!(lock(&fails.state).late.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_next_address_is_dialled_beside_one_that_does_not_answer() {
-        let at = |last| SocketAddr::new(ip(last), 1);
         let began = now();
         let dialled = Mutex::new(Vec::new());
         // The first never answers, the second refuses at once, the third takes a while, the fourth is not needed.
         let dial = |address: SocketAddr| {
             lock(&dialled).push((address, began.elapsed()));
             async move {
-                match address.ip() {
-                    first if first == ip(1) => std::future::pending().await,
-                    second if second == ip(2) => Err("refused"),
+                match address {
+                    first if first == at(1) => std::future::pending().await,
+                    second if second == at(2) => Err("refused"),
                     third => {
                         sleep(100 * MS).await;
                         Ok(third)
@@ -334,7 +330,7 @@ mod tests {
                 }
             }
         };
-        assert_eq!(first_of([at(1), at(2), at(3), at(4)], dial).await, Ok(ip(3)));
+        assert_eq!(first_of([at(1), at(2), at(3), at(4)], dial).await, Ok(at(3)));
         assert_eq!(*lock(&dialled), [(at(1), Duration::ZERO), (at(2), STAGGER), (at(3), STAGGER)]);
         let none = first_of([at(1), at(2)], |address| async move { Err::<(), _>(address) }).await;
         assert_eq!(none, Err(vec![at(1), at(2)]));

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use trunkline_route::{
-    Attempt, Claims, CloseCode, Disagreement, FlagTerms, Incarnation, LinkId, LinkPolicy, NodeName, PeerFlags, Version,
+    Attempt, Claims, CloseCode, Destination, Disagreement, FlagTerms, Incarnation, LinkId, LinkPolicy, NodeName,
+    PeerFlags, Version,
 };
 
 use crate::{AttemptError, BoxFuture, Down, Link, LinkInfo, Mailboxes, Transport};
@@ -37,11 +38,18 @@ pub trait Stack: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Opens a transport to an address; [`connect_tcp`] does for stacks over TCP.
+    /// Returns true if [`Stack::connect`] takes the host of the attempt by its name. The node then looks up no addresses for
+    /// it. Default: false.
+    fn takes_hosts(&self, _: &Attempt) -> bool {
+        false
+    }
+
+    /// Opens a transport to an address, or to a host if [`Stack::takes_hosts`] says so; [`connect_tcp`] does for stacks over
+    /// TCP. A host that is an IP address comes as an address.
     ///
     /// # Errors
     /// [`AttemptError`]; nothing is left open.
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<Transport, AttemptError>>;
+    fn connect(&self, to: Destination) -> BoxFuture<'_, Result<Transport, AttemptError>>;
 
     /// Has the peer at the other end of the transport prove that it is the target of the attempt, and goes no further. The
     /// future and its result may be dropped at any time; the transport is then closed. The node bounds the time of a
@@ -217,14 +225,22 @@ impl fmt::Debug for Hooks {
     }
 }
 
-/// Opens a TCP connection.
+/// Opens a TCP connection. A host is looked up by the operating system, and its addresses are tried one after the other.
 ///
 /// # Errors
 /// [`AttemptError::TcpTimeout`], [`AttemptError::Local`] when this process or machine has no descriptors left, and
 /// [`AttemptError::Tcp`].
-pub async fn connect_tcp(address: SocketAddr, timeout: Duration) -> Result<Transport, AttemptError> {
-    match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
-        Ok(Ok(tcp)) => Ok(Transport::tcp(tcp, address)),
+pub async fn connect_tcp(to: Destination, timeout: Duration) -> Result<Transport, AttemptError> {
+    let connecting = async {
+        let tcp = match &to {
+            Destination::Socket(address) => TcpStream::connect(address).await?,
+            Destination::Host(at) => TcpStream::connect((at.host.as_str(), at.port.get())).await?,
+        };
+        let address = to.socket().map_or_else(|| tcp.peer_addr(), Ok)?;
+        Ok(Transport::tcp(tcp, address))
+    };
+    match tokio::time::timeout(timeout, connecting).await {
+        Ok(Ok(transport)) => Ok(transport),
         Ok(Err(error)) if is_local(&error) => Err(AttemptError::Local(error.into())),
         Ok(Err(error)) => Err(AttemptError::Tcp(error.into())),
         Err(_) => Err(AttemptError::TcpTimeout(timeout)),

@@ -41,12 +41,12 @@ pub use trunkline_proxy::{
 };
 pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
 pub use trunkline_route::{
-    Address, AtomMapping, Attempt, Claims, CloseCode, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults, Direct,
-    DirectUse, Disagreement, Endpoint, EndpointError, EndpointOverride, Fallback, Flag, FlagPolicy, FlagTerms, Host,
-    How, IdError, Incarnation, IntoName, LinkId, LinkPolicy, LocalPlace, LogLevel, MappingError, NameError,
-    NetworkRoute, NetworkRouteBuilder, NodeName, Origin, PeerFlags, PlaceError, ProxyRoute, Reconnect, Resolved,
-    ResolverId, Role, RouteValue, SocketPlace, Source, TlsMode, TlsProfileId, UnknownFlag, UnknownWord, ValueFrom,
-    Version, VersionError,
+    Address, AtomMapping, Attempt, Claims, CloseCode, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults,
+    Destination, Direct, DirectUse, Disagreement, Endpoint, EndpointError, EndpointOverride, Fallback, Flag,
+    FlagPolicy, FlagTerms, Host, How, IdError, Incarnation, IntoName, LinkId, LinkPolicy, LocalPlace, LogLevel,
+    MappingError, NameError, NetworkRoute, NetworkRouteBuilder, NodeName, Origin, PeerFlags, PlaceError, ProxyRoute,
+    Reconnect, Resolved, ResolverId, Role, RouteValue, SocketPlace, Source, TlsMode, TlsProfileId, UnknownFlag,
+    UnknownWord, ValueFrom, Version, VersionError,
 };
 pub use trunkline_stack::{
     self as stack, ByteStream, CONNECTION_TARGET, Down, EARLY_DATA, First, Incoming, LinkInfo, LinkStats, LogLimit,

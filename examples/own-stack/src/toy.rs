@@ -15,8 +15,8 @@ use trunkline::stack::{
     Proven, Stack, Transport, connect_tcp,
 };
 use trunkline::{
-    Attempt, AttemptError, CloseCode, Cookie, Disagreement, FlagTerms, Incarnation, LinkId, LinkInfo, LinkPolicy,
-    NodeName, PeerFlags, Role, TlsMode, Version, random_16,
+    Attempt, AttemptError, CloseCode, Cookie, Destination, Disagreement, FlagTerms, Incarnation, LinkId, LinkInfo,
+    LinkPolicy, NodeName, PeerFlags, Role, TlsMode, Version, random_16,
 };
 
 use crate::link::ToyLink;
@@ -90,8 +90,8 @@ impl Stack for Toy {
         Pairing::Names
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, Result<Transport, AttemptError>> {
-        Box::pin(connect_tcp(address, Duration::from_secs(3)))
+    fn connect(&self, to: Destination) -> BoxFuture<'_, Result<Transport, AttemptError>> {
+        Box::pin(connect_tcp(to, Duration::from_secs(3)))
     }
 
     fn dial<'a>(

@@ -10,7 +10,7 @@ use trunkline_dial::pair::{LinkRef, OnAccept};
 use trunkline_dial::plan::{Event as PlanEvent, Lookup, OpId, Plan, Policy, Step};
 use trunkline_dial::sessions::{self, Aim, Connect, Effect, FlightEvent, Outcome, Step as FlightStep, Up};
 use trunkline_dial::{AttemptError, NoRoute, Reason};
-use trunkline_route::{Attempt, Claims, CloseCode, NodeName, ResolverId, TlsMode};
+use trunkline_route::{Attempt, Claims, CloseCode, Destination, NodeName, ResolverId, TlsMode};
 use trunkline_wire::handshake::{HandshakeError, Initiator, InitiatorConfig, Mode, Params};
 
 use super::faults::Fault;
@@ -308,8 +308,8 @@ impl World {
             let step = looking.plan.poll(at(now));
             let seen = match &step {
                 Step::Resolve { .. } => Some(Move::Resolve),
-                Step::Lookup { host, .. } => Some(Move::Lookup(format!("{host}:{}", script::PORT))),
-                Step::Connect { socket, .. } => Some(Move::Connect(socket.to_string())),
+                Step::Lookup { attempt, .. } => Some(Move::Lookup(attempt.address.to_string())),
+                Step::Connect { to, .. } => Some(Move::Connect(to.to_string())),
                 _ => None,
             };
             let done_early = matches!(&step, Step::Done(Err(none)) if none.reason == Reason::AllFailed)
@@ -327,11 +327,15 @@ impl World {
                     let delay = self.rng.between(MS, 30 * MS);
                     self.timer(host, delay, Timer::Resolved(peer.clone(), dial, op));
                 }
-                Step::Lookup { op, host: name } => {
+                Step::Lookup { op, attempt } => {
                     let delay = self.rng.between(MS, 30 * MS);
-                    self.timer(host, delay, Timer::LookedUp(peer.clone(), dial, op, name.to_string()));
+                    let name = attempt.address.host.to_string();
+                    self.timer(host, delay, Timer::LookedUp(peer.clone(), dial, op, name));
                 }
-                Step::Connect { op, attempt, socket, .. } => self.try_out(host, peer, flight, op, *attempt, socket),
+                Step::Connect { op, attempt, to, .. } => match to.socket() {
+                    Some(socket) => self.try_out(host, peer, flight, op, *attempt, socket),
+                    None => self.violated("hosts are looked up", format!("{to} is dialled by name")),
+                },
                 Step::Gateways { .. } | Step::Relay { .. } => {
                     self.violated("no gateway is asked for", "nobody has a proxy route".into())
                 }
@@ -405,11 +409,12 @@ impl World {
         if !self.is_dial(host, peer, dial) {
             return;
         }
-        let ips = script::dns(name);
+        let sockets: Vec<_> = script::dns(name).into_iter().map(|ip| SocketAddr::new(ip, script::PORT)).collect();
         let now = at(self.now);
         let Some(looking) = self.looking(host, peer, flight) else { return };
-        looking.order.looked_up(ips.iter().map(|ip| SocketAddr::new(*ip, script::PORT).to_string()).collect());
-        looking.plan.handle(now, PlanEvent::LookedUp { op, answer: Ok(ips) });
+        looking.order.looked_up(sockets.iter().map(ToString::to_string).collect());
+        let answer = Ok(sockets.into_iter().map(Destination::from).collect());
+        looking.plan.handle(now, PlanEvent::LookedUp { op, answer });
         self.poll_plan(host, peer, flight);
     }
 

@@ -276,6 +276,25 @@ async fn a_link_of_another_protocol_gives_way_to_the_route_that_names_one() {
 }
 
 #[tokio::test]
+async fn a_host_that_the_stack_takes_by_name_is_not_looked_up() {
+    let network = Network::new();
+    let a = start(node(&network, A)).await;
+    let b = start(node(&network, B)).await;
+    network.add_host("db.memory:7".parse().unwrap(), address(&b));
+    a.add_route("^b", NetworkRoute::direct("none.memory", 7).unwrap(), 2).unwrap();
+    a.add_route("^b@", NetworkRoute::direct("db.memory", 7).unwrap(), 1).unwrap();
+    let mut events = a.events();
+    soon(a.connect(B)).await.unwrap();
+    let record = loop {
+        if let Event::AttemptFailed { record, .. } = soon(events.next()).await.unwrap() {
+            break record;
+        }
+    };
+    assert_eq!((record.address.as_str(), record.socket), ("none.memory:7", None));
+    assert_eq!(record.error.stage(), "tcp");
+}
+
+#[tokio::test]
 async fn an_address_of_this_node_is_recognised() {
     let network = Network::new();
     let a = start(node(&network, A).listen(loopback())).await;

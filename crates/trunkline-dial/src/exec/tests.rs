@@ -1,9 +1,10 @@
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use trunkline_route::{Cookie, Defaults, NetworkRoute};
+use trunkline_route::{Address, Cookie, Defaults, NetworkRoute};
 
 use super::*;
 use crate::memory::Memory;
@@ -47,7 +48,7 @@ impl Drop for Open {
 
 #[derive(Debug)]
 struct FakeLink {
-    socket: SocketAddr,
+    to: Destination,
     _open: Open,
 }
 
@@ -93,17 +94,21 @@ impl Ports for Fake {
         }
     }
 
-    async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, AttemptError> {
+    async fn lookup(&self, attempt: Attempt) -> Result<Vec<Destination>, AttemptError> {
         let _open = Open::new(&self.under_way);
+        let Address { host, port } = &attempt.address;
+        if host.as_str().ends_with(".mem") {
+            return Ok(vec![Destination::Host(attempt.address)]);
+        }
         let ips = self.hosts.get(host.as_str()).ok_or_else(|| AttemptError::Dns("no such host".into()))?;
-        Ok(ips.iter().map(|ip| ip.parse().unwrap()).collect())
+        Ok(ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port.get()).into()).collect())
     }
 
-    async fn connect(&self, _: Attempt, socket: SocketAddr) -> Result<(NodeName, FakeLink), AttemptError> {
+    async fn connect(&self, _: Attempt, to: Destination) -> Result<(NodeName, FakeLink), AttemptError> {
         let _open = Open::new(&self.under_way);
-        let (after, does) = self.does[&socket.to_string()].clone();
+        let (after, does) = self.does[&to.to_string()].clone();
         tokio::time::sleep(after).await;
-        let link = FakeLink { socket, _open: Open::new(&self.links) };
+        let link = FakeLink { to, _open: Open::new(&self.links) };
         match does {
             Does::Up => Ok((name(), link)),
             Does::Other => Ok(("other@h".parse().unwrap(), link)),
@@ -172,9 +177,9 @@ async fn settle() {
     }
 }
 
-fn socket(found: Result<Found<FakeLink>, NoRoute>) -> String {
+fn dialled(found: Result<Found<FakeLink>, NoRoute>) -> String {
     match found {
-        Ok(Found::Link(link)) => link.socket.to_string(),
+        Ok(Found::Link(link)) => link.to.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -183,16 +188,24 @@ fn socket(found: Result<Found<FakeLink>, NoRoute>) -> String {
 async fn the_first_that_connects_is_the_link() {
     let (fake, found) = ran(Fake::default().at("10.0.0.1:1", 5, Does::Up), to(&["10.0.0.1:1", "10.0.0.2:1"])).await;
     assert_eq!(fake.open(), (0, 1));
-    assert_eq!(socket(found), "10.0.0.1:1");
+    assert_eq!(dialled(found), "10.0.0.1:1");
     assert_eq!(fake.open(), (0, 0), "dropping the link closes it");
     assert_eq!(fake.observed(), [("10.0.0.1:1".into(), None)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_may_take_the_host_itself() {
+    let fake = Fake::default().at("db.mem:1", 5, Does::Fail(tcp())).at("web.mem:1", 5, Does::Up);
+    let (fake, found) = ran(fake, to(&["db.mem:1", "web.mem:1"])).await;
+    assert_eq!(dialled(found), "web.mem:1");
+    assert_eq!(fake.observed(), [("db.mem:1".into(), Some(tcp())), ("web.mem:1".into(), None)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn failures_are_observed_and_the_next_is_tried() {
     let fake = Fake::default().at("10.0.0.1:1", 5, Does::Fail(tcp())).at("10.0.0.2:1", 5, Does::Up);
     let (fake, found) = ran(fake, to(&["nowhere:1", "10.0.0.1:1", "10.0.0.2:1"])).await;
-    assert_eq!(socket(found), "10.0.0.2:1");
+    assert_eq!(dialled(found), "10.0.0.2:1");
     let dns = AttemptError::Dns("no such host".into());
     let expected = [("nowhere:1".into(), Some(dns)), ("10.0.0.1:1".into(), Some(tcp())), ("10.0.0.2:1".into(), None)];
     assert_eq!(fake.observed(), expected);
@@ -207,7 +220,7 @@ async fn an_attempt_that_panics_has_failed() {
     let began = now();
     let fake = Fake::default().at("10.0.0.1:1", 0, Does::Panic).at("10.0.0.2:1", 0, Does::Up);
     let (fake, found) = ran(fake, lookup).await;
-    assert_eq!(socket(found), "10.0.0.2:1");
+    assert_eq!(dialled(found), "10.0.0.2:1");
     assert!(now() - began < ms(100), "nobody waited for the dead");
     let errors: Vec<_> = fake.records.lock().unwrap().iter().map(|r| r.error.clone()).collect();
     assert_eq!(errors, [AttemptError::Panicked, AttemptError::Panicked]);
@@ -235,7 +248,7 @@ async fn p33_losers_of_a_stagger_leave_no_link_and_no_failure() {
     let fake = Fake::default().host("h", &["10.0.0.1", "10.0.0.2"]).at("10.0.0.1:1", 400, Does::Up);
     let (fake, found) = ran(fake.at("10.0.0.2:1", 50, Does::Up), to(&["h:1"])).await;
     assert_eq!(fake.open(), (0, 1));
-    assert_eq!(socket(found), "10.0.0.2:1");
+    assert_eq!(dialled(found), "10.0.0.2:1");
     tokio::time::sleep(ms(1000)).await;
     assert_eq!(fake.open(), (0, 0));
     assert_eq!(fake.observed(), [("h:1".into(), None)]);
@@ -257,7 +270,7 @@ async fn a_loser_after_a_time_out_of_the_same_address_is_no_failure() {
     lookup.policy.candidate = ms(600);
     let fake = fake.at("10.0.0.1:1", 700, Does::Up).at("10.0.0.2:1", 10, Does::Up).at("10.0.0.3:1", 0, Does::Never);
     let (fake, found) = ran(fake, lookup).await;
-    assert_eq!(socket(found), "10.0.0.2:1");
+    assert_eq!(dialled(found), "10.0.0.2:1");
     let late = Some(AttemptError::CandidateTimeout(ms(600)));
     assert_eq!(
         fake.observed(),
@@ -272,7 +285,7 @@ async fn a_link_to_somebody_else_is_closed_at_once_and_is_a_failure() {
     let run = tokio::spawn(run(fake.clone(), to(&["10.0.0.1:1", "10.0.0.2:1"])));
     tokio::time::sleep(ms(100)).await;
     assert_eq!(fake.open(), (1, 0));
-    assert_eq!(socket(run.await.unwrap()), "10.0.0.2:1");
+    assert_eq!(dialled(run.await.unwrap()), "10.0.0.2:1");
     let wrong = AttemptError::WrongName { actual: "other@h".into() };
     assert_eq!(fake.observed(), [("10.0.0.1:1".into(), Some(wrong)), ("10.0.0.2:1".into(), None)]);
 }
@@ -291,7 +304,7 @@ async fn an_attempt_that_gave_way_to_its_sibling_does_not_kill_it() {
         let fake = Fake::default().host("h", &["10.0.0.1", "10.0.0.2"]).at("10.0.0.1:1", 400, first);
         fake.at("10.0.0.2:1", 50, Does::Fail(AttemptError::Adopted))
     };
-    assert_eq!(socket(ran(two(Does::Up), to(&["h:1"])).await.1), "10.0.0.1:1");
+    assert_eq!(dialled(ran(two(Does::Up), to(&["h:1"])).await.1), "10.0.0.1:1");
     let (_, found) = ran(two(Does::Fail(tcp())), to(&["h:1"])).await;
     assert!(matches!(found, Ok(Found::Adopt)), "{found:?}");
     let (_, found) = ran(two(Does::Fail(AttemptError::Adopted)), to(&["h:1"])).await;

@@ -1,10 +1,9 @@
 //! Inputs and outputs of a plan.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use trunkline_route::{
-    Attempt, Defaults, Endpoint, Fallback, Host, NodeName, Origin, ProxyRoute, ResolverId, RouteValue,
+    Attempt, Defaults, Destination, Endpoint, Fallback, NodeName, Origin, ProxyRoute, ResolverId, RouteValue,
 };
 
 use crate::memory::Memory;
@@ -78,12 +77,12 @@ pub enum Step {
         /// For whom.
         target: NodeName,
     },
-    /// Look a host name up.
+    /// Find the destinations of an attempt whose host is a name.
     Lookup {
         /// The operation to answer.
         op: OpId,
-        /// The name.
-        host: Host,
+        /// Attempt whose host is looked up.
+        attempt: Box<Attempt>,
     },
     /// Dial.
     Connect {
@@ -91,8 +90,8 @@ pub enum Step {
         op: OpId,
         /// Under these demands.
         attempt: Box<Attempt>,
-        /// Address to dial.
-        socket: SocketAddr,
+        /// Destination to dial.
+        to: Destination,
         /// Because of this.
         origin: Origin,
     },
@@ -138,12 +137,12 @@ pub enum Event {
         /// Gateways in the resolver's order.
         answer: Result<Vec<FoundGateway>, AttemptError>,
     },
-    /// DNS answered.
+    /// A host was looked up.
     LookedUp {
         /// Operation that ended.
         op: OpId,
-        /// The addresses in the order to try.
-        answer: Result<Vec<IpAddr>, AttemptError>,
+        /// The addresses in the resolver's order, or the host itself if the transport takes it.
+        answer: Result<Vec<Destination>, AttemptError>,
     },
     /// A dial led to a proven peer, and its link stands.
     Established {

@@ -1,5 +1,6 @@
 #![expect(clippy::disallowed_methods, reason = "a virtual clock needs one instant to start from")]
 
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use super::*;
@@ -11,7 +12,7 @@ mod model;
 mod properties;
 mod world;
 
-use world::{Dial, Ran, World, ms};
+use world::{Dial, Ran, World, ms, to};
 
 fn name() -> NodeName {
     "db@example.com".parse().unwrap()
@@ -226,8 +227,21 @@ fn the_next_address_of_a_host_does_not_wait_once_one_failed() {
 }
 
 #[test]
+fn a_host_that_the_transport_takes_is_dialled_by_its_name() {
+    let world = World::new().takes("h.mem", 3).dns("g", 1, &["10.0.0.1"]).down("10.0.0.1:1", 1);
+    let ran = world.clone().up("h.mem:1", 4).run(lookup([direct("g", 1), direct("h.mem", 1)], &[]));
+    assert_eq!((ran.won(), ran.took), (Some("h.mem:1"), ms(9)));
+    let ran = world.refuses("h.mem:1", 4, tcp()).run(lookup([direct("h.mem", 1), direct("g", 1)], &[]));
+    assert_eq!(ran.dialled, ["h.mem:1", "10.0.0.1:1"]);
+    let at: Vec<_> = ran.records.iter().map(|record| (record.address.as_str(), record.socket)).collect();
+    assert_eq!(at, [("h.mem:1", None), ("g:1", Some("10.0.0.1:1".parse().unwrap()))]);
+}
+
+#[test]
 fn families_alternate_from_the_first_answers_on() {
-    let list = |ips: &[&str]| ips.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect::<Vec<_>>();
+    let list = |ips: &[&str]| {
+        ips.iter().map(|ip| to(&format!("{}", SocketAddr::new(ip.parse().unwrap(), 1)))).collect::<Vec<_>>()
+    };
     let check = |given: &[&str], expected: &[&str]| assert_eq!(interleave(list(given), 16), list(expected));
     check(&["::1", "::2", "::3", "10.0.0.1"], &["::1", "10.0.0.1", "::2", "::3"]);
     check(&["10.0.0.1", "::1", "::2", "10.0.0.2"], &["10.0.0.1", "::1", "10.0.0.2", "::2"]);
@@ -351,7 +365,7 @@ fn a_given_route_is_the_whole_answer() {
 #[test]
 fn another_peer_is_a_failed_attempt() {
     let mut world = World::new().up("10.0.0.1:1", 1).up("10.0.0.2:1", 1);
-    world.others.insert("10.0.0.1:1".parse().unwrap(), "other@h".parse().unwrap());
+    world.others.insert(to("10.0.0.1:1"), "other@h".parse().unwrap());
     let ran = world.run(lookup([direct("10.0.0.1", 1), direct("10.0.0.2", 1)], &[]));
     assert_eq!(errors(&ran), [AttemptError::WrongName { actual: "other@h".into() }]);
     assert_eq!(ran.won(), Some("10.0.0.2:1"));

@@ -1,11 +1,10 @@
 //! The dialling side: the steps of a lookup, carried out by the stacks of the node.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_registrar::Resolver;
-use trunkline_route::{Attempt, CloseCode, Endpoint, Host, NodeName, ProxyRoute, ResolverId};
+use trunkline_route::{Attempt, CloseCode, Destination, Endpoint, NodeName, ProxyRoute, ResolverId};
 use trunkline_stack::{AttemptError, Cause, Hooks, Link, Pairing, Proven, Stack, Transport, log_peer};
 
 use super::{SessionEvent, Sessions, hold_for, now};
@@ -36,8 +35,8 @@ impl Ports for NodePorts {
         resolve(&self.node, &resolver, &target).await
     }
 
-    async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, AttemptError> {
-        lookup(&self.node, &host).await
+    async fn lookup(&self, attempt: Attempt) -> Result<Vec<Destination>, AttemptError> {
+        lookup(&self.node, attempt).await
     }
 
     async fn gateways(&self, resolver: ResolverId, target: NodeName) -> Result<Vec<FoundGateway>, AttemptError> {
@@ -52,9 +51,9 @@ impl Ports for NodePorts {
         Ok(found.collect())
     }
 
-    async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, Session), AttemptError> {
-        let (stack, over) = opened(&self.node, &attempt, socket).await?;
-        let proven = stack.dial(over, &attempt).await.map_err(|error| of_this_node(&self.node, socket, error))?;
+    async fn connect(&self, attempt: Attempt, to: Destination) -> Result<(NodeName, Session), AttemptError> {
+        let (stack, over) = opened(&self.node, &attempt, &to).await?;
+        let proven = stack.dial(over, &attempt).await.map_err(|error| of_this_node(&self.node, &to, error))?;
         self.establish(proven, &attempt, stack.pairing()).await
     }
 
@@ -171,13 +170,13 @@ impl Ports for Probe {
         resolve(&self.node, &resolver, &target).await
     }
 
-    async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, AttemptError> {
-        lookup(&self.node, &host).await
+    async fn lookup(&self, attempt: Attempt) -> Result<Vec<Destination>, AttemptError> {
+        lookup(&self.node, attempt).await
     }
 
-    async fn connect(&self, attempt: Attempt, socket: SocketAddr) -> Result<(NodeName, ()), AttemptError> {
-        let (stack, over) = opened(&self.node, &attempt, socket).await?;
-        let name = stack.probe(over, &attempt).await.map_err(|error| of_this_node(&self.node, socket, error))?;
+    async fn connect(&self, attempt: Attempt, to: Destination) -> Result<(NodeName, ()), AttemptError> {
+        let (stack, over) = opened(&self.node, &attempt, &to).await?;
+        let name = stack.probe(over, &attempt).await.map_err(|error| of_this_node(&self.node, &to, error))?;
         Ok((name, ()))
     }
 
@@ -200,20 +199,12 @@ async fn resolve(node: &Sessions, resolver: &ResolverId, target: &NodeName) -> R
     asked.resolve(target).await.map_err(|error| AttemptError::Resolve(Cause::new(error)))
 }
 
-async fn lookup(node: &Sessions, host: &Host) -> Result<Vec<IpAddr>, AttemptError> {
-    let found = node.host_names.lookup(host.as_str()).await;
-    found.map_err(|error| AttemptError::Dns(error.into()))
-}
-
-/// Returns the socket with the interface that the host's address belongs to: a plan knows addresses only, and an IPv6
-/// address of one link (`fe80::…`) leads nowhere without.
-async fn zoned(node: &Sessions, host: &Host, socket: SocketAddr) -> SocketAddr {
-    let IpAddr::V6(ip) = socket.ip() else { return socket };
-    if !ip.is_unicast_link_local() {
-        return socket;
+async fn lookup(node: &Sessions, attempt: Attempt) -> Result<Vec<Destination>, AttemptError> {
+    if stack(node, &attempt)?.takes_hosts(&attempt) {
+        return Ok(vec![Destination::Host(attempt.address)]);
     }
-    let found = node.host_names.addresses(host.as_str(), socket.port()).await;
-    found.into_iter().flatten().find(|found| found.ip() == socket.ip()).unwrap_or(socket)
+    let found = node.host_names.lookup(attempt.address.host.as_str(), attempt.address.port.get()).await;
+    Ok(found.map_err(|error| AttemptError::Dns(error.into()))?.into_iter().map(Destination::from).collect())
 }
 
 /// Returns the stack that speaks the version of an attempt, which it has checked.
@@ -230,20 +221,19 @@ fn stack<'n>(node: &'n Sessions, attempt: &Attempt) -> Result<&'n Arc<dyn Stack>
     Ok(found)
 }
 
-/// Opens a transport to an address, with the stack that speaks the version of the attempt.
+/// Opens a transport to a destination, with the stack that speaks the version of the attempt.
 async fn opened<'n>(
     node: &'n Sessions,
     attempt: &Attempt,
-    socket: SocketAddr,
+    to: &Destination,
 ) -> Result<(&'n Arc<dyn Stack>, Transport), AttemptError> {
     let stack = stack(node, attempt)?;
-    let socket = zoned(node, &attempt.address.host, socket).await;
-    Ok((stack, stack.connect(socket).await?))
+    Ok((stack, stack.connect(to.clone()).await?))
 }
 
 /// Returns the error as it is if the dial led to an address of this node: that it is this node's own is believed only then.
-fn of_this_node(node: &Sessions, socket: SocketAddr, error: AttemptError) -> AttemptError {
-    if node.listens_at(socket) { error } else { not_myself(error) }
+fn of_this_node(node: &Sessions, to: &Destination, error: AttemptError) -> AttemptError {
+    if to.socket().is_some_and(|socket| node.listens_at(socket)) { error } else { not_myself(error) }
 }
 
 /// Returns the error of a peer that claims, unproven, to be this node: it leads to the next candidate and to nothing else.

@@ -80,7 +80,7 @@ async fn a_link_comes_up_over_a_pipe_in_memory_however_small() {
 #[tokio::test]
 async fn an_attempt_keeps_the_kind_of_a_system_error_and_the_number_of_a_tls_alert() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let refused = soon(stack("a@host").connect(free)).await.unwrap_err();
+    let refused = soon(stack("a@host").connect(free.into())).await.unwrap_err();
     assert_eq!(refused.io_kind(), Some(std::io::ErrorKind::ConnectionRefused), "{refused}");
 
     let (ours, theirs) = tokio::io::duplex(4_096);

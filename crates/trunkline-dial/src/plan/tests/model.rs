@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::world::World;
+use super::world::{World, destinations};
 use super::*;
 
 /// Expected result of a lookup.
@@ -19,7 +19,7 @@ pub(super) struct Expected {
 }
 
 enum End {
-    Won(SocketAddr),
+    Won(Destination),
     Lost(Reason),
 }
 
@@ -71,7 +71,7 @@ pub(super) fn expected(world: &World, lookup: &Lookup) -> Expected {
             let lost = if tried { Reason::AllFailed } else { Reason::NoCandidate };
             model.out.reason = Some(if model.cut { Reason::TooMany } else { lost });
         }
-        Err(End::Won(socket)) => model.out.won = Some(socket.to_string()),
+        Err(End::Won(to)) => model.out.won = Some(to.to_string()),
         Err(End::Lost(reason)) => model.out.reason = Some(reason),
     }
     model.out.took = model.now;
@@ -241,8 +241,8 @@ impl Model<'_> {
     fn dial(&mut self, entry: &Entry, attempt: &Attempt, is_last: bool) -> Result<bool, End> {
         let policy = self.lookup.policy;
         let candidate_began = self.now;
-        let ips = match attempt.address.host.ip() {
-            Some(ip) => vec![ip],
+        let found = match attempt.address.host.ip() {
+            Some(ip) => vec![Some(ip)],
             None => {
                 self.out.asked.push(format!("dns:{}", attempt.address.host));
                 let reply = self.world.hosts.get(attempt.address.host.as_str());
@@ -250,11 +250,11 @@ impl Model<'_> {
                 let answer = self.question(reply, limit);
                 let again = answer.is_err() && !is_last && policy.dns < policy.candidate;
                 let error = match answer.unwrap_or_else(|limit| Err(AttemptError::DnsTimeout(limit))) {
-                    Ok(ips) if ips.is_empty() => Err(AttemptError::Dns("no address".into())),
+                    Ok(found) if found.is_empty() => Err(AttemptError::Dns("no address".into())),
                     answer => answer,
                 };
                 match error {
-                    Ok(ips) => ips,
+                    Ok(found) => found,
                     Err(error) => {
                         self.failed(entry, attempt, None, candidate_began, error)?;
                         return Ok(again);
@@ -262,8 +262,9 @@ impl Model<'_> {
                 }
             }
         };
-        let mut rest: VecDeque<_> = alternate(&ips).into_iter().take(policy.max_answers).collect();
-        let mut live: Vec<(Option<Duration>, usize, Duration, SocketAddr)> = vec![];
+        let mut rest: VecDeque<_> =
+            alternate(&destinations(&attempt.address, &found)).into_iter().take(policy.max_answers).collect();
+        let mut live: Vec<(Option<Duration>, usize, Duration, Destination)> = vec![];
         let mut next = self.now;
         let end = (candidate_began + policy.candidate).min(policy.total);
         loop {
@@ -272,16 +273,17 @@ impl Model<'_> {
                 if live.is_empty() && !rest.is_empty() {
                     self.failed(entry, attempt, None, candidate_began, error.clone())?;
                 }
-                for (_, _, began, socket) in live {
-                    self.failed(entry, attempt, Some(socket), began, error.clone())?;
+                for (_, _, began, to) in live {
+                    self.failed(entry, attempt, to.socket(), began, error.clone())?;
                 }
                 return Ok(false);
             }
             while next <= self.now && !rest.is_empty() && self.out.dialled.len() < policy.max_attempts {
-                let socket = SocketAddr::new(rest.pop_front().unwrap(), attempt.address.port.get());
-                let after = self.world.dials.get(&socket).and_then(|dial| dial.after);
-                live.push((after.map(|after| self.now + after), self.out.dialled.len(), self.now, socket));
-                self.out.dialled.push(socket.to_string());
+                let to = rest.pop_front().unwrap();
+                let after = self.world.dials.get(&to).and_then(|dial| dial.after);
+                let nth = self.out.dialled.len();
+                self.out.dialled.push(to.to_string());
+                live.push((after.map(|after| self.now + after), nth, self.now, to));
                 self.out.began.push(self.now);
                 next = self.now + policy.stagger;
             }
@@ -294,22 +296,22 @@ impl Model<'_> {
             }
             let until = if rest.is_empty() { end } else { end.min(next) };
             let ending = live.iter().filter(|(ends, ..)| ends.is_some_and(|ends| ends <= until)).min();
-            let Some((Some(ends), seq, began, socket)) = ending.copied() else {
+            let Some((Some(ends), seq, began, to)) = ending.cloned() else {
                 self.now = until;
                 continue;
             };
             self.now = ends;
             live.retain(|(_, other, ..)| *other != seq);
-            let outcome = match (self.world.dials[&socket].outcome(attempt), self.world.others.get(&socket)) {
+            let outcome = match (self.world.dials[&to].outcome(attempt), self.world.others.get(&to)) {
                 (Ok(()), Some(other)) => Err(AttemptError::WrongName { actual: other.to_string() }),
                 (outcome, _) => outcome,
             };
-            let Err(error) = outcome else { return Err(End::Won(socket)) };
+            let Err(error) = outcome else { return Err(End::Won(to)) };
             next = self.now;
             if error.next() != Next::Candidate {
                 rest.clear();
             }
-            self.failed(entry, attempt, Some(socket), began, error)?;
+            self.failed(entry, attempt, to.socket(), began, error)?;
         }
     }
 
@@ -346,11 +348,13 @@ impl Model<'_> {
 }
 
 /// RFC 8305 §4 with one address of the preferred family first.
-fn alternate(ips: &[IpAddr]) -> Vec<IpAddr> {
-    let mut once: Vec<IpAddr> = vec![];
-    once.extend(ips.iter().enumerate().filter(|(n, ip)| !ips[..*n].contains(ip)).map(|(_, ip)| *ip));
-    let rank = |ip: &IpAddr| once.iter().filter(|other| other.is_ipv6() == ip.is_ipv6()).position(|other| other == ip);
-    let mut ranked: Vec<_> = once.iter().map(|ip| (rank(ip), ip.is_ipv6() != once[0].is_ipv6(), *ip)).collect();
+fn alternate(found: &[Destination]) -> Vec<Destination> {
+    let mut once: Vec<&Destination> = vec![];
+    once.extend(found.iter().enumerate().filter(|(n, one)| !found[..*n].contains(one)).map(|(_, one)| one));
+    let is_v6 = |one: &Destination| matches!(one, Destination::Socket(SocketAddr::V6(_)));
+    let rank =
+        |one: &Destination| once.iter().filter(|other| is_v6(other) == is_v6(one)).position(|other| *other == one);
+    let mut ranked: Vec<_> = once.iter().map(|one| (rank(one), is_v6(one) != is_v6(once[0]), *one)).collect();
     ranked.sort();
-    ranked.into_iter().map(|(_, _, ip)| ip).collect()
+    ranked.into_iter().map(|(_, _, one)| one.clone()).collect()
 }

@@ -28,22 +28,37 @@ impl Dial {
 
 pub(super) type Reply<T> = (Option<Duration>, Result<Vec<T>, AttemptError>);
 
-/// Returns the socket that stands for a gateway: `gw3@dmz` is 192.0.2.3:1.
-fn through(gateway: &NodeName) -> SocketAddr {
-    let number: String = gateway.as_str().chars().filter(char::is_ascii_digit).collect();
-    format!("192.0.2.{number}:1").parse().unwrap()
+/// Returns the destination that a text stands for: a socket address, or a host and its port.
+pub(super) fn to(text: &str) -> Destination {
+    text.parse::<SocketAddr>().map_or_else(|_| Destination::Host(text.parse().unwrap()), Destination::from)
 }
 
-/// Sockets that answer; all others never do.
+/// Returns the destinations of an address whose host was looked up; `None` stands for the host itself.
+pub(super) fn destinations(address: &Address, found: &[Option<IpAddr>]) -> Vec<Destination> {
+    let to = |ip: &Option<IpAddr>| match ip {
+        Some(ip) => SocketAddr::new(*ip, address.port.get()).into(),
+        None => Destination::Host(address.clone()),
+    };
+    found.iter().map(to).collect()
+}
+
+/// Returns the destination that stands for a gateway: `gw3@dmz` is 192.0.2.3:1.
+fn through(gateway: &NodeName) -> Destination {
+    let number: String = gateway.as_str().chars().filter(char::is_ascii_digit).collect();
+    to(&format!("192.0.2.{number}:1"))
+}
+
+/// Destinations that answer; all others never do.
 #[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) start: Instant,
     pub(super) target: NodeName,
     pub(super) resolvers: BTreeMap<String, Reply<Endpoint>>,
-    pub(super) hosts: BTreeMap<String, Reply<IpAddr>>,
-    pub(super) dials: BTreeMap<SocketAddr, Dial>,
-    /// Sockets at which another node answers.
-    pub(super) others: BTreeMap<SocketAddr, NodeName>,
+    /// Addresses of hosts; `None` is the host itself.
+    pub(super) hosts: BTreeMap<String, Reply<Option<IpAddr>>>,
+    pub(super) dials: BTreeMap<Destination, Dial>,
+    /// Destinations at which another node answers.
+    pub(super) others: BTreeMap<Destination, NodeName>,
     /// Gateways that resolvers know.
     pub(super) gateways: BTreeMap<String, Vec<FoundGateway>>,
 }
@@ -95,8 +110,8 @@ impl World {
         }
     }
 
-    pub(super) fn dial(&mut self, socket: &str, dial: Dial) {
-        self.dials.insert(socket.parse().unwrap(), dial);
+    pub(super) fn dial(&mut self, text: &str, dial: Dial) {
+        self.dials.insert(to(text), dial);
     }
 
     fn with(mut self, socket: &str, after: Option<u64>, result: Result<(), AttemptError>) -> Self {
@@ -138,8 +153,14 @@ impl World {
     }
 
     pub(super) fn dns(mut self, host: &str, after: u64, ips: &[&str]) -> Self {
-        let ips = ips.iter().map(|text| text.parse().unwrap()).collect();
+        let ips = ips.iter().map(|text| Some(text.parse().unwrap())).collect();
         self.hosts.insert(host.into(), (Some(ms(after)), Ok(ips)));
+        self
+    }
+
+    /// A host that the transport takes by its name.
+    pub(super) fn takes(mut self, host: &str, after: u64) -> Self {
+        self.hosts.insert(host.into(), (Some(ms(after)), Ok(vec![None])));
         self
     }
 
@@ -160,7 +181,7 @@ impl World {
         };
         let mut now = Duration::ZERO;
         let mut coming: BTreeMap<(Duration, bool, OpId), Event> = BTreeMap::new();
-        let mut open: BTreeMap<OpId, Option<SocketAddr>> = BTreeMap::new();
+        let mut open: BTreeMap<OpId, Option<Destination>> = BTreeMap::new();
         let mut known = BTreeSet::new();
         let mut established = None;
         for _ in 0..100_000 {
@@ -186,39 +207,41 @@ impl World {
                     expect(op, Some(ms(1)), Event::Gateways { op, answer: Ok(answer) });
                     open.insert(op, None);
                 }
-                Step::Lookup { op, host } => {
+                Step::Lookup { op, attempt } => {
+                    let host = &attempt.address.host;
                     assert_eq!(host.ip(), None);
                     ran.asked.push(format!("dns:{host}"));
                     let (after, answer) = self.hosts.get(host.as_str()).cloned().unwrap_or((None, Ok(vec![])));
+                    let answer = answer.map(|found| destinations(&attempt.address, &found));
                     expect(op, after, Event::LookedUp { op, answer });
                     open.insert(op, None);
                 }
-                Step::Connect { op, attempt, socket, .. } => {
-                    let dial = self.dials.get(&socket).cloned();
+                Step::Connect { op, attempt, to, .. } => {
+                    let dial = self.dials.get(&to).cloned();
                     let dial = dial.unwrap_or(Dial { after: None, result: Ok(()), cookie: None });
                     let event = match dial.outcome(&attempt) {
                         Ok(()) => {
-                            let peer = self.others.get(&socket).unwrap_or(&self.target).clone();
+                            let peer = self.others.get(&to).unwrap_or(&self.target).clone();
                             Event::Established { op, peer }
                         }
                         Err(error) => Event::Failed { op, error },
                     };
                     expect(op, dial.after, event);
-                    open.insert(op, Some(socket));
-                    ran.dialled.push(socket.to_string());
+                    ran.dialled.push(to.to_string());
+                    open.insert(op, Some(to));
                     ran.began.push(now);
                     ran.attempts.push(*attempt);
                 }
                 Step::Relay { op, route, attempt, .. } => {
-                    let socket = through(route.gateway());
-                    let dial = self.dials.get(&socket).cloned();
+                    let to = through(route.gateway());
+                    let dial = self.dials.get(&to).cloned();
                     let dial = dial.unwrap_or(Dial { after: None, result: Ok(()), cookie: None });
                     let event = match dial.outcome(&attempt) {
                         Ok(()) => Event::Established { op, peer: self.target.clone() },
                         Err(error) => Event::Failed { op, error },
                     };
                     expect(op, dial.after, event);
-                    open.insert(op, Some(socket));
+                    open.insert(op, Some(to));
                     ran.dialled.push(route.gateway().to_string());
                     ran.began.push(now);
                     ran.attempts.push(*attempt);
@@ -241,10 +264,10 @@ impl World {
                             let ((at, _, op), event) = coming.pop_first().unwrap();
                             now = at;
                             ran.script.push((now, Line::Came(event.clone())));
-                            if let Some(Some(socket)) = open.remove(&op)
+                            if let Some(Some(to)) = open.remove(&op)
                                 && matches!(event, Event::Established { .. })
                             {
-                                established = Some((op, socket));
+                                established = Some((op, to));
                             }
                             plan.handle(self.start + now, event);
                         }
@@ -254,9 +277,9 @@ impl World {
                 Step::Done(result) => {
                     assert!(open.is_empty(), "{open:?} neither answered nor cancelled: {}", ran.script());
                     if let Ok(op) = result {
-                        let (won, socket) = established.expect("something was established");
+                        let (won, to) = established.expect("something was established");
                         assert_eq!(op, won);
-                        ran.winner = Some(socket.to_string());
+                        ran.winner = Some(to.to_string());
                     }
                     assert_eq!(plan.poll(self.start + now), Step::Done(result.clone()), "the end is the end");
                     if let Err(no_route) = &result {
