@@ -6,12 +6,16 @@
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use trunkline::{AddError, Connection, Cookie, NetworkRoute, Node, NodeName};
 
-const BODY: [u8; 32] = [7; 32];
+/// Bytes of a message.
+const SMALL: usize = 32;
+/// Bytes of a larger one, of which a sample has an eighth as many.
+const LARGE: usize = 4096;
 /// Number of messages of one task in one sample.
 const MESSAGES: u32 = 200_000;
 /// Number of samples of each kind, alternating.
@@ -53,30 +57,47 @@ async fn sender(cookie: &Cookie, to: &[Node], routes: usize) -> Node {
     node
 }
 
-/// Returns the time of one message when each of these targets gets messages from a task of its own.
-fn sample(runtime: &Runtime, node: &Node, to: &[(NodeName, Connection)], by: By) -> Duration {
+/// CPU time of all threads of this process so far.
+fn cpu() -> Duration {
+    let of_thread = |thread: io::Result<fs::DirEntry>| {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        Ok(text.split(' ').next().unwrap().parse::<u64>().unwrap())
+    };
+    // A thread that ends between the two reads is not counted; the runtimes keep theirs.
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    Duration::from_nanos(threads.map(of_thread).filter_map(io::Result::ok).sum())
+}
+
+/// Returns the time and the CPU time of one message when each of these targets gets messages from a task of its own.
+fn sample(runtime: &Runtime, node: &Node, to: &[(NodeName, Connection)], by: By, len: usize) -> (Duration, Duration) {
+    let messages = if len == SMALL { MESSAGES } else { MESSAGES / 8 };
     runtime.block_on(async {
-        let began = Instant::now();
+        let (began, cpu_before) = (Instant::now(), cpu());
         let mut tasks = JoinSet::new();
         for (name, connection) in to {
-            let (node, name, connection) = (node.clone(), name.clone(), connection.clone());
+            let (node, name, connection, body) = (node.clone(), name.clone(), connection.clone(), vec![7; len]);
             tasks.spawn(async move {
-                for _ in 0..MESSAGES {
+                for _ in 0..messages {
                     match by {
-                        By::Connection => connection.send("sink", "", &BODY).await.unwrap(),
-                        By::Name => node.send(name.clone(), "sink", &BODY).await.unwrap(),
+                        By::Connection => connection.send("sink", "", &body).await.unwrap(),
+                        By::Name => node.send(name.clone(), "sink", &body).await.unwrap(),
                     }
                 }
             });
         }
         tasks.join_all().await;
-        began.elapsed() / MESSAGES / to.len() as u32
+        let messages = messages * to.len() as u32;
+        (began.elapsed() / messages, (cpu() - cpu_before) / messages)
     })
 }
 
-fn median(mut samples: Vec<Duration>) -> Duration {
-    samples.sort();
-    samples[samples.len() / 2]
+/// Medians of the times and of the CPU times.
+fn medians(samples: Vec<(Duration, Duration)>) -> [Duration; 2] {
+    let (times, cpu_times): (Vec<_>, Vec<_>) = samples.into_iter().unzip();
+    [times, cpu_times].map(|mut samples| {
+        samples.sort();
+        samples[samples.len() / 2]
+    })
 }
 
 fn main() {
@@ -95,27 +116,30 @@ fn main() {
         for tasks in [1, 2] {
             let (mut by_connection, mut by_name) = (Vec::new(), Vec::new());
             for _ in 0..ROUNDS {
-                by_connection.push(sample(&senders, &node, &targets[..tasks], By::Connection));
-                by_name.push(sample(&senders, &node, &targets[..tasks], By::Name));
+                by_connection.push(sample(&senders, &node, &targets[..tasks], By::Connection, SMALL));
+                by_name.push(sample(&senders, &node, &targets[..tasks], By::Name, SMALL));
             }
-            let (connection, name) = (median(by_connection), median(by_name));
+            let ([connection, _], [name, _]) = (medians(by_connection), medians(by_name));
             let ratio = name.as_secs_f64() / connection.as_secs_f64();
             let [connection, name] = [connection, name].map(|time| time.as_nanos());
             println!("| {routes} | {tasks} | {connection} ns | {name} ns | {ratio:.2} |");
         }
         senders.block_on(async { take_everything(&node) });
         let own = vec![connect(&node)];
-        let (mut loopback, mut local) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            loopback.push(sample(&senders, &node, &targets[..1], By::Name));
-            local.push(sample(&senders, &node, &own, By::Name));
+        for len in [SMALL, LARGE] {
+            let (mut loopback, mut local) = (Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                loopback.push(sample(&senders, &node, &targets[..1], By::Name, len));
+                local.push(sample(&senders, &node, &own, By::Name, len));
+            }
+            let (loopback, local) = (medians(loopback), medians(local));
+            for (what, loopback, local) in [("time", loopback[0], local[0]), ("CPU time", loopback[1], local[1])] {
+                let ratio = local.as_secs_f64() / loopback.as_secs_f64();
+                let [local, loopback] = [local, loopback].map(|time| time.as_nanos());
+                println!(
+                    "To the node itself, {len} B, {what}: {local} ns; over loopback: {loopback} ns; ratio {ratio:.2}"
+                );
+            }
         }
-        let (loopback, local) = (median(loopback), median(local));
-        let ratio = local.as_secs_f64() / loopback.as_secs_f64();
-        println!(
-            "To the node itself, {routes} routes: {} ns; over loopback: {} ns; ratio {ratio:.2}",
-            local.as_nanos(),
-            loopback.as_nanos()
-        );
     }
 }

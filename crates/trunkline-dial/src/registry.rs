@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 use dashmap::mapref::one::RefMut;
+use foldhash::fast::RandomState;
 use tokio::sync::{Notify, watch};
 use trunkline_route::NodeName;
 
@@ -93,7 +94,7 @@ fn carry_out_later<L: SessionLink>(effects: Vec<Effect<L>>) {
 /// The live links and the dials under way, by name.
 pub struct Registry<L> {
     own: NodeName,
-    by_name: DashMap<NodeName, Entry<L>>,
+    by_name: DashMap<NodeName, Entry<L>, RandomState>,
     calls: AtomicU64,
     /// Held by the search for idle entries, of which one runs at a time.
     pruning: Mutex<()>,
@@ -160,7 +161,7 @@ impl<L: SessionLink> Registry<L> {
     pub fn new(own: NodeName) -> Arc<Self> {
         Arc::new(Self {
             own,
-            by_name: DashMap::new(),
+            by_name: DashMap::default(),
             calls: AtomicU64::new(0),
             pruning: Mutex::new(()),
             waits: Mutex::default(),

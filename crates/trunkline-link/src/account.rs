@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use dashmap::{DashMap, Entry};
+use foldhash::fast::RandomState;
 use tokio::sync::{Notify, oneshot};
 use trunkline_route::{Flag, Incarnation, NodeName};
 use trunkline_stack::{KeepsSent, LinkInfo, LinkState, SendError, Sent};
@@ -189,7 +190,7 @@ impl KeepsSent for Account {
 
 /// The accounts of a node, by peer.
 #[derive(Default)]
-pub(crate) struct Accounts(DashMap<NodeName, Arc<Account>>);
+pub(crate) struct Accounts(DashMap<NodeName, Arc<Account>, RandomState>);
 
 impl Accounts {
     /// The account with this life of the peer, if both ends agreed on the flag and there is room for one.

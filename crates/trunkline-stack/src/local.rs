@@ -10,9 +10,11 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use trunkline_route::{CloseCode, How, Outcome};
 
-use crate::local_account::{LocalAccount, OVERHEAD};
-use crate::mailbox::{Mailboxes, Message, Queue, Replier, ReplyTo, Sender};
+use crate::local_account::LocalAccount;
+use crate::mailbox::Mailboxes;
 use crate::memory::{MemoryPipe, MemoryStream};
+use crate::message::{Replier, ReplyTo, Sender};
+use crate::packed::{Body, Parcel};
 use crate::{
     BoxFuture, ByteStream, CallError, Down, First, Incoming, Link, LinkInfo, LinkState, LinkStats, MAX_STREAMS,
     OpenError, Reply, SendError, Sent, StackLink, StreamCode, StreamEnd, StreamIo, StreamKind, StreamOffer, lock,
@@ -89,52 +91,46 @@ impl LocalLink {
         }
     }
 
-    fn sender(&self, from: &str) -> Arc<Sender> {
-        if from.is_empty() {
-            return self.nobody.clone();
-        }
-        Arc::new(Sender { name: from.into(), ..(*self.nobody).clone() })
-    }
-
-    /// Returns the mailbox of a name, with credit for this message reserved; `None` when there is no such mailbox.
-    fn reserve(&self, to: &str, from: &str, len: usize) -> Result<Option<Reserved>, SendError> {
+    /// Delivers a message if its mailbox has credit for it, and returns whether a mailbox took it. A call that no mailbox takes
+    /// is answered so.
+    fn deliver(
+        &self,
+        to: &str,
+        from: &str,
+        body: Body<'_>,
+        how: How,
+        call: Option<Replier>,
+    ) -> Result<bool, SendError> {
         if let Some(down) = self.state.down() {
             return Err(SendError::Down(down.clone()));
         }
         if to.is_empty() || to.len() > 255 || from.len() > 255 {
             return Err(SendError::BadName);
         }
-        if len > self.limits.max_message {
-            return Err(SendError::TooLarge { len, limit: self.limits.max_message });
+        if body.len() > self.limits.max_message {
+            return Err(SendError::TooLarge { len: body.len(), limit: self.limits.max_message });
         }
-        let Some(queue) = self.mailboxes.find(to) else { return Ok(None) };
-        let account = queue.local.get_or_init(|| Arc::new(LocalAccount::new(&self.state)));
-        if !account.take(len as u64 + OVERHEAD, self.limits.mailbox) {
+        let Some(queue) = self.mailboxes.hold(to) else {
+            self.messages.fetch_add(1, Ordering::Relaxed);
+            self.undeliverable.fetch_add(1, Ordering::Relaxed);
+            if let Some(call) = call {
+                call.no_mailbox();
+            }
+            return Ok(false);
+        };
+        let account = queue.local.get_or_init(|| Arc::new(LocalAccount::new(&self.state, &self.nobody)));
+        if !account.take(body.len() as u64, self.limits.mailbox) {
             return Err(SendError::Full);
         }
-        let account = account.clone();
-        Ok(Some(Reserved { queue, account }))
-    }
-
-    /// Delivers a message and returns whether a mailbox took it. A call that no mailbox takes is answered so.
-    fn deliver(&self, to: Option<Reserved>, message: Message) -> bool {
+        let named = || Arc::new(Sender { name: from.into(), ..(*self.nobody).clone() });
+        queue.push_own(account, Parcel { from: (!from.is_empty()).then(named), body, how, call });
         self.messages.fetch_add(1, Ordering::Relaxed);
-        let refused = match to {
-            Some(Reserved { queue, account }) => queue.push_one(&account, message).err(),
-            None => Some(message),
-        };
-        let Some(message) = refused else { return true };
-        self.undeliverable.fetch_add(1, Ordering::Relaxed);
-        if let (_, Some(call)) = message.into_parts() {
-            call.no_mailbox();
-        }
-        false
+        Ok(true)
     }
 
     fn try_important(&self, to: &str, from: &str, body: &Bytes) -> Result<Outcome, SendError> {
-        let reserved = self.reserve(to, from, body.len())?;
-        let message = Message::new(self.sender(from), body.clone(), How::IMPORTANT, None);
-        Ok(if self.deliver(reserved, message) { Outcome::Taken } else { Outcome::NoMailbox })
+        let taken = self.deliver(to, from, Body::Shared(body), How::IMPORTANT, None)?;
+        Ok(if taken { Outcome::Taken } else { Outcome::NoMailbox })
     }
 
     fn try_open(
@@ -173,12 +169,6 @@ impl LocalLink {
         }
         Ok((ByteStream::new(ours), answered))
     }
-}
-
-/// A mailbox with credit for one message.
-struct Reserved {
-    queue: Arc<Queue>,
-    account: Arc<LocalAccount>,
 }
 
 /// The place of a stream among those that are open; freed when both ends are dropped.
@@ -254,8 +244,7 @@ impl StackLink for LocalLink {
     }
 
     fn try_send(&self, to: &str, from: &str, body: &[u8], how: How) -> Result<(), SendError> {
-        let reserved = self.reserve(to, from, body.len())?;
-        self.deliver(reserved, Message::new(self.sender(from), Bytes::copy_from_slice(body), how, None));
+        self.deliver(to, from, Body::Copied(body), how, None)?;
         Ok(())
     }
 
@@ -268,10 +257,9 @@ impl StackLink for LocalLink {
         timeout: Duration,
         how: How,
     ) -> Result<(), SendError> {
-        let reserved = self.reserve(to, from, body.len())?;
         let timeout_ms = timeout.as_millis().min(u32::MAX.into()) as u32;
         let replier = Replier::new(self.clone(), id, timeout_ms);
-        self.deliver(reserved, Message::new(self.sender(from), Bytes::copy_from_slice(body), how, Some(replier)));
+        self.deliver(to, from, Body::Copied(body), how, Some(replier))?;
         Ok(())
     }
 

@@ -6,16 +6,17 @@ use std::sync::{Arc, Weak};
 use trunkline_route::NodeName;
 
 use crate::LinkState;
-use crate::mailbox::CreditSink;
+use crate::message::Sender;
 
 /// Credit that a message takes besides its body, as over a native link.
-pub(crate) const OVERHEAD: u64 = 64;
+const OVERHEAD: u64 = 64;
 /// Credit in use after which a sender gives way to the reader, once.
-const PIECE: u64 = 16 * 1024;
+const PIECE: u64 = 64 * 1024;
 
 /// Credit of the node's own messages in one mailbox.
 pub(crate) struct LocalAccount {
-    name: NodeName,
+    /// Sender of the messages that name none.
+    nobody: Arc<Sender>,
     waiting: AtomicU64,
     /// A sender found no credit and waits.
     starved: AtomicBool,
@@ -24,17 +25,18 @@ pub(crate) struct LocalAccount {
 
 impl LocalAccount {
     /// Returns the account of a mailbox; `link` is the link of the node to itself.
-    pub(crate) fn new(link: &Arc<LinkState>) -> Self {
+    pub(crate) fn new(link: &Arc<LinkState>, nobody: &Arc<Sender>) -> Self {
         Self {
-            name: link.info().peer.clone(),
+            nobody: nobody.clone(),
             waiting: AtomicU64::new(0),
             starved: AtomicBool::new(false),
             link: Arc::downgrade(link),
         }
     }
 
-    /// Reserves credit for a message that costs so much, or notes that a sender waits for it.
-    pub(crate) fn take(&self, cost: u64, window: u64) -> bool {
+    /// Reserves credit for a message of this length, or notes that a sender waits for it.
+    pub(crate) fn take(&self, len: u64, window: u64) -> bool {
+        let cost = len + OVERHEAD;
         if self.reserve(cost, window) {
             return true;
         }
@@ -54,14 +56,19 @@ impl LocalAccount {
         }
         true
     }
-}
 
-impl CreditSink for LocalAccount {
-    fn peer(&self) -> &NodeName {
-        &self.name
+    /// Returns the node itself.
+    pub(crate) fn peer(&self) -> &NodeName {
+        &self.nobody.node
     }
 
-    fn taken(&self, _: u16, messages: u64, bytes: u64) {
+    /// Returns the sender of the messages that name none.
+    pub(crate) fn nobody(&self) -> &Arc<Sender> {
+        &self.nobody
+    }
+
+    /// Notes that so many messages with so many bytes were read, or will never be.
+    pub(crate) fn taken(&self, messages: u64, bytes: u64) {
         self.waiting.fetch_sub(bytes + OVERHEAD * messages, Ordering::SeqCst);
         // In one order with a sender, which sets the mark before it looks again: one of the two sees the other.
         if self.starved.load(Ordering::SeqCst)

@@ -2,38 +2,25 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
-use std::time::Duration;
 
-use bytes::Bytes;
 use dashmap::{DashMap, Entry};
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
-use trunkline_route::{AtomMapping, How, NodeName, PeerFlags};
-use trunkline_term::{Term, TermError};
+use trunkline_route::NodeName;
 
 use crate::local_account::LocalAccount;
-use crate::reply::Reply;
+use crate::lock;
+use crate::message::Message;
+use crate::packed::{Packed, Parcel};
 use crate::stream::Acceptor;
 use crate::turns::Turns;
-use crate::{LinkState, lock, term};
 
 /// Messages that a mailbox gives of one peer before it looks whether others wait: enough that turns cost nothing, and few
 /// enough that a peer that floods a mailbox delays each of the others by little.
 const TURN: u32 = 64;
-
-/// Sender of a message, shared by the messages of one name of a link.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sender {
-    /// Node, as the link proved it.
-    pub node: NodeName,
-    /// Name that the sender gave itself; may be empty.
-    pub name: Arc<str>,
-    /// Atom mapping of the link.
-    pub mapping: Option<Arc<AtomMapping>>,
-    /// Flags that both ends of the link agreed on.
-    pub flags: PeerFlags,
-}
 
 /// Receiver of credit for messages that a program has read. A stack gives one with each [`Batch`].
 pub trait CreditSink: Send + Sync + 'static {
@@ -43,179 +30,6 @@ pub trait CreditSink: Send + Sync + 'static {
     /// Notes that messages of a mailbox were read, or will never be: their number, and the bytes of their bodies.
     /// `mailbox` is the number that the stack gave in the batch. Must not wait; may be called after the link is down.
     fn taken(&self, mailbox: u16, messages: u64, bytes: u64);
-}
-
-/// Way of the answer to a call, from the mailbox back to the caller.
-pub trait ReplyTo: Send + Sync + 'static {
-    /// Returns the state of the link that the call came over.
-    fn state(&self) -> &LinkState;
-
-    /// Takes the answer to the call of this number: `Err` with the text of a refusal, or with `None` when the program
-    /// dropped the call unanswered. Called once for each call, and must not wait.
-    fn reply(&self, id: u32, answer: Result<Reply, Option<String>>);
-
-    /// Tells the caller that there is no mailbox of that name.
-    fn no_mailbox(&self, id: u32);
-}
-
-/// A message or a call, as it comes out of a [`Mailbox`].
-pub struct Message {
-    origin: Arc<Sender>,
-    body: Bytes,
-    call: Replier,
-    how: How,
-}
-
-impl Message {
-    /// Returns a message, or a call when there is a replier.
-    #[inline]
-    pub fn new(sender: Arc<Sender>, body: Bytes, how: How, call: Option<Replier>) -> Self {
-        Self { origin: sender, body, call: call.unwrap_or(Replier::NONE), how }
-    }
-
-    /// Returns the node that sent it, as the link proved it.
-    pub fn node(&self) -> &NodeName {
-        &self.origin.node
-    }
-
-    /// Returns the name that the sender gave itself; may be empty.
-    pub fn sender(&self) -> &str {
-        &self.origin.name
-    }
-
-    /// Returns the flags that both ends of the connection agreed on.
-    pub fn flags(&self) -> PeerFlags {
-        self.origin.flags
-    }
-
-    /// Returns the bytes that were sent.
-    pub fn body(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// Returns true if the sender waits for an answer.
-    pub fn is_call(&self) -> bool {
-        self.call.to.is_some()
-    }
-
-    /// Returns true if it was sent ahead of normal messages.
-    pub fn is_high_priority(&self) -> bool {
-        self.how.high
-    }
-
-    /// Returns the term that was sent, with the atom mapping of the link undone; `None` when it was sent as bytes. At most 64
-    /// levels deep and of 262,144 terms.
-    ///
-    /// # Errors
-    /// [`TermError`] when the body is marked as a term and is none.
-    pub fn term(&self) -> Option<Result<Term, TermError>> {
-        self.how.term.then(|| term::decode(&self.body, self.origin.mapping.as_deref()))
-    }
-
-    /// Returns how long the caller waits, counted from its call; `None` for a message that is no call.
-    pub fn timeout(&self) -> Option<Duration> {
-        self.is_call().then(|| Duration::from_millis(self.call.timeout_ms.into()))
-    }
-
-    /// Answers a call; does nothing for a message that is none. Never waits: without credit the answer is kept
-    /// and leaves when credit arrives.
-    pub fn reply(mut self, body: impl Into<Bytes>) {
-        self.call.answer(Ok(Reply { body: body.into(), is_term: false }));
-    }
-
-    /// Answers a call with a term; see [`Message::reply`].
-    ///
-    /// # Errors
-    /// [`TermError`] when it cannot be written; the caller sees that as `CallError::Failed`.
-    pub fn reply_term(self, term: &Term) -> Result<(), TermError> {
-        self.call.reply_term(term)
-    }
-
-    /// Answers a call with a refusal the caller sees as `CallError::Failed`.
-    pub fn refuse(mut self, text: &str) {
-        self.call.answer(Err(Some(text.to_owned())));
-    }
-
-    /// Returns the body, and the means to answer if it was a call.
-    pub fn into_parts(self) -> (Bytes, Option<Replier>) {
-        let call = self.is_call().then_some(self.call);
-        (self.body, call)
-    }
-}
-
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message")
-            .field("node", &self.origin.node)
-            .field("sender", &self.origin.name)
-            .field("len", &self.body.len())
-            .field("call", &self.is_call())
-            .finish()
-    }
-}
-
-/// Means to answer one call. Dropped without an answer, it tells the caller so.
-pub struct Replier {
-    /// `None` once it is answered, and in a message that is no call: an `Option` around the whole would make each message
-    /// larger.
-    to: Option<Arc<dyn ReplyTo>>,
-    id: u32,
-    timeout_ms: u32,
-}
-
-impl Replier {
-    const NONE: Self = Self { to: None, id: 0, timeout_ms: 0 };
-
-    /// Returns the means to answer the call of this number, whose caller waits so many milliseconds.
-    pub fn new(to: Arc<dyn ReplyTo>, id: u32, timeout_ms: u32) -> Self {
-        Self { to: Some(to), id, timeout_ms }
-    }
-
-    /// Answers.
-    pub fn reply(mut self, body: impl Into<Bytes>) {
-        self.answer(Ok(Reply { body: body.into(), is_term: false }));
-    }
-
-    /// Answers with a term.
-    ///
-    /// # Errors
-    /// [`TermError`] when it cannot be written; the caller sees that as `CallError::Failed`.
-    pub fn reply_term(mut self, term: &Term) -> Result<(), TermError> {
-        let Some(to) = &self.to else { return Ok(()) };
-        match to.state().encode(term) {
-            Ok(body) => self.answer(Ok(Reply { body: body.into(), is_term: true })),
-            Err(error) => {
-                self.answer(Err(Some(format!("its answer is no term: {error}"))));
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells the caller that there is no mailbox of that name.
-    pub fn no_mailbox(mut self) {
-        if let Some(to) = self.to.take() {
-            to.no_mailbox(self.id);
-        }
-    }
-
-    fn answer(&mut self, answer: Result<Reply, Option<String>>) {
-        if let Some(to) = self.to.take() {
-            to.reply(self.id, answer);
-        }
-    }
-}
-
-impl Drop for Replier {
-    fn drop(&mut self) {
-        self.answer(Err(None));
-    }
-}
-
-impl fmt::Debug for Replier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replier").field("id", &self.id).finish_non_exhaustive()
-    }
 }
 
 /// Messages of one link for one mailbox, in order, and who is told that they were read.
@@ -272,7 +86,9 @@ impl Batch {
         let number = messages.len();
         for message in messages {
             self.count(&message);
-            message.call.no_mailbox();
+            if let (_, Some(call)) = message.into_parts() {
+                call.no_mailbox();
+            }
         }
         number
     }
@@ -280,7 +96,7 @@ impl Batch {
     #[inline]
     fn count(&mut self, message: &Message) {
         self.taken.0 += 1;
-        self.taken.1 += message.body.len() as u64;
+        self.taken.1 += message.body().len() as u64;
     }
 
     #[inline]
@@ -311,6 +127,36 @@ impl Drop for Batch {
     }
 }
 
+/// Messages that wait in a queue: of one link, or of the node itself.
+enum Waiting {
+    Batch(Batch),
+    Own(Box<Packed>),
+}
+
+impl Waiting {
+    fn peer(&self) -> &NodeName {
+        match self {
+            Self::Batch(batch) => batch.source.peer(),
+            Self::Own(own) => own.account().peer(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Batch(batch) => batch.is_empty(),
+            Self::Own(own) => own.is_empty(),
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Message> {
+        match self {
+            Self::Batch(batch) => batch.pop(),
+            Self::Own(own) => own.pop(),
+        }
+    }
+}
+
 /// The queue behind a mailbox, as a stack delivers to it.
 pub struct Queue {
     state: Mutex<QueueState>,
@@ -321,8 +167,10 @@ pub struct Queue {
 
 #[derive(Default)]
 struct QueueState {
-    /// Batches of each peer. By its name, not by its link: what an older link of a peer brought comes first.
-    batches: Turns<NodeName, Batch>,
+    /// Messages of each peer. By its name, not by its link: what an older link of a peer brought comes first.
+    batches: Turns<NodeName, Waiting>,
+    /// Room for messages of the node itself, from those that were read last.
+    spare: Option<Box<Packed>>,
     closed: bool,
 }
 
@@ -331,30 +179,22 @@ impl Queue {
         Arc::new(Self { state: Mutex::default(), arrived: Notify::new(), local: OnceLock::new() })
     }
 
-    /// Adds one message: to the last batch of this source, if it waits, else as a batch of its own. Returns the message
-    /// when the mailbox was dropped.
-    pub(crate) fn push_one<S: CreditSink>(&self, source: &Arc<S>, message: Message) -> Result<(), Message> {
+    /// Adds a message of the node itself, which has credit in this account. A queue that [`Mailboxes::hold`] returned is not
+    /// closed: it leaves the map before.
+    pub(crate) fn push_own(&self, account: &Arc<LocalAccount>, parcel: Parcel<'_>) {
         let mut state = lock(&self.state);
-        if state.closed {
-            return Err(message);
-        }
         let first = state.batches.is_empty();
-        let is_of_source = |batch: &&mut Batch| {
-            std::ptr::addr_eq(Arc::as_ptr(&batch.source), Arc::as_ptr(source)) && !batch.is_empty()
-        };
-        match state.batches.last_mut(source.peer()).filter(is_of_source) {
-            Some(batch) => batch.push(message),
-            None => {
-                let mut batch = Batch::new(source.clone(), 0, 1);
-                batch.push(message);
-                state.batches.push(source.peer(), batch);
-            }
+        if let Some(Waiting::Own(own)) = state.batches.last_mut(account.peer()) {
+            own.push(parcel);
+        } else {
+            let mut own = state.spare.take().unwrap_or_else(|| Box::new(Packed::new(account.clone())));
+            own.push(parcel);
+            state.batches.push(account.peer(), Waiting::Own(own));
         }
         drop(state);
         if first {
             self.arrived.notify_one();
         }
-        Ok(())
     }
 
     /// Adds a batch behind the others of its node.
@@ -368,7 +208,7 @@ impl Queue {
         }
         let first = state.batches.is_empty();
         let source = batch.source.clone();
-        state.batches.push(source.peer(), batch);
+        state.batches.push(source.peer(), Waiting::Batch(batch));
         drop(state);
         if first {
             self.arrived.notify_one();
@@ -386,7 +226,7 @@ impl Queue {
 /// The mailboxes of a node by name, and what becomes of the streams that peers want.
 #[derive(Default)]
 pub struct Mailboxes {
-    queues: DashMap<Arc<str>, Arc<Queue>>,
+    queues: DashMap<Arc<str>, Arc<Queue>, RandomState>,
     /// No mailbox is made any more.
     closed: AtomicBool,
     acceptor: RwLock<Option<Arc<Acceptor>>>,
@@ -467,6 +307,12 @@ impl Mailboxes {
         });
     }
 
+    /// Returns the queue of a mailbox for a moment in which the mailbox keeps its name: neither wait nor come back here with it.
+    #[inline]
+    pub(crate) fn hold(&self, name: &str) -> Option<impl Deref<Target = Arc<Queue>>> {
+        self.queues.get(name)
+    }
+
     /// Returns the queue of a mailbox, for a stack to deliver to.
     pub fn find(&self, name: &str) -> Option<Arc<Queue>> {
         self.queues.get(name).map(|queue| queue.clone())
@@ -487,7 +333,7 @@ pub struct Mailbox {
     queue: Arc<Queue>,
     mailboxes: Weak<Mailboxes>,
     /// The batch under way, and how many messages of it are left in this turn.
-    ready: Option<Batch>,
+    ready: Option<Waiting>,
     left: u32,
 }
 
@@ -544,13 +390,21 @@ impl Mailbox {
 
     fn next(&mut self) -> Next {
         loop {
-            let under_way = self.ready.take().filter(|batch| !batch.messages.is_empty());
+            let under_way = self.ready.take();
+            let (under_way, spare) = match under_way {
+                Some(Waiting::Own(mut own)) if own.is_empty() => {
+                    own.reset();
+                    (None, Some(own))
+                }
+                under_way => (under_way.filter(|waiting| !waiting.is_empty()), None),
+            };
             let mut state = lock(&self.queue.state);
+            state.spare = spare.or(state.spare.take());
             self.ready = match under_way {
-                Some(batch) if state.batches.is_empty() => Some(batch),
-                Some(batch) => {
-                    let peer = batch.source.peer().clone();
-                    state.batches.put_back(&peer, batch);
+                Some(waiting) if state.batches.is_empty() => Some(waiting),
+                Some(waiting) => {
+                    let peer = waiting.peer().clone();
+                    state.batches.put_back(&peer, waiting);
                     state.batches.pop()
                 }
                 None => state.batches.pop(),

@@ -50,7 +50,7 @@ impl Sessions {
 
     /// The live connection to a name, if it is known to satisfy a caller without demands of its own. Nothing is looked up,
     /// and no lock is taken that callers of other names take too, but for those that share a part of the registry.
-    fn satisfying(&self, name: &NodeName) -> Option<Connection> {
+    pub(super) fn satisfying(&self, name: &NodeName) -> Option<Connection> {
         // A name with a live link has not lapsed: nothing is to be forgiven.
         if self.is_leaving() {
             return None;

@@ -19,7 +19,11 @@ impl Sessions {
     /// # Errors
     /// [`SendError`]; nothing was sent.
     pub async fn send(self: &Arc<Self>, name: &NodeName, mailbox: &str, body: &[u8]) -> Result<(), SendError> {
-        match self.in_use(name, None).await?.send(mailbox, "", body).await {
+        let connection = match self.satisfying(name) {
+            Some(connection) => connection,
+            None => self.in_use(name, None).await?,
+        };
+        match connection.send(mailbox, "", body).await {
             // The connection ended and took nothing: once more, over a new one.
             Err(SendError::Down(_) | SendError::Draining) => {
                 self.in_use(name, None).await?.send(mailbox, "", body).await

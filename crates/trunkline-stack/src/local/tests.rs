@@ -204,12 +204,12 @@ async fn senders_give_way_to_the_reader_once_for_each_piece_that_is_not_read() {
     let (mailboxes, own) = node(LocalLimits::default());
     let (link, mut mailbox) = (own.link(), mailboxes.register("in").unwrap());
     let body = [0; 1024 - 64];
-    for _ in 0..15 {
+    for _ in 0..63 {
         link.try_send("in", "", &body).unwrap();
     }
     assert!(!link.gives_way());
     link.try_send("in", "", &body).unwrap();
-    assert!(link.gives_way(), "16 KiB wait");
+    assert!(link.gives_way(), "64 KiB wait");
     assert!(!link.gives_way(), "one sender gave way");
     while mailbox.try_recv().is_some() {}
     link.try_send("in", "", &body).unwrap();
