@@ -5,7 +5,7 @@
 //! spawn:
 //!   backup: { command: [/usr/local/bin/backup], allow: ["app@.*"] }
 //! applications:
-//!   shop: { allow: ["app@.*"], processes: [{ service: store, command: [/opt/store] }] }
+//!   shop: { allow: ["app@.*"], processes: [{ mailbox: store, command: [/opt/store] }] }
 //! # The caller: what is off in a route is off for that connection alone.
 //! routes:
 //!   - { match: "^db@", host: 127.0.0.1, port: 4370, flags: { remote_spawn: true, remote_application_start: false } }

@@ -601,7 +601,7 @@ impl Operations {
         let input = Term::from(request.input.as_str());
         let failed = |error: SpawnError| {
             let kind = match error {
-                SpawnError::Service(_) => Kind::Bad,
+                SpawnError::Mailbox(_) => Kind::Bad,
                 _ => Kind::Unreachable,
             };
             OpError::new(kind, format!("{} at {}: {}", request.program, request.name, Chain(&error)))

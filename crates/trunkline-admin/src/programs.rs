@@ -46,8 +46,8 @@ pub(crate) fn offer(node: &Node, config: &Config) -> Result<(), RunError> {
     }
     for (name, application) in &config.applications {
         let mut set = Application::new();
-        for (service, process) in &application.processes {
-            set = set.process(service, Term::from(""), program(&format!("{name}.{service}"), process, &limit));
+        for (mailbox, process) in &application.processes {
+            set = set.process(mailbox, Term::from(""), program(&format!("{name}.{mailbox}"), process, &limit));
         }
         let enabled = node.enable_application(name, allow(&application.allow), set);
         enabled.map_err(|source| RunError::Application { name: name.clone(), source })?;

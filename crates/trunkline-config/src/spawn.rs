@@ -80,22 +80,26 @@ fn application(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Appli
     let mut processes: Vec<(String, ProgramConfig)> = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let path = format!("{path}.processes[{i}]");
-        let Some(fields) = Fields::open(reader, item, &path, &["service", "command", "env"]) else { continue };
+        let Some(fields) = Fields::open(reader, item, &path, &["mailbox", "command", "env"]) else { continue };
         let program = runs(reader, &fields);
-        fields.needs(reader, "service", "the process has no `service`; set it to the name of the process");
-        let Some((service, at)) = fields.text(reader, "service") else { continue };
-        let problem = match service.len() {
+        fields.needs(
+            reader,
+            "mailbox",
+            "the process has no `mailbox`; set it to the name that the process is reached by",
+        );
+        let Some((mailbox, at)) = fields.text(reader, "mailbox") else { continue };
+        let problem = match mailbox.len() {
             0 | 256.. => Some("the name of a process must have 1 to 255 bytes".to_owned()),
-            _ if service.starts_with('$') => Some("names that begin with $ are reserved; choose another one".into()),
-            _ if processes.iter().any(|(other, _)| other == service) => {
-                Some(format!("the process {service:?} occurs twice; rename one of them"))
+            _ if mailbox.starts_with('$') => Some("names that begin with $ are reserved; choose another one".into()),
+            _ if processes.iter().any(|(other, _)| other == mailbox) => {
+                Some(format!("the process {mailbox:?} occurs twice; rename one of them"))
             }
             _ => None,
         };
         if let Some(problem) = problem {
-            reader.problem(&at, fields.path("service"), problem);
+            reader.problem(&at, fields.path("mailbox"), problem);
         } else if let Some(program) = program {
-            processes.push((service.to_owned(), program));
+            processes.push((mailbox.to_owned(), program));
         }
     }
     if items.is_empty() {

@@ -137,7 +137,7 @@ impl Processes {
             state.room_for(&origin)?;
             let pid = state.ties.begin();
             let mailbox = self.mailboxes.register(&pid.mailbox()).and_then(|mut mailbox| {
-                origin.service().map_or(Ok(()), |service| mailbox.also(service))?;
+                origin.mailbox().map_or(Ok(()), |name| mailbox.also(name))?;
                 Ok(mailbox)
             });
             let mailbox = match mailbox {

@@ -153,7 +153,7 @@ async fn c10_applications_start_and_stop_as_one_where_the_connection_allows_it()
     // Either all processes start, or none.
     let taken = db.register("till").unwrap();
     let error = db.start_application("shop").unwrap_err();
-    assert!(matches!(&error, ApplicationError::Process { service, .. } if service == "till"), "{error}");
+    assert!(matches!(&error, ApplicationError::Process { mailbox, .. } if mailbox == "till"), "{error}");
     until(|| db.processes().is_empty()).await;
     drop(taken);
     until(|| db.start_application("shop").is_ok()).await;

@@ -277,7 +277,7 @@ fn check_prints_the_number_of_entries_of_every_section() {
         "app",
         "  listen: [{ port: 0 }, { port: 0 }]\nregistrars: { other: { kind: embedded, host: h } }\ntls_profiles: { p: {} }\n\
          peers: [{ match: 'a@h', cookie_file: cookie }]\nspawn: { s: { command: [x], allow: [] } }\n\
-         applications: { a: { allow: [], processes: [{ service: s, command: [x] }] } }\n\
+         applications: { a: { allow: [], processes: [{ mailbox: s, command: [x] }] } }\n\
          proxy_routes: [{ match: a, proxy: g@h, target: { tls: true } }, { match: b, proxy: g@h, target: { tls: true } }]\n\
          transit: { rules: [{ from: 'a@h', to: 'b@h' }], gateways: ['g@h'] }\nproxied: { allow: [] }\n\
          services: { s: { connect: 'h:1', allow: [] } }\nforwards: [{ listen: '127.0.0.1:0', name: a@b, service: s }]\n",

@@ -10,7 +10,7 @@ fn pair(dir: &Dir) -> Running {
                   none: { command: [/no/such/program], allow: ['app@.*'] }\n  \
                   other: { command: [sort], allow: ['other@.*'] }\n\
                   applications:\n  shop:\n    allow: ['app@.*']\n    processes:\n      \
-                  - { service: store, command: [sleep, '1000'] }\n      - { service: till, command: [sleep, '1000'] }\n";
+                  - { mailbox: store, command: [sleep, '1000'] }\n      - { mailbox: till, command: [sleep, '1000'] }\n";
     let text = format!("node:\n  name: db@127.0.0.1\n  cookie_file: cookie\n  registrar: none\n{offers}");
     dir.file("db.yaml", &text, 0o600);
     let db = dir.node("db.yaml", &[]);
@@ -86,7 +86,7 @@ fn a_program_receives_the_offered_variables_and_no_others_of_the_node() {
     let dir = Dir::new();
     let offers = "spawn:\n  show: { command: [/usr/bin/env], env: [REGION, 'MODE=a=b', ABSENT], allow: ['app@.*'] }\n\
                   applications:\n  shop:\n    allow: ['app@.*']\n    processes:\n      \
-                  - { service: till, command: [/usr/bin/env], env: ['PART=till'] }\n";
+                  - { mailbox: till, command: [/usr/bin/env], env: ['PART=till'] }\n";
     let variables =
         [("DB_PASSWORD", "canary-password"), ("REGION", "north"), ("SECRET_TOKEN", "canary-token"), ("TZ", "UTC")];
     let (db, app) = offering(&dir, offers, &variables);
@@ -227,10 +227,10 @@ fn an_invalid_offer_is_refused_before_anything_starts() {
         ("applications: { x: { allow: [] } }", &["applications.x.processes"]),
         ("applications: { x: { allow: [], processes: [] } }", &["applications.x.processes", "at least one process"]),
         (
-            "applications: { x: { allow: [], processes: [{ service: a, command: [a] }, { service: a, command: [b] }] } }",
+            "applications: { x: { allow: [], processes: [{ mailbox: a, command: [a] }, { mailbox: a, command: [b] }] } }",
             &["applications.x.processes[1].service", "occurs twice"],
         ),
-        ("applications: { x: { allow: [], processes: [{ service: $a, command: [a] }] } }", &["begin with $"]),
+        ("applications: { x: { allow: [], processes: [{ mailbox: $a, command: [a] }] } }", &["begin with $"]),
     ] {
         dir.file("bad.yaml", &format!("node:\n  name: a@h\n  cookie_file: cookie\n{sections}\n"), 0o600);
         dir.run(&["check", "bad.yaml"]).refused(parts);

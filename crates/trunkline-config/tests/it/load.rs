@@ -643,7 +643,7 @@ fn a_pattern_that_no_name_can_match_is_refused_in_every_section() {
         ("spawn: { s: { command: [x], allow: [PATTERN] } }\n", "spawn.s.allow[0]"),
         ("services: { s: { connect: 'h:1', allow: [PATTERN] } }\n", "services.s.allow[0]"),
         (
-            "applications: { s: { processes: [{ service: s, command: [x] }], allow: [PATTERN] } }\n",
+            "applications: { s: { processes: [{ mailbox: s, command: [x] }], allow: [PATTERN] } }\n",
             "applications.s.allow[0]",
         ),
     ];

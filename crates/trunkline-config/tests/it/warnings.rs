@@ -94,7 +94,7 @@ fn a_shell_that_every_peer_may_start_causes_a_warning() {
     for command in ["/usr/local/bin/backup", "env, backup, sh", "shutdown"] {
         assert_eq!(spawn(command, "'.*'"), 0, "{command}");
     }
-    let rest = "applications: { shop: { allow: ['.*'], processes: [{ service: store, command: [node] }] } }\n";
+    let rest = "applications: { shop: { allow: ['.*'], processes: [{ mailbox: store, command: [node] }] } }\n";
     assert_eq!(warned("", rest, &["applications.shop.processes: store", "node"]), 1);
 }
 

@@ -14,7 +14,7 @@ use super::state::{Offer, Offered, Origin, Part, boxed};
 use super::{Process, Processes, named, word};
 use crate::{Exit, Pid, Refusal, Request, Unwilling};
 
-/// A set of processes that are started in order, each under the name of a service, and told to stop in the reverse one. When
+/// A set of processes that are started in order, each under the name of a mailbox, and told to stop in the reverse one. When
 /// one of them fails, panics or is stopped, the others are stopped as well.
 #[derive(Clone, Default)]
 pub struct Application {
@@ -29,19 +29,19 @@ impl Application {
 
     /// Adds a process, which begins after those added before it.
     #[must_use]
-    pub fn process<F, R>(mut self, service: &str, arguments: Term, factory: F) -> Self
+    pub fn process<F, R>(mut self, mailbox: &str, arguments: Term, factory: F) -> Self
     where
         F: Fn(Process, Term) -> R + Send + Sync + 'static,
         R: Future<Output: Into<Exit>> + Send + 'static,
     {
-        self.processes.push((service.into(), arguments, boxed(factory)));
+        self.processes.push((mailbox.into(), arguments, boxed(factory)));
         self
     }
 }
 
 impl std::fmt::Debug for Application {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.processes.iter().map(|(service, ..)| service)).finish()
+        f.debug_list().entries(self.processes.iter().map(|(mailbox, ..)| mailbox)).finish()
     }
 }
 
@@ -92,14 +92,14 @@ impl Processes {
             offered.offer.what.clone()
         };
         let mut refused = None;
-        for (service, arguments, factory) in parts {
+        for (mailbox, arguments, factory) in parts {
             let run = |process| factory(process, arguments);
             let origin =
-                Origin::Application { peer: peer.cloned(), name: name.into(), service: service.as_str().into() };
+                Origin::Application { peer: peer.cloned(), name: name.into(), mailbox: mailbox.as_str().into() };
             let begun = self.begin(origin, None, run);
             let failed = self.lock().applications.get(name).and_then(|offered| offered.failed.clone());
             let failed = failed.map(|exit| SpawnError::Failed(exit.to_string()));
-            refused = begun.err().or(failed).map(|cause| (service, cause));
+            refused = begun.err().or(failed).map(|cause| (mailbox, cause));
             if refused.is_some() {
                 break;
             }
@@ -107,12 +107,12 @@ impl Processes {
         let mut state = self.lock();
         let Some(offered) = state.applications.get_mut(name) else { return Ok(()) };
         offered.starting = false;
-        let Some((service, cause)) = refused else { return Ok(()) };
+        let Some((mailbox, cause)) = refused else { return Ok(()) };
         let stop = offered.running.clone();
         let stop = state.aborts(&stop);
         drop(state);
         stop.iter().for_each(AbortHandle::abort);
-        Err(ApplicationError::Process { application: name.into(), service, cause })
+        Err(ApplicationError::Process { application: name.into(), mailbox, cause })
     }
 
     /// Stops an application where each of its processes waits next.

@@ -21,9 +21,9 @@ pub enum SpawnError {
     /// The processes of the offer that run at the peer are as many as may at once; in the peer's words.
     #[error("overloaded: {0}")]
     Overloaded(String),
-    /// The name of its service cannot be had.
+    /// The name of its mailbox cannot be had.
     #[error(transparent)]
-    Service(#[from] RegisterError),
+    Mailbox(#[from] RegisterError),
     /// This node is shutting down.
     #[error("this node is shutting down")]
     ShuttingDown,
@@ -88,12 +88,12 @@ pub enum ApplicationError {
     #[error("the application {0:?} does not run")]
     NotRunning(String),
     /// A process of the application did not begin; those before it were stopped again.
-    #[error("the process {service:?} of the application {application:?} did not begin")]
+    #[error("the process {mailbox:?} of the application {application:?} did not begin")]
     Process {
         /// Name of the application.
         application: String,
-        /// Service of the process.
-        service: String,
+        /// Mailbox of the process.
+        mailbox: String,
         /// Reason.
         #[source]
         cause: SpawnError,

@@ -19,7 +19,7 @@ use crate::{Effect, Exit, Pid, Ties};
 pub(super) type Running = Pin<Box<dyn Future<Output = Exit> + Send>>;
 /// The code of a process that an offer begins, with the arguments of who asked for it.
 pub(super) type Factory = Arc<dyn Fn(Process, Term) -> Running + Send + Sync>;
-/// One process of an application: its service, its arguments, and its code.
+/// One process of an application: its mailbox, its arguments, and its code.
 pub(super) type Part = (String, Term, Factory);
 
 /// A process that runs.
@@ -37,7 +37,7 @@ pub(super) enum Origin {
     /// Begun by a peer, from an offer.
     Spawn { peer: NodeName, offer: String },
     /// Begun as a part of an application, which a peer may have started.
-    Application { peer: Option<NodeName>, name: String, service: String },
+    Application { peer: Option<NodeName>, name: String, mailbox: String },
 }
 
 impl Origin {
@@ -48,9 +48,9 @@ impl Origin {
         }
     }
 
-    pub(super) fn service(&self) -> Option<&str> {
+    pub(super) fn mailbox(&self) -> Option<&str> {
         match self {
-            Self::Application { service, .. } => Some(service),
+            Self::Application { mailbox, .. } => Some(mailbox),
             Self::Own | Self::Spawn { .. } => None,
         }
     }

@@ -169,7 +169,6 @@ async fn the_processes_of_an_application_begin_in_order_and_end_together() {
         monitors.push(processes.monitor(pid).await);
     }
     assert_eq!(monitors.len(), 2);
-    // The mailbox has the name of the service.
     let host = processes.host().unwrap();
     host.connection(&running[0].node).unwrap().send("second", "", b"fail").await.unwrap();
     let mut exits = Vec::new();
@@ -192,7 +191,7 @@ async fn an_application_whose_second_process_does_not_begin_stops_the_first() {
     );
     processes.enable_application("half", Vec::new(), application).unwrap();
     let error = processes.start_application("half").unwrap_err();
-    assert!(matches!(&error, ApplicationError::Process { service, .. } if service == "taken"), "{error}");
+    assert!(matches!(&error, ApplicationError::Process { mailbox, .. } if mailbox == "taken"), "{error}");
     for pid in processes.live() {
         assert_eq!(soon(processes.monitor(&pid).await.down()).await, Exit::Killed);
     }
