@@ -28,6 +28,10 @@ pub struct TrunklineLink;
 #[doc = include_str!("../../crates/trunkline-matcher/README.md")]
 pub struct TrunklineMatcher;
 
+/// README of `trunkline-mesh`.
+#[doc = include_str!("../../crates/trunkline-mesh/README.md")]
+pub struct TrunklineMesh;
+
 /// README of `trunkline-process`.
 #[doc = include_str!("../../crates/trunkline-process/README.md")]
 pub struct TrunklineProcess;

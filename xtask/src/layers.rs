@@ -34,6 +34,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("trunkline-dial", 4),
     ("trunkline-registrar-embedded", 4),
     ("trunkline-forward", 5),
+    ("trunkline-mesh", 5),
     ("trunkline-process", 5),
     ("trunkline-proxy", 5),
     ("trunkline", 6),
@@ -72,6 +73,11 @@ const BANS: &[Ban] = &[
         reason: "services and forwards use any link that a node gives them; they name no stack",
     },
     Ban {
+        of: "trunkline-mesh",
+        on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
+        reason: "a cluster is formed over any connections that a node gives it; it names no stack",
+    },
+    Ban {
         of: "trunkline-process",
         on: &["rustls", "trunkline-link", "trunkline-tls", "trunkline-wire"],
         reason: "processes use any connection that a node gives them; they name no stack",
@@ -94,6 +100,11 @@ const PURE: &[Pure] = &[
         source: "crates/trunkline-dial/src",
         modules: &["memory", "pair", "plan", "sessions", "table"],
         reason: "decisions about dialling take the time as an argument and replay as scripts; only exec awaits",
+    },
+    Pure {
+        source: "crates/trunkline-mesh/src",
+        modules: &["mesh", "message", "retry"],
+        reason: "the membership takes the time as an argument and replays as scripts; only the feature `runtime` has tasks",
     },
     Pure {
         source: "crates/trunkline-process/src",

@@ -12,9 +12,11 @@ use trunkline::{
 use trunkline_config::{ProxyEntry, RouteEntry};
 use trunkline_matcher::{PatternClass, Stats};
 
+mod cluster;
 mod shown;
 mod trace;
 
+pub use cluster::{Cluster, ClusterConnection, ClusterOperation, ClusterRoute, ClusterRoutes, FoundRoute};
 pub use shown::{FailbackTo, ProxyRoute, Route};
 pub use trace::{TraceRequest, Traced, Way, WayEnd, WayHop};
 

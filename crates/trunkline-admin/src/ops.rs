@@ -22,9 +22,9 @@ use trunkline_matcher::{RoutePattern, quoted};
 pub(crate) use reload::{proxied, transit};
 
 use crate::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, EndForward, Explanation, FailbackTo,
-    Failure, ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute, Route,
-    SpawnRequest, Spawned, Status, StreamService, TraceRequest, Traced,
+    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, Cluster, ClusterRoutes, EndForward,
+    Explanation, FailbackTo, Failure, ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, ProxyRoute,
+    RemoveRoute, Route, SpawnRequest, Spawned, Status, StreamService, TraceRequest, Traced,
 };
 
 /// Category of a failure; determines the HTTP status.
@@ -304,6 +304,18 @@ impl Operations {
         let forwards = self.forwards().values().map(|begun| (&begun.forward).into()).collect();
         let lost_log_lines = self.lost_log_lines.load(Ordering::Relaxed);
         Status { patterns, services, forwards, lost_log_lines, ..self.node.status().into() }
+    }
+
+    /// Returns the cluster as the node sees it.
+    pub fn cluster(&self) -> Cluster {
+        let status = self.node.cluster().map(|cluster| cluster.status());
+        Cluster::new(self.node.name(), status, |name| self.node.connection(name.clone())?.info().via)
+    }
+
+    /// Returns the routes of the cluster.
+    pub fn cluster_routes(&self) -> ClusterRoutes {
+        let routes = self.node.cluster().map(|cluster| cluster.status().routes).unwrap_or_default();
+        ClusterRoutes { hub: routes.iter().map(|route| (&route.address).into()).collect(), leaf: Vec::new() }
     }
 
     /// Returns the live connections.

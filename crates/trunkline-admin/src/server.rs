@@ -33,8 +33,8 @@ use trunkline_config::{AdminConfig, AdminToken};
 use trunkline_stack::{AcceptFailures, LogLimit, SocketError, SocketFile, bind_unix, listen_tcp};
 
 use crate::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, DisconnectRequest, EndForward, Failure, ForwardRequest, Forwarding,
-    MessageRequest, PingRequest, RemoveRoute, SpawnRequest, StopApplication, TraceRequest,
+    AddProxyRoute, AddRoute, ApplicationRequest, ClusterOperation, DisconnectRequest, EndForward, Failure,
+    ForwardRequest, Forwarding, MessageRequest, PingRequest, RemoveRoute, SpawnRequest, StopApplication, TraceRequest,
 };
 use crate::ops::{AttachedForward, Kind, OpError, Operations};
 use crate::places::{self, MAX_CONNECTIONS, MAX_REQUESTS, Place, Places};
@@ -395,6 +395,14 @@ type Shared = State<Arc<Operations>>;
 fn router(operations: Arc<Operations>) -> Router {
     Router::new()
         .route("/v1/status", get(async |State(ops): Shared| Json(ops.status())))
+        .route("/v1/cluster", get(async |State(ops): Shared| Json(ops.cluster())))
+        .route(
+            "/",
+            post(async |State(ops): Shared, Body(operation): Body<ClusterOperation>| match operation {
+                ClusterOperation::ClusterStatus => Json(ops.cluster()).into_response(),
+                ClusterOperation::ClusterGetRoutes => Json(ops.cluster_routes()).into_response(),
+            }),
+        )
         .route("/v1/nodes", get(async |State(ops): Shared| Json(ops.nodes())))
         .route(
             "/v1/routes",

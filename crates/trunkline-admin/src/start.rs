@@ -17,6 +17,9 @@ use trunkline_config::{
 use crate::ops::{OpError, proxied, transit};
 use crate::server::AdminError;
 
+/// File in the data directory with the members of the cluster that the node was connected to.
+const CLUSTER_BOOK: &str = "cluster.json";
+
 /// Error returned when a node cannot be started from a configuration. Names the key at fault.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -111,6 +114,10 @@ pub(crate) async fn builder(config: &Config, connections: LogLevel) -> Result<No
         for listen in listen(config).await? {
             builder = builder.listen(listen);
         }
+    }
+    if let Some(cluster) = &config.clustering {
+        builder = builder.cluster(cluster.name.clone(), cluster.routes.clone());
+        builder = builder.cluster_book(node.data_dir.join(CLUSTER_BOOK));
     }
     Ok(match &node.registrar {
         RegistrarConfig::Embedded => builder.embedded_registrar(registrar(node).await?),

@@ -178,6 +178,11 @@ pub(crate) enum Command {
         /// Name of the application.
         application: String,
     },
+    /// Show the cluster that a running node belongs to.
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
     /// List the live connections of a running node.
     Nodes {
         #[command(flatten)]
@@ -392,6 +397,20 @@ pub(crate) struct Admin {
 }
 
 /// Options that select a running node or a short-lived one.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// List the members that the node knows: whether they are connected, who told of them, and why a dial failed.
+    Status {
+        #[command(flatten)]
+        at: Admin,
+    },
+    /// List the routes of the node (`clustering.hubServer.cluster.network.routes`), and the nodes found there.
+    Routes {
+        #[command(flatten)]
+        at: Admin,
+    },
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct At {
     #[command(flatten)]

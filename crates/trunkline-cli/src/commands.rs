@@ -73,6 +73,7 @@ struct Section {
 /// Returns the number of entries of each section, so that a lost section is noticed.
 fn sections(config: &Config) -> Vec<Section> {
     let section = |key, one, many, count| Section { key, one, many, count };
+    let cluster_routes = config.clustering.as_ref().map_or(0, |cluster| cluster.routes.len());
     vec![
         section("listeners", "listener", "listeners", config.node.listen.len()),
         section("routes", "route", "routes", config.routes.len()),
@@ -84,6 +85,7 @@ fn sections(config: &Config) -> Vec<Section> {
         section("forwards", "forward", "forwards", config.forwards.len()),
         section("spawn", "program", "programs", config.spawn.len()),
         section("applications", "application", "applications", config.applications.len()),
+        section("cluster_routes", "cluster route", "cluster routes", cluster_routes),
         section("registrars", "registrar", "registrars", config.registrars.len()),
         section("tls_profiles", "TLS profile", "TLS profiles", config.tls_profiles.len()),
     ]

@@ -2,6 +2,7 @@
 
 mod args;
 mod certs;
+mod cluster;
 mod commands;
 mod demo;
 mod descriptors;
@@ -17,11 +18,12 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 use trunkline_admin::api::{ApplicationRequest, SpawnRequest};
 
-use args::{Cli, Command};
+use args::{Cli, ClusterCommand, Command};
 use output::Failed;
 
 fn main() -> ExitCode {
-    let parsed = variables::without_unset(Cli::command()).try_get_matches();
+    let parsed =
+        variables::without_unset(Cli::command()).try_get_matches_from(variables::harper_keys(std::env::args_os()));
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error),
@@ -98,6 +100,8 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         }
         Command::EndForward { at, local } => forward::end(at, local, output).await,
         Command::StopApplication { at, application } => commands::stop_application(at, &application, output).await,
+        Command::Cluster { command: ClusterCommand::Status { at } } => cluster::status(at, output).await,
+        Command::Cluster { command: ClusterCommand::Routes { at } } => cluster::routes(at, output).await,
         Command::Nodes { at } => commands::nodes(at, output).await,
         Command::Status { at } => commands::status(at, output).await,
         Command::Disconnect { at, name } => commands::disconnect(at, &name, output).await,

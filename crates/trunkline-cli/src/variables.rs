@@ -1,10 +1,10 @@
 //! Environment variables read by commands. An empty variable counts as unset; one that is not UTF-8 is an error in
 //! every command.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 
 use clap::builder::Resettable;
-use trunkline_config::RESERVED_VARIABLES;
+use trunkline_config::{RESERVED_VARIABLES, harper_key};
 
 use crate::output::Failed;
 
@@ -27,6 +27,39 @@ pub(crate) fn check() -> Result<(), Failed> {
     }
 }
 
+/// Replaces the names that HarperDB gives to keys of clustering on its command line, in capitals or not, by `--set`:
+/// `--CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES VALUE`.
+pub(crate) fn harper_keys(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments = arguments.peekable();
+    let mut replaced = Vec::new();
+    while let Some(argument) = arguments.next() {
+        if argument == "--" {
+            // What follows are values of the command.
+            replaced.push(argument);
+            replaced.extend(arguments);
+            break;
+        }
+        let named = argument.to_str().and_then(|text| text.strip_prefix("--"));
+        let (name, value) = named.map_or(("", None), |text| match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        });
+        let Some(key) = harper_key(name) else {
+            replaced.push(argument);
+            continue;
+        };
+        let is_value = |next: &OsString| !next.to_string_lossy().starts_with("--");
+        let value = value.map(OsString::from).or_else(|| arguments.next_if(is_value));
+        let mut set = OsString::from(format!("--set={key}"));
+        if let Some(value) = value {
+            set.push("=");
+            set.push(value);
+        }
+        replaced.push(set);
+    }
+    replaced
+}
+
 /// Makes arguments ignore their environment variable if it is empty, so that the default applies.
 pub(crate) fn without_unset(command: clap::Command) -> clap::Command {
     let is_unset = |name: &OsStr| name.to_str().is_none_or(|name| value(name).is_none());
@@ -35,4 +68,25 @@ pub(crate) fn without_unset(command: clap::Command) -> clap::Command {
         false => arg,
     });
     command.mut_subcommands(without_unset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_harperdb_become_settings_and_nothing_else_does() {
+        let replaced = |arguments: &[&str]| {
+            let replaced = harper_keys(arguments.iter().map(OsString::from));
+            replaced.iter().map(|argument| argument.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        let routes = "clustering.hubServer.cluster.network.routes";
+        let name = "--CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES";
+        assert_eq!(replaced(&["node", name, "[a]", "--json"]), format!("node --set={routes}=[a] --json"));
+        assert_eq!(replaced(&[&format!("{}=[a=b]", name.to_lowercase())]), format!("--set={routes}=[a=b]"));
+        assert_eq!(replaced(&[name, "--json"]), format!("--set={routes} --json"), "the value is missing");
+        for other in [&["send", "--", name, "x"][..], &["--clusterings", "x"], &["clustering_enabled", "1"]] {
+            assert_eq!(replaced(other), other.join(" "));
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use trunkline_matcher::{AccessPattern, RoutePattern};
 use trunkline_route::{Address, Cookie, Cookies, Host, NetworkRoute, ResolverId, TlsProfileId};
 
+use crate::clustering::{self, ClusteringConfig};
 use crate::error::{ConfigError, Problem};
 use crate::fields::{Fields, Reader, declared, lint_message, twice};
 use crate::layers::{self, Layers};
@@ -63,6 +64,8 @@ pub struct Config {
     pub forwards: Vec<ForwardConfig>,
     /// Sets of programs that are started and stopped together, by name.
     pub applications: BTreeMap<String, ApplicationConfig>,
+    /// Cluster that the node belongs to; `None` without the section, or with `enabled: false`.
+    pub clustering: Option<ClusteringConfig>,
     warnings: Vec<String>,
 }
 
@@ -193,6 +196,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
         "proxy_routes",
         "transit",
         "proxied",
+        "clustering",
     ];
     let fields = Fields::open(reader, root, "", &known)?;
     let (registrars, known) =
@@ -219,7 +223,10 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     let (transit, proxied) = (proxy::transit(reader, &fields), proxy::proxied(reader, &fields));
     let (spawn, applications) = spawn::read(reader, &fields);
     let (services, forwards) = (services::services(reader, &fields), services::forwards(reader, &fields));
-    let (node, warnings) = (node?, Vec::new());
+    let (mut node, warnings) = (node?, Vec::new());
+    let is_listening =
+        fields.get("node").is_some_and(|section| section.get("listen").is_some_and(|listen| !listen.is_null()));
+    let clustering = clustering::clustering(reader, &fields, is_listening, &mut node.listen);
     proxy::outlasts_pings(reader, &fields, &transit, node.keep_alive);
     Some(Config {
         node,
@@ -234,9 +241,13 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
         proxy_routes,
         transit,
         proxied,
+        clustering,
         warnings,
     })
 }
+
+/// Id of the resolver that answers with the members of the cluster.
+const CLUSTER: &str = "cluster";
 
 /// Returns the ids that `resolver` of a route may name.
 fn resolvers(embedded: bool, declared: impl IntoIterator<Item = ResolverId>) -> Vec<ResolverId> {
@@ -245,8 +256,8 @@ fn resolvers(embedded: bool, declared: impl IntoIterator<Item = ResolverId>) -> 
 }
 
 fn registrar(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ResolverConfig> {
-    if [node::EMBEDDED, node::NONE].iter().any(|word| path == format!("registrars.{word}")) {
-        let message = "the name is reserved for `node.registrar`; choose another one";
+    if [node::EMBEDDED, node::NONE, CLUSTER].iter().any(|word| path == format!("registrars.{word}")) {
+        let message = "the name is reserved; choose another one";
         reader.problem(&node.at, path, message);
         return None;
     }

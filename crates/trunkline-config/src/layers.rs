@@ -103,7 +103,8 @@ impl Layers {
     pub fn over(&self, section: &str) -> Option<String> {
         let name = variable(section);
         let set = self.set.iter().any(|set| set.split_once('=').is_some_and(|(path, _)| path == section));
-        let varied = given(&self.environment).any(|(known, _)| *known == *name);
+        let is_of_harper = |known: &OsString| known.to_str().and_then(harper_key) == Some(section);
+        let varied = given(&self.environment).any(|(known, _)| *known == *name || is_of_harper(known));
         set.then(|| format!("--set {section}=…")).or_else(|| varied.then(|| format!("the environment variable {name}")))
     }
 }
@@ -118,6 +119,14 @@ impl fmt::Debug for Layers {
 
 /// Keys that a layer may set; a shorter path comes before the paths inside it.
 const PATHS: &[&str] = &[
+    "clustering",
+    "clustering.enabled",
+    "clustering.hubServer",
+    "clustering.hubServer.cluster",
+    "clustering.hubServer.cluster.name",
+    "clustering.hubServer.cluster.network",
+    "clustering.hubServer.cluster.network.port",
+    "clustering.hubServer.cluster.network.routes",
     "node",
     "node.admin",
     "node.admin.listen",
@@ -182,18 +191,21 @@ pub(crate) fn apply(root: &mut Node, layers: &Layers, problems: &mut Vec<Problem
     let mut known = BTreeMap::new();
     for (name, value) in given(&layers.environment) {
         let name = name.to_string_lossy();
+        if let Some(path) = harper_key(&name) {
+            known.entry(variable(path)).or_insert((name.into_owned(), value));
+            continue;
+        }
         if !name.starts_with("TRUNKLINE_") || is_service_variable(&name, value) {
             continue;
         }
         if PATHS.iter().any(|path| variable(path) == name) {
-            known.insert(name.into_owned(), value);
+            known.insert(name.to_string(), (name.into_owned(), value));
         } else if !RESERVED_VARIABLES.contains(&&*name) {
             unknown.push(name.into_owned());
         }
     }
     for path in PATHS {
-        let name = variable(path);
-        let Some(value) = known.get(&name) else { continue };
+        let Some((name, value)) = known.get(&variable(path)) else { continue };
         let label = format!("environment variable {name}");
         match value.to_str() {
             Some(value) => set(root, path, value, Layer::Environment, &label, problems),
@@ -231,6 +243,17 @@ pub(crate) const NOT_UTF_8: &str = "the value is not UTF-8 text; set it again, o
 pub(crate) fn given(environment: &[(OsString, OsString)]) -> impl Iterator<Item = (&OsString, &OsString)> {
     let holds_something = |value: &OsString| value.to_str().is_none_or(|text| !text.trim().is_empty());
     environment.iter().filter(move |(_, value)| holds_something(value)).map(|(name, value)| (name, value))
+}
+
+/// Returns the name that HarperDB gives to the variable of a key of clustering: `CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES`.
+fn harper_variable(path: &str) -> Option<String> {
+    path.starts_with("clustering.").then(|| path.to_ascii_uppercase().replace('.', "_"))
+}
+
+/// Returns the key of clustering that HarperDB gives this name to on its command line, in capitals or not.
+pub fn harper_key(name: &str) -> Option<&'static str> {
+    let is_named = |path: &&&str| harper_variable(path).is_some_and(|known| known.eq_ignore_ascii_case(name));
+    PATHS.iter().find(is_named).copied()
 }
 
 fn variable(path: &str) -> String {

@@ -33,6 +33,7 @@
 //! # Ok::<(), trunkline_config::ConfigError>(())
 //! ```
 
+mod clustering;
 mod config;
 pub mod edit;
 mod error;
@@ -52,10 +53,11 @@ mod spawn;
 mod tree;
 mod warn;
 
+pub use clustering::{CLUSTER_PORT, ClusterRouteError, ClusteringConfig, cluster_route};
 pub use config::{Config, PeerConfig, ResolverConfig, RouteConfig, TlsProfileConfig};
 pub use error::{ConfigError, EditError, FieldProblem, Problem, ReadError, RouteError, SaveError};
 pub use fields::lint_message;
-pub use layers::{Layers, RESERVED_VARIABLES, is_service_variable};
+pub use layers::{Layers, RESERVED_VARIABLES, harper_key, is_service_variable};
 pub use node::{
     AdminConfig, Advertise, CertificateFiles, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, Timeouts,
 };

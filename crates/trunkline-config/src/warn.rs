@@ -21,6 +21,7 @@ pub(crate) fn warnings(config: &Config) -> Vec<String> {
     warnings.extend(offered_shells(config));
     warnings.extend(unverified(config));
     warnings.extend(open_transit(config));
+    warnings.extend(almost_addresses(config));
     warnings.extend(data_dir(config));
     warnings
 }
@@ -54,6 +55,20 @@ fn trusted_gateways(config: &Config) -> Vec<String> {
         }
     }
     told.into_iter().map(|(_, text)| text).collect()
+}
+
+/// Returns warnings about routes of the cluster whose host looks like an IPv4 address and is none: such a name does not
+/// resolve.
+fn almost_addresses(config: &Config) -> Vec<String> {
+    let hosts = config.clustering.iter().flat_map(|cluster| &cluster.routes).map(|route| &route.host);
+    let is_almost =
+        |host: &&Host| host.ip().is_none() && host.as_str().bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let tell = |host: &Host| {
+        format!(
+            "clustering.hubServer.cluster.network.routes: {host} is not an IPv4 address, and is looked up as a name; correct it"
+        )
+    };
+    hosts.filter(is_almost).map(tell).collect()
 }
 
 /// Returns true for an address at which every network of this machine can connect. The system reads `0` as `0.0.0.0`.
@@ -194,8 +209,8 @@ fn offered_shells(config: &Config) -> Vec<String> {
         .iter()
         .filter_map(|(name, spawn)| tell(format!("spawn.{name}"), &spawn.program.command, &spawn.allow));
     let applications = config.applications.iter().flat_map(|(name, application)| {
-        application.processes.iter().filter_map(move |(service, program)| {
-            tell(format!("applications.{name}.processes: {service}"), &program.command, &application.allow)
+        application.processes.iter().filter_map(move |(mailbox, program)| {
+            tell(format!("applications.{name}.processes: {mailbox}"), &program.command, &application.allow)
         })
     });
     programs.chain(applications).collect()

@@ -35,8 +35,8 @@ pub use error::{ConnectError, NoRoute, Reason, Record};
 pub use registry::{Registry, SessionLink, Ticket};
 pub use sessions::{Aim, Flown, Verdict};
 pub use shell::{
-    Drained, Explanation, Gateways, ImportantError, PING_MAILBOX, PendingFailback, SentAway, SessionEvent, Sessions,
-    SessionsConfig, ShutDownReport, WhyUnknown,
+    Drained, Explanation, Gateways, ImportantError, Learnt, PING_MAILBOX, PendingFailback, SentAway, SessionEvent,
+    Sessions, SessionsConfig, ShutDownReport, WhyUnknown,
 };
 pub use table::{AddError, Candidate, ProxyCandidate, RemoveError, RouteEdit, RouteTable, TableRoute};
 pub use trunkline_stack::{AttemptError, CallError, Cause, Chain, Next, SendError};

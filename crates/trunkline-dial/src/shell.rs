@@ -29,6 +29,7 @@ mod accept;
 mod connect;
 mod important;
 mod kept;
+mod learn;
 mod messages;
 mod over;
 mod ports;
@@ -38,6 +39,7 @@ mod tasks;
 pub use accept::SentAway;
 pub use important::{ImportantError, WhyUnknown};
 pub use kept::PendingFailback;
+pub use learn::Learnt;
 pub use messages::PING_MAILBOX;
 
 use kept::Kept;
@@ -284,6 +286,11 @@ impl Sessions {
     /// Returns the mailboxes that messages of all peers arrive in.
     pub fn mailboxes(&self) -> &Arc<Mailboxes> {
         &self.mailboxes
+    }
+
+    /// Returns the cookies by which peers come in.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Returns the static routes. After an edit call [`Sessions::routes_changed`].

@@ -281,6 +281,34 @@ impl Native {
         tls: &ClientTls,
         times: DialTimes,
     ) -> Result<Dialed, DialError> {
+        let to = (mode != Mode::Registrar).then(|| attempt.target.clone());
+        self.greet(transport, attempt, (mode, to), tls, times).await
+    }
+
+    /// Has the peer at the other end of a transport prove that it holds the cookie of the attempt, and returns its name. The
+    /// target of the attempt is not used, nor is the demand for a certificate with the name of the peer.
+    ///
+    /// # Errors
+    /// As [`Native::dial`]; the transport is closed.
+    pub async fn learn_over(
+        &self,
+        transport: Transport,
+        attempt: &Attempt,
+        tls: &ClientTls,
+        times: DialTimes,
+    ) -> Result<NodeName, DialError> {
+        Ok(self.greet(transport, attempt, (Mode::Probe, None), tls, times).await?.verified.name.clone())
+    }
+
+    /// Goes as far as the proof of the peer; `None` is a name that is to be learnt.
+    async fn greet(
+        &self,
+        transport: Transport,
+        attempt: &Attempt,
+        (mode, to): (Mode, Option<NodeName>),
+        tls: &ClientTls,
+        times: DialTimes,
+    ) -> Result<Dialed, DialError> {
         let versions = versions(attempt)?;
         let (address, via) = (transport.address().clone(), transport.via().cloned());
         let mode = if via.is_some() { Mode::Inner } else { mode };
@@ -297,7 +325,8 @@ impl Native {
         if !pipe.speaks_tlk() {
             return Err(tls_failed(NOT_TRUNKLINE));
         }
-        if tls.requires_cert_name(&attempt.tls) && !pipe.peer_is_named(&attempt.target) {
+        let is_named = to.is_some() || mode == Mode::Registrar;
+        if is_named && tls.requires_cert_name(&attempt.tls) && !pipe.peer_is_named(&attempt.target) {
             return Err(DialError::Tls(TlsFault::new(format!(
                 "the peer's certificate does not carry its name; issue it with the URI trunkline:{}, or remove \
                  `cert_name: required` from the TLS profile",
@@ -305,13 +334,8 @@ impl Native {
             ))));
         }
         let exporter = pipe.exporter().map_err(tls_error)?;
-        let mut config = InitiatorConfig::new(
-            self.name.clone(),
-            (mode != Mode::Registrar).then(|| attempt.target.clone()),
-            attempt.cookie.clone(),
-            self.incarnation,
-            random_16(),
-        );
+        let mut config =
+            InitiatorConfig::new(self.name.clone(), to, attempt.cookie.clone(), self.incarnation, random_16());
         (config.mode, config.versions) = (mode, versions);
         config.label = attempt.cookie.label().to_owned();
         let limits = self.limits.for_mode(mode);

@@ -90,6 +90,13 @@ impl Stack for NativeStack {
         })
     }
 
+    fn learn<'a>(&'a self, over: Transport, attempt: &'a Attempt) -> BoxFuture<'a, Result<NodeName, AttemptError>> {
+        Box::pin(async move {
+            let tls = self.client_tls(attempt)?;
+            Ok(self.native.learn_over(over, attempt, &tls, self.times).await?)
+        })
+    }
+
     fn probe<'a>(&'a self, over: Transport, attempt: &'a Attempt) -> BoxFuture<'a, Result<NodeName, AttemptError>> {
         Box::pin(async move { Ok(self.dial_as(Mode::Probe, over, attempt).await?.verified().name.clone()) })
     }

@@ -14,7 +14,7 @@ use crate::local_account::LocalAccount;
 use crate::mailbox::Mailboxes;
 use crate::memory::{MemoryPipe, MemoryStream};
 use crate::message::{Replier, ReplyTo, Sender};
-use crate::packed::{Body, Parcel};
+use crate::packed::{Body, CHUNK, Parcel};
 use crate::{
     BoxFuture, ByteStream, CallError, Down, First, Incoming, Link, LinkInfo, LinkState, LinkStats, MAX_STREAMS,
     OpenError, Reply, SendError, Sent, StackLink, StreamCode, StreamEnd, StreamIo, StreamKind, StreamOffer, lock,
@@ -110,22 +110,45 @@ impl LocalLink {
         if body.len() > self.limits.max_message {
             return Err(SendError::TooLarge { len: body.len(), limit: self.limits.max_message });
         }
-        let Some(queue) = self.mailboxes.hold(to) else {
-            self.messages.fetch_add(1, Ordering::Relaxed);
-            self.undeliverable.fetch_add(1, Ordering::Relaxed);
-            if let Some(call) = call {
-                call.no_mailbox();
-            }
-            return Ok(false);
-        };
+        let Some(queue) = self.mailboxes.hold(to) else { return Ok(self.refuse(call)) };
         let account = queue.local.get_or_init(|| Arc::new(LocalAccount::new(&self.state, &self.nobody)));
         if !account.take(body.len() as u64, self.limits.mailbox) {
             return Err(SendError::Full);
         }
         let named = || Arc::new(Sender { name: from.into(), ..(*self.nobody).clone() });
-        queue.push_own(account, Parcel { from: (!from.is_empty()).then(named), body, how, call });
+        let parcel = Parcel { from: (!from.is_empty()).then(named), body, how, call };
+        if let Err(refused) = queue.push_own(account, parcel) {
+            drop(queue);
+            return Ok(self.refuse(refused.call));
+        }
         self.messages.fetch_add(1, Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// Counts a message that no mailbox takes, and returns false. A call is answered so.
+    #[cold]
+    fn refuse(&self, call: Option<Replier>) -> bool {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.undeliverable.fetch_add(1, Ordering::Relaxed);
+        if let Some(call) = call {
+            call.no_mailbox();
+        }
+        false
+    }
+
+    /// Delivers a copy of a body; see [`LocalLink::deliver`]. A large one is copied before the mailbox is locked.
+    fn deliver_copy(
+        &self,
+        to: &str,
+        from: &str,
+        body: &[u8],
+        how: How,
+        call: Option<Replier>,
+    ) -> Result<bool, SendError> {
+        if body.len() > CHUNK {
+            return self.deliver(to, from, Body::Shared(&Bytes::copy_from_slice(body)), how, call);
+        }
+        self.deliver(to, from, Body::Copied(body), how, call)
     }
 
     fn try_important(&self, to: &str, from: &str, body: &Bytes) -> Result<Outcome, SendError> {
@@ -244,7 +267,7 @@ impl StackLink for LocalLink {
     }
 
     fn try_send(&self, to: &str, from: &str, body: &[u8], how: How) -> Result<(), SendError> {
-        self.deliver(to, from, Body::Copied(body), how, None)?;
+        self.deliver_copy(to, from, body, how, None)?;
         Ok(())
     }
 
@@ -259,7 +282,7 @@ impl StackLink for LocalLink {
     ) -> Result<(), SendError> {
         let timeout_ms = timeout.as_millis().min(u32::MAX.into()) as u32;
         let replier = Replier::new(self.clone(), id, timeout_ms);
-        self.deliver(to, from, Body::Copied(body), how, Some(replier))?;
+        self.deliver_copy(to, from, body, how, Some(replier))?;
         Ok(())
     }
 

@@ -179,10 +179,12 @@ impl Queue {
         Arc::new(Self { state: Mutex::default(), arrived: Notify::new(), local: OnceLock::new() })
     }
 
-    /// Adds a message of the node itself, which has credit in this account. A queue that [`Mailboxes::hold`] returned is not
-    /// closed: it leaves the map before.
-    pub(crate) fn push_own(&self, account: &Arc<LocalAccount>, parcel: Parcel<'_>) {
+    /// Adds a message of the node itself, which has credit in this account. Returns the parcel when the mailbox was dropped.
+    pub(crate) fn push_own<'a>(&self, account: &Arc<LocalAccount>, parcel: Parcel<'a>) -> Result<(), Parcel<'a>> {
         let mut state = lock(&self.state);
+        if state.closed {
+            return Err(parcel);
+        }
         let first = state.batches.is_empty();
         if let Some(Waiting::Own(own)) = state.batches.last_mut(account.peer()) {
             own.push(parcel);
@@ -195,6 +197,7 @@ impl Queue {
         if first {
             self.arrived.notify_one();
         }
+        Ok(())
     }
 
     /// Adds a batch behind the others of its node.

@@ -37,7 +37,7 @@ pub trait ReplyTo: Send + Sync + 'static {
     fn no_mailbox(&self, id: u32);
 }
 
-/// A message or a call, as it comes out of a [`Mailbox`].
+/// A message or a call, as it comes out of a [`Mailbox`](crate::Mailbox).
 pub struct Message {
     origin: Arc<Sender>,
     body: Bytes,

@@ -10,7 +10,7 @@ use crate::local_account::LocalAccount;
 use crate::message::{Message, Replier, Sender};
 
 /// Most bytes of bodies that share a chunk. A message that a program keeps holds its chunk.
-const CHUNK: usize = 16 * 1024;
+pub(crate) const CHUNK: usize = 16 * 1024;
 /// Entries for which room is kept when all are read.
 const KEPT: usize = 1024;
 

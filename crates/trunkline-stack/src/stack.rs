@@ -68,6 +68,16 @@ pub trait Stack: Send + Sync + 'static {
         attempt: &'a Attempt,
     ) -> BoxFuture<'a, Result<Box<dyn Proven>, AttemptError>>;
 
+    /// Returns the name of the node at the other end of the transport, which has to prove the cookie of the attempt. The target
+    /// of the attempt is not used, and no link is made. Default: the protocol cannot do this.
+    ///
+    /// # Errors
+    /// As [`Stack::dial`], and [`AttemptError::Version`] from a protocol that cannot do this.
+    fn learn<'a>(&'a self, _: Transport, attempt: &'a Attempt) -> BoxFuture<'a, Result<NodeName, AttemptError>> {
+        let text = format!("{} has no means to ask a node for its name; write a route with the name", attempt.version);
+        Box::pin(async move { Err(AttemptError::Version(text)) })
+    }
+
     /// Sees whether a dial would lead to the target of the attempt, without a link. Default: a dial that is given up.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +118,8 @@ pub struct NodeBuilder {
     pub(crate) stacks: Vec<Arc<dyn Stack>>,
     pub(crate) listeners: Vec<Box<dyn Listening>>,
     pub(crate) answering: Option<Arc<dyn Answering>>,
+    pub(crate) cluster: Option<(String, Vec<Address>)>,
+    pub(crate) cluster_book: Option<PathBuf>,
 }
 
 impl NodeBuilder {
@@ -151,7 +154,25 @@ impl NodeBuilder {
             stacks: Vec::new(),
             listeners: Vec::new(),
             answering: None,
+            cluster: None,
+            cluster_book: None,
         }
+    }
+
+    /// Makes the node a member of the cluster of this name, 1 to 64 bytes. Routes are hosts and ports at which members are
+    /// found, and may be empty: one route that ties a node to the cluster is enough, whoever has it. Every member is
+    /// connected to every other one, and a connection that is lost is dialled again for ever. All members have the cookie
+    /// of the node. A name that cannot be used is an error of [`NodeBuilder::start`].
+    pub fn cluster(mut self, name: impl Into<String>, routes: impl IntoIterator<Item = Address>) -> Self {
+        self.cluster = Some((name.into(), routes.into_iter().collect()));
+        self
+    }
+
+    /// Keeps the members of the cluster that this node was connected to in a file, and dials them when it is started again.
+    /// Members without a connection for 7 days are forgotten. Default: all are forgotten when the node ends.
+    pub fn cluster_book(mut self, path: impl Into<PathBuf>) -> Self {
+        self.cluster_book = Some(path.into());
+        self
     }
 
     /// Sets the secret shared with the nodes that this one may talk to: a [`Cookie`], or its text. Required. While it is

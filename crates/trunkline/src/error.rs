@@ -2,6 +2,7 @@ use std::convert::Infallible;
 use std::net::{AddrParseError, SocketAddr};
 
 use trunkline_dial::AddError;
+use trunkline_mesh::ClusterNameError;
 use trunkline_registrar::RegisterError;
 use trunkline_route::{CookieError, ResolverId};
 
@@ -11,6 +12,9 @@ use crate::CertificateError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// The name given to [`NodeBuilder::cluster`](crate::NodeBuilder::cluster) cannot be used.
+    #[error(transparent)]
+    Cluster(#[from] ClusterNameError),
     /// The text given to [`NodeBuilder::cookie`](crate::NodeBuilder::cookie) is not a cookie.
     #[error("the cookie cannot be used")]
     Cookie(#[source] CookieError),

@@ -9,11 +9,13 @@ use tokio::task::JoinSet;
 use trunkline_dial::{SessionEvent, Sessions};
 use trunkline_forward::Services;
 use trunkline_link::Native;
+use trunkline_mesh::Cluster;
 use trunkline_process::runtime::Processes;
 use trunkline_proxy::Gateway;
 use trunkline_registrar::Lease;
 use trunkline_registrar_embedded::Embedded;
-use trunkline_route::Chain;
+use trunkline_route::{Chain, CloseCode};
+use trunkline_stack::Down;
 use trunkline_tls::{Certificates, Expiring, Reloaded};
 
 use crate::events::Event;
@@ -29,6 +31,7 @@ pub(crate) struct Inner {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) services: Services,
     pub(crate) processes: Arc<Processes>,
+    pub(crate) cluster: Option<Arc<Cluster>>,
     pub(crate) native: Arc<Native>,
     pub(crate) certificates: Certificates,
     pub(crate) events: broadcast::Sender<Event>,
@@ -63,6 +66,22 @@ impl Inner {
     pub(crate) fn happened(self: &Arc<Self>, event: SessionEvent) {
         if let SessionEvent::Down { peer, reason } = &event {
             self.processes.node_down(peer, reason);
+        }
+        if let Some(cluster) = &self.cluster {
+            match &event {
+                // A node that came in by a cookie of its own is no member.
+                SessionEvent::Up(info) if self.sessions.keys().node().iter().any(|own| *own == info.cookie) => {
+                    cluster.up(&info.peer);
+                }
+                SessionEvent::Down { peer, reason } => {
+                    use Down::{ClosedByPeer, ClosedHere};
+                    let (ClosedByPeer { code, .. } | ClosedHere(code)) = reason else {
+                        return cluster.down(peer, false);
+                    };
+                    cluster.down(peer, *code == CloseCode::Disconnected);
+                }
+                _ => {}
+            }
         }
         self.emit(event.into());
     }

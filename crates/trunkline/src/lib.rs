@@ -32,6 +32,7 @@ pub use trunkline_dial::{
 };
 pub use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 pub use trunkline_matcher::{self as matcher, AccessPattern, PatternError, PatternErrorKind, PatternIndex};
+pub use trunkline_mesh::{Cluster, ClusterNameError, ClusterRouteStatus, ClusterStatus, MemberStatus};
 pub use trunkline_process::runtime::{
     Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError,
 };

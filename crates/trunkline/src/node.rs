@@ -10,6 +10,7 @@ use trunkline_dial::{
     PendingFailback, Reason, RemoveError, RouteEdit, SendError, Sessions, ShutDownReport,
 };
 use trunkline_matcher::PatternIndex;
+use trunkline_mesh::Cluster;
 use trunkline_process::Pid;
 use trunkline_proxy::{AnswerError, CircuitLimits, Proxied, Trace, Transit};
 use trunkline_route::{IntoName, NameError, NetworkRoute, NodeName, ProxyRoute};
@@ -79,6 +80,11 @@ impl Node {
     /// Returns the addresses that it listens at, in the order given to the builder, with the ports that were free.
     pub fn listening(&self) -> &[SocketAddr] {
         &self.handle.listening
+    }
+
+    /// Returns the membership of the node in its cluster; `None` without [`NodeBuilder::cluster`](crate::NodeBuilder::cluster).
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.inner().cluster.as_ref()
     }
 
     /// Adds a static route. Higher weights are tried earlier; equal ones in the order added.

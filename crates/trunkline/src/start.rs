@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use trunkline_dial::sessions::Keys;
 use trunkline_dial::{Gateways, RouteTable, Sessions, SessionsConfig};
 use trunkline_forward::Services;
+use trunkline_mesh::{Cluster, MESH_MAILBOX, Settings};
 use trunkline_process::runtime::Processes;
 use trunkline_proxy::Gateway;
 use trunkline_registrar::{Registrar, Registration};
@@ -20,10 +21,12 @@ use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
 use crate::events::CAPACITY;
 use crate::inner::{Handle, Inner};
 use crate::native::{NativeParts, registrar_credentials};
-use crate::{Node, StartError, services};
+use crate::{Node, StartError, random_16, services};
 
 /// The id of the embedded registrar in routes.
 const EMBEDDED: &str = "embedded";
+/// The id of the members of the cluster in routes.
+const CLUSTER: &str = "cluster";
 /// The address of the embedded registrar when the builder names none.
 const REGISTRAR: ([u8; 4], u16) = ([127, 0, 0, 1], 4499);
 
@@ -89,6 +92,13 @@ async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
     listeners.append(&mut builder.listeners);
     let listening: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.address()).collect();
     config.own_addresses = listening.clone();
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for (nth, listener) in listeners.iter().enumerate() {
+        let announced = announced(builder.listen.get(nth), &**listener, &builder.name);
+        // Several listeners may be announced as one address.
+        endpoints.extend(announced.filter(|endpoint| !endpoints.contains(endpoint)));
+    }
+    let cluster = cluster(&mut builder, &mut config, &endpoints)?;
 
     let leads_to = builder.transit.rules.iter().map(|rule| rule.to.clone()).collect();
     let incarnation = config.incarnation;
@@ -110,18 +120,21 @@ async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
             processes: Processes::new(builder.name.clone(), incarnation, sessions.mailboxes().clone()),
             sessions,
             gateway,
+            cluster,
             native: parts.native,
             certificates: parts.certificates,
             events: broadcast::Sender::new(CAPACITY),
         }
     });
     services::receive(&inner);
+    // Before anybody can connect: the first message of a member finds its mailbox.
+    if let Some(cluster) = inner.cluster.clone() {
+        let sessions = &inner.sessions;
+        let mailbox = sessions.mailboxes().register(MESH_MAILBOX).expect("nobody else has a mailbox of that name");
+        sessions.spawn(cluster.run(Arc::downgrade(sessions), mailbox));
+    }
     let mut tasks = JoinSet::new();
-    let mut endpoints: Vec<Endpoint> = Vec::new();
-    for (nth, listener) in listeners.into_iter().enumerate() {
-        let announced = announced(builder.listen.get(nth), &*listener, &builder.name);
-        // Several listeners may be announced as one address.
-        endpoints.extend(announced.filter(|endpoint| !endpoints.contains(endpoint)));
+    for listener in listeners {
         let sessions = Arc::downgrade(&inner.sessions);
         tasks.spawn(listener.serve(Arc::new(move |caller| {
             let sessions = sessions.upgrade();
@@ -196,6 +209,29 @@ fn registrars(
         config.discovery.push(id.clone());
     }
     Ok(Registrars { embedded, own: registrar.map(|(_, registrar)| registrar) })
+}
+
+/// Makes the node a member of its cluster, if it has one, and the members a part of discovery that is asked first.
+fn cluster(
+    builder: &mut NodeBuilder,
+    config: &mut SessionsConfig,
+    endpoints: &[Endpoint],
+) -> Result<Option<Arc<Cluster>>, StartError> {
+    let Some((name, routes)) = builder.cluster.take() else { return Ok(None) };
+    let [a, b, c, d, e, f, g, h, ..] = random_16();
+    let settings = Settings {
+        cluster: name,
+        name: builder.name.clone(),
+        incarnation: config.incarnation,
+        endpoints: endpoints.iter().map(|endpoint| endpoint.address.clone()).collect(),
+        is_hidden: builder.hidden,
+        seed: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+    };
+    let cluster = Cluster::new(settings, routes, builder.cluster_book.take())?;
+    let id = ResolverId::new(CLUSTER).expect("the id is well-formed");
+    config.resolvers.insert(id.clone(), cluster.clone());
+    config.discovery.insert(0, id);
+    Ok(Some(cluster))
 }
 
 fn routes(builder: &mut NodeBuilder, config: &SessionsConfig, parts: &NativeParts) -> Result<RouteTable, StartError> {

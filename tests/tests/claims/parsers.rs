@@ -19,6 +19,7 @@ fn crates() -> Vec<(&'static str, &'static [Target])> {
         ("trunkline_config", trunkline_config::fuzzing::TARGETS),
         ("trunkline_link", trunkline_link::fuzzing::TARGETS),
         ("trunkline_matcher", trunkline_matcher::fuzzing::TARGETS),
+        ("trunkline_mesh", trunkline_mesh::fuzzing::TARGETS),
         ("trunkline_process", trunkline_process::fuzzing::TARGETS),
         ("trunkline_proxy", trunkline_proxy::fuzzing::TARGETS),
         ("trunkline_registrar", trunkline_registrar::fuzzing::TARGETS),

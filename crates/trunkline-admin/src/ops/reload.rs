@@ -25,7 +25,7 @@ impl Operations {
     }
 
     /// Applies a changed configuration. Routes and proxy routes that came from the previous configuration are replaced
-    /// atomically, beginning with the first that differs; those added at run time stay. The rules of `transit:` and
+    /// atomically, beginning with the first that differs; those added at run time stay. The routes of the cluster, and the rules of `transit:` and
     /// `proxied:` apply from now on, and certificate files are read again. Other keys need a restart; the message names
     /// those that differ. Reads files.
     ///
@@ -78,6 +78,12 @@ impl Operations {
         if config.transit != self.started.transit {
             let rules = config.transit.rules.len();
             message += &format!("; {rules} transit rules, announced to the registrar at the next start");
+        }
+        if let (Some(cluster), Some(new)) = (self.node.cluster(), &config.clustering)
+            && cluster.status().cluster == new.name
+        {
+            cluster.set_routes(new.routes.clone());
+            message += &format!("; {} routes of the cluster", new.routes.len());
         }
         if config.proxied != self.started.proxied {
             message += "; new `proxied` settings";
@@ -135,7 +141,9 @@ pub(crate) fn proxied(config: &ProxiedConfig) -> Proxied {
 /// Returns the keys whose values differ from those at the start but are not applied by a reload.
 fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
     let (a, b) = (&old.node, &new.node);
+    let cluster = |config: &Config| config.clustering.as_ref().map(|cluster| cluster.name.clone());
     let keys = [
+        ("clustering", cluster(old) != cluster(new)),
         ("node.name", a.name != b.name),
         ("node.data_dir", a.data_dir != b.data_dir),
         ("services", old.services != new.services),

@@ -95,9 +95,10 @@ fn request(timeout_ms: u64) -> MessageRequest {
 #[tokio::test]
 async fn an_unknown_path_is_404_and_a_wrong_method_405_both_in_json() {
     let world = World::new().await;
-    for path in ["/", "/v1", "/v1/nowhere", "/v2/status", "/v1/status/"] {
+    for path in ["/v1", "/v1/nowhere", "/v2/status", "/v1/status/"] {
         world.refused("GET", path, "", 404, "no such operation").await;
     }
+    world.refused("GET", "/", "", 405, "another HTTP method").await;
     world.refused("POST", "/v1/status", "{}", 405, "another HTTP method").await;
     world.refused("DELETE", "/v1/routes", "", 405, "another HTTP method").await;
     world.refused("GET", "/v1/reload", "", 405, "another HTTP method").await;
@@ -108,7 +109,7 @@ async fn every_documented_operation_exists() {
     let world = World::new().await;
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/ADMIN.md")).unwrap();
     let operations: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("### `")?.split_once('`')).collect();
-    assert_eq!(operations.len(), 22);
+    assert_eq!(operations.len(), 24);
     for (operation, _) in operations {
         let (method, path) = operation.split_once(' ').unwrap();
         let (status, answer) = world.ask(method, &path.replace("NAME", "db%40h"), "").await;
@@ -121,6 +122,8 @@ async fn a_malformed_request_is_400_and_names_the_field() {
     let world = World::new().await;
     let refused = async |path: &str, body: &str, part: &str| world.refused("POST", path, body, 400, part).await;
     refused("/v1/ping", "", "EOF").await;
+    refused("/", r#"{"operation": "cluster_restart"}"#, "cluster_restart").await;
+    refused("/", "{}", "`operation`").await;
     refused("/v1/ping", "{", "EOF").await;
     refused("/v1/ping", "[", "is invalid").await;
     refused("/v1/ping", "{}", "`name`").await;

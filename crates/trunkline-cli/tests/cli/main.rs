@@ -3,6 +3,7 @@
 mod admin_tcp;
 mod bad_input;
 mod certs;
+mod cluster;
 mod demo;
 mod forward;
 mod gateway;

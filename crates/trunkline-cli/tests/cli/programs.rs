@@ -228,7 +228,7 @@ fn an_invalid_offer_is_refused_before_anything_starts() {
         ("applications: { x: { allow: [], processes: [] } }", &["applications.x.processes", "at least one process"]),
         (
             "applications: { x: { allow: [], processes: [{ mailbox: a, command: [a] }, { mailbox: a, command: [b] }] } }",
-            &["applications.x.processes[1].service", "occurs twice"],
+            &["applications.x.processes[1].mailbox", "occurs twice"],
         ),
         ("applications: { x: { allow: [], processes: [{ mailbox: $a, command: [a] }] } }", &["begin with $"]),
     ] {

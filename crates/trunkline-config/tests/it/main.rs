@@ -1,5 +1,6 @@
 //! Tests of the behaviour of trunkline-config.
 
+mod clustering;
 mod edits;
 mod layers;
 mod load;

@@ -199,7 +199,7 @@ async fn resolve(node: &Sessions, resolver: &ResolverId, target: &NodeName) -> R
     asked.resolve(target).await.map_err(|error| AttemptError::Resolve(Cause::new(error)))
 }
 
-async fn lookup(node: &Sessions, attempt: Attempt) -> Result<Vec<Destination>, AttemptError> {
+pub(super) async fn lookup(node: &Sessions, attempt: Attempt) -> Result<Vec<Destination>, AttemptError> {
     if stack(node, &attempt)?.takes_hosts(&attempt) {
         return Ok(vec![Destination::Host(attempt.address)]);
     }
@@ -222,7 +222,7 @@ fn stack<'n>(node: &'n Sessions, attempt: &Attempt) -> Result<&'n Arc<dyn Stack>
 }
 
 /// Opens a transport to a destination, with the stack that speaks the version of the attempt.
-async fn opened<'n>(
+pub(super) async fn opened<'n>(
     node: &'n Sessions,
     attempt: &Attempt,
     to: &Destination,
@@ -232,7 +232,7 @@ async fn opened<'n>(
 }
 
 /// Returns the error as it is if the dial led to an address of this node: that it is this node's own is believed only then.
-fn of_this_node(node: &Sessions, to: &Destination, error: AttemptError) -> AttemptError {
+pub(super) fn of_this_node(node: &Sessions, to: &Destination, error: AttemptError) -> AttemptError {
     if to.socket().is_some_and(|socket| node.listens_at(socket)) { error } else { not_myself(error) }
 }
 

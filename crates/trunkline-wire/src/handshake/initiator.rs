@@ -20,7 +20,7 @@ pub struct InitiatorConfig {
     pub nonce: [u8; 16],
     /// This node.
     pub from: NodeName,
-    /// The node dialled; `None` to learn its name (registrar sessions only).
+    /// The node dialled; `None` to learn its name (registrar sessions and probes only).
     pub to: Option<NodeName>,
     /// Cookie that both ends must hold.
     pub cookie: Cookie,

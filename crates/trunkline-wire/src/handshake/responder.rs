@@ -142,7 +142,7 @@ impl<P: Pake> Responder<P> {
         if hello1.mode != Some(self.config.mode) && !self.is_probe {
             return reject(RejectCode::Mode, 0, "this port serves something else");
         }
-        let learning = hello1.to.is_empty() && self.config.mode == Mode::Registrar;
+        let learning = hello1.to.is_empty() && (self.is_probe || self.config.mode == Mode::Registrar);
         if !learning && hello1.to != self.config.name.as_str() {
             return reject(RejectCode::WrongName, 0, self.config.name.as_str());
         }

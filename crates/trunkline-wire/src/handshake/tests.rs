@@ -255,6 +255,25 @@ fn a_registrar_session_learns_the_name() {
     assert!(matches!(run::<Spake2>(&setup, |_, _| ()).errors[..], [HandshakeError::Rejected { .. }]));
 }
 
+#[test]
+fn a_probe_learns_the_name_and_a_link_does_not() {
+    let mut setup = Setup::default();
+    setup.initiator.to = None;
+    setup.initiator.mode = Mode::Probe;
+    let (mut i, hello1) = Initiator::<Spake2>::new(setup.initiator.clone(), [7; 32]);
+    let mut r = Responder::<Spake2>::new(setup.responder.clone(), [7; 32]);
+    let credentials = |_: &NodeName, _: &str| Credential::Cookie(cookie("1"));
+    let Hello::Answer(hello2) = r.hello1(&hello1, &credentials).unwrap() else { panic!("rejected") };
+    assert_eq!(i.hello2(&hello2).unwrap().name, name(B));
+    assert!(r.finish(&i.abandon().unwrap()).unwrap().params.abandon);
+
+    setup.initiator.mode = Mode::Node;
+    let (_, hello1) = Initiator::<Spake2>::new(setup.initiator, [7; 32]);
+    let mut r = Responder::<Spake2>::new(setup.responder, [7; 32]);
+    let Hello::Reject(_, code) = r.hello1(&hello1, &credentials).unwrap() else { panic!("answered") };
+    assert_eq!(code, RejectCode::WrongName);
+}
+
 proptest! {
     #[test]
     fn p9_hello1_decodes_what_it_encodes(versions in proptest::collection::vec(any::<u16>(), 1..16),

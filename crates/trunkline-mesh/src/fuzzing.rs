@@ -1,0 +1,35 @@
+//! Bodies of the fuzz targets of this crate. `fuzz/README.md` lists them; `tests/tests/claims/parsers.rs` runs them.
+
+use trunkline_route::Address;
+
+use crate::message::{MAX_RECORDS, Message, Record};
+
+/// A target: its name, its body, which panics when something does not hold, and the inputs to begin with.
+pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
+
+/// The targets of this crate.
+pub const TARGETS: &[Target] = &[("mesh_messages", mesh_messages, mesh_messages_seeds)];
+
+/// Messages of the peer exchange: each is refused, or is within the limits and read back from what it is written as.
+pub fn mesh_messages(bytes: &[u8]) {
+    let Ok(message) = Message::decode(bytes) else { return };
+    if let Message::Peers(records) = &message {
+        assert!(records.len() <= MAX_RECORDS);
+    }
+    assert_eq!(Message::decode(&message.encode()), Ok(message));
+}
+
+/// One message of each kind.
+pub fn mesh_messages_seeds() -> Vec<Vec<u8>> {
+    let endpoints = ["10.0.0.1:9932", "[::1]:1"].iter().filter_map(|text| text.parse::<Address>().ok()).collect();
+    let own = Record { name: "a@h".parse().expect("a node name"), incarnation: [7; 16].into(), endpoints };
+    let hello = Message::Hello {
+        cluster: "lab".into(),
+        own: own.clone(),
+        is_hidden: false,
+        is_first: true,
+        known: vec![1, u32::MAX],
+    };
+    let messages = [hello, Message::Peers(vec![own; 3]), Message::OtherCluster("other".into())];
+    messages.iter().map(Message::encode).collect()
+}

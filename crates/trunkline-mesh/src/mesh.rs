@@ -1,0 +1,645 @@
+//! The membership of one node as a state machine: what it sends, whom it dials, and when.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use trunkline_route::{Address, Cause, Chain, Incarnation, NodeName};
+
+use crate::message::{MAX_CLUSTER, MAX_ENDPOINTS, MAX_KNOWN, MAX_RECORDS, Message, MessageError, Record};
+use crate::retry::Retry;
+
+/// Members that one node knows at most.
+pub const MAX_PEERS: usize = 4096;
+/// Of these, members that it only heard of and was never connected to.
+pub const MAX_UNPROVEN: usize = 1024;
+/// Dials after which a member that this node was never connected to is forgotten.
+pub const MAX_DIALS_UNPROVEN: u32 = 12;
+/// Dials under way at a time.
+const MAX_DIALS: usize = 32;
+/// Of these, dials of members that this node was never connected to.
+const MAX_DIALS_OF_UNPROVEN: usize = 8;
+/// Dials of such members that may begin at once after a pause; then [`UNPROVEN_PER_SECOND`].
+const UNPROVEN_AT_ONCE: f64 = 200.0;
+/// Dials of such members that may begin in a second.
+const UNPROVEN_PER_SECOND: f64 = 10.0;
+/// Time of a connection after which the next loss begins with the first pause again.
+const STEADY: Duration = Duration::from_secs(10);
+/// Shortest time between two dials of a name that others tell new addresses of, and between two answers to a neighbour that
+/// says hello again.
+const SOONEST: Duration = Duration::from_secs(1);
+/// Times that a neighbour which does not say hello is greeted.
+const GREETINGS: u8 = 3;
+/// Neighbours that are told of a new member at once. The others hear of it by their own connections to it, or by a later
+/// exchange.
+const TOLD: usize = 4;
+/// Time between two exchanges with a neighbour drawn at random; each is up to a half longer.
+const EXCHANGE: Duration = Duration::from_secs(20);
+
+/// Time without a connection after which a member is forgotten.
+pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Settings of a member.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Name of the cluster, 1 to 64 bytes. Nodes of another cluster are not members, whatever they say.
+    pub cluster: String,
+    /// Name of this node.
+    pub name: NodeName,
+    /// Instance of this node.
+    pub incarnation: Incarnation,
+    /// Addresses at which this node listens, in the order to try; at most 8 are told to others.
+    pub endpoints: Vec<Address>,
+    /// The node is not told to others, and connects to the members itself.
+    pub is_hidden: bool,
+    /// Seed of the random pauses and choices.
+    pub seed: u64,
+}
+
+/// Error returned when settings cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the name of a cluster has 1 to 64 bytes, this one has {len}")]
+pub struct ClusterNameError {
+    /// Bytes of the name.
+    pub len: usize,
+}
+
+/// Instruction to the driver of a [`Mesh`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Connect to a member, if no connection is up, and call [`Mesh::dialled`]. [`Mesh::addresses`] has where.
+    Dial(NodeName),
+    /// Ask every address of a route for the name of the node there, and call [`Mesh::learnt`].
+    Learn(Address),
+    /// Send a message over the connection to a neighbour.
+    Send {
+        /// Name of the neighbour.
+        to: NodeName,
+        /// Bytes of the message.
+        message: Vec<u8>,
+    },
+}
+
+/// Facts that a node knows about another one.
+#[derive(Debug, Clone, Default)]
+struct Peer {
+    /// Record that the node stated itself, over a connection.
+    stated: Option<Record>,
+    /// Record that another member told last.
+    told: Option<Record>,
+    told_by: Option<NodeName>,
+    is_up: bool,
+    is_hidden: bool,
+    /// The node said over the present connection that it belongs to the cluster.
+    is_member: bool,
+    other_cluster: Option<String>,
+    retry: Retry,
+    is_dialled: bool,
+    last_error: Option<String>,
+    /// Time of the last connection, as far as it is known: so long before the moment.
+    heard: Option<(Instant, Duration)>,
+    /// Time at which the present connection came up.
+    up_since: Option<Instant>,
+    /// Time of the last dial.
+    dialled_at: Option<Instant>,
+    /// Time of the last answer to a hello.
+    answered_at: Option<Instant>,
+    /// Time of the last hello to it.
+    greeted_at: Option<Instant>,
+    /// Times that it was greeted over the present connection.
+    greetings: u8,
+    /// The last look at the connections differed from what is known here.
+    is_doubtful: bool,
+}
+
+impl Peer {
+    /// Returns the time without a connection.
+    fn lost_for(&self, now: Instant) -> Duration {
+        match self.heard {
+            _ if self.is_up => Duration::ZERO,
+            Some((at, before)) => now.saturating_duration_since(at) + before,
+            None => Duration::ZERO,
+        }
+    }
+
+    /// Returns true if the node is known for something else than a connection that is up now.
+    fn is_kept(&self) -> bool {
+        self.stated.is_some() || self.told.is_some()
+    }
+
+    fn record(&self) -> Option<&Record> {
+        self.stated.as_ref().or(self.told.as_ref())
+    }
+}
+
+/// Facts that a node knows about one of its routes.
+#[derive(Debug, Clone, Default)]
+struct Route {
+    names: BTreeSet<NodeName>,
+    retry: Retry,
+    is_asked: bool,
+    last_error: Option<String>,
+}
+
+/// Member that a node was connected to, as it is kept across restarts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Record that the member stated itself last.
+    pub record: Record,
+    /// Time without a connection to it.
+    pub lost_for: Duration,
+}
+
+/// State of a member, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Name of the member.
+    pub name: NodeName,
+    /// True if a connection to it is up and it said that it belongs to the cluster.
+    pub is_up: bool,
+    /// Addresses at which it listens.
+    pub endpoints: Vec<Address>,
+    /// Member that told of it; `None` if it spoke for itself.
+    pub told_by: Option<NodeName>,
+    /// Name of the cluster that it belongs to, if that is another one.
+    pub other_cluster: Option<String>,
+    /// Dials that failed since the last connection.
+    pub failures: u32,
+    /// Error of the last dial.
+    pub last_error: Option<String>,
+    /// Time until the next dial.
+    pub next_dial: Option<Duration>,
+}
+
+/// State of a route, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterRouteStatus {
+    /// Host and port.
+    pub address: Address,
+    /// Names of the nodes that were found there.
+    pub names: Vec<NodeName>,
+    /// Error of the last attempt to find any.
+    pub last_error: Option<String>,
+    /// Time until the next attempt.
+    pub next_attempt: Option<Duration>,
+}
+
+/// Membership of one node. After each call, [`Mesh::poll`] until it returns `None`, and call [`Mesh::poll`] again at
+/// [`Mesh::next`].
+#[derive(Debug)]
+pub struct Mesh {
+    settings: Settings,
+    rng: fastrand::Rng,
+    peers: BTreeMap<NodeName, Peer>,
+    routes: BTreeMap<Address, Route>,
+    outputs: VecDeque<Output>,
+    next_exchange: Instant,
+    has_news: bool,
+    /// Dials of members that this node was never connected to which may begin, at that time.
+    unproven: (f64, Instant),
+}
+
+impl Mesh {
+    /// Returns the membership of a node that knows nobody yet.
+    ///
+    /// # Errors
+    /// [`ClusterNameError`].
+    pub fn new(mut settings: Settings, now: Instant) -> Result<Self, ClusterNameError> {
+        let len = settings.cluster.len();
+        if len == 0 || len > MAX_CLUSTER {
+            return Err(ClusterNameError { len });
+        }
+        settings.endpoints.truncate(MAX_ENDPOINTS);
+        let rng = fastrand::Rng::with_seed(settings.seed);
+        let (peers, routes, outputs) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        let (next_exchange, unproven) = (now + EXCHANGE, (UNPROVEN_AT_ONCE, now));
+        Ok(Self { settings, rng, peers, routes, outputs, next_exchange, has_news: false, unproven })
+    }
+
+    /// Replaces the routes: hosts and ports at which members are found. A route that stays keeps its state; one that goes
+    /// disconnects nobody.
+    pub fn set_routes(&mut self, now: Instant, routes: impl IntoIterator<Item = Address>) {
+        let mut old = std::mem::take(&mut self.routes);
+        for address in routes {
+            let known = old.remove(&address);
+            self.routes
+                .entry(address)
+                .or_insert_with(|| known.unwrap_or_else(|| Route { retry: Retry::at(now), ..Route::default() }));
+        }
+    }
+
+    /// Takes members that an earlier instance of this node was connected to, and dials them. Those without a connection for
+    /// [`FORGOTTEN_AFTER`] are left out.
+    pub fn remember(&mut self, now: Instant, known: impl IntoIterator<Item = Known>) {
+        for Known { record, lost_for } in known {
+            let is_usable = record.name != self.settings.name && !record.endpoints.is_empty();
+            if is_usable && lost_for < FORGOTTEN_AFTER && self.peers.len() < MAX_PEERS {
+                let peer = self.peers.entry(record.name.clone()).or_default();
+                peer.stated.get_or_insert(record);
+                peer.heard = Some((now, lost_for));
+                peer.retry.is_due_at(now);
+            }
+        }
+    }
+
+    /// Returns the members that this node was connected to, to be given to [`Mesh::remember`] of a later instance. Hidden ones
+    /// are left out: they come by themselves.
+    pub fn known(&self, now: Instant) -> Vec<Known> {
+        let members = self.peers.values().filter(|peer| !peer.is_hidden && peer.other_cluster.is_none());
+        members.filter_map(|peer| Some(Known { record: peer.stated.clone()?, lost_for: peer.lost_for(now) })).collect()
+    }
+
+    /// Returns true if [`Mesh::known`] has other members, or other addresses of them, than at the last call.
+    pub fn takes_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
+    }
+
+    /// Notes the nodes that were found at the addresses of a route, each with its address, or why there is none.
+    pub fn learnt(&mut self, now: Instant, route: &Address, found: Result<Vec<(NodeName, Address)>, Cause>) {
+        let Some(state) = self.routes.get_mut(route) else { return };
+        state.is_asked = false;
+        match found {
+            Ok(found) => {
+                state.last_error = None;
+                state.names = found.iter().map(|(name, _)| name.clone()).collect();
+                state.retry.failed(now, &mut self.rng);
+                for (name, address) in found {
+                    if name != self.settings.name && (self.peers.contains_key(&name) || self.room() > 0) {
+                        let peer = self.peers.entry(name.clone()).or_default();
+                        if !peer.stated.as_ref().is_some_and(|stated| stated.endpoints.contains(&address)) {
+                            peer.told = Some(Record { name, incarnation: [0; 16].into(), endpoints: vec![address] });
+                            peer.told_by = None;
+                        }
+                        // A pause after a failure is not cut short.
+                        if peer.retry.due().is_none() {
+                            peer.retry.is_due_at(now);
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                state.retry.failed(now, &mut self.rng);
+                state.last_error = Some(Chain(&error).to_string());
+            }
+        }
+    }
+
+    /// Notes that a connection to a node is up, whoever dialled.
+    pub fn up(&mut self, now: Instant, name: &NodeName) {
+        if *name == self.settings.name {
+            return;
+        }
+        let peer = self.peers.entry(name.clone()).or_default();
+        (peer.is_up, peer.is_member, peer.other_cluster) = (true, false, None);
+        (peer.up_since, peer.greetings, peer.is_doubtful, peer.answered_at) = (Some(now), 1, false, None);
+        peer.retry.pause();
+        peer.last_error = None;
+        self.send_hello(now, name.clone());
+    }
+
+    /// Notes that the connection to a node is down. If somebody wanted it gone, the node is not dialled again by itself.
+    pub fn down(&mut self, now: Instant, name: &NodeName, is_wanted: bool) {
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        (peer.is_up, peer.is_member) = (false, false);
+        peer.heard = Some((now, Duration::ZERO));
+        let was_steady = peer.up_since.take().is_some_and(|since| now.saturating_duration_since(since) >= STEADY);
+        let can_be_dialled = peer.record().is_some_and(|record| !record.endpoints.is_empty());
+        if peer.other_cluster.is_some() || !can_be_dialled {
+            self.peers.remove(name);
+        } else if is_wanted {
+            peer.retry = Retry::default();
+        } else {
+            // One that comes up and goes down all the time is dialled less and less often.
+            if was_steady {
+                peer.retry = Retry::default();
+            }
+            peer.retry.failed(now, &mut self.rng);
+        }
+    }
+
+    /// Compares what is known here with the nodes that are connected, and corrects what differed at the last look as well: a
+    /// connection that goes down while another one comes up may be told in the wrong order.
+    pub fn reconcile(&mut self, now: Instant, connected: &BTreeSet<NodeName>) {
+        let unknown = connected.iter().filter(|name| !self.peers.contains_key(name)).cloned().collect::<Vec<_>>();
+        let mut differing = Vec::new();
+        for (name, peer) in &mut self.peers {
+            let differs = peer.is_up != connected.contains(name);
+            if std::mem::replace(&mut peer.is_doubtful, differs) && differs {
+                differing.push(name.clone());
+            }
+        }
+        for name in unknown.into_iter().chain(differing) {
+            match connected.contains(&name) {
+                true => self.up(now, &name),
+                false => self.down(now, &name, false),
+            }
+        }
+    }
+
+    /// Notes that a dial ended. A success is told by [`Mesh::up`] as well.
+    pub fn dialled(&mut self, now: Instant, name: &NodeName, result: Result<(), Cause>) {
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        peer.is_dialled = false;
+        if peer.is_up {
+            return;
+        }
+        // A connection that nothing is known of here comes to light by the next look.
+        peer.retry.failed(now, &mut self.rng);
+        let Err(error) = result else { return };
+        peer.last_error = Some(Chain(&error).to_string());
+        let is_given_up = match peer.stated {
+            Some(_) => peer.lost_for(now) >= FORGOTTEN_AFTER,
+            None => peer.retry.failures() >= MAX_DIALS_UNPROVEN,
+        };
+        if is_given_up {
+            self.has_news |= peer.stated.is_some();
+            self.peers.remove(name);
+        }
+    }
+
+    /// Takes a message of a neighbour.
+    ///
+    /// # Errors
+    /// [`MessageError`]; nothing of the message was used.
+    pub fn message(&mut self, now: Instant, from: &NodeName, bytes: &[u8]) -> Result<(), MessageError> {
+        match Message::decode(bytes)? {
+            Message::Hello { cluster, own, is_hidden, is_first, known } => {
+                if own.name != *from {
+                    return Err(MessageError::NotItself(own.name));
+                }
+                self.hello(now, from, cluster, own, is_hidden, &known)?;
+                // Only this end may have seen the connection come up, or the other one lost what it was told.
+                let is_heard = self.peers.get(from).and_then(|peer| peer.greeted_at);
+                if is_first && is_heard.is_none_or(|at| now.saturating_duration_since(at) >= SOONEST) {
+                    self.send_hello(now, from.clone());
+                }
+                Ok(())
+            }
+            Message::Peers(records) => self.told(now, from, records),
+            Message::OtherCluster(cluster) => {
+                if let Some(peer) = self.peers.get_mut(from) {
+                    (peer.is_member, peer.other_cluster) = (false, Some(cluster));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn hello(
+        &mut self,
+        now: Instant,
+        from: &NodeName,
+        cluster: String,
+        own: Record,
+        is_hidden: bool,
+        known: &[u32],
+    ) -> Result<(), MessageError> {
+        let is_full = !self.peers.get(from).is_some_and(Peer::is_kept) && !self.makes_room();
+        let Some(peer) = self.peers.get_mut(from).filter(|peer| peer.is_up && !is_full) else {
+            return Err(MessageError::NoMember);
+        };
+        if cluster != self.settings.cluster {
+            (peer.is_member, peer.other_cluster) = (false, Some(cluster));
+            let message = Message::OtherCluster(self.settings.cluster.clone()).encode();
+            self.outputs.push_back(Output::Send { to: from.clone(), message });
+            return Ok(());
+        }
+        (peer.is_member, peer.is_hidden, peer.other_cluster) = (true, is_hidden, None);
+        let is_news = !is_hidden && peer.stated.as_ref() != Some(&own);
+        self.has_news |= is_news;
+        (peer.told, peer.told_by, peer.stated) = (None, None, Some(own.clone()));
+        if peer.answered_at.is_some_and(|at| now.saturating_duration_since(at) < SOONEST) {
+            return Ok(());
+        }
+        peer.answered_at = Some(now);
+        self.send_missing(from, known);
+        if is_news {
+            self.spread(from, own);
+        }
+        Ok(())
+    }
+
+    /// Sends the records of members that a neighbour does not know.
+    fn send_missing(&mut self, to: &NodeName, known: &[u32]) {
+        let known: BTreeSet<u32> = known.iter().copied().collect();
+        let missing = self.peers.iter().filter(|(name, peer)| *name != to && !peer.is_hidden);
+        let missing = missing.filter_map(|(_, peer)| peer.stated.as_ref());
+        let missing: Vec<_> = missing.filter(|record| !known.contains(&record.fingerprint())).cloned().collect();
+        for records in missing.chunks(MAX_RECORDS) {
+            let message = Message::Peers(records.to_vec()).encode();
+            self.outputs.push_back(Output::Send { to: to.clone(), message });
+        }
+    }
+
+    /// Tells some neighbours of a member that spoke for itself.
+    fn spread(&mut self, of: &NodeName, record: Record) {
+        let neighbours = self.peers.iter().filter(|(name, peer)| peer.is_up && peer.is_member && *name != of);
+        let neighbours: Vec<NodeName> = neighbours.map(|(name, _)| name.clone()).collect();
+        let message = Message::Peers(vec![record]).encode();
+        for to in self.rng.choose_multiple(neighbours, TOLD) {
+            self.outputs.push_back(Output::Send { to, message: message.clone() });
+        }
+    }
+
+    /// Takes what a neighbour says of others. It is where to dial, and no more: the dial has them prove who they are.
+    fn told(&mut self, now: Instant, from: &NodeName, records: Vec<Record>) -> Result<(), MessageError> {
+        if !self.peers.get(from).is_some_and(|peer| peer.is_up && peer.is_member) {
+            return Err(MessageError::NoMember);
+        }
+        let mut room = self.room();
+        for record in records {
+            if record.name == self.settings.name || record.endpoints.is_empty() {
+                continue;
+            }
+            if !self.peers.contains_key(&record.name) {
+                let Some(left) = room.checked_sub(1) else { continue };
+                room = left;
+            }
+            let peer = self.peers.entry(record.name.clone()).or_default();
+            if peer.is_up || peer.stated.as_ref() == Some(&record) || peer.told.as_ref() == Some(&record) {
+                continue;
+            }
+            // Of two that hear of each other at once, one waits for the other's dial.
+            let waits = if self.settings.name < record.name { Duration::ZERO } else { Duration::from_millis(100) };
+            let soonest = peer.dialled_at.map_or(now, |at| at + SOONEST);
+            peer.retry.is_due_at(soonest.max(now + waits));
+            (peer.told, peer.told_by) = (Some(record), Some(from.clone()));
+        }
+        Ok(())
+    }
+
+    /// Returns how many nodes may be added that are not connected.
+    fn room(&self) -> usize {
+        let unproven = self.peers.values().filter(|peer| peer.stated.is_none() && peer.told.is_some()).count();
+        MAX_UNPROVEN.saturating_sub(unproven).min(MAX_PEERS.saturating_sub(self.kept()))
+    }
+
+    /// Returns how many nodes are known for something else than a connection that is up now.
+    fn kept(&self) -> usize {
+        self.peers.values().filter(|peer| peer.is_kept()).count()
+    }
+
+    /// Returns true if a member that spoke for itself may be added. Of those that are not connected, the one goes that was
+    /// heard least recently.
+    fn makes_room(&mut self) -> bool {
+        if self.kept() < MAX_PEERS {
+            return true;
+        }
+        let lost = self.peers.iter().filter(|(_, peer)| !peer.is_up && peer.is_kept());
+        let oldest = lost.min_by_key(|(_, peer)| peer.heard.map(|(at, before)| at.checked_sub(before).unwrap_or(at)));
+        let oldest = oldest.map(|(name, _)| name.clone());
+        oldest.is_some_and(|name| self.peers.remove(&name).is_some())
+    }
+
+    fn send_hello(&mut self, now: Instant, to: NodeName) {
+        let mut is_first = false;
+        if let Some(peer) = self.peers.get_mut(&to) {
+            (peer.greeted_at, is_first) = (Some(now), !peer.is_member);
+        }
+        let Settings { cluster, name, incarnation, endpoints, is_hidden, .. } = &self.settings;
+        let own = Record { name: name.clone(), incarnation: *incarnation, endpoints: endpoints.clone() };
+        let known = self.peers.values().filter_map(Peer::record).take(MAX_KNOWN).map(Record::fingerprint).collect();
+        let message = Message::Hello { cluster: cluster.clone(), own, is_hidden: *is_hidden, is_first, known }.encode();
+        self.outputs.push_back(Output::Send { to, message });
+    }
+
+    /// Returns the next instruction, if there is one at this time.
+    pub fn poll(&mut self, now: Instant) -> Option<Output> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        if now >= self.next_exchange {
+            self.next_exchange = now + EXCHANGE + EXCHANGE.mul_f64(self.rng.f64() / 2.0);
+            let neighbours = self.neighbours();
+            let mut greeted: Vec<NodeName> = self.rng.choice(neighbours).into_iter().collect();
+            // The first hello of either end may have been lost.
+            for (name, peer) in &mut self.peers {
+                if peer.is_up && !peer.is_member && peer.other_cluster.is_none() && peer.greetings < GREETINGS {
+                    peer.greetings += 1;
+                    greeted.push(name.clone());
+                }
+            }
+            for to in greeted {
+                self.send_hello(now, to);
+            }
+            return self.poll(now);
+        }
+        if let Some(name) = self.due(now)
+            && let Some(peer) = self.peers.get_mut(&name)
+        {
+            (peer.is_dialled, peer.dialled_at) = (true, Some(now));
+            if peer.stated.is_none() {
+                self.unproven = (self.unproven_left(now) - 1.0, now);
+            }
+            return Some(Output::Dial(name));
+        }
+        let (address, route) = self
+            .routes
+            .iter_mut()
+            .find(|(_, route)| !route.is_asked && route.retry.is_due(now) && !is_connected(&self.peers, route))?;
+        route.is_asked = true;
+        Some(Output::Learn(address.clone()))
+    }
+
+    /// Returns the dials of members that this node was never connected to which may begin now.
+    fn unproven_left(&self, now: Instant) -> f64 {
+        let (left, at) = self.unproven;
+        (left + now.saturating_duration_since(at).as_secs_f64() * UNPROVEN_PER_SECOND).min(UNPROVEN_AT_ONCE)
+    }
+
+    /// Returns the kinds of members of which another one may be dialled now: those that this node was connected to, and those
+    /// that it only heard of.
+    fn may_dial(&self) -> (bool, bool) {
+        let under_way = || self.peers.values().filter(|peer| peer.is_dialled);
+        let unproven = under_way().filter(|peer| peer.stated.is_none()).count();
+        let is_free = under_way().count() < MAX_DIALS;
+        (is_free, is_free && unproven < MAX_DIALS_OF_UNPROVEN)
+    }
+
+    /// Returns the member to dial now. Those that this node was connected to come first, and among equals the one that waits
+    /// longest.
+    fn due(&self, now: Instant) -> Option<NodeName> {
+        let (proven, unproven) = self.may_dial();
+        let unproven = unproven && self.unproven_left(now) >= 1.0;
+        let may = |peer: &Peer| if peer.stated.is_some() { proven } else { unproven };
+        let due = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.is_up && !peer.is_dialled && peer.retry.is_due(now) && may(peer));
+        due.min_by_key(|(_, peer)| (peer.stated.is_none(), peer.retry.due())).map(|(name, _)| name.clone())
+    }
+
+    /// Returns the time of the next instruction.
+    pub fn next(&self) -> Instant {
+        let (proven, unproven) = self.may_dial();
+        let missing = (1.0 - self.unproven.0).max(0.0) / UNPROVEN_PER_SECOND;
+        // A little more, so that the time is not the one before by rounding.
+        let refilled = self.unproven.1 + Duration::from_secs_f64(missing) + Duration::from_millis(1);
+        let is_empty = self.unproven.0 < 1.0;
+        let waiting = self.peers.values().filter(|peer| !peer.is_up && !peer.is_dialled);
+        let dials = waiting.filter_map(|peer| match peer.stated {
+            Some(_) => peer.retry.due().filter(|_| proven),
+            None if is_empty => peer.retry.due().filter(|_| unproven).map(|due| due.max(refilled)),
+            None => peer.retry.due().filter(|_| unproven),
+        });
+        let routes = self.routes.values().filter(|route| !route.is_asked && !is_connected(&self.peers, route));
+        let due = dials.chain(routes.filter_map(|route| route.retry.due()));
+        due.fold(self.next_exchange, Instant::min)
+    }
+
+    /// Returns the addresses of a member, in the order to try: its own words first.
+    pub fn addresses(&self, name: &NodeName) -> Vec<Address> {
+        let Some(peer) = self.peers.get(name) else { return Vec::new() };
+        let mut addresses: Vec<Address> = Vec::new();
+        for address in [&peer.stated, &peer.told].into_iter().flatten().flat_map(|record| &record.endpoints) {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        addresses
+    }
+
+    /// Returns the names of the neighbours that belong to the cluster.
+    pub fn neighbours(&self) -> Vec<NodeName> {
+        let neighbours = self.peers.iter().filter(|(_, peer)| peer.is_up && peer.is_member);
+        neighbours.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Returns the name of the cluster.
+    pub fn cluster(&self) -> &str {
+        &self.settings.cluster
+    }
+
+    /// Returns what is known of the others, by name.
+    pub fn peers(&self, now: Instant) -> Vec<MemberStatus> {
+        let status = |(name, peer): (&NodeName, &Peer)| MemberStatus {
+            name: name.clone(),
+            is_up: peer.is_up && peer.is_member,
+            endpoints: self.addresses(name),
+            told_by: peer.told_by.clone().filter(|_| peer.stated.is_none()),
+            other_cluster: peer.other_cluster.clone(),
+            failures: peer.retry.failures(),
+            last_error: peer.last_error.clone(),
+            next_dial: peer.retry.due().filter(|_| !peer.is_up).map(|due| due.saturating_duration_since(now)),
+        };
+        self.peers.iter().map(status).collect()
+    }
+
+    /// Returns what is known of the routes, by address.
+    pub fn routes(&self, now: Instant) -> Vec<ClusterRouteStatus> {
+        let status = |(address, route): (&Address, &Route)| ClusterRouteStatus {
+            address: address.clone(),
+            names: route.names.iter().cloned().collect(),
+            last_error: route.last_error.clone(),
+            next_attempt: (!is_connected(&self.peers, route))
+                .then(|| route.retry.due().map(|due| due.saturating_duration_since(now)))
+                .flatten(),
+        };
+        self.routes.iter().map(status).collect()
+    }
+}
+
+/// Returns true if a route has done its work: a node that was found there is connected. One that leads to this node itself
+/// is asked again, as others may listen there later.
+fn is_connected(peers: &BTreeMap<NodeName, Peer>, route: &Route) -> bool {
+    route.names.iter().any(|name| peers.get(name).is_some_and(|peer| peer.is_up))
+}

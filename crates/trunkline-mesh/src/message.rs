@@ -1,0 +1,244 @@
+//! Messages of the peer exchange: a version byte, then postcard (<https://postcard.jamesmunns.com/wire-format>).
+
+use serde::{Deserialize, Serialize};
+use trunkline_route::{Address, Incarnation, NodeName};
+
+/// Version of the format.
+const VERSION: u8 = 1;
+/// Addresses of one member.
+pub(crate) const MAX_ENDPOINTS: usize = 8;
+/// Records of one message.
+pub(crate) const MAX_RECORDS: usize = 200;
+/// Fingerprints of one message.
+pub(crate) const MAX_KNOWN: usize = 8192;
+/// Bytes of a message.
+pub(crate) const MAX_BYTES: usize = 512 * 1024;
+/// Longest name of a cluster, in bytes.
+pub(crate) const MAX_CLUSTER: usize = 64;
+
+/// Statement of one member about another one, or about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Name of the member.
+    pub name: NodeName,
+    /// Instance of the member.
+    pub incarnation: Incarnation,
+    /// Addresses at which it listens, in the order to try; at most 8.
+    pub endpoints: Vec<Address>,
+}
+
+impl Record {
+    /// Returns a number by which two members see whether they know the same record: FNV-1a of its text in 32 bits.
+    pub(crate) fn fingerprint(&self) -> u32 {
+        let mut hash = 0x811c_9dc5_u32;
+        let mut add = |bytes: &[u8]| {
+            for byte in bytes {
+                hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+            }
+        };
+        add(self.name.as_str().as_bytes());
+        add(&self.incarnation.to_bytes());
+        for endpoint in &self.endpoints {
+            add(endpoint.to_string().as_bytes());
+            add(&[0]);
+        }
+        hash
+    }
+}
+
+/// Message of a member to a neighbour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// The first message over a connection, and repeated from time to time.
+    Hello {
+        cluster: String,
+        own: Record,
+        /// The sender is not to be told to others.
+        is_hidden: bool,
+        /// The sender has not heard a hello over this connection.
+        is_first: bool,
+        /// Fingerprints of the records that the sender knows.
+        known: Vec<u32>,
+    },
+    /// Members that the sender has been connected to.
+    Peers(Vec<Record>),
+    /// The sender belongs to another cluster.
+    OtherCluster(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireRecord {
+    name: String,
+    incarnation: [u8; 16],
+    endpoints: Vec<(String, u16)>,
+}
+
+/// The order of variants is part of the format.
+#[derive(Serialize, Deserialize)]
+enum WireMessage {
+    Hello { cluster: String, own: WireRecord, is_hidden: bool, is_first: bool, known: Vec<u32> },
+    Peers(Vec<WireRecord>),
+    OtherCluster(String),
+}
+
+/// Error returned for a message that cannot be read. Nothing of it was used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// The sender is not a member: its first message did not come, or it belongs to another cluster.
+    #[error("the sender has not said that it belongs to the cluster")]
+    NoMember,
+    /// The sender speaks for itself under another name than the one it proved.
+    #[error("the sender calls itself {0}, which is not the name that it proved")]
+    NotItself(NodeName),
+    /// More entries than are taken.
+    #[error("{len} {what}, at most {limit} are taken")]
+    TooMany {
+        /// Number of the entries.
+        len: usize,
+        /// Kind of the entries.
+        what: &'static str,
+        /// Limit.
+        limit: usize,
+    },
+    /// The bytes are no message of this format.
+    #[error("the message cannot be read")]
+    Unreadable,
+    /// Another version of the format.
+    #[error("version {0} of the peer exchange is not known; this node speaks version 1")]
+    Version(u8),
+}
+
+fn bounded(len: usize, limit: usize, what: &'static str) -> Result<(), MessageError> {
+    if len > limit { Err(MessageError::TooMany { len, what, limit }) } else { Ok(()) }
+}
+
+impl From<&Record> for WireRecord {
+    fn from(record: &Record) -> Self {
+        let endpoint = |address: &Address| (address.host.as_str().to_owned(), address.port.get());
+        Self {
+            name: record.name.as_str().to_owned(),
+            incarnation: record.incarnation.to_bytes(),
+            endpoints: record.endpoints.iter().take(MAX_ENDPOINTS).map(endpoint).collect(),
+        }
+    }
+}
+
+impl TryFrom<WireRecord> for Record {
+    type Error = MessageError;
+
+    fn try_from(wire: WireRecord) -> Result<Self, MessageError> {
+        bounded(wire.endpoints.len(), MAX_ENDPOINTS, "addresses of one member")?;
+        let address = |(host, port): (String, u16)| Address::new(host, port).map_err(|_| MessageError::Unreadable);
+        Ok(Self {
+            name: NodeName::new(&wire.name).map_err(|_| MessageError::Unreadable)?,
+            incarnation: wire.incarnation.into(),
+            endpoints: wire.endpoints.into_iter().map(address).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Message {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let wire = match self {
+            Self::Hello { cluster, own, is_hidden, is_first, known } => WireMessage::Hello {
+                cluster: cluster.clone(),
+                own: own.into(),
+                is_hidden: *is_hidden,
+                is_first: *is_first,
+                known: known.iter().copied().take(MAX_KNOWN).collect(),
+            },
+            Self::Peers(records) => WireMessage::Peers(records.iter().map(WireRecord::from).collect()),
+            Self::OtherCluster(cluster) => WireMessage::OtherCluster(cluster.clone()),
+        };
+        postcard::to_extend(&wire, vec![VERSION]).expect("a vector takes whatever is written")
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        bounded(bytes.len(), MAX_BYTES, "bytes")?;
+        let (&version, body) = bytes.split_first().ok_or(MessageError::Unreadable)?;
+        if version != VERSION {
+            return Err(MessageError::Version(version));
+        }
+        Ok(match postcard::from_bytes(body).map_err(|_| MessageError::Unreadable)? {
+            WireMessage::Hello { cluster, own, is_hidden, is_first, known } => {
+                bounded(cluster.len(), MAX_CLUSTER, "bytes of a cluster's name")?;
+                bounded(known.len(), MAX_KNOWN, "fingerprints")?;
+                Self::Hello { cluster, own: own.try_into()?, is_hidden, is_first, known }
+            }
+            WireMessage::Peers(records) => {
+                bounded(records.len(), MAX_RECORDS, "members in one message")?;
+                Self::Peers(records.into_iter().map(Record::try_from).collect::<Result<_, _>>()?)
+            }
+            WireMessage::OtherCluster(cluster) => {
+                bounded(cluster.len(), MAX_CLUSTER, "bytes of a cluster's name")?;
+                Self::OtherCluster(cluster)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(endpoints: usize) -> Record {
+        let at = |n| Address::new(format!("10.0.0.{n}"), 9932).unwrap();
+        Record {
+            name: "a@h".parse().unwrap(),
+            incarnation: [7; 16].into(),
+            endpoints: (0..endpoints).map(at).collect(),
+        }
+    }
+
+    #[test]
+    fn messages_come_out_as_they_went_in() {
+        let hello = Message::Hello {
+            cluster: "c".into(),
+            own: record(2),
+            is_hidden: true,
+            is_first: true,
+            known: vec![1, u32::MAX],
+        };
+        for message in [hello, Message::Peers(vec![record(0), record(8)]), Message::OtherCluster("d".into())] {
+            assert_eq!(Message::decode(&message.encode()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn messages_over_the_limits_are_refused_as_a_whole() {
+        let many = Message::Peers(vec![record(1); MAX_RECORDS + 1]).encode();
+        let error = MessageError::TooMany { len: 201, what: "members in one message", limit: 200 };
+        assert_eq!(Message::decode(&many), Err(error));
+        assert_eq!(Message::decode(&[2, 0]), Err(MessageError::Version(2)));
+        assert_eq!(Message::decode(&[]), Err(MessageError::Unreadable));
+        // A port of 0 cannot be dialled.
+        let mut wire = WireRecord::from(&record(1));
+        wire.endpoints[0].1 = 0;
+        let bytes = postcard::to_extend(&WireMessage::Peers(vec![wire]), vec![VERSION]).unwrap();
+        assert_eq!(Message::decode(&bytes), Err(MessageError::Unreadable));
+    }
+
+    #[test]
+    fn a_fingerprint_tells_records_apart() {
+        let other = Record { incarnation: [8; 16].into(), ..record(1) };
+        assert_eq!(record(1).fingerprint(), record(1).fingerprint());
+        assert_ne!(record(1).fingerprint(), record(2).fingerprint());
+        assert_ne!(record(1).fingerprint(), other.fingerprint());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = bytes;
+            if let Some(first) = bytes.first_mut() {
+                *first = VERSION;
+            }
+            if let Ok(message) = Message::decode(&bytes) {
+                prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
+            }
+        }
+    }
+}

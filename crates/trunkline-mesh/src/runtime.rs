@@ -1,0 +1,250 @@
+//! The membership of a node that runs.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use trunkline_dial::sessions::ConnectRequest;
+use trunkline_dial::{Chain, Sessions};
+use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
+use trunkline_route::{Address, Cause, Cookie, Endpoint, NodeName};
+use trunkline_stack::Mailbox;
+
+use crate::{ClusterNameError, ClusterRouteStatus, MemberStatus, Mesh, Output, Settings, book};
+
+/// Shortest time between two writes of the peer book, in which changes are gathered.
+const GATHERED: Duration = Duration::from_secs(1);
+/// Time after which the peer book is written without a change, so that it says when members were heard last.
+const WRITTEN_AGAIN: Duration = Duration::from_secs(3600);
+
+/// Time between two looks at the connections that there are.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Mailbox at which members exchange whom they know.
+pub const MESH_MAILBOX: &str = "$mesh";
+
+#[expect(clippy::disallowed_methods, reason = "the driver is the shell that brings the time")]
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the peer book tells times of the calendar")]
+fn today() -> SystemTime {
+    SystemTime::now()
+}
+
+/// State of a cluster as one member sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterStatus {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Other nodes that the member knows, by name.
+    pub peers: Vec<MemberStatus>,
+    /// Routes of the member, by address.
+    pub routes: Vec<ClusterRouteStatus>,
+}
+
+/// The membership of a node in a cluster. It is a resolver as well, which answers with the addresses of members.
+///
+/// [`Cluster::up`] and [`Cluster::down`] tell it of connections, and [`Cluster::run`] does the rest.
+pub struct Cluster {
+    mesh: Mutex<Mesh>,
+    changed: Notify,
+    book: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("name", &self.lock().cluster()).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Returns the membership of a node with these routes: hosts and ports at which members are found. `book` is a file for the
+    /// members that the node was connected to: they are dialled by the next instance. It is read
+    /// here; one that cannot be read costs the memory of members, and a warning.
+    ///
+    /// # Errors
+    /// [`ClusterNameError`].
+    pub fn new(settings: Settings, routes: Vec<Address>, book: Option<PathBuf>) -> Result<Arc<Self>, ClusterNameError> {
+        let mut mesh = Mesh::new(settings, now())?;
+        mesh.set_routes(now(), routes);
+        if let Some(path) = &book {
+            match book::read(path, mesh.cluster(), today()) {
+                Ok(known) => mesh.remember(now(), known),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "the peer book cannot be read; it is begun again");
+                }
+            }
+        }
+        Ok(Arc::new(Self { mesh: Mutex::new(mesh), changed: Notify::new(), book }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Mesh> {
+        self.mesh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, what: impl FnOnce(&mut Mesh, Instant)) {
+        what(&mut self.lock(), now());
+        self.changed.notify_one();
+    }
+
+    /// Replaces the routes. Nobody is disconnected.
+    pub fn set_routes(&self, routes: Vec<Address>) {
+        self.tell(|mesh, now| mesh.set_routes(now, routes));
+    }
+
+    /// Notes that a connection to a node is up.
+    pub fn up(&self, name: &NodeName) {
+        self.tell(|mesh, now| mesh.up(now, name));
+    }
+
+    /// Notes that the connection to a node is down. If somebody wanted it gone, the node is not dialled again by itself.
+    pub fn down(&self, name: &NodeName, is_wanted: bool) {
+        self.tell(|mesh, now| mesh.down(now, name, is_wanted));
+    }
+
+    /// Returns the state of the cluster as this node sees it.
+    pub fn status(&self) -> ClusterStatus {
+        let mesh = self.lock();
+        ClusterStatus { cluster: mesh.cluster().to_owned(), peers: mesh.peers(now()), routes: mesh.routes(now()) }
+    }
+
+    /// Exchanges, dials and asks until the node is gone. `mailbox` is the one of the name [`MESH_MAILBOX`]; connections are
+    /// those of `sessions`, whose discovery has to contain this resolver.
+    pub async fn run(self: Arc<Self>, sessions: Weak<Sessions>, mut mailbox: Mailbox) {
+        let mut tasks = JoinSet::new();
+        let (mut has_news, mut written, mut looked) = (false, now(), now());
+        loop {
+            has_news |= self.lock().takes_news();
+            let due = written + if has_news { GATHERED } else { WRITTEN_AGAIN };
+            if self.book.is_some() && now() >= due {
+                (has_news, written) = (false, now());
+                self.write_book().await;
+            }
+            let next = {
+                let Some(sessions) = sessions.upgrade() else { return };
+                if now() >= looked + LOOK {
+                    looked = now();
+                    self.reconcile(&sessions);
+                }
+                self.carry_out(&sessions, &mut tasks);
+                self.lock().next().min(looked + LOOK)
+            };
+            let next = if self.book.is_some() { next.min(due) } else { next };
+            tokio::select! {
+                message = mailbox.recv() => {
+                    let Some(message) = message else { return };
+                    let taken = self.lock().message(now(), message.node(), message.body());
+                    if let Err(error) = taken {
+                        tracing::debug!(peer = %message.node(), %error, "a message of the peer exchange is refused");
+                    }
+                }
+                () = self.changed.notified() => {}
+                Some(_) = tasks.join_next() => {}
+                () = tokio::time::sleep_until(next.into()) => {}
+            }
+        }
+    }
+
+    async fn write_book(&self) {
+        let Some(path) = self.book.clone() else { return };
+        let (cluster, known) = {
+            let mesh = self.lock();
+            (mesh.cluster().to_owned(), mesh.known(now()))
+        };
+        let shown = path.display().to_string();
+        let written = tokio::task::spawn_blocking(move || book::write(&path, &cluster, &known, today())).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(path = shown, %error, "the peer book cannot be written; the members are forgotten at the next start");
+        }
+    }
+
+    fn carry_out(self: &Arc<Self>, sessions: &Arc<Sessions>, tasks: &mut JoinSet<()>) {
+        loop {
+            // The lock is not held while a message is sent or a task begins.
+            let Some(output) = self.lock().poll(now()) else { return };
+            match output {
+                Output::Send { to, message } => {
+                    // Without credit it is lost: the next exchange makes up for it, and nobody else waits.
+                    let sent =
+                        sessions.connection(&to).map(|connection| connection.try_send(MESH_MAILBOX, "", &message));
+                    if let Some(Err(error)) = sent {
+                        tracing::debug!(peer = %to, %error, "a message of the peer exchange is not sent");
+                    }
+                }
+                Output::Dial(name) => {
+                    let report = Report::new(self, Output::Dial(name.clone()));
+                    let sessions = Arc::downgrade(sessions);
+                    tasks.spawn(async move {
+                        let Some(sessions) = sessions.upgrade() else { return };
+                        let connected = sessions.connect(name.clone(), ConnectRequest::default()).await;
+                        let result = connected.map(drop).map_err(Cause::new);
+                        report.tell(|mesh, now| mesh.dialled(now, &name, result));
+                    });
+                }
+                Output::Learn(route) => {
+                    let report = Report::new(self, Output::Learn(route.clone()));
+                    let sessions = Arc::downgrade(sessions);
+                    tasks.spawn(async move {
+                        let Some(sessions) = sessions.upgrade() else { return };
+                        let found = match sessions.learn(&route).await {
+                            Ok(learnt) if learnt.found.is_empty() => Err(learnt.failed.first().map_or_else(
+                                || "the host has no address".into(),
+                                |(to, error)| format!("{to}: {}", Chain(error)).into(),
+                            )),
+                            Ok(learnt) => Ok(learnt.found),
+                            Err(error) => Err(Cause::new(error)),
+                        };
+                        report.tell(|mesh, now| mesh.learnt(now, &route, found));
+                    });
+                }
+            }
+        }
+    }
+
+    /// Compares what is known with the connections that there are.
+    fn reconcile(&self, sessions: &Sessions) {
+        let is_of_node = |cookie: &Cookie| sessions.keys().node().iter().any(|own| own == cookie);
+        let connected = sessions.nodes().into_iter().filter(|(info, _)| is_of_node(&info.cookie));
+        let connected = connected.map(|(info, _)| info.peer).collect();
+        self.tell(|mesh, now| mesh.reconcile(now, &connected));
+    }
+}
+
+/// Report of a task about what it was told to do. Dropped without one, the task panicked or was stopped: that is a failure.
+struct Report {
+    cluster: Arc<Cluster>,
+    what: Option<Output>,
+}
+
+impl Report {
+    fn new(cluster: &Arc<Cluster>, what: Output) -> Self {
+        Self { cluster: cluster.clone(), what: Some(what) }
+    }
+
+    fn tell(mut self, outcome: impl FnOnce(&mut Mesh, Instant)) {
+        self.what = None;
+        self.cluster.tell(outcome);
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let failed = || Cause::from("it ended unexpectedly; this is a bug");
+        match self.what.take() {
+            Some(Output::Dial(name)) => self.cluster.tell(|mesh, now| mesh.dialled(now, &name, Err(failed()))),
+            Some(Output::Learn(route)) => self.cluster.tell(|mesh, now| mesh.learnt(now, &route, Err(failed()))),
+            Some(Output::Send { .. }) | None => {}
+        }
+    }
+}
+
+impl Resolver for Cluster {
+    fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
+        let found = self.lock().addresses(name).into_iter().map(Endpoint::at).collect();
+        Box::pin(async move { Ok(found) })
+    }
+}

@@ -1,0 +1,207 @@
+//! G: routes that form a cluster.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use trunkline::{Address, ConnectError, Node, NodeBuilder, StartError};
+use trunkline_tests::support::*;
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn route(to: SocketAddr) -> Address {
+    Address::new(to.ip().to_string(), to.port()).unwrap()
+}
+
+/// A member that listens there and has these routes.
+fn member(text: &str, at: SocketAddr, routes: &[SocketAddr]) -> NodeBuilder {
+    dialer(text).listen(at).cluster("lab", routes.iter().map(|to| route(*to)))
+}
+
+fn is_connected(node: &Node, others: &[&str]) -> bool {
+    let up = node.cluster().unwrap().status().peers;
+    others.iter().all(|other| up.iter().any(|peer| peer.is_up && peer.name == name(other)))
+}
+
+/// Waits until each of the nodes is connected to each other one, and checks that every pair talks.
+async fn full(nodes: &[&Node]) {
+    let names: Vec<String> = nodes.iter().map(|node| node.name().to_string()).collect();
+    for (at, node) in nodes.iter().enumerate() {
+        let others: Vec<&str> = names.iter().enumerate().filter(|(n, _)| *n != at).map(|(_, n)| n.as_str()).collect();
+        until(|| is_connected(node, &others)).await;
+        for other in others {
+            soon(node.ping(other, SOON)).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn g2_the_route_of_one_side_carries_traffic_both_ways() {
+    let b = start(member("b@lab", loopback(), &[])).await;
+    let a = start(member("a@lab", loopback(), &[address(&b)])).await;
+    full(&[&a, &b]).await;
+    answers(&a, "echo");
+    assert!(!soon(b.call("a@lab", "echo", "x", SOON)).await.unwrap().is_empty());
+    let status = a.cluster().unwrap().status();
+    assert_eq!((status.cluster.as_str(), &status.routes[0].names[..]), ("lab", &[name("b@lab")][..]));
+}
+
+#[tokio::test]
+async fn g3_two_nodes_without_routes_are_connected_by_a_third_that_has_both() {
+    let (two, three) = (start(member("2@lab", loopback(), &[])).await, start(member("3@lab", loopback(), &[])).await);
+    let one = start(member("1@lab", loopback(), &[address(&two), address(&three)])).await;
+    full(&[&one, &two, &three]).await;
+}
+
+#[tokio::test]
+async fn g4_a_chain_that_starts_at_once_is_a_mesh() {
+    let at: Vec<SocketAddr> = (0..5).map(|_| own_address()).collect();
+    let mut nodes = Vec::new();
+    for n in 0..5 {
+        // The next one does not listen yet.
+        let routes: Vec<SocketAddr> = at.get(n + 1).copied().into_iter().collect();
+        nodes.push(start(member(&format!("n{n}@lab"), at[n], &routes)).await);
+    }
+    full(&nodes.iter().collect::<Vec<_>>()).await;
+}
+
+#[tokio::test]
+async fn g5_the_others_still_talk_when_the_node_with_all_the_routes_drops_out_and_one_of_them_comes_back() {
+    let at = own_address();
+    let (two, three) = (start(member("2@lab", at, &[])).await, start(member("3@lab", loopback(), &[])).await);
+    let one = start(member("1@lab", loopback(), &[address(&two), address(&three)])).await;
+    full(&[&one, &two, &three]).await;
+    crash(one).await;
+    full(&[&two, &three]).await;
+    // It has no route, and the only node that had one is gone: the other one dials it again.
+    crash(two).await;
+    until(|| !is_connected(&three, &["2@lab"])).await;
+    let two = start(member("2@lab", at, &[])).await;
+    full(&[&two, &three]).await;
+}
+
+#[tokio::test]
+async fn a_new_node_that_knows_one_ordinary_member_is_connected_to_all() {
+    let seed = start(member("seed@lab", loopback(), &[])).await;
+    let a = start(member("a@lab", loopback(), &[address(&seed)])).await;
+    let b = start(member("b@lab", loopback(), &[address(&seed)])).await;
+    full(&[&seed, &a, &b]).await;
+    let late = start(member("late@lab", loopback(), &[address(&b)])).await;
+    full(&[&seed, &a, &b, &late]).await;
+    // Whoever dialled, nobody had a route to this pair: the address came from another member.
+    let dialled = [&late, &a]
+        .map(|node| node.connection(if node.name() == a.name() { "late@lab" } else { "a@lab" }).unwrap().info());
+    let resolver = dialled.iter().find_map(|info| info.resolver.clone()).unwrap();
+    assert_eq!(resolver.to_string(), "cluster");
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_finds_the_others_by_its_book_when_the_seed_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let book = directory.path().join("cluster.json");
+    let (at, b_at, seed_at) = (own_address(), own_address(), own_address());
+    let seed = start(member("seed@lab", seed_at, &[])).await;
+    let a = start(member("a@lab", at, &[seed_at])).await;
+    let b = || member("b@lab", b_at, &[seed_at]).cluster_book(&book);
+    let first = start(b()).await;
+    full(&[&seed, &a, &first]).await;
+    until(|| std::fs::read_to_string(&book).is_ok_and(|text| text.contains("a@lab"))).await;
+    for node in [first, seed, a] {
+        crash(node).await;
+    }
+    // It knows nobody, and its old address is in the book alone.
+    let a = start(member("a@lab", at, &[])).await;
+    let second = start(b()).await;
+    full(&[&a, &second]).await;
+    crash(second).await;
+
+    // A broken book costs the memory of members, and nothing else: here the other one dials.
+    std::fs::write(&book, "{ broken").unwrap();
+    let third = start(b()).await;
+    full(&[&a, &third]).await;
+    until(|| std::fs::read_to_string(&book).is_ok_and(|text| text.contains("a@lab"))).await;
+}
+
+#[tokio::test]
+async fn routes_change_at_once_and_a_route_that_goes_disconnects_nobody() {
+    let b = start(member("b@lab", loopback(), &[])).await;
+    let a = start(member("a@lab", loopback(), &[])).await;
+    let cluster = a.cluster().unwrap();
+    cluster.set_routes(vec![route(address(&b))]);
+    full(&[&a, &b]).await;
+    let id = a.connection("b@lab").unwrap().info().id;
+    cluster.set_routes(Vec::new());
+    // A third one joins by that member, which takes several round trips.
+    let c = start(member("c@lab", loopback(), &[address(&a)])).await;
+    full(&[&a, &b, &c]).await;
+    assert_eq!(a.connection("b@lab").unwrap().info().id, id);
+    assert!(is_connected(&a, &["b@lab"]) && cluster.status().routes.is_empty());
+}
+
+#[tokio::test]
+async fn a_route_says_why_nobody_is_found_there() {
+    let stranger = start(member("x@lab", loopback(), &[]).cookie(cookie("another cluster"))).await;
+    let other = start(listener("o@lab").cluster("other", [])).await;
+    let node = start(member("a@lab", loopback(), &[])).await;
+    let (nobody_at, own) = (nobody(), route(address(&node)));
+    let cluster = node.cluster().unwrap();
+    let routes = [nobody_at, address(&stranger), address(&other)].map(route).into_iter();
+    cluster.set_routes(routes.chain([own.clone()]).collect());
+    let status = || cluster.status();
+    let error = |at: SocketAddr| {
+        let routes = status().routes;
+        routes.into_iter().find(|known| known.address == route(at)).and_then(|known| known.last_error)
+    };
+    until(|| error(address(&stranger)).is_some_and(|error| error.contains("cookie"))).await;
+    until(|| status().peers.iter().any(|peer| peer.other_cluster.as_deref() == Some("other") && !peer.is_up)).await;
+    until(|| status().routes.iter().any(|known| known.address == own && known.names == [name("a@lab")])).await;
+    until(|| error(nobody_at).is_some_and(|error| error.contains("TCP"))).await;
+}
+
+#[tokio::test]
+async fn a_cluster_has_a_name() {
+    let refused = dialer("a@lab").cluster("", []).start().await.unwrap_err();
+    assert!(matches!(refused, StartError::Cluster(_)));
+    assert_eq!(refused.to_string(), "the name of a cluster has 1 to 64 bytes, this one has 0");
+}
+
+#[tokio::test]
+async fn a_node_with_a_cookie_of_its_own_is_no_member_whatever_it_says() {
+    let partner_cookie = cookie("the partner");
+    let peers = trunkline::AccessPattern::new("partner@.*").unwrap();
+    let member = start(member("m@lab", loopback(), &[]).peer(peers, partner_cookie.clone())).await;
+    let partner =
+        dialer("partner@lab").cookie(partner_cookie).listen(loopback()).cluster("lab", [route(address(&member))]);
+    let partner = start(partner).await;
+    soon(partner.connect("m@lab")).await.unwrap_err();
+    partner.add_route("^m@", route_to(&member), 1).unwrap();
+    soon(partner.connect("m@lab")).await.unwrap();
+    soon(partner.ping("m@lab", SOON)).await.unwrap();
+    assert!(member.cluster().unwrap().status().peers.is_empty());
+}
+
+#[tokio::test]
+async fn a_member_that_was_disconnected_stays_so_until_somebody_connects() {
+    let b = start(member("b@lab", loopback(), &[])).await;
+    let a = start(member("a@lab", loopback(), &[address(&b)])).await;
+    full(&[&a, &b]).await;
+    a.cluster().unwrap().set_routes(Vec::new());
+    a.connection("b@lab").unwrap().disconnect();
+    until(|| !is_connected(&a, &["b@lab"]) && !is_connected(&b, &["a@lab"])).await;
+    let next = |node: &Node| node.cluster().unwrap().status().peers[0].next_dial;
+    assert_eq!((next(&a), next(&b)), (None, None));
+    soon(b.connect("a@lab")).await.unwrap();
+    full(&[&a, &b]).await;
+}
+
+#[tokio::test]
+async fn a_node_outside_the_cluster_is_connected_and_no_member() {
+    let member = start(member("m@lab", loopback(), &[])).await;
+    let client = start(dialer("c@lab").route("^m@", route_to(&member), 1)).await;
+    soon(client.connect("m@lab")).await.unwrap();
+    answers(&member, "echo");
+    assert!(!soon(client.call("m@lab", "echo", "x", SOON)).await.unwrap().is_empty());
+    assert!(member.cluster().unwrap().status().peers.iter().all(|peer| !peer.is_up));
+    assert!(client.cluster().is_none());
+    let unknown = soon(member.connect("nobody@lab")).await.unwrap_err();
+    assert!(matches!(unknown, ConnectError::NoRoute(_)), "{unknown}");
+}
