@@ -27,6 +27,10 @@ const STEADY: Duration = Duration::from_secs(10);
 /// Shortest time between two dials of a name that others tell new addresses of, and between two answers to a neighbour that
 /// says hello again.
 const SOONEST: Duration = Duration::from_secs(1);
+/// Neighbours that are kept as those who told of one member.
+const MAX_TELLERS: usize = 4;
+/// Neighbours that are returned as gateways to a member.
+const MAX_GATEWAYS: usize = 8;
 /// Times that a neighbour which does not say hello is greeted.
 const GREETINGS: u8 = 3;
 /// Neighbours that are told of a new member at once. The others hear of it by their own connections to it, or by a later
@@ -86,7 +90,8 @@ struct Peer {
     stated: Option<Record>,
     /// Record that another member told last.
     told: Option<Record>,
-    told_by: Option<NodeName>,
+    /// Neighbours that told of it, the last one first; at most [`MAX_TELLERS`].
+    tellers: Vec<NodeName>,
     is_up: bool,
     is_hidden: bool,
     /// The node said over the present connection that it belongs to the cluster.
@@ -231,8 +236,7 @@ impl Mesh {
     /// [`FORGOTTEN_AFTER`] are left out.
     pub fn remember(&mut self, now: Instant, known: impl IntoIterator<Item = Known>) {
         for Known { record, lost_for } in known {
-            let is_usable = record.name != self.settings.name && !record.endpoints.is_empty();
-            if is_usable && lost_for < FORGOTTEN_AFTER && self.peers.len() < MAX_PEERS {
+            if record.name != self.settings.name && lost_for < FORGOTTEN_AFTER && self.peers.len() < MAX_PEERS {
                 let peer = self.peers.entry(record.name.clone()).or_default();
                 peer.stated.get_or_insert(record);
                 peer.heard = Some((now, lost_for));
@@ -267,7 +271,6 @@ impl Mesh {
                         let peer = self.peers.entry(name.clone()).or_default();
                         if !peer.stated.as_ref().is_some_and(|stated| stated.endpoints.contains(&address)) {
                             peer.told = Some(Record { name, incarnation: [0; 16].into(), endpoints: vec![address] });
-                            peer.told_by = None;
                         }
                         // A pause after a failure is not cut short.
                         if peer.retry.due().is_none() {
@@ -302,8 +305,7 @@ impl Mesh {
         (peer.is_up, peer.is_member) = (false, false);
         peer.heard = Some((now, Duration::ZERO));
         let was_steady = peer.up_since.take().is_some_and(|since| now.saturating_duration_since(since) >= STEADY);
-        let can_be_dialled = peer.record().is_some_and(|record| !record.endpoints.is_empty());
-        if peer.other_cluster.is_some() || !can_be_dialled {
+        if peer.other_cluster.is_some() || !peer.is_kept() {
             self.peers.remove(name);
         } else if is_wanted {
             peer.retry = Retry::default();
@@ -406,7 +408,7 @@ impl Mesh {
         (peer.is_member, peer.is_hidden, peer.other_cluster) = (true, is_hidden, None);
         let is_news = !is_hidden && peer.stated.as_ref() != Some(&own);
         self.has_news |= is_news;
-        (peer.told, peer.told_by, peer.stated) = (None, None, Some(own.clone()));
+        (peer.told, peer.stated) = (None, Some(own.clone()));
         if peer.answered_at.is_some_and(|at| now.saturating_duration_since(at) < SOONEST) {
             return Ok(());
         }
@@ -447,7 +449,7 @@ impl Mesh {
         }
         let mut room = self.room();
         for record in records {
-            if record.name == self.settings.name || record.endpoints.is_empty() {
+            if record.name == self.settings.name {
                 continue;
             }
             if !self.peers.contains_key(&record.name) {
@@ -455,6 +457,9 @@ impl Mesh {
                 room = left;
             }
             let peer = self.peers.entry(record.name.clone()).or_default();
+            peer.tellers.retain(|teller| teller != from);
+            peer.tellers.insert(0, from.clone());
+            peer.tellers.truncate(MAX_TELLERS);
             if peer.is_up || peer.stated.as_ref() == Some(&record) || peer.told.as_ref() == Some(&record) {
                 continue;
             }
@@ -462,7 +467,7 @@ impl Mesh {
             let waits = if self.settings.name < record.name { Duration::ZERO } else { Duration::from_millis(100) };
             let soonest = peer.dialled_at.map_or(now, |at| at + SOONEST);
             peer.retry.is_due_at(soonest.max(now + waits));
-            (peer.told, peer.told_by) = (Some(record), Some(from.clone()));
+            peer.told = Some(record);
         }
         Ok(())
     }
@@ -598,6 +603,23 @@ impl Mesh {
         addresses
     }
 
+    /// Returns true if a node is connected and belongs to the cluster.
+    pub fn is_neighbour(&self, name: &NodeName) -> bool {
+        self.peers.get(name).is_some_and(|peer| peer.is_up && peer.is_member)
+    }
+
+    /// Returns the neighbours that may lead to a member which cannot be dialled: those that told of it, else some drawn at
+    /// random. Empty for a node that is not known.
+    pub fn gateways(&mut self, name: &NodeName) -> Vec<NodeName> {
+        let Some(peer) = self.peers.get(name) else { return Vec::new() };
+        let tellers: Vec<NodeName> = peer.tellers.iter().filter(|teller| self.is_neighbour(teller)).cloned().collect();
+        if !tellers.is_empty() {
+            return tellers;
+        }
+        let others = self.neighbours().into_iter().filter(|neighbour| neighbour != name);
+        self.rng.choose_multiple(others, MAX_GATEWAYS)
+    }
+
     /// Returns the names of the neighbours that belong to the cluster.
     pub fn neighbours(&self) -> Vec<NodeName> {
         let neighbours = self.peers.iter().filter(|(_, peer)| peer.is_up && peer.is_member);
@@ -615,7 +637,7 @@ impl Mesh {
             name: name.clone(),
             is_up: peer.is_up && peer.is_member,
             endpoints: self.addresses(name),
-            told_by: peer.told_by.clone().filter(|_| peer.stated.is_none()),
+            told_by: peer.tellers.first().cloned().filter(|_| peer.stated.is_none()),
             other_cluster: peer.other_cluster.clone(),
             failures: peer.retry.failures(),
             last_error: peer.last_error.clone(),

@@ -106,6 +106,16 @@ impl Cluster {
         self.tell(|mesh, now| mesh.down(now, name, is_wanted));
     }
 
+    /// Returns true if a node is connected and belongs to the cluster.
+    pub fn is_neighbour(&self, name: &NodeName) -> bool {
+        self.lock().is_neighbour(name)
+    }
+
+    /// Returns the neighbours that may lead to a member which cannot be dialled, in the order to try.
+    pub fn gateways_to(&self, name: &NodeName) -> Vec<NodeName> {
+        self.lock().gateways(name)
+    }
+
     /// Returns the state of the cluster as this node sees it.
     pub fn status(&self) -> ClusterStatus {
         let mesh = self.lock();
@@ -245,6 +255,11 @@ impl Drop for Report {
 impl Resolver for Cluster {
     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
         let found = self.lock().addresses(name).into_iter().map(Endpoint::at).collect();
+        Box::pin(async move { Ok(found) })
+    }
+
+    fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
+        let found = self.gateways_to(name);
         Box::pin(async move { Ok(found) })
     }
 }

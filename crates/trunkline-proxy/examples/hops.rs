@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut open = ProxyOpen::new("db@internal".parse()?, 2);
     for (gateway, transit) in [("outer@dmz", &outer), ("inner@dmz", &inner), ("db@internal", &Transit::default())] {
         let own: NodeName = gateway.parse()?;
-        match decide(&own, &from, open.clone(), transit, &Proxied::default()) {
+        match decide(&own, &from, open.clone(), transit, &Proxied::default(), false) {
             Verdict::Forward(next) => {
                 println!("{own} passes on; {} more may", next.max_hop);
                 (from, open) = (own, next);
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let (outer_name, guest, open) =
         ("outer@dmz".parse()?, "guest@lab".parse()?, ProxyOpen::new("db@internal".parse()?, 8));
-    let uninvited = decide(&outer_name, &guest, open, &outer, &Proxied::default());
+    let uninvited = decide(&outer_name, &guest, open, &outer, &Proxied::default(), false);
     println!("{uninvited:?}");
     Ok(())
 }

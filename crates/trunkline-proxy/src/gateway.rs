@@ -1,6 +1,6 @@
 //! The gateway of a node: connections through other nodes are asked for, passed on, and taken.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use trunkline_dial::sessions::ConnectRequest;
@@ -46,6 +46,16 @@ pub struct Gateway {
     circuits: Mutex<Circuits>,
     carried: Carried,
     answering: Arc<dyn Answering>,
+    members: OnceLock<Box<dyn Members>>,
+}
+
+/// Members of the cluster of a node.
+pub trait Members: Send + Sync {
+    /// Returns true for a member that the node is connected to.
+    fn is_member(&self, name: &NodeName) -> bool;
+
+    /// Returns the members that may lead to another one, in the order to try.
+    fn gateways(&self, name: &NodeName) -> Vec<NodeName>;
 }
 
 impl std::fmt::Debug for Gateway {
@@ -65,13 +75,31 @@ impl Gateway {
         answering: Arc<dyn Answering>,
     ) -> Arc<Self> {
         let (transit, circuits) = (RwLock::new(transit), Mutex::new(Circuits::new(limits)));
-        Arc::new(Self { sessions, transit, proxied, circuits, carried: Carried::default(), answering })
+        Arc::new(Self {
+            sessions,
+            transit,
+            proxied,
+            circuits,
+            carried: Carried::default(),
+            answering,
+            members: OnceLock::new(),
+        })
     }
 
     /// Replaces the rules about what is passed on, and the limits. Connections that are passed on already stay.
     pub fn set_transit(&self, transit: Transit, limits: CircuitLimits) {
         *self.transit.write().unwrap_or_else(PoisonError::into_inner) = transit;
         self.circuits().set_limits(limits);
+    }
+
+    /// Passes on what members of a cluster ask for other members, without a rule. A second call does nothing.
+    pub fn set_members(&self, members: Box<dyn Members>) {
+        let _ = self.members.set(members);
+    }
+
+    /// Returns true if both are members of the cluster of this node.
+    fn are_members(&self, neighbour: &NodeName, to: &NodeName) -> bool {
+        self.members.get().is_some_and(|members| members.is_member(neighbour) && members.is_member(to))
     }
 
     /// Replaces the rules about who may come to this node through others. Connections that are up stay.
@@ -117,7 +145,8 @@ impl Gateway {
         let verdict = {
             let transit = self.transit.read().unwrap_or_else(PoisonError::into_inner);
             let proxied = self.proxied.read().unwrap_or_else(PoisonError::into_inner);
-            decide(self.name(), incoming.peer(), open, &transit, &proxied)
+            let are_members = self.are_members(incoming.peer(), &to);
+            decide(self.name(), incoming.peer(), open, &transit, &proxied, are_members)
         };
         if incoming.kind() == StreamKind::Trace {
             let (verdict, held) = match &verdict {
@@ -268,8 +297,11 @@ impl Gateway {
     ) -> Result<ByteStream, Vec<Refusal>> {
         let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());
-        let routes: Vec<_> =
+        let mut routes: Vec<_> =
             self.sessions.routes().matching_proxies(&next.to).into_iter().map(|found| found.route).collect();
+        if let Some(members) = self.members.get().filter(|members| members.is_member(&next.to)) {
+            routes.extend(members.gateways(&next.to).into_iter().map(ProxyRoute::via));
+        }
         let ways = onwards(next, &routes);
         let mut refusals = Vec::new();
         if ways.is_empty() || routes.iter().any(|route| next.path.contains(route.gateway())) {

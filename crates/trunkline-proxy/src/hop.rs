@@ -156,8 +156,16 @@ pub enum Verdict {
 }
 
 /// Returns the decision of the node `own` when a neighbour asks it for a connection. Checked in this order: a loop, the
-/// target, the rules, the number of hops.
-pub fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &Transit, proxied: &Proxied) -> Verdict {
+/// target, the rules, the number of hops. `is_among_members` is true if the neighbour and the target are members of the
+/// node's cluster: then the request needs no rule.
+pub fn decide(
+    own: &NodeName,
+    neighbour: &NodeName,
+    open: ProxyOpen,
+    transit: &Transit,
+    proxied: &Proxied,
+    is_among_members: bool,
+) -> Verdict {
     let refuse = |code, cause: String| Verdict::Refuse(Refusal::new(own, code, cause));
     let trail = |open: &ProxyOpen| open.path.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" > ");
     if open.path.contains(own) {
@@ -171,14 +179,18 @@ pub fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &T
         return Verdict::Target(open.flags.and(proxied.flags));
     }
     let allows = |rule: &TransitRule| rule.from.is_match(neighbour.as_str()) && rule.to.is_match(open.to.as_str());
-    let Some(rule) = transit.rules.iter().find(|rule| allows(rule)) else {
+    let of_members = is_among_members.then_some(PeerFlags::ALL);
+    let Some(flags) = transit.rules.iter().find(|rule| allows(rule)).map(|rule| rule.flags).or(of_members) else {
         let text = match transit.is_enabled() {
             true => format!("no rule under `transit:` lets {neighbour} through to {}", open.to),
             false => "this node passes nothing on; it needs rules under `transit:`".into(),
         };
         return refuse(StreamCode::RelayDenied, text);
     };
-    if !open.path.is_empty() && !transit.gateways.iter().any(|gateway| gateway.is_match(neighbour.as_str())) {
+    if !open.path.is_empty()
+        && !is_among_members
+        && !transit.gateways.iter().any(|gateway| gateway.is_match(neighbour.as_str()))
+    {
         let text = format!("{neighbour} is none of the gateways under `transit:` and asks for somebody else");
         return refuse(StreamCode::RelayDenied, text);
     }
@@ -186,7 +198,7 @@ pub fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &T
         let text = format!("the limit of gateways is reached after {}", open.path.len());
         return refuse(StreamCode::HopLimit, text);
     }
-    let flags = open.flags.and(rule.flags);
+    let flags = open.flags.and(flags);
     let mut next = ProxyOpen { max_hop: open.max_hop - 1, flags, ..open };
     next.path.push(own.clone());
     if next.encode().len() > MAX_OPEN_DATA {
@@ -250,7 +262,7 @@ mod tests {
 
     /// Returns the decision of a node that accepts everybody who comes through others.
     fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &Transit) -> Verdict {
-        super::decide(own, neighbour, open, transit, &Proxied::default())
+        super::decide(own, neighbour, open, transit, &Proxied::default(), false)
     }
 
     fn open_door() -> Transit {
@@ -281,6 +293,13 @@ mod tests {
             Verdict::Target(PeerFlags::ALL),
             "itself it may be without a rule"
         );
+        // Members of one cluster need no rule, also through other members.
+        for path in [&[][..], &["first@dmz"]] {
+            let path = path.iter().map(|of| name(of)).collect();
+            let open = ProxyOpen { path, ..ProxyOpen::new(name("db@in"), 8) };
+            let verdict = super::decide(&gateway, &app, open, &Transit::default(), &Proxied::default(), true);
+            assert!(matches!(verdict, Verdict::Forward(_)), "{verdict:?}");
+        }
         // Only gateways may ask for others.
         let behind = ProxyOpen { path: vec![name("first@dmz")], ..ProxyOpen::new(name("db@in"), 3) };
         let (code, _) = refused(decide(&gateway, &app, behind.clone(), &transit));
@@ -315,7 +334,7 @@ mod tests {
         assert_eq!(next.flags, without(Flag::Link).with(Flag::RemoteSpawn, false), "the first rule that allows it");
         let own =
             Proxied { flags: without(Flag::Monitor), gateways: Some(vec![pattern("gw@dmz")]), ..Proxied::default() };
-        let come = |through: &NodeName| super::decide(&db, through, next.clone(), &Transit::default(), &own);
+        let come = |through: &NodeName| super::decide(&db, through, next.clone(), &Transit::default(), &own, false);
         assert_eq!(come(&gateway), Verdict::Target(next.flags.with(Flag::Monitor, false)));
         let (code, text) = refused(come(&name("other@dmz")));
         assert_eq!((code, text.contains("other@dmz")), (StreamCode::RelayDenied, true));

@@ -11,7 +11,7 @@ use trunkline_dial::{Gateways, RouteTable, Sessions, SessionsConfig};
 use trunkline_forward::Services;
 use trunkline_mesh::{Cluster, MESH_MAILBOX, Settings};
 use trunkline_process::runtime::Processes;
-use trunkline_proxy::Gateway;
+use trunkline_proxy::{Gateway, Members};
 use trunkline_registrar::{Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{Address, Cookie, Defaults, Endpoint, IntoName, NameError, NodeName, PeerFlags, ResolverId};
@@ -47,6 +47,19 @@ impl NodeBuilder {
     /// [`StartError`]; nothing of the node runs.
     pub async fn start(self) -> Result<Node, StartError> {
         start_boxed(self).await
+    }
+}
+
+/// The members of the cluster of a node, as its gateway sees them.
+struct Relays(Arc<Cluster>);
+
+impl Members for Relays {
+    fn is_member(&self, name: &NodeName) -> bool {
+        self.0.is_neighbour(name)
+    }
+
+    fn gateways(&self, name: &NodeName) -> Vec<NodeName> {
+        self.0.gateways_to(name)
     }
 }
 
@@ -127,6 +140,9 @@ async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
         }
     });
     services::receive(&inner);
+    if let Some(cluster) = inner.cluster.clone() {
+        inner.gateway.set_members(Box::new(Relays(cluster)));
+    }
     // Before anybody can connect: the first message of a member finds its mailbox.
     if let Some(cluster) = inner.cluster.clone() {
         let sessions = &inner.sessions;

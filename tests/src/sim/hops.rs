@@ -270,7 +270,7 @@ impl World {
             Transit { rules: vec![TransitRule::new(everybody(), everybody())], gateways: vec![everybody()] };
         let Node { name, transit, routes, .. } = &self.nodes[at];
         let transit = if self.makes(Mistake::NoRules) { &open_door } else { transit };
-        match decide(name, &neighbour, open, transit, &Proxied::default()) {
+        match decide(name, &neighbour, open, transit, &Proxied::default(), false) {
             Verdict::Target(_) => self.answer(ask, None),
             Verdict::Refuse(refusal) => self.answer(ask, Some(refusal.code)),
             Verdict::Forward(mut next) => {

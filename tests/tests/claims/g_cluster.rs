@@ -65,6 +65,39 @@ async fn g4_a_chain_that_starts_at_once_is_a_mesh() {
 }
 
 #[tokio::test]
+async fn g4_members_that_cannot_dial_each_other_are_connected_through_one_that_both_can() {
+    let b = start(member("b@lab", loopback(), &[])).await;
+    let alone = |text: &str| dialer(text).cluster("lab", [route(address(&b))]);
+    let (a, c) = (start(alone("a@lab")).await, start(alone("c@lab")).await);
+    full(&[&a, &b, &c]).await;
+    assert_eq!(a.connection("c@lab").unwrap().info().via, Some(name("b@lab")));
+    // A node outside the cluster is not passed on.
+    let outside = start(dialer("x@lab").route("^b@", route_to(&b), 1)).await;
+    let way = trunkline::ProxyRoute::via(name("b@lab"));
+    outside.add_proxy_route("^c@", way, 1).unwrap();
+    soon(outside.connect("c@lab")).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn g4_only_neighbours_can_dial_each_other_and_every_node_reaches_every_other_one() {
+    let names: Vec<String> = (0..5).map(|n| format!("n{n}@lab")).collect();
+    let at: Vec<SocketAddr> = (0..5).map(|_| own_address()).collect();
+    let mut nodes = Vec::new();
+    for n in 0..5usize {
+        let next: Vec<Address> = at.get(n + 1).copied().map(route).into_iter().collect();
+        let near = (n.saturating_sub(1)..=n + 1).filter_map(|n| names.get(n));
+        let near = near.map(|name| trunkline::AccessPattern::new(name).unwrap()).collect();
+        let everybody = vec![trunkline::AccessPattern::new(".*").unwrap()];
+        let proxied = trunkline::Proxied { allow: Some(everybody), ..trunkline::Proxied::default() };
+        let node = dialer(&names[n]).listen(trunkline::Listen::at(at[n]).allow(near)).proxied(proxied);
+        nodes.push(start(node.cluster("lab", next)).await);
+    }
+    full(&nodes.iter().collect::<Vec<_>>()).await;
+    let vias = nodes[0].nodes().into_iter().filter(|(info, _)| info.via.is_some()).count();
+    assert_eq!(vias, 3);
+}
+
+#[tokio::test]
 async fn g5_the_others_still_talk_when_the_node_with_all_the_routes_drops_out_and_one_of_them_comes_back() {
     let at = own_address();
     let (two, three) = (start(member("2@lab", at, &[])).await, start(member("3@lab", loopback(), &[])).await);
