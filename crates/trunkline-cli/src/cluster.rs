@@ -10,13 +10,16 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
     let cluster: Cluster = client(at)?.get("/v1/cluster").await?;
     output.print(&cluster, |cluster| {
         let Some(name) = &cluster.cluster else {
-            return format!("{} belongs to no cluster; add `clustering:` to its configuration", cluster.node_name);
+            return format!(
+                "{} belongs to no cluster: its configuration has no `clustering:`, or switches it off",
+                cluster.node_name
+            );
         };
         let open = cluster.connections.iter().filter(|member| member.status == "open").count();
         let members = if open == 1 { "member" } else { "members" };
         let head = format!("{} in the cluster {name}: connected to {open} {members}", cluster.node_name);
         if cluster.connections.is_empty() {
-            return head;
+            return format!("{head}; `trunkline cluster routes` tells what was found by the routes");
         }
         let row = |member: &ClusterConnection| {
             let next = member.next_dial_ms.map(|ms| format!("next dial in {ms} ms"));

@@ -195,7 +195,8 @@ pub(crate) fn apply(root: &mut Node, layers: &Layers, problems: &mut Vec<Problem
             known.entry(variable(path)).or_insert((name.into_owned(), value));
             continue;
         }
-        if !name.starts_with("TRUNKLINE_") || is_service_variable(&name, value) {
+        let is_own = name.starts_with("TRUNKLINE_") || name.to_ascii_uppercase().starts_with("CLUSTERING_HUBSERVER_");
+        if !is_own || is_service_variable(&name, value) {
             continue;
         }
         if PATHS.iter().any(|path| variable(path) == name) {

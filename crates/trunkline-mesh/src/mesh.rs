@@ -31,6 +31,8 @@ const SOONEST: Duration = Duration::from_secs(1);
 const MAX_TELLERS: usize = 4;
 /// Neighbours that are returned as gateways to a member.
 const MAX_GATEWAYS: usize = 8;
+/// Time for which a member that was given up is remembered, so that nobody else's words begin its dials again.
+const GIVEN_UP_FOR: Duration = Duration::from_secs(600);
 /// Times that a neighbour which does not say hello is greeted.
 const GREETINGS: u8 = 3;
 /// Neighbours that are told of a new member at once. The others hear of it by their own connections to it, or by a later
@@ -112,6 +114,8 @@ struct Peer {
     greeted_at: Option<Instant>,
     /// Times that it was greeted over the present connection.
     greetings: u8,
+    /// Time at which it was given up.
+    given_up: Option<Instant>,
     /// The last look at the connections differed from what is known here.
     is_doubtful: bool,
 }
@@ -293,6 +297,7 @@ impl Mesh {
         }
         let peer = self.peers.entry(name.clone()).or_default();
         (peer.is_up, peer.is_member, peer.other_cluster) = (true, false, None);
+        peer.given_up = None;
         (peer.up_since, peer.greetings, peer.is_doubtful, peer.answered_at) = (Some(now), 1, false, None);
         peer.retry.pause();
         peer.last_error = None;
@@ -348,13 +353,11 @@ impl Mesh {
         peer.retry.failed(now, &mut self.rng);
         let Err(error) = result else { return };
         peer.last_error = Some(Chain(&error).to_string());
-        let is_given_up = match peer.stated {
-            Some(_) => peer.lost_for(now) >= FORGOTTEN_AFTER,
-            None => peer.retry.failures() >= MAX_DIALS_UNPROVEN,
-        };
-        if is_given_up {
-            self.has_news |= peer.stated.is_some();
+        if peer.stated.is_some() && peer.lost_for(now) >= FORGOTTEN_AFTER {
+            self.has_news = true;
             self.peers.remove(name);
+        } else if peer.stated.is_none() && peer.retry.failures() >= MAX_DIALS_UNPROVEN {
+            (peer.given_up, peer.retry) = (Some(now), Retry::default());
         }
     }
 
@@ -466,6 +469,7 @@ impl Mesh {
             // Of two that hear of each other at once, one waits for the other's dial.
             let waits = if self.settings.name < record.name { Duration::ZERO } else { Duration::from_millis(100) };
             let soonest = peer.dialled_at.map_or(now, |at| at + SOONEST);
+            peer.given_up = None;
             peer.retry.is_due_at(soonest.max(now + waits));
             peer.told = Some(record);
         }
@@ -514,6 +518,8 @@ impl Mesh {
         }
         if now >= self.next_exchange {
             self.next_exchange = now + EXCHANGE + EXCHANGE.mul_f64(self.rng.f64() / 2.0);
+            let is_over = |at: Instant| now.saturating_duration_since(at) >= GIVEN_UP_FOR;
+            self.peers.retain(|_, peer| peer.is_up || !peer.given_up.is_some_and(is_over));
             let neighbours = self.neighbours();
             let mut greeted: Vec<NodeName> = self.rng.choice(neighbours).into_iter().collect();
             // The first hello of either end may have been lost.
@@ -603,6 +609,11 @@ impl Mesh {
         addresses
     }
 
+    /// Returns the name of the other cluster that a node belongs to.
+    pub fn other_cluster(&self, name: &NodeName) -> Option<&str> {
+        self.peers.get(name)?.other_cluster.as_deref()
+    }
+
     /// Returns true if a node is connected and belongs to the cluster.
     pub fn is_neighbour(&self, name: &NodeName) -> bool {
         self.peers.get(name).is_some_and(|peer| peer.is_up && peer.is_member)
@@ -639,7 +650,7 @@ impl Mesh {
             endpoints: self.addresses(name),
             told_by: peer.tellers.first().cloned().filter(|_| peer.stated.is_none()),
             other_cluster: peer.other_cluster.clone(),
-            failures: peer.retry.failures(),
+            failures: if peer.is_up { 0 } else { peer.retry.failures() },
             last_error: peer.last_error.clone(),
             next_dial: peer.retry.due().filter(|_| !peer.is_up).map(|due| due.saturating_duration_since(now)),
         };

@@ -147,7 +147,15 @@ impl Cluster {
             tokio::select! {
                 message = mailbox.recv() => {
                     let Some(message) = message else { return };
-                    let taken = self.lock().message(now(), message.node(), message.body());
+                    let other = |mesh: &Mesh| mesh.other_cluster(message.node()).map(str::to_owned);
+                    let (taken, before, after) = {
+                        let mut mesh = self.lock();
+                        let before = other(&mesh);
+                        (mesh.message(now(), message.node(), message.body()), before, other(&mesh))
+                    };
+                    if let Some(cluster) = after.filter(|after| before.as_ref() != Some(after)) {
+                        tracing::warn!(peer = %message.node(), cluster, "a node of another cluster is connected; it is no member");
+                    }
                     if let Err(error) = taken {
                         tracing::debug!(peer = %message.node(), %error, "a message of the peer exchange is refused");
                     }
@@ -208,7 +216,22 @@ impl Cluster {
                             Ok(learnt) => Ok(learnt.found),
                             Err(error) => Err(Cause::new(error)),
                         };
-                        report.tell(|mesh, now| mesh.learnt(now, &route, found));
+                        report.tell(|mesh, now| {
+                            let known = mesh.routes(now).into_iter().find(|known| known.address == route);
+                            let before = known.and_then(|known| known.last_error);
+                            let error = found.as_ref().err().map(|error| Chain(error).to_string());
+                            // Each cause once: the route is asked for ever.
+                            match &error {
+                                Some(error) if before.as_ref() != Some(error) => {
+                                    tracing::warn!(%route, error, "no member is found by a route of the cluster");
+                                }
+                                None if before.is_some() => {
+                                    tracing::info!(%route, "a route of the cluster works again")
+                                }
+                                _ => {}
+                            }
+                            mesh.learnt(now, &route, found);
+                        });
                     });
                 }
             }

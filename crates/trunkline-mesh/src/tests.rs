@@ -546,6 +546,26 @@ fn a_member_that_somebody_disconnected_is_not_dialled_again() {
 }
 
 #[test]
+fn a_name_that_was_given_up_is_not_dialled_again_however_often_it_is_told() {
+    let mut world = World::new(1);
+    world.add(&[]);
+    world.add(&[0]);
+    world.until_full(Duration::from_secs(1));
+    let before = world.dials;
+    let record = Record { name: name(60_000), incarnation: [9; 16].into(), endpoints: vec![at(60_000)] };
+    let bytes = Message::Peers(vec![record]).encode();
+    for _ in 0..500 {
+        let now = world.clock();
+        world.nodes[0].mesh.message(now, &name(1), &bytes).unwrap();
+        world.drive(0);
+        world.run_for(Duration::from_secs(1));
+    }
+    assert_eq!(world.dials - before, MAX_DIALS_UNPROVEN as usize);
+    world.run_for(Duration::from_secs(700));
+    assert_eq!(world.nodes[0].mesh.peers(world.clock()).len(), 1, "it is forgotten");
+}
+
+#[test]
 fn members_that_told_of_another_one_are_the_gateways_to_it() {
     let mut world = World::new(1);
     for _ in 0..3 {

@@ -83,7 +83,8 @@ impl Operations {
             && cluster.status().cluster == new.name
         {
             cluster.set_routes(new.routes.clone());
-            message += &format!("; {} routes of the cluster", new.routes.len());
+            let routes = if new.routes.len() == 1 { "route" } else { "routes" };
+            message += &format!("; {} {routes} of the cluster", new.routes.len());
         }
         if config.proxied != self.started.proxied {
             message += "; new `proxied` settings";
@@ -143,7 +144,7 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
     let (a, b) = (&old.node, &new.node);
     let cluster = |config: &Config| config.clustering.as_ref().map(|cluster| cluster.name.clone());
     let keys = [
-        ("clustering", cluster(old) != cluster(new)),
+        ("the cluster and its routes", cluster(old) != cluster(new)),
         ("node.name", a.name != b.name),
         ("node.data_dir", a.data_dir != b.data_dir),
         ("services", old.services != new.services),

@@ -78,7 +78,7 @@ fn g8_routes_on_the_command_line_and_a_reload_of_those_in_the_file() {
     connected(&dir, &node, &["a"]);
     member(&dir, "b", b, &[c]);
     let message = dir.ok(&["reload", "--admin", node.admin()]).stdout;
-    assert!(message.contains("1 routes of the cluster"), "{message}");
+    assert!(message.contains("1 route of the cluster"), "{message}");
     connected(&dir, &node, &["a", "c"]);
     connected(&dir, &first, &["b", "c"]);
     for node in [first, second, node] {
@@ -91,7 +91,7 @@ fn a_node_without_a_cluster_says_so() {
     let dir = Dir::new();
     let node = dir.node(&dir.config("app", ""), &[]);
     let text = dir.ok(&["cluster", "status"]).stdout;
-    assert!(text.contains("belongs to no cluster; add `clustering:`"), "{text}");
+    assert!(text.contains("belongs to no cluster: its configuration has no `clustering:`"), "{text}");
     assert_eq!(dir.json(&["cluster", "status"])["is_enabled"], false);
     assert_eq!(dir.ok(&["cluster", "routes"]).stdout.trim(), "no routes");
     node.stop();

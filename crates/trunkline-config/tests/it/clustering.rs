@@ -62,6 +62,12 @@ fn g9_the_command_line_counts_more_than_the_environment_and_that_more_than_the_f
     assert!(by.unwrap().contains("environment variable"));
     let lower = ("clustering_hubServer_cluster_network_routes", variable.1);
     assert_eq!(over(&[lower], &[]).0, ["variable:9932"]);
+    let misspelt =
+        Layers { environment: vec![("CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTS".into(), "[]".into())], set: vec![] };
+    refused(
+        Config::parse(text, dir.path(), "app.yaml", &misspelt),
+        &["CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTS", "not a variable"],
+    );
     let set = format!("{ROUTES}=[set]");
     assert_eq!(over(&[variable], &[&set]).0, ["set:9932"]);
 }
