@@ -186,7 +186,9 @@ async fn a_stream_that_breaks_off_on_one_side_is_reset_on_the_other() {
     let (mut client, mut by_tcp) = (client.unwrap(), by_tcp.unwrap().0);
     crash(db).await;
     let mut ours = ours;
-    assert_eq!(soon(ours.read(&mut [0; 8])).await.unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    // A node that is dropped in its process may still send that its end of the stream is gone.
+    let kind = soon(ours.read(&mut [0; 8])).await.unwrap_err().kind();
+    assert!(matches!(kind, ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset), "{kind}");
     assert_eq!(soon(client.read(&mut [0; 8])).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     let _ = soon(by_tcp.read(&mut [0; 8])).await;
     assert!(matches!(soon(served.read(&mut [0; 8])).await, Ok(0) | Err(_)));
