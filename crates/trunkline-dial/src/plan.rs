@@ -745,11 +745,8 @@ impl Plan {
                     self.steps.push_back(Step::Gateways { op, resolver: resolver.clone(), target });
                     self.works.push(Work::AskingGateways { op, origin, resolver, began: now });
                 }
-                Item::Dial(what) => match what.attempt.address.host.ip() {
-                    Some(ip) => {
-                        let socket = SocketAddr::new(ip, what.attempt.address.port.get());
-                        self.dial(now, what, VecDeque::from([socket.into()]), now);
-                    }
+                Item::Dial(what) => match what.attempt.address.socket() {
+                    Some(socket) => self.dial(now, what, VecDeque::from([socket.into()]), now),
                     None => self.look_up(now, what, false),
                 },
                 Item::Relay(hop) => {

@@ -10,13 +10,13 @@ use crate::retry::Retry;
 
 /// Members that one node knows at most.
 pub const MAX_PEERS: usize = 4096;
-/// Of these, members that it only heard of and was never connected to.
+/// Members that one node only heard of and was never connected to, at most; they count among [`MAX_PEERS`].
 pub const MAX_UNPROVEN: usize = 1024;
-/// Dials after which a member that this node was never connected to is forgotten.
+/// Dials after which a member that this node was never connected to is given up.
 pub const MAX_DIALS_UNPROVEN: u32 = 12;
 /// Dials under way at a time.
 const MAX_DIALS: usize = 32;
-/// Of these, dials of members that this node was never connected to.
+/// Dials under way at a time to members that this node was never connected to; they count among [`MAX_DIALS`].
 const MAX_DIALS_OF_UNPROVEN: usize = 8;
 /// Dials of such members that may begin at once after a pause; then [`UNPROVEN_PER_SECOND`].
 const UNPROVEN_AT_ONCE: f64 = 200.0;
@@ -96,7 +96,7 @@ struct Peer {
     tellers: Vec<NodeName>,
     is_up: bool,
     is_hidden: bool,
-    /// The node said over the present connection that it belongs to the cluster.
+    /// The node said over the present connection that it belongs to the cluster. False without a connection.
     is_member: bool,
     other_cluster: Option<String>,
     retry: Retry,
@@ -437,8 +437,7 @@ impl Mesh {
 
     /// Tells some neighbours of a member that spoke for itself.
     fn spread(&mut self, of: &NodeName, record: Record) {
-        let neighbours = self.peers.iter().filter(|(name, peer)| peer.is_up && peer.is_member && *name != of);
-        let neighbours: Vec<NodeName> = neighbours.map(|(name, _)| name.clone()).collect();
+        let neighbours = self.neighbours().into_iter().filter(|name| name != of);
         let message = Message::Peers(vec![record]).encode();
         for to in self.rng.choose_multiple(neighbours, TOLD) {
             self.outputs.push_back(Output::Send { to, message: message.clone() });
@@ -447,7 +446,7 @@ impl Mesh {
 
     /// Takes what a neighbour says of others. It is where to dial, and no more: the dial has them prove who they are.
     fn told(&mut self, now: Instant, from: &NodeName, records: Vec<Record>) -> Result<(), MessageError> {
-        if !self.peers.get(from).is_some_and(|peer| peer.is_up && peer.is_member) {
+        if !self.is_neighbour(from) {
             return Err(MessageError::NoMember);
         }
         let mut room = self.room();
@@ -609,6 +608,11 @@ impl Mesh {
         addresses
     }
 
+    /// Returns the error of the last attempt to find a member by a route.
+    pub fn route_error(&self, route: &Address) -> Option<&str> {
+        self.routes.get(route)?.last_error.as_deref()
+    }
+
     /// Returns the name of the other cluster that a node belongs to.
     pub fn other_cluster(&self, name: &NodeName) -> Option<&str> {
         self.peers.get(name)?.other_cluster.as_deref()
@@ -616,7 +620,7 @@ impl Mesh {
 
     /// Returns true if a node is connected and belongs to the cluster.
     pub fn is_neighbour(&self, name: &NodeName) -> bool {
-        self.peers.get(name).is_some_and(|peer| peer.is_up && peer.is_member)
+        self.peers.get(name).is_some_and(|peer| peer.is_member)
     }
 
     /// Returns the neighbours that may lead to a member which cannot be dialled: those that told of it, else some drawn at
@@ -633,7 +637,7 @@ impl Mesh {
 
     /// Returns the names of the neighbours that belong to the cluster.
     pub fn neighbours(&self) -> Vec<NodeName> {
-        let neighbours = self.peers.iter().filter(|(_, peer)| peer.is_up && peer.is_member);
+        let neighbours = self.peers.iter().filter(|(_, peer)| peer.is_member);
         neighbours.map(|(name, _)| name.clone()).collect()
     }
 
@@ -646,7 +650,7 @@ impl Mesh {
     pub fn peers(&self, now: Instant) -> Vec<MemberStatus> {
         let status = |(name, peer): (&NodeName, &Peer)| MemberStatus {
             name: name.clone(),
-            is_up: peer.is_up && peer.is_member,
+            is_up: peer.is_member,
             endpoints: self.addresses(name),
             told_by: peer.tellers.first().cloned().filter(|_| peer.stated.is_none()),
             other_cluster: peer.other_cluster.clone(),

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{Chain, Sessions};
 use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
-use trunkline_route::{Address, Cause, Cookie, Endpoint, NodeName};
+use trunkline_route::{Address, Cause, Endpoint, NodeName};
 use trunkline_stack::Mailbox;
 
 use crate::{ClusterNameError, ClusterRouteStatus, MemberStatus, Mesh, Output, Settings, book};
@@ -217,20 +217,16 @@ impl Cluster {
                             Err(error) => Err(Cause::new(error)),
                         };
                         report.tell(|mesh, now| {
-                            let known = mesh.routes(now).into_iter().find(|known| known.address == route);
-                            let before = known.and_then(|known| known.last_error);
-                            let error = found.as_ref().err().map(|error| Chain(error).to_string());
+                            let before = mesh.route_error(&route).map(str::to_owned);
+                            mesh.learnt(now, &route, found);
                             // Each cause once: the route is asked for ever.
-                            match &error {
-                                Some(error) if before.as_ref() != Some(error) => {
+                            match (before.as_deref(), mesh.route_error(&route)) {
+                                (before, Some(error)) if before != Some(error) => {
                                     tracing::warn!(%route, error, "no member is found by a route of the cluster");
                                 }
-                                None if before.is_some() => {
-                                    tracing::info!(%route, "a route of the cluster works again")
-                                }
+                                (Some(_), None) => tracing::info!(%route, "a route of the cluster works again"),
                                 _ => {}
                             }
-                            mesh.learnt(now, &route, found);
                         });
                     });
                 }
@@ -240,8 +236,7 @@ impl Cluster {
 
     /// Compares what is known with the connections that there are.
     fn reconcile(&self, sessions: &Sessions) {
-        let is_of_node = |cookie: &Cookie| sessions.keys().node().iter().any(|own| own == cookie);
-        let connected = sessions.nodes().into_iter().filter(|(info, _)| is_of_node(&info.cookie));
+        let connected = sessions.nodes().into_iter().filter(|(info, _)| sessions.keys().is_of_node(&info.cookie));
         let connected = connected.map(|(info, _)| info.peer).collect();
         self.tell(|mesh, now| mesh.reconcile(now, &connected));
     }

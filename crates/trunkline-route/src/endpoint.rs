@@ -117,6 +117,11 @@ impl Address {
     pub fn new(host: impl AsRef<str>, port: u16) -> Result<Self, EndpointError> {
         Ok(Self { host: Host::new(host)?, port: NonZeroU16::new(port).ok_or(EndpointError::Port)? })
     }
+
+    /// Returns the socket address, when the host is an IP address and needs no lookup.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.host.ip()?, self.port.get()))
+    }
 }
 
 impl fmt::Display for Address {

@@ -70,7 +70,7 @@ impl Inner {
         if let Some(cluster) = &self.cluster {
             match &event {
                 // A node that came in by a cookie of its own is no member.
-                SessionEvent::Up(info) if self.sessions.keys().node().iter().any(|own| *own == info.cookie) => {
+                SessionEvent::Up(info) if self.sessions.keys().is_of_node(&info.cookie) => {
                     cluster.up(&info.peer);
                 }
                 SessionEvent::Down { peer, reason } => {

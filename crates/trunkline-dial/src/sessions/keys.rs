@@ -1,7 +1,7 @@
 //! The cookies that count for a name.
 
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Cookies, NodeName};
+use trunkline_route::{Cookie, Cookies, NodeName};
 
 /// The cookies that a node takes from others, and shows to them where no route names one.
 #[derive(Debug)]
@@ -29,5 +29,10 @@ impl Keys {
     /// Returns the cookies of the node itself.
     pub fn node(&self) -> &Cookies {
         &self.node
+    }
+
+    /// Returns true for a cookie of the node, the old one of a rotation included.
+    pub fn is_of_node(&self, cookie: &Cookie) -> bool {
+        self.node.iter().any(|own| own == cookie)
     }
 }

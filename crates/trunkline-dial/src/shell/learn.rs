@@ -28,8 +28,8 @@ impl Sessions {
         let timeout = self.policy.candidate;
         let mut learnt = Learnt::default();
         let attempt = self.attempt_at(address.clone())?;
-        let destinations = match address.host.ip() {
-            Some(ip) => vec![std::net::SocketAddr::new(ip, address.port.get()).into()],
+        let destinations = match address.socket() {
+            Some(socket) => vec![socket.into()],
             None => {
                 let found = tokio::time::timeout(timeout, lookup(self, attempt.clone())).await;
                 found.unwrap_or(Err(AttemptError::DnsTimeout(timeout)))?

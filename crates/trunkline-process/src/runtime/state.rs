@@ -19,7 +19,7 @@ use crate::{Effect, Exit, Pid, Ties};
 pub(super) type Running = Pin<Box<dyn Future<Output = Exit> + Send>>;
 /// The code of a process that an offer begins, with the arguments of who asked for it.
 pub(super) type Factory = Arc<dyn Fn(Process, Term) -> Running + Send + Sync>;
-/// One process of an application: its mailbox, its arguments, and its code.
+/// Process of an application: its mailbox, its arguments, and its code.
 pub(super) type Part = (String, Term, Factory);
 
 /// A process that runs.
