@@ -16,7 +16,10 @@ mod cluster;
 mod shown;
 mod trace;
 
-pub use cluster::{Cluster, ClusterConnection, ClusterOperation, ClusterRoute, ClusterRoutes, FoundRoute};
+pub use cluster::{
+    Cluster, ClusterConnection, ClusterNetwork, ClusterOperation, ClusterRoute, ClusterRoutes, FoundRoute, NetworkNode,
+    NetworkRequest, RoutesDeleted, RoutesRequest, RoutesSet, SilentNode,
+};
 pub use shown::{FailbackTo, ProxyRoute, Route};
 pub use trace::{TraceRequest, Traced, Way, WayEnd, WayHop};
 

@@ -25,6 +25,7 @@ mod programs;
 mod running;
 mod server;
 mod start;
+mod watch;
 
 pub use client::{AdminClient, ClientError, Hold};
 pub use ops::{AttachedForward, Kind, OpError, Operations, Source};

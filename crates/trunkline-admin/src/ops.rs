@@ -1,5 +1,6 @@
 //! Operations of the API without HTTP. The server calls them for clients, and the command line for a node of its own.
 
+mod cluster;
 mod reload;
 
 use std::collections::BTreeMap;
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use trunkline::{
-    ApplicationError, CallError, Chain, ConnectError, Drained, Exit, Forward, ImportantError, LinkInfo, LinkStats,
-    LocalPlace, Node, NodeName, PlaceError, RemoveError, RouteEdit, SendError, ServiceStatus, SpawnError,
+    Address, ApplicationError, CallError, Chain, ConnectError, Drained, Exit, Forward, ImportantError, LinkInfo,
+    LinkStats, LocalPlace, Node, NodeName, PlaceError, RemoveError, RouteEdit, SendError, ServiceStatus, SpawnError,
     StreamOptions, Term,
 };
 use trunkline_config::{Config, EditError, Layers, RouteContext, RouteEntry, edit};
@@ -22,9 +23,9 @@ use trunkline_matcher::{RoutePattern, quoted};
 pub(crate) use reload::{proxied, transit};
 
 use crate::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, Cluster, ClusterRoutes, EndForward,
-    Explanation, FailbackTo, Failure, ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, ProxyRoute,
-    RemoveRoute, Route, SpawnRequest, Spawned, Status, StreamService, TraceRequest, Traced,
+    AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, EndForward, Explanation, FailbackTo,
+    Failure, ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute, Route,
+    SpawnRequest, Spawned, Status, StreamService, TraceRequest, Traced,
 };
 
 /// Category of a failure; determines the HTTP status.
@@ -105,11 +106,12 @@ fn moved(removed: &Changed, drained: Drained) -> Changed {
     Changed::new(format!("{}; {moved} connections moved{kept}", removed.message))
 }
 
-/// Patterns of both tables that come from the configuration file.
+/// Parts of the tables that come from the configuration file: the patterns of both, and the routes of the cluster.
 #[derive(Debug)]
 struct FromFile {
     routes: Vec<String>,
     proxy_routes: Vec<String>,
+    cluster_routes: Vec<Address>,
 }
 
 impl FromFile {
@@ -117,6 +119,7 @@ impl FromFile {
         Self {
             routes: config.routes.iter().map(|route| route.pattern.as_str().to_owned()).collect(),
             proxy_routes: config.proxy_routes.iter().map(|route| route.pattern.as_str().to_owned()).collect(),
+            cluster_routes: config.clustering.as_ref().map(|cluster| cluster.routes.clone()).unwrap_or_default(),
         }
     }
 }
@@ -306,18 +309,6 @@ impl Operations {
         Status { patterns, services, forwards, lost_log_lines, ..self.node.status().into() }
     }
 
-    /// Returns the cluster as the node sees it.
-    pub fn cluster(&self) -> Cluster {
-        let status = self.node.cluster().map(|cluster| cluster.status());
-        Cluster::new(self.node.name(), status, |name| self.node.connection(name.clone())?.info().via)
-    }
-
-    /// Returns the routes of the cluster.
-    pub fn cluster_routes(&self) -> ClusterRoutes {
-        let routes = self.node.cluster().map(|cluster| cluster.status().routes).unwrap_or_default();
-        ClusterRoutes { hub: routes.iter().map(|route| (&route.address).into()).collect(), leaf: Vec::new() }
-    }
-
     /// Returns the live connections.
     pub fn nodes(&self) -> Vec<Peer> {
         let peer = |(info, stats): (LinkInfo, LinkStats)| {
@@ -347,7 +338,7 @@ impl Operations {
         let pattern = pattern.as_str().to_owned();
         self.node.edit_routes(|table: &mut RouteEdit<'_>| {
             table.add(&pattern, route, weight).map_err(|e| OpError::new(Kind::Conflict, e))?;
-            if request.save { self.save("routes", |text| edit::add_route(text, &request.route)) } else { Ok(()) }
+            if request.save { self.edit("routes", |text| edit::add_route(text, &request.route)) } else { Ok(()) }
         })?;
         from_file.routes.retain(|known| *known != pattern);
         let saved = if request.save { " and saved" } else { "; not saved, so it is lost when the node stops" };
@@ -395,7 +386,7 @@ impl Operations {
         let pattern = pattern.as_str().to_owned();
         self.node.edit_proxy_routes(|table| {
             table.add(&pattern, route, weight).map_err(|e| OpError::new(Kind::Conflict, e))?;
-            if *save { self.save("proxy_routes", |text| edit::add_proxy_route(text, entry)) } else { Ok(()) }
+            if *save { self.edit("proxy_routes", |text| edit::add_proxy_route(text, entry)) } else { Ok(()) }
         })?;
         from_file.proxy_routes.retain(|known| *known != pattern);
         let saved = if *save { " and saved" } else { "; not saved, so it is lost when the node stops" };
@@ -417,7 +408,7 @@ impl Operations {
         let mut from_file = self.lock();
         self.node.edit_proxy_routes(|table| {
             table.remove(pattern).map_err(|e: RemoveError| OpError::new(Kind::Missing, e))?;
-            if *save { self.save("proxy_routes", |text| edit::remove_proxy_route(text, pattern)) } else { Ok(()) }
+            if *save { self.edit("proxy_routes", |text| edit::remove_proxy_route(text, pattern)) } else { Ok(()) }
         })?;
         let saved = gone(&mut from_file.proxy_routes, pattern, *save);
         Ok(Changed::new(format!("proxy route {} removed{saved}", quoted(pattern))))
@@ -433,7 +424,7 @@ impl Operations {
         let pattern = &request.pattern;
         self.node.edit_routes(|table: &mut RouteEdit<'_>| {
             table.remove(pattern).map_err(|e: RemoveError| OpError::new(Kind::Missing, e))?;
-            if request.save { self.save("routes", |text| edit::remove_route(text, pattern)) } else { Ok(()) }
+            if request.save { self.edit("routes", |text| edit::remove_route(text, pattern)) } else { Ok(()) }
         })?;
         let saved = gone(&mut from_file.routes, pattern, request.save);
         Ok(Changed::new(format!("route {} removed{saved}", quoted(pattern))))
@@ -470,7 +461,13 @@ impl Operations {
         ran.map_err(|_| OpError::new(Kind::Internal, "the operation failed unexpectedly; this is a bug"))?
     }
 
-    fn save(&self, section: &str, change: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), OpError> {
+    /// Changes the text of the file, whose list under this path of keys the change concerns. Returns the configuration that
+    /// the file then has.
+    fn save(
+        &self,
+        path: &str,
+        change: impl FnOnce(&str, &Source) -> Result<String, OpError>,
+    ) -> Result<Config, OpError> {
         let Some(source) = &self.source else {
             return Err(OpError::new(
                 Kind::Bad,
@@ -478,19 +475,26 @@ impl Operations {
             ));
         };
         let shown = source.path.display();
-        if let Some(layer) = source.layers.over(section) {
+        if let Some(layer) = source.layers.over(path) {
             let error = format!(
-                "{shown}: not saved, because {layer} replaces `{section}:` of the file; change it there, or \
-                 leave `save` out"
+                "{shown}: not saved, because {layer} replaces `{path}:` of the file; change it there, or leave `save` out"
             );
             return Err(OpError::new(Kind::Conflict, error));
         }
-        let text = std::fs::read_to_string(&source.path)
+        let before = std::fs::read_to_string(&source.path)
             .map_err(|e| OpError::new(Kind::Internal, format!("{shown} cannot be read: {e}; nothing changed")))?;
-        let text = change(&text).map_err(|e| OpError::new(Kind::Conflict, format!("{shown}: {}", Chain(&e))))?;
-        still_starts(source, &text)?;
-        edit::save_atomically(&source.path, &text)
-            .map_err(|e| OpError::new(Kind::Internal, format!("{}; nothing changed", Chain(&e))))
+        let text = change(&before, source)?;
+        let config = started_from(source, &text)?;
+        if text != before {
+            edit::save_atomically(&source.path, &text)
+                .map_err(|e| OpError::new(Kind::Internal, format!("{}; nothing changed", Chain(&e))))?;
+        }
+        Ok(config)
+    }
+
+    /// Edits the text of the file, whose list under this key the edit concerns.
+    fn edit(&self, key: &str, edit: impl FnOnce(&str) -> Result<String, EditError>) -> Result<(), OpError> {
+        self.save(key, |text, source| edit(text).map_err(|error| not_edited(source, &error))).map(drop)
     }
 
     /// Explains which attempts a connect to the name would make.
@@ -739,12 +743,16 @@ impl Operations {
     }
 }
 
-/// Checks that a node can start from the text about to be saved, since the file may have been emptied or broken after
-/// this node started.
-fn still_starts(source: &Source, text: &str) -> Result<(), OpError> {
+fn not_edited(source: &Source, error: &EditError) -> OpError {
+    OpError::new(Kind::Conflict, format!("{}: {}", source.path.display(), Chain(error)))
+}
+
+/// Returns the configuration of a text of the file. A node has to be able to start from the text about to be saved, since
+/// the file may have been emptied or broken after this node started.
+fn started_from(source: &Source, text: &str) -> Result<Config, OpError> {
     let shown = source.path.display().to_string();
     let directory = source.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Config::parse(text, directory, &shown, &source.layers).map(drop).map_err(|error| {
+    Config::parse(text, directory, &shown, &source.layers).map_err(|error| {
         let (first, more) = error.problems().split_first().expect("an error has a problem at least");
         let more = if more.is_empty() { String::new() } else { format!(" ({} more: `trunkline check`)", more.len()) };
         let error =

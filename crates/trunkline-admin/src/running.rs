@@ -13,6 +13,7 @@ use crate::ops::{OpError, Operations, Source};
 use crate::programs;
 use crate::server::{AdminAddress, AdminListener, AdminServer};
 use crate::start::{self, RunError};
+use crate::watch::{self, Watch};
 
 /// Settings of a start that are not in the configuration.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +35,7 @@ pub struct RunOptions {
 pub struct Running {
     operations: Arc<Operations>,
     admin: Option<AdminServer>,
+    _watch: Option<Watch>,
 }
 
 /// Starts the node that a configuration describes: listeners, registrar, routes, programs, applications, services,
@@ -76,7 +78,8 @@ async fn run(config: &Config, options: RunOptions) -> Result<Running, RunError> 
     let node = start::builder(config, connection_log_level).await?.start().await.map_err(RunError::Start)?;
     programs::offer(&node, config)?;
     let operations = Arc::new(Operations::new(node, config, source).with_lost_log_lines(lost_log_lines));
-    let mut running = Running { operations, admin: None };
+    let watch = watch::watch(&operations);
+    let mut running = Running { operations, admin: None, _watch: watch };
     for (index, forward) in config.forwards.iter().enumerate() {
         let (listen, name) = (forward.listen.to_string(), forward.name.to_string());
         let idle_ms = forward.idle.map(|idle| idle.as_millis() as u64);
@@ -103,7 +106,7 @@ async fn run_client(config: &Config, options: RunOptions) -> Result<Running, Run
     let builder = start::client_builder(config, connection_log_level).await?;
     let node = builder.start().await.map_err(RunError::Start)?;
     let operations = Arc::new(Operations::new(node, config, source).with_lost_log_lines(lost_log_lines));
-    Ok(Running { operations, admin: None })
+    Ok(Running { operations, admin: None, _watch: None })
 }
 
 impl Running {

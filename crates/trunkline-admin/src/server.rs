@@ -390,6 +390,22 @@ async fn forward(operations: Arc<Operations>, request: ForwardRequest) -> Respon
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
+async fn cluster_operation(ops: &Arc<Operations>, operation: ClusterOperation) -> Response {
+    match operation {
+        ClusterOperation::ClusterStatus => Json(ops.cluster()).into_response(),
+        ClusterOperation::ClusterGetRoutes => Json(ops.cluster_routes()).into_response(),
+        ClusterOperation::ClusterSetRoutes(request) => {
+            answer(ops.blocking(move |ops| ops.set_cluster_routes(&request)).await)
+        }
+        ClusterOperation::ClusterDeleteRoutes(request) => {
+            answer(ops.blocking(move |ops| ops.delete_cluster_routes(&request)).await)
+        }
+        ClusterOperation::SetConfiguration(keys) => answer(ops.blocking(move |ops| ops.set_configuration(&keys)).await),
+        ClusterOperation::ClusterNetwork(request) => answer(ops.cluster_network(&request).await),
+        ClusterOperation::ClusterForget { node_name } => answer(ops.forget(&node_name)),
+    }
+}
+
 type Shared = State<Arc<Operations>>;
 
 fn router(operations: Arc<Operations>) -> Router {
@@ -398,9 +414,8 @@ fn router(operations: Arc<Operations>) -> Router {
         .route("/v1/cluster", get(async |State(ops): Shared| Json(ops.cluster())))
         .route(
             "/",
-            post(async |State(ops): Shared, Body(operation): Body<ClusterOperation>| match operation {
-                ClusterOperation::ClusterStatus => Json(ops.cluster()).into_response(),
-                ClusterOperation::ClusterGetRoutes => Json(ops.cluster_routes()).into_response(),
+            post(async |State(ops): Shared, Body(operation): Body<ClusterOperation>| {
+                cluster_operation(&ops, operation).await
             }),
         )
         .route("/v1/nodes", get(async |State(ops): Shared| Json(ops.nodes())))

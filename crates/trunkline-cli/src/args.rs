@@ -178,7 +178,7 @@ pub(crate) enum Command {
         /// Name of the application.
         application: String,
     },
-    /// Show the cluster that a running node belongs to.
+    /// Show or change the cluster that a running node belongs to.
     Cluster {
         #[command(subcommand)]
         command: ClusterCommand,
@@ -396,7 +396,7 @@ pub(crate) struct Admin {
     pub(crate) admin: Option<String>,
 }
 
-/// Options that select a running node or a short-lived one.
+/// Commands about the cluster of a running node.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// List the members that the node knows: whether they are connected, who told of them, and why a dial failed.
@@ -404,13 +404,36 @@ pub(crate) enum ClusterCommand {
         #[command(flatten)]
         at: Admin,
     },
-    /// List the routes of the node (`clustering.hubServer.cluster.network.routes`), and the nodes found there.
+    /// Ask every member whom it is connected to and which routes it has.
+    Network {
+        #[command(flatten)]
+        at: Admin,
+        /// Time to wait for answers, in milliseconds.
+        #[arg(long, value_name = "MS", default_value_t = 2000)]
+        timeout: u64,
+    },
+    /// List the routes of the node (`clustering.hubServer.cluster.network.routes`), and the nodes found there. With --add or
+    /// --remove, change them at once and in the configuration file.
     Routes {
         #[command(flatten)]
         at: Admin,
+        /// Add a route; may be repeated. Port 9932 if it names none.
+        #[arg(long, value_name = "HOST:PORT")]
+        add: Vec<String>,
+        /// Remove a route; may be repeated. Nobody is disconnected.
+        #[arg(long, value_name = "HOST:PORT", conflicts_with = "add")]
+        remove: Vec<String>,
+    },
+    /// Forget a member that is gone for good, here and at the members that are connected: nobody dials it any more.
+    Forget {
+        #[command(flatten)]
+        at: Admin,
+        /// Name of the member.
+        name: String,
     },
 }
 
+/// Options that select a running node or a short-lived one.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct At {
     #[command(flatten)]

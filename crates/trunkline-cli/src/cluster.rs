@@ -1,12 +1,33 @@
 //! The commands about the cluster of a running node.
 
-use trunkline_admin::api::{Cluster, ClusterConnection, FoundRoute};
+use std::time::Duration;
 
-use crate::args::Admin;
+use serde_json::Value;
+use trunkline_admin::api::{
+    Changed, Cluster, ClusterConnection, ClusterNetwork, ClusterOperation, ClusterRoute, FoundRoute, NetworkNode,
+    NetworkRequest, RoutesDeleted, RoutesRequest, RoutesSet,
+};
+
+use crate::args::{Admin, ClusterCommand};
 use crate::output::{Failed, Output, table};
 use crate::target::client;
 
-pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
+pub(crate) async fn run(command: ClusterCommand, output: &Output) -> Result<(), Failed> {
+    match command {
+        ClusterCommand::Status { at } => status(at, output).await,
+        ClusterCommand::Network { at, timeout } => network(at, timeout, output).await,
+        ClusterCommand::Routes { at, add, remove } if add.is_empty() && remove.is_empty() => routes(at, output).await,
+        ClusterCommand::Routes { at, add, remove } if remove.is_empty() => add_routes(at, add, output).await,
+        ClusterCommand::Routes { at, remove, .. } => remove_routes(at, remove, output).await,
+        ClusterCommand::Forget { at, name } => {
+            let operation = ClusterOperation::ClusterForget { node_name: name };
+            let changed: Changed = client(at)?.post("/", &operation).await?;
+            output.print(&changed, |changed| changed.message.clone())
+        }
+    }
+}
+
+async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
     let cluster: Cluster = client(at)?.get("/v1/cluster").await?;
     output.print(&cluster, |cluster| {
         let Some(name) = &cluster.cluster else {
@@ -24,11 +45,16 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
         let row = |member: &ClusterConnection| {
             let next = member.next_dial_ms.map(|ms| format!("next dial in {ms} ms"));
             let other = member.cluster.as_ref().map(|name| format!("belongs to the cluster {name}"));
-            let note =
-                other.or_else(|| member.last_error.clone()).into_iter().chain(next).collect::<Vec<_>>().join("; ");
+            let failed = member.last_error.clone().filter(|_| member.status == "closed");
+            let failed =
+                failed.map(|error| format!("{} ago: {error}", shown(member.last_error_ms.unwrap_or_default())));
+            let note = other.or(failed).into_iter().chain(next).collect::<Vec<_>>().join("; ");
             vec![
                 member.node_name.clone(),
                 member.status.clone(),
+                member.uptime.clone().unwrap_or_default(),
+                member.last_heard_ms.map(shown).unwrap_or_default(),
+                member.latency_ms.map(|ms| format!("{ms:.3} ms")).unwrap_or_default(),
                 member.addresses.join(", "),
                 member.via.clone().unwrap_or_default(),
                 member.told_by.clone().unwrap_or_default(),
@@ -36,11 +62,14 @@ pub(crate) async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             ]
         };
         let rows: Vec<_> = cluster.connections.iter().map(row).collect();
-        format!("{head}\n{}", table(&["NAME", "STATUS", "ADDRESSES", "VIA", "TOLD BY", "NOTE"], &rows))
+        format!(
+            "{head}\n{}",
+            table(&["NAME", "STATUS", "UPTIME", "HEARD", "ROUND TRIP", "ADDRESSES", "VIA", "TOLD BY", "NOTE"], &rows)
+        )
     })
 }
 
-pub(crate) async fn routes(at: Admin, output: &Output) -> Result<(), Failed> {
+async fn routes(at: Admin, output: &Output) -> Result<(), Failed> {
     let cluster: Cluster = client(at)?.get("/v1/cluster").await?;
     output.print(&cluster.routes, |routes| {
         if routes.is_empty() {
@@ -53,4 +82,69 @@ pub(crate) async fn routes(at: Admin, output: &Output) -> Result<(), Failed> {
         };
         table(&["HOST", "PORT", "NODES", "NOTE"], &routes.iter().map(row).collect::<Vec<_>>())
     })
+}
+
+/// Writes a time in milliseconds in the unit that suits it.
+fn shown(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..120_000 => format!("{} s", ms / 1_000),
+        120_000..7_200_000 => format!("{} min", ms / 60_000),
+        7_200_000.. => format!("{} h", ms / 3_600_000),
+    }
+}
+
+async fn network(at: Admin, timeout: u64, output: &Output) -> Result<(), Failed> {
+    let request = NetworkRequest { timeout: Some(timeout.into()), ..NetworkRequest::default() };
+    let operation = ClusterOperation::ClusterNetwork(request);
+    let wait = Duration::from_millis(timeout);
+    let network: ClusterNetwork = client(at)?.post_with_timeout("/", &operation, wait).await?;
+    output.print(&network, |network| {
+        if network.nodes.is_empty() {
+            return "the node belongs to no cluster".into();
+        }
+        let row = |node: &NetworkNode| {
+            let routes = node.routes.iter().flatten().map(written).collect::<Vec<_>>().join(", ");
+            let connected = node.connected_nodes.clone().unwrap_or_default().join(", ");
+            vec![node.name.clone(), format!("{} ms", node.response_time), connected, routes]
+        };
+        let silent = network
+            .silent
+            .iter()
+            .map(|node| vec![node.name.clone(), "silent".into(), String::new(), node.error.clone()]);
+        let rows: Vec<_> = network.nodes.iter().map(row).chain(silent).collect();
+        table(&["NAME", "ANSWER", "CONNECTED TO", "ROUTES, OR ERROR"], &rows)
+    })
+}
+
+fn written(route: &ClusterRoute) -> String {
+    let host = if route.host.contains(':') { format!("[{}]", route.host) } else { route.host.clone() };
+    format!("{host}:{}", route.port)
+}
+
+fn request(routes: Vec<String>) -> RoutesRequest {
+    RoutesRequest { server: None, routes: Some(routes.into_iter().map(Value::from).collect()) }
+}
+
+/// Writes a line for each route, with what was done with it.
+fn lines<'r>(parts: impl IntoIterator<Item = (&'r str, &'r [ClusterRoute])>) -> String {
+    let line = |(what, routes): (&str, &[ClusterRoute])| {
+        routes.iter().map(|route| format!("{}: {what}", written(route))).collect::<Vec<_>>()
+    };
+    parts.into_iter().flat_map(line).collect::<Vec<_>>().join("\n")
+}
+
+async fn add_routes(at: Admin, routes: Vec<String>, output: &Output) -> Result<(), Failed> {
+    let operation = ClusterOperation::ClusterSetRoutes(request(routes));
+    let set: RoutesSet = client(at)?.post("/", &operation).await?;
+    output.print(&set, |set| {
+        let warnings: String = set.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
+        lines([("added", &*set.set), ("was there already", &*set.skipped)]) + &warnings
+    })
+}
+
+async fn remove_routes(at: Admin, routes: Vec<String>, output: &Output) -> Result<(), Failed> {
+    let operation = ClusterOperation::ClusterDeleteRoutes(request(routes));
+    let deleted: RoutesDeleted = client(at)?.post("/", &operation).await?;
+    output.print(&deleted, |deleted| lines([("removed", &*deleted.deleted), ("was not there", &*deleted.skipped)]))
 }

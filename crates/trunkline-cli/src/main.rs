@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 use trunkline_admin::api::{ApplicationRequest, SpawnRequest};
 
-use args::{Cli, ClusterCommand, Command};
+use args::{Cli, Command};
 use output::Failed;
 
 fn main() -> ExitCode {
@@ -100,8 +100,7 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         }
         Command::EndForward { at, local } => forward::end(at, local, output).await,
         Command::StopApplication { at, application } => commands::stop_application(at, &application, output).await,
-        Command::Cluster { command: ClusterCommand::Status { at } } => cluster::status(at, output).await,
-        Command::Cluster { command: ClusterCommand::Routes { at } } => cluster::routes(at, output).await,
+        Command::Cluster { command } => cluster::run(command, output).await,
         Command::Nodes { at } => commands::nodes(at, output).await,
         Command::Status { at } => commands::status(at, output).await,
         Command::Disconnect { at, name } => commands::disconnect(at, &name, output).await,

@@ -1,11 +1,13 @@
 //! Section `clustering:`: the cluster that the node belongs to, with the key names of HarperDB.
 
 use std::num::NonZeroU16;
+use std::path::Path;
 
 use trunkline_route::{Address, Host};
 
 use crate::fields::{Fields, Reader};
 use crate::node::ListenConfig;
+use crate::secret::Surroundings;
 use crate::tree::{Node, Value};
 
 /// Port of a route that names none.
@@ -143,6 +145,12 @@ fn routes(reader: &mut Reader<'_>, network: &Fields<'_>) -> Vec<Address> {
         }
     }
     routes
+}
+
+/// Returns the address of an item of the list of routes, if it is one.
+pub(crate) fn route_of(item: &Node) -> Option<Address> {
+    let around = Surroundings { base_dir: Path::new(""), environment: &[] };
+    route(&mut Reader { problems: Vec::new(), warnings: Vec::new(), around }, item, "")
 }
 
 fn route(reader: &mut Reader<'_>, item: &Node, path: &str) -> Option<Address> {

@@ -19,6 +19,9 @@
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 
+use trunkline_route::Address;
+
+use crate::clustering::route_of;
 use crate::error::EditError;
 use crate::proxy_entry::ProxyEntry;
 use crate::route::{FlagsEntry, RouteEntry};
@@ -56,47 +59,128 @@ pub fn remove_proxy_route(text: &str, pattern: &str) -> Result<String, EditError
 const ROUTES: &str = "routes";
 const PROXY_ROUTES: &str = "proxy_routes";
 
-/// Adds an item to the list under the key `section`.
 fn add(text: &str, section: &str, pattern: &str, item: String) -> Result<String, EditError> {
-    let root = read(text)?;
-    if let Some((_, taken)) = find(&root, section, pattern) {
+    if let Some((_, taken)) = find(&read(text)?, section, pattern) {
         return Err(EditError::Taken { pattern: pattern.to_owned(), line: taken.at.line });
     }
+    add_item(text, &[section], &item)
+}
+
+/// Adds an item to the list under a path of keys, creating the keys that are missing.
+fn add_item(text: &str, path: &[&str], item: &str) -> Result<String, EditError> {
+    let root = read(text)?;
     let mut edits = Edits::new(text);
-    match (&root.value, root.entry(section)) {
-        (Value::Null, _) | (Value::Map(_), None) => {
-            if text[root.at.start.min(text.len())..].starts_with('{') {
-                return Err(unsupported("the whole file is one mapping in braces"));
-            }
-            let indent = if root.is_null() { 0 } else { column(text, root.at.start) };
-            let pad = " ".repeat(indent);
-            edits.insert_lines(text.len(), &[format!("{pad}{section}:"), format!("{pad}  - {item}")]);
-        }
-        (Value::Map(_), Some((key, list))) => match &list.value {
-            _ if list.at.alias => {
-                return Err(unsupported(&format!("`{section}` is an alias of another part of the file")));
-            }
-            Value::Null => {
-                let colon = colon(text, key)?;
-                if list.at.end > list.at.start && list.at.start > colon {
-                    edits.cut(list.at.start..list.at.end);
-                }
-                let pad = " ".repeat(column(text, key.at.start) + 2);
-                edits.insert_lines(line_end(text, colon), &[format!("{pad}- {item}")]);
-            }
-            Value::List(items) if is_flow(text, list) => add_to_flow(text, list, items, &item, &mut edits)?,
-            Value::List(items) => {
-                let last = items.last().ok_or_else(|| unsupported("the list has no last item"))?;
-                let pad = " ".repeat(column(text, dash(text, key, items, 0)?));
-                edits.insert_lines(line_end(text, content_end(text, last)), &[format!("{pad}- {item}")]);
-            }
-            _ => return Err(unsupported(&format!("`{section}` is not a list"))),
-        },
-        _ => return Err(unsupported("the file is not a mapping")),
+    // The deepest node on the path that the text has, and the keys below it that are missing.
+    let (mut key, mut node, mut rest) = (None, &root, path);
+    while let Some((next, below)) = rest.split_first()
+        && let Some((found, value)) = node.entry(next)
+    {
+        (key, node, rest) = (Some(found), value, below);
     }
-    let added = read(&item)?;
-    let expected = with_items(root, section, |items| items.push(added));
-    checked(edits.apply(), section, &expected)
+    if node.at.alias {
+        let path = &path[..path.len() - rest.len()];
+        return Err(unsupported(&format!("`{}` is an alias of another part of the file", path.join("."))));
+    }
+    match (&node.value, key) {
+        (Value::Null, None) => edits.insert_lines(text.len(), &nested(0, rest, item)),
+        (Value::Null, Some(key)) => {
+            let colon = colon(text, key)?;
+            if node.at.end > node.at.start && node.at.start > colon {
+                edits.cut(node.at.start..node.at.end);
+            }
+            let indent = column(text, key.at.start) + 2;
+            edits.insert_lines(line_end(text, colon), &nested(indent, rest, item));
+        }
+        (Value::Map(_), None) if is_flow(text, node) => {
+            return Err(unsupported("the whole file is one mapping in braces"));
+        }
+        (Value::Map(entries), key) if !rest.is_empty() => {
+            let last = entries.last().map(|(key, value)| key.at.end.max(content_end(text, value)));
+            if is_flow(text, node) {
+                let below =
+                    rest.iter().skip(1).rev().fold(format!("[{item}]"), |below, key| format!("{{ {key}: {below} }}"));
+                add_to_braces(text, node, last, &format!("{}: {below}", rest[0]), &mut edits);
+            } else {
+                let indent = column(text, entries.first().map_or(node.at.start, |(key, _)| key.at.start));
+                // At the top, comments below the last key stay above what is added.
+                let at = key.and(last).map_or(text.len(), |last| line_end(text, last));
+                edits.insert_lines(at, &nested(indent, rest, item));
+            }
+        }
+        (Value::List(items), _) if rest.is_empty() && is_flow(text, node) => {
+            add_to_flow(text, node, items, item, &mut edits)?;
+        }
+        (Value::List(items), Some(key)) if rest.is_empty() => {
+            let last = items.last().ok_or_else(|| unsupported("the list has no last item"))?;
+            let indent = column(text, dash(text, key, items, 0)?);
+            edits.insert_lines(line_end(text, content_end(text, last)), &nested(indent, &[], item));
+        }
+        (_, None) => return Err(unsupported("the file is not a mapping")),
+        (_, Some(_)) => {
+            let path = path[..path.len() - rest.len()].join(".");
+            let wanted = if rest.is_empty() { "list" } else { "mapping" };
+            return Err(unsupported(&format!("`{path}` is not a {wanted}")));
+        }
+    }
+    let added = read(item)?;
+    let expected = with_items(root, path, |items| items.push(added));
+    checked(edits.apply(), path, &expected)
+}
+
+/// Returns the lines of keys below one another, with a list of one item under the last one.
+fn nested(indent: usize, keys: &[&str], item: &str) -> Vec<String> {
+    let pad = |depth: usize| " ".repeat(indent + 2 * depth);
+    let lines = keys.iter().enumerate().map(|(depth, key)| format!("{}{key}:", pad(depth)));
+    lines.chain([format!("{}- {item}", pad(keys.len()))]).collect()
+}
+
+/// Adds an entry to a mapping in braces, whose last entry ends there.
+fn add_to_braces(text: &str, map: &Node, last: Option<usize>, entry: &str, edits: &mut Edits<'_>) {
+    match last {
+        None => edits.insert(map.at.start + 1, format!(" {entry} ")),
+        Some(end) => match gap(text, end, "") {
+            comma if text[comma..].starts_with(',') => edits.insert(comma + 1, format!(" {entry}")),
+            _ => edits.insert(end, format!(", {entry}")),
+        },
+    }
+}
+
+/// Path of the routes of the cluster.
+const CLUSTER_ROUTES: [&str; 5] = ["clustering", "hubServer", "cluster", "network", "routes"];
+
+/// Makes these the routes of the cluster, creating the section if it is missing. Routes that stay keep their lines and
+/// their place, those that are new come behind them, and comments stay.
+///
+/// ```
+/// use trunkline_config::edit::set_cluster_routes;
+///
+/// let text = "clustering:\n  hubServer:\n    cluster:\n      name: lab # ours\n";
+/// let more = set_cluster_routes(text, &["10.0.0.1:9932".parse()?])?;
+/// let added = "      network:\n        routes:\n          - { host: 10.0.0.1, port: 9932 }\n";
+/// assert_eq!(more, format!("{text}{added}"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`EditError`].
+pub fn set_cluster_routes(text: &str, routes: &[Address]) -> Result<String, EditError> {
+    let root = read(text)?;
+    let list = CLUSTER_ROUTES.iter().try_fold(&root, |node, key| node.get(key));
+    let known: Vec<Option<Address>> = match list.map(|list| &list.value) {
+        Some(Value::List(items)) => items.iter().map(route_of).collect(),
+        _ => Vec::new(),
+    };
+    let mut text = text.to_owned();
+    for (index, _) in
+        known.iter().enumerate().rev().filter(|(_, known)| known.as_ref().is_none_or(|known| !routes.contains(known)))
+    {
+        text = remove_item(&text, &CLUSTER_ROUTES, index)?;
+    }
+    for route in routes.iter().filter(|route| !known.contains(&Some((*route).clone()))) {
+        let item = braces(&[("host", scalar(route.host.as_str())), ("port", route.port.to_string())]);
+        text = add_item(&text, &CLUSTER_ROUTES, &item)?;
+    }
+    Ok(text)
 }
 
 /// Removes the route that has this pattern.
@@ -112,10 +196,21 @@ pub fn remove_route(text: &str, pattern: &str) -> Result<String, EditError> {
 
 fn remove(text: &str, section: &str, pattern: &str) -> Result<String, EditError> {
     let root = read(text)?;
-    let unknown = || unknown(&root, section, pattern);
-    let (index, item) = find(&root, section, pattern).ok_or_else(unknown)?;
-    let (key, list) = root.entry(section).ok_or_else(unknown)?;
-    let Value::List(items) = &list.value else { return Err(unknown()) };
+    let (index, _) = find(&root, section, pattern).ok_or_else(|| unknown(&root, section, pattern))?;
+    remove_item(text, &[section], index)
+}
+
+/// Removes an item of the list under a path of keys, which the text has.
+fn remove_item(text: &str, path: &[&str], index: usize) -> Result<String, EditError> {
+    let root = read(text)?;
+    let gone = || unsupported(&format!("`{}` is not a list", path.join(".")));
+    let (mut key, mut list) = (None, &root);
+    for part in path {
+        let (found, value) = list.entry(part).ok_or_else(gone)?;
+        (key, list) = (Some(found), value);
+    }
+    let (Value::List(items), Some(key)) = (&list.value, key) else { return Err(gone()) };
+    let item = &items[index];
     if list.at.alias || item.at.alias {
         return Err(unsupported("the route is an alias of another part of the file"));
     }
@@ -134,10 +229,10 @@ fn remove(text: &str, section: &str, pattern: &str) -> Result<String, EditError>
         }
     }
     let edited = edits.apply();
-    let expected = with_items(root, section, |items| {
+    let expected = with_items(root, path, |items| {
         items.remove(index);
     });
-    checked(edited, section, &expected)
+    checked(edited, path, &expected)
 }
 
 fn read(text: &str) -> Result<Node, EditError> {
@@ -177,31 +272,33 @@ fn unknown(root: &Node, section: &str, wanted: &str) -> EditError {
 }
 
 /// Returns the tree as it must be after the edit.
-fn with_items(mut root: Node, section: &str, change: impl FnOnce(&mut Vec<Node>)) -> Node {
-    if root.is_null() {
-        root.value = Value::Map(Vec::new());
-    }
-    let at = root.at.clone();
-    if let Value::Map(entries) = &mut root.value {
-        let i = entries.iter().position(|(key, _)| key.text == section).unwrap_or_else(|| {
-            entries.push((Key { text: section.to_owned(), at: at.clone() }, Node::null(at)));
+fn with_items(mut root: Node, path: &[&str], change: impl FnOnce(&mut Vec<Node>)) -> Node {
+    let mut node = &mut root;
+    for part in path {
+        if node.is_null() {
+            node.value = Value::Map(Vec::new());
+        }
+        let at = node.at.clone();
+        let Value::Map(entries) = &mut node.value else { return root };
+        let i = entries.iter().position(|(key, _)| key.text == *part).unwrap_or_else(|| {
+            entries.push((Key { text: (*part).to_owned(), at: at.clone() }, Node::null(at)));
             entries.len() - 1
         });
-        let list = &mut entries[i].1;
-        if list.is_null() {
-            list.value = Value::List(Vec::new());
-        }
-        if let Value::List(items) = &mut list.value {
-            change(items);
-        }
+        node = &mut entries[i].1;
+    }
+    if node.is_null() {
+        node.value = Value::List(Vec::new());
+    }
+    if let Value::List(items) = &mut node.value {
+        change(items);
     }
     root
 }
 
-fn checked(edited: String, section: &str, expected: &Node) -> Result<String, EditError> {
+fn checked(edited: String, path: &[&str], expected: &Node) -> Result<String, EditError> {
     match tree::parse(&edited, &Origin::file("")) {
         Ok(tree) if tree.same(expected) => Ok(edited),
-        _ => Err(unsupported(&format!("this layout of `{section}` is not supported"))),
+        _ => Err(unsupported(&format!("this layout of `{}` is not supported", path.join(".")))),
     }
 }
 

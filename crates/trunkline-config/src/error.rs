@@ -305,7 +305,7 @@ pub enum EditError {
         hint: String,
     },
     /// The layout of the text cannot be edited safely.
-    #[error("{what}; edit the file by hand, or write `routes:` as a list with one `- {{ match: … }}` per line")]
+    #[error("{what}; edit the file by hand, or write the list with one item per line, as `- {{ … }}`")]
     Unsupported {
         /// Description of the unsupported layout.
         what: String,

@@ -99,13 +99,18 @@ impl Layers {
         Self { environment: std::env::vars_os().collect(), set }
     }
 
-    /// Returns the variable or `--set` that replaces a whole section of the file; `None` if the file's section applies.
-    pub fn over(&self, section: &str) -> Option<String> {
-        let name = variable(section);
-        let set = self.set.iter().any(|set| set.split_once('=').is_some_and(|(path, _)| path == section));
-        let is_of_harper = |known: &OsString| known.to_str().and_then(harper_key) == Some(section);
-        let varied = given(&self.environment).any(|(known, _)| *known == *name || is_of_harper(known));
-        set.then(|| format!("--set {section}=…")).or_else(|| varied.then(|| format!("the environment variable {name}")))
+    /// Returns the variable or `--set` that replaces the value at a path of keys, or a section around it; `None` if the
+    /// value of the file applies.
+    pub fn over(&self, path: &str) -> Option<String> {
+        let covers =
+            |known: &str| path.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let set = self.set.iter().rev().filter_map(|set| set.split_once('=')).find(|(known, _)| covers(known));
+        let varied = given(&self.environment).filter_map(|(name, _)| name.to_str()).find(|name| {
+            let own = PATHS.iter().find(|path| variable(path) == *name).copied();
+            own.or_else(|| harper_key(name)).is_some_and(covers)
+        });
+        let varied = varied.map(|name| format!("the environment variable {name}"));
+        set.map(|(known, _)| format!("--set {known}=…")).or(varied)
     }
 }
 

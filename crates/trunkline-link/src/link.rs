@@ -394,6 +394,7 @@ impl StackLink for Shared {
             bytes_in: get(&c.bytes_in),
             undeliverable: get(&c.undeliverable),
             round_trip_us: get(&c.round_trip_us),
+            silent_us: clock_us().saturating_sub(get(&c.heard_us)),
             streams: self.streams.count() as u64,
         }
     }

@@ -2,7 +2,7 @@
 
 use trunkline_route::Address;
 
-use crate::message::{MAX_RECORDS, Message, Record};
+use crate::message::{MAX_RECORDS, Message, Record, View};
 
 /// A target: its name, its body, which panics when something does not hold, and the inputs to begin with.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
@@ -30,6 +30,9 @@ pub fn mesh_messages_seeds() -> Vec<Vec<u8>> {
         is_first: true,
         known: vec![1, u32::MAX],
     };
-    let messages = [hello, Message::Peers(vec![own; 3]), Message::OtherCluster("other".into())];
-    messages.iter().map(Message::encode).collect()
+    let forget = Message::Forget { name: own.name.clone(), incarnation: own.incarnation };
+    let view = View { connected: vec![own.name.clone()], routes: own.endpoints.clone() };
+    let others = [Message::OtherCluster("other".into()), forget, Message::Ask, Message::View(view)];
+    let messages = [hello, Message::Peers(vec![own; 3])].into_iter().chain(others);
+    messages.map(|message| message.encode()).collect()
 }

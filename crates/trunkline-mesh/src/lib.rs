@@ -55,9 +55,9 @@ mod runtime;
 mod tests;
 
 pub use mesh::{
-    ClusterNameError, ClusterRouteStatus, FORGOTTEN_AFTER, Known, MAX_DIALS_UNPROVEN, MAX_PEERS, MAX_UNPROVEN,
-    MemberStatus, Mesh, Output, Settings,
+    ClusterNameError, ClusterRouteStatus, FORGOTTEN_AFTER, ForgetError, Known, MAX_DIALS_UNPROVEN, MAX_PEERS,
+    MAX_UNPROVEN, MemberStatus, Mesh, Output, Settings,
 };
-pub use message::{MessageError, Record};
+pub use message::{MessageError, Record, View};
 #[cfg(feature = "runtime")]
-pub use runtime::{Cluster, ClusterStatus, MESH_MAILBOX};
+pub use runtime::{Cluster, ClusterNetwork, ClusterStatus, MESH_MAILBOX, NetworkMember};

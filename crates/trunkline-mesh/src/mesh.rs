@@ -1,12 +1,16 @@
 //! The membership of one node as a state machine: what it sends, whom it dials, and when.
 
+mod status;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use trunkline_route::{Address, Cause, Chain, Incarnation, NodeName};
 
-use crate::message::{MAX_CLUSTER, MAX_ENDPOINTS, MAX_KNOWN, MAX_RECORDS, Message, MessageError, Record};
+use crate::message::{MAX_CLUSTER, MAX_ENDPOINTS, MAX_KNOWN, MAX_RECORDS, Message, MessageError, Record, View};
 use crate::retry::Retry;
+
+pub use status::{ClusterRouteStatus, MemberStatus};
 
 /// Members that one node knows at most.
 pub const MAX_PEERS: usize = 4096;
@@ -41,6 +45,9 @@ const TOLD: usize = 4;
 /// Time between two exchanges with a neighbour drawn at random; each is up to a half longer.
 const EXCHANGE: Duration = Duration::from_secs(20);
 
+/// Members that are remembered as forgotten, so that nobody else's words bring them back.
+const MAX_FORGOTTEN: usize = 1024;
+
 /// Time without a connection after which a member is forgotten.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -67,6 +74,18 @@ pub struct Settings {
 pub struct ClusterNameError {
     /// Bytes of the name.
     pub len: usize,
+}
+
+/// Error returned when a member cannot be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForgetError {
+    /// No member has this name.
+    #[error("{0} is not known in the cluster; `trunkline cluster status` lists the members")]
+    Unknown(NodeName),
+    /// The member is connected.
+    #[error("{0} is connected; stop it first, or disconnect it by `trunkline disconnect`")]
+    Connected(NodeName),
 }
 
 /// Instruction to the driver of a [`Mesh`].
@@ -101,7 +120,8 @@ struct Peer {
     other_cluster: Option<String>,
     retry: Retry,
     is_dialled: bool,
-    last_error: Option<String>,
+    /// Error of the last dial that failed, and its time.
+    last_error: Option<(String, Instant)>,
     /// Time of the last connection, as far as it is known: so long before the moment.
     heard: Option<(Instant, Duration)>,
     /// Time at which the present connection came up.
@@ -158,40 +178,6 @@ pub struct Known {
     pub lost_for: Duration,
 }
 
-/// State of a member, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberStatus {
-    /// Name of the member.
-    pub name: NodeName,
-    /// True if a connection to it is up and it said that it belongs to the cluster.
-    pub is_up: bool,
-    /// Addresses at which it listens.
-    pub endpoints: Vec<Address>,
-    /// Member that told of it; `None` if it spoke for itself.
-    pub told_by: Option<NodeName>,
-    /// Name of the cluster that it belongs to, if that is another one.
-    pub other_cluster: Option<String>,
-    /// Dials that failed since the last connection.
-    pub failures: u32,
-    /// Error of the last dial.
-    pub last_error: Option<String>,
-    /// Time until the next dial.
-    pub next_dial: Option<Duration>,
-}
-
-/// State of a route, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClusterRouteStatus {
-    /// Host and port.
-    pub address: Address,
-    /// Names of the nodes that were found there.
-    pub names: Vec<NodeName>,
-    /// Error of the last attempt to find any.
-    pub last_error: Option<String>,
-    /// Time until the next attempt.
-    pub next_attempt: Option<Duration>,
-}
-
 /// Membership of one node. After each call, [`Mesh::poll`] until it returns `None`, and call [`Mesh::poll`] again at
 /// [`Mesh::next`].
 #[derive(Debug)]
@@ -199,12 +185,15 @@ pub struct Mesh {
     settings: Settings,
     rng: fastrand::Rng,
     peers: BTreeMap<NodeName, Peer>,
-    routes: BTreeMap<Address, Route>,
+    /// In the order in which they were set.
+    routes: Vec<(Address, Route)>,
     outputs: VecDeque<Output>,
     next_exchange: Instant,
     has_news: bool,
     /// Dials of members that this node was never connected to which may begin, at that time.
     unproven: (f64, Instant),
+    /// Members that an operator declared gone: the instance that was known, and when.
+    forgotten: BTreeMap<NodeName, (Incarnation, Instant)>,
 }
 
 impl Mesh {
@@ -219,9 +208,9 @@ impl Mesh {
         }
         settings.endpoints.truncate(MAX_ENDPOINTS);
         let rng = fastrand::Rng::with_seed(settings.seed);
-        let (peers, routes, outputs) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        let (peers, routes, outputs, forgotten) = (BTreeMap::new(), Vec::new(), VecDeque::new(), BTreeMap::new());
         let (next_exchange, unproven) = (now + EXCHANGE, (UNPROVEN_AT_ONCE, now));
-        Ok(Self { settings, rng, peers, routes, outputs, next_exchange, has_news: false, unproven })
+        Ok(Self { settings, rng, peers, routes, outputs, next_exchange, has_news: false, unproven, forgotten })
     }
 
     /// Replaces the routes: hosts and ports at which members are found. A route that stays keeps its state; one that goes
@@ -229,11 +218,16 @@ impl Mesh {
     pub fn set_routes(&mut self, now: Instant, routes: impl IntoIterator<Item = Address>) {
         let mut old = std::mem::take(&mut self.routes);
         for address in routes {
-            let known = old.remove(&address);
-            self.routes
-                .entry(address)
-                .or_insert_with(|| known.unwrap_or_else(|| Route { retry: Retry::at(now), ..Route::default() }));
+            if self.route(&address).is_none() {
+                let known = old.iter().position(|(known, _)| *known == address).map(|at| old.swap_remove(at).1);
+                let state = known.unwrap_or_else(|| Route { retry: Retry::at(now), ..Route::default() });
+                self.routes.push((address, state));
+            }
         }
+    }
+
+    fn route(&self, address: &Address) -> Option<&Route> {
+        self.routes.iter().find(|(known, _)| known == address).map(|(_, route)| route)
     }
 
     /// Takes members that an earlier instance of this node was connected to, and dials them. Those without a connection for
@@ -263,7 +257,7 @@ impl Mesh {
 
     /// Notes the nodes that were found at the addresses of a route, each with its address, or why there is none.
     pub fn learnt(&mut self, now: Instant, route: &Address, found: Result<Vec<(NodeName, Address)>, Cause>) {
-        let Some(state) = self.routes.get_mut(route) else { return };
+        let Some((_, state)) = self.routes.iter_mut().find(|(known, _)| known == route) else { return };
         state.is_asked = false;
         match found {
             Ok(found) => {
@@ -300,7 +294,7 @@ impl Mesh {
         peer.given_up = None;
         (peer.up_since, peer.greetings, peer.is_doubtful, peer.answered_at) = (Some(now), 1, false, None);
         peer.retry.pause();
-        peer.last_error = None;
+        self.forgotten.remove(name);
         self.send_hello(now, name.clone());
     }
 
@@ -352,12 +346,51 @@ impl Mesh {
         // A connection that nothing is known of here comes to light by the next look.
         peer.retry.failed(now, &mut self.rng);
         let Err(error) = result else { return };
-        peer.last_error = Some(Chain(&error).to_string());
+        peer.last_error = Some((Chain(&error).to_string(), now));
         if peer.stated.is_some() && peer.lost_for(now) >= FORGOTTEN_AFTER {
             self.has_news = true;
             self.peers.remove(name);
         } else if peer.stated.is_none() && peer.retry.failures() >= MAX_DIALS_UNPROVEN {
             (peer.given_up, peer.retry) = (Some(now), Retry::default());
+        }
+    }
+
+    /// Forgets a member that is gone for good, and tells the neighbours, who forget it as well unless they are connected to
+    /// it. It is a member again when it connects to one, or when another instance of it is told of.
+    ///
+    /// # Errors
+    /// [`ForgetError`]; nothing changed.
+    pub fn forget(&mut self, now: Instant, name: &NodeName) -> Result<(), ForgetError> {
+        match self.peers.get(name) {
+            None => Err(ForgetError::Unknown(name.clone())),
+            Some(peer) if peer.is_up => Err(ForgetError::Connected(name.clone())),
+            Some(peer) => {
+                let incarnation = peer.record().map_or([0; 16].into(), |record| record.incarnation);
+                self.is_forgotten(now, name, incarnation);
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets an instance of a member, if it is not connected, and tells the neighbours once.
+    fn is_forgotten(&mut self, now: Instant, name: &NodeName, incarnation: Incarnation) {
+        let known = self.peers.get(name);
+        let is_other = |record: &Record| record.incarnation != incarnation && record.incarnation != [0; 16].into();
+        if *name == self.settings.name
+            || self.forgotten.get(name).is_some_and(|(known, _)| *known == incarnation)
+            || known.is_some_and(|peer| peer.is_up || peer.record().is_some_and(is_other))
+        {
+            return;
+        }
+        if self.forgotten.len() >= MAX_FORGOTTEN {
+            let oldest = self.forgotten.iter().min_by_key(|(_, (_, at))| *at).map(|(name, _)| name.clone());
+            oldest.map(|name| self.forgotten.remove(&name));
+        }
+        self.has_news |= self.peers.remove(name).is_some();
+        self.forgotten.insert(name.clone(), (incarnation, now));
+        let message = Message::Forget { name: name.clone(), incarnation }.encode();
+        for to in self.neighbours() {
+            self.outputs.push_back(Output::Send { to, message: message.clone() });
         }
     }
 
@@ -380,6 +413,14 @@ impl Mesh {
                 Ok(())
             }
             Message::Peers(records) => self.told(now, from, records),
+            Message::Forget { name, incarnation } => {
+                if !self.is_neighbour(from) {
+                    return Err(MessageError::NoMember);
+                }
+                self.is_forgotten(now, &name, incarnation);
+                Ok(())
+            }
+            Message::Ask | Message::View(_) => Err(MessageError::Unreadable),
             Message::OtherCluster(cluster) => {
                 if let Some(peer) = self.peers.get_mut(from) {
                     (peer.is_member, peer.other_cluster) = (false, Some(cluster));
@@ -387,6 +428,23 @@ impl Mesh {
                 Ok(())
             }
         }
+    }
+
+    /// Answers a call of a neighbour: with the part of the cluster that this node sees.
+    ///
+    /// # Errors
+    /// [`MessageError`] if the call cannot be read, or the caller is no member.
+    pub fn answer(&self, from: &NodeName, bytes: &[u8]) -> Result<Vec<u8>, MessageError> {
+        match Message::decode(bytes)? {
+            Message::Ask if self.is_neighbour(from) => Ok(Message::View(self.view()).encode()),
+            Message::Ask => Err(MessageError::NoMember),
+            _ => Err(MessageError::Unreadable),
+        }
+    }
+
+    /// Returns the part of the cluster that this node sees.
+    pub fn view(&self) -> View {
+        View { connected: self.neighbours(), routes: self.routes.iter().map(|(address, _)| address.clone()).collect() }
     }
 
     fn hello(
@@ -454,6 +512,16 @@ impl Mesh {
             if record.name == self.settings.name {
                 continue;
             }
+            match self.forgotten.get(&record.name) {
+                // The one that tells of it was not connected when it was forgotten.
+                Some((incarnation, _)) if *incarnation == record.incarnation => {
+                    let message = Message::Forget { name: record.name, incarnation: *incarnation }.encode();
+                    self.outputs.push_back(Output::Send { to: from.clone(), message });
+                    continue;
+                }
+                Some(_) => drop(self.forgotten.remove(&record.name)),
+                None => {}
+            }
             if !self.peers.contains_key(&record.name) {
                 let Some(left) = room.checked_sub(1) else { continue };
                 room = left;
@@ -519,6 +587,7 @@ impl Mesh {
             self.next_exchange = now + EXCHANGE + EXCHANGE.mul_f64(self.rng.f64() / 2.0);
             let is_over = |at: Instant| now.saturating_duration_since(at) >= GIVEN_UP_FOR;
             self.peers.retain(|_, peer| peer.is_up || !peer.given_up.is_some_and(is_over));
+            self.forgotten.retain(|_, (_, at)| now.saturating_duration_since(*at) < FORGOTTEN_AFTER);
             let neighbours = self.neighbours();
             let mut greeted: Vec<NodeName> = self.rng.choice(neighbours).into_iter().collect();
             // The first hello of either end may have been lost.
@@ -591,7 +660,11 @@ impl Mesh {
             None if is_empty => peer.retry.due().filter(|_| unproven).map(|due| due.max(refilled)),
             None => peer.retry.due().filter(|_| unproven),
         });
-        let routes = self.routes.values().filter(|route| !route.is_asked && !is_connected(&self.peers, route));
+        let routes = self
+            .routes
+            .iter()
+            .map(|(_, route)| route)
+            .filter(|route| !route.is_asked && !is_connected(&self.peers, route));
         let due = dials.chain(routes.filter_map(|route| route.retry.due()));
         due.fold(self.next_exchange, Instant::min)
     }
@@ -610,7 +683,7 @@ impl Mesh {
 
     /// Returns the error of the last attempt to find a member by a route.
     pub fn route_error(&self, route: &Address) -> Option<&str> {
-        self.routes.get(route)?.last_error.as_deref()
+        self.route(route)?.last_error.as_deref()
     }
 
     /// Returns the name of the other cluster that a node belongs to.
@@ -641,37 +714,14 @@ impl Mesh {
         neighbours.map(|(name, _)| name.clone()).collect()
     }
 
+    /// Returns the name of this node.
+    pub fn name(&self) -> &NodeName {
+        &self.settings.name
+    }
+
     /// Returns the name of the cluster.
     pub fn cluster(&self) -> &str {
         &self.settings.cluster
-    }
-
-    /// Returns what is known of the others, by name.
-    pub fn peers(&self, now: Instant) -> Vec<MemberStatus> {
-        let status = |(name, peer): (&NodeName, &Peer)| MemberStatus {
-            name: name.clone(),
-            is_up: peer.is_member,
-            endpoints: self.addresses(name),
-            told_by: peer.tellers.first().cloned().filter(|_| peer.stated.is_none()),
-            other_cluster: peer.other_cluster.clone(),
-            failures: if peer.is_up { 0 } else { peer.retry.failures() },
-            last_error: peer.last_error.clone(),
-            next_dial: peer.retry.due().filter(|_| !peer.is_up).map(|due| due.saturating_duration_since(now)),
-        };
-        self.peers.iter().map(status).collect()
-    }
-
-    /// Returns what is known of the routes, by address.
-    pub fn routes(&self, now: Instant) -> Vec<ClusterRouteStatus> {
-        let status = |(address, route): (&Address, &Route)| ClusterRouteStatus {
-            address: address.clone(),
-            names: route.names.iter().cloned().collect(),
-            last_error: route.last_error.clone(),
-            next_attempt: (!is_connected(&self.peers, route))
-                .then(|| route.retry.due().map(|due| due.saturating_duration_since(now)))
-                .flatten(),
-        };
-        self.routes.iter().map(status).collect()
     }
 }
 

@@ -11,6 +11,8 @@ pub(crate) const MAX_ENDPOINTS: usize = 8;
 pub(crate) const MAX_RECORDS: usize = 200;
 /// Fingerprints of one message.
 pub(crate) const MAX_KNOWN: usize = 8192;
+/// Names, and routes, of one answer to a call. With the longest of both, an answer has [`MAX_BYTES`].
+const MAX_VIEW: usize = 1000;
 /// Bytes of a message.
 pub(crate) const MAX_BYTES: usize = 512 * 1024;
 /// Longest name of a cluster, in bytes.
@@ -64,6 +66,21 @@ pub(crate) enum Message {
     Peers(Vec<Record>),
     /// The sender belongs to another cluster.
     OtherCluster(String),
+    /// An operator declared this instance of a member gone.
+    Forget { name: NodeName, incarnation: Incarnation },
+    /// A call: the receiver shall say whom it is connected to, and which routes it has. Answered by [`Message::View`].
+    Ask,
+    /// Answer to [`Message::Ask`].
+    View(View),
+}
+
+/// Part of the cluster that one member sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// Members that it is connected to.
+    pub connected: Vec<NodeName>,
+    /// Routes of the member.
+    pub routes: Vec<Address>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,6 +96,9 @@ enum WireMessage {
     Hello { cluster: String, own: WireRecord, is_hidden: bool, is_first: bool, known: Vec<u32> },
     Peers(Vec<WireRecord>),
     OtherCluster(String),
+    Forget { name: String, incarnation: [u8; 16] },
+    Ask,
+    View { connected: Vec<String>, routes: Vec<(String, u16)> },
 }
 
 /// Error returned for a message that cannot be read. Nothing of it was used.
@@ -101,7 +121,7 @@ pub enum MessageError {
         /// Limit.
         limit: usize,
     },
-    /// The bytes are no message of this format.
+    /// The bytes are no message of this format, or one that is not expected here.
     #[error("the message cannot be read")]
     Unreadable,
     /// Another version of the format.
@@ -113,13 +133,24 @@ fn bounded(len: usize, limit: usize, what: &'static str) -> Result<(), MessageEr
     if len > limit { Err(MessageError::TooMany { len, what, limit }) } else { Ok(()) }
 }
 
+fn name(text: &str) -> Result<NodeName, MessageError> {
+    NodeName::new(text).map_err(|_| MessageError::Unreadable)
+}
+
+fn address((host, port): (String, u16)) -> Result<Address, MessageError> {
+    Address::new(host, port).map_err(|_| MessageError::Unreadable)
+}
+
+fn written(address: &Address) -> (String, u16) {
+    (address.host.as_str().to_owned(), address.port.get())
+}
+
 impl From<&Record> for WireRecord {
     fn from(record: &Record) -> Self {
-        let endpoint = |address: &Address| (address.host.as_str().to_owned(), address.port.get());
         Self {
             name: record.name.as_str().to_owned(),
             incarnation: record.incarnation.to_bytes(),
-            endpoints: record.endpoints.iter().take(MAX_ENDPOINTS).map(endpoint).collect(),
+            endpoints: record.endpoints.iter().take(MAX_ENDPOINTS).map(written).collect(),
         }
     }
 }
@@ -129,9 +160,8 @@ impl TryFrom<WireRecord> for Record {
 
     fn try_from(wire: WireRecord) -> Result<Self, MessageError> {
         bounded(wire.endpoints.len(), MAX_ENDPOINTS, "addresses of one member")?;
-        let address = |(host, port): (String, u16)| Address::new(host, port).map_err(|_| MessageError::Unreadable);
         Ok(Self {
-            name: NodeName::new(&wire.name).map_err(|_| MessageError::Unreadable)?,
+            name: name(&wire.name)?,
             incarnation: wire.incarnation.into(),
             endpoints: wire.endpoints.into_iter().map(address).collect::<Result<_, _>>()?,
         })
@@ -150,6 +180,14 @@ impl Message {
             },
             Self::Peers(records) => WireMessage::Peers(records.iter().map(WireRecord::from).collect()),
             Self::OtherCluster(cluster) => WireMessage::OtherCluster(cluster.clone()),
+            Self::Forget { name, incarnation } => {
+                WireMessage::Forget { name: name.as_str().to_owned(), incarnation: incarnation.to_bytes() }
+            }
+            Self::Ask => WireMessage::Ask,
+            Self::View(View { connected, routes }) => WireMessage::View {
+                connected: connected.iter().take(MAX_VIEW).map(|name| name.as_str().to_owned()).collect(),
+                routes: routes.iter().take(MAX_VIEW).map(written).collect(),
+            },
         };
         postcard::to_extend(&wire, vec![VERSION]).expect("a vector takes whatever is written")
     }
@@ -173,6 +211,15 @@ impl Message {
             WireMessage::OtherCluster(cluster) => {
                 bounded(cluster.len(), MAX_CLUSTER, "bytes of a cluster's name")?;
                 Self::OtherCluster(cluster)
+            }
+            WireMessage::Forget { name: of, incarnation } => {
+                Self::Forget { name: name(&of)?, incarnation: incarnation.into() }
+            }
+            WireMessage::Ask => Self::Ask,
+            WireMessage::View { connected, routes } => {
+                bounded(connected.len().max(routes.len()), MAX_VIEW, "names or routes")?;
+                let connected = connected.iter().map(|text| name(text)).collect::<Result<_, _>>()?;
+                Self::View(View { connected, routes: routes.into_iter().map(address).collect::<Result<_, _>>()? })
             }
         })
     }
@@ -202,7 +249,10 @@ mod tests {
             is_first: true,
             known: vec![1, u32::MAX],
         };
-        for message in [hello, Message::Peers(vec![record(0), record(8)]), Message::OtherCluster("d".into())] {
+        let forget = Message::Forget { name: "a@h".parse().unwrap(), incarnation: [7; 16].into() };
+        let view = View { connected: vec!["b@h".parse().unwrap()], routes: record(2).endpoints };
+        let others = [Message::OtherCluster("d".into()), forget, Message::Ask, Message::View(view)];
+        for message in [hello, Message::Peers(vec![record(0), record(8)])].into_iter().chain(others) {
             assert_eq!(Message::decode(&message.encode()), Ok(message));
         }
     }
@@ -212,6 +262,12 @@ mod tests {
         let many = Message::Peers(vec![record(1); MAX_RECORDS + 1]).encode();
         let error = MessageError::TooMany { len: 201, what: "members in one message", limit: 200 };
         assert_eq!(Message::decode(&many), Err(error));
+        let longest: NodeName = format!("{}@h", "a".repeat(253)).parse().unwrap();
+        let route = Address::new("h".repeat(63) + &format!(".{}", "h".repeat(63)).repeat(2), 65_535).unwrap();
+        let view = View { connected: vec![longest; 1001], routes: vec![route; 1001] };
+        let bytes = Message::View(view).encode();
+        assert!(bytes.len() <= MAX_BYTES, "{}", bytes.len());
+        assert!(matches!(Message::decode(&bytes), Ok(Message::View(view)) if view.connected.len() == 1000));
         assert_eq!(Message::decode(&[2, 0]), Err(MessageError::Version(2)));
         assert_eq!(Message::decode(&[]), Err(MessageError::Unreadable));
         // A port of 0 cannot be dialled.

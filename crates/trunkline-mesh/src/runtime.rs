@@ -1,7 +1,7 @@
 //! The membership of a node that runs.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
@@ -10,9 +10,10 @@ use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{Chain, Sessions};
 use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
 use trunkline_route::{Address, Cause, Endpoint, NodeName};
-use trunkline_stack::Mailbox;
+use trunkline_stack::{Mailbox, Message as Received};
 
-use crate::{ClusterNameError, ClusterRouteStatus, MemberStatus, Mesh, Output, Settings, book};
+use crate::message::{Message, MessageError};
+use crate::{ClusterNameError, ClusterRouteStatus, ForgetError, MemberStatus, Mesh, Output, Settings, View, book};
 
 /// Shortest time between two writes of the peer book, in which changes are gathered.
 const GATHERED: Duration = Duration::from_secs(1);
@@ -46,6 +47,26 @@ pub struct ClusterStatus {
     pub routes: Vec<ClusterRouteStatus>,
 }
 
+/// Cluster as its members see it, each in its own words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterNetwork {
+    /// Members that answered, this node first, the others by name.
+    pub nodes: Vec<NetworkMember>,
+    /// Members that are known and did not answer, by name, each with the reason.
+    pub silent: Vec<(NodeName, String)>,
+}
+
+/// Answer of one member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkMember {
+    /// Name of the member.
+    pub name: NodeName,
+    /// Time until the answer.
+    pub took: Duration,
+    /// Members that it is connected to, and its routes.
+    pub view: View,
+}
+
 /// The membership of a node in a cluster. It is a resolver as well, which answers with the addresses of members.
 ///
 /// [`Cluster::up`] and [`Cluster::down`] tell it of connections, and [`Cluster::run`] does the rest.
@@ -53,6 +74,8 @@ pub struct Cluster {
     mesh: Mutex<Mesh>,
     changed: Notify,
     book: Option<PathBuf>,
+    /// Connections of the node, from the begin of [`Cluster::run`].
+    sessions: OnceLock<Weak<Sessions>>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -79,7 +102,7 @@ impl Cluster {
                 }
             }
         }
-        Ok(Arc::new(Self { mesh: Mutex::new(mesh), changed: Notify::new(), book }))
+        Ok(Arc::new(Self { mesh: Mutex::new(mesh), changed: Notify::new(), book, sessions: OnceLock::new() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Mesh> {
@@ -122,9 +145,64 @@ impl Cluster {
         ClusterStatus { cluster: mesh.cluster().to_owned(), peers: mesh.peers(now()), routes: mesh.routes(now()) }
     }
 
+    /// Forgets a member that is gone for good, and tells the others: nobody dials it any more. It is a member again when it
+    /// connects to one.
+    ///
+    /// # Errors
+    /// [`ForgetError`]; nothing changed.
+    pub fn forget(&self, name: &NodeName) -> Result<(), ForgetError> {
+        let forgotten = self.lock().forget(now(), name);
+        self.changed.notify_one();
+        forgotten
+    }
+
+    /// Asks every member whom it is connected to and which routes it has. Returns when all that are connected answered, at
+    /// the latest after the timeout.
+    pub async fn network(&self, timeout: Duration) -> ClusterNetwork {
+        let (name, view, members) = {
+            let mesh = self.lock();
+            let members = mesh.peers(now()).into_iter().filter(|member| member.other_cluster.is_none());
+            (mesh.name().clone(), mesh.view(), members.collect::<Vec<_>>())
+        };
+        let mut network =
+            ClusterNetwork { nodes: vec![NetworkMember { name, took: Duration::ZERO, view }], silent: Vec::new() };
+        let sessions = self.sessions.get().and_then(Weak::upgrade);
+        let (question, mut asking) = (Message::Ask.encode(), JoinSet::new());
+        for member in members {
+            let connection = sessions.as_ref().filter(|_| member.is_up).and_then(|all| all.connection(&member.name));
+            let Some(connection) = connection else {
+                let error = member.last_error.map_or_else(String::new, |(error, _)| format!(": {error}"));
+                network.silent.push((member.name, format!("not connected{error}")));
+                continue;
+            };
+            let (question, began) = (question.clone(), now());
+            asking.spawn(async move {
+                let answer = connection.call(MESH_MAILBOX, "", &question, timeout).await;
+                let view =
+                    answer.map_err(|error| Chain(&error).to_string()).and_then(|bytes| match Message::decode(&bytes) {
+                        Ok(Message::View(view)) => Ok(view),
+                        Ok(_) => Err("the answer is of another kind".into()),
+                        Err(error) => Err(error.to_string()),
+                    });
+                (member.name, now() - began, view)
+            });
+        }
+        while let Some(joined) = asking.join_next().await {
+            match joined {
+                Ok((name, took, Ok(view))) => network.nodes.push(NetworkMember { name, took, view }),
+                Ok((name, _, Err(error))) => network.silent.push((name, error)),
+                Err(_) => {}
+            }
+        }
+        network.nodes[1..].sort_by(|a, b| a.name.cmp(&b.name));
+        network.silent.sort();
+        network
+    }
+
     /// Exchanges, dials and asks until the node is gone. `mailbox` is the one of the name [`MESH_MAILBOX`]; connections are
     /// those of `sessions`, whose discovery has to contain this resolver.
     pub async fn run(self: Arc<Self>, sessions: Weak<Sessions>, mut mailbox: Mailbox) {
+        let _ = self.sessions.set(sessions.clone());
         let mut tasks = JoinSet::new();
         let (mut has_news, mut written, mut looked) = (false, now(), now());
         loop {
@@ -147,24 +225,35 @@ impl Cluster {
             tokio::select! {
                 message = mailbox.recv() => {
                     let Some(message) = message else { return };
-                    let other = |mesh: &Mesh| mesh.other_cluster(message.node()).map(str::to_owned);
-                    let (taken, before, after) = {
-                        let mut mesh = self.lock();
-                        let before = other(&mesh);
-                        (mesh.message(now(), message.node(), message.body()), before, other(&mesh))
-                    };
-                    if let Some(cluster) = after.filter(|after| before.as_ref() != Some(after)) {
-                        tracing::warn!(peer = %message.node(), cluster, "a node of another cluster is connected; it is no member");
-                    }
-                    if let Err(error) = taken {
-                        tracing::debug!(peer = %message.node(), %error, "a message of the peer exchange is refused");
-                    }
+                    self.take(message);
                 }
                 () = self.changed.notified() => {}
                 Some(_) = tasks.join_next() => {}
                 () = tokio::time::sleep_until(next.into()) => {}
             }
         }
+    }
+
+    /// Takes a message, or answers a call.
+    fn take(&self, message: Received) {
+        let from = message.node().clone();
+        let refused = |error: MessageError| {
+            tracing::debug!(peer = %from, %error, "a message of the peer exchange is refused");
+        };
+        if message.is_call() {
+            let answer = self.lock().answer(&from, message.body());
+            return answer.map_or_else(refused, |answer| message.reply(answer));
+        }
+        let other = |mesh: &Mesh| mesh.other_cluster(&from).map(str::to_owned);
+        let (taken, before, after) = {
+            let mut mesh = self.lock();
+            let before = other(&mesh);
+            (mesh.message(now(), &from, message.body()), before, other(&mesh))
+        };
+        if let Some(cluster) = after.filter(|after| before.as_ref() != Some(after)) {
+            tracing::warn!(peer = %from, cluster, "a node of another cluster is connected; it is no member");
+        }
+        taken.unwrap_or_else(refused);
     }
 
     async fn write_book(&self) {

@@ -610,6 +610,75 @@ fn a_member_cannot_move_another_one_to_an_address_of_its_choice() {
     assert_eq!(world.nodes[0].mesh.message(now, &name(1), &hello), Err(MessageError::NotItself(name(2))));
 }
 
+#[test]
+fn a_member_that_is_forgotten_stays_so_at_all_although_one_that_was_away_tells_of_it() {
+    let mut world = World::new(1);
+    world.add(&[]);
+    for _ in 0..4 {
+        world.add(&[0]);
+    }
+    world.until_full(Duration::from_secs(1));
+    let now = world.clock();
+    let connected = Err(ForgetError::Connected(name(4)));
+    assert_eq!(world.nodes[0].mesh.forget(now, &name(4)), connected);
+    assert_eq!(world.nodes[0].mesh.forget(now, &name(9)), Err(ForgetError::Unknown(name(9))));
+    for gone in [3, 4] {
+        world.kill(gone);
+    }
+    world.run_for(Duration::from_secs(1));
+    let now = world.clock();
+    world.nodes[0].mesh.forget(now, &name(4)).unwrap();
+    world.drive(0);
+    world.run_for(Duration::from_secs(1));
+    let knows = |world: &World, node: usize| {
+        world.nodes[node].mesh.peers(world.clock()).iter().any(|peer| peer.name == name(4))
+    };
+    assert_eq!([0, 1, 2].map(|node| knows(&world, node)), [false; 3]);
+    // The one that was away has the member in its book, tells of it, and is told to forget it.
+    world.restart_with_book(3, Duration::from_secs(60));
+    world.until_full(Duration::from_secs(5));
+    world.run_for(Duration::from_secs(60));
+    assert_eq!([0, 1, 2, 3].map(|node| knows(&world, node)), [false; 4]);
+    // It comes back as another instance, and is a member of all.
+    world.restart(4);
+    world.until_full(Duration::from_secs(5));
+}
+
+#[test]
+fn only_a_member_has_another_one_forgotten_or_asks_for_the_view_of_a_node() {
+    let mut world = World::new(1);
+    world.add(&[]);
+    world.add(&[0]);
+    world.add(&[0]);
+    world.until_full(Duration::from_secs(1));
+    world.kill(2);
+    world.run_for(Duration::from_secs(1));
+    let (now, stranger) = (world.clock(), name(7));
+    let forget = |life: u8| {
+        let mut incarnation = [0; 16];
+        (incarnation[7], incarnation[11]) = (2, life);
+        Message::Forget { name: name(2), incarnation: incarnation.into() }.encode()
+    };
+    let mesh = &mut world.nodes[0].mesh;
+    assert_eq!(mesh.message(now, &stranger, &forget(0)), Err(MessageError::NoMember));
+    // Another instance than the one that is known, one that is connected, and the node itself are kept.
+    mesh.message(now, &name(1), &forget(1)).unwrap();
+    for kept in [1, 0] {
+        let forget = Message::Forget { name: name(kept), incarnation: [0; 16].into() }.encode();
+        mesh.message(now, &name(1), &forget).unwrap();
+    }
+    assert_eq!((mesh.peers(now).len(), mesh.neighbours()), (2, vec![name(1)]));
+    mesh.message(now, &name(1), &forget(0)).unwrap();
+    assert_eq!(mesh.peers(now).len(), 1);
+
+    let ask = Message::Ask.encode();
+    assert_eq!(mesh.answer(&stranger, &ask), Err(MessageError::NoMember));
+    assert_eq!(mesh.answer(&name(1), &forget(0)), Err(MessageError::Unreadable));
+    let view = View { connected: vec![name(1)], routes: Vec::new() };
+    assert_eq!(mesh.answer(&name(1), &ask), Ok(Message::View(view).encode()));
+    assert_eq!(mesh.message(now, &name(1), &ask), Err(MessageError::Unreadable));
+}
+
 /// The figures are in the description of clusters.
 #[test]
 fn a_node_forms_a_cluster_of_n_with_6_n_messages_and_10_n_squared_bytes() {

@@ -180,6 +180,8 @@ pub struct LinkStats {
     pub undeliverable: u64,
     /// Last round trip in microseconds; 0 before the first.
     pub round_trip_us: u64,
+    /// Microseconds since the last bytes of the peer arrived; 0 where the stack does not tell it.
+    pub silent_us: u64,
     /// Streams that are open.
     pub streams: u64,
 }

@@ -32,7 +32,10 @@ pub use trunkline_dial::{
 };
 pub use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 pub use trunkline_matcher::{self as matcher, AccessPattern, PatternError, PatternErrorKind, PatternIndex};
-pub use trunkline_mesh::{Cluster, ClusterNameError, ClusterRouteStatus, ClusterStatus, MemberStatus};
+pub use trunkline_mesh::{
+    Cluster, ClusterNameError, ClusterNetwork, ClusterRouteStatus, ClusterStatus, ForgetError, MemberStatus,
+    NetworkMember, View as ClusterView,
+};
 pub use trunkline_process::runtime::{
     Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError,
 };

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use trunkline::{Address, ConnectError, Node, NodeBuilder, StartError};
+use trunkline::{Address, ConnectError, Cookies, Node, NodeBuilder, StartError};
 use trunkline_tests::support::*;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -110,6 +110,33 @@ async fn g5_the_others_still_talk_when_the_node_with_all_the_routes_drops_out_an
     until(|| !is_connected(&three, &["2@lab"])).await;
     let two = start(member("2@lab", at, &[])).await;
     full(&[&two, &three]).await;
+}
+
+#[tokio::test]
+async fn g12_a_member_stays_one_while_the_cookie_of_the_cluster_changes_node_by_node() {
+    let (old, new) = (cookie("last year"), cookie("this year").labelled("new").unwrap());
+    let (only_old, both) = (Cookies::new(old.clone()), Cookies::new(old.clone()).also(new.clone()));
+    let steps = [both, Cookies::new(new.clone()).also(old), Cookies::new(new)];
+    let at = [own_address(), own_address(), own_address()];
+    // One node has the routes, and they stay as they are.
+    let node = |n: usize, cookies: &Cookies| {
+        let routes = if n == 0 { &at[1..] } else { &[] };
+        start(member(&format!("n{n}@lab"), at[n], routes).cookie(cookies.clone()))
+    };
+    let mut nodes = Vec::new();
+    for n in 0..3 {
+        nodes.push(node(n, &only_old).await);
+    }
+    full(&nodes.iter().collect::<Vec<_>>()).await;
+    for cookies in steps {
+        for n in 0..3 {
+            crash(nodes.remove(n)).await;
+            // The others talk meanwhile.
+            full(&nodes.iter().collect::<Vec<_>>()).await;
+            nodes.insert(n, node(n, &cookies).await);
+            full(&nodes.iter().collect::<Vec<_>>()).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,38 @@
 //! Clusters of real processes.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
 use crate::world::{Dir, Running, eventually, free_port};
+
+/// Sends an operation as `curl --unix-socket` does. Returns the status and the answer.
+fn operation(node: &Running, body: &Value) -> (u16, Value) {
+    let mut stream = UnixStream::connect(node.admin()).unwrap();
+    let body = body.to_string();
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
+    write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap())
+}
+
+fn done(node: &Running, body: Value) -> Value {
+    let (status, answer) = operation(node, &body);
+    assert_eq!(status, 200, "{body}: {answer}");
+    answer
+}
+
+#[track_caller]
+fn refused(node: &Running, body: Value, status: u16, parts: &[&str]) {
+    let (found, answer) = operation(node, &body);
+    assert_eq!(found, status, "{body}: {answer}");
+    let error = answer["error"].as_str().unwrap();
+    parts.iter().for_each(|part| assert!(error.contains(part), "{body}: {error}"));
+}
 
 fn member(dir: &Dir, name: &str, port: u16, routes: &[u16]) -> String {
     let routes: Vec<String> = routes.iter().map(|port| format!("{{ host: 127.0.0.1, port: {port} }}")).collect();
@@ -95,4 +127,244 @@ fn a_node_without_a_cluster_says_so() {
     assert_eq!(dir.json(&["cluster", "status"])["is_enabled"], false);
     assert_eq!(dir.ok(&["cluster", "routes"]).stdout.trim(), "no routes");
     node.stop();
+}
+
+/// Writes a member whose section for the routes has comments.
+fn commented(dir: &Dir, name: &str, port: u16) -> String {
+    let rest =
+        format!("  listen: [{{ port: {port} }}]\nclustering:   # ours\n  hubServer:\n    cluster:\n      name: lab\n");
+    dir.config(name, &rest)
+}
+
+#[test]
+fn g7_g10_routes_set_by_an_operation_apply_at_once_and_after_a_restart_and_keep_the_comments_of_the_file() {
+    let dir = Dir::new();
+    let (a, b, c) = (free_port(), free_port(), free_port());
+    let [first, second] = [("a", a), ("b", b)].map(|(name, port)| dir.node(&member(&dir, name, port, &[]), &[]));
+    let file = commented(&dir, "c", c);
+    let before = dir.read(&file);
+    let node = dir.node(&file, &[]);
+    let route = |port: u16| json!({ "host": "127.0.0.1", "port": port });
+    let text = |port: u16| json!({ "host": "127.0.0.1", "port": port.to_string() });
+
+    // The shape of HarperDB's documents; the port as text is cast, and a repeat is skipped.
+    let set = json!({ "operation": "cluster_set_routes", "server": "hub", "routes": [text(a), route(a), route(c)] });
+    let expected = json!({
+        "message": "cluster routes successfully set", "set": [route(a), route(c)], "skipped": [route(a)],
+        "warnings": [format!("127.0.0.1:{c} is this node itself")],
+    });
+    assert_eq!(done(&node, set), expected);
+    connected(&dir, &node, &["a"]);
+    let routes = |node: &Running| done(node, json!({ "operation": "cluster_get_routes" }));
+    assert_eq!(routes(&node), json!({ "hub": [route(a), route(c)], "leaf": [] }));
+    let lines = format!(
+        "      network:\n        routes:\n          - {{ host: 127.0.0.1, port: {a} }}\n          - {{ host: 127.0.0.1, port: {c} }}\n"
+    );
+    assert_eq!(dir.read(&file), format!("{before}{lines}"));
+
+    // The routes of the file apply after a crash, and those of HarperDB's `set_configuration` replace them.
+    node.kill();
+    let node = dir.node(&file, &[]);
+    connected(&dir, &node, &["a"]);
+    assert_eq!(routes(&node)["hub"], json!([route(a), route(c)]));
+    let replace =
+        json!({ "operation": "set_configuration", "clustering_hubServer_cluster_network_routes": [route(b)] });
+    assert_eq!(done(&node, replace)["message"], "Configuration successfully set");
+    connected(&dir, &node, &["a", "b"]);
+    connected(&dir, &first, &["b", "c"]);
+
+    let delete = json!({ "operation": "cluster_delete_routes", "routes": [text(b), route(a)] });
+    let expected = json!({
+        "message": "cluster routes successfully deleted", "deleted": [route(b)], "skipped": [route(a)],
+    });
+    assert_eq!(done(&node, delete), expected);
+    assert_eq!(routes(&node), json!({ "hub": [], "leaf": [] }));
+    assert!(dir.read(&file).contains("        routes: []\n"), "{}", dir.read(&file));
+    // Nobody is disconnected by a route that goes.
+    connected(&dir, &node, &["a", "b"]);
+    let log = node.stop().stderr;
+    assert!(!log.contains("lost") && !log.contains("disconnect"), "{log}");
+    for node in [first, second] {
+        node.stop();
+    }
+}
+
+#[test]
+fn g7_an_operation_with_an_item_that_cannot_be_used_names_it_and_changes_nothing() {
+    let dir = Dir::new();
+    let file = commented(&dir, "app", free_port());
+    let node = dir.node(&file, &[]);
+    let before = dir.read(&file);
+    let set = |routes: Value| json!({ "operation": "cluster_set_routes", "routes": routes });
+    let good = json!({ "host": "10.0.0.1", "port": 9932 });
+    for (routes, parts) in [
+        (
+            json!([good, { "port": 1 }, { "host": "h", "port": "abc" }]),
+            &["'routes[1].host' is required", "'routes[2].port' must be a port number from 1 to 65535"][..],
+        ),
+        (json!([{ "host": "h", "port": 70000 }]), &["'routes[0].port' must be a port number from 1 to 65535"]),
+        (json!([{ "host": "a b", "port": 1 }]), &["'routes[0].host': \"a b\" is no host"]),
+        (json!([{ "host": "h:1", "port": 2 }]), &["'routes[0].host': the host names port 1, and `port` is 2"]),
+        (json!([{ "host": 7, "port": 2 }]), &["'routes[0].host' must be a string"]),
+        (json!([{ "host": "h", "prot": 2 }]), &["'routes[0].prot' is not allowed"]),
+        (json!([7, "h:0"]), &["'routes[0]' must be an object", "'routes[1]': must be a port number"]),
+        (json!([]), &["'routes' must contain at least 1 item"]),
+        (json!({}), &["'routes' must be an array"]),
+        (json!(null), &["'routes' is required"]),
+    ] {
+        refused(&node, set(routes), 400, parts);
+    }
+    refused(
+        &node,
+        json!({ "operation": "cluster_set_routes", "server": "x", "routes": [good] }),
+        400,
+        &["'server' must be hub"],
+    );
+    refused(&node, json!({ "operation": "set_configuration", "node_name": 1 }), 400, &["'node_name' is not allowed"]);
+    refused(&node, json!({ "operation": "cluster_network", "timeout": "soon" }), 400, &["'timeout' must be a number"]);
+    refused(
+        &node,
+        json!({ "operation": "cluster_stat" }),
+        400,
+        &["unknown variant `cluster_stat`", "`cluster_status`"],
+    );
+    assert_eq!(dir.read(&file), before);
+    assert_eq!(done(&node, json!({ "operation": "cluster_get_routes" })), json!({ "hub": [], "leaf": [] }));
+
+    // An address that is none is a name, which is accepted with a warning.
+    let odd = done(&node, set(json!([{ "host": "3.735.184.8", "port": 9932 }, good])));
+    let warning = odd["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("3.735.184.8 is not an IPv4 address"), "{warning}");
+    node.stop();
+
+    // Neither a file that others broke nor a layer above it is written over.
+    let node = dir.node(&file, &[]);
+    dir.file(&file, &dir.read(&file).replace("name: lab", "name: [lab"), 0o600);
+    let broken = dir.read(&file);
+    refused(
+        &node,
+        set(json!([{ "host": "h" }])),
+        409,
+        &["app.yaml:11:14: not well-formed YAML", "not saved, nothing changed"],
+    );
+    assert_eq!(dir.read(&file), broken);
+    dir.file(&file, &before, 0o600);
+    node.stop();
+    let node = dir.node(&file, &["--CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES", "[]"]);
+    refused(&node, set(json!([good])), 409, &["--set clustering.hubServer.cluster.network.routes"]);
+    node.stop();
+    let mut command = dir.command(&["--json", "node", "--config", &file]);
+    command.env("CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES", "[]");
+    let node = Running::start(command);
+    let delete = json!({ "operation": "cluster_delete_routes", "routes": [good] });
+    refused(&node, delete, 409, &["the environment variable CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES"]);
+    assert_eq!(dir.read(&file), before);
+    node.stop();
+    let alone = dir.node(&dir.config("alone", ""), &[]);
+    refused(&alone, set(json!([good])), 409, &["belongs to no cluster", "clustering:"]);
+    alone.stop();
+}
+
+#[test]
+fn g10_a_file_that_is_edited_by_hand_applies_at_once_and_a_broken_edit_leaves_the_routes() {
+    let dir = Dir::new();
+    let (a, b, c) = (free_port(), free_port(), free_port());
+    let [first, second] = [("a", a), ("b", b)].map(|(name, port)| dir.node(&member(&dir, name, port, &[]), &[]));
+    // As Kubernetes mounts a file: a link to a file below a link that is swapped.
+    let of = |routes: &[u16]| dir.read(&member(&dir, "c", c, routes));
+    let release = |name: &str, text: &str| {
+        std::fs::create_dir(dir.at(name)).unwrap();
+        dir.file(&format!("{name}/app.yaml"), text, 0o600);
+        std::os::unix::fs::symlink(name, dir.at("next")).unwrap();
+        std::fs::rename(dir.at("next"), dir.at("current")).unwrap();
+    };
+    release("one", &of(&[]).replace("cookie_file: cookie", "cookie_file: ../cookie"));
+    std::os::unix::fs::symlink("current/app.yaml", dir.at("linked.yaml")).unwrap();
+    dir.file("cookie", &dir.read("cookie"), 0o600);
+    let text = |routes: &[u16]| {
+        of(routes).replace("cookie_file: cookie", &format!("cookie_file: {}", dir.at("cookie").display()))
+    };
+    dir.file("one/app.yaml", &text(&[]), 0o600);
+    let node = dir.node("linked.yaml", &["--log-level", "info"]);
+    connected(&dir, &node, &[]);
+    release("two", &text(&[a]));
+    connected(&dir, &node, &["a"]);
+
+    release("three", &text(&[b]).replace("name: lab", "name: [lab"));
+    node.logs("the routes of the cluster stay");
+    let log = node.stderr();
+    let line = log.lines().find(|line| line.contains("the routes of the cluster stay")).unwrap();
+    assert!(line.contains("linked.yaml:7:45: not well-formed YAML"), "{line}");
+    assert_eq!(dir.json(&["cluster", "routes", "--admin", node.admin()])[0]["port"], a);
+    release("four", &text(&[b]));
+    connected(&dir, &node, &["a", "b"]);
+    for node in [first, second, node] {
+        node.stop();
+    }
+}
+
+#[test]
+fn every_member_tells_its_view_and_one_that_is_gone_for_good_is_forgotten_by_all() {
+    let dir = Dir::new();
+    let ports = [free_port(), free_port(), free_port(), free_port()];
+    let files = [
+        member(&dir, "n1", ports[0], &[ports[1], ports[2], ports[3]]),
+        member(&dir, "n2", ports[1], &[]),
+        member(&dir, "n3", ports[2], &[]),
+        member(&dir, "n4", ports[3], &[]),
+    ];
+    let [one, two, three, four] = files.each_ref().map(|file| dir.node(file, &[]));
+    connected(&dir, &one, &["n2", "n3", "n4"]);
+    connected(&dir, &four, &["n1", "n2", "n3"]);
+    connected(&dir, &three, &["n1", "n2", "n4"]);
+    connected(&dir, &two, &["n1", "n3", "n4"]);
+    let network = done(&one, json!({ "operation": "cluster_network" }));
+    let names: Vec<_> =
+        network["nodes"].as_array().unwrap().iter().map(|node| node["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["n1@127.0.0.1", "n2@127.0.0.1", "n3@127.0.0.1", "n4@127.0.0.1"]);
+    assert_eq!(network["silent"], json!([]));
+    assert_eq!(network["nodes"][1]["connected_nodes"], json!(["n1@127.0.0.1", "n3@127.0.0.1", "n4@127.0.0.1"]));
+    assert_eq!(network["nodes"][0]["routes"].as_array().unwrap().len(), 3);
+    let less = json!({ "operation": "cluster_network", "connected_nodes": true, "routes": true, "timeout": 5000 });
+    assert_eq!(done(&one, less)["nodes"][1].as_object().unwrap().keys().collect::<Vec<_>>(), ["name", "response_time"]);
+    let status = done(&one, json!({ "operation": "cluster_status" }));
+    let peer = &status["connections"][0];
+    assert_eq!((&peer["ports"], &peer["via"]), (&json!({ "clustering": ports[1] }), &Value::Null));
+    assert!(peer["uptime"].as_str().unwrap().ends_with('s') && peer["last_heard_ms"].is_u64(), "{peer}");
+
+    dir.run(&["cluster", "forget", "--admin", one.admin(), "n4@127.0.0.1"]).refused(&["n4@127.0.0.1 is connected"]);
+    let unknown = dir.run(&["cluster", "forget", "--admin", one.admin(), "n9@127.0.0.1"]).exits(1).stderr;
+    assert!(unknown.contains("n9@127.0.0.1 is not known in the cluster"), "{unknown}");
+    // A member that does not answer is told within the time that was asked for.
+    four.signal(Signal::STOP);
+    let text = dir.ok(&["cluster", "network", "--admin", one.admin(), "--timeout", "300"]).stdout;
+    assert!(text.lines().any(|line| line.contains("n4@127.0.0.1") && line.contains("silent")), "{text}");
+    four.kill();
+    connected(&dir, &one, &["n2", "n3"]);
+    connected(&dir, &three, &["n1", "n2"]);
+    // The routes to it are gone before it is forgotten, or it would be found again.
+    let route = format!("127.0.0.1:{}", ports[3]);
+    let removed = dir.ok(&["cluster", "routes", "--admin", one.admin(), "--remove", &route]).stdout;
+    assert_eq!(removed.trim(), format!("{route}: removed"));
+    eventually("a dial failed", || {
+        let status = dir.json(&["cluster", "status", "--admin", one.admin()]);
+        let lost = status["connections"].as_array()?.iter().find(|member| member["node_name"] == "n4@127.0.0.1")?;
+        (lost["last_error"].is_string() && lost["last_error_ms"].is_u64() && lost["last_heard_ms"].is_u64())
+            .then_some(())
+    });
+    let told = dir.ok(&["cluster", "forget", "--admin", one.admin(), "n4@127.0.0.1"]).stdout;
+    assert!(told.contains("n4@127.0.0.1 is forgotten"), "{told}");
+    for node in [&one, &two, &three] {
+        eventually("the member is forgotten", || {
+            let status = dir.json(&["cluster", "status", "--admin", node.admin()]);
+            (status["connections"].as_array()?.len() == 2).then_some(())
+        });
+    }
+    // It is a member again when it connects.
+    let four = dir.node(&member(&dir, "n4", ports[3], &[ports[2]]), &[]);
+    connected(&dir, &four, &["n1", "n2", "n3"]);
+    connected(&dir, &one, &["n2", "n3", "n4"]);
+    for node in [one, two, three, four] {
+        node.stop();
+    }
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
-use trunkline_config::edit::{add_proxy_route, add_route, remove_proxy_route, remove_route};
+use trunkline_config::edit::{add_proxy_route, add_route, remove_proxy_route, remove_route, set_cluster_routes};
 use trunkline_config::{EditError, FlagsEntry, OverrideEntry, ProxyEntry, RouteContext, RouteEntry};
-use trunkline_route::{DirectUse, Flag, NetworkRoute};
+use trunkline_route::{Address, DirectUse, Flag, NetworkRoute};
 
 use super::Dir;
 
@@ -235,11 +235,101 @@ fn a_proxy_route_is_added_to_and_removed_from_its_own_list() {
     assert_eq!(read.route.target_route().cookie().unwrap().expose(), b"the cookie of the backend");
 }
 
+fn addresses(hosts: &[&str]) -> Vec<Address> {
+    hosts.iter().map(|host| Address::new(*host, 7).unwrap()).collect()
+}
+
+#[test]
+fn routes_of_the_cluster_are_set_in_the_layout_of_the_section() {
+    let a = "{ host: a, port: 7 }";
+    let line = |pad: usize, text: &str| format!("{}{text}\n", " ".repeat(pad));
+    let below = |depth: usize, from: usize| {
+        let keys = ["clustering:", "hubServer:", "cluster:", "network:", "routes:"];
+        let lines = keys.iter().enumerate().skip(from).map(|(n, key)| line(depth * n, key));
+        lines.chain([line(depth * 5, &format!("- {a}"))]).collect::<String>()
+    };
+    for (before, after) in [
+        (String::new(), below(2, 0)),
+        ("node: 1\n# end\n".into(), format!("node: 1\n# end\n{}", below(2, 0))),
+        ("clustering: # ours\nnode: 1\n".into(), format!("clustering: # ours\n{}node: 1\n", below(2, 1))),
+        (
+            "clustering: {}\n".into(),
+            format!("clustering: {{ hubServer: {{ cluster: {{ network: {{ routes: [{a}] }} }} }} }}\n"),
+        ),
+        (
+            "clustering: { hubServer: { cluster: { name: lab } } } # c\n".into(),
+            format!("clustering: {{ hubServer: {{ cluster: {{ name: lab, network: {{ routes: [{a}] }} }} }} }} # c\n"),
+        ),
+        (
+            "clustering:\n  hubServer:\n    cluster:\n      name: lab # c\n\n# d\nnode: 1\n".into(),
+            format!("clustering:\n  hubServer:\n    cluster:\n      name: lab # c\n{}\n# d\nnode: 1\n", below(2, 3)),
+        ),
+        (
+            "clustering:\n  hubServer:\n    cluster:\n      network: { port: 9, } # c\n".into(),
+            format!("clustering:\n  hubServer:\n    cluster:\n      network: {{ port: 9, routes: [{a}] }} # c\n"),
+        ),
+        // The two that stay keep their lines, also one that is written in another form.
+        (
+            below(2, 0)
+                .replace(&format!("- {a}"), "# all\n          - host: x # x\n            port: 7\n          - a:7 # a"),
+            below(2, 0).replace(&format!("- {a}"), "# all\n          - a:7 # a"),
+        ),
+    ] {
+        assert_eq!(set_cluster_routes(&before, &addresses(&["a"])).unwrap(), after, "{before}");
+    }
+    for text in ["clustering: [1]\n", "a: &c { hubServer: {} }\nclustering: *c\n", "clustering: { hubServer: 7 }\n"] {
+        let error = set_cluster_routes(text, &addresses(&["a"])).unwrap_err();
+        assert!(error.to_string().contains("edit the file by hand"), "{text}: {error}");
+    }
+}
+
 fn comments(text: &str) -> Vec<&str> {
     text.split_whitespace().filter(|word| word.starts_with("c-")).collect()
 }
 
+/// Returns the routes of a cluster in each common style, below a section in block style or in braces.
+fn clusters() -> impl Strategy<Value = String> {
+    let item = (0..6usize, 0..4usize);
+    (0..4usize, prop::collection::vec(item, 0..5), any::<bool>()).prop_map(|(style, items, name)| {
+        let flow = style >= 2 || items.is_empty();
+        let mut list = String::from(if flow { "[ # c-list\n" } else { "# c-list\n" });
+        for (i, (host, form)) in items.into_iter().enumerate() {
+            let (pad, dash, comma) = if flow { (" ".repeat(10), "", ",") } else { (" ".repeat(10), "- ", "") };
+            let item = match form {
+                0 if !flow => format!("host: h{host}\n{pad}  port: 7 # c-port{i}"),
+                1 => format!("h{host}:7"),
+                2 => format!("'wss://h{host}:7/x'"),
+                _ => format!("{{ hostname: h{host}, port: '7' }}"),
+            };
+            list.push_str(&format!("{pad}# c-above{i}\n{pad}{dash}{item}{comma} # c{i}\n"));
+        }
+        list.push_str(if flow { "          ] # c-end\n" } else { "" });
+        let name = if name { "      name: lab\n" } else { "" };
+        let port = if style == 1 { "        port: 9 # c-own\n" } else { "" };
+        format!("# c-top\nclustering:\n  hubServer:\n    cluster:\n{name}      network:\n{port}        routes: {list}# c-bottom\n")
+    })
+}
+
+fn routes_of(text: &str) -> Vec<Address> {
+    Dir::new().with(text).unwrap().clustering.map(|cluster| cluster.routes).unwrap_or_default()
+}
+
 proptest! {
+    #[test]
+    fn routes_of_the_cluster_are_those_that_were_set(text in clusters(), hosts in prop::collection::btree_set(0..6usize, 0..6)) {
+        let wanted: Vec<_> = hosts.iter().map(|host| Address::new(format!("h{host}"), 7).unwrap()).collect();
+        let before = routes_of(&text);
+        let set = set_cluster_routes(&text, &wanted).unwrap();
+        let kept = before.iter().filter(|route| wanted.contains(route));
+        let new = wanted.iter().filter(|route| !before.contains(route));
+        let expected: Vec<_> = kept.chain(new).cloned().collect();
+        prop_assert_eq!(routes_of(&set), expected, "{}", set);
+        for comment in comments(&text).iter().filter(|comment| !comment[1..].starts_with(|c: char| c.is_ascii_digit()) && !comment.starts_with("c-port")) {
+            prop_assert!(set.contains(comment), "{} of\n{}\nin\n{}", comment, text, set);
+        }
+        prop_assert_eq!(&set_cluster_routes(&set, &wanted).unwrap(), &set);
+    }
+
     #[test]
     fn adding_and_then_removing_a_route_restores_the_text((text, names) in documents(), entry in entries()) {
         let added = add_route(&text, &entry).unwrap();

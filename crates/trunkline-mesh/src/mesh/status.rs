@@ -1,0 +1,79 @@
+//! The state of members and routes, for people.
+
+use std::time::{Duration, Instant};
+
+use trunkline_route::{Address, NodeName};
+
+use super::{Mesh, Peer, Route, is_connected};
+
+/// State of a member, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Name of the member.
+    pub name: NodeName,
+    /// True if a connection to it is up and it said that it belongs to the cluster.
+    pub is_up: bool,
+    /// Addresses at which it listens.
+    pub endpoints: Vec<Address>,
+    /// Member that told of it; `None` if it spoke for itself.
+    pub told_by: Option<NodeName>,
+    /// Name of the cluster that it belongs to, if that is another one.
+    pub other_cluster: Option<String>,
+    /// Time since the present connection came up.
+    pub up_for: Option<Duration>,
+    /// Time without a connection; `None` if this node was never connected to it.
+    pub lost_for: Option<Duration>,
+    /// Dials that failed since the last connection.
+    pub failures: u32,
+    /// Error of the last dial that failed, and the time since then.
+    pub last_error: Option<(String, Duration)>,
+    /// Time until the next dial.
+    pub next_dial: Option<Duration>,
+}
+
+/// State of a route, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterRouteStatus {
+    /// Host and port.
+    pub address: Address,
+    /// Names of the nodes that were found there.
+    pub names: Vec<NodeName>,
+    /// Error of the last attempt to find any.
+    pub last_error: Option<String>,
+    /// Time until the next attempt.
+    pub next_attempt: Option<Duration>,
+}
+
+impl Mesh {
+    /// Returns what is known of the others, by name.
+    pub fn peers(&self, now: Instant) -> Vec<MemberStatus> {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let until = |due: Instant| due.saturating_duration_since(now);
+        let status = |(name, peer): (&NodeName, &Peer)| MemberStatus {
+            name: name.clone(),
+            is_up: peer.is_member,
+            endpoints: self.addresses(name),
+            told_by: peer.tellers.first().cloned().filter(|_| peer.stated.is_none()),
+            other_cluster: peer.other_cluster.clone(),
+            up_for: peer.up_since.map(since),
+            lost_for: peer.heard.filter(|_| !peer.is_up).map(|(at, before)| since(at) + before),
+            failures: if peer.is_up { 0 } else { peer.retry.failures() },
+            last_error: peer.last_error.as_ref().map(|(error, at)| (error.clone(), since(*at))),
+            next_dial: peer.retry.due().filter(|_| !peer.is_up).map(until),
+        };
+        self.peers.iter().map(status).collect()
+    }
+
+    /// Returns what is known of the routes, in the order in which they were set.
+    pub fn routes(&self, now: Instant) -> Vec<ClusterRouteStatus> {
+        let status = |(address, route): &(Address, Route)| ClusterRouteStatus {
+            address: address.clone(),
+            names: route.names.iter().cloned().collect(),
+            last_error: route.last_error.clone(),
+            next_attempt: (!is_connected(&self.peers, route))
+                .then(|| route.retry.due().map(|due| due.saturating_duration_since(now)))
+                .flatten(),
+        };
+        self.routes.iter().map(status).collect()
+    }
+}
