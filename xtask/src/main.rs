@@ -270,6 +270,13 @@ const TASKS: &[Task] = &[
         run: testing::bench,
     },
     Task {
+        name: "soak",
+        summary: "run a cluster of processes, or of simulated members, under faults",
+        help: testing::SOAK_HELP,
+        takes_arguments: true,
+        run: testing::soak,
+    },
+    Task {
         name: "corpus",
         summary: "record or check what Go says about the matcher's test patterns",
         help: corpus::HELP,

@@ -17,8 +17,9 @@ mod shown;
 mod trace;
 
 pub use cluster::{
-    Cluster, ClusterConnection, ClusterNetwork, ClusterOperation, ClusterRoute, ClusterRoutes, FoundRoute, NetworkNode,
-    NetworkRequest, RoutesDeleted, RoutesRequest, RoutesSet, SilentNode,
+    Cluster, ClusterConnection, ClusterNetwork, ClusterOperation, ClusterRoute, ClusterRoutes, FoundRoute, IssuedToken,
+    NetworkNode, NetworkRequest, NewToken, RevokeToken, RoutesDeleted, RoutesRequest, RoutesSet, SilentNode,
+    TokenRequest,
 };
 pub use shown::{FailbackTo, ProxyRoute, Route};
 pub use trace::{TraceRequest, Traced, Way, WayEnd, WayHop};

@@ -19,6 +19,7 @@ mod client;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod join;
 mod ops;
 mod places;
 mod programs;
@@ -28,6 +29,7 @@ mod start;
 mod watch;
 
 pub use client::{AdminClient, ClientError, Hold};
+pub use join::{JoinError, JoinOptions, Joined, join};
 pub use ops::{AttachedForward, Kind, OpError, Operations, Source};
 pub use running::{RunOptions, Running, start, start_client};
 pub use server::{AdminAddress, AdminError, AdminListener, AdminServer};

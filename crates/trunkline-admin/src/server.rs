@@ -34,7 +34,8 @@ use trunkline_stack::{AcceptFailures, LogLimit, SocketError, SocketFile, bind_un
 
 use crate::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, ClusterOperation, DisconnectRequest, EndForward, Failure,
-    ForwardRequest, Forwarding, MessageRequest, PingRequest, RemoveRoute, SpawnRequest, StopApplication, TraceRequest,
+    ForwardRequest, Forwarding, MessageRequest, PingRequest, RemoveRoute, RevokeToken, SpawnRequest, StopApplication,
+    TokenRequest, TraceRequest,
 };
 use crate::ops::{AttachedForward, Kind, OpError, Operations};
 use crate::places::{self, MAX_CONNECTIONS, MAX_REQUESTS, Place, Places};
@@ -416,6 +417,20 @@ fn router(operations: Arc<Operations>) -> Router {
             "/",
             post(async |State(ops): Shared, Body(operation): Body<ClusterOperation>| {
                 cluster_operation(&ops, operation).await
+            }),
+        )
+        .route(
+            "/v1/cluster/tokens",
+            get(async |State(ops): Shared| answer(ops.tokens())).post(
+                async |State(ops): Shared, Body(request): Body<TokenRequest>| {
+                    answer(ops.blocking(move |ops| ops.issue_token(&request)).await)
+                },
+            ),
+        )
+        .route(
+            "/v1/cluster/tokens/revoke",
+            post(async |State(ops): Shared, Body(request): Body<RevokeToken>| {
+                answer(ops.blocking(move |ops| ops.revoke_token(&request.id)).await)
             }),
         )
         .route("/v1/nodes", get(async |State(ops): Shared| Json(ops.nodes())))

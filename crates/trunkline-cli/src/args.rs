@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trunkline::LocalPlace;
+use trunkline::{LocalPlace, MAX_VALIDITY};
 
 /// Reach any node by its name.
 ///
@@ -47,6 +47,8 @@ pub(crate) enum Command {
     /// Run a node until it is told to stop (SIGTERM finishes open work and stops, SIGHUP reloads routes and
     /// certificates).
     Node(NodeArgs),
+    /// Join a cluster with a token of `trunkline cluster token`: write the configuration of a member, and run it.
+    Join(JoinArgs),
     /// Check a configuration file without starting anything. Prints what is wrong, the number of entries in each
     /// section, and warnings about risky settings.
     Check(ConfigArgs),
@@ -417,12 +419,27 @@ pub(crate) enum ClusterCommand {
     Routes {
         #[command(flatten)]
         at: Admin,
-        /// Add a route; may be repeated. Port 9932 if it names none.
-        #[arg(long, value_name = "HOST:PORT")]
+        /// Add a route, `host` or `host:port`; may be repeated. The default port is 9932.
+        #[arg(long, value_name = "ADDRESS")]
         add: Vec<String>,
         /// Remove a route; may be repeated. Nobody is disconnected.
-        #[arg(long, value_name = "HOST:PORT", conflicts_with = "add")]
+        #[arg(long, value_name = "ADDRESS", conflicts_with = "add")]
         remove: Vec<String>,
+    },
+    /// Make a token by which one machine joins the cluster, with `trunkline join`. Whoever has the token can join: keep it
+    /// secret.
+    Token {
+        #[command(flatten)]
+        at: Admin,
+        /// Time for which the token is valid, at most 30 days.
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = validity)]
+        valid: Duration,
+        /// List the tokens that this node made, without their secrets.
+        #[arg(long, conflicts_with = "valid")]
+        list: bool,
+        /// Revoke the token of this id.
+        #[arg(long, value_name = "ID", conflicts_with_all = ["list", "valid"])]
+        revoke: Option<String>,
     },
     /// Forget a member that is gone for good, here and at the members that are connected: nobody dials it any more.
     Forget {
@@ -487,6 +504,30 @@ pub(crate) struct NodeArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// Token, one word; `-` reads it from standard input.
+    pub(crate) token: String,
+    /// Name of this node, name@host. The other members dial the host.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Port at which this node listens, on every IPv4 interface.
+    #[arg(long, default_value_t = 9932, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+    /// Configuration file to write; the cookie of the cluster goes into a file beside it.
+    #[arg(long, value_name = "FILE", default_value = "trunkline.yaml")]
+    pub(crate) config: PathBuf,
+    /// Only write the files; `trunkline node` runs the member then.
+    #[arg(long)]
+    pub(crate) only_write: bool,
+    /// Time for the answer of the member that made the token.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// Register a mailbox that answers every call with TEXT, or with the call's own content; for trying things out.
+    #[arg(long, value_name = "MAILBOX[=TEXT]")]
+    pub(crate) answer: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct CertsArgs {
     /// Names of the nodes, name@host. Each certificate is valid for the host and for both ends of a connection.
     #[arg(required = true)]
@@ -515,7 +556,7 @@ pub(crate) struct DemoArgs {
 /// Error returned when the value of an argument is malformed.
 #[derive(Debug, PartialEq, thiserror::Error)]
 enum ArgError {
-    #[error("{text:?} is not a duration; write, for example, 500ms, 5s or 2m")]
+    #[error("{text:?} is not a duration, or too long; write, for example, 500ms, 5s, 2m or 1h")]
     Duration { text: String },
     #[error("unknown value {on:?}; write {name}=true or {name}=false")]
     Flag { name: String, on: String },
@@ -535,17 +576,31 @@ fn pair(text: &str) -> Result<(String, String), ArgError> {
 }
 
 fn duration(text: &str) -> Result<Duration, ArgError> {
+    duration_within(text, Duration::from_secs(DAY))
+}
+
+/// Reads the validity of a token.
+fn validity(text: &str) -> Result<Duration, ArgError> {
+    duration_within(text, MAX_VALIDITY)
+}
+
+/// Seconds of a day.
+const DAY: u64 = 86_400;
+
+fn duration_within(text: &str, most: Duration) -> Result<Duration, ArgError> {
     let error = || ArgError::Duration { text: text.to_owned() };
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| error())?;
-    let ms = match &text[digits.len()..] {
-        "ms" => Some(number),
-        "s" | "" => number.checked_mul(1_000),
-        "m" => number.checked_mul(60_000),
+    let seconds = |unit: u64| number.checked_mul(unit).map(Duration::from_secs);
+    let duration = match &text[digits.len()..] {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" | "" => seconds(1),
+        "m" => seconds(60),
+        "h" => seconds(3600),
+        "d" => seconds(DAY),
         _ => None,
     };
-    let ms = ms.filter(|ms| (1..=86_400_000).contains(ms)).ok_or_else(error)?;
-    Ok(Duration::from_millis(ms))
+    duration.filter(|duration| !duration.is_zero() && *duration <= most).ok_or_else(error)
 }
 
 #[cfg(test)]
@@ -575,7 +630,10 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        for bad in ["", "s", "-1s", "1h", "1.5s", "0s", "99999999999999999999s"] {
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(validity("30d"), Ok(Duration::from_secs(2_592_000)));
+        assert!(duration("25h").is_err() && validity("31d").is_err());
+        for bad in ["", "s", "-1s", "1w", "1.5s", "0s", "99999999999999999999s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

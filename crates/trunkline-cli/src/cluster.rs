@@ -1,16 +1,25 @@
 //! The commands about the cluster of a running node.
 
-use std::time::Duration;
+use std::io::{self, Read};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
+use trunkline::{JoinToken, NodeName};
 use trunkline_admin::api::{
-    Changed, Cluster, ClusterConnection, ClusterNetwork, ClusterOperation, ClusterRoute, FoundRoute, NetworkNode,
-    NetworkRequest, RoutesDeleted, RoutesRequest, RoutesSet,
+    Changed, Cluster, ClusterConnection, ClusterNetwork, ClusterOperation, ClusterRoute, FoundRoute, IssuedToken,
+    NetworkNode, NetworkRequest, NewToken, RevokeToken, RoutesDeleted, RoutesRequest, RoutesSet, TokenRequest,
 };
+use trunkline_admin::{JoinError, JoinOptions};
 
-use crate::args::{Admin, ClusterCommand};
+use crate::args::{Admin, ClusterCommand, JoinArgs, NodeArgs};
 use crate::output::{Failed, Output, table};
+use crate::serve;
 use crate::target::client;
+
+/// Bytes of standard input that are read for a token.
+const MAX_TOKEN: u64 = 8192;
+/// Time given to connections to finish when a node that joined stops, as the default of `trunkline node`.
+const GRACE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(command: ClusterCommand, output: &Output) -> Result<(), Failed> {
     match command {
@@ -19,6 +28,16 @@ pub(crate) async fn run(command: ClusterCommand, output: &Output) -> Result<(), 
         ClusterCommand::Routes { at, add, remove } if add.is_empty() && remove.is_empty() => routes(at, output).await,
         ClusterCommand::Routes { at, add, remove } if remove.is_empty() => add_routes(at, add, output).await,
         ClusterCommand::Routes { at, remove, .. } => remove_routes(at, remove, output).await,
+        ClusterCommand::Token { at, list: true, .. } => tokens(at, output).await,
+        ClusterCommand::Token { at, revoke: Some(id), .. } => {
+            let changed: Changed = client(at)?.post("/v1/cluster/tokens/revoke", &RevokeToken { id }).await?;
+            output.print(&changed, |changed| changed.message.clone())
+        }
+        ClusterCommand::Token { at, valid, .. } => {
+            let request = TokenRequest { valid_s: valid.as_secs() };
+            let token: NewToken = client(at)?.post("/v1/cluster/tokens", &request).await?;
+            output.print(&token, |token| token.token.clone())
+        }
         ClusterCommand::Forget { at, name } => {
             let operation = ClusterOperation::ClusterForget { node_name: name };
             let changed: Changed = client(at)?.post("/", &operation).await?;
@@ -147,4 +166,52 @@ async fn remove_routes(at: Admin, routes: Vec<String>, output: &Output) -> Resul
     let operation = ClusterOperation::ClusterDeleteRoutes(request(routes));
     let deleted: RoutesDeleted = client(at)?.post("/", &operation).await?;
     output.print(&deleted, |deleted| lines([("removed", &*deleted.deleted), ("was not there", &*deleted.skipped)]))
+}
+
+async fn tokens(at: Admin, output: &Output) -> Result<(), Failed> {
+    let tokens: Vec<IssuedToken> = client(at)?.get("/v1/cluster/tokens").await?;
+    let today = today();
+    output.print(&tokens, |tokens| {
+        if tokens.is_empty() {
+            return "no tokens".into();
+        }
+        let row = |token: &IssuedToken| {
+            let left = shown(token.expires.saturating_sub(today) * 1000);
+            vec![token.id.clone(), token.refusal.clone().unwrap_or_else(|| format!("valid for {left}"))]
+        };
+        table(&["ID", "STATE"], &tokens.iter().map(row).collect::<Vec<_>>())
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the validity of tokens is told as the time that is left")]
+fn today() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+pub(crate) async fn join(args: JoinArgs, output: &Output) -> Result<(), Failed> {
+    let text = match args.token.as_str() {
+        "-" => io::read_to_string(io::stdin().take(MAX_TOKEN)).map_err(Failed::usage)?,
+        token => token.to_owned(),
+    };
+    let token: JoinToken = text.parse().map_err(Failed::usage)?;
+    let name = NodeName::new(&args.name).map_err(|error| Failed::usage(error).about("--name"))?;
+    let options = JoinOptions { name, port: args.port, config: args.config.clone(), timeout: args.timeout };
+    let joined = trunkline_admin::join(&token, &options).await.map_err(|error| match error {
+        JoinError::Exists(_) | JoinError::File(..) => Failed::usage(error),
+        error => Failed::because(error),
+    })?;
+    tracing::info!(cluster = joined.cluster, config = %joined.config.display(), "joined");
+    if args.only_write {
+        let written =
+            serde_json::json!({ "cluster": joined.cluster, "config": joined.config, "cookie": joined.cookie });
+        return output.print(&written, |_| {
+            let (config, cookie) = (joined.config.display(), joined.cookie.display());
+            format!(
+                "{} is let into the cluster {}; {config} and {cookie} are written; run: trunkline node --config {config}",
+                args.name, joined.cluster
+            )
+        });
+    }
+    let node = NodeArgs { config: args.config, set: Vec::new(), answer: args.answer, grace: GRACE, until_eof: false };
+    serve::node(node, output).await
 }

@@ -63,7 +63,7 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
 async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
     // For `forward`, only the log tells why a connection could not be forwarded, so warnings are shown.
     let level = match cli.command {
-        Command::Node(_) => "info",
+        Command::Node(_) | Command::Join(_) => "info",
         Command::Forward { .. } => "warn",
         _ => "error",
     };
@@ -71,6 +71,7 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
     let _last_lines = serve::start_logging(&cli.log, level)?;
     match cli.command {
         Command::Node(args) => serve::node(args, output).await,
+        Command::Join(args) => cluster::join(args, output).await,
         Command::Demo(args) => demo::run(args, output).await,
         Command::Check(args) => commands::check(&args, output),
         Command::Certs(args) => certs::run(&args, output),

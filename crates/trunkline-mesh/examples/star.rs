@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use trunkline_mesh::{Mesh, Output, Settings};
+use trunkline_mesh::{Mesh, Output, Settings, Way};
 use trunkline_route::{Address, NodeName};
 
 fn name(member: usize) -> NodeName {
@@ -48,13 +48,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                         let found = found.map(|member| (name(member), route.clone())).collect();
                         members[at].learnt(time, &route, Ok(found));
                     }
-                    Output::Dial(peer) => {
+                    Output::Dial(peer) | Output::DialDirectly(peer) => {
                         let to = number(&peer);
                         if !connected.contains(&(at.min(to), at.max(to))) {
                             println!("{} connects to {peer}", name(at));
                             connected.push((at.min(to), at.max(to)));
-                            members[at].up(time, &peer);
-                            members[to].up(time, &name(at));
+                            members[at].up(time, &peer, Way::Direct);
+                            members[to].up(time, &name(at), Way::Direct);
                         }
                         members[at].dialled(time, &peer, Ok(()));
                     }

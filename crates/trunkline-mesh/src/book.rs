@@ -1,6 +1,6 @@
 //! The peer book: a file with the members that a node was connected to.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -73,14 +73,30 @@ pub(crate) fn read(path: &Path, cluster: &str, today: SystemTime) -> io::Result<
 pub(crate) fn write(path: &Path, cluster: &str, known: &[Known], today: SystemTime) -> io::Result<()> {
     let members = known.iter().map(|known| Entry::new(known, today)).collect();
     let text = serde_json::to_string_pretty(&Book { cluster: cluster.into(), members })?;
+    replace(path, &text)
+}
+
+/// Replaces a file that only its owner may read. A crash at any moment leaves the old or the new file.
+///
+/// # Errors
+/// The system's; the old file stays.
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
     let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
+    let mut file = private().open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&new, path)
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 #[cfg(test)]

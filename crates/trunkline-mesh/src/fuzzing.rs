@@ -1,8 +1,8 @@
 //! Bodies of the fuzz targets of this crate. `fuzz/README.md` lists them; `tests/tests/claims/parsers.rs` runs them.
 
-use trunkline_route::Address;
+use trunkline_route::{Address, Cookie};
 
-use crate::message::{MAX_RECORDS, Message, Record, View};
+use crate::message::{MAX_RECORDS, Message, Record, View, Welcome};
 
 /// A target: its name, its body, which panics when something does not hold, and the inputs to begin with.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
@@ -32,7 +32,17 @@ pub fn mesh_messages_seeds() -> Vec<Vec<u8>> {
     };
     let forget = Message::Forget { name: own.name.clone(), incarnation: own.incarnation };
     let view = View { connected: vec![own.name.clone()], routes: own.endpoints.clone() };
-    let others = [Message::OtherCluster("other".into()), forget, Message::Ask, Message::View(view)];
+    let cookie = Cookie::new("a shared secret").expect("it is long enough");
+    let welcome = Welcome { cluster: "lab".into(), cookie, routes: own.endpoints.clone() };
+    let others = [
+        Message::OtherCluster("other".into()),
+        forget,
+        Message::Ask,
+        Message::View(view),
+        Message::Join(own.name.clone()),
+        Message::Welcome(welcome),
+        Message::Refused("used".into()),
+    ];
     let messages = [hello, Message::Peers(vec![own; 3])].into_iter().chain(others);
     messages.map(|message| message.encode()).collect()
 }

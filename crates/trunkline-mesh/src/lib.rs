@@ -46,6 +46,8 @@ mod book;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "runtime")]
+mod join;
 mod mesh;
 mod message;
 mod retry;
@@ -54,10 +56,12 @@ mod runtime;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "runtime")]
+pub use join::{JoinRefusal, JoinToken, JoinTokenError, MAX_TOKENS, MAX_VALIDITY, TokenStatus};
 pub use mesh::{
     ClusterNameError, ClusterRouteStatus, FORGOTTEN_AFTER, ForgetError, Known, MAX_DIALS_UNPROVEN, MAX_PEERS,
-    MAX_UNPROVEN, MemberStatus, Mesh, Output, Settings,
+    MAX_UNPROVEN, MemberStatus, Mesh, Output, Settings, Way,
 };
-pub use message::{MessageError, Record, View};
+pub use message::{MessageError, Record, View, Welcome};
 #[cfg(feature = "runtime")]
-pub use runtime::{Cluster, ClusterNetwork, ClusterStatus, MESH_MAILBOX, NetworkMember};
+pub use runtime::{Cluster, ClusterNetwork, ClusterStatus, MESH_MAILBOX, NetworkMember, NotWelcome, TokenError};

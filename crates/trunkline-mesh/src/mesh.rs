@@ -38,11 +38,12 @@ const MAX_GATEWAYS: usize = 8;
 /// Time for which a member that was given up is remembered, so that nobody else's words begin its dials again.
 const GIVEN_UP_FOR: Duration = Duration::from_secs(600);
 /// Times that a neighbour which does not say hello is greeted.
-const GREETINGS: u8 = 3;
+const GREETINGS: u8 = 5;
 /// Neighbours that are told of a new member at once. The others hear of it by their own connections to it, or by a later
 /// exchange.
 const TOLD: usize = 4;
-/// Time between two exchanges with a neighbour drawn at random; each is up to a half longer.
+/// Time between two exchanges with a neighbour drawn at random, when nothing is new; each is up to a half longer. After
+/// news the first comes after [`SOONEST`], and each further pause is twice the last one.
 const EXCHANGE: Duration = Duration::from_secs(20);
 
 /// Members that are remembered as forgotten, so that nobody else's words bring them back.
@@ -93,6 +94,8 @@ pub enum ForgetError {
 pub enum Output {
     /// Connect to a member, if no connection is up, and call [`Mesh::dialled`]. [`Mesh::addresses`] has where.
     Dial(NodeName),
+    /// Connect directly to a member that is connected through others, and call [`Mesh::dialled`].
+    DialDirectly(NodeName),
     /// Ask every address of a route for the name of the node there, and call [`Mesh::learnt`].
     Learn(Address),
     /// Send a message over the connection to a neighbour.
@@ -102,6 +105,15 @@ pub enum Output {
         /// Bytes of the message.
         message: Vec<u8>,
     },
+}
+
+/// Way of a connection to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The connection goes to the node itself.
+    Direct,
+    /// The connection goes through other nodes. Such a member is dialled directly from time to time.
+    ThroughOthers,
 }
 
 /// Facts that a node knows about another one.
@@ -120,6 +132,9 @@ struct Peer {
     other_cluster: Option<String>,
     retry: Retry,
     is_dialled: bool,
+    /// Dials of a member that is connected through others, so that the connection becomes a direct one; `None` for any other
+    /// member.
+    straight: Option<Retry>,
     /// Error of the last dial that failed, and its time.
     last_error: Option<(String, Instant)>,
     /// Time of the last connection, as far as it is known: so long before the moment.
@@ -153,6 +168,24 @@ impl Peer {
     /// Returns true if the node is known for something else than a connection that is up now.
     fn is_kept(&self) -> bool {
         self.stated.is_some() || self.told.is_some()
+    }
+
+    /// Returns the time of the next dial, unless one is under way.
+    fn next_dial(&self) -> Option<Instant> {
+        match (self.is_dialled, self.is_up) {
+            (true, _) => None,
+            // One that does not listen cannot be dialled.
+            (false, true) if self.record().is_none_or(|record| record.endpoints.is_empty()) => None,
+            (false, true) => self.straight.as_ref()?.due(),
+            (false, false) => self.retry.due(),
+        }
+    }
+
+    /// Returns the time of the next hello to a node that has not said one: after 1, 2, 4 and 8 s.
+    fn next_greeting(&self) -> Option<Instant> {
+        let is_unheard = self.is_up && !self.is_member && self.other_cluster.is_none() && self.greetings < GREETINGS;
+        let pause = SOONEST * 2_u32.pow(self.greetings.saturating_sub(1).into());
+        Some(self.greeted_at? + pause).filter(|_| is_unheard)
     }
 
     fn record(&self) -> Option<&Record> {
@@ -189,6 +222,8 @@ pub struct Mesh {
     routes: Vec<(Address, Route)>,
     outputs: VecDeque<Output>,
     next_exchange: Instant,
+    /// Exchanges since the last news.
+    calm: u32,
     has_news: bool,
     /// Dials of members that this node was never connected to which may begin, at that time.
     unproven: (f64, Instant),
@@ -209,8 +244,8 @@ impl Mesh {
         settings.endpoints.truncate(MAX_ENDPOINTS);
         let rng = fastrand::Rng::with_seed(settings.seed);
         let (peers, routes, outputs, forgotten) = (BTreeMap::new(), Vec::new(), VecDeque::new(), BTreeMap::new());
-        let (next_exchange, unproven) = (now + EXCHANGE, (UNPROVEN_AT_ONCE, now));
-        Ok(Self { settings, rng, peers, routes, outputs, next_exchange, has_news: false, unproven, forgotten })
+        let (next_exchange, unproven) = (now + SOONEST, (UNPROVEN_AT_ONCE, now));
+        Ok(Self { settings, rng, peers, routes, outputs, next_exchange, calm: 0, has_news: false, unproven, forgotten })
     }
 
     /// Replaces the routes: hosts and ports at which members are found. A route that stays keeps its state; one that goes
@@ -250,6 +285,20 @@ impl Mesh {
         members.filter_map(|peer| Some(Known { record: peer.stated.clone()?, lost_for: peer.lost_for(now) })).collect()
     }
 
+    /// Returns the pause until the next exchange.
+    fn pause(&mut self) -> Duration {
+        let pause = SOONEST.saturating_mul(1 << self.calm.min(16)).min(EXCHANGE);
+        pause.mul_f64(1.0 + self.rng.f64() / 2.0)
+    }
+
+    /// Notes that something is new: it may be new to others too, or what told them of it was lost.
+    fn disturb(&mut self, now: Instant) {
+        if self.calm > 0 {
+            self.calm = 0;
+            self.next_exchange = self.next_exchange.min(now + self.pause());
+        }
+    }
+
     /// Returns true if [`Mesh::known`] has other members, or other addresses of them, than at the last call.
     pub fn takes_news(&mut self) -> bool {
         std::mem::take(&mut self.has_news)
@@ -285,13 +334,14 @@ impl Mesh {
     }
 
     /// Notes that a connection to a node is up, whoever dialled.
-    pub fn up(&mut self, now: Instant, name: &NodeName) {
+    pub fn up(&mut self, now: Instant, name: &NodeName, way: Way) {
         if *name == self.settings.name {
             return;
         }
         let peer = self.peers.entry(name.clone()).or_default();
         (peer.is_up, peer.is_member, peer.other_cluster) = (true, false, None);
         peer.given_up = None;
+        straighten(peer, way, now, &mut self.rng);
         (peer.up_since, peer.greetings, peer.is_doubtful, peer.answered_at) = (Some(now), 1, false, None);
         peer.retry.pause();
         self.forgotten.remove(name);
@@ -301,7 +351,7 @@ impl Mesh {
     /// Notes that the connection to a node is down. If somebody wanted it gone, the node is not dialled again by itself.
     pub fn down(&mut self, now: Instant, name: &NodeName, is_wanted: bool) {
         let Some(peer) = self.peers.get_mut(name) else { return };
-        (peer.is_up, peer.is_member) = (false, false);
+        (peer.is_up, peer.is_member, peer.straight) = (false, false, None);
         peer.heard = Some((now, Duration::ZERO));
         let was_steady = peer.up_since.take().is_some_and(|since| now.saturating_duration_since(since) >= STEADY);
         if peer.other_cluster.is_some() || !peer.is_kept() {
@@ -319,19 +369,20 @@ impl Mesh {
 
     /// Compares what is known here with the nodes that are connected, and corrects what differed at the last look as well: a
     /// connection that goes down while another one comes up may be told in the wrong order.
-    pub fn reconcile(&mut self, now: Instant, connected: &BTreeSet<NodeName>) {
-        let unknown = connected.iter().filter(|name| !self.peers.contains_key(name)).cloned().collect::<Vec<_>>();
+    pub fn reconcile(&mut self, now: Instant, connected: &BTreeMap<NodeName, Way>) {
+        let unknown = connected.keys().filter(|name| !self.peers.contains_key(name)).cloned().collect::<Vec<_>>();
         let mut differing = Vec::new();
         for (name, peer) in &mut self.peers {
-            let differs = peer.is_up != connected.contains(name);
+            let differs = peer.is_up != connected.contains_key(name);
             if std::mem::replace(&mut peer.is_doubtful, differs) && differs {
                 differing.push(name.clone());
             }
+            straighten(peer, connected.get(name).copied().unwrap_or(Way::Direct), now, &mut self.rng);
         }
         for name in unknown.into_iter().chain(differing) {
-            match connected.contains(&name) {
-                true => self.up(now, &name),
-                false => self.down(now, &name, false),
+            match connected.get(&name) {
+                Some(way) => self.up(now, &name, *way),
+                None => self.down(now, &name, false),
             }
         }
     }
@@ -341,6 +392,10 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(name) else { return };
         peer.is_dialled = false;
         if peer.is_up {
+            match &mut peer.straight {
+                Some(straight) if result.is_err() => straight.failed(now, &mut self.rng),
+                _ => peer.straight = None,
+            }
             return;
         }
         // A connection that nothing is known of here comes to light by the next look.
@@ -420,7 +475,9 @@ impl Mesh {
                 self.is_forgotten(now, &name, incarnation);
                 Ok(())
             }
-            Message::Ask | Message::View(_) => Err(MessageError::Unreadable),
+            Message::Ask | Message::View(_) | Message::Join(_) | Message::Welcome(_) | Message::Refused(_) => {
+                Err(MessageError::Unreadable)
+            }
             Message::OtherCluster(cluster) => {
                 if let Some(peer) = self.peers.get_mut(from) {
                     (peer.is_member, peer.other_cluster) = (false, Some(cluster));
@@ -469,11 +526,15 @@ impl Mesh {
         (peer.is_member, peer.is_hidden, peer.other_cluster) = (true, is_hidden, None);
         let is_news = !is_hidden && peer.stated.as_ref() != Some(&own);
         self.has_news |= is_news;
+        let is_other = peer.stated.as_ref() != Some(&own);
         (peer.told, peer.stated) = (None, Some(own.clone()));
         if peer.answered_at.is_some_and(|at| now.saturating_duration_since(at) < SOONEST) {
             return Ok(());
         }
         peer.answered_at = Some(now);
+        if is_other {
+            self.disturb(now);
+        }
         self.send_missing(from, known);
         if is_news {
             self.spread(from, own);
@@ -539,6 +600,7 @@ impl Mesh {
             peer.given_up = None;
             peer.retry.is_due_at(soonest.max(now + waits));
             peer.told = Some(record);
+            self.disturb(now);
         }
         Ok(())
     }
@@ -584,28 +646,32 @@ impl Mesh {
             return Some(output);
         }
         if now >= self.next_exchange {
-            self.next_exchange = now + EXCHANGE + EXCHANGE.mul_f64(self.rng.f64() / 2.0);
+            self.calm = self.calm.saturating_add(1);
+            self.next_exchange = now + self.pause();
             let is_over = |at: Instant| now.saturating_duration_since(at) >= GIVEN_UP_FOR;
             self.peers.retain(|_, peer| peer.is_up || !peer.given_up.is_some_and(is_over));
             self.forgotten.retain(|_, (_, at)| now.saturating_duration_since(*at) < FORGOTTEN_AFTER);
             let neighbours = self.neighbours();
-            let mut greeted: Vec<NodeName> = self.rng.choice(neighbours).into_iter().collect();
-            // The first hello of either end may have been lost.
-            for (name, peer) in &mut self.peers {
-                if peer.is_up && !peer.is_member && peer.other_cluster.is_none() && peer.greetings < GREETINGS {
-                    peer.greetings += 1;
-                    greeted.push(name.clone());
-                }
-            }
-            for to in greeted {
+            if let Some(to) = self.rng.choice(neighbours) {
                 self.send_hello(now, to);
             }
+            return self.poll(now);
+        }
+        // The first hello of either end may have been lost.
+        let unheard = self.peers.iter_mut().find(|(_, peer)| peer.next_greeting().is_some_and(|due| due <= now));
+        if let Some((name, peer)) = unheard {
+            peer.greetings += 1;
+            let to = name.clone();
+            self.send_hello(now, to);
             return self.poll(now);
         }
         if let Some(name) = self.due(now)
             && let Some(peer) = self.peers.get_mut(&name)
         {
             (peer.is_dialled, peer.dialled_at) = (true, Some(now));
+            if peer.is_up {
+                return Some(Output::DialDirectly(name));
+            }
             if peer.stated.is_none() {
                 self.unproven = (self.unproven_left(now) - 1.0, now);
             }
@@ -640,11 +706,10 @@ impl Mesh {
         let (proven, unproven) = self.may_dial();
         let unproven = unproven && self.unproven_left(now) >= 1.0;
         let may = |peer: &Peer| if peer.stated.is_some() { proven } else { unproven };
-        let due = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| !peer.is_up && !peer.is_dialled && peer.retry.is_due(now) && may(peer));
-        due.min_by_key(|(_, peer)| (peer.stated.is_none(), peer.retry.due())).map(|(name, _)| name.clone())
+        let waiting =
+            self.peers.iter().filter_map(|(name, peer)| Some((peer.stated.is_none(), peer.next_dial()?, name, peer)));
+        let due = waiting.filter(|(_, due, _, peer)| *due <= now && may(peer));
+        due.min_by_key(|(is_unproven, due, ..)| (*is_unproven, *due)).map(|(_, _, name, _)| name.clone())
     }
 
     /// Returns the time of the next instruction.
@@ -654,18 +719,18 @@ impl Mesh {
         // A little more, so that the time is not the one before by rounding.
         let refilled = self.unproven.1 + Duration::from_secs_f64(missing) + Duration::from_millis(1);
         let is_empty = self.unproven.0 < 1.0;
-        let waiting = self.peers.values().filter(|peer| !peer.is_up && !peer.is_dialled);
-        let dials = waiting.filter_map(|peer| match peer.stated {
-            Some(_) => peer.retry.due().filter(|_| proven),
-            None if is_empty => peer.retry.due().filter(|_| unproven).map(|due| due.max(refilled)),
-            None => peer.retry.due().filter(|_| unproven),
+        let dials = self.peers.values().filter_map(|peer| match peer.stated {
+            Some(_) => peer.next_dial().filter(|_| proven),
+            None if is_empty => peer.next_dial().filter(|_| unproven).map(|due| due.max(refilled)),
+            None => peer.next_dial().filter(|_| unproven),
         });
         let routes = self
             .routes
             .iter()
             .map(|(_, route)| route)
             .filter(|route| !route.is_asked && !is_connected(&self.peers, route));
-        let due = dials.chain(routes.filter_map(|route| route.retry.due()));
+        let greetings = self.peers.values().filter_map(Peer::next_greeting);
+        let due = dials.chain(routes.filter_map(|route| route.retry.due())).chain(greetings);
         due.fold(self.next_exchange, Instant::min)
     }
 
@@ -689,6 +754,11 @@ impl Mesh {
     /// Returns the name of the other cluster that a node belongs to.
     pub fn other_cluster(&self, name: &NodeName) -> Option<&str> {
         self.peers.get(name)?.other_cluster.as_deref()
+    }
+
+    /// Returns true if a node is connected, be it a member or not.
+    pub fn is_connected(&self, name: &NodeName) -> bool {
+        self.peers.get(name).is_some_and(|peer| peer.is_up)
     }
 
     /// Returns true if a node is connected and belongs to the cluster.
@@ -719,9 +789,28 @@ impl Mesh {
         &self.settings.name
     }
 
+    /// Returns the addresses at which this node listens.
+    pub fn own_addresses(&self) -> &[Address] {
+        &self.settings.endpoints
+    }
+
     /// Returns the name of the cluster.
     pub fn cluster(&self) -> &str {
         &self.settings.cluster
+    }
+}
+
+/// Begins the direct dials of a member that is connected through others, and ends those of any other one.
+fn straighten(peer: &mut Peer, way: Way, now: Instant, rng: &mut fastrand::Rng) {
+    match way {
+        Way::Direct => peer.straight = None,
+        Way::ThroughOthers => {
+            peer.straight.get_or_insert_with(|| {
+                let mut straight = Retry::unhurried();
+                straight.failed(now, rng);
+                straight
+            });
+        }
     }
 }
 

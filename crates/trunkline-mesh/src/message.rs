@@ -1,7 +1,8 @@
 //! Messages of the peer exchange: a version byte, then postcard (<https://postcard.jamesmunns.com/wire-format>).
 
 use serde::{Deserialize, Serialize};
-use trunkline_route::{Address, Incarnation, NodeName};
+use trunkline_route::{Address, Cookie, Incarnation, NodeName};
+use zeroize::Zeroizing;
 
 /// Version of the format.
 const VERSION: u8 = 1;
@@ -72,6 +73,23 @@ pub(crate) enum Message {
     Ask,
     /// Answer to [`Message::Ask`].
     View(View),
+    /// A call of a guest: a node of this name wants to join. Answered by [`Message::Welcome`] or [`Message::Refused`].
+    Join(NodeName),
+    /// Answer to [`Message::Join`]: the token is used now.
+    Welcome(Welcome),
+    /// Answer to [`Message::Join`]: the reason why not.
+    Refused(String),
+}
+
+/// Part of a cluster that a machine is given when its token is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Cookie of the cluster, with its label.
+    pub cookie: Cookie,
+    /// Addresses of members, those of the issuer first.
+    pub routes: Vec<Address>,
 }
 
 /// Part of the cluster that one member sees.
@@ -99,6 +117,9 @@ enum WireMessage {
     Forget { name: String, incarnation: [u8; 16] },
     Ask,
     View { connected: Vec<String>, routes: Vec<(String, u16)> },
+    Join(String),
+    Welcome { cluster: String, cookie: Zeroizing<Vec<u8>>, label: String, routes: Vec<(String, u16)> },
+    Refused(String),
 }
 
 /// Error returned for a message that cannot be read. Nothing of it was used.
@@ -188,6 +209,14 @@ impl Message {
                 connected: connected.iter().take(MAX_VIEW).map(|name| name.as_str().to_owned()).collect(),
                 routes: routes.iter().take(MAX_VIEW).map(written).collect(),
             },
+            Self::Join(name) => WireMessage::Join(name.as_str().to_owned()),
+            Self::Welcome(Welcome { cluster, cookie, routes }) => WireMessage::Welcome {
+                cluster: cluster.clone(),
+                cookie: Zeroizing::new(cookie.expose().to_vec()),
+                label: cookie.label().to_owned(),
+                routes: routes.iter().take(MAX_VIEW).map(written).collect(),
+            },
+            Self::Refused(reason) => WireMessage::Refused(reason.clone()),
         };
         postcard::to_extend(&wire, vec![VERSION]).expect("a vector takes whatever is written")
     }
@@ -221,6 +250,16 @@ impl Message {
                 let connected = connected.iter().map(|text| name(text)).collect::<Result<_, _>>()?;
                 Self::View(View { connected, routes: routes.into_iter().map(address).collect::<Result<_, _>>()? })
             }
+            WireMessage::Join(of) => Self::Join(name(&of)?),
+            WireMessage::Welcome { cluster, cookie, label, routes } => {
+                bounded(cluster.len(), MAX_CLUSTER, "bytes of a cluster's name")?;
+                bounded(routes.len(), MAX_VIEW, "names or routes")?;
+                let cookie = Cookie::new(&*cookie).and_then(|cookie| cookie.labelled(&label));
+                let cookie = cookie.map_err(|_| MessageError::Unreadable)?;
+                let routes = routes.into_iter().map(address).collect::<Result<_, _>>()?;
+                Self::Welcome(Welcome { cluster, cookie, routes })
+            }
+            WireMessage::Refused(reason) => Self::Refused(reason),
         })
     }
 }
@@ -251,7 +290,17 @@ mod tests {
         };
         let forget = Message::Forget { name: "a@h".parse().unwrap(), incarnation: [7; 16].into() };
         let view = View { connected: vec!["b@h".parse().unwrap()], routes: record(2).endpoints };
-        let others = [Message::OtherCluster("d".into()), forget, Message::Ask, Message::View(view)];
+        let cookie = Cookie::new("a shared secret").unwrap().labelled("new").unwrap();
+        let welcome = Welcome { cluster: "c".into(), cookie, routes: record(2).endpoints };
+        let others = [
+            Message::OtherCluster("d".into()),
+            forget,
+            Message::Ask,
+            Message::View(view),
+            Message::Join("b@h".parse().unwrap()),
+            Message::Welcome(welcome),
+            Message::Refused("no".into()),
+        ];
         for message in [hello, Message::Peers(vec![record(0), record(8)])].into_iter().chain(others) {
             assert_eq!(Message::decode(&message.encode()), Ok(message));
         }

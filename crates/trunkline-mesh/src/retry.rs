@@ -20,6 +20,11 @@ impl Retry {
         Self { due: Some(due), failures: 0 }
     }
 
+    /// Returns no attempt, whose first pause is 0.4 to 0.8 s.
+    pub(crate) fn unhurried() -> Self {
+        Self { due: None, failures: 3 }
+    }
+
     /// Makes no attempt due. The next pause goes on where the last one was.
     pub(crate) fn pause(&mut self) {
         self.due = None;

@@ -1,5 +1,7 @@
 //! The membership of a node that runs.
 
+mod join;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,10 +12,13 @@ use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{Chain, Sessions};
 use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
 use trunkline_route::{Address, Cause, Endpoint, NodeName};
-use trunkline_stack::{Mailbox, Message as Received};
+use trunkline_stack::{LinkInfo, Mailbox, Message as Received};
 
+use crate::join::Tokens;
 use crate::message::{Message, MessageError};
-use crate::{ClusterNameError, ClusterRouteStatus, ForgetError, MemberStatus, Mesh, Output, Settings, View, book};
+use crate::{ClusterNameError, ClusterRouteStatus, ForgetError, MemberStatus, Mesh, Output, Settings, View, Way, book};
+
+pub use join::{NotWelcome, TokenError};
 
 /// Shortest time between two writes of the peer book, in which changes are gathered.
 const GATHERED: Duration = Duration::from_secs(1);
@@ -76,6 +81,8 @@ pub struct Cluster {
     book: Option<PathBuf>,
     /// Connections of the node, from the begin of [`Cluster::run`].
     sessions: OnceLock<Weak<Sessions>>,
+    /// Tokens that this node issued.
+    tokens: Mutex<Tokens>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -102,7 +109,8 @@ impl Cluster {
                 }
             }
         }
-        Ok(Arc::new(Self { mesh: Mutex::new(mesh), changed: Notify::new(), book, sessions: OnceLock::new() }))
+        let (changed, sessions, tokens) = (Notify::new(), OnceLock::new(), Mutex::default());
+        Ok(Arc::new(Self { mesh: Mutex::new(mesh), changed, book, sessions, tokens }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Mesh> {
@@ -119,9 +127,9 @@ impl Cluster {
         self.tell(|mesh, now| mesh.set_routes(now, routes));
     }
 
-    /// Notes that a connection to a node is up.
-    pub fn up(&self, name: &NodeName) {
-        self.tell(|mesh, now| mesh.up(now, name));
+    /// Notes that a link is up.
+    pub fn up(&self, link: &LinkInfo) {
+        self.tell(|mesh, now| mesh.up(now, &link.peer, way(link)));
     }
 
     /// Notes that the connection to a node is down. If somebody wanted it gone, the node is not dialled again by itself.
@@ -203,6 +211,7 @@ impl Cluster {
     /// those of `sessions`, whose discovery has to contain this resolver.
     pub async fn run(self: Arc<Self>, sessions: Weak<Sessions>, mut mailbox: Mailbox) {
         let _ = self.sessions.set(sessions.clone());
+        self.remember_tokens();
         let mut tasks = JoinSet::new();
         let (mut has_news, mut written, mut looked) = (false, now(), now());
         loop {
@@ -235,12 +244,18 @@ impl Cluster {
     }
 
     /// Takes a message, or answers a call.
-    fn take(&self, message: Received) {
+    fn take(self: &Arc<Self>, message: Received) {
         let from = message.node().clone();
         let refused = |error: MessageError| {
             tracing::debug!(peer = %from, %error, "a message of the peer exchange is refused");
         };
         if message.is_call() {
+            if let Ok(Message::Join(name)) = Message::decode(message.body()) {
+                let cluster = self.clone();
+                // A token is used in the file first.
+                tokio::task::spawn_blocking(move || message.reply(cluster.answer_guest(&from, &name).encode()));
+                return;
+            }
             let answer = self.lock().answer(&from, message.body());
             return answer.map_or_else(refused, |answer| message.reply(answer));
         }
@@ -282,15 +297,10 @@ impl Cluster {
                         tracing::debug!(peer = %to, %error, "a message of the peer exchange is not sent");
                     }
                 }
-                Output::Dial(name) => {
-                    let report = Report::new(self, Output::Dial(name.clone()));
-                    let sessions = Arc::downgrade(sessions);
-                    tasks.spawn(async move {
-                        let Some(sessions) = sessions.upgrade() else { return };
-                        let connected = sessions.connect(name.clone(), ConnectRequest::default()).await;
-                        let result = connected.map(drop).map_err(Cause::new);
-                        report.tell(|mesh, now| mesh.dialled(now, &name, result));
-                    });
+                Output::Dial(name) => self.dial(name, ConnectRequest::default(), sessions, tasks),
+                Output::DialDirectly(name) => {
+                    let directly = ConnectRequest { directly: true, ..ConnectRequest::default() };
+                    self.dial(name, directly, sessions, tasks);
                 }
                 Output::Learn(route) => {
                     let report = Report::new(self, Output::Learn(route.clone()));
@@ -323,12 +333,33 @@ impl Cluster {
         }
     }
 
+    fn dial(
+        self: &Arc<Self>,
+        name: NodeName,
+        request: ConnectRequest,
+        sessions: &Arc<Sessions>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let report = Report::new(self, Output::Dial(name.clone()));
+        let sessions = Arc::downgrade(sessions);
+        tasks.spawn(async move {
+            let Some(sessions) = sessions.upgrade() else { return };
+            let connected = sessions.connect(name.clone(), request).await;
+            let result = connected.map(drop).map_err(Cause::new);
+            report.tell(|mesh, now| mesh.dialled(now, &name, result));
+        });
+    }
+
     /// Compares what is known with the connections that there are.
     fn reconcile(&self, sessions: &Sessions) {
         let connected = sessions.nodes().into_iter().filter(|(info, _)| sessions.keys().is_of_node(&info.cookie));
-        let connected = connected.map(|(info, _)| info.peer).collect();
+        let connected = connected.map(|(info, _)| (info.peer.clone(), way(&info))).collect();
         self.tell(|mesh, now| mesh.reconcile(now, &connected));
     }
+}
+
+fn way(link: &LinkInfo) -> Way {
+    if link.via.is_some() { Way::ThroughOthers } else { Way::Direct }
 }
 
 /// Report of a task about what it was told to do. Dropped without one, the task panicked or was stopped: that is a failure.
@@ -354,7 +385,7 @@ impl Drop for Report {
         match self.what.take() {
             Some(Output::Dial(name)) => self.cluster.tell(|mesh, now| mesh.dialled(now, &name, Err(failed()))),
             Some(Output::Learn(route)) => self.cluster.tell(|mesh, now| mesh.learnt(now, &route, Err(failed()))),
-            Some(Output::Send { .. }) | None => {}
+            Some(Output::DialDirectly(_) | Output::Send { .. }) | None => {}
         }
     }
 }

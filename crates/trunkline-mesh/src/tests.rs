@@ -12,6 +12,8 @@ use trunkline_route::{Address, NodeName};
 use super::*;
 use crate::message::Message;
 
+mod faults;
+
 const MS: Duration = Duration::from_millis(1);
 
 fn name(node: usize) -> NodeName {
@@ -83,6 +85,9 @@ struct World {
     messages: usize,
     bytes: usize,
     seed: u64,
+    /// Share of messages that are lost.
+    loss: f64,
+    rng: fastrand::Rng,
 }
 
 impl World {
@@ -100,6 +105,8 @@ impl World {
             messages: 0,
             bytes: 0,
             seed,
+            loss: 0.0,
+            rng: fastrand::Rng::with_seed(seed),
         }
     }
 
@@ -152,7 +159,7 @@ impl World {
         let life = self.nodes[node].life;
         while let Some(output) = self.nodes[node].mesh.poll(now) {
             match output {
-                Output::Dial(to) => {
+                Output::Dial(to) | Output::DialDirectly(to) => {
                     self.dials += 1;
                     self.after(MS, Event::Dial { by: node, life, to: number(&to) });
                 }
@@ -166,6 +173,9 @@ impl World {
                         self.messages += 1;
                         self.bytes += message.len();
                         let lives = (life, *their);
+                        if self.rng.f64() < self.loss {
+                            continue;
+                        }
                         self.after(MS, Event::Message { from: node, to, lives, bytes: message });
                     }
                 }
@@ -188,8 +198,8 @@ impl World {
         let now = self.clock();
         self.nodes[a].links.insert(b, lives.1);
         self.nodes[b].links.insert(a, lives.0);
-        self.nodes[a].mesh.up(now, &name(b));
-        self.nodes[b].mesh.up(now, &name(a));
+        self.nodes[a].mesh.up(now, &name(b), Way::Direct);
+        self.nodes[b].mesh.up(now, &name(a), Way::Direct);
         self.drive(b);
     }
 
@@ -220,7 +230,8 @@ impl World {
                 self.drive(by);
             }
             Event::Message { from, to, lives, bytes } if self.is_life(to, lives.1) => {
-                if self.nodes[to].links.get(&from) == Some(&lives.0) {
+                let is_cut = self.apart.contains(&(from.min(to), from.max(to)));
+                if !is_cut && self.nodes[to].links.get(&from) == Some(&lives.0) {
                     let _ = self.nodes[to].mesh.message(now, &name(from), &bytes);
                     self.drive(to);
                 }
@@ -295,7 +306,8 @@ impl World {
             let taken = self.now - began;
             assert!(
                 taken < limit,
-                "after {taken:?}: {:#?}",
+                "seed {}, after {taken:?}: {:#?}",
+                self.seed,
                 self.nodes.iter().map(|n| n.mesh.neighbours()).collect::<Vec<_>>()
             );
             self.run_for(MS);
@@ -512,7 +524,7 @@ fn connections_that_are_told_in_the_wrong_order_are_put_right() {
     world.drive(0);
     world.run_for(Duration::from_secs(2));
     assert!(world.dials < 20, "{} dials", world.dials);
-    let connected = BTreeSet::from([name(1)]);
+    let connected = BTreeMap::from([(name(1), Way::Direct)]);
     for _ in 0..2 {
         let now = world.clock();
         world.nodes[0].mesh.reconcile(now, &connected);
@@ -523,9 +535,39 @@ fn connections_that_are_told_in_the_wrong_order_are_put_right() {
     // A look that sees no connection where one is known, twice.
     for _ in 0..2 {
         let now = world.clock();
-        world.nodes[0].mesh.reconcile(now, &BTreeSet::new());
+        world.nodes[0].mesh.reconcile(now, &BTreeMap::new());
     }
     assert!(world.nodes[0].mesh.neighbours().is_empty());
+}
+
+#[test]
+fn a_member_that_is_connected_through_others_is_dialled_directly_from_time_to_time() {
+    let mut world = World::new(1);
+    world.add(&[]);
+    world.add(&[0]);
+    world.until_full(Duration::from_secs(1));
+    let dials = world.dials;
+    let look = |world: &mut World, way: Way| {
+        let now = world.clock();
+        world.nodes[0].mesh.reconcile(now, &BTreeMap::from([(name(1), way)]));
+        while let Some(output) = world.nodes[0].mesh.poll(now) {
+            if let Output::DialDirectly(to) = output {
+                world.dials += 1;
+                world.nodes[0].mesh.dialled(now, &to, Err("refused".into()));
+            }
+        }
+        world.now += 100 * MS;
+    };
+    for _ in 0..1_200 {
+        look(&mut world, Way::ThroughOthers);
+    }
+    // In two minutes after 0.4 to 0.8 s, and after pauses that double up to 30 s.
+    assert!((8..=13).contains(&(world.dials - dials)), "{} dials", world.dials - dials);
+    let dials = world.dials;
+    for _ in 0..1_200 {
+        look(&mut world, Way::Direct);
+    }
+    assert_eq!(world.dials, dials, "it is connected directly");
 }
 
 #[test]

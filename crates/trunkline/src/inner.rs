@@ -70,9 +70,7 @@ impl Inner {
         if let Some(cluster) = &self.cluster {
             match &event {
                 // A node that came in by a cookie of its own is no member.
-                SessionEvent::Up(info) if self.sessions.keys().is_of_node(&info.cookie) => {
-                    cluster.up(&info.peer);
-                }
+                SessionEvent::Up(info) if self.sessions.keys().is_of_node(&info.cookie) => cluster.up(info),
                 SessionEvent::Down { peer, reason } => {
                     use Down::{ClosedByPeer, ClosedHere};
                     let (ClosedByPeer { code, .. } | ClosedHere(code)) = reason else {

@@ -33,8 +33,9 @@ pub use trunkline_dial::{
 pub use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 pub use trunkline_matcher::{self as matcher, AccessPattern, PatternError, PatternErrorKind, PatternIndex};
 pub use trunkline_mesh::{
-    Cluster, ClusterNameError, ClusterNetwork, ClusterRouteStatus, ClusterStatus, ForgetError, MemberStatus,
-    NetworkMember, View as ClusterView,
+    Cluster, ClusterNameError, ClusterNetwork, ClusterRouteStatus, ClusterStatus, ForgetError, JoinRefusal, JoinToken,
+    JoinTokenError, MAX_VALIDITY, MESH_MAILBOX, MemberStatus, NetworkMember, NotWelcome, TokenError, TokenStatus,
+    View as ClusterView, Welcome as ClusterWelcome,
 };
 pub use trunkline_process::runtime::{
     Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError,

@@ -78,7 +78,7 @@ fn no_default(cause: TlsError) -> StartError {
     StartError::Tls { what: "default".into(), cause: cause.into() }
 }
 
-/// Returns what callers must prove: a name claimed by a `peers` entry proves a cookie of that entry and no other, other names
+/// Returns what callers must prove: a guest its own cookie; a name claimed by a `peers` entry proves a cookie of that entry and no other, other names
 /// one of the listener's own if it has one, else one of the node's. No caller may have the name of this node.
 fn credentials(
     name: &NodeName,
@@ -88,6 +88,9 @@ fn credentials(
 ) -> Box<CredentialsFn> {
     let name = name.clone();
     Box::new(move |from: &NodeName, label: &str| {
+        if let Some(cookie) = keys.of_guest(from) {
+            return Credential::Cookie(cookie);
+        }
         if *from == name || !allows(from) {
             return Credential::NotAllowed;
         }

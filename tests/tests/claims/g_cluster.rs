@@ -79,6 +79,22 @@ async fn g4_members_that_cannot_dial_each_other_are_connected_through_one_that_b
 }
 
 #[tokio::test]
+async fn a_connection_through_another_member_becomes_a_direct_one_when_that_is_possible() {
+    let b = start(member("b@lab", loopback(), &[])).await;
+    // It is told to others at an address where nobody answers yet.
+    let told = own_address();
+    let listen = trunkline::Listen::at(loopback()).advertise(route(told));
+    let c = start(dialer("c@lab").listen(listen).cluster("lab", [route(address(&b))])).await;
+    let a = start(dialer("a@lab").cluster("lab", [route(address(&b))])).await;
+    full(&[&a, &b, &c]).await;
+    let via = |node: &Node, other: &str| node.connection(other).and_then(|connection| connection.info().via);
+    assert_eq!(via(&a, "c@lab"), Some(name("b@lab")));
+    let _door = Door::at(told, address(&c)).await;
+    until(|| via(&a, "c@lab").is_none() && via(&c, "a@lab").is_none()).await;
+    full(&[&a, &b, &c]).await;
+}
+
+#[tokio::test]
 async fn g4_only_neighbours_can_dial_each_other_and_every_node_reaches_every_other_one() {
     let names: Vec<String> = (0..5).map(|n| format!("n{n}@lab")).collect();
     let at: Vec<SocketAddr> = (0..5).map(|_| own_address()).collect();

@@ -1,12 +1,13 @@
 //! The cluster, in the words of HarperDB's operations.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use trunkline::{
-    Address, ClusterRouteStatus, ClusterStatus, LinkInfo, LinkStats, MemberStatus, NetworkMember, NodeName,
+    Address, ClusterRouteStatus, ClusterStatus, JoinToken, LinkInfo, LinkStats, MemberStatus, NetworkMember, NodeName,
+    TokenStatus,
 };
 
 /// Operation of `POST /`, by its field `operation`. The fields are those of HarperDB; a value of another type, or a route
@@ -220,6 +221,72 @@ pub struct FoundRoute {
     pub last_error: Option<String>,
     /// Time until the next attempt in milliseconds; absent while a node that was found is connected.
     pub next_attempt_ms: Option<u64>,
+}
+
+/// Request body of `POST /v1/cluster/tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// Time for which the token is valid, in seconds, 1 to 2,592,000 (30 days). Default 3600.
+    #[serde(default = "an_hour")]
+    pub valid_s: u64,
+}
+
+fn an_hour() -> u64 {
+    3600
+}
+
+/// Answer to `POST /v1/cluster/tokens`. The token is a secret: whoever has it can join.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewToken {
+    /// Token, one word.
+    pub token: String,
+    /// Id of the token, which is no secret.
+    pub id: String,
+    /// End of the validity, in seconds since 1970.
+    pub expires: u64,
+}
+
+impl std::fmt::Debug for NewToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewToken").field("id", &self.id).field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+impl From<&JoinToken> for NewToken {
+    fn from(token: &JoinToken) -> Self {
+        Self { token: token.to_string(), id: token.id(), expires: seconds(token.expires) }
+    }
+}
+
+/// Token that a node issued; `GET /v1/cluster/tokens` answers with all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedToken {
+    /// Id of the token.
+    pub id: String,
+    /// End of the validity, in seconds since 1970.
+    pub expires: u64,
+    /// Reason why it would be refused; absent if it can be used.
+    pub refusal: Option<String>,
+}
+
+impl From<TokenStatus> for IssuedToken {
+    fn from(status: TokenStatus) -> Self {
+        let refusal = status.refusal.map(|refusal| refusal.to_string());
+        Self { id: status.id, expires: seconds(status.expires), refusal }
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Request body of `POST /v1/cluster/tokens/revoke`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeToken {
+    /// Id of the token.
+    pub id: String,
 }
 
 impl Cluster {

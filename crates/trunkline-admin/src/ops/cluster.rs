@@ -2,16 +2,17 @@
 
 use std::num::NonZeroU16;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use trunkline::{Address, ForgetError};
+use trunkline::{Address, ForgetError, TokenError};
 use trunkline_config::{ClusterRouteError, Config, cluster_route, edit};
 
 use super::{Kind, OpError, Operations, name, not_edited, started_from};
 use crate::api::{
-    Changed, Cluster, ClusterNetwork, ClusterRoute, ClusterRoutes, NetworkRequest, RoutesDeleted, RoutesRequest,
-    RoutesSet,
+    Changed, Cluster, ClusterNetwork, ClusterRoute, ClusterRoutes, IssuedToken, NetworkRequest, NewToken,
+    RoutesDeleted, RoutesRequest, RoutesSet, TokenRequest,
 };
 
 /// Path of the routes in the configuration.
@@ -109,10 +110,7 @@ impl Operations {
 
     /// Applies a change of the routes to the file, and then to the node. Returns the warnings about routes.
     fn change_cluster_routes(&self, change: impl FnOnce(&mut Vec<Address>)) -> Result<Vec<String>, OpError> {
-        let Some(cluster) = self.node.cluster() else {
-            let error = "this node belongs to no cluster; add `clustering:` to its configuration, and restart it";
-            return Err(OpError::new(Kind::Conflict, error));
-        };
+        let cluster = self.member()?;
         // Changes have one order.
         let mut from_file = self.lock();
         let Some(source) = &self.source else {
@@ -217,6 +215,57 @@ impl Operations {
             "{name} is forgotten, and the connected members are told; it is a member again when it connects"
         )))
     }
+}
+
+/// Longest validity of a token, in seconds.
+const MAX_VALID: u64 = trunkline::MAX_VALIDITY.as_secs();
+
+impl Operations {
+    fn member(&self) -> Result<&Arc<trunkline::Cluster>, OpError> {
+        self.node.cluster().ok_or_else(|| {
+            let error = "this node belongs to no cluster; add `clustering:` to its configuration, and restart it";
+            OpError::new(Kind::Conflict, error)
+        })
+    }
+
+    /// Issues a token by which one machine may join the cluster. Writes a file.
+    ///
+    /// # Errors
+    /// [`OpError`]; nothing was issued.
+    pub fn issue_token(&self, request: &TokenRequest) -> Result<NewToken, OpError> {
+        if !(1..=MAX_VALID).contains(&request.valid_s) {
+            let error = format!("valid_s: {} is not a number from 1 to {MAX_VALID}", request.valid_s);
+            return Err(OpError::new(Kind::Bad, error));
+        }
+        let token = self.member()?.issue_token(Duration::from_secs(request.valid_s)).map_err(token_error)?;
+        Ok((&token).into())
+    }
+
+    /// Returns the tokens that the node issued, without their secrets.
+    ///
+    /// # Errors
+    /// [`OpError`] if the node belongs to no cluster.
+    pub fn tokens(&self) -> Result<Vec<IssuedToken>, OpError> {
+        Ok(self.member()?.tokens().into_iter().map(IssuedToken::from).collect())
+    }
+
+    /// Revokes a token. Writes a file.
+    ///
+    /// # Errors
+    /// [`OpError`]; nothing changed.
+    pub fn revoke_token(&self, id: &str) -> Result<Changed, OpError> {
+        self.member()?.revoke_token(id).map_err(token_error)?;
+        Ok(Changed::new(format!("the token {id} is revoked")))
+    }
+}
+
+fn token_error(error: TokenError) -> OpError {
+    let kind = match error {
+        TokenError::Unknown(_) => Kind::Missing,
+        TokenError::NoAddress | TokenError::TooMany => Kind::Conflict,
+        _ => Kind::Internal,
+    };
+    OpError::new(kind, error)
 }
 
 fn bad(error: impl Into<String>) -> OpError {

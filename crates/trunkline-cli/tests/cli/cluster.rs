@@ -1,23 +1,15 @@
 //! Clusters of real processes.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::world::{Dir, Running, eventually, free_port};
+use crate::world::{Dir, Running, eventually, free_port, request};
 
 /// Sends an operation as `curl --unix-socket` does. Returns the status and the answer.
 fn operation(node: &Running, body: &Value) -> (u16, Value) {
-    let mut stream = UnixStream::connect(node.admin()).unwrap();
-    let body = body.to_string();
-    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
-    write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap())
+    request(node.admin(), "POST", "/", body, Duration::from_secs(30)).expect("an answer")
 }
 
 fn done(node: &Running, body: Value) -> Value {
@@ -365,6 +357,92 @@ fn every_member_tells_its_view_and_one_that_is_gone_for_good_is_forgotten_by_all
     connected(&dir, &four, &["n1", "n2", "n3"]);
     connected(&dir, &one, &["n2", "n3", "n4"]);
     for node in [one, two, three, four] {
+        node.stop();
+    }
+}
+
+/// Starts a member by a token, in place of `trunkline node`.
+fn joins(dir: &Dir, token: &str, name: &str, port: u16) -> Running {
+    let (name, port, file) = (format!("{name}@127.0.0.1"), port.to_string(), format!("{name}.yaml"));
+    Running::start(dir.command(&["--json", "join", token, "--name", &name, "--port", &port, "--config", &file]))
+}
+
+#[test]
+fn a_machine_joins_by_one_token_once_and_a_token_that_cannot_be_used_leaves_nothing_behind() {
+    let dir = Dir::new();
+    let ports = [free_port(), free_port(), free_port(), free_port()];
+    let file = member(&dir, "n1", ports[0], &[]);
+    let one = dir.node(&file, &[]);
+    let token = |node: &Running, more: &[&str]| {
+        let text = dir.ok(&[&["cluster", "token", "--admin", node.admin()], more].concat()).stdout;
+        text.trim().to_owned()
+    };
+    let first = token(&one, &[]);
+    let two = joins(&dir, &first, "n2", ports[1]);
+    connected(&dir, &one, &["n2"]);
+    connected(&dir, &two, &["n1"]);
+    assert_eq!(dir.read("n2.cookie"), crate::world::COOKIE);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(dir.at("n2.cookie")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let text = dir.read("n2.yaml");
+    assert!(text.contains(&format!("- {{ host: 127.0.0.1, port: {} }}", ports[0])), "{text}");
+    // What was written is a configuration like any other.
+    two.kill();
+    let two = dir.node("n2.yaml", &[]);
+    connected(&dir, &one, &["n2"]);
+
+    let files = || {
+        let names =
+            std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = files();
+    let refused = |token: &str, name: &str, file: &str, code: i32, parts: &[&str]| {
+        let ran = dir.run(&["join", token, "--name", name, "--port", "1", "--config", file]).exits(code);
+        parts.iter().for_each(|part| assert!(ran.stderr.contains(part), "{part:?} is missing in:\n{}", ran.stderr));
+        assert_eq!(files(), before, "{}", ran.stderr);
+    };
+    let name = "n3@127.0.0.1";
+    refused(&first, name, "n3.yaml", 1, &["n1@127.0.0.1 refused the token", "was used by n2@127.0.0.1"]);
+    let revoked = token(&one, &[]);
+    let list = dir.json(&["cluster", "token", "--admin", one.admin(), "--list"]);
+    assert!(!list.to_string().contains(&revoked));
+    let id = list[1]["id"].as_str().unwrap().to_owned();
+    let told = dir.ok(&["cluster", "token", "--admin", one.admin(), "--revoke", &id]).stdout;
+    assert_eq!(told.trim(), format!("the token {id} is revoked"));
+    refused(&revoked, name, "n3.yaml", 1, &["the token was revoked"]);
+    let expired = token(&one, &["--valid", "1s"]);
+    eventually("the token expires", || {
+        let list = dir.json(&["cluster", "token", "--admin", one.admin(), "--list"]);
+        list[2]["refusal"].as_str()?.contains("expired").then_some(())
+    });
+    refused(&expired, name, "n3.yaml", 1, &["the token has expired", "trunkline cluster token"]);
+    dir.run(&["cluster", "token", "--admin", one.admin(), "--valid", "31d"]).exits(2);
+    refused("trunkline-join-1-abc", name, "n3.yaml", 2, &["this is no join token"]);
+    refused(&first, "n3", "n3.yaml", 2, &["--name"]);
+
+    // What fails before the issuer takes the token does not use it up, and it is kept across a restart of the issuer.
+    let last = token(&one, &[]);
+    refused(&last, name, "n2.yaml", 2, &["n2.yaml exists"]);
+    refused(&last, name, "nowhere/n3.yaml", 2, &["nowhere/n3.yaml cannot be written"]);
+    refused(&last, "n2@127.0.0.1", "n3.yaml", 1, &["a member of the cluster has the name n2@127.0.0.1"]);
+    one.kill();
+    refused(&last, name, "n3.yaml", 1, &["n1@127.0.0.1 takes no token", "TCP"]);
+    let one = dir.node(&file, &[]);
+    let three = joins(&dir, &last, "n3", ports[2]);
+    connected(&dir, &three, &["n1", "n2"]);
+    connected(&dir, &one, &["n2", "n3"]);
+
+    // Nobody else's token, and none of a node outside a cluster.
+    let stranger = member(&dir, "x1", ports[3], &[]);
+    let stranger = dir.node(&stranger, &[]);
+    let foreign = token(&stranger, &[]);
+    stranger.stop();
+    let before = files();
+    let ran = dir.run(&["join", &foreign, "--name", "n4@127.0.0.1", "--config", "n4.yaml"]).exits(1);
+    assert!(ran.stderr.contains("x1@127.0.0.1 takes no token at any address of it"), "{}", ran.stderr);
+    assert_eq!(files(), before);
+    for node in [one, two, three] {
         node.stop();
     }
 }

@@ -17,5 +17,6 @@ mod programs;
 mod real;
 mod routes;
 mod short_lived;
+mod soak;
 mod variables;
 mod world;

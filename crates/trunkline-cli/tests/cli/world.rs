@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -142,6 +143,24 @@ impl Dir {
     }
 }
 
+/// Sends a request to the admin socket of a node without an HTTP library. Returns the status and the answer; `None` if there
+/// is none within that time.
+pub(crate) fn request(socket: &str, method: &str, path: &str, body: &Value, within: Duration) -> Option<(u16, Value)> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(within)).ok()?;
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, serde_json::from_str(body).ok()?))
+}
+
 /// Result of a command that has ended.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -241,7 +260,8 @@ impl Running {
             }
             text.lines().next().filter(|_| text.contains('\n')).map(str::to_owned)
         });
-        node.ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}\n{}", node.err.text()));
+        node.ready =
+            serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {}\n{}", node.out.text(), node.err.text()));
         node
     }
 
