@@ -59,6 +59,7 @@ Runs a benchmark with the bench profile and hands the arguments on to it; withou
   forward   bytes through a forwarder, directly and by a gateway, beside bare TCP, socat, HAProxy and ssh (when they are there)
   flood     honest connects while strangers hold every place before authentication
   send      sending by name beside sending over a connection, with one route and with 10,000
+  cluster   clusters that form, and notice lost nodes, beside nats-server, which has to be there
   matcher   look-ups and edits of a table of patterns, beside other matchers; `matcher 1k c100k` for some data sets
 ";
 
@@ -82,6 +83,7 @@ const BENCHES: &[(&str, &str)] = &[
     ("send", "trunkline-tests"),
     ("failover", "trunkline-tests"),
     ("forward", "trunkline-tests"),
+    ("cluster", "trunkline-cli"),
     ("matcher", "trunkline-matcher"),
 ];
 

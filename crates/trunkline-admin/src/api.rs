@@ -18,8 +18,8 @@ mod trace;
 
 pub use cluster::{
     Cluster, ClusterConnection, ClusterNetwork, ClusterOperation, ClusterRoute, ClusterRoutes, FoundRoute, IssuedToken,
-    NetworkNode, NetworkRequest, NewToken, RevokeToken, RoutesDeleted, RoutesRequest, RoutesSet, SilentNode,
-    TokenRequest,
+    MemberWays, NetworkNode, NetworkRequest, NewToken, RevokeToken, RoutesDeleted, RoutesRequest, RoutesSet,
+    SilentNode, TokenRequest,
 };
 pub use shown::{FailbackTo, ProxyRoute, Route};
 pub use trace::{TraceRequest, Traced, Way, WayEnd, WayHop};
@@ -470,6 +470,10 @@ pub struct Explanation {
     /// Better routes to which the live connection shall return, best first; left out if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failback: Vec<FailbackTo>,
+    /// Facts that the cluster of the node has of the name, with which its resolver `cluster` answers; left out if there are
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<MemberWays>,
 }
 
 impl From<&trunkline::Explanation> for Explanation {
@@ -480,6 +484,7 @@ impl From<&trunkline::Explanation> for Explanation {
             steps: explanation.steps.iter().map(Step::from).collect(),
             static_only: explanation.static_only,
             failback: Vec::new(),
+            member: None,
         }
     }
 }

@@ -24,8 +24,8 @@ pub(crate) use reload::{proxied, transit};
 
 use crate::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, EndForward, Explanation, FailbackTo,
-    Failure, ForwardRequest, Forwarding, MessageRequest, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute, Route,
-    SpawnRequest, Spawned, Status, StreamService, TraceRequest, Traced,
+    Failure, ForwardRequest, Forwarding, MemberWays, MessageRequest, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute,
+    Route, SpawnRequest, Spawned, Status, StreamService, TraceRequest, Traced,
 };
 
 /// Category of a failure; determines the HTTP status.
@@ -505,6 +505,7 @@ impl Operations {
         let name = name(text)?;
         let mut explanation = Explanation::from(&self.node.explain(&name).map_err(ConnectError::from)?);
         explanation.failback = self.failback(&name);
+        explanation.member = self.node.cluster().and_then(|cluster| MemberWays::of(cluster, &name));
         let routes = self.node.routes();
         // A node name never exceeds the length limit of the table.
         for found in routes.explain(name.as_str()).into_iter().flatten() {

@@ -42,7 +42,7 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Demonstrate failover, discovery and gateways with a small cluster of real processes on this machine.
+    /// Demonstrate failover, discovery, gateways and a cluster that heals, with real processes on this machine.
     Demo(DemoArgs),
     /// Run a node until it is told to stop (SIGTERM finishes open work and stops, SIGHUP reloads routes and
     /// certificates).

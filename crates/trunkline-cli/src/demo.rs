@@ -1,5 +1,7 @@
-//! Command `trunkline demo`: failover, discovery and gateways in a small cluster of real processes, with free ports and
-//! temporary keys.
+//! Command `trunkline demo`: failover, discovery, gateways and a cluster, with real processes, free ports and temporary
+//! keys.
+
+mod members;
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use trunkline_admin::AdminClient;
 use trunkline_admin::api::{
     Body, CallReply, Explanation, MessageRequest, Peer, PingRequest, Pong, Status, TraceRequest, Traced,
 };
+
+use members::{MEMBERS, Members};
 
 use crate::args::DemoArgs;
 use crate::commands::{explain_text, way_text};
@@ -101,6 +105,8 @@ struct Cluster {
     gates: Vec<Process>,
     vault: Process,
     app: Process,
+    /// Members of the cluster of the last steps.
+    members: Option<Members>,
     directory: tempfile::TempDir,
 }
 
@@ -156,7 +162,7 @@ impl Cluster {
         );
         write(&at("app.yaml"), &node("app@127.0.0.1", "app.data", &routes))?;
         let app = Process::start(&at("app.yaml"), "whoami=the app").await?;
-        Ok(Self { db, primary: Some(primary), standby, gates, vault, app, directory })
+        Ok(Self { db, primary: Some(primary), standby, gates, vault, app, members: None, directory })
     }
 
     fn summary(&self) -> serde_json::Value {
@@ -174,8 +180,11 @@ impl Cluster {
     }
 
     async fn stop(self) {
-        let Self { db, primary, standby, gates, vault, app, directory } = self;
+        let Self { db, primary, standby, gates, vault, app, members, directory } = self;
         app.stop().await;
+        if let Some(members) = members {
+            members.stop().await;
+        }
         for process in primary.into_iter().chain([standby, db, vault]).chain(gates) {
             process.stop().await;
         }
@@ -338,10 +347,31 @@ async fn show(cluster: &mut Cluster, began: Instant, output: &Output) -> Result<
         .await?;
     say(output, indented(&ways_text(&after))).await?;
     expect(passes(&after, GATES[1]), "the path did not lead through the second gateway")?;
+
+    step(
+        8,
+        "Five more nodes start at once. Four of them have one route, to the fifth one, n1; nobody knows the others.",
+    )
+    .await?;
+    let (mut members, formed) = Members::form(cluster.directory.path()).await?;
+    say(output, format!("    each is connected to each other one after {formed:.0} ms, their start included")).await?;
+
+    let seed = members.pid(0);
+    step(9, &format!("n1 is killed with SIGKILL (pid {seed}), and then n2, which comes back without n1:")).await?;
+    members.kill(0).await?;
+    let took = members.call(1, 4).await?;
+    say(output, format!("    without n1: {} answered {} after {took:.1} ms", MEMBERS[4], MEMBERS[1])).await?;
+    members.kill(1).await?;
+    let healed = members.restart(1).await?;
+    let took_again = members.call(4, 1).await?;
+    say(output, format!("    n2 is connected to n3, n4 and n5 {healed:.0} ms after it was started again")).await?;
+    say(output, format!("    {} answered {} after {took_again:.1} ms\n", MEMBERS[1], MEMBERS[4])).await?;
+    cluster.members = Some(members);
     if output.json {
         let summary = serde_json::json!({
             "first_answer_ms": took, "registrar_connect_ms": pong.connect_ms, "failover_ms": failover,
-            "through_gateway_ms": took_through, "gateway_failover_ms": gateway_failover, "total_ms": ms(began),
+            "through_gateway_ms": took_through, "gateway_failover_ms": gateway_failover, "cluster_formed_ms": formed, "cluster_healed_ms": healed,
+            "total_ms": ms(began),
             "before": "the primary", "after": answer, "nodes": processes,
         });
         output.print(&summary, |_| String::new())?;

@@ -37,7 +37,7 @@ const MAX_TELLERS: usize = 4;
 const MAX_GATEWAYS: usize = 8;
 /// Time for which a member that was given up is remembered, so that nobody else's words begin its dials again.
 const GIVEN_UP_FOR: Duration = Duration::from_secs(600);
-/// Times that a neighbour which does not say hello is greeted.
+/// Times that a neighbour which does not say hello, and which nobody told of, is greeted.
 const GREETINGS: u8 = 5;
 /// Neighbours that are told of a new member at once. The others hear of it by their own connections to it, or by a later
 /// exchange.
@@ -181,10 +181,12 @@ impl Peer {
         }
     }
 
-    /// Returns the time of the next hello to a node that has not said one: after 1, 2, 4 and 8 s.
+    /// Returns the time of the next hello to a node that has not said one: after 1, 2, 4 and 8 s, and then, if it is known as a
+    /// member, every 8 s.
     fn next_greeting(&self) -> Option<Instant> {
-        let is_unheard = self.is_up && !self.is_member && self.other_cluster.is_none() && self.greetings < GREETINGS;
-        let pause = SOONEST * 2_u32.pow(self.greetings.saturating_sub(1).into());
+        let goes_on = self.greetings < GREETINGS || self.is_kept();
+        let is_unheard = self.is_up && !self.is_member && self.other_cluster.is_none() && goes_on;
+        let pause = SOONEST * 2_u32.pow(self.greetings.clamp(1, GREETINGS - 1).into()) / 2;
         Some(self.greeted_at? + pause).filter(|_| is_unheard)
     }
 
@@ -660,7 +662,7 @@ impl Mesh {
         // The first hello of either end may have been lost.
         let unheard = self.peers.iter_mut().find(|(_, peer)| peer.next_greeting().is_some_and(|due| due <= now));
         if let Some((name, peer)) = unheard {
-            peer.greetings += 1;
+            peer.greetings = peer.greetings.saturating_add(1);
             let to = name.clone();
             self.send_hello(now, to);
             return self.poll(now);
@@ -782,6 +784,11 @@ impl Mesh {
     pub fn neighbours(&self) -> Vec<NodeName> {
         let neighbours = self.peers.iter().filter(|(_, peer)| peer.is_member);
         neighbours.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Returns how many other nodes are known.
+    pub fn size(&self) -> usize {
+        self.peers.len()
     }
 
     /// Returns the name of this node.

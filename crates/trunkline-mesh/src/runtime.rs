@@ -20,8 +20,9 @@ use crate::{ClusterNameError, ClusterRouteStatus, ForgetError, MemberStatus, Mes
 
 pub use join::{NotWelcome, TokenError};
 
-/// Shortest time between two writes of the peer book, in which changes are gathered.
-const GATHERED: Duration = Duration::from_secs(1);
+/// Shortest time between two writes of the peer book, in which changes are gathered, and as much more for each member that
+/// is known.
+const GATHERED: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(1));
 /// Time after which the peer book is written without a change, so that it says when members were heard last.
 const WRITTEN_AGAIN: Duration = Duration::from_secs(3600);
 
@@ -147,6 +148,11 @@ impl Cluster {
         self.lock().gateways(name)
     }
 
+    /// Returns what this node knows of another one.
+    pub fn member(&self, name: &NodeName) -> Option<MemberStatus> {
+        self.lock().peer(now(), name)
+    }
+
     /// Returns the state of the cluster as this node sees it.
     pub fn status(&self) -> ClusterStatus {
         let mesh = self.lock();
@@ -216,7 +222,7 @@ impl Cluster {
         let (mut has_news, mut written, mut looked) = (false, now(), now());
         loop {
             has_news |= self.lock().takes_news();
-            let due = written + if has_news { GATHERED } else { WRITTEN_AGAIN };
+            let due = written + if has_news { gathered(self.lock().size()) } else { WRITTEN_AGAIN };
             if self.book.is_some() && now() >= due {
                 (has_news, written) = (false, now());
                 self.write_book().await;
@@ -356,6 +362,10 @@ impl Cluster {
         let connected = connected.map(|(info, _)| (info.peer.clone(), way(&info))).collect();
         self.tell(|mesh, now| mesh.reconcile(now, &connected));
     }
+}
+
+fn gathered(members: usize) -> Duration {
+    GATHERED.0 + GATHERED.1 * u32::try_from(members).unwrap_or(u32::MAX)
 }
 
 fn way(link: &LinkInfo) -> Way {

@@ -195,7 +195,7 @@ pub struct ClusterConnection {
     pub last_heard_ms: Option<u64>,
     /// Gateway next to this node; absent for a direct connection.
     pub via: Option<String>,
-    /// Member that told of it; absent if it spoke for itself.
+    /// Member that told of it last; absent if nobody did.
     pub told_by: Option<String>,
     /// Name of the other cluster.
     pub cluster: Option<String>,
@@ -207,6 +207,29 @@ pub struct ClusterConnection {
     pub last_error_ms: Option<u64>,
     /// Time until the next dial in milliseconds; absent while a connection is up.
     pub next_dial_ms: Option<u64>,
+}
+
+/// Ways to a member of the cluster that the node knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberWays {
+    /// Addresses at which the member listens, `host:port`.
+    pub addresses: Vec<String>,
+    /// Member that told of it last; absent if nobody did.
+    pub told_by: Option<String>,
+    /// Members that are asked to pass on when the member cannot be dialled, in the order to try.
+    pub gateways: Vec<String>,
+}
+
+impl MemberWays {
+    /// Returns the ways to a node, if the cluster knows it.
+    pub(crate) fn of(cluster: &trunkline::Cluster, name: &NodeName) -> Option<Self> {
+        let member = cluster.member(name)?;
+        Some(Self {
+            addresses: member.endpoints.iter().map(ToString::to_string).collect(),
+            told_by: member.told_by.map(|name| name.to_string()),
+            gateways: cluster.gateways_to(name).iter().map(ToString::to_string).collect(),
+        })
+    }
 }
 
 /// Route of a cluster, and what was found there.

@@ -40,6 +40,9 @@ fn the_demo_shows_failover_and_leaves_no_files_or_processes_behind() {
     // killed.
     let ways: Vec<_> = ran.stdout.split("\"the vault\" answered").skip(1).collect();
     assert!(ways.len() == 2 && ways[0].contains("1    gate1@") && ways[1].contains("1    gate2@"), "{}", ran.stdout);
+    for part in ["each is connected to each other one after", "without n1: n5@127.0.0.1 answered n2@127.0.0.1"] {
+        assert!(ran.stdout.contains(part), "{part:?} is missing in:\n{}", ran.stdout);
+    }
     assert!(!ran.stdout.contains('\u{1b}'), "{}", ran.stdout);
     nothing_left(&dir, &pids(&ran.stdout));
 }
@@ -50,7 +53,7 @@ fn the_demo_prints_a_json_summary_on_request() {
     let ran = finish(command(&dir, &["--json", "demo"])).exits(0);
     let summary = ran.json();
     assert_eq!((&summary["before"], &summary["after"]), (&"the primary".into(), &"the standby".into()));
-    for time in ["failover_ms", "through_gateway_ms", "gateway_failover_ms"] {
+    for time in ["failover_ms", "through_gateway_ms", "gateway_failover_ms", "cluster_formed_ms", "cluster_healed_ms"] {
         assert!(summary[time].as_f64().unwrap() > 0.0, "{summary}");
     }
     let pids: Vec<_> = summary["nodes"].as_array().unwrap().iter().map(|n| n["pid"].as_i64().unwrap() as i32).collect();

@@ -15,7 +15,7 @@ pub struct MemberStatus {
     pub is_up: bool,
     /// Addresses at which it listens.
     pub endpoints: Vec<Address>,
-    /// Member that told of it; `None` if it spoke for itself.
+    /// Member that told of it last; `None` if nobody did.
     pub told_by: Option<NodeName>,
     /// Name of the cluster that it belongs to, if that is another one.
     pub other_cluster: Option<String>,
@@ -47,21 +47,29 @@ pub struct ClusterRouteStatus {
 impl Mesh {
     /// Returns what is known of the others, by name.
     pub fn peers(&self, now: Instant) -> Vec<MemberStatus> {
+        self.peers.iter().map(|(name, peer)| self.status(now, name, peer)).collect()
+    }
+
+    /// Returns what is known of one other node.
+    pub fn peer(&self, now: Instant, name: &NodeName) -> Option<MemberStatus> {
+        self.peers.get_key_value(name).map(|(name, peer)| self.status(now, name, peer))
+    }
+
+    fn status(&self, now: Instant, name: &NodeName, peer: &Peer) -> MemberStatus {
         let since = |at: Instant| now.saturating_duration_since(at);
         let until = |due: Instant| due.saturating_duration_since(now);
-        let status = |(name, peer): (&NodeName, &Peer)| MemberStatus {
+        MemberStatus {
             name: name.clone(),
             is_up: peer.is_member,
             endpoints: self.addresses(name),
-            told_by: peer.tellers.first().cloned().filter(|_| peer.stated.is_none()),
+            told_by: peer.tellers.first().cloned(),
             other_cluster: peer.other_cluster.clone(),
             up_for: peer.up_since.map(since),
             lost_for: peer.heard.filter(|_| !peer.is_up).map(|(at, before)| since(at) + before),
             failures: if peer.is_up { 0 } else { peer.retry.failures() },
             last_error: peer.last_error.as_ref().map(|(error, at)| (error.clone(), since(*at))),
             next_dial: peer.retry.due().filter(|_| !peer.is_up).map(until),
-        };
-        self.peers.iter().map(status).collect()
+        }
     }
 
     /// Returns what is known of the routes, in the order in which they were set.

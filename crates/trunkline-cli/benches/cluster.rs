@@ -1,0 +1,277 @@
+//! Clusters of processes, beside clusters of Debian's `nats-server`, which HarperDB uses, in the same run: the time until each
+//! node is connected to each other one, the time until a killed or a stopped node is noticed, and the memory of an idle node.
+//! `cargo xtask bench cluster` runs it; the figures are in `docs/BENCHMARKS.md`.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Samples of each time; the median is shown.
+const SAMPLES: usize = 7;
+/// Longest time for which a stopped node is waited for.
+const STALLED: Duration = Duration::from_secs(40);
+
+/// Program that is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Engine {
+    Trunkline,
+    Nats,
+}
+
+/// Shape of the routes.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    /// Each node has a route to the first one.
+    Star,
+    /// Each node has a route to the next one.
+    Chain,
+}
+
+struct Node {
+    process: Child,
+    /// Admin socket of trunkline, or port of the monitor of NATS.
+    place: Place,
+}
+
+enum Place {
+    Socket(PathBuf),
+    Port(u16),
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    held.iter().map(|held| held.local_addr().expect("it is bound").port()).collect()
+}
+
+/// Cluster of one engine. Ports and files are chosen before anything starts.
+struct Cluster {
+    engine: Engine,
+    directory: tempfile::TempDir,
+    ports: Vec<u16>,
+    monitors: Vec<u16>,
+    nodes: Vec<Option<Node>>,
+}
+
+impl Cluster {
+    fn new(engine: Engine, size: usize, routes: impl Fn(usize) -> Option<usize>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let ports = free_ports(2 * size);
+        let (ports, monitors) = (ports[..size].to_vec(), ports[size..].to_vec());
+        write(&directory.path().join("cookie"), "f3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934c");
+        for node in 0..size {
+            let to = routes(node).map(|to| ports[to]);
+            let text = match engine {
+                Engine::Trunkline => format!(
+                    "node:\n  name: n{node}@127.0.0.1\n  cookie_file: cookie\n  data_dir: n{node}\n  registrar: none\n  \
+                     listen: [{{ host: 127.0.0.1, port: {} }}]\n\
+                     clustering: {{ hubServer: {{ cluster: {{ network: {{ routes: [{}] }} }} }} }}\n",
+                    ports[node],
+                    to.map(|port| format!("127.0.0.1:{port}")).unwrap_or_default()
+                ),
+                Engine::Nats => format!(
+                    "server_name: n{node}\nlisten: 127.0.0.1:-1\nhttp: 127.0.0.1:{}\n\
+                     cluster {{ name: lab, listen: 127.0.0.1:{}, routes: [{}] }}\n",
+                    monitors[node],
+                    ports[node],
+                    to.map(|port| format!("nats://127.0.0.1:{port}")).unwrap_or_default()
+                ),
+            };
+            write(&directory.path().join(format!("n{node}.conf")), &text);
+        }
+        Self { engine, directory, ports, monitors, nodes: (0..size).map(|_| None).collect() }
+    }
+
+    fn start(&mut self, node: usize) {
+        let file = self.directory.path().join(format!("n{node}.conf"));
+        let mut command = match self.engine {
+            Engine::Trunkline => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+                command.args(["--log-level", "error", "node", "--config"]).arg(file);
+                command
+            }
+            Engine::Nats => {
+                let mut command = Command::new("nats-server");
+                command.arg("-c").arg(file);
+                command
+            }
+        };
+        let process =
+            command.env_remove("TRUNKLINE_CONFIG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let place = match self.engine {
+            Engine::Trunkline => Place::Socket(self.directory.path().join(format!("n{node}/admin.sock"))),
+            Engine::Nats => Place::Port(self.monitors[node]),
+        };
+        self.nodes[node] = Some(Node { process: process.spawn().expect("the program starts"), place });
+    }
+
+    /// Returns how many others a node is connected to.
+    fn neighbours(&self, node: usize) -> Option<usize> {
+        match &self.nodes[node].as_ref()?.place {
+            Place::Socket(socket) => {
+                let cluster = get(UnixStream::connect(socket).ok()?, "/v1/cluster")?;
+                Some(cluster["connections"].as_array()?.iter().filter(|member| member["status"] == "open").count())
+            }
+            Place::Port(port) => {
+                let routes = get(TcpStream::connect(("127.0.0.1", *port)).ok()?, "/routez")?;
+                let names = routes["routes"].as_array()?.iter().filter_map(|route| route["remote_id"].as_str());
+                Some(names.collect::<std::collections::BTreeSet<_>>().len())
+            }
+        }
+    }
+
+    /// Waits until these nodes are connected to so many others each. Returns false when that takes longer.
+    fn wait(&self, nodes: &[usize], neighbours: usize, limit: Duration) -> bool {
+        let began = Instant::now();
+        for node in nodes {
+            while self.neighbours(*node) != Some(neighbours) {
+                if began.elapsed() > limit {
+                    return false;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        true
+    }
+
+    fn whole(&self) -> bool {
+        let size = self.ports.len();
+        self.wait(&(0..size).collect::<Vec<_>>(), size - 1, Duration::from_secs(30))
+    }
+
+    /// Starts all nodes at once, and returns the time until each is connected to each other one.
+    fn form(&mut self) -> Duration {
+        let began = Instant::now();
+        (0..self.ports.len()).for_each(|node| self.start(node));
+        assert!(self.whole(), "{:?} was not whole within 30 s", self.engine);
+        began.elapsed()
+    }
+
+    fn signal(&self, node: usize, signal: Signal) {
+        let process = self.nodes[node].as_ref().expect("it runs").process.id();
+        kill_process(Pid::from_raw(process as i32).expect("a process"), signal).expect("it is our own");
+    }
+
+    /// Returns the resident memory of a node in KiB.
+    fn memory(&self, node: usize) -> u64 {
+        let process = self.nodes[node].as_ref().expect("it runs").process.id();
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).expect("a new file");
+    file.write_all(text.as_bytes()).expect("room on the disk");
+}
+
+fn get(mut stream: impl Read + Write, path: &str) -> Option<Value> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+}
+
+fn routes(shape: Shape, size: usize) -> impl Fn(usize) -> Option<usize> {
+    move |node| match shape {
+        Shape::Star => (node > 0).then_some(0),
+        Shape::Chain => Some(node + 1).filter(|next| *next < size),
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// Returns the median of samples of both engines, taken in turns.
+fn both(sample: impl Fn(Engine) -> Duration) -> [Duration; 2] {
+    let (mut trunkline, mut nats) = (Vec::new(), Vec::new());
+    for _ in 0..SAMPLES {
+        trunkline.push(sample(Engine::Trunkline));
+        nats.push(sample(Engine::Nats));
+    }
+    [median(trunkline), median(nats)]
+}
+
+fn row(what: &str, [trunkline, nats]: [Duration; 2]) {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!("| {what} | {:.1} ms | {:.1} ms | {:.2} |", ms(trunkline), ms(nats), ms(nats) / ms(trunkline));
+}
+
+/// Returns the time until four survivors notice a fault of the fifth node, of which the others must not be the seed.
+fn noticed(engine: Engine, signal: Signal) -> Option<Duration> {
+    let mut cluster = Cluster::new(engine, 5, routes(Shape::Star, 5));
+    cluster.form();
+    cluster.signal(4, signal);
+    let began = Instant::now();
+    let is_noticed = cluster.wait(&[0, 1, 2, 3], 3, STALLED);
+    is_noticed.then(|| began.elapsed())
+}
+
+fn main() {
+    if std::env::args().any(|argument| argument == "--list") {
+        return;
+    }
+    if Command::new("nats-server").arg("-v").stdout(Stdio::null()).status().is_err() {
+        eprintln!(
+            "this benchmark needs Debian's nats-server: sudo apt-get install -y --no-install-recommends nats-server"
+        );
+        std::process::exit(1);
+    }
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    println!("{}, medians of {SAMPLES}\n", cpu.trim_start_matches([':', ' ', '\t']));
+    println!("| time until | trunkline | nats-server | nats ÷ trunkline |\n| --- | --- | --- | --- |");
+    for shape in [Shape::Star, Shape::Chain] {
+        for size in [3, 5, 10] {
+            let form = |engine| Cluster::new(engine, size, routes(shape, size)).form();
+            row(&format!("{shape:?} of {size}, started at once, is whole"), both(form));
+        }
+    }
+    let join = |engine| {
+        let mut cluster = Cluster::new(engine, 5, |node| [None, Some(0), Some(0), Some(0), Some(3)][node]);
+        (0..4).for_each(|node| cluster.start(node));
+        assert!(cluster.wait(&[0, 1, 2, 3], 3, Duration::from_secs(30)));
+        let began = Instant::now();
+        cluster.start(4);
+        assert!(cluster.whole());
+        began.elapsed()
+    };
+    row("a fifth node that knows one ordinary member is connected to all", both(join));
+    row("a killed node is noticed by all", both(|engine| noticed(engine, Signal::KILL).unwrap_or(STALLED)));
+    let stalled = [Engine::Trunkline, Engine::Nats].map(|engine| noticed(engine, Signal::STOP));
+    let shown = stalled.map(|time| {
+        time.map_or_else(|| format!("not within {STALLED:?}"), |time| format!("{:.1} s", time.as_secs_f64()))
+    });
+    println!("| a stopped node is noticed by all (one sample) | {} | {} | |", shown[0], shown[1]);
+    let memory = [Engine::Trunkline, Engine::Nats].map(|engine| {
+        let mut cluster = Cluster::new(engine, 10, routes(Shape::Star, 10));
+        cluster.form();
+        let mut memory: Vec<u64> = (0..10).map(|node| cluster.memory(node)).collect();
+        memory.sort_unstable();
+        memory[5] as f64 / 1024.0
+    });
+    println!(
+        "\nresident memory of one of 10 idle nodes: {:.1} MiB, nats-server {:.1} MiB ({:.2})",
+        memory[0],
+        memory[1],
+        memory[0] / memory[1]
+    );
+}
