@@ -199,10 +199,6 @@ fn g4_members_of_which_only_neighbours_have_a_network_in_common_reach_each_other
     let of = |n: usize| text.split("in the cluster").nth(n + 1).unwrap();
     let line = |n: usize, to: &str| of(n).lines().find(|line| line.starts_with(to)).unwrap().to_owned();
     for (from, to) in [(0, "n4@row"), (1, "n3@row")] {
-        assert_eq!(
-            line(from, to).matches("@row").count(),
-            2,
-            "the name of the member and the one that relays:\n{text}"
-        );
+        assert!(line(from, to).matches("@row").count() >= 2, "no name of the one that relays:\n{text}");
     }
 }
