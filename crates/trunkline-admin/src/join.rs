@@ -45,6 +45,9 @@ pub enum JoinError {
     /// A file cannot be written.
     #[error("{path} cannot be written", path = .0.display())]
     File(PathBuf, #[source] io::Error),
+    /// A file cannot be written although that was tried before. The token is used.
+    #[error("{path} cannot be written, and the token is used", path = .0.display())]
+    Lost(PathBuf, #[source] io::Error),
     /// The name of the guest cannot be used.
     #[error("the token cannot be shown")]
     Name(#[source] NameError),
@@ -173,15 +176,19 @@ impl Draft {
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-        let file = options.open(&temporary).map_err(|error| JoinError::File(path.to_owned(), error))?;
-        Ok(Self { path: path.to_owned(), temporary, file })
+        let refused = |error| JoinError::File(path.to_owned(), error);
+        let draft = Self { path: path.to_owned(), file: options.open(&temporary).map_err(refused)?, temporary };
+        // Whether the file system has hard links, which make the file appear at the end.
+        let probe = draft.temporary.with_extension("probe");
+        let linked = std::fs::hard_link(&draft.temporary, &probe).and_then(|()| std::fs::remove_file(&probe));
+        linked.map(|()| draft).map_err(refused)
     }
 
     fn write(mut self, content: &[u8]) -> Result<(), JoinError> {
         let written = self.file.write_all(content).and_then(|()| self.file.sync_all());
         // A hard link, unlike a rename, replaces no file that came meanwhile.
         let written = written.and_then(|()| std::fs::hard_link(&self.temporary, &self.path));
-        written.map_err(|error| JoinError::File(self.path.clone(), error))
+        written.map_err(|error| JoinError::Lost(self.path.clone(), error))
     }
 }
 

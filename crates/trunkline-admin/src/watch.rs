@@ -28,25 +28,29 @@ pub(crate) fn watch(operations: &Arc<Operations>) -> Option<Watch> {
     let operations = Arc::downgrade(operations);
     let task = async move {
         // A change since the node read the file is taken up as well.
-        let (mut seen, mut is_read) = (None, true);
+        let (mut seen, mut is_read, mut told) = (None, true, None);
         loop {
             tokio::time::sleep(LOOK).await;
             let stamp = stamp(path.clone()).await;
             if stamp != seen {
-                (seen, is_read) = (stamp, false);
+                (seen, is_read, told) = (stamp, false, None);
                 continue;
             }
-            if std::mem::replace(&mut is_read, true) {
+            if is_read {
                 continue;
             }
             let Some(operations) = operations.upgrade() else { return };
             match operations.blocking(Operations::take_up_cluster_routes).await {
-                Ok(None) => {}
+                Ok(None) => is_read = true,
                 Ok(Some(routes)) => {
+                    is_read = true;
                     tracing::info!(path = %path.display(), routes, "the routes of the cluster are taken up from the file");
                 }
+                // It is read again: a file that it names may be missing for a moment. Each error is told once.
+                Err(error) if told.as_ref() == Some(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "the file changed and is not taken up; the routes of the cluster stay")
+                    tracing::warn!(%error, "the file changed and is not taken up; the routes of the cluster stay");
+                    told = Some(error);
                 }
             }
         }
@@ -55,7 +59,9 @@ pub(crate) fn watch(operations: &Arc<Operations>) -> Option<Watch> {
 }
 
 /// Length of a file, time of its last change, and its identity.
-type Stamp = (u64, Option<SystemTime>, (u64, u64));
+type Stamp = (u64, Option<SystemTime>, Identity);
+/// Device and number of a file, and the time at which that changed, in seconds and nanoseconds.
+type Identity = (u64, u64, i64, i64);
 
 /// Returns what tells of a change of a file; `None` if there is none. Symbolic links are followed, so that one which is
 /// replaced is a change as well.
@@ -64,15 +70,15 @@ async fn stamp(path: PathBuf) -> Option<Stamp> {
     Some((metadata.len(), metadata.modified().ok(), identity(&metadata)))
 }
 
-/// Returns the device and the number of a file.
+/// Returns the device and the number of a file, and the time of the last change of what the system keeps of it.
 #[cfg(unix)]
-fn identity(metadata: &Metadata) -> (u64, u64) {
+fn identity(metadata: &Metadata) -> Identity {
     use std::os::unix::fs::MetadataExt;
 
-    (metadata.dev(), metadata.ino())
+    (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
 }
 
 #[cfg(not(unix))]
-fn identity(_: &Metadata) -> (u64, u64) {
-    (0, 0)
+fn identity(_: &Metadata) -> Identity {
+    (0, 0, 0, 0)
 }

@@ -197,6 +197,8 @@ pub struct Sessions {
     stacks: BTreeMap<String, Arc<dyn Stack>>,
     host_names: HostNames,
     mailboxes: Arc<Mailboxes>,
+    /// Mailboxes that messages of guests arrive in, instead of those of all other peers.
+    guest_mailboxes: Arc<Mailboxes>,
     registry: Arc<Registry<Session>>,
     /// Link of the node to itself, and its place as a connection.
     local: Arc<LocalLink>,
@@ -252,6 +254,7 @@ impl Sessions {
             stacks: config.stacks.into_iter().map(|stack| (stack.protocol().to_owned(), stack)).collect(),
             host_names: HostNames::of_the_system(),
             mailboxes,
+            guest_mailboxes: Arc::default(),
             own: Session::new(local.link()),
             local,
             resolvers: config.resolvers,
@@ -283,7 +286,12 @@ impl Sessions {
         &self.name
     }
 
-    /// Returns the mailboxes that messages of all peers arrive in.
+    /// Returns the mailboxes that messages of guests arrive in ([`Keys::set_guests`]): they reach no other ones.
+    pub fn guest_mailboxes(&self) -> &Arc<Mailboxes> {
+        &self.guest_mailboxes
+    }
+
+    /// Returns the mailboxes that messages of all peers but guests arrive in.
     pub fn mailboxes(&self) -> &Arc<Mailboxes> {
         &self.mailboxes
     }

@@ -23,6 +23,9 @@ struct Book {
 struct Entry {
     name: String,
     endpoints: Vec<String>,
+    /// Instance of the member, as hexadecimal digits.
+    #[serde(default)]
+    incarnation: String,
     /// Time of the last connection, in seconds since 1970.
     heard: u64,
 }
@@ -36,6 +39,7 @@ impl Entry {
         Self {
             name: known.record.name.to_string(),
             endpoints: known.record.endpoints.iter().map(Address::to_string).collect(),
+            incarnation: known.record.incarnation.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect(),
             heard: seconds(today).saturating_sub(known.lost_for.as_secs()),
         }
     }
@@ -43,8 +47,8 @@ impl Entry {
     fn known(&self, today: SystemTime) -> Option<Known> {
         let record = Record {
             name: self.name.parse::<NodeName>().ok()?,
-            // Which instance it was does not matter: the next connection tells.
-            incarnation: [0; 16].into(),
+            // An instance that cannot be read is an unknown one: the next connection tells.
+            incarnation: u128::from_str_radix(&self.incarnation, 16).unwrap_or_default().to_be_bytes().into(),
             endpoints: self.endpoints.iter().filter_map(|text| text.parse().ok()).collect(),
         };
         Some(Known { record, lost_for: Duration::from_secs(seconds(today).saturating_sub(self.heard)) })
@@ -88,7 +92,10 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut file = private().open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    std::fs::rename(&new, path)
+    std::fs::rename(&new, path)?;
+    // A crash after this leaves the new file.
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn private() -> OpenOptions {
@@ -110,7 +117,7 @@ mod tests {
         let today = UNIX_EPOCH + Duration::from_secs(1_000_000);
         assert_eq!(read(&path, "lab", today).unwrap(), []);
         let endpoints = vec!["10.0.0.1:9932".parse().unwrap(), "[::1]:1".parse().unwrap()];
-        let record = Record { name: "a@h".parse().unwrap(), incarnation: [0; 16].into(), endpoints };
+        let record = Record { name: "a@h".parse().unwrap(), incarnation: [0xab; 16].into(), endpoints };
         let known = vec![Known { record, lost_for: Duration::from_secs(60) }];
         write(&path, "lab", &known, today).unwrap();
         assert_eq!(read(&path, "lab", today).unwrap(), known);

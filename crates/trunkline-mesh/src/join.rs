@@ -91,8 +91,9 @@ impl JoinToken {
     }
 }
 
-impl fmt::Display for JoinToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl JoinToken {
+    /// Returns the text of the token, one word. It is a secret.
+    pub fn expose(&self) -> String {
         let wire = Wire {
             cluster: self.cluster.clone(),
             issuer: self.issuer.as_str().to_owned(),
@@ -101,9 +102,9 @@ impl fmt::Display for JoinToken {
             id: self.id,
             secret: self.secret.clone(),
         };
-        let mut bytes = postcard::to_stdvec(&wire).map_err(|_| fmt::Error)?;
+        let mut bytes = postcard::to_stdvec(&wire).expect("a vector takes whatever is written");
         bytes.extend(check(&bytes).to_be_bytes());
-        write!(f, "{PREFIX}{}", URL_SAFE_NO_PAD.encode(&bytes))
+        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&bytes))
     }
 }
 
@@ -170,7 +171,9 @@ pub enum JoinRefusal {
     #[error("the token was revoked; ask for another one")]
     Revoked,
     /// Another member has the name. The token can still be used.
-    #[error("a member of the cluster has the name {0}; choose another one")]
+    #[error(
+        "a member of the cluster has the name {0}; choose another one, or have that one forgotten with `trunkline cluster forget`"
+    )]
     NameTaken(NodeName),
     /// The issuer does not know the token.
     #[error("the token is not known here; make another one with `trunkline cluster token`")]
@@ -214,7 +217,7 @@ impl Issued {
 pub(crate) struct Tokens(Vec<Issued>);
 
 impl Tokens {
-    /// Issues a token, and drops those whose refusal nobody is told any more.
+    /// Issues a token; `None` if there are as many as there may be.
     pub(crate) fn issue(
         &mut self,
         of: (&str, &NodeName, &[Address]),
@@ -222,7 +225,6 @@ impl Tokens {
         random: [u8; RANDOM],
         today: SystemTime,
     ) -> Option<JoinToken> {
-        self.drop_old(today);
         if self.0.len() >= MAX_TOKENS {
             return None;
         }
@@ -243,7 +245,8 @@ impl Tokens {
         Some(token)
     }
 
-    fn drop_old(&mut self, today: SystemTime) {
+    /// Drops the tokens whose refusal nobody is told any more.
+    pub(crate) fn drop_old(&mut self, today: SystemTime) {
         let oldest = seconds(today).saturating_sub(REMEMBERED.as_secs());
         self.0.retain(|token| token.expires >= oldest);
     }
@@ -274,10 +277,11 @@ impl Tokens {
         }
     }
 
-    /// Revokes a token that was not used. Returns false if there is none of that id.
-    pub(crate) fn revoke(&mut self, id: &str) -> bool {
-        let token = self.0.iter_mut().find(|token| hex(&token.id) == id);
-        token.map(|token| token.is_revoked = true).is_some()
+    /// Revokes a token. Returns `None` if there is none of that id, and the name of the node that used it, if one did.
+    pub(crate) fn revoke(&mut self, id: &str) -> Option<Option<String>> {
+        let token = self.0.iter_mut().find(|token| hex(&token.id) == id)?;
+        token.is_revoked = true;
+        Some(token.used_by.clone())
     }
 
     pub(crate) fn status(&self, today: SystemTime) -> Vec<TokenStatus> {
@@ -312,7 +316,7 @@ mod tests {
     #[test]
     fn a_token_is_read_as_it_was_written_and_shows_no_secret_to_a_debugger() {
         let token = issue(&mut Tokens::default(), 7, today()).unwrap();
-        let text = token.to_string();
+        let text = token.expose();
         assert_eq!(text.parse::<JoinToken>(), Ok(token.clone()));
         assert_eq!(format!(" {text}\n").parse::<JoinToken>(), Ok(token.clone()));
         assert!(!format!("{token:?}").contains("secret") && format!("{token:?}").contains("0707070707070707"));
@@ -334,16 +338,17 @@ mod tests {
         assert_eq!(redeem(&mut tokens, &one, 3_599), Ok(()));
         assert_eq!(redeem(&mut tokens, &one, 3_599), Err(JoinRefusal::Used("n2@10.0.0.2".into())));
         assert_eq!(redeem(&mut tokens, &two, 3_600), Err(JoinRefusal::Expired));
-        assert!(tokens.revoke(&three.id()) && !tokens.revoke("0000000000000000"));
+        assert_eq!((tokens.revoke(&three.id()), tokens.revoke("0000000000000000")), (Some(None), None));
+        assert_eq!(tokens.revoke(&one.id()), Some(Some("n2@10.0.0.2".into())));
         assert_eq!(redeem(&mut tokens, &three, 0), Err(JoinRefusal::Revoked));
         let stranger = issue(&mut Tokens::default(), 9, today()).unwrap();
         assert_eq!(redeem(&mut tokens, &stranger, 0), Err(JoinRefusal::Unknown));
         // Each refusal is told for a week, and then the token is forgotten.
         assert_eq!(tokens.guests(&issuer()).len(), 3);
-        issue(&mut tokens, 4, today() + Duration::from_secs(3_600) + REMEMBERED).unwrap();
-        assert_eq!(tokens.guests(&issuer()).len(), 4);
-        issue(&mut tokens, 5, today() + Duration::from_secs(3_601) + REMEMBERED).unwrap();
-        assert_eq!(tokens.guests(&issuer()).len(), 2);
+        tokens.drop_old(today() + Duration::from_secs(3_600) + REMEMBERED);
+        assert_eq!(tokens.guests(&issuer()).len(), 3);
+        tokens.drop_old(today() + Duration::from_secs(3_601) + REMEMBERED);
+        assert_eq!(tokens.guests(&issuer()).len(), 0);
     }
 
     #[test]

@@ -18,14 +18,19 @@ pub const MAX_PEERS: usize = 4096;
 pub const MAX_UNPROVEN: usize = 1024;
 /// Dials after which a member that this node was never connected to is given up.
 pub const MAX_DIALS_UNPROVEN: u32 = 12;
-/// Dials under way at a time.
+/// Dials under way at a time, and as many routes that are asked.
 const MAX_DIALS: usize = 32;
-/// Dials under way at a time to members that this node was never connected to; they count among [`MAX_DIALS`].
-const MAX_DIALS_OF_UNPROVEN: usize = 8;
+/// Dials under way at a time to members that this node was never connected to, and as many to members that are connected
+/// through others; they count among [`MAX_DIALS`].
+const MAX_DIALS_OF_OTHERS: usize = 8;
 /// Dials of such members that may begin at once after a pause; then [`UNPROVEN_PER_SECOND`].
 const UNPROVEN_AT_ONCE: f64 = 200.0;
 /// Dials of such members that may begin in a second.
 const UNPROVEN_PER_SECOND: f64 = 10.0;
+/// Messages of one neighbour that are read at once after a pause; then [`MESSAGES_PER_SECOND`].
+const MESSAGES_AT_ONCE: f64 = 200.0;
+/// Messages of one neighbour that are read in a second. Those beyond are refused unread.
+const MESSAGES_PER_SECOND: f64 = 20.0;
 /// Time of a connection after which the next loss begins with the first pause again.
 const STEADY: Duration = Duration::from_secs(10);
 /// Shortest time between two dials of a name that others tell new addresses of, and between two answers to a neighbour that
@@ -143,6 +148,8 @@ struct Peer {
     up_since: Option<Instant>,
     /// Time of the last dial.
     dialled_at: Option<Instant>,
+    /// Messages that are read now, as of that time.
+    reads: Option<(f64, Instant)>,
     /// Time of the last answer to a hello.
     answered_at: Option<Instant>,
     /// Time of the last hello to it.
@@ -155,7 +162,26 @@ struct Peer {
     is_doubtful: bool,
 }
 
+/// Members by the order in which they are dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// The node was connected to it, and lost it.
+    Lost,
+    /// The node only heard of it.
+    Unproven,
+    /// The member is connected through others.
+    Relayed,
+}
+
 impl Peer {
+    fn kind(&self) -> Kind {
+        match (self.is_up, &self.stated) {
+            (true, _) => Kind::Relayed,
+            (false, Some(_)) => Kind::Lost,
+            (false, None) => Kind::Unproven,
+        }
+    }
+
     /// Returns the time without a connection.
     fn lost_for(&self, now: Instant) -> Duration {
         match self.heard {
@@ -163,6 +189,22 @@ impl Peer {
             Some((at, before)) => now.saturating_duration_since(at) + before,
             None => Duration::ZERO,
         }
+    }
+
+    /// Returns true if a message may be read now, and counts it.
+    fn may_be_read(&mut self, now: Instant) -> bool {
+        let (left, at) = self.reads.unwrap_or((MESSAGES_AT_ONCE, now));
+        let refilled = left + now.saturating_duration_since(at).as_secs_f64() * MESSAGES_PER_SECOND;
+        let left = refilled.min(MESSAGES_AT_ONCE);
+        let may = left >= 1.0;
+        self.reads = Some((if may { left - 1.0 } else { left }, now));
+        may
+    }
+
+    /// Returns the instances of the node that are known, at most two.
+    fn instances(&self) -> impl Iterator<Item = Incarnation> {
+        let records = self.stated.iter().chain(&self.told);
+        records.map(|record| record.incarnation).filter(|instance| *instance != UNKNOWN.into())
     }
 
     /// Returns true if the node is known for something else than a connection that is up now.
@@ -192,6 +234,24 @@ impl Peer {
 
     fn record(&self) -> Option<&Record> {
         self.stated.as_ref().or(self.told.as_ref())
+    }
+}
+
+/// Instance of a node that nobody stated: of one that was only found at an address.
+const UNKNOWN: [u8; 16] = [0; 16];
+
+/// Member that an operator declared gone.
+#[derive(Debug, Clone)]
+struct Forgotten {
+    /// Instances that were known.
+    instances: Vec<Incarnation>,
+    at: Instant,
+}
+
+impl Forgotten {
+    /// Returns true if this may be an instance that is gone.
+    fn is_of(&self, instance: Incarnation) -> bool {
+        instance == UNKNOWN.into() || self.instances.iter().any(|gone| *gone == instance || *gone == UNKNOWN.into())
     }
 }
 
@@ -229,8 +289,8 @@ pub struct Mesh {
     has_news: bool,
     /// Dials of members that this node was never connected to which may begin, at that time.
     unproven: (f64, Instant),
-    /// Members that an operator declared gone: the instance that was known, and when.
-    forgotten: BTreeMap<NodeName, (Incarnation, Instant)>,
+    /// Members that an operator declared gone.
+    forgotten: BTreeMap<NodeName, Forgotten>,
 }
 
 impl Mesh {
@@ -319,7 +379,7 @@ impl Mesh {
                     if name != self.settings.name && (self.peers.contains_key(&name) || self.room() > 0) {
                         let peer = self.peers.entry(name.clone()).or_default();
                         if !peer.stated.as_ref().is_some_and(|stated| stated.endpoints.contains(&address)) {
-                            peer.told = Some(Record { name, incarnation: [0; 16].into(), endpoints: vec![address] });
+                            peer.told = Some(Record { name, incarnation: UNKNOWN.into(), endpoints: vec![address] });
                         }
                         // A pause after a failure is not cut short.
                         if peer.retry.due().is_none() {
@@ -342,7 +402,7 @@ impl Mesh {
         }
         let peer = self.peers.entry(name.clone()).or_default();
         (peer.is_up, peer.is_member, peer.other_cluster) = (true, false, None);
-        peer.given_up = None;
+        (peer.given_up, peer.straight) = (None, None);
         straighten(peer, way, now, &mut self.rng);
         (peer.up_since, peer.greetings, peer.is_doubtful, peer.answered_at) = (Some(now), 1, false, None);
         peer.retry.pause();
@@ -394,9 +454,9 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(name) else { return };
         peer.is_dialled = false;
         if peer.is_up {
-            match &mut peer.straight {
-                Some(straight) if result.is_err() => straight.failed(now, &mut self.rng),
-                _ => peer.straight = None,
+            // Whether the connection is a direct one now is told by `up` and `reconcile`.
+            if let Some(straight) = peer.straight.as_mut().filter(|straight| straight.is_due(now)) {
+                straight.failed(now, &mut self.rng);
             }
             return;
         }
@@ -422,30 +482,27 @@ impl Mesh {
             None => Err(ForgetError::Unknown(name.clone())),
             Some(peer) if peer.is_up => Err(ForgetError::Connected(name.clone())),
             Some(peer) => {
-                let incarnation = peer.record().map_or([0; 16].into(), |record| record.incarnation);
-                self.is_forgotten(now, name, incarnation);
+                let instance = peer.instances().next().unwrap_or(UNKNOWN.into());
+                self.forget_instance(now, name, instance);
                 Ok(())
             }
         }
     }
 
-    /// Forgets an instance of a member, if it is not connected, and tells the neighbours once.
-    fn is_forgotten(&mut self, now: Instant, name: &NodeName, incarnation: Incarnation) {
-        let known = self.peers.get(name);
-        let is_other = |record: &Record| record.incarnation != incarnation && record.incarnation != [0; 16].into();
-        if *name == self.settings.name
-            || self.forgotten.get(name).is_some_and(|(known, _)| *known == incarnation)
-            || known.is_some_and(|peer| peer.is_up || peer.record().is_some_and(is_other))
-        {
-            return;
-        }
+    /// Forgets a member of which this instance is gone, if it is known and not connected, and tells the neighbours. They do
+    /// the same, so that each member is told by each other one once.
+    fn forget_instance(&mut self, now: Instant, name: &NodeName, instance: Incarnation) {
+        let Some(peer) = self.peers.get(name).filter(|peer| !peer.is_up) else { return };
+        let mut instances: Vec<Incarnation> = peer.instances().chain([instance]).collect();
+        instances.dedup();
+        self.peers.remove(name);
+        self.has_news = true;
         if self.forgotten.len() >= MAX_FORGOTTEN {
-            let oldest = self.forgotten.iter().min_by_key(|(_, (_, at))| *at).map(|(name, _)| name.clone());
+            let oldest = self.forgotten.iter().min_by_key(|(_, gone)| gone.at).map(|(name, _)| name.clone());
             oldest.map(|name| self.forgotten.remove(&name));
         }
-        self.has_news |= self.peers.remove(name).is_some();
-        self.forgotten.insert(name.clone(), (incarnation, now));
-        let message = Message::Forget { name: name.clone(), incarnation }.encode();
+        self.forgotten.insert(name.clone(), Forgotten { instances, at: now });
+        let message = Message::Forget { name: name.clone(), incarnation: instance }.encode();
         for to in self.neighbours() {
             self.outputs.push_back(Output::Send { to, message: message.clone() });
         }
@@ -456,6 +513,10 @@ impl Mesh {
     /// # Errors
     /// [`MessageError`]; nothing of the message was used.
     pub fn message(&mut self, now: Instant, from: &NodeName, bytes: &[u8]) -> Result<(), MessageError> {
+        let peer = self.peers.get_mut(from).filter(|peer| peer.is_up).ok_or(MessageError::NoMember)?;
+        if !peer.may_be_read(now) {
+            return Err(MessageError::TooOften);
+        }
         match Message::decode(bytes)? {
             Message::Hello { cluster, own, is_hidden, is_first, known } => {
                 if own.name != *from {
@@ -474,7 +535,7 @@ impl Mesh {
                 if !self.is_neighbour(from) {
                     return Err(MessageError::NoMember);
                 }
-                self.is_forgotten(now, &name, incarnation);
+                self.forget_instance(now, &name, incarnation);
                 Ok(())
             }
             Message::Ask | Message::View(_) | Message::Join(_) | Message::Welcome(_) | Message::Refused(_) => {
@@ -577,8 +638,8 @@ impl Mesh {
             }
             match self.forgotten.get(&record.name) {
                 // The one that tells of it was not connected when it was forgotten.
-                Some((incarnation, _)) if *incarnation == record.incarnation => {
-                    let message = Message::Forget { name: record.name, incarnation: *incarnation }.encode();
+                Some(gone) if gone.is_of(record.incarnation) => {
+                    let message = Message::Forget { name: record.name, incarnation: record.incarnation }.encode();
                     self.outputs.push_back(Output::Send { to: from.clone(), message });
                     continue;
                 }
@@ -652,7 +713,7 @@ impl Mesh {
             self.next_exchange = now + self.pause();
             let is_over = |at: Instant| now.saturating_duration_since(at) >= GIVEN_UP_FOR;
             self.peers.retain(|_, peer| peer.is_up || !peer.given_up.is_some_and(is_over));
-            self.forgotten.retain(|_, (_, at)| now.saturating_duration_since(*at) < FORGOTTEN_AFTER);
+            self.forgotten.retain(|_, gone| now.saturating_duration_since(gone.at) < FORGOTTEN_AFTER);
             let neighbours = self.neighbours();
             if let Some(to) = self.rng.choice(neighbours) {
                 self.send_hello(now, to);
@@ -679,6 +740,9 @@ impl Mesh {
             }
             return Some(Output::Dial(name));
         }
+        if self.routes.iter().filter(|(_, route)| route.is_asked).count() >= MAX_DIALS {
+            return None;
+        }
         let (address, route) = self
             .routes
             .iter_mut()
@@ -693,44 +757,44 @@ impl Mesh {
         (left + now.saturating_duration_since(at).as_secs_f64() * UNPROVEN_PER_SECOND).min(UNPROVEN_AT_ONCE)
     }
 
-    /// Returns the kinds of members of which another one may be dialled now: those that this node was connected to, and those
-    /// that it only heard of.
-    fn may_dial(&self) -> (bool, bool) {
+    /// Returns whether another member may be dialled now, for each [`Kind`].
+    fn may_dial(&self) -> [bool; 3] {
         let under_way = || self.peers.values().filter(|peer| peer.is_dialled);
-        let unproven = under_way().filter(|peer| peer.stated.is_none()).count();
+        let of = |kind: Kind| under_way().filter(|peer| peer.kind() == kind).count();
         let is_free = under_way().count() < MAX_DIALS;
-        (is_free, is_free && unproven < MAX_DIALS_OF_UNPROVEN)
+        let is_free_for = |kind: Kind| is_free && of(kind) < MAX_DIALS_OF_OTHERS;
+        [is_free, is_free_for(Kind::Unproven), is_free_for(Kind::Relayed)]
     }
 
     /// Returns the member to dial now. Those that this node was connected to come first, and among equals the one that waits
     /// longest.
     fn due(&self, now: Instant) -> Option<NodeName> {
-        let (proven, unproven) = self.may_dial();
-        let unproven = unproven && self.unproven_left(now) >= 1.0;
-        let may = |peer: &Peer| if peer.stated.is_some() { proven } else { unproven };
-        let waiting =
-            self.peers.iter().filter_map(|(name, peer)| Some((peer.stated.is_none(), peer.next_dial()?, name, peer)));
-        let due = waiting.filter(|(_, due, _, peer)| *due <= now && may(peer));
-        due.min_by_key(|(is_unproven, due, ..)| (*is_unproven, *due)).map(|(_, _, name, _)| name.clone())
+        let [proven, unproven, relayed] = self.may_dial();
+        let may = [proven, unproven && self.unproven_left(now) >= 1.0, relayed];
+        let waiting = self.peers.iter().filter_map(|(name, peer)| Some((peer.kind(), peer.next_dial()?, name)));
+        let due = waiting.filter(|(kind, due, _)| *due <= now && may[*kind as usize]);
+        due.min_by_key(|(kind, due, _)| (*kind, *due)).map(|(.., name)| name.clone())
     }
 
     /// Returns the time of the next instruction.
     pub fn next(&self) -> Instant {
-        let (proven, unproven) = self.may_dial();
+        let may = self.may_dial();
         let missing = (1.0 - self.unproven.0).max(0.0) / UNPROVEN_PER_SECOND;
         // A little more, so that the time is not the one before by rounding.
         let refilled = self.unproven.1 + Duration::from_secs_f64(missing) + Duration::from_millis(1);
         let is_empty = self.unproven.0 < 1.0;
-        let dials = self.peers.values().filter_map(|peer| match peer.stated {
-            Some(_) => peer.next_dial().filter(|_| proven),
-            None if is_empty => peer.next_dial().filter(|_| unproven).map(|due| due.max(refilled)),
-            None => peer.next_dial().filter(|_| unproven),
+        let waiting = self.peers.values().filter(|peer| may[peer.kind() as usize]);
+        let dials = waiting.filter_map(|peer| match peer.kind() {
+            Kind::Unproven if is_empty => peer.next_dial().map(|due| due.max(refilled)),
+            _ => peer.next_dial(),
         });
         let routes = self
             .routes
             .iter()
             .map(|(_, route)| route)
             .filter(|route| !route.is_asked && !is_connected(&self.peers, route));
+        let is_asking = self.routes.iter().filter(|(_, route)| route.is_asked).count() < MAX_DIALS;
+        let routes = routes.filter(|_| is_asking);
         let greetings = self.peers.values().filter_map(Peer::next_greeting);
         let due = dials.chain(routes.filter_map(|route| route.retry.due())).chain(greetings);
         due.fold(self.next_exchange, Instant::min)
@@ -758,9 +822,9 @@ impl Mesh {
         self.peers.get(name)?.other_cluster.as_deref()
     }
 
-    /// Returns true if a node is connected, be it a member or not.
-    pub fn is_connected(&self, name: &NodeName) -> bool {
-        self.peers.get(name).is_some_and(|peer| peer.is_up)
+    /// Returns true if a node is connected, be it a member or not, or this node was connected to it as a member.
+    pub fn is_known(&self, name: &NodeName) -> bool {
+        self.peers.get(name).is_some_and(|peer| peer.is_up || peer.stated.is_some())
     }
 
     /// Returns true if a node is connected and belongs to the cluster.

@@ -129,6 +129,9 @@ pub enum MessageError {
     /// The sender is not a member: its first message did not come, or it belongs to another cluster.
     #[error("the sender has not said that it belongs to the cluster")]
     NoMember,
+    /// The sender has sent more messages than are read from one neighbour.
+    #[error("the sender sends more than 20 messages a second")]
+    TooOften,
     /// The sender speaks for itself under another name than the one it proved.
     #[error("the sender calls itself {0}, which is not the name that it proved")]
     NotItself(NodeName),

@@ -110,7 +110,8 @@ impl Cluster {
                 }
             }
         }
-        let (changed, sessions, tokens) = (Notify::new(), OnceLock::new(), Mutex::default());
+        let (changed, sessions) = (Notify::new(), OnceLock::new());
+        let tokens = Mutex::new(join::read_tokens(book.as_deref()));
         Ok(Arc::new(Self { mesh: Mutex::new(mesh), changed, book, sessions, tokens }))
     }
 
@@ -217,7 +218,8 @@ impl Cluster {
     /// those of `sessions`, whose discovery has to contain this resolver.
     pub async fn run(self: Arc<Self>, sessions: Weak<Sessions>, mut mailbox: Mailbox) {
         let _ = self.sessions.set(sessions.clone());
-        self.remember_tokens();
+        self.admit_guests();
+        let mut guests = sessions.upgrade().and_then(|sessions| sessions.guest_mailboxes().register(MESH_MAILBOX).ok());
         let mut tasks = JoinSet::new();
         let (mut has_news, mut written, mut looked) = (false, now(), now());
         loop {
@@ -242,6 +244,7 @@ impl Cluster {
                     let Some(message) = message else { return };
                     self.take(message);
                 }
+                message = next_of_guests(&mut guests) => self.take_guest(message),
                 () = self.changed.notified() => {}
                 Some(_) = tasks.join_next() => {}
                 () = tokio::time::sleep_until(next.into()) => {}
@@ -256,12 +259,6 @@ impl Cluster {
             tracing::debug!(peer = %from, %error, "a message of the peer exchange is refused");
         };
         if message.is_call() {
-            if let Ok(Message::Join(name)) = Message::decode(message.body()) {
-                let cluster = self.clone();
-                // A token is used in the file first.
-                tokio::task::spawn_blocking(move || message.reply(cluster.answer_guest(&from, &name).encode()));
-                return;
-            }
             let answer = self.lock().answer(&from, message.body());
             return answer.map_or_else(refused, |answer| message.reply(answer));
         }
@@ -275,6 +272,15 @@ impl Cluster {
             tracing::warn!(peer = %from, cluster, "a node of another cluster is connected; it is no member");
         }
         taken.unwrap_or_else(refused);
+    }
+
+    /// Answers the call of a guest.
+    fn take_guest(self: &Arc<Self>, message: Received) {
+        if let Ok(Message::Join(name)) = Message::decode(message.body()) {
+            let (cluster, guest) = (self.clone(), message.node().clone());
+            // A token is used in the file first.
+            tokio::task::spawn_blocking(move || message.reply(cluster.answer_guest(&guest, &name).encode()));
+        }
     }
 
     async fn write_book(&self) {
@@ -362,6 +368,17 @@ impl Cluster {
         let connected = connected.map(|(info, _)| (info.peer.clone(), way(&info))).collect();
         self.tell(|mesh, now| mesh.reconcile(now, &connected));
     }
+}
+
+/// Returns the next message of a guest; never without a mailbox for them.
+async fn next_of_guests(mailbox: &mut Option<Mailbox>) -> Received {
+    if let Some(message) = match mailbox {
+        Some(mailbox) => mailbox.recv().await,
+        None => None,
+    } {
+        return message;
+    }
+    std::future::pending().await
 }
 
 fn gathered(members: usize) -> Duration {

@@ -3,13 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use trunkline::{Address, ConnectError, Cookies, Node, NodeBuilder, StartError};
+use trunkline::{
+    Address, CallError, ClusterWelcome, ConnectError, Cookies, MESH_MAILBOX, Node, NodeBuilder, StartError, TokenError,
+};
 use trunkline_tests::support::*;
 
 const SOON: Duration = Duration::from_secs(10);
 
 fn route(to: SocketAddr) -> Address {
     Address::new(to.ip().to_string(), to.port()).unwrap()
+}
+
+fn route_of(node: &Node) -> Address {
+    route(address(node))
 }
 
 /// A member that listens there and has these routes.
@@ -267,6 +273,38 @@ async fn a_member_that_was_disconnected_stays_so_until_somebody_connects() {
     assert_eq!((next(&a), next(&b)), (None, None));
     soon(b.connect("a@lab")).await.unwrap();
     full(&[&a, &b]).await;
+}
+
+#[tokio::test]
+async fn a_guest_with_a_token_reaches_nothing_but_the_way_in() {
+    let patterns = vec![trunkline::AccessPattern::new("m.*").unwrap()];
+    let issuer =
+        start(dialer("m@lab").listen(trunkline::Listen::at(loopback()).allow(patterns)).cluster("lab", [])).await;
+    answers(&issuer, "echo");
+    let cluster = issuer.cluster().unwrap();
+    let token = cluster.issue_token(Duration::from_secs(60)).unwrap();
+    let guest = || dialer(token.guest().as_str()).cookie(token.cookie());
+    let route = || route_at(address(&issuer));
+    // A stranger cannot come in under the name of the guest.
+    let stranger = start(dialer(token.guest().as_str()).cookie(cookie("wrong"))).await;
+    soon(stranger.connect_with("m@lab", route())).await.unwrap_err();
+    let node = start(guest()).await;
+    let connection = soon(node.connect_with("m@lab", route())).await.unwrap();
+    assert!(matches!(soon(connection.call("echo", "", b"x", SOON)).await, Err(CallError::NoMailbox)));
+    let join = async |name: &str| {
+        let request = ClusterWelcome::request(&trunkline_tests::support::name(name));
+        ClusterWelcome::read(&soon(connection.call(MESH_MAILBOX, "", &request, SOON)).await.unwrap())
+    };
+    let taken = join("m@lab").await.unwrap_err();
+    assert!(taken.to_string().contains("a member of the cluster has the name m@lab"), "{taken}");
+    let welcome = join("n@lab").await.unwrap();
+    assert_eq!((welcome.cluster.as_str(), &welcome.routes), ("lab", &vec![route_of(&issuer)]));
+    let used = join("o@lab").await.unwrap_err();
+    assert!(used.to_string().contains("used by n@lab"), "{used}");
+    assert!(matches!(cluster.revoke_token(&token.id()), Err(TokenError::Used(name)) if name == "n@lab"));
+    // Nobody else has a way in there, and the guest is no member.
+    assert!(matches!(soon(connection.call("echo", "", b"x", SOON)).await, Err(CallError::NoMailbox)));
+    assert!(cluster.status().peers.is_empty());
 }
 
 #[tokio::test]

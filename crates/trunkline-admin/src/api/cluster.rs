@@ -278,7 +278,7 @@ impl std::fmt::Debug for NewToken {
 
 impl From<&JoinToken> for NewToken {
     fn from(token: &JoinToken) -> Self {
-        Self { token: token.to_string(), id: token.id(), expires: seconds(token.expires) }
+        Self { token: token.expose(), id: token.id(), expires: seconds(token.expires) }
     }
 }
 

@@ -23,6 +23,8 @@ const SET: &str = "clustering_hubserver_cluster_network_routes";
 const ANSWERS: u64 = 2000;
 /// Longest time to wait for them, in milliseconds.
 const MAX_ANSWERS: u64 = 60_000;
+/// Routes that a node can have, as far as operations set them.
+const MAX_ROUTES: usize = 1000;
 /// Problems of one request that its answer tells.
 const TOLD: usize = 10;
 
@@ -124,8 +126,21 @@ impl Operations {
             return Err(OpError::new(Kind::Conflict, error));
         }
         let config = self.save(ROUTES, |text, source| {
-            let mut routes = started_from(source, text)?.clustering.map(|cluster| cluster.routes).unwrap_or_default();
+            let name = cluster.status().cluster;
+            let in_file = started_from(source, text)?.clustering.filter(|in_file| in_file.name == name);
+            let Some(in_file) = in_file else {
+                let error = format!(
+                    "{}: not saved, nothing changed: the file does not make this node a member of the cluster {name} any more; \
+                     restart the node, or change the file back",
+                    source.path.display()
+                );
+                return Err(OpError::new(Kind::Conflict, error));
+            };
+            let mut routes = in_file.routes;
             change(&mut routes);
+            if routes.len() > MAX_ROUTES {
+                return Err(bad(format!("{} routes are too many; at most {MAX_ROUTES} can be set", routes.len())));
+            }
             edit::set_cluster_routes(text, &routes).map_err(|error| not_edited(source, &error))
         })?;
         let warnings = config.warnings().iter().filter(|warning| warning.starts_with(ROUTES)).cloned().collect();
@@ -262,7 +277,7 @@ impl Operations {
 fn token_error(error: TokenError) -> OpError {
     let kind = match error {
         TokenError::Unknown(_) => Kind::Missing,
-        TokenError::NoAddress | TokenError::TooMany => Kind::Conflict,
+        TokenError::NoAddress | TokenError::TooMany | TokenError::Used(_) => Kind::Conflict,
         _ => Kind::Internal,
     };
     OpError::new(kind, error)
@@ -292,6 +307,9 @@ fn read_routes(value: Option<&Value>, field: &str, at_least: usize) -> Result<Ve
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(items)) if items.len() < at_least => {
             return Err(bad(format!("'{field}' must contain at least {at_least} item")));
+        }
+        Some(Value::Array(items)) if items.len() > MAX_ROUTES => {
+            return Err(bad(format!("'{field}' must contain at most {MAX_ROUTES} items")));
         }
         Some(Value::Array(items)) => items,
         Some(_) => return Err(bad(format!("'{field}' must be an array"))),

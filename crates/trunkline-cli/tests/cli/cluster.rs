@@ -240,6 +240,14 @@ fn g7_an_operation_with_an_item_that_cannot_be_used_names_it_and_changes_nothing
         &["app.yaml:11:14: not well-formed YAML", "not saved, nothing changed"],
     );
     assert_eq!(dir.read(&file), broken);
+    // Nor one that makes the node no member of this cluster any more, at the next start.
+    for (old, new) in [("clustering:   # ours\n", "clustering:\n  enabled: false\n"), ("name: lab", "name: other")] {
+        let changed = before.replace(old, new);
+        dir.file(&file, &changed, 0o600);
+        refused(&node, set(json!([{ "host": "h" }])), 409, &["app.yaml", "a member of the cluster lab any more"]);
+        assert_eq!(dir.read(&file), changed);
+        assert_eq!(done(&node, json!({ "operation": "cluster_get_routes" }))["hub"].as_array().unwrap().len(), 2);
+    }
     dir.file(&file, &before, 0o600);
     node.stop();
     let node = dir.node(&file, &["--CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES", "[]"]);

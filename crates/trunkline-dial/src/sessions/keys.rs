@@ -31,7 +31,8 @@ impl Keys {
         self.of_peer(name).unwrap_or(&self.node)
     }
 
-    /// Replaces the guests: names that callers may have although no list allows them, each with the cookie that it proves.
+    /// Replaces the guests: names that callers may have although no list allows them, each with the cookie that it proves. A
+    /// guest reaches no mailboxes but those for guests.
     pub fn set_guests(&self, guests: impl IntoIterator<Item = (NodeName, Cookie)>) {
         *self.guests.write().unwrap_or_else(PoisonError::into_inner) = guests.into_iter().collect();
     }

@@ -91,7 +91,9 @@ impl Sessions {
             on_down: Some(node.on_down(established.info().clone())),
             hold: None,
         };
-        let (link, driver) = established.start(node.mailboxes.clone(), hooks);
+        let is_guest = node.keys.of_guest(from).is_some_and(|cookie| cookie == established.info().cookie);
+        let mailboxes = if is_guest { &node.guest_mailboxes } else { &node.mailboxes };
+        let (link, driver) = established.start(mailboxes.clone(), hooks);
         let _ = accepted.link.set(link.clone());
         let session = Session::new(link.clone());
         node.registry.stand(from, session.clone());

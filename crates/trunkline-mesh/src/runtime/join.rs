@@ -1,7 +1,7 @@
 //! The join tokens of a member that runs.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -62,6 +62,9 @@ pub enum TokenError {
     /// No token has this id.
     #[error("no token has the id {0}; `trunkline cluster token --list` lists them")]
     Unknown(String),
+    /// The token was used, so the machine has the cookie of the cluster.
+    #[error("the token was used by {0}, which has the cookie of the cluster; replace the cookie to shut it out")]
+    Used(String),
     /// The file of the tokens cannot be written; nothing changed.
     #[error("the file of the tokens cannot be written; nothing changed")]
     File(#[source] io::Error),
@@ -98,13 +101,17 @@ impl Cluster {
     /// # Errors
     /// [`TokenError`]; nothing changed.
     pub fn revoke_token(&self, id: &str) -> Result<(), TokenError> {
-        self.change_tokens(|tokens| if tokens.revoke(id) { Ok(()) } else { Err(TokenError::Unknown(id.to_owned())) })
+        self.change_tokens(|tokens| match tokens.revoke(id) {
+            None => Err(TokenError::Unknown(id.to_owned())),
+            Some(Some(name)) => Err(TokenError::Used(name)),
+            Some(None) => Ok(()),
+        })
     }
 
     /// Answers a guest, whose token is used when it is welcome. Writes a file.
     pub(super) fn answer_guest(&self, guest: &NodeName, name: &NodeName) -> Message {
         let issuer = self.lock().name().clone();
-        let is_taken = *name == issuer || self.lock().is_connected(name);
+        let is_taken = *name == issuer || self.lock().is_known(name);
         let redeemed = self.change_tokens(|tokens| {
             let refused = |refusal: JoinRefusal| Refusal::Join(refusal);
             // A name that is taken uses up no token, and a token that is refused tells nobody which names there are.
@@ -140,39 +147,23 @@ impl Cluster {
     fn change_tokens<T, E: From<TokenError>>(&self, change: impl FnOnce(&mut Tokens) -> Result<T, E>) -> Result<T, E> {
         let mut tokens = self.lock_tokens();
         let mut after = tokens.clone();
+        after.drop_old(today());
         let done = change(&mut after)?;
         if let Some(path) = self.token_file() {
             let text = serde_json::to_string(&after).map_err(|error| TokenError::File(error.into()))?;
             replace(&path, &text).map_err(TokenError::File)?;
         }
         *tokens = after;
-        self.admit_guests(&tokens);
+        drop(tokens);
+        self.admit_guests();
         Ok(done)
     }
 
-    fn admit_guests(&self, tokens: &Tokens) {
+    /// Lets the guests of the tokens in, as soon as the node runs.
+    pub(super) fn admit_guests(&self) {
         if let Some(sessions) = self.sessions.get().and_then(Weak::upgrade) {
-            sessions.keys().set_guests(tokens.guests(self.lock().name()));
-        }
-    }
-
-    /// Takes the tokens of an earlier instance. Reads a file; one that cannot be read costs the tokens, and a warning.
-    pub(super) fn remember_tokens(&self) {
-        let Some(path) = self.token_file() else { return };
-        let read = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice::<Tokens>(&text).map_err(io::Error::from),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) => Err(error),
-        };
-        match read {
-            Ok(known) => {
-                let mut tokens = self.lock_tokens();
-                *tokens = known;
-                self.admit_guests(&tokens);
-            }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the file of the join tokens cannot be read; none is valid");
-            }
+            let guests = self.lock_tokens().guests(self.lock().name());
+            sessions.keys().set_guests(guests);
         }
     }
 
@@ -183,6 +174,22 @@ impl Cluster {
     fn lock_tokens(&self) -> MutexGuard<'_, Tokens> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads the tokens of an earlier instance beside its peer book. A file that cannot be read costs the tokens, and a warning.
+pub(super) fn read_tokens(book: Option<&Path>) -> Tokens {
+    let Some(path) = book.map(|book| book.with_file_name(FILE)) else { return Tokens::default() };
+    let read = match std::fs::read(&path) {
+        Ok(text) => serde_json::from_slice::<Tokens>(&text).map_err(io::Error::from),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Tokens::default(),
+        Err(error) => Err(error),
+    };
+    let mut tokens = read.unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), %error, "the file of the join tokens cannot be read; none is valid");
+        Tokens::default()
+    });
+    tokens.drop_old(today());
+    tokens
 }
 
 /// Reason why a guest is not let in.
