@@ -45,6 +45,9 @@ pub enum JoinError {
     /// A file cannot be written.
     #[error("{path} cannot be written", path = .0.display())]
     File(PathBuf, #[source] io::Error),
+    /// The node could not listen at its port.
+    #[error("port {0} cannot be listened at; choose another one with --port")]
+    Port(u16, #[source] io::Error),
     /// A file cannot be written although that was tried before. The token is used.
     #[error("{path} cannot be written, and the token is used", path = .0.display())]
     Lost(PathBuf, #[source] io::Error),
@@ -97,6 +100,8 @@ pub enum JoinError {
 pub async fn join(token: &JoinToken, options: &JoinOptions) -> Result<Joined, JoinError> {
     let (config, cookie) = (options.config.clone(), options.config.with_extension("cookie"));
     // Whatever can be known to fail fails before the token is used.
+    let port = options.port;
+    drop(std::net::TcpListener::bind(("0.0.0.0", port)).map_err(|error| JoinError::Port(port, error))?);
     let drafts = (Draft::new(&config, 0o644)?, Draft::new(&cookie, 0o600)?);
     let welcome = show(token, options).await?;
     let text = text(&welcome, options, &cookie).map_err(JoinError::Text)?;

@@ -197,7 +197,7 @@ pub(crate) async fn join(args: JoinArgs, output: &Output) -> Result<(), Failed> 
     let name = NodeName::new(&args.name).map_err(|error| Failed::usage(error).about("--name"))?;
     let options = JoinOptions { name, port: args.port, config: args.config.clone(), timeout: args.timeout };
     let joined = trunkline_admin::join(&token, &options).await.map_err(|error| match error {
-        JoinError::Exists(_) | JoinError::File(..) => Failed::usage(error),
+        JoinError::Exists(_) | JoinError::File(..) | JoinError::Port(..) => Failed::usage(error),
         error => Failed::because(error),
     })?;
     tracing::info!(cluster = joined.cluster, config = %joined.config.display(), "joined");

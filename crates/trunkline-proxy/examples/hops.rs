@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use trunkline_matcher::AccessPattern;
-use trunkline_proxy::{Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide};
+use trunkline_proxy::{Membership, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide};
 use trunkline_route::NodeName;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut open = ProxyOpen::new("db@internal".parse()?, 2);
     for (gateway, transit) in [("outer@dmz", &outer), ("inner@dmz", &inner), ("db@internal", &Transit::default())] {
         let own: NodeName = gateway.parse()?;
-        match decide(&own, &from, open.clone(), transit, &Proxied::default(), false) {
+        match decide(&own, &from, open.clone(), transit, &Proxied::default(), Membership::Neither) {
             Verdict::Forward(next) => {
                 println!("{own} passes on; {} more may", next.max_hop);
                 (from, open) = (own, next);
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let (outer_name, guest, open) =
         ("outer@dmz".parse()?, "guest@lab".parse()?, ProxyOpen::new("db@internal".parse()?, 8));
-    let uninvited = decide(&outer_name, &guest, open, &outer, &Proxied::default(), false);
+    let uninvited = decide(&outer_name, &guest, open, &outer, &Proxied::default(), Membership::Neither);
     println!("{uninvited:?}");
     Ok(())
 }

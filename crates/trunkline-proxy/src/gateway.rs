@@ -12,7 +12,9 @@ use trunkline_stack::{
 };
 
 use crate::walk;
-use crate::{Carried, Circuit, CircuitLimits, Circuits, Onwards, Proxied, ProxyOpen, Refusal, Transit, Verdict};
+use crate::{
+    Carried, Circuit, CircuitLimits, Circuits, Membership, Onwards, Proxied, ProxyOpen, Refusal, Transit, Verdict,
+};
 use crate::{decide, onwards, relay};
 
 /// Longest time in which the way from a gateway on is found.
@@ -97,9 +99,12 @@ impl Gateway {
         let _ = self.members.set(members);
     }
 
-    /// Returns true if both are members of the cluster of this node.
-    fn are_members(&self, neighbour: &NodeName, to: &NodeName) -> bool {
-        self.members.get().is_some_and(|members| members.is_member(neighbour) && members.is_member(to))
+    fn membership(&self, neighbour: &NodeName, to: &NodeName) -> Membership {
+        match self.members.get().filter(|members| members.is_member(neighbour)) {
+            Some(members) if members.is_member(to) => Membership::Both,
+            Some(_) => Membership::Neighbour,
+            None => Membership::Neither,
+        }
     }
 
     /// Replaces the rules about who may come to this node through others. Connections that are up stay.
@@ -145,8 +150,8 @@ impl Gateway {
         let verdict = {
             let transit = self.transit.read().unwrap_or_else(PoisonError::into_inner);
             let proxied = self.proxied.read().unwrap_or_else(PoisonError::into_inner);
-            let are_members = self.are_members(incoming.peer(), &to);
-            decide(self.name(), incoming.peer(), open, &transit, &proxied, are_members)
+            let membership = self.membership(incoming.peer(), &to);
+            decide(self.name(), incoming.peer(), open, &transit, &proxied, membership)
         };
         if incoming.kind() == StreamKind::Trace {
             let (verdict, held) = match &verdict {

@@ -155,16 +155,26 @@ pub enum Verdict {
     Refuse(Refusal),
 }
 
+/// Membership in the cluster of a gateway, of a neighbour that asks it for a connection and of the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Membership {
+    /// The neighbour is no member.
+    Neither,
+    /// The neighbour is a member, and the target is none that is connected.
+    Neighbour,
+    /// Both are members that are connected.
+    Both,
+}
+
 /// Returns the decision of the node `own` when a neighbour asks it for a connection. Checked in this order: a loop, the
-/// target, the rules, the number of hops. `is_among_members` is true if the neighbour and the target are members of the
-/// node's cluster: then the request needs no rule.
+/// target, the rules, the number of hops. Between members of the node's cluster the request needs no rule.
 pub fn decide(
     own: &NodeName,
     neighbour: &NodeName,
     open: ProxyOpen,
     transit: &Transit,
     proxied: &Proxied,
-    is_among_members: bool,
+    membership: Membership,
 ) -> Verdict {
     let refuse = |code, cause: String| Verdict::Refuse(Refusal::new(own, code, cause));
     let trail = |open: &ProxyOpen| open.path.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" > ");
@@ -179,9 +189,13 @@ pub fn decide(
         return Verdict::Target(open.flags.and(proxied.flags));
     }
     let allows = |rule: &TransitRule| rule.from.is_match(neighbour.as_str()) && rule.to.is_match(open.to.as_str());
+    let is_among_members = membership == Membership::Both;
     let of_members = is_among_members.then_some(PeerFlags::ALL);
     let Some(flags) = transit.rules.iter().find(|rule| allows(rule)).map(|rule| rule.flags).or(of_members) else {
         let text = match transit.is_enabled() {
+            _ if membership == Membership::Neighbour => {
+                format!("{} is no member of the cluster that is connected to {own}", open.to)
+            }
             true => format!("no rule under `transit:` lets {neighbour} through to {}", open.to),
             false => "this node passes nothing on; it needs rules under `transit:`".into(),
         };
@@ -262,7 +276,7 @@ mod tests {
 
     /// Returns the decision of a node that accepts everybody who comes through others.
     fn decide(own: &NodeName, neighbour: &NodeName, open: ProxyOpen, transit: &Transit) -> Verdict {
-        super::decide(own, neighbour, open, transit, &Proxied::default(), false)
+        super::decide(own, neighbour, open, transit, &Proxied::default(), Membership::Neither)
     }
 
     fn open_door() -> Transit {
@@ -297,9 +311,17 @@ mod tests {
         for path in [&[][..], &["first@dmz"]] {
             let path = path.iter().map(|of| name(of)).collect();
             let open = ProxyOpen { path, ..ProxyOpen::new(name("db@in"), 8) };
-            let verdict = super::decide(&gateway, &app, open, &Transit::default(), &Proxied::default(), true);
+            let verdict =
+                super::decide(&gateway, &app, open, &Transit::default(), &Proxied::default(), Membership::Both);
             assert!(matches!(verdict, Verdict::Forward(_)), "{verdict:?}");
         }
+        // A member hears that the target is not connected, and not of rules that nobody needs.
+        let open = ProxyOpen::new(name("db@in"), 8);
+        let none = Transit::default();
+        let (code, text) =
+            refused(super::decide(&gateway, &app, open, &none, &Proxied::default(), Membership::Neighbour));
+        assert_eq!(code, StreamCode::RelayDenied);
+        assert!(text.contains("db@in is no member of the cluster that is connected to"), "{text}");
         // Only gateways may ask for others.
         let behind = ProxyOpen { path: vec![name("first@dmz")], ..ProxyOpen::new(name("db@in"), 3) };
         let (code, _) = refused(decide(&gateway, &app, behind.clone(), &transit));
@@ -334,7 +356,9 @@ mod tests {
         assert_eq!(next.flags, without(Flag::Link).with(Flag::RemoteSpawn, false), "the first rule that allows it");
         let own =
             Proxied { flags: without(Flag::Monitor), gateways: Some(vec![pattern("gw@dmz")]), ..Proxied::default() };
-        let come = |through: &NodeName| super::decide(&db, through, next.clone(), &Transit::default(), &own, false);
+        let come = |through: &NodeName| {
+            super::decide(&db, through, next.clone(), &Transit::default(), &own, Membership::Neither)
+        };
         assert_eq!(come(&gateway), Verdict::Target(next.flags.with(Flag::Monitor, false)));
         let (code, text) = refused(come(&name("other@dmz")));
         assert_eq!((code, text.contains("other@dmz")), (StreamCode::RelayDenied, true));

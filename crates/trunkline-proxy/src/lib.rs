@@ -27,7 +27,9 @@ mod walk;
 
 pub use circuits::{ADDRESS_RATES, Circuit, CircuitLimits, Circuits, Full};
 pub use gateway::{AnswerError, Gateway, Members};
-pub use hop::{MAX_PATH, MalformedOpen, Onwards, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide, onwards};
+pub use hop::{
+    MAX_PATH, MalformedOpen, Membership, Onwards, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide, onwards,
+};
 pub use refusal::Refusal;
 pub use relay::{Carried, relay};
 pub use trace::{MAX_REPORTS, Report};

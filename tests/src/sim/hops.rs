@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use trunkline_matcher::AccessPattern;
 use trunkline_proxy::{
-    Circuit, CircuitLimits, Circuits, Onwards, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide, onwards,
+    Circuit, CircuitLimits, Circuits, Membership, Onwards, Proxied, ProxyOpen, Transit, TransitRule, Verdict, decide,
+    onwards,
 };
 use trunkline_route::{DirectUse, NodeName, ProxyRoute};
 use trunkline_stack::StreamCode;
@@ -270,7 +271,7 @@ impl World {
             Transit { rules: vec![TransitRule::new(everybody(), everybody())], gateways: vec![everybody()] };
         let Node { name, transit, routes, .. } = &self.nodes[at];
         let transit = if self.makes(Mistake::NoRules) { &open_door } else { transit };
-        match decide(name, &neighbour, open, transit, &Proxied::default(), false) {
+        match decide(name, &neighbour, open, transit, &Proxied::default(), Membership::Neither) {
             Verdict::Target(_) => self.answer(ask, None),
             Verdict::Refuse(refusal) => self.answer(ask, Some(refusal.code)),
             Verdict::Forward(mut next) => {

@@ -303,8 +303,7 @@ fn request_routes(request: &RoutesRequest) -> Result<Vec<Address>, OpError> {
 /// Reads a list of routes. The error tells every item that cannot be used.
 fn read_routes(value: Option<&Value>, field: &str, at_least: usize) -> Result<Vec<Address>, OpError> {
     let items = match value {
-        None | Some(Value::Null) if at_least > 0 => return Err(bad(format!("'{field}' is required"))),
-        None | Some(Value::Null) => return Ok(Vec::new()),
+        None | Some(Value::Null) => return Err(bad(format!("'{field}' is required"))),
         Some(Value::Array(items)) if items.len() < at_least => {
             return Err(bad(format!("'{field}' must contain at least {at_least} item")));
         }

@@ -66,7 +66,16 @@ impl Operations {
                 replaced.map_err(|(pattern, e)| wrong("proxy route", pattern, e))
             })
         })?;
+        // The routes of a cluster that the node is not in stay as they are.
+        let is_same_cluster = matches!(
+            (self.node.cluster(), &config.clustering),
+            (Some(cluster), Some(new)) if cluster.status().cluster == new.name
+        );
+        let cluster_routes = std::mem::take(&mut from_file.cluster_routes);
         *from_file = FromFile::of(config);
+        if !is_same_cluster {
+            from_file.cluster_routes = cluster_routes;
+        }
         let (transit, limits) = transit(&config.transit);
         self.node.set_transit(transit, limits);
         self.node.set_proxied(proxied(&config.proxied));
@@ -79,9 +88,7 @@ impl Operations {
             let rules = config.transit.rules.len();
             message += &format!("; {rules} transit rules, announced to the registrar at the next start");
         }
-        if let (Some(cluster), Some(new)) = (self.node.cluster(), &config.clustering)
-            && cluster.status().cluster == new.name
-        {
+        if let (true, Some(cluster), Some(new)) = (is_same_cluster, self.node.cluster(), &config.clustering) {
             cluster.set_routes(new.routes.clone());
             let routes = if new.routes.len() == 1 { "route" } else { "routes" };
             message += &format!("; {} {routes} of the cluster", new.routes.len());

@@ -213,6 +213,8 @@ fn g7_an_operation_with_an_item_that_cannot_be_used_names_it_and_changes_nothing
         &["'server' must be hub"],
     );
     refused(&node, json!({ "operation": "set_configuration", "node_name": 1 }), 400, &["'node_name' is not allowed"]);
+    let key = "clustering_hubServer_cluster_network_routes";
+    refused(&node, json!({ "operation": "set_configuration", key: null }), 400, &[&format!("'{key}' is required")]);
     refused(&node, json!({ "operation": "cluster_network", "timeout": "soon" }), 400, &["'timeout' must be a number"]);
     refused(
         &node,
@@ -298,6 +300,14 @@ fn g10_a_file_that_is_edited_by_hand_applies_at_once_and_a_broken_edit_leaves_th
     assert_eq!(dir.json(&["cluster", "routes", "--admin", node.admin()])[0]["port"], a);
     release("four", &text(&[b]));
     connected(&dir, &node, &["a", "b"]);
+    // A reload while the file names another cluster takes up no routes, and leaves none out when the name is back.
+    release("five", &text(&[]).replace("name: lab", "name: other"));
+    let message = dir.ok(&["reload", "--admin", node.admin()]).stdout;
+    assert!(message.contains("needing a restart: the cluster and its routes"), "{message}");
+    release("six", &text(&[]));
+    eventually("the routes are taken up", || {
+        (dir.ok(&["cluster", "routes", "--admin", node.admin()]).stdout.trim() == "no routes").then_some(())
+    });
     for node in [first, second, node] {
         node.stop();
     }
@@ -404,9 +414,9 @@ fn a_machine_joins_by_one_token_once_and_a_token_that_cannot_be_used_leaves_noth
             std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.collect::<std::collections::BTreeSet<_>>()
     };
-    let before = files();
+    let (before, free) = (files(), free_port().to_string());
     let refused = |token: &str, name: &str, file: &str, code: i32, parts: &[&str]| {
-        let ran = dir.run(&["join", token, "--name", name, "--port", "1", "--config", file]).exits(code);
+        let ran = dir.run(&["join", token, "--name", name, "--port", &free, "--config", file]).exits(code);
         parts.iter().for_each(|part| assert!(ran.stderr.contains(part), "{part:?} is missing in:\n{}", ran.stderr));
         assert_eq!(files(), before, "{}", ran.stderr);
     };
@@ -433,6 +443,11 @@ fn a_machine_joins_by_one_token_once_and_a_token_that_cannot_be_used_leaves_noth
     let last = token(&one, &[]);
     refused(&last, name, "n2.yaml", 2, &["n2.yaml exists"]);
     refused(&last, name, "nowhere/n3.yaml", 2, &["nowhere/n3.yaml cannot be written"]);
+    let taken = std::net::TcpListener::bind(("0.0.0.0", ports[2])).unwrap();
+    let busy = dir.run(&["join", &last, "--name", name, "--port", &ports[2].to_string(), "--config", "n3.yaml"]);
+    busy.refused(&["cannot be listened at", "--port"]);
+    assert_eq!(files(), before);
+    drop(taken);
     refused(&last, "n2@127.0.0.1", "n3.yaml", 1, &["a member of the cluster has the name n2@127.0.0.1"]);
     one.kill();
     refused(&last, name, "n3.yaml", 1, &["n1@127.0.0.1 takes no token", "TCP"]);
@@ -447,7 +462,7 @@ fn a_machine_joins_by_one_token_once_and_a_token_that_cannot_be_used_leaves_noth
     let foreign = token(&stranger, &[]);
     stranger.stop();
     let before = files();
-    let ran = dir.run(&["join", &foreign, "--name", "n4@127.0.0.1", "--config", "n4.yaml"]).exits(1);
+    let ran = dir.run(&["join", &foreign, "--name", "n4@127.0.0.1", "--port", &free, "--config", "n4.yaml"]).exits(1);
     assert!(ran.stderr.contains("x1@127.0.0.1 takes no token at any address of it"), "{}", ran.stderr);
     assert_eq!(files(), before);
     for node in [one, two, three] {
