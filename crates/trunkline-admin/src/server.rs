@@ -421,7 +421,7 @@ fn router(operations: Arc<Operations>) -> Router {
         )
         .route(
             "/v1/cluster/tokens",
-            get(async |State(ops): Shared| answer(ops.blocking(Operations::tokens).await)).post(
+            get(async |State(ops): Shared| answer(ops.blocking(|ops| Ok(ops.tokens())).await)).post(
                 async |State(ops): Shared, Body(request): Body<TokenRequest>| {
                     answer(ops.blocking(move |ops| ops.issue_token(&request)).await)
                 },

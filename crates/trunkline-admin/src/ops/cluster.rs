@@ -256,12 +256,10 @@ impl Operations {
         Ok((&token).into())
     }
 
-    /// Returns the tokens that the node issued, without their secrets.
-    ///
-    /// # Errors
-    /// [`OpError`] if the node belongs to no cluster.
-    pub fn tokens(&self) -> Result<Vec<IssuedToken>, OpError> {
-        Ok(self.member()?.tokens().into_iter().map(IssuedToken::from).collect())
+    /// Returns the tokens that the node issued, without their secrets; a node that belongs to no cluster has none.
+    pub fn tokens(&self) -> Vec<IssuedToken> {
+        let tokens = self.node.cluster().map(|cluster| cluster.tokens()).unwrap_or_default();
+        tokens.into_iter().map(IssuedToken::from).collect()
     }
 
     /// Revokes a token. Writes a file.
