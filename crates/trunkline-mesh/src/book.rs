@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use trunkline_route::{Address, NodeName};
 
+use crate::join::hex;
 use crate::{Known, Record};
 
 /// Largest book that is read: more than that of 4,096 members with 8 addresses each.
@@ -39,7 +40,7 @@ impl Entry {
         Self {
             name: known.record.name.to_string(),
             endpoints: known.record.endpoints.iter().map(Address::to_string).collect(),
-            incarnation: known.record.incarnation.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect(),
+            incarnation: hex(&known.record.incarnation.to_bytes()),
             heard: seconds(today).saturating_sub(known.lost_for.as_secs()),
         }
     }

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use trunkline_route::{Address, Cookie, NodeName};
 use zeroize::Zeroizing;
 
+use crate::message::{FNV, fnv};
+
 /// Begin of the text of a token.
 const PREFIX: &str = "trunkline-join-1-";
 /// Longest text of a token that is read, in bytes.
@@ -131,12 +133,12 @@ impl FromStr for JoinToken {
     }
 }
 
-/// FNV-1a in 32 bits: it finds a text that was cut or mistyped.
+/// Returns the number by which a text that was cut or mistyped is found.
 fn check(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    fnv(FNV, bytes)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -43,6 +43,7 @@
 
 #[cfg(feature = "runtime")]
 mod book;
+mod budget;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use trunkline_route::{Address, Cause, Chain, Incarnation, NodeName};
 
+use crate::budget::Budget;
 use crate::message::{MAX_CLUSTER, MAX_ENDPOINTS, MAX_KNOWN, MAX_RECORDS, Message, MessageError, Record, View};
 use crate::retry::Retry;
 
@@ -148,8 +149,8 @@ struct Peer {
     up_since: Option<Instant>,
     /// Time of the last dial.
     dialled_at: Option<Instant>,
-    /// Messages that are read now, as of that time.
-    reads: Option<(f64, Instant)>,
+    /// Messages that may be read; `None` before the first one.
+    reads: Option<Budget>,
     /// Time of the last answer to a hello.
     answered_at: Option<Instant>,
     /// Time of the last hello to it.
@@ -193,12 +194,7 @@ impl Peer {
 
     /// Returns true if a message may be read now, and counts it.
     fn may_be_read(&mut self, now: Instant) -> bool {
-        let (left, at) = self.reads.unwrap_or((MESSAGES_AT_ONCE, now));
-        let refilled = left + now.saturating_duration_since(at).as_secs_f64() * MESSAGES_PER_SECOND;
-        let left = refilled.min(MESSAGES_AT_ONCE);
-        let may = left >= 1.0;
-        self.reads = Some((if may { left - 1.0 } else { left }, now));
-        may
+        self.reads.get_or_insert_with(|| Budget::new(MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, now)).take(now)
     }
 
     /// Returns the instances of the node that are known, at most two.
@@ -287,8 +283,8 @@ pub struct Mesh {
     /// Exchanges since the last news.
     calm: u32,
     has_news: bool,
-    /// Dials of members that this node was never connected to which may begin, at that time.
-    unproven: (f64, Instant),
+    /// Dials of members that this node was never connected to which may begin.
+    unproven: Budget,
     /// Members that an operator declared gone.
     forgotten: BTreeMap<NodeName, Forgotten>,
 }
@@ -306,7 +302,7 @@ impl Mesh {
         settings.endpoints.truncate(MAX_ENDPOINTS);
         let rng = fastrand::Rng::with_seed(settings.seed);
         let (peers, routes, outputs, forgotten) = (BTreeMap::new(), Vec::new(), VecDeque::new(), BTreeMap::new());
-        let (next_exchange, unproven) = (now + SOONEST, (UNPROVEN_AT_ONCE, now));
+        let (next_exchange, unproven) = (now + SOONEST, Budget::new(UNPROVEN_AT_ONCE, UNPROVEN_PER_SECOND, now));
         Ok(Self { settings, rng, peers, routes, outputs, next_exchange, calm: 0, has_news: false, unproven, forgotten })
     }
 
@@ -736,7 +732,7 @@ impl Mesh {
                 return Some(Output::DialDirectly(name));
             }
             if peer.stated.is_none() {
-                self.unproven = (self.unproven_left(now) - 1.0, now);
+                self.unproven.take(now);
             }
             return Some(Output::Dial(name));
         }
@@ -749,12 +745,6 @@ impl Mesh {
             .find(|(_, route)| !route.is_asked && route.retry.is_due(now) && !is_connected(&self.peers, route))?;
         route.is_asked = true;
         Some(Output::Learn(address.clone()))
-    }
-
-    /// Returns the dials of members that this node was never connected to which may begin now.
-    fn unproven_left(&self, now: Instant) -> f64 {
-        let (left, at) = self.unproven;
-        (left + now.saturating_duration_since(at).as_secs_f64() * UNPROVEN_PER_SECOND).min(UNPROVEN_AT_ONCE)
     }
 
     /// Returns whether another member may be dialled now, for each [`Kind`].
@@ -770,7 +760,7 @@ impl Mesh {
     /// longest.
     fn due(&self, now: Instant) -> Option<NodeName> {
         let [proven, unproven, relayed] = self.may_dial();
-        let may = [proven, unproven && self.unproven_left(now) >= 1.0, relayed];
+        let may = [proven, unproven && self.unproven.allows(now), relayed];
         let waiting = self.peers.iter().filter_map(|(name, peer)| Some((peer.kind(), peer.next_dial()?, name)));
         let due = waiting.filter(|(kind, due, _)| *due <= now && may[*kind as usize]);
         due.min_by_key(|(kind, due, _)| (*kind, *due)).map(|(.., name)| name.clone())
@@ -779,14 +769,11 @@ impl Mesh {
     /// Returns the time of the next instruction.
     pub fn next(&self) -> Instant {
         let may = self.may_dial();
-        let missing = (1.0 - self.unproven.0).max(0.0) / UNPROVEN_PER_SECOND;
-        // A little more, so that the time is not the one before by rounding.
-        let refilled = self.unproven.1 + Duration::from_secs_f64(missing) + Duration::from_millis(1);
-        let is_empty = self.unproven.0 < 1.0;
+        let refilled = self.unproven.refilled();
         let waiting = self.peers.values().filter(|peer| may[peer.kind() as usize]);
         let dials = waiting.filter_map(|peer| match peer.kind() {
-            Kind::Unproven if is_empty => peer.next_dial().map(|due| due.max(refilled)),
-            _ => peer.next_dial(),
+            Kind::Unproven => peer.next_dial().map(|due| refilled.map_or(due, |refilled| due.max(refilled))),
+            Kind::Lost | Kind::Relayed => peer.next_dial(),
         });
         let routes = self
             .routes

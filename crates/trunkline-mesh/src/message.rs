@@ -19,6 +19,14 @@ pub(crate) const MAX_BYTES: usize = 512 * 1024;
 /// Longest name of a cluster, in bytes.
 pub(crate) const MAX_CLUSTER: usize = 64;
 
+/// Begin of FNV-1a in 32 bits.
+pub(crate) const FNV: u32 = 0x811c_9dc5;
+
+/// Returns FNV-1a in 32 bits (<http://www.isthe.com/chongo/tech/comp/fnv>) of what was hashed and these bytes.
+pub(crate) fn fnv(hash: u32, bytes: &[u8]) -> u32 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
 /// Statement of one member about another one, or about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -33,12 +41,8 @@ pub struct Record {
 impl Record {
     /// Returns a number by which two members see whether they know the same record: FNV-1a of its text in 32 bits.
     pub(crate) fn fingerprint(&self) -> u32 {
-        let mut hash = 0x811c_9dc5_u32;
-        let mut add = |bytes: &[u8]| {
-            for byte in bytes {
-                hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-            }
-        };
+        let mut hash = FNV;
+        let mut add = |bytes: &[u8]| hash = fnv(hash, bytes);
         add(self.name.as_str().as_bytes());
         add(&self.incarnation.to_bytes());
         for endpoint in &self.endpoints {

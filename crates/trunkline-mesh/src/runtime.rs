@@ -149,6 +149,11 @@ impl Cluster {
         self.lock().gateways(name)
     }
 
+    /// Returns the name of the cluster.
+    pub fn name(&self) -> String {
+        self.lock().cluster().to_owned()
+    }
+
     /// Returns what this node knows of another one.
     pub fn member(&self, name: &NodeName) -> Option<MemberStatus> {
         self.lock().peer(now(), name)

@@ -110,6 +110,18 @@ impl World {
         }
     }
 
+    /// Returns a cluster whose nodes have one route, to the first one, and are connected to each other.
+    #[track_caller]
+    fn star(size: usize) -> Self {
+        let mut world = Self::new(1);
+        world.add(&[]);
+        for _ in 1..size {
+            world.add(&[0]);
+        }
+        world.until_full(Duration::from_secs(1));
+        world
+    }
+
     fn clock(&self) -> Instant {
         self.start + self.now
     }
@@ -357,12 +369,7 @@ fn a_chain_that_starts_at_once_is_a_mesh_within_200_ms() {
 
 #[test]
 fn a_node_that_knows_one_ordinary_member_joins_the_whole() {
-    let mut world = World::new(1);
-    world.add(&[]);
-    for _ in 1..4 {
-        world.add(&[0]);
-    }
-    world.until_full(Duration::from_secs(1));
+    let mut world = World::star(4);
     world.add(&[3]);
     let took = world.until_full(Duration::from_secs(1));
     assert!(took < 15 * MS, "{took:?}");
@@ -390,11 +397,7 @@ fn the_double_fault_of_the_three_nodes_heals() {
 #[test]
 fn a_node_that_comes_back_finds_the_others_by_its_book_when_the_seed_is_gone() {
     for (away, finds) in [(Duration::from_secs(3600), true), (FORGOTTEN_AFTER, false)] {
-        let mut world = World::new(1);
-        world.add(&[]);
-        world.add(&[0]);
-        world.add(&[0]);
-        world.until_full(Duration::from_secs(1));
+        let mut world = World::star(3);
         world.kill(0);
         world.kill(1);
         world.kill(2);
@@ -409,10 +412,7 @@ fn a_node_that_comes_back_finds_the_others_by_its_book_when_the_seed_is_gone() {
 
 #[test]
 fn a_member_without_a_connection_for_seven_days_is_forgotten() {
-    let mut world = World::new(1);
-    world.add(&[]);
-    world.add(&[0]);
-    world.until_full(Duration::from_secs(1));
+    let mut world = World::star(2);
     world.nodes[0].mesh.takes_news();
     world.kill(1);
     world.run_for(FORGOTTEN_AFTER - Duration::from_secs(60));
@@ -466,10 +466,7 @@ fn a_route_to_the_node_itself_dials_nobody_and_is_asked_again_slowly() {
 
 #[test]
 fn a_member_that_invents_a_million_names_fills_no_book_and_causes_a_bounded_number_of_dials() {
-    let mut world = World::new(1);
-    world.add(&[]);
-    world.add(&[0]);
-    world.until_full(Duration::from_secs(1));
+    let mut world = World::star(2);
     let dials = world.dials;
     for batch in 0..5_000 {
         let records = (0..200).map(|n| Record {
@@ -495,10 +492,7 @@ fn a_member_that_invents_a_million_names_fills_no_book_and_causes_a_bounded_numb
 
 #[test]
 fn a_member_that_floods_is_read_200_times_at_once_and_then_20_times_a_second() {
-    let mut world = World::new(1);
-    world.add(&[]);
-    world.add(&[0]);
-    world.until_full(Duration::from_secs(1));
+    let mut world = World::star(2);
     world.run_for(Duration::from_secs(10));
     let record = Record { name: name(60_000), incarnation: [9; 16].into(), endpoints: vec![at(60_000)] };
     let bytes = Message::Peers(vec![record]).encode();
@@ -518,11 +512,7 @@ fn a_member_that_floods_is_read_200_times_at_once_and_then_20_times_a_second() {
 
 #[test]
 fn a_member_that_tells_new_names_all_the_time_holds_up_no_redial_of_a_lost_one() {
-    let mut world = World::new(1);
-    world.add(&[]);
-    world.add(&[0]);
-    world.add(&[0]);
-    world.until_full(Duration::from_secs(1));
+    let mut world = World::star(3);
     world.kill(2);
     let flood = |world: &mut World, batch: usize| {
         let records = (0..200).map(|n| Record {
@@ -551,10 +541,7 @@ fn a_member_that_tells_new_names_all_the_time_holds_up_no_redial_of_a_lost_one()
 
 #[test]
 fn connections_that_are_told_in_the_wrong_order_are_put_right() {
-    let mut world = World::new(1);
-    world.add(&[]);
-    world.add(&[0]);
-    world.until_full(Duration::from_secs(1));
+    let mut world = World::star(2);
     // The end of an older connection is told after the beginning of the one that is up.
     let now = world.clock();
     world.nodes[0].mesh.down(now, &name(1), false);
@@ -579,10 +566,7 @@ fn connections_that_are_told_in_the_wrong_order_are_put_right() {
 
 #[test]
 fn a_member_that_is_connected_through_others_is_dialled_directly_from_time_to_time() {
-    let mut world = World::new(1);
-    world.add(&[]);
-    world.add(&[0]);
-    world.until_full(Duration::from_secs(1));
+    let mut world = World::star(2);
     let dials = world.dials;
     let look = |world: &mut World, way: Way| {
         let now = world.clock();
@@ -623,10 +607,7 @@ fn a_member_that_is_connected_through_others_is_dialled_directly_from_time_to_ti
 
 #[test]
 fn a_member_that_somebody_disconnected_is_not_dialled_again() {
-    let mut world = World::new(1);
-    world.add(&[]);
-    world.add(&[0]);
-    world.until_full(Duration::from_secs(1));
+    let mut world = World::star(2);
     let (now, dials) = (world.clock(), world.dials);
     for (node, other) in [(0, 1), (1, 0)] {
         world.nodes[node].links.clear();
@@ -640,10 +621,7 @@ fn a_member_that_somebody_disconnected_is_not_dialled_again() {
 
 #[test]
 fn a_name_that_was_given_up_is_not_dialled_again_however_often_it_is_told() {
-    let mut world = World::new(1);
-    world.add(&[]);
-    world.add(&[0]);
-    world.until_full(Duration::from_secs(1));
+    let mut world = World::star(2);
     let before = world.dials;
     let record = Record { name: name(60_000), incarnation: [9; 16].into(), endpoints: vec![at(60_000)] };
     let bytes = Message::Peers(vec![record]).encode();
@@ -680,12 +658,7 @@ fn members_that_told_of_another_one_are_the_gateways_to_it() {
 
 #[test]
 fn a_member_cannot_move_another_one_to_an_address_of_its_choice() {
-    let mut world = World::new(1);
-    world.add(&[]);
-    for _ in 0..2 {
-        world.add(&[0]);
-    }
-    world.until_full(Duration::from_secs(1));
+    let mut world = World::star(3);
     let forged = Record { name: name(2), incarnation: [9; 16].into(), endpoints: vec![at(7)] };
     let bytes = Message::Peers(vec![forged.clone()]).encode();
     let now = world.clock();
@@ -705,12 +678,7 @@ fn a_member_cannot_move_another_one_to_an_address_of_its_choice() {
 
 #[test]
 fn a_member_that_is_forgotten_stays_so_at_all_although_one_that_was_away_tells_of_it() {
-    let mut world = World::new(1);
-    world.add(&[]);
-    for _ in 0..4 {
-        world.add(&[0]);
-    }
-    world.until_full(Duration::from_secs(1));
+    let mut world = World::star(5);
     let now = world.clock();
     let connected = Err(ForgetError::Connected(name(4)));
     assert_eq!(world.nodes[0].mesh.forget(now, &name(4)), connected);
@@ -739,11 +707,7 @@ fn a_member_that_is_forgotten_stays_so_at_all_although_one_that_was_away_tells_o
 
 #[test]
 fn only_a_member_has_another_one_forgotten_or_asks_for_the_view_of_a_node() {
-    let mut world = World::new(1);
-    world.add(&[]);
-    world.add(&[0]);
-    world.add(&[0]);
-    world.until_full(Duration::from_secs(1));
+    let mut world = World::star(3);
     world.kill(2);
     world.run_for(Duration::from_secs(1));
     let (now, stranger) = (world.clock(), name(7));

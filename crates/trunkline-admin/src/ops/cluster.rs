@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use trunkline::{Address, ForgetError, TokenError};
-use trunkline_config::{ClusterRouteError, Config, cluster_route, edit};
+use trunkline_config::{ClusterRouteError, ClusteringConfig, Config, cluster_route, edit};
 
 use super::{Kind, OpError, Operations, name, not_edited, started_from};
 use crate::api::{
@@ -126,17 +126,17 @@ impl Operations {
             return Err(OpError::new(Kind::Conflict, error));
         }
         let config = self.save(ROUTES, |text, source| {
-            let name = cluster.status().cluster;
-            let in_file = started_from(source, text)?.clustering.filter(|in_file| in_file.name == name);
-            let Some(in_file) = in_file else {
+            let config = started_from(source, text)?;
+            let Some((_, in_file)) = self.own_cluster(&config) else {
                 let error = format!(
-                    "{}: not saved, nothing changed: the file does not make this node a member of the cluster {name} any more; \
+                    "{}: not saved, nothing changed: the file does not make this node a member of the cluster {} any more; \
                      restart the node, or change the file back",
-                    source.path.display()
+                    source.path.display(),
+                    cluster.name()
                 );
                 return Err(OpError::new(Kind::Conflict, error));
             };
-            let mut routes = in_file.routes;
+            let mut routes = in_file.routes.clone();
             change(&mut routes);
             if routes.len() > MAX_ROUTES {
                 return Err(bad(format!("{} routes are too many; at most {MAX_ROUTES} can be set", routes.len())));
@@ -147,6 +147,16 @@ impl Operations {
         from_file.cluster_routes = config.clustering.map(|cluster| cluster.routes).unwrap_or_default();
         cluster.set_routes(from_file.cluster_routes.clone());
         Ok(warnings)
+    }
+
+    /// Returns the cluster of the node, and what a configuration says of it; `None` if it makes the node a member of none, or
+    /// of another one.
+    pub(super) fn own_cluster<'c>(
+        &self,
+        config: &'c Config,
+    ) -> Option<(&Arc<trunkline::Cluster>, &'c ClusteringConfig)> {
+        let (cluster, new) = (self.node.cluster()?, config.clustering.as_ref()?);
+        (cluster.name() == new.name).then_some((cluster, new))
     }
 
     /// Returns the file with the routes of the cluster; `None` if the node belongs to no cluster, or has no file.
@@ -161,15 +171,15 @@ impl Operations {
     /// # Errors
     /// [`OpError`] if the file cannot be read or is invalid; nothing changed.
     pub(crate) fn take_up_cluster_routes(&self) -> Result<Option<usize>, OpError> {
-        let (Some(source), Some(cluster)) = (&self.source, self.node.cluster()) else { return Ok(None) };
+        let Some(source) = &self.source else { return Ok(None) };
         let mut from_file = self.lock();
         let config = Config::load(&source.path, &source.layers).map_err(|error| OpError::new(Kind::Bad, error))?;
-        let Some(new) = config.clustering.filter(|new| new.name == cluster.status().cluster) else { return Ok(None) };
+        let Some((cluster, new)) = self.own_cluster(&config) else { return Ok(None) };
         if from_file.cluster_routes == new.routes {
             return Ok(None);
         }
         cluster.set_routes(new.routes.clone());
-        from_file.cluster_routes = new.routes;
+        from_file.cluster_routes = new.routes.clone();
         Ok(Some(from_file.cluster_routes.len()))
     }
 

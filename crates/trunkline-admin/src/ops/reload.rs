@@ -67,13 +67,10 @@ impl Operations {
             })
         })?;
         // The routes of a cluster that the node is not in stay as they are.
-        let is_same_cluster = matches!(
-            (self.node.cluster(), &config.clustering),
-            (Some(cluster), Some(new)) if cluster.status().cluster == new.name
-        );
+        let own_cluster = self.own_cluster(config);
         let cluster_routes = std::mem::take(&mut from_file.cluster_routes);
         *from_file = FromFile::of(config);
-        if !is_same_cluster {
+        if own_cluster.is_none() {
             from_file.cluster_routes = cluster_routes;
         }
         let (transit, limits) = transit(&config.transit);
@@ -88,7 +85,7 @@ impl Operations {
             let rules = config.transit.rules.len();
             message += &format!("; {rules} transit rules, announced to the registrar at the next start");
         }
-        if let (true, Some(cluster), Some(new)) = (is_same_cluster, self.node.cluster(), &config.clustering) {
+        if let Some((cluster, new)) = own_cluster {
             cluster.set_routes(new.routes.clone());
             let routes = if new.routes.len() == 1 { "route" } else { "routes" };
             message += &format!("; {} {routes} of the cluster", new.routes.len());

@@ -96,7 +96,7 @@ impl Members {
         Ok(ms(began))
     }
 
-    /// Has one member call another one. Returns the milliseconds until the answer.
+    /// Calls one member from another one. Returns the milliseconds until the answer.
     pub(super) async fn call(&self, from: usize, to: usize) -> Result<f64, Failed> {
         let client = self.client(from).ok_or_else(|| Failed::because("the member was killed"))?;
         let (answer, took) = whoami_again(&client, MEMBERS[to]).await?;

@@ -115,13 +115,8 @@ impl Cluster {
         let redeemed = self.change_tokens(|tokens| {
             let refused = |refusal: JoinRefusal| Refusal::Join(refusal);
             // A name that is taken uses up no token, and a token that is refused tells nobody which names there are.
-            let mut after = tokens.clone();
-            after.redeem(guest, &issuer, name, today()).map_err(refused)?;
-            if is_taken {
-                return Err(refused(JoinRefusal::NameTaken(name.clone())));
-            }
-            *tokens = after;
-            Ok(())
+            tokens.redeem(guest, &issuer, name, today()).map_err(refused)?;
+            if is_taken { Err(refused(JoinRefusal::NameTaken(name.clone()))) } else { Ok(()) }
         });
         match redeemed {
             Ok(()) => {
@@ -143,7 +138,7 @@ impl Cluster {
         Some(Welcome { cluster: mesh.cluster().to_owned(), cookie: sessions.keys().node().current().clone(), routes })
     }
 
-    /// Changes the tokens, first in the file.
+    /// Changes the tokens, first in the file. An error leaves them as they were.
     fn change_tokens<T, E: From<TokenError>>(&self, change: impl FnOnce(&mut Tokens) -> Result<T, E>) -> Result<T, E> {
         let mut tokens = self.lock_tokens();
         let mut after = tokens.clone();
@@ -159,11 +154,12 @@ impl Cluster {
         Ok(done)
     }
 
-    /// Lets the guests of the tokens in, as soon as the node runs.
+    /// Admits the guests of the tokens, once the node runs.
     pub(super) fn admit_guests(&self) {
         if let Some(sessions) = self.sessions.get().and_then(Weak::upgrade) {
-            let guests = self.lock_tokens().guests(self.lock().name());
-            sessions.keys().set_guests(guests);
+            // Locked until the end, so that the last change is the one that counts.
+            let tokens = self.lock_tokens();
+            sessions.keys().set_guests(tokens.guests(self.lock().name()));
         }
     }
 
