@@ -9,7 +9,7 @@ use trunkline::{
     CallError, ClusterWelcome, ConnectError, JoinToken, MESH_MAILBOX, NameError, NetworkRoute, Node, NodeName,
     NotWelcome, StartError,
 };
-use trunkline_config::{Config, ConfigError, EditError, Layers, edit};
+use trunkline_config::{ClusterServer, Config, ConfigError, EditError, Layers, edit};
 
 /// Settings of a machine that joins.
 #[derive(Debug, Clone)]
@@ -153,7 +153,7 @@ fn text(welcome: &ClusterWelcome, options: &JoinOptions, cookie: &Path) -> Resul
         quoted(&welcome.cluster),
         options.port,
     );
-    edit::set_cluster_routes(&text, &welcome.routes)
+    edit::set_cluster_routes(&text, ClusterServer::Hub, &welcome.routes)
 }
 
 fn directory(path: &Path) -> &Path {

@@ -11,7 +11,8 @@ use trunkline::{
     ServerFiles, ServerSource, ServiceError, StartError,
 };
 use trunkline_config::{
-    CertificateFiles, Config, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, ResolverConfig, TlsProfileConfig,
+    CertificateFiles, ClusterServer, Config, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, ResolverConfig,
+    TlsProfileConfig,
 };
 
 use crate::ops::{OpError, proxied, transit};
@@ -116,7 +117,11 @@ pub(crate) async fn builder(config: &Config, connections: LogLevel) -> Result<No
         }
     }
     if let Some(cluster) = &config.clustering {
-        builder = builder.cluster(cluster.name.clone(), cluster.routes.clone());
+        let (name, routes) = (cluster.name.clone(), cluster.routes.clone());
+        builder = match cluster.server {
+            ClusterServer::Hub => builder.cluster(name, routes),
+            ClusterServer::Leaf => builder.cluster_leaf(name, routes),
+        };
         builder = builder.cluster_book(node.data_dir.join(CLUSTER_BOOK));
     }
     Ok(match &node.registrar {

@@ -414,8 +414,9 @@ pub(crate) enum ClusterCommand {
         #[arg(long, value_name = "MS", default_value_t = 2000)]
         timeout: u64,
     },
-    /// List the routes of the node (`clustering.hubServer.cluster.network.routes`), and the nodes found there. With --add or
-    /// --remove, change them at once and in the configuration file.
+    /// List the routes of the node (`clustering.hubServer.cluster.network.routes`, of a leaf
+    /// `clustering.leafServer.network.routes`), and the nodes found there. With --add, --remove or --set, change them at once
+    /// and in the configuration file.
     Routes {
         #[command(flatten)]
         at: Admin,
@@ -425,6 +426,9 @@ pub(crate) enum ClusterCommand {
         /// Remove a route; may be repeated. Nobody is disconnected.
         #[arg(long, value_name = "ADDRESS", conflicts_with = "add")]
         remove: Vec<String>,
+        /// Replace all routes by this one; may be repeated. Nobody is disconnected.
+        #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["add", "remove"])]
+        set: Vec<String>,
     },
     /// Make a token by which one machine joins the cluster, with `trunkline join`. Whoever has the token can join: keep it
     /// secret.
@@ -556,8 +560,8 @@ pub(crate) struct DemoArgs {
 /// Error returned when the value of an argument is malformed.
 #[derive(Debug, PartialEq, thiserror::Error)]
 enum ArgError {
-    #[error("{text:?} is not a duration, or too long; write, for example, 500ms, 5s, 2m or 1h")]
-    Duration { text: String },
+    #[error("{text:?} is not a duration up to {} h; write, for example, 500ms, 5s, 2m or 1h", most.as_secs() / 3600)]
+    Duration { text: String, most: Duration },
     #[error("unknown value {on:?}; write {name}=true or {name}=false")]
     Flag { name: String, on: String },
     #[error("{text:?} has no `=`; write NAME=OTHER")]
@@ -588,7 +592,7 @@ fn validity(text: &str) -> Result<Duration, ArgError> {
 const DAY: u64 = 86_400;
 
 fn duration_within(text: &str, most: Duration) -> Result<Duration, ArgError> {
-    let error = || ArgError::Duration { text: text.to_owned() };
+    let error = || ArgError::Duration { text: text.to_owned(), most };
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| error())?;
     let seconds = |unit: u64| number.checked_mul(unit).map(Duration::from_secs);

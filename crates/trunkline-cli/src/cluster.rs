@@ -6,12 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use trunkline::{JoinToken, NodeName};
 use trunkline_admin::api::{
-    Changed, Cluster, ClusterConnection, ClusterNetwork, ClusterOperation, ClusterRoute, FoundRoute, IssuedToken,
-    NetworkNode, NetworkRequest, NewToken, RevokeToken, RoutesDeleted, RoutesRequest, RoutesSet, TokenRequest,
+    Cluster, ClusterConnection, ClusterNetwork, ClusterOperation, ClusterRoute, FoundRoute, IssuedToken, NetworkNode,
+    NetworkRequest, NewToken, RevokeToken, RoutesDeleted, RoutesRequest, RoutesSet, TokenRequest,
 };
 use trunkline_admin::{JoinError, JoinOptions};
+use trunkline_config::ClusterServer;
 
 use crate::args::{Admin, ClusterCommand, JoinArgs, NodeArgs};
+use crate::commands;
 use crate::output::{Failed, Output, table};
 use crate::serve;
 use crate::target::client;
@@ -25,13 +27,13 @@ pub(crate) async fn run(command: ClusterCommand, output: &Output) -> Result<(), 
     match command {
         ClusterCommand::Status { at } => status(at, output).await,
         ClusterCommand::Network { at, timeout } => network(at, timeout, output).await,
-        ClusterCommand::Routes { at, add, remove } if add.is_empty() && remove.is_empty() => routes(at, output).await,
-        ClusterCommand::Routes { at, add, remove } if remove.is_empty() => add_routes(at, add, output).await,
+        ClusterCommand::Routes { at, set, .. } if !set.is_empty() => replace_routes(at, set, output).await,
+        ClusterCommand::Routes { at, add, .. } if !add.is_empty() => add_routes(at, add, output).await,
+        ClusterCommand::Routes { at, remove, .. } if remove.is_empty() => routes(at, output).await,
         ClusterCommand::Routes { at, remove, .. } => remove_routes(at, remove, output).await,
         ClusterCommand::Token { at, list: true, .. } => tokens(at, output).await,
         ClusterCommand::Token { at, revoke: Some(id), .. } => {
-            let changed: Changed = client(at)?.post("/v1/cluster/tokens/revoke", &RevokeToken { id }).await?;
-            output.print(&changed, |changed| changed.message.clone())
+            commands::changed(client(at)?.post("/v1/cluster/tokens/revoke", &RevokeToken { id }).await?, output)
         }
         ClusterCommand::Token { at, valid, .. } => {
             let request = TokenRequest { valid_s: valid.as_secs() };
@@ -40,11 +42,17 @@ pub(crate) async fn run(command: ClusterCommand, output: &Output) -> Result<(), 
         }
         ClusterCommand::Forget { at, name } => {
             let operation = ClusterOperation::ClusterForget { node_name: name };
-            let changed: Changed = client(at)?.post("/", &operation).await?;
-            output.print(&changed, |changed| changed.message.clone())
+            commands::changed(client(at)?.post("/", &operation).await?, output)
         }
     }
 }
+
+/// Role of a member of which there is nothing to say.
+const FULL: &str = "full";
+/// Role of a member with one connection.
+const LEAF: &str = "leaf";
+/// Characters of an error that a table shows.
+const NOTE: usize = 100;
 
 async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
     let cluster: Cluster = client(at)?.get("/v1/cluster").await?;
@@ -57,7 +65,9 @@ async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
         };
         let open = cluster.connections.iter().filter(|member| member.status == "open").count();
         let members = if open == 1 { "member" } else { "members" };
-        let head = format!("{} in the cluster {name}: connected to {open} {members}", cluster.node_name);
+        let role = cluster.role.as_deref().filter(|role| *role != FULL);
+        let role = role.map_or_else(String::new, |role| format!(", {role}"));
+        let head = format!("{}{role} in the cluster {name}: connected to {open} {members}", cluster.node_name);
         if cluster.connections.is_empty() {
             return format!("{head}; `trunkline cluster routes` tells what was found by the routes");
         }
@@ -66,8 +76,9 @@ async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             let other = member.cluster.as_ref().map(|name| format!("belongs to the cluster {name}"));
             let failed = member.last_error.clone().filter(|_| member.status == "closed");
             let failed =
-                failed.map(|error| format!("{} ago: {error}", shown(member.last_error_ms.unwrap_or_default())));
-            let note = other.or(failed).into_iter().chain(next).collect::<Vec<_>>().join("; ");
+                failed.map(|error| format!("{} ago: {}", shown(member.last_error_ms.unwrap_or_default()), cut(&error)));
+            let role = Some(member.role.clone()).filter(|role| role != FULL);
+            let note = role.into_iter().chain(other.or(failed)).chain(next).collect::<Vec<_>>().join("; ");
             vec![
                 member.node_name.clone(),
                 member.status.clone(),
@@ -96,11 +107,19 @@ async fn routes(at: Admin, output: &Output) -> Result<(), Failed> {
         }
         let row = |found: &FoundRoute| {
             let next = found.next_attempt_ms.map(|ms| format!("next attempt in {ms} ms"));
-            let note = found.last_error.clone().into_iter().chain(next).collect::<Vec<_>>().join("; ");
+            let note = found.last_error.as_deref().map(cut).into_iter().chain(next).collect::<Vec<_>>().join("; ");
             vec![found.route.host.clone(), found.route.port.to_string(), found.nodes.join(", "), note]
         };
         table(&["HOST", "PORT", "NODES", "NOTE"], &routes.iter().map(row).collect::<Vec<_>>())
     })
+}
+
+/// Returns the begin of an error, as long as a line of a table can be read. `--json` shows all of it.
+fn cut(error: &str) -> String {
+    if error.chars().count() <= NOTE {
+        return error.into();
+    }
+    error.chars().take(NOTE).chain(['…']).collect()
 }
 
 /// Writes a time in milliseconds in the unit that suits it.
@@ -166,6 +185,15 @@ async fn remove_routes(at: Admin, routes: Vec<String>, output: &Output) -> Resul
     let operation = ClusterOperation::ClusterDeleteRoutes(request(routes));
     let deleted: RoutesDeleted = client(at)?.post("/", &operation).await?;
     output.print(&deleted, |deleted| lines([("removed", &*deleted.deleted), ("was not there", &*deleted.skipped)]))
+}
+
+async fn replace_routes(at: Admin, routes: Vec<String>, output: &Output) -> Result<(), Failed> {
+    let client = client(at)?;
+    let cluster: Cluster = client.get("/v1/cluster").await?;
+    let server = if cluster.role.as_deref() == Some(LEAF) { ClusterServer::Leaf } else { ClusterServer::Hub };
+    let routes = routes.into_iter().map(Value::from).collect();
+    let keys = [(server.path().replace('.', "_"), routes)].into_iter().collect();
+    commands::changed(client.post("/", &ClusterOperation::SetConfiguration(keys)).await?, output)
 }
 
 async fn tokens(at: Admin, output: &Output) -> Result<(), Failed> {

@@ -17,13 +17,42 @@ const DEFAULT_NAME: &str = "trunkline";
 /// Longest name of a cluster, in bytes.
 const MAX_NAME: usize = 64;
 
-/// Cluster that the node belongs to.
+/// Part of a cluster that the node belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusteringConfig {
     /// Name of the cluster (`hubServer.cluster.name`), 1 to 64 bytes. Default: `trunkline`.
     pub name: String,
-    /// Hosts and ports at which members are found (`hubServer.cluster.network.routes`), without repeats; may be empty.
+    /// List that the routes are in, which tells the role of the node.
+    pub server: ClusterServer,
+    /// Hosts and ports at which members are found, without repeats; may be empty.
     pub routes: Vec<Address>,
+}
+
+/// Lists of routes to members, with the names that HarperDB gives them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterServer {
+    /// `clustering.hubServer.cluster.network.routes`: the node is connected to every member.
+    Hub,
+    /// `clustering.leafServer.network.routes`: the node is a leaf, which keeps one connection.
+    Leaf,
+}
+
+impl ClusterServer {
+    /// Returns the keys of the list, from the outermost one.
+    pub(crate) fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Hub => &["clustering", "hubServer", "cluster", "network", "routes"],
+            Self::Leaf => &["clustering", "leafServer", "network", "routes"],
+        }
+    }
+
+    /// Returns the path of the list in the configuration.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Hub => "clustering.hubServer.cluster.network.routes",
+            Self::Leaf => "clustering.leafServer.network.routes",
+        }
+    }
 }
 
 /// Error returned when a route of a cluster cannot be used. Names the field.
@@ -98,11 +127,11 @@ pub(crate) fn clustering(
     is_listening: bool,
     listen: &mut Vec<ListenConfig>,
 ) -> Option<ClusteringConfig> {
-    let section = fields.fields(reader, "clustering", &["enabled", "hubServer"])?;
+    let section = fields.fields(reader, "clustering", &["enabled", "hubServer", "leafServer"])?;
     let is_enabled = section.bool(reader, "enabled").unwrap_or(true);
     let hub = section.fields(reader, "hubServer", &["cluster"]);
     let cluster = hub.and_then(|hub| hub.fields(reader, "cluster", &["name", "network"]));
-    let mut config = ClusteringConfig { name: DEFAULT_NAME.into(), routes: Vec::new() };
+    let mut config = ClusteringConfig { name: DEFAULT_NAME.into(), server: ClusterServer::Hub, routes: Vec::new() };
     if let Some(cluster) = &cluster {
         if let Some(name) = cluster.string(reader, "name") {
             if name.is_empty() || name.len() > MAX_NAME {
@@ -116,6 +145,15 @@ pub(crate) fn clustering(
                 listener(reader, &network, is_listening, listen);
             }
         }
+    }
+    let leaf = section.fields(reader, "leafServer", &["network"]);
+    let network = leaf.and_then(|leaf| leaf.fields(reader, "network", &["routes"]));
+    if let Some(network) = network.filter(|network| network.has("routes")) {
+        if !config.routes.is_empty() {
+            let message = "the node has routes of a hub too, and is either a hub or a leaf; keep one of the two lists";
+            reader.problem(&network.at("routes"), network.path("routes"), message);
+        }
+        (config.server, config.routes) = (ClusterServer::Leaf, routes(reader, &network));
     }
     is_enabled.then_some(config)
 }

@@ -21,7 +21,7 @@ use std::ops::Range;
 
 use trunkline_route::Address;
 
-use crate::clustering::route_of;
+use crate::clustering::{ClusterServer, route_of};
 use crate::error::EditError;
 use crate::proxy_entry::ProxyEntry;
 use crate::route::{FlagsEntry, RouteEntry};
@@ -145,17 +145,15 @@ fn add_to_braces(text: &str, map: &Node, last: Option<usize>, entry: &str, edits
     }
 }
 
-/// Path of the routes of the cluster.
-const CLUSTER_ROUTES: [&str; 5] = ["clustering", "hubServer", "cluster", "network", "routes"];
-
-/// Makes these the routes of the cluster, creating the section if it is missing. Routes that stay keep their lines and
+/// Makes these the routes of the cluster in one of its lists, creating the section if it is missing. Routes that stay keep their lines and
 /// their place, those that are new come behind them, and comments stay.
 ///
 /// ```
+/// use trunkline_config::ClusterServer;
 /// use trunkline_config::edit::set_cluster_routes;
 ///
 /// let text = "clustering:\n  hubServer:\n    cluster:\n      name: lab # ours\n";
-/// let more = set_cluster_routes(text, &["10.0.0.1:9932".parse()?])?;
+/// let more = set_cluster_routes(text, ClusterServer::Hub, &["10.0.0.1:9932".parse()?])?;
 /// let added = "      network:\n        routes:\n          - { host: 10.0.0.1, port: 9932 }\n";
 /// assert_eq!(more, format!("{text}{added}"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -163,9 +161,9 @@ const CLUSTER_ROUTES: [&str; 5] = ["clustering", "hubServer", "cluster", "networ
 ///
 /// # Errors
 /// [`EditError`].
-pub fn set_cluster_routes(text: &str, routes: &[Address]) -> Result<String, EditError> {
-    let root = read(text)?;
-    let list = CLUSTER_ROUTES.iter().try_fold(&root, |node, key| node.get(key));
+pub fn set_cluster_routes(text: &str, server: ClusterServer, routes: &[Address]) -> Result<String, EditError> {
+    let (root, keys) = (read(text)?, server.keys());
+    let list = keys.iter().try_fold(&root, |node, key| node.get(key));
     let known: Vec<Option<Address>> = match list.map(|list| &list.value) {
         Some(Value::List(items)) => items.iter().map(route_of).collect(),
         _ => Vec::new(),
@@ -174,11 +172,11 @@ pub fn set_cluster_routes(text: &str, routes: &[Address]) -> Result<String, Edit
     for (index, _) in
         known.iter().enumerate().rev().filter(|(_, known)| known.as_ref().is_none_or(|known| !routes.contains(known)))
     {
-        text = remove_item(&text, &CLUSTER_ROUTES, index)?;
+        text = remove_item(&text, keys, index)?;
     }
     for route in routes.iter().filter(|route| !known.contains(&Some((*route).clone()))) {
         let item = braces(&[("host", scalar(route.host.as_str())), ("port", route.port.to_string())]);
-        text = add_item(&text, &CLUSTER_ROUTES, &item)?;
+        text = add_item(&text, keys, &item)?;
     }
     Ok(text)
 }

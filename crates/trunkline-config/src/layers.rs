@@ -132,6 +132,9 @@ const PATHS: &[&str] = &[
     "clustering.hubServer.cluster.network",
     "clustering.hubServer.cluster.network.port",
     "clustering.hubServer.cluster.network.routes",
+    "clustering.leafServer",
+    "clustering.leafServer.network",
+    "clustering.leafServer.network.routes",
     "node",
     "node.admin",
     "node.admin.listen",
@@ -200,7 +203,9 @@ pub(crate) fn apply(root: &mut Node, layers: &Layers, problems: &mut Vec<Problem
             known.entry(variable(path)).or_insert((name.into_owned(), value));
             continue;
         }
-        let is_own = name.starts_with("TRUNKLINE_") || name.to_ascii_uppercase().starts_with("CLUSTERING_HUBSERVER_");
+        let is_harper = |server: &str| name.to_ascii_uppercase().starts_with(server);
+        let is_own = name.starts_with("TRUNKLINE_")
+            || ["CLUSTERING_HUBSERVER_", "CLUSTERING_LEAFSERVER_"].into_iter().any(is_harper);
         if !is_own || is_service_variable(&name, value) {
             continue;
         }

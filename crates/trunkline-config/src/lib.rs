@@ -53,7 +53,7 @@ mod spawn;
 mod tree;
 mod warn;
 
-pub use clustering::{CLUSTER_PORT, ClusterRouteError, ClusteringConfig, cluster_route};
+pub use clustering::{CLUSTER_PORT, ClusterRouteError, ClusterServer, ClusteringConfig, cluster_route};
 pub use config::{Config, PeerConfig, ResolverConfig, RouteConfig, TlsProfileConfig};
 pub use error::{ConfigError, EditError, FieldProblem, Problem, ReadError, RouteError, SaveError};
 pub use fields::lint_message;

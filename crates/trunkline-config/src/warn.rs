@@ -60,15 +60,12 @@ fn trusted_gateways(config: &Config) -> Vec<String> {
 /// Returns warnings about routes of the cluster whose host looks like an IPv4 address and is none: such a name does not
 /// resolve.
 fn almost_addresses(config: &Config) -> Vec<String> {
-    let hosts = config.clustering.iter().flat_map(|cluster| &cluster.routes).map(|route| &route.host);
+    let Some(cluster) = &config.clustering else { return Vec::new() };
     let is_almost =
         |host: &&Host| host.ip().is_none() && host.as_str().bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let tell = |host: &Host| {
-        format!(
-            "clustering.hubServer.cluster.network.routes: {host} is not an IPv4 address, and is looked up as a name; correct it"
-        )
-    };
-    hosts.filter(is_almost).map(tell).collect()
+    let path = cluster.server.path();
+    let tell = |host: &Host| format!("{path}: {host} is not an IPv4 address, and is looked up as a name; correct it");
+    cluster.routes.iter().map(|route| &route.host).filter(is_almost).map(tell).collect()
 }
 
 /// Returns true for an address at which every network of this machine can connect. The system reads `0` as `0.0.0.0`.

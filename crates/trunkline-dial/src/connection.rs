@@ -40,6 +40,8 @@ struct Place {
 
 /// Time that the old link of a name has to show that it lives, when another life claims the name.
 const CHALLENGE: Duration = Duration::from_secs(1);
+/// Parts of that time, each with a ping: while this process itself does not run, one part passes at most.
+const CHALLENGES: u32 = 4;
 
 /// A link and the place it has, as the registry keeps it.
 #[derive(Clone)]
@@ -108,7 +110,15 @@ impl Session {
     /// Returns true if the peer of this link keeps its name when another life claims it: it answers, and did not say that it is
     /// shutting down.
     pub(crate) async fn keeps_name(&self) -> bool {
-        !self.link.is_left_by_peer() && self.link.probe(CHALLENGE).await
+        if self.link.is_left_by_peer() {
+            return false;
+        }
+        for _ in 0..CHALLENGES {
+            if self.link.probe(CHALLENGE / CHALLENGES).await {
+                return true;
+            }
+        }
+        false
     }
 }
 

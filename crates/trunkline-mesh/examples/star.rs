@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             incarnation: [member as u8; 16].into(),
             endpoints: vec![address(member)],
             is_hidden: false,
+            is_leaf: false,
             seed: member as u64,
         };
         members.push(Mesh::new(settings, now)?);

@@ -51,6 +51,8 @@ impl Entry {
             // An instance that cannot be read is an unknown one: the next connection tells.
             incarnation: u128::from_str_radix(&self.incarnation, 16).unwrap_or_default().to_be_bytes().into(),
             endpoints: self.endpoints.iter().filter_map(|text| text.parse().ok()).collect(),
+            // Leaves are in no book: they come by themselves.
+            is_leaf: false,
         };
         Some(Known { record, lost_for: Duration::from_secs(seconds(today).saturating_sub(self.heard)) })
     }
@@ -118,7 +120,7 @@ mod tests {
         let today = UNIX_EPOCH + Duration::from_secs(1_000_000);
         assert_eq!(read(&path, "lab", today).unwrap(), []);
         let endpoints = vec!["10.0.0.1:9932".parse().unwrap(), "[::1]:1".parse().unwrap()];
-        let record = Record { name: "a@h".parse().unwrap(), incarnation: [0xab; 16].into(), endpoints };
+        let record = Record { name: "a@h".parse().unwrap(), incarnation: [0xab; 16].into(), endpoints, is_leaf: false };
         let known = vec![Known { record, lost_for: Duration::from_secs(60) }];
         write(&path, "lab", &known, today).unwrap();
         assert_eq!(read(&path, "lab", today).unwrap(), known);

@@ -22,7 +22,8 @@ pub fn mesh_messages(bytes: &[u8]) {
 /// Seeds of [`mesh_messages`]: a message of each kind.
 pub fn mesh_messages_seeds() -> Vec<Vec<u8>> {
     let endpoints = ["10.0.0.1:9932", "[::1]:1"].iter().filter_map(|text| text.parse::<Address>().ok()).collect();
-    let own = Record { name: "a@h".parse().expect("a node name"), incarnation: [7; 16].into(), endpoints };
+    let own =
+        Record { name: "a@h".parse().expect("a node name"), incarnation: [7; 16].into(), endpoints, is_leaf: true };
     let hello = Message::Hello {
         cluster: "lab".into(),
         own: own.clone(),

@@ -18,6 +18,7 @@
 //!         incarnation: [1; 16].into(),
 //!         endpoints: vec!["10.0.0.1:9932".parse()?],
 //!         is_hidden: false,
+//!         is_leaf: false,
 //!         seed: 7,
 //!     },
 //!     now,
@@ -38,6 +39,9 @@
 //! dial, and no more: the dial has it prove who it is. A member tells others only of members that it was itself connected
 //! to, so that no name spreads that does not exist. It keeps at most [`MAX_PEERS`] members, [`MAX_UNPROVEN`] of which it
 //! only heard of, and it gives those up after [`MAX_DIALS_UNPROVEN`] dials.
+//!
+//! A member may be a leaf ([`Settings::is_leaf`]): it keeps one connection, to a node that its routes lead to, and the node
+//! there passes on what it and the others ask of each other.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -61,7 +65,7 @@ mod tests;
 pub use join::{JoinRefusal, JoinToken, JoinTokenError, MAX_TOKENS, MAX_VALIDITY, TokenStatus};
 pub use mesh::{
     ClusterNameError, ClusterRouteStatus, FORGOTTEN_AFTER, ForgetError, Known, MAX_DIALS_UNPROVEN, MAX_PEERS,
-    MAX_UNPROVEN, MemberStatus, Mesh, Output, Settings, Way,
+    MAX_UNPROVEN, MemberStatus, Mesh, Output, Role, Settings, Way,
 };
 pub use message::{MessageError, Record, View, Welcome};
 #[cfg(feature = "runtime")]

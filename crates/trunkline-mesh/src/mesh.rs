@@ -1,5 +1,6 @@
 //! The membership of one node as a state machine: what it sends, whom it dials, and when.
 
+mod peer;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,7 +12,9 @@ use crate::budget::Budget;
 use crate::message::{MAX_CLUSTER, MAX_ENDPOINTS, MAX_KNOWN, MAX_RECORDS, Message, MessageError, Record, View};
 use crate::retry::Retry;
 
-pub use status::{ClusterRouteStatus, MemberStatus};
+use peer::{Kind, Peer, UNKNOWN};
+
+pub use status::{ClusterRouteStatus, MemberStatus, Role};
 
 /// Members that one node knows at most.
 pub const MAX_PEERS: usize = 4096;
@@ -28,10 +31,6 @@ const MAX_DIALS_OF_OTHERS: usize = 8;
 const UNPROVEN_AT_ONCE: f64 = 200.0;
 /// Dials of such members that may begin in a second.
 const UNPROVEN_PER_SECOND: f64 = 10.0;
-/// Messages of one neighbour that are read at once after a pause; then [`MESSAGES_PER_SECOND`].
-const MESSAGES_AT_ONCE: f64 = 200.0;
-/// Messages of one neighbour that are read in a second. Those beyond are refused unread.
-const MESSAGES_PER_SECOND: f64 = 20.0;
 /// Time of a connection after which the next loss begins with the first pause again.
 const STEADY: Duration = Duration::from_secs(10);
 /// Shortest time between two dials of a name that others tell new addresses of, and between two answers to a neighbour that
@@ -43,8 +42,6 @@ const MAX_TELLERS: usize = 4;
 const MAX_GATEWAYS: usize = 8;
 /// Time for which a member that was given up is remembered, so that nobody else's words begin its dials again.
 const GIVEN_UP_FOR: Duration = Duration::from_secs(600);
-/// Times that a neighbour which does not say hello, and which nobody told of, is greeted.
-const GREETINGS: u8 = 5;
 /// Neighbours that are told of a new member at once. The others hear of it by their own connections to it, or by a later
 /// exchange.
 const TOLD: usize = 4;
@@ -71,6 +68,9 @@ pub struct Settings {
     pub endpoints: Vec<Address>,
     /// The node is not told to others, and connects to the members itself.
     pub is_hidden: bool,
+    /// The node is a leaf: it keeps one connection, to a node that its routes lead to, and takes another one when that is
+    /// lost. It dials nobody else, passes nothing on, and its addresses are not told.
+    pub is_leaf: bool,
     /// Seed of the random pauses and choices.
     pub seed: u64,
 }
@@ -121,120 +121,6 @@ pub enum Way {
     /// The connection goes through other nodes. Such a member is dialled directly from time to time.
     ThroughOthers,
 }
-
-/// Facts that a node knows about another one.
-#[derive(Debug, Clone, Default)]
-struct Peer {
-    /// Record that the node stated itself, over a connection.
-    stated: Option<Record>,
-    /// Record that another member told last.
-    told: Option<Record>,
-    /// Neighbours that told of it, the last one first; at most [`MAX_TELLERS`].
-    tellers: Vec<NodeName>,
-    is_up: bool,
-    is_hidden: bool,
-    /// The node said over the present connection that it belongs to the cluster. False without a connection.
-    is_member: bool,
-    other_cluster: Option<String>,
-    retry: Retry,
-    is_dialled: bool,
-    /// Dials of a member that is connected through others, so that the connection becomes a direct one; `None` for any other
-    /// member.
-    straight: Option<Retry>,
-    /// Error of the last dial that failed, and its time.
-    last_error: Option<(String, Instant)>,
-    /// Time of the last connection, as far as it is known: so long before the moment.
-    heard: Option<(Instant, Duration)>,
-    /// Time at which the present connection came up.
-    up_since: Option<Instant>,
-    /// Time of the last dial.
-    dialled_at: Option<Instant>,
-    /// Messages that may be read; `None` before the first one.
-    reads: Option<Budget>,
-    /// Time of the last answer to a hello.
-    answered_at: Option<Instant>,
-    /// Time of the last hello to it.
-    greeted_at: Option<Instant>,
-    /// Times that it was greeted over the present connection.
-    greetings: u8,
-    /// Time at which it was given up.
-    given_up: Option<Instant>,
-    /// The last look at the connections differed from what is known here.
-    is_doubtful: bool,
-}
-
-/// Members by the order in which they are dialled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    /// The node was connected to it, and lost it.
-    Lost,
-    /// The node only heard of it.
-    Unproven,
-    /// The member is connected through others.
-    Relayed,
-}
-
-impl Peer {
-    fn kind(&self) -> Kind {
-        match (self.is_up, &self.stated) {
-            (true, _) => Kind::Relayed,
-            (false, Some(_)) => Kind::Lost,
-            (false, None) => Kind::Unproven,
-        }
-    }
-
-    /// Returns the time without a connection.
-    fn lost_for(&self, now: Instant) -> Duration {
-        match self.heard {
-            _ if self.is_up => Duration::ZERO,
-            Some((at, before)) => now.saturating_duration_since(at) + before,
-            None => Duration::ZERO,
-        }
-    }
-
-    /// Returns true if a message may be read now, and counts it.
-    fn may_be_read(&mut self, now: Instant) -> bool {
-        self.reads.get_or_insert_with(|| Budget::new(MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, now)).take(now)
-    }
-
-    /// Returns the instances of the node that are known, at most two.
-    fn instances(&self) -> impl Iterator<Item = Incarnation> {
-        let records = self.stated.iter().chain(&self.told);
-        records.map(|record| record.incarnation).filter(|instance| *instance != UNKNOWN.into())
-    }
-
-    /// Returns true if the node is known for something else than a connection that is up now.
-    fn is_kept(&self) -> bool {
-        self.stated.is_some() || self.told.is_some()
-    }
-
-    /// Returns the time of the next dial, unless one is under way.
-    fn next_dial(&self) -> Option<Instant> {
-        match (self.is_dialled, self.is_up) {
-            (true, _) => None,
-            // One that does not listen cannot be dialled.
-            (false, true) if self.record().is_none_or(|record| record.endpoints.is_empty()) => None,
-            (false, true) => self.straight.as_ref()?.due(),
-            (false, false) => self.retry.due(),
-        }
-    }
-
-    /// Returns the time of the next hello to a node that has not said one: after 1, 2, 4 and 8 s, and then, if it is known as a
-    /// member, every 8 s.
-    fn next_greeting(&self) -> Option<Instant> {
-        let goes_on = self.greetings < GREETINGS || self.is_kept();
-        let is_unheard = self.is_up && !self.is_member && self.other_cluster.is_none() && goes_on;
-        let pause = SOONEST * 2_u32.pow(self.greetings.clamp(1, GREETINGS - 1).into()) / 2;
-        Some(self.greeted_at? + pause).filter(|_| is_unheard)
-    }
-
-    fn record(&self) -> Option<&Record> {
-        self.stated.as_ref().or(self.told.as_ref())
-    }
-}
-
-/// Instance of a node that nobody stated: of one that was only found at an address.
-const UNKNOWN: [u8; 16] = [0; 16];
 
 /// Member that an operator declared gone.
 #[derive(Debug, Clone)]
@@ -299,7 +185,7 @@ impl Mesh {
         if len == 0 || len > MAX_CLUSTER {
             return Err(ClusterNameError { len });
         }
-        settings.endpoints.truncate(MAX_ENDPOINTS);
+        settings.endpoints.truncate(if settings.is_leaf { 0 } else { MAX_ENDPOINTS });
         let rng = fastrand::Rng::with_seed(settings.seed);
         let (peers, routes, outputs, forgotten) = (BTreeMap::new(), Vec::new(), VecDeque::new(), BTreeMap::new());
         let (next_exchange, unproven) = (now + SOONEST, Budget::new(UNPROVEN_AT_ONCE, UNPROVEN_PER_SECOND, now));
@@ -337,9 +223,10 @@ impl Mesh {
     }
 
     /// Returns the members that this node was connected to, to be given to [`Mesh::remember`] of a later instance. Hidden ones
-    /// are left out: they come by themselves.
+    /// and leaves are left out: they come by themselves.
     pub fn known(&self, now: Instant) -> Vec<Known> {
-        let members = self.peers.values().filter(|peer| !peer.is_hidden && peer.other_cluster.is_none());
+        let members =
+            self.peers.values().filter(|peer| !peer.is_hidden && !peer.is_leaf() && peer.other_cluster.is_none());
         members.filter_map(|peer| Some(Known { record: peer.stated.clone()?, lost_for: peer.lost_for(now) })).collect()
     }
 
@@ -372,10 +259,11 @@ impl Mesh {
                 state.names = found.iter().map(|(name, _)| name.clone()).collect();
                 state.retry.failed(now, &mut self.rng);
                 for (name, address) in found {
-                    if name != self.settings.name && (self.peers.contains_key(&name) || self.room() > 0) {
+                    if name != self.settings.name && (self.peers.contains_key(&name) || self.room(false) > 0) {
                         let peer = self.peers.entry(name.clone()).or_default();
                         if !peer.stated.as_ref().is_some_and(|stated| stated.endpoints.contains(&address)) {
-                            peer.told = Some(Record { name, incarnation: UNKNOWN.into(), endpoints: vec![address] });
+                            let (incarnation, endpoints) = (UNKNOWN.into(), vec![address]);
+                            peer.told = Some(Record { name, incarnation, endpoints, is_leaf: false });
                         }
                         // A pause after a failure is not cut short.
                         if peer.retry.due().is_none() {
@@ -399,7 +287,7 @@ impl Mesh {
         let peer = self.peers.entry(name.clone()).or_default();
         (peer.is_up, peer.is_member, peer.other_cluster) = (true, false, None);
         (peer.given_up, peer.straight) = (None, None);
-        straighten(peer, way, now, &mut self.rng);
+        peer.straighten(way, now, &mut self.rng);
         (peer.up_since, peer.greetings, peer.is_doubtful, peer.answered_at) = (Some(now), 1, false, None);
         peer.retry.pause();
         self.forgotten.remove(name);
@@ -423,6 +311,11 @@ impl Mesh {
             }
             peer.retry.failed(now, &mut self.rng);
         }
+        // Nor does it lead to a leaf any more.
+        self.peers
+            .values_mut()
+            .filter(|peer| peer.is_leaf())
+            .for_each(|leaf| leaf.tellers.retain(|teller| teller != name));
     }
 
     /// Compares what is known here with the nodes that are connected, and corrects what differed at the last look as well: a
@@ -435,7 +328,7 @@ impl Mesh {
             if std::mem::replace(&mut peer.is_doubtful, differs) && differs {
                 differing.push(name.clone());
             }
-            straighten(peer, connected.get(name).copied().unwrap_or(Way::Direct), now, &mut self.rng);
+            peer.straighten(connected.get(name).copied().unwrap_or(Way::Direct), now, &mut self.rng);
         }
         for name in unknown.into_iter().chain(differing) {
             match connected.get(&name) {
@@ -583,7 +476,13 @@ impl Mesh {
             return Ok(());
         }
         (peer.is_member, peer.is_hidden, peer.other_cluster) = (true, is_hidden, None);
-        let is_news = !is_hidden && peer.stated.as_ref() != Some(&own);
+        if self.settings.is_leaf && !peer.is_direct() {
+            // A leaf keeps those only that it may dial again.
+            return Ok(());
+        }
+        // Who leads to a leaf is the one that it keeps a connection to.
+        let is_told = !is_hidden && (!own.is_leaf || peer.is_direct());
+        let is_news = is_told && peer.stated.as_ref() != Some(&own);
         self.has_news |= is_news;
         let is_other = peer.stated.as_ref() != Some(&own);
         (peer.told, peer.stated) = (None, Some(own.clone()));
@@ -594,7 +493,12 @@ impl Mesh {
         if is_other {
             self.disturb(now);
         }
-        self.send_missing(from, known);
+        if self.settings.is_leaf {
+            return Ok(());
+        }
+        if !own.is_leaf {
+            self.send_missing(from, known);
+        }
         if is_news {
             self.spread(from, own);
         }
@@ -605,6 +509,7 @@ impl Mesh {
     fn send_missing(&mut self, to: &NodeName, known: &[u32]) {
         let known: BTreeSet<u32> = known.iter().copied().collect();
         let missing = self.peers.iter().filter(|(name, peer)| *name != to && !peer.is_hidden);
+        let missing = missing.filter(|(_, peer)| !peer.is_leaf() || peer.is_direct());
         let missing = missing.filter_map(|(_, peer)| peer.stated.as_ref());
         let missing: Vec<_> = missing.filter(|record| !known.contains(&record.fingerprint())).cloned().collect();
         for records in missing.chunks(MAX_RECORDS) {
@@ -613,11 +518,13 @@ impl Mesh {
         }
     }
 
-    /// Tells some neighbours of a member that spoke for itself.
+    /// Tells some neighbours of a member that spoke for itself, and all of them of a leaf: nobody else has a connection to it.
     fn spread(&mut self, of: &NodeName, record: Record) {
-        let neighbours = self.neighbours().into_iter().filter(|name| name != of);
+        let mut neighbours = self.neighbours();
+        neighbours.retain(|name| name != of && !self.peers.get(name).is_some_and(Peer::is_leaf));
+        let count = if record.is_leaf { neighbours.len() } else { TOLD };
         let message = Message::Peers(vec![record]).encode();
-        for to in self.rng.choose_multiple(neighbours, TOLD) {
+        for to in self.rng.choose_multiple(neighbours, count) {
             self.outputs.push_back(Output::Send { to, message: message.clone() });
         }
     }
@@ -627,7 +534,10 @@ impl Mesh {
         if !self.is_neighbour(from) {
             return Err(MessageError::NoMember);
         }
-        let mut room = self.room();
+        if self.settings.is_leaf {
+            return Ok(());
+        }
+        let mut rooms = [false, true].map(|is_leaf| self.room(is_leaf));
         for record in records {
             if record.name == self.settings.name {
                 continue;
@@ -643,8 +553,9 @@ impl Mesh {
                 None => {}
             }
             if !self.peers.contains_key(&record.name) {
+                let room = &mut rooms[usize::from(record.is_leaf)];
                 let Some(left) = room.checked_sub(1) else { continue };
-                room = left;
+                *room = left;
             }
             let peer = self.peers.entry(record.name.clone()).or_default();
             peer.tellers.retain(|teller| teller != from);
@@ -664,9 +575,10 @@ impl Mesh {
         Ok(())
     }
 
-    /// Returns how many nodes may be added that are not connected.
-    fn room(&self) -> usize {
-        let unproven = self.peers.values().filter(|peer| peer.stated.is_none() && peer.told.is_some()).count();
+    /// Returns how many nodes may be added that are not connected: leaves, or others.
+    fn room(&self, is_leaf: bool) -> usize {
+        let unproven = self.peers.values().filter(|peer| peer.stated.is_none() && peer.told.is_some());
+        let unproven = unproven.filter(|peer| peer.is_leaf() == is_leaf).count();
         MAX_UNPROVEN.saturating_sub(unproven).min(MAX_PEERS.saturating_sub(self.kept()))
     }
 
@@ -692,9 +604,12 @@ impl Mesh {
         if let Some(peer) = self.peers.get_mut(&to) {
             (peer.greeted_at, is_first) = (Some(now), !peer.is_member);
         }
-        let Settings { cluster, name, incarnation, endpoints, is_hidden, .. } = &self.settings;
-        let own = Record { name: name.clone(), incarnation: *incarnation, endpoints: endpoints.clone() };
-        let known = self.peers.values().filter_map(Peer::record).take(MAX_KNOWN).map(Record::fingerprint).collect();
+        let Settings { cluster, name, incarnation, endpoints, is_hidden, is_leaf, .. } = &self.settings;
+        let (name, incarnation, endpoints) = (name.clone(), *incarnation, endpoints.clone());
+        let own = Record { name, incarnation, endpoints, is_leaf: *is_leaf };
+        // A leaf is told of nobody. Of other leaves one is told each time, so that the last one to tell is who leads to them.
+        let known = self.peers.values().filter(|peer| !is_leaf && !peer.is_leaf()).filter_map(Peer::record);
+        let known = known.take(MAX_KNOWN).map(Record::fingerprint).collect();
         let message = Message::Hello { cluster: cluster.clone(), own, is_hidden: *is_hidden, is_first, known }.encode();
         self.outputs.push_back(Output::Send { to, message });
     }
@@ -709,6 +624,7 @@ impl Mesh {
             self.next_exchange = now + self.pause();
             let is_over = |at: Instant| now.saturating_duration_since(at) >= GIVEN_UP_FOR;
             self.peers.retain(|_, peer| peer.is_up || !peer.given_up.is_some_and(is_over));
+            self.drop_leaves(now);
             self.forgotten.retain(|_, gone| now.saturating_duration_since(gone.at) < FORGOTTEN_AFTER);
             let neighbours = self.neighbours();
             if let Some(to) = self.rng.choice(neighbours) {
@@ -736,7 +652,7 @@ impl Mesh {
             }
             return Some(Output::Dial(name));
         }
-        if self.routes.iter().filter(|(_, route)| route.is_asked).count() >= MAX_DIALS {
+        if !self.may_ask() {
             return None;
         }
         let (address, route) = self
@@ -750,10 +666,33 @@ impl Mesh {
     /// Returns whether another member may be dialled now, for each [`Kind`].
     fn may_dial(&self) -> [bool; 3] {
         let under_way = || self.peers.values().filter(|peer| peer.is_dialled);
+        if self.settings.is_leaf {
+            let is_free = !self.is_settled() && under_way().next().is_none();
+            return [is_free, is_free, false];
+        }
         let of = |kind: Kind| under_way().filter(|peer| peer.kind() == kind).count();
         let is_free = under_way().count() < MAX_DIALS;
         let is_free_for = |kind: Kind| is_free && of(kind) < MAX_DIALS_OF_OTHERS;
         [is_free, is_free_for(Kind::Unproven), is_free_for(Kind::Relayed)]
+    }
+
+    /// Returns true if another route may be asked now.
+    fn may_ask(&self) -> bool {
+        let asked = self.routes.iter().filter(|(_, route)| route.is_asked).count();
+        asked < MAX_DIALS && !self.is_settled()
+    }
+
+    /// Returns true for a leaf that needs no other connection: it has one to a member, or to a node that may still say that it
+    /// is one.
+    fn is_settled(&self) -> bool {
+        let may_be_one = |peer: &Peer| peer.is_member || peer.dialled_at.is_some() && peer.may_say_hello();
+        self.settings.is_leaf && self.peers.values().any(|peer| peer.is_direct() && !peer.is_leaf() && may_be_one(peer))
+    }
+
+    /// Drops the leaves that no neighbour leads to.
+    fn drop_leaves(&mut self, now: Instant) {
+        let is_gone = |peer: &Peer| peer.heard.is_none() || peer.lost_for(now) >= FORGOTTEN_AFTER;
+        self.peers.retain(|_, peer| !peer.is_leaf() || peer.is_up || !peer.tellers.is_empty() || !is_gone(peer));
     }
 
     /// Returns the member to dial now. Those that this node was connected to come first, and among equals the one that waits
@@ -780,8 +719,8 @@ impl Mesh {
             .iter()
             .map(|(_, route)| route)
             .filter(|route| !route.is_asked && !is_connected(&self.peers, route));
-        let is_asking = self.routes.iter().filter(|(_, route)| route.is_asked).count() < MAX_DIALS;
-        let routes = routes.filter(|_| is_asking);
+        let may_ask = self.may_ask();
+        let routes = routes.filter(|_| may_ask);
         let greetings = self.peers.values().filter_map(Peer::next_greeting);
         let due = dials.chain(routes.filter_map(|route| route.retry.due())).chain(greetings);
         due.fold(self.next_exchange, Instant::min)
@@ -819,9 +758,19 @@ impl Mesh {
         self.peers.get(name).is_some_and(|peer| peer.is_member)
     }
 
+    /// Returns true if this node passes on what a member asks for this one: a neighbour, or a leaf of another member.
+    pub fn passes_on_to(&self, name: &NodeName) -> bool {
+        !self.settings.is_leaf && self.peers.get(name).is_some_and(|peer| peer.is_member || peer.is_leaf())
+    }
+
     /// Returns the neighbours that may lead to a member which cannot be dialled: those that told of it, else some drawn at
-    /// random. Empty for a node that is not known.
+    /// random. Empty for a node that is not known; for a leaf, those that it is connected to lead to everybody.
     pub fn gateways(&mut self, name: &NodeName) -> Vec<NodeName> {
+        if self.settings.is_leaf {
+            let leads = |peer: &Peer| peer.is_direct() && peer.is_member && !peer.is_leaf();
+            let leading = self.peers.iter().filter(|(other, peer)| *other != name && leads(peer));
+            return leading.map(|(other, _)| other.clone()).collect();
+        }
         let Some(peer) = self.peers.get(name) else { return Vec::new() };
         let tellers: Vec<NodeName> = peer.tellers.iter().filter(|teller| self.is_neighbour(teller)).cloned().collect();
         if !tellers.is_empty() {
@@ -855,20 +804,6 @@ impl Mesh {
     /// Returns the name of the cluster.
     pub fn cluster(&self) -> &str {
         &self.settings.cluster
-    }
-}
-
-/// Begins the direct dials of a member that is connected through others, and ends those of any other one.
-fn straighten(peer: &mut Peer, way: Way, now: Instant, rng: &mut fastrand::Rng) {
-    match way {
-        Way::Direct => peer.straight = None,
-        Way::ThroughOthers => {
-            peer.straight.get_or_insert_with(|| {
-                let mut straight = Retry::unhurried();
-                straight.failed(now, rng);
-                straight
-            });
-        }
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Record {
     pub incarnation: Incarnation,
     /// Addresses at which it listens, in the order to try; at most 8.
     pub endpoints: Vec<Address>,
+    /// The member is a leaf: it keeps one connection itself, and others reach it through the member at the other end.
+    pub is_leaf: bool,
 }
 
 impl Record {
@@ -45,6 +47,7 @@ impl Record {
         let mut add = |bytes: &[u8]| hash = fnv(hash, bytes);
         add(self.name.as_str().as_bytes());
         add(&self.incarnation.to_bytes());
+        add(&[self.is_leaf.into()]);
         for endpoint in &self.endpoints {
             add(endpoint.to_string().as_bytes());
             add(&[0]);
@@ -110,6 +113,7 @@ struct WireRecord {
     name: String,
     incarnation: [u8; 16],
     endpoints: Vec<(String, u16)>,
+    is_leaf: bool,
 }
 
 /// The order of variants is part of the format.
@@ -179,6 +183,7 @@ impl From<&Record> for WireRecord {
             name: record.name.as_str().to_owned(),
             incarnation: record.incarnation.to_bytes(),
             endpoints: record.endpoints.iter().take(MAX_ENDPOINTS).map(written).collect(),
+            is_leaf: record.is_leaf,
         }
     }
 }
@@ -192,6 +197,7 @@ impl TryFrom<WireRecord> for Record {
             name: name(&wire.name)?,
             incarnation: wire.incarnation.into(),
             endpoints: wire.endpoints.into_iter().map(address).collect::<Result<_, _>>()?,
+            is_leaf: wire.is_leaf,
         })
     }
 }
@@ -283,6 +289,7 @@ mod tests {
             name: "a@h".parse().unwrap(),
             incarnation: [7; 16].into(),
             endpoints: (0..endpoints).map(at).collect(),
+            is_leaf: false,
         }
     }
 
@@ -339,6 +346,7 @@ mod tests {
         assert_eq!(record(1).fingerprint(), record(1).fingerprint());
         assert_ne!(record(1).fingerprint(), record(2).fingerprint());
         assert_ne!(record(1).fingerprint(), other.fingerprint());
+        assert_ne!(record(1).fingerprint(), Record { is_leaf: true, ..record(1) }.fingerprint());
     }
 
     proptest! {

@@ -16,7 +16,9 @@ use trunkline_stack::{LinkInfo, Mailbox, Message as Received};
 
 use crate::join::Tokens;
 use crate::message::{Message, MessageError};
-use crate::{ClusterNameError, ClusterRouteStatus, ForgetError, MemberStatus, Mesh, Output, Settings, View, Way, book};
+use crate::{
+    ClusterNameError, ClusterRouteStatus, ForgetError, MemberStatus, Mesh, Output, Role, Settings, View, Way, book,
+};
 
 pub use join::{NotWelcome, TokenError};
 
@@ -47,6 +49,8 @@ fn today() -> SystemTime {
 pub struct ClusterStatus {
     /// Name of the cluster.
     pub cluster: String,
+    /// Role of the member.
+    pub role: Role,
     /// Other nodes that the member knows, by name.
     pub peers: Vec<MemberStatus>,
     /// Routes of the member, by address.
@@ -144,6 +148,11 @@ impl Cluster {
         self.lock().is_neighbour(name)
     }
 
+    /// Returns true if this node passes on what a member asks for this one: a neighbour, or a leaf of another member.
+    pub fn passes_on_to(&self, name: &NodeName) -> bool {
+        self.lock().passes_on_to(name)
+    }
+
     /// Returns the neighbours that may lead to a member which cannot be dialled, in the order to try.
     pub fn gateways_to(&self, name: &NodeName) -> Vec<NodeName> {
         self.lock().gateways(name)
@@ -162,7 +171,8 @@ impl Cluster {
     /// Returns the state of the cluster as this node sees it.
     pub fn status(&self) -> ClusterStatus {
         let mesh = self.lock();
-        ClusterStatus { cluster: mesh.cluster().to_owned(), peers: mesh.peers(now()), routes: mesh.routes(now()) }
+        let (peers, routes) = (mesh.peers(now()), mesh.routes(now()));
+        ClusterStatus { cluster: mesh.cluster().to_owned(), role: mesh.role(), peers, routes }
     }
 
     /// Forgets a member that is gone for good, and tells the others: nobody dials it any more. It is a member again when it
@@ -191,8 +201,12 @@ impl Cluster {
         for member in members {
             let connection = sessions.as_ref().filter(|_| member.is_up).and_then(|all| all.connection(&member.name));
             let Some(connection) = connection else {
-                let error = member.last_error.map_or_else(String::new, |(error, _)| format!(": {error}"));
-                network.silent.push((member.name, format!("not connected{error}")));
+                let reason = match (member.role, member.told_by, member.last_error) {
+                    (Role::Leaf, Some(by), _) => format!("not asked: a leaf, which is connected to {by} only"),
+                    (.., Some((error, _))) => format!("not connected: {error}"),
+                    _ => "not connected".into(),
+                };
+                network.silent.push((member.name, reason));
                 continue;
             };
             let (question, began) = (question.clone(), now());

@@ -80,6 +80,7 @@ struct World {
     /// Pairs that cannot dial each other.
     apart: BTreeSet<(usize, usize)>,
     hidden: BTreeSet<usize>,
+    leaves: BTreeSet<usize>,
     dials: usize,
     asked: usize,
     messages: usize,
@@ -100,6 +101,7 @@ impl World {
             next: 0,
             apart: BTreeSet::new(),
             hidden: BTreeSet::new(),
+            leaves: BTreeSet::new(),
             dials: 0,
             asked: 0,
             messages: 0,
@@ -136,6 +138,7 @@ impl World {
             incarnation: incarnation.into(),
             endpoints: vec![at(node)],
             is_hidden: self.hidden.contains(&node),
+            is_leaf: self.leaves.contains(&node),
             seed: self.seed ^ (node as u64) << 20 ^ u64::from(life),
         };
         Mesh::new(settings, self.clock()).unwrap()
@@ -301,14 +304,15 @@ impl World {
         self.now = end;
     }
 
-    /// Returns true if each living node is connected to each other one, and both know it as a member.
+    /// Returns true if each living node but leaves is connected to each other one, and both know it as a member.
     fn is_full(&self) -> bool {
         self.missing().is_none()
     }
 
     /// Returns a living node, and another one that it does not know as a connected member.
     fn missing(&self) -> Option<(usize, usize)> {
-        let alive: Vec<usize> = (0..self.nodes.len()).filter(|node| self.nodes[*node].is_alive).collect();
+        let takes_part = |node: &usize| self.nodes[*node].is_alive && !self.leaves.contains(node);
+        let alive: Vec<usize> = (0..self.nodes.len()).filter(takes_part).collect();
         let lacks = |a: usize| alive.iter().copied().find(|b| a != *b && !self.knows(a, *b)).map(|b| (a, b));
         alive.iter().copied().find_map(lacks)
     }
@@ -453,6 +457,68 @@ fn a_hidden_node_is_connected_to_all_and_told_to_nobody() {
 }
 
 #[test]
+fn a_leaf_keeps_one_connection_and_the_others_are_told_who_leads_to_it() {
+    let mut world = World::star(5);
+    world.leaves.insert(5);
+    let dials = world.dials;
+    let leaf = world.add(&[1, 2]);
+    world.run_for(Duration::from_secs(120));
+    let hub = |world: &World| world.nodes[leaf].mesh.neighbours();
+    let leads_to_it = |world: &mut World, node: usize| world.nodes[node].mesh.gateways(&name(leaf));
+    let first = number(&hub(&world)[0]);
+    assert_eq!((hub(&world), world.dials - dials), (vec![name(first)], 1));
+    for node in (0..5).filter(|node| *node != first) {
+        assert_eq!(leads_to_it(&mut world, node), [name(first)], "{node}");
+        let status = world.nodes[node].mesh.peer(world.clock(), &name(leaf)).unwrap();
+        assert_eq!((status.role, status.is_up, status.next_dial), (Role::Leaf, false, None));
+        assert!(world.nodes[node].mesh.passes_on_to(&name(leaf)));
+    }
+    // It is led to everybody by its hub, and passes nothing on itself.
+    assert_eq!(world.nodes[leaf].mesh.gateways(&name(first)), []);
+    assert_eq!(world.nodes[leaf].mesh.gateways(&"unknown@lab".parse().unwrap()), [name(first)]);
+    assert!(!world.nodes[leaf].mesh.passes_on_to(&name(first)));
+    // It is in no book, and its hub in its own.
+    let now = world.clock();
+    assert!((0..5).all(|node| world.nodes[node].mesh.known(now).iter().all(|known| known.record.name != name(leaf))));
+    assert_eq!(world.nodes[leaf].mesh.known(now).len(), 1);
+
+    // When the hub dies, the other route is taken, and everybody hears who leads to it now.
+    world.kill(first);
+    let dials = world.dials;
+    world.run_for(Duration::from_secs(2));
+    let second = if first == 1 { 2 } else { 1 };
+    assert_eq!(hub(&world), [name(second)]);
+    for node in (0..5).filter(|node| ![first, second].contains(node)) {
+        assert_eq!(leads_to_it(&mut world, node).first(), Some(&name(second)));
+    }
+    // The one that came back is not taken as well.
+    world.restart(first);
+    world.run_for(Duration::from_secs(60));
+    assert_eq!(hub(&world), [name(second)]);
+    assert!(world.dials - dials < 40, "{}", world.dials - dials);
+    // A leaf that is gone is forgotten when the member that led to it is.
+    world.kill(leaf);
+    world.run_for(100 * MS);
+    world.kill(second);
+    world.run_for(Duration::from_secs(60));
+    assert_eq!(world.nodes[0].mesh.peer(world.clock(), &name(leaf)), None);
+}
+
+#[test]
+fn a_leaf_whose_route_leads_to_a_node_of_no_cluster_takes_the_next_one() {
+    let mut world = World::new(1);
+    let [other, hub] = [world.add_to("other", &[]), world.add(&[])];
+    world.leaves.insert(2);
+    let leaf = world.add(&[other]);
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(world.nodes[leaf].mesh.neighbours(), []);
+    let now = world.clock();
+    world.nodes[leaf].mesh.set_routes(now, [at(other), at(hub)]);
+    world.run_for(Duration::from_secs(60));
+    assert_eq!(world.nodes[leaf].mesh.neighbours(), [name(hub)]);
+}
+
+#[test]
 fn a_route_to_the_node_itself_dials_nobody_and_is_asked_again_slowly() {
     let mut world = World::new(1);
     world.add(&[0]);
@@ -473,6 +539,7 @@ fn a_member_that_invents_a_million_names_fills_no_book_and_causes_a_bounded_numb
             name: name(1_000 + batch * 200 + n),
             incarnation: [9; 16].into(),
             endpoints: vec![at(60_000)],
+            is_leaf: false,
         });
         let bytes = Message::Peers(records.collect()).encode();
         let now = world.clock();
@@ -494,7 +561,8 @@ fn a_member_that_invents_a_million_names_fills_no_book_and_causes_a_bounded_numb
 fn a_member_that_floods_is_read_200_times_at_once_and_then_20_times_a_second() {
     let mut world = World::star(2);
     world.run_for(Duration::from_secs(10));
-    let record = Record { name: name(60_000), incarnation: [9; 16].into(), endpoints: vec![at(60_000)] };
+    let record =
+        Record { name: name(60_000), incarnation: [9; 16].into(), endpoints: vec![at(60_000)], is_leaf: false };
     let bytes = Message::Peers(vec![record]).encode();
     let mut read = 0;
     for _ in 0..10_000 {
@@ -519,6 +587,7 @@ fn a_member_that_tells_new_names_all_the_time_holds_up_no_redial_of_a_lost_one()
             name: format!("a{batch}-{n}@lab").parse().unwrap(),
             incarnation: [9; 16].into(),
             endpoints: vec![at(60_000)],
+            is_leaf: false,
         });
         let (now, bytes) = (world.clock(), Message::Peers(records.collect()).encode());
         world.nodes[0].mesh.message(now, &name(1), &bytes).unwrap();
@@ -623,7 +692,8 @@ fn a_member_that_somebody_disconnected_is_not_dialled_again() {
 fn a_name_that_was_given_up_is_not_dialled_again_however_often_it_is_told() {
     let mut world = World::star(2);
     let before = world.dials;
-    let record = Record { name: name(60_000), incarnation: [9; 16].into(), endpoints: vec![at(60_000)] };
+    let record =
+        Record { name: name(60_000), incarnation: [9; 16].into(), endpoints: vec![at(60_000)], is_leaf: false };
     let bytes = Message::Peers(vec![record]).encode();
     for _ in 0..500 {
         let now = world.clock();
@@ -659,7 +729,7 @@ fn members_that_told_of_another_one_are_the_gateways_to_it() {
 #[test]
 fn a_member_cannot_move_another_one_to_an_address_of_its_choice() {
     let mut world = World::star(3);
-    let forged = Record { name: name(2), incarnation: [9; 16].into(), endpoints: vec![at(7)] };
+    let forged = Record { name: name(2), incarnation: [9; 16].into(), endpoints: vec![at(7)], is_leaf: false };
     let bytes = Message::Peers(vec![forged.clone()]).encode();
     let now = world.clock();
     world.nodes[0].mesh.message(now, &name(1), &bytes).unwrap();
@@ -785,5 +855,37 @@ proptest! {
             }
         }
         world.until_full(Duration::from_secs(31));
+    }
+
+    /// After any kills and restarts of hubs, a leaf has one connection to a hub of its routes, and all others know which.
+    #[test]
+    fn any_sequence_of_kills_and_restarts_leaves_a_leaf_with_one_hub_that_all_know(
+        seed in any::<u64>(),
+        faults in prop::collection::vec((1usize..5, 0u64..3_000), 0..20),
+    ) {
+        let mut world = World::new(seed);
+        world.add(&[]);
+        for _ in 1..5 {
+            world.add(&[0]);
+        }
+        world.leaves.insert(5);
+        world.add(&[1, 2, 3]);
+        world.until_full(Duration::from_secs(5));
+        for (node, pause) in faults {
+            if world.nodes[node].is_alive { world.kill(node) } else { world.restart(node) }
+            world.run_for(Duration::from_millis(pause));
+        }
+        for node in 1..5 {
+            if !world.nodes[node].is_alive {
+                world.restart(node);
+            }
+        }
+        world.run_for(Duration::from_secs(60));
+        let hubs = world.nodes[5].mesh.neighbours();
+        prop_assert_eq!(hubs.len(), 1);
+        for node in (0..5).filter(|node| *node != number(&hubs[0])) {
+            let gateways = world.nodes[node].mesh.gateways(&name(5));
+            prop_assert!(gateways.first() == Some(&hubs[0]), "{}: {:?} and {:?}", node, gateways, hubs);
+        }
     }
 }

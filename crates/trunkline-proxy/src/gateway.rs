@@ -56,6 +56,10 @@ pub trait Members: Send + Sync {
     /// Returns true for a member that the node is connected to.
     fn is_member(&self, name: &NodeName) -> bool;
 
+    /// Returns true for a member that the node passes on to: one that it is connected to, or a leaf of another member. False
+    /// for all at a leaf.
+    fn passes_on_to(&self, name: &NodeName) -> bool;
+
     /// Returns the members that may lead to another one, in the order to try.
     fn gateways(&self, name: &NodeName) -> Vec<NodeName>;
 }
@@ -101,7 +105,7 @@ impl Gateway {
 
     fn membership(&self, neighbour: &NodeName, to: &NodeName) -> Membership {
         match self.members.get().filter(|members| members.is_member(neighbour)) {
-            Some(members) if members.is_member(to) => Membership::Both,
+            Some(members) if members.passes_on_to(to) => Membership::Both,
             Some(_) => Membership::Neighbour,
             None => Membership::Neither,
         }
@@ -304,7 +308,7 @@ impl Gateway {
         let left = || until.saturating_duration_since(now());
         let mut routes: Vec<_> =
             self.sessions.routes().matching_proxies(&next.to).into_iter().map(|found| found.route).collect();
-        if let Some(members) = self.members.get().filter(|members| members.is_member(&next.to)) {
+        if let Some(members) = self.members.get().filter(|members| members.passes_on_to(&next.to)) {
             routes.extend(members.gateways(&next.to).into_iter().map(ProxyRoute::via));
         }
         let ways = onwards(next, &routes);

@@ -83,6 +83,14 @@ pub(crate) enum RegistrarChoice {
     Own(ResolverId, Arc<dyn Registrar>),
 }
 
+/// Membership in a cluster.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    pub(crate) name: String,
+    pub(crate) routes: Vec<Address>,
+    pub(crate) is_leaf: bool,
+}
+
 /// Builds a [`Node`](crate::Node); see [`Node::builder`](crate::Node::builder).
 #[must_use = "a builder does nothing until start()"]
 pub struct NodeBuilder {
@@ -118,7 +126,7 @@ pub struct NodeBuilder {
     pub(crate) stacks: Vec<Arc<dyn Stack>>,
     pub(crate) listeners: Vec<Box<dyn Listening>>,
     pub(crate) answering: Option<Arc<dyn Answering>>,
-    pub(crate) cluster: Option<(String, Vec<Address>)>,
+    pub(crate) cluster: Option<Membership>,
     pub(crate) cluster_book: Option<PathBuf>,
 }
 
@@ -164,7 +172,14 @@ impl NodeBuilder {
     /// connected to every other one, and a connection that is lost is dialled again for ever. All members have the cookie
     /// of the node. A name that cannot be used is an error of [`NodeBuilder::start`].
     pub fn cluster(mut self, name: impl Into<String>, routes: impl IntoIterator<Item = Address>) -> Self {
-        self.cluster = Some((name.into(), routes.into_iter().collect()));
+        self.cluster = Some(Membership { name: name.into(), routes: routes.into_iter().collect(), is_leaf: false });
+        self
+    }
+
+    /// Makes the node a leaf of the cluster of this name: it keeps one connection, to a node that a route leads to, and takes
+    /// another one when that is lost. It reaches the other members, and they reach it, through the member at the other end.
+    pub fn cluster_leaf(mut self, name: impl Into<String>, routes: impl IntoIterator<Item = Address>) -> Self {
+        self.cluster = Some(Membership { name: name.into(), routes: routes.into_iter().collect(), is_leaf: true });
         self
     }
 

@@ -34,8 +34,8 @@ pub use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 pub use trunkline_matcher::{self as matcher, AccessPattern, PatternError, PatternErrorKind, PatternIndex};
 pub use trunkline_mesh::{
     Cluster, ClusterNameError, ClusterNetwork, ClusterRouteStatus, ClusterStatus, ForgetError, JoinRefusal, JoinToken,
-    JoinTokenError, MAX_VALIDITY, MESH_MAILBOX, MemberStatus, NetworkMember, NotWelcome, TokenError, TokenStatus,
-    View as ClusterView, Welcome as ClusterWelcome,
+    JoinTokenError, MAX_VALIDITY, MESH_MAILBOX, MemberStatus, NetworkMember, NotWelcome, Role as ClusterRole,
+    TokenError, TokenStatus, View as ClusterView, Welcome as ClusterWelcome,
 };
 pub use trunkline_process::runtime::{
     Application, ApplicationError, Monitor, Process, Signal, SpawnError, SpawnLimits, TieError,

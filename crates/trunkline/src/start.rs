@@ -17,7 +17,7 @@ use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{Address, Cookie, Defaults, Endpoint, IntoName, NameError, NodeName, PeerFlags, ResolverId};
 use trunkline_stack::{BoxFuture, Listening, LocalLimits};
 
-use crate::builder::{Listen, NodeBuilder, RegistrarChoice};
+use crate::builder::{Listen, Membership, NodeBuilder, RegistrarChoice};
 use crate::events::CAPACITY;
 use crate::inner::{Handle, Inner};
 use crate::native::{NativeParts, registrar_credentials};
@@ -56,6 +56,10 @@ struct Relays(Arc<Cluster>);
 impl Members for Relays {
     fn is_member(&self, name: &NodeName) -> bool {
         self.0.is_neighbour(name)
+    }
+
+    fn passes_on_to(&self, name: &NodeName) -> bool {
+        self.0.passes_on_to(name)
     }
 
     fn gateways(&self, name: &NodeName) -> Vec<NodeName> {
@@ -233,7 +237,7 @@ fn cluster(
     config: &mut SessionsConfig,
     endpoints: &[Endpoint],
 ) -> Result<Option<Arc<Cluster>>, StartError> {
-    let Some((name, routes)) = builder.cluster.take() else { return Ok(None) };
+    let Some(Membership { name, routes, is_leaf }) = builder.cluster.take() else { return Ok(None) };
     let [a, b, c, d, e, f, g, h, ..] = random_16();
     let settings = Settings {
         cluster: name,
@@ -241,6 +245,7 @@ fn cluster(
         incarnation: config.incarnation,
         endpoints: endpoints.iter().map(|endpoint| endpoint.address.clone()).collect(),
         is_hidden: builder.hidden,
+        is_leaf,
         seed: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
     };
     let cluster = Cluster::new(settings, routes, builder.cluster_book.take())?;

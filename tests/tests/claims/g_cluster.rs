@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use trunkline::{
-    Address, CallError, ClusterWelcome, ConnectError, Cookies, MESH_MAILBOX, Node, NodeBuilder, StartError, TokenError,
+    Address, CallError, ClusterRole, ClusterWelcome, ConnectError, Cookies, MESH_MAILBOX, Node, NodeBuilder,
+    StartError, TokenError,
 };
 use trunkline_tests::support::*;
 
@@ -318,4 +319,34 @@ async fn a_node_outside_the_cluster_is_connected_and_no_member() {
     assert!(client.cluster().is_none());
     let unknown = soon(member.connect("nobody@lab")).await.unwrap_err();
     assert!(matches!(unknown, ConnectError::NoRoute(_)), "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_reaches_every_member_and_is_reached_through_the_one_it_is_connected_to() {
+    let one = start(member("1@lab", loopback(), &[])).await;
+    let two = start(member("2@lab", loopback(), &[address(&one)])).await;
+    full(&[&one, &two]).await;
+    let leaf = |text: &str, to: &[&Node]| dialer(text).cluster_leaf("lab", to.iter().map(|node| route_of(node)));
+    let a = start(leaf("a@lab", &[&one])).await;
+    let b = start(leaf("b@lab", &[&two])).await;
+    until(|| is_connected(&a, &["1@lab"]) && is_connected(&b, &["2@lab"])).await;
+    let knows = |node: &Node, other: &str| node.cluster().unwrap().passes_on_to(&name(other));
+    until(|| knows(&one, "b@lab") && knows(&two, "a@lab")).await;
+    // A leaf and a member, both ways, and two leaves of different members.
+    for (from, to) in [(&a, "2@lab"), (&two, "a@lab"), (&a, "b@lab"), (&b, "a@lab")] {
+        soon(from.ping(to, SOON)).await.unwrap();
+    }
+    // What a leaf reached through others it does not count among its connections, and does not dial by itself.
+    let direct = |node: &Node| node.nodes().into_iter().filter(|(info, _)| info.via.is_none()).count();
+    assert_eq!((direct(&a), direct(&b)), (1, 1));
+    assert_eq!(a.cluster().unwrap().status().role, ClusterRole::Leaf);
+    let seen = two.cluster().unwrap().member(&name("a@lab")).unwrap();
+    assert_eq!((seen.role, seen.endpoints), (ClusterRole::Leaf, vec![]));
+
+    // It has another hub when its own is gone and another route is set.
+    drop(one);
+    until(|| a.nodes().is_empty()).await;
+    a.cluster().unwrap().set_routes(vec![route_of(&two)]);
+    until(|| is_connected(&a, &["2@lab"])).await;
+    soon(a.ping("b@lab", SOON)).await.unwrap();
 }

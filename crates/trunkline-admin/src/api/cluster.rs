@@ -26,8 +26,8 @@ pub enum ClusterOperation {
     ClusterDeleteRoutes(RoutesRequest),
     /// Asks every member for its view; answered with a [`ClusterNetwork`].
     ClusterNetwork(NetworkRequest),
-    /// Replaces the routes by the value of `clustering_hubServer_cluster_network_routes`; no other key can be set. Answered
-    /// with a message.
+    /// Replaces the routes by the value of `clustering_hubServer_cluster_network_routes`, at a leaf
+    /// `clustering_leafServer_network_routes`; no other key can be set. Answered with a message.
     SetConfiguration(Map<String, Value>),
     /// Forgets a member that is gone for good; answered with a message. Not an operation of HarperDB.
     ClusterForget {
@@ -39,7 +39,7 @@ pub enum ClusterOperation {
 /// Fields of the operations that change routes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RoutesRequest {
-    /// `hub`, which is the default.
+    /// List that is meant: `leaf` at a leaf, else `hub`. Default: the list of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<Value>,
     /// List of routes: `{ host, port }`, or one of the other forms that the configuration takes.
@@ -157,7 +157,7 @@ impl From<&Address> for ClusterRoute {
 pub struct ClusterRoutes {
     /// Routes of `clustering.hubServer.cluster.network.routes`.
     pub hub: Vec<ClusterRoute>,
-    /// Routes of leaf nodes; always empty.
+    /// Routes of `clustering.leafServer.network.routes`. One of the two lists is empty.
     pub leaf: Vec<ClusterRoute>,
 }
 
@@ -170,6 +170,8 @@ pub struct Cluster {
     pub is_enabled: bool,
     /// Name of the cluster; absent if the node belongs to none.
     pub cluster: Option<String>,
+    /// Role of the node, as [`ClusterConnection::role`]; absent if it belongs to no cluster.
+    pub role: Option<String>,
     /// The other members that the node knows, by name.
     pub connections: Vec<ClusterConnection>,
     /// Routes of the node.
@@ -183,6 +185,9 @@ pub struct ClusterConnection {
     pub node_name: String,
     /// `open` if a connection is up, `closed` if not, `other_cluster` if the node belongs to another cluster.
     pub status: String,
+    /// `full` if the member is connected to every other one, `hidden` if it is so and told to nobody, `leaf` if it keeps one
+    /// connection.
+    pub role: String,
     /// Ports at which the member listens, by use: `clustering` is that of the first address.
     pub ports: BTreeMap<String, u16>,
     /// Addresses at which the member listens, `host:port`.
@@ -320,7 +325,7 @@ impl Cluster {
         link: impl Fn(&NodeName) -> Option<(LinkInfo, LinkStats)>,
     ) -> Self {
         let node_name = node_name.to_string();
-        let Some(ClusterStatus { cluster, peers, routes }) = status else {
+        let Some(ClusterStatus { cluster, role, peers, routes }) = status else {
             return Self { node_name, ..Self::default() };
         };
         let ms = |time: Duration| time.as_millis() as u64;
@@ -335,6 +340,7 @@ impl Cluster {
                     (false, None) => "closed",
                 }
                 .into(),
+                role: member.role.as_str().into(),
                 ports: port.into_iter().collect(),
                 addresses: member.endpoints.iter().map(ToString::to_string).collect(),
                 latency_ms: stats.filter(|stats| stats.round_trip_us > 0).map(|stats| stats.round_trip_us as f64 / 1e3),
@@ -360,6 +366,7 @@ impl Cluster {
             node_name,
             is_enabled: true,
             cluster: Some(cluster),
+            role: Some(role.as_str().into()),
             connections: peers.into_iter().map(connection).collect(),
             routes: routes.into_iter().map(route).collect(),
         }

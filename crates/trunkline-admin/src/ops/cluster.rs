@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use trunkline::{Address, ForgetError, TokenError};
-use trunkline_config::{ClusterRouteError, ClusteringConfig, Config, cluster_route, edit};
+use trunkline::{Address, ClusterRole, ForgetError, TokenError};
+use trunkline_config::{ClusterRouteError, ClusterServer, ClusteringConfig, Config, cluster_route, edit};
 
 use super::{Kind, OpError, Operations, name, not_edited, started_from};
 use crate::api::{
@@ -15,10 +15,6 @@ use crate::api::{
     RoutesDeleted, RoutesRequest, RoutesSet, TokenRequest,
 };
 
-/// Path of the routes in the configuration.
-const ROUTES: &str = "clustering.hubServer.cluster.network.routes";
-/// Name of that path in `set_configuration`, in small letters.
-const SET: &str = "clustering_hubserver_cluster_network_routes";
 /// Default of the time to wait for the answers of members.
 const ANSWERS: u64 = 2000;
 /// Longest time to wait for them, in milliseconds.
@@ -40,7 +36,19 @@ impl Operations {
 
     /// Returns the routes of the cluster.
     pub fn cluster_routes(&self) -> ClusterRoutes {
-        ClusterRoutes { hub: self.running_routes().iter().map(ClusterRoute::from).collect(), leaf: Vec::new() }
+        let routes = self.running_routes().iter().map(ClusterRoute::from).collect();
+        match self.server() {
+            ClusterServer::Hub => ClusterRoutes { hub: routes, leaf: Vec::new() },
+            ClusterServer::Leaf => ClusterRoutes { hub: Vec::new(), leaf: routes },
+        }
+    }
+
+    /// Returns the list that the routes of the node are in.
+    fn server(&self) -> ClusterServer {
+        match self.node.cluster().map(|cluster| cluster.status().role) {
+            Some(ClusterRole::Leaf) => ClusterServer::Leaf,
+            _ => ClusterServer::Hub,
+        }
     }
 
     fn running_routes(&self) -> Vec<Address> {
@@ -54,7 +62,7 @@ impl Operations {
     /// [`OpError`] if a route cannot be used, if the node belongs to no cluster, if the command line or the environment sets
     /// the routes, or if the file cannot be written; nothing changed.
     pub fn set_cluster_routes(&self, request: &RoutesRequest) -> Result<RoutesSet, OpError> {
-        let asked = request_routes(request)?;
+        let asked = request_routes(request, self.server())?;
         let (mut set, mut skipped) = (Vec::new(), Vec::new());
         let mut warnings = self.change_cluster_routes(|routes| {
             for route in asked {
@@ -78,7 +86,7 @@ impl Operations {
     /// # Errors
     /// As [`Operations::set_cluster_routes`].
     pub fn delete_cluster_routes(&self, request: &RoutesRequest) -> Result<RoutesDeleted, OpError> {
-        let asked = request_routes(request)?;
+        let asked = request_routes(request, self.server())?;
         let (mut deleted, mut skipped) = (Vec::new(), Vec::new());
         self.change_cluster_routes(|routes| {
             for route in asked {
@@ -91,20 +99,18 @@ impl Operations {
     }
 
     /// Replaces the routes of the cluster at once, also in the file. The only key is
-    /// `clustering_hubServer_cluster_network_routes`, in capitals or not. Reads and writes files.
+    /// `clustering_hubServer_cluster_network_routes`, at a leaf `clustering_leafServer_network_routes`, in capitals or not.
+    /// Reads and writes files.
     ///
     /// # Errors
     /// As [`Operations::set_cluster_routes`], and for any other key.
     pub fn set_configuration(&self, keys: &Map<String, Value>) -> Result<Changed, OpError> {
-        if let Some(key) = keys.keys().find(|key| !key.eq_ignore_ascii_case(SET)) {
+        let can_be_set = self.server().path().replace('.', "_");
+        if let Some(key) = keys.keys().find(|key| !key.eq_ignore_ascii_case(&can_be_set)) {
             let key: String = key.chars().take(80).collect();
-            return Err(bad(format!(
-                "'{key}' is not allowed; the key that can be set is 'clustering_hubServer_cluster_network_routes'"
-            )));
+            return Err(bad(format!("'{key}' is not allowed; the key that can be set is '{can_be_set}'")));
         }
-        let Some((key, value)) = keys.iter().next() else {
-            return Err(bad("'clustering_hubServer_cluster_network_routes' is required"));
-        };
+        let Some((key, value)) = keys.iter().next() else { return Err(bad(format!("'{can_be_set}' is required"))) };
         let routes = read_routes(Some(value), key, 0)?;
         let warnings = self.change_cluster_routes(|known| *known = routes)?;
         Ok(Changed { warnings, ..Changed::new(self.changed("Configuration successfully set")) })
@@ -112,7 +118,7 @@ impl Operations {
 
     /// Applies a change of the routes to the file, and then to the node. Returns the warnings about routes.
     fn change_cluster_routes(&self, change: impl FnOnce(&mut Vec<Address>)) -> Result<Vec<String>, OpError> {
-        let cluster = self.member()?;
+        let (cluster, server) = (self.member()?, self.server());
         // Changes have one order.
         let mut from_file = self.lock();
         let Some(source) = &self.source else {
@@ -121,17 +127,18 @@ impl Operations {
             cluster.set_routes(routes);
             return Ok(Vec::new());
         };
-        if let Some(layer) = source.layers.over(ROUTES) {
+        if let Some(layer) = source.layers.over(server.path()) {
             let error = format!("the routes are set by {layer}, which counts more than the file; change them there");
             return Err(OpError::new(Kind::Conflict, error));
         }
-        let config = self.save(ROUTES, |text, source| {
+        let config = self.save(server.path(), |text, source| {
             let config = started_from(source, text)?;
             let Some((_, in_file)) = self.own_cluster(&config) else {
                 let error = format!(
-                    "{}: not saved, nothing changed: the file does not make this node a member of the cluster {} any more; \
+                    "{}: not saved, nothing changed: the file does not make this node a {} of the cluster {} any more; \
                      restart the node, or change the file back",
                     source.path.display(),
+                    if server == ClusterServer::Leaf { "leaf" } else { "member" },
                     cluster.name()
                 );
                 return Err(OpError::new(Kind::Conflict, error));
@@ -141,22 +148,22 @@ impl Operations {
             if routes.len() > MAX_ROUTES {
                 return Err(bad(format!("{} routes are too many; at most {MAX_ROUTES} can be set", routes.len())));
             }
-            edit::set_cluster_routes(text, &routes).map_err(|error| not_edited(source, &error))
+            edit::set_cluster_routes(text, server, &routes).map_err(|error| not_edited(source, &error))
         })?;
-        let warnings = config.warnings().iter().filter(|warning| warning.starts_with(ROUTES)).cloned().collect();
+        let warnings = config.warnings().iter().filter(|warning| warning.starts_with(server.path())).cloned().collect();
         from_file.cluster_routes = config.clustering.map(|cluster| cluster.routes).unwrap_or_default();
         cluster.set_routes(from_file.cluster_routes.clone());
         Ok(warnings)
     }
 
     /// Returns the cluster of the node, and what a configuration says of it; `None` if it makes the node a member of none, or
-    /// of another one.
+    /// of another one, or gives it another role.
     pub(super) fn own_cluster<'c>(
         &self,
         config: &'c Config,
     ) -> Option<(&Arc<trunkline::Cluster>, &'c ClusteringConfig)> {
         let (cluster, new) = (self.node.cluster()?, config.clustering.as_ref()?);
-        (cluster.name() == new.name).then_some((cluster, new))
+        (cluster.name() == new.name && self.server() == new.server).then_some((cluster, new))
     }
 
     /// Returns the file with the routes of the cluster; `None` if the node belongs to no cluster, or has no file.
@@ -295,15 +302,19 @@ fn bad(error: impl Into<String>) -> OpError {
     OpError::new(Kind::Bad, error.into())
 }
 
-/// Reads the routes of a request, at least one.
-fn request_routes(request: &RoutesRequest) -> Result<Vec<Address>, OpError> {
+/// Reads the routes of a request, at least one, for the list that the node has.
+fn request_routes(request: &RoutesRequest, server: ClusterServer) -> Result<Vec<Address>, OpError> {
+    let (own, role) = match server {
+        ClusterServer::Hub => ("hub", "it is connected to every member"),
+        ClusterServer::Leaf => ("leaf", "it keeps one connection"),
+    };
     match request.server.as_ref() {
         None => {}
-        Some(Value::String(server)) if server == "hub" => {}
-        Some(Value::String(server)) if server == "leaf" => {
-            return Err(bad("'server' must be hub; this node has no leaf server"));
+        Some(Value::String(server)) if server == own => {}
+        Some(Value::String(server)) if ["hub", "leaf"].contains(&&**server) => {
+            return Err(bad(format!("'server' must be {own} at this node: {role}")));
         }
-        Some(_) => return Err(bad("'server' must be hub")),
+        Some(_) => return Err(bad("'server' must be hub or leaf")),
     }
     read_routes(request.routes.as_ref(), "routes", 1)
 }

@@ -111,6 +111,53 @@ fn g8_routes_on_the_command_line_and_a_reload_of_those_in_the_file() {
 }
 
 #[test]
+fn a_leaf_takes_another_hub_when_its_own_is_killed_and_its_routes_are_a_list_of_their_own() {
+    let dir = Dir::new();
+    let (a, b) = (free_port(), free_port());
+    let [first, second] =
+        [("a", a, vec![]), ("b", b, vec![a])].map(|(name, port, to)| dir.node(&member(&dir, name, port, &to), &[]));
+    connected(&dir, &second, &["a"]);
+    let file = dir.config(
+        "leaf",
+        &format!(
+            "clustering:\n  hubServer: {{ cluster: {{ name: lab }} }}\n  leafServer:\n    network:\n      routes:\n        - {{ host: 127.0.0.1, port: {a} }} # first\n"
+        ),
+    );
+    let leaf = dir.node(&file, &["--answer", "echo"]);
+    connected(&dir, &leaf, &["a"]);
+    let text = dir.ok(&["cluster", "status", "--admin", leaf.admin()]).stdout;
+    assert!(text.starts_with("leaf@127.0.0.1, leaf in the cluster lab: connected to 1 member\n"), "{text}");
+    eventually("the other member hears who leads to the leaf", || {
+        let status = dir.json(&["cluster", "status", "--admin", second.admin()]);
+        let leaf = status["connections"].as_array()?.iter().find(|member| member["role"] == "leaf")?;
+        (leaf["status"] == "closed" && leaf["told_by"] == "a@127.0.0.1" && leaf["next_dial_ms"].is_null()).then_some(())
+    });
+    dir.ok(&["ping", "--admin", leaf.admin(), "b@127.0.0.1"]);
+    assert!(dir.ok(&["call", "--admin", second.admin(), "leaf@127.0.0.1", "echo", "x"]).stdout.contains('x'));
+
+    // The routes of a leaf are a list of their own, in the operations and in the file.
+    let route = |port: u16| json!({ "host": "127.0.0.1", "port": port });
+    let set = |server: &str| json!({ "operation": "cluster_set_routes", "server": server, "routes": [route(b)] });
+    refused(&leaf, set("hub"), 400, &["'server' must be leaf at this node"]);
+    refused(&first, set("leaf"), 400, &["'server' must be hub at this node"]);
+    assert_eq!(done(&leaf, set("leaf"))["set"], json!([route(b)]));
+    let routes = done(&leaf, json!({ "operation": "cluster_get_routes" }));
+    assert_eq!(routes, json!({ "hub": [], "leaf": [route(a), route(b)] }));
+    assert!(dir.read(&file).ends_with(&format!("port: {a} }} # first\n        - {{ host: 127.0.0.1, port: {b} }}\n")));
+    let key = "clustering_leafServer_network_routes";
+    let replaced = json!({ "operation": "set_configuration", key: [route(a), route(b)] });
+    assert_eq!(done(&leaf, replaced)["message"], "Configuration successfully set");
+    // The connection to the other member, through the hub, was made for the calls.
+    connected(&dir, &leaf, &["a", "b"]);
+
+    first.kill();
+    connected(&dir, &leaf, &["b"]);
+    dir.ok(&["ping", "--admin", leaf.admin(), "b@127.0.0.1"]);
+    leaf.stop();
+    second.stop();
+}
+
+#[test]
 fn a_node_without_a_cluster_says_so() {
     let dir = Dir::new();
     let node = dir.node(&dir.config("app", ""), &[]);
@@ -354,6 +401,16 @@ fn every_member_tells_its_view_and_one_that_is_gone_for_good_is_forgotten_by_all
     connected(&dir, &three, &["n1", "n2"]);
     // The routes to it are gone before it is forgotten, or it would be found again.
     let route = format!("127.0.0.1:{}", ports[3]);
+    // All routes are replaced at once; one that cannot be used changes nothing.
+    let set = |routes: &[&str]| {
+        let flags = routes.iter().flat_map(|route| ["--set", route]);
+        let arguments: Vec<&str> = ["cluster", "routes", "--admin", one.admin()].into_iter().chain(flags).collect();
+        dir.run(&arguments)
+    };
+    set(&[&route, "a b"]).refused(&["routes[1]': \"a b\" is no host"]);
+    assert!(set(&[&route, "127.0.0.1:1"]).stdout.contains("Configuration successfully set"));
+    assert_eq!(dir.json(&["cluster", "routes", "--admin", one.admin()])[1]["port"], 1);
+    set(&[&route]).exits(0);
     let removed = dir.ok(&["cluster", "routes", "--admin", one.admin(), "--remove", &route]).stdout;
     assert_eq!(removed.trim(), format!("{route}: removed"));
     eventually("a dial failed", || {

@@ -1,6 +1,6 @@
 //! The section `clustering:`, with the key names of HarperDB.
 
-use trunkline_config::{ClusteringConfig, Config, ConfigError, Layers, cluster_route};
+use trunkline_config::{ClusterServer, ClusteringConfig, Config, ConfigError, Layers, cluster_route};
 
 use super::{Dir, refused};
 
@@ -86,7 +86,7 @@ fn g11_the_port_of_the_cluster_is_a_listener_of_the_node() {
 #[test]
 fn a_cluster_has_a_name_and_can_be_switched_off() {
     let named = |rest: &str| Dir::new().with(&format!("clustering: {rest}"));
-    let lab = ClusteringConfig { name: "lab".into(), routes: Vec::new() };
+    let lab = ClusteringConfig { name: "lab".into(), server: ClusterServer::Hub, routes: Vec::new() };
     assert_eq!(named("{ hubServer: { cluster: { name: lab } } }").unwrap().clustering, Some(lab));
     assert_eq!(named("{ enabled: false, hubServer: { cluster: { name: lab } } }").unwrap().clustering, None);
     // One that is switched off opens no listener.
@@ -94,4 +94,32 @@ fn a_cluster_has_a_name_and_can_be_switched_off() {
     assert_eq!(off.node.listen.iter().map(|listen| listen.port).collect::<Vec<_>>(), [0]);
     refused(named("{ hubServer: { cluster: { name: '' } } }"), &["1 to 64 bytes"]);
     refused(Dir::new().with("registrars: { cluster: { kind: embedded, host: h } }"), &["reserved"]);
+}
+
+#[test]
+fn a_node_with_the_routes_of_a_leaf_is_one() {
+    let with = |rest: &str| Dir::new().with(&format!("clustering: {rest}"));
+    let clustering = |rest: &str| with(rest).unwrap().clustering.unwrap();
+    let leaf = clustering("{ hubServer: { cluster: { name: lab } }, leafServer: { network: { routes: [a, b] } } }");
+    assert_eq!((leaf.name.as_str(), leaf.server, leaf.routes.len()), ("lab", ClusterServer::Leaf, 2));
+    let empty =
+        clustering("{ hubServer: { cluster: { network: { routes: [] } } }, leafServer: { network: { routes: [] } } }");
+    assert_eq!((empty.server, empty.routes.len()), (ClusterServer::Leaf, 0));
+    // HarperDB writes the keys of what is not used with `null`.
+    let hub = clustering(
+        "{ hubServer: { cluster: { network: { routes: [a] } } }, leafServer: { network: { routes: null } } }",
+    );
+    assert_eq!((hub.server, hub.routes.len()), (ClusterServer::Hub, 1));
+    let both =
+        with("{ hubServer: { cluster: { network: { routes: [a] } } }, leafServer: { network: { routes: [b] } } }");
+    refused(both, &["clustering.leafServer.network.routes", "is either a hub or a leaf"]);
+    refused(with("{ leafServer: { network: { port: 1 } } }"), &["clustering.leafServer.network", "port"]);
+
+    let dir = Dir::new();
+    dir.file("cookie", "a shared secret", 0o600);
+    let variable = ("CLUSTERING_LEAFSERVER_NETWORK_ROUTES".into(), r#"[{"host": "h", "port": 1}]"#.into());
+    let layers = Layers { environment: vec![variable], set: vec![] };
+    let text = "node: { name: n@h, cookie_file: cookie, registrar: none }\n";
+    let found = Config::parse(text, dir.path(), "app.yaml", &layers).unwrap().clustering.unwrap();
+    assert_eq!((found.server, found.routes[0].to_string().as_str()), (ClusterServer::Leaf, "h:1"));
 }

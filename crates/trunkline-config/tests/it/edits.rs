@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use trunkline_config::ClusterServer;
 use trunkline_config::edit::{add_proxy_route, add_route, remove_proxy_route, remove_route, set_cluster_routes};
 use trunkline_config::{EditError, FlagsEntry, OverrideEntry, ProxyEntry, RouteContext, RouteEntry};
 use trunkline_route::{Address, DirectUse, Flag, NetworkRoute};
@@ -275,10 +276,13 @@ fn routes_of_the_cluster_are_set_in_the_layout_of_the_section() {
             below(2, 0).replace(&format!("- {a}"), "# all\n          - a:7 # a"),
         ),
     ] {
-        assert_eq!(set_cluster_routes(&before, &addresses(&["a"])).unwrap(), after, "{before}");
+        assert_eq!(set_cluster_routes(&before, ClusterServer::Hub, &addresses(&["a"])).unwrap(), after, "{before}");
     }
+    let leaf = "clustering:\n  leafServer:\n    network:\n      routes: [] # ours\n";
+    let set = set_cluster_routes(leaf, ClusterServer::Leaf, &addresses(&["a"])).unwrap();
+    assert_eq!(set, leaf.replace("[]", &format!("[{a}]")));
     for text in ["clustering: [1]\n", "a: &c { hubServer: {} }\nclustering: *c\n", "clustering: { hubServer: 7 }\n"] {
-        let error = set_cluster_routes(text, &addresses(&["a"])).unwrap_err();
+        let error = set_cluster_routes(text, ClusterServer::Hub, &addresses(&["a"])).unwrap_err();
         assert!(error.to_string().contains("edit the file by hand"), "{text}: {error}");
     }
 }
@@ -319,7 +323,7 @@ proptest! {
     fn routes_of_the_cluster_are_those_that_were_set(text in clusters(), hosts in prop::collection::btree_set(0..6usize, 0..6)) {
         let wanted: Vec<_> = hosts.iter().map(|host| Address::new(format!("h{host}"), 7).unwrap()).collect();
         let before = routes_of(&text);
-        let set = set_cluster_routes(&text, &wanted).unwrap();
+        let set = set_cluster_routes(&text, ClusterServer::Hub, &wanted).unwrap();
         let kept = before.iter().filter(|route| wanted.contains(route));
         let new = wanted.iter().filter(|route| !before.contains(route));
         let expected: Vec<_> = kept.chain(new).cloned().collect();
@@ -327,7 +331,7 @@ proptest! {
         for comment in comments(&text).iter().filter(|comment| !comment[1..].starts_with(|c: char| c.is_ascii_digit()) && !comment.starts_with("c-port")) {
             prop_assert!(set.contains(comment), "{} of\n{}\nin\n{}", comment, text, set);
         }
-        prop_assert_eq!(&set_cluster_routes(&set, &wanted).unwrap(), &set);
+        prop_assert_eq!(&set_cluster_routes(&set, ClusterServer::Hub, &wanted).unwrap(), &set);
     }
 
     #[test]

@@ -4,7 +4,38 @@ use std::time::{Duration, Instant};
 
 use trunkline_route::{Address, NodeName};
 
-use super::{Mesh, Peer, Route, is_connected};
+use super::peer::Peer;
+use super::{Mesh, Route, is_connected};
+
+/// Part that a member takes in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The member is connected to every other one, and is told to others.
+    Full,
+    /// The member connects to every other one itself, and is told to nobody.
+    Hidden,
+    /// The member keeps one connection; it reaches the others, and they reach it, through the member at the other end.
+    Leaf,
+}
+
+impl Role {
+    /// Returns the name of the role.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Hidden => "hidden",
+            Self::Leaf => "leaf",
+        }
+    }
+
+    fn new(is_leaf: bool, is_hidden: bool) -> Self {
+        match (is_leaf, is_hidden) {
+            (true, _) => Self::Leaf,
+            (false, true) => Self::Hidden,
+            (false, false) => Self::Full,
+        }
+    }
+}
 
 /// State of a member, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +44,8 @@ pub struct MemberStatus {
     pub name: NodeName,
     /// True if a connection to it is up and it said that it belongs to the cluster.
     pub is_up: bool,
+    /// Role of the member, as far as it is known.
+    pub role: Role,
     /// Addresses at which it listens.
     pub endpoints: Vec<Address>,
     /// Member that told of it last; `None` if nobody did.
@@ -55,12 +88,19 @@ impl Mesh {
         self.peers.get_key_value(name).map(|(name, peer)| self.status(now, name, peer))
     }
 
+    /// Returns the role of this node.
+    pub fn role(&self) -> Role {
+        Role::new(self.settings.is_leaf, self.settings.is_hidden)
+    }
+
     fn status(&self, now: Instant, name: &NodeName, peer: &Peer) -> MemberStatus {
         let since = |at: Instant| now.saturating_duration_since(at);
+        let is_dialled = !peer.is_up && !peer.is_leaf() && !self.is_settled();
         let until = |due: Instant| due.saturating_duration_since(now);
         MemberStatus {
             name: name.clone(),
             is_up: peer.is_member,
+            role: Role::new(peer.is_leaf(), peer.is_hidden),
             endpoints: self.addresses(name),
             told_by: peer.tellers.first().cloned(),
             other_cluster: peer.other_cluster.clone(),
@@ -68,7 +108,7 @@ impl Mesh {
             lost_for: peer.heard.filter(|_| !peer.is_up).map(|(at, before)| since(at) + before),
             failures: if peer.is_up { 0 } else { peer.retry.failures() },
             last_error: peer.last_error.as_ref().map(|(error, at)| (error.clone(), since(*at))),
-            next_dial: peer.retry.due().filter(|_| !peer.is_up).map(until),
+            next_dial: peer.retry.due().filter(|_| is_dialled).map(until),
         }
     }
 
@@ -78,7 +118,7 @@ impl Mesh {
             address: address.clone(),
             names: route.names.iter().cloned().collect(),
             last_error: route.last_error.clone(),
-            next_attempt: (!is_connected(&self.peers, route))
+            next_attempt: (!is_connected(&self.peers, route) && !self.is_settled())
                 .then(|| route.retry.due().map(|due| due.saturating_duration_since(now)))
                 .flatten(),
         };
