@@ -1,5 +1,6 @@
 //! The membership of one node as a state machine: what it sends, whom it dials, and when.
 
+mod agenda;
 mod peer;
 mod status;
 
@@ -12,7 +13,7 @@ use crate::budget::Budget;
 use crate::message::{MAX_CLUSTER, MAX_ENDPOINTS, MAX_KNOWN, MAX_RECORDS, Message, MessageError, Record, View};
 use crate::retry::Retry;
 
-use peer::{Kind, Peer, UNKNOWN};
+use peer::{Peer, UNKNOWN};
 
 pub use status::{ClusterRouteStatus, MemberStatus, Role};
 
@@ -22,12 +23,7 @@ pub const MAX_PEERS: usize = 4096;
 pub const MAX_UNPROVEN: usize = 1024;
 /// Dials after which a member that this node was never connected to is given up.
 pub const MAX_DIALS_UNPROVEN: u32 = 12;
-/// Dials under way at a time, and as many routes that are asked.
-const MAX_DIALS: usize = 32;
-/// Dials under way at a time to members that this node was never connected to, and as many to members that are connected
-/// through others; they count among [`MAX_DIALS`].
-const MAX_DIALS_OF_OTHERS: usize = 8;
-/// Dials of such members that may begin at once after a pause; then [`UNPROVEN_PER_SECOND`].
+/// Dials of members that this node was never connected to which may begin at once after a pause; then [`UNPROVEN_PER_SECOND`].
 const UNPROVEN_AT_ONCE: f64 = 200.0;
 /// Dials of such members that may begin in a second.
 const UNPROVEN_PER_SECOND: f64 = 10.0;
@@ -537,7 +533,7 @@ impl Mesh {
         if self.settings.is_leaf {
             return Ok(());
         }
-        let mut rooms = [false, true].map(|is_leaf| self.room(is_leaf));
+        let mut rooms = [None, None];
         for record in records {
             if record.name == self.settings.name {
                 continue;
@@ -553,7 +549,7 @@ impl Mesh {
                 None => {}
             }
             if !self.peers.contains_key(&record.name) {
-                let room = &mut rooms[usize::from(record.is_leaf)];
+                let room = rooms[usize::from(record.is_leaf)].get_or_insert_with(|| self.room(record.is_leaf));
                 let Some(left) = room.checked_sub(1) else { continue };
                 *room = left;
             }
@@ -632,15 +628,17 @@ impl Mesh {
             }
             return self.poll(now);
         }
+        let agenda = self.agenda();
+        let (greeting, dial) = (agenda.greeting(now), agenda.dial(now, self.unproven.allows(now)));
         // The first hello of either end may have been lost.
-        let unheard = self.peers.iter_mut().find(|(_, peer)| peer.next_greeting().is_some_and(|due| due <= now));
-        if let Some((name, peer)) = unheard {
+        if let Some(to) = greeting
+            && let Some(peer) = self.peers.get_mut(&to)
+        {
             peer.greetings = peer.greetings.saturating_add(1);
-            let to = name.clone();
             self.send_hello(now, to);
             return self.poll(now);
         }
-        if let Some(name) = self.due(now)
+        if let Some(name) = dial
             && let Some(peer) = self.peers.get_mut(&name)
         {
             (peer.is_dialled, peer.dialled_at) = (true, Some(now));
@@ -663,67 +661,10 @@ impl Mesh {
         Some(Output::Learn(address.clone()))
     }
 
-    /// Returns whether another member may be dialled now, for each [`Kind`].
-    fn may_dial(&self) -> [bool; 3] {
-        let under_way = || self.peers.values().filter(|peer| peer.is_dialled);
-        if self.settings.is_leaf {
-            let is_free = !self.is_settled() && under_way().next().is_none();
-            return [is_free, is_free, false];
-        }
-        let of = |kind: Kind| under_way().filter(|peer| peer.kind() == kind).count();
-        let is_free = under_way().count() < MAX_DIALS;
-        let is_free_for = |kind: Kind| is_free && of(kind) < MAX_DIALS_OF_OTHERS;
-        [is_free, is_free_for(Kind::Unproven), is_free_for(Kind::Relayed)]
-    }
-
-    /// Returns true if another route may be asked now.
-    fn may_ask(&self) -> bool {
-        let asked = self.routes.iter().filter(|(_, route)| route.is_asked).count();
-        asked < MAX_DIALS && !self.is_settled()
-    }
-
-    /// Returns true for a leaf that needs no other connection: it has one to a member, or to a node that may still say that it
-    /// is one.
-    fn is_settled(&self) -> bool {
-        let may_be_one = |peer: &Peer| peer.is_member || peer.dialled_at.is_some() && peer.may_say_hello();
-        self.settings.is_leaf && self.peers.values().any(|peer| peer.is_direct() && !peer.is_leaf() && may_be_one(peer))
-    }
-
     /// Drops the leaves that no neighbour leads to.
     fn drop_leaves(&mut self, now: Instant) {
         let is_gone = |peer: &Peer| peer.heard.is_none() || peer.lost_for(now) >= FORGOTTEN_AFTER;
         self.peers.retain(|_, peer| !peer.is_leaf() || peer.is_up || !peer.tellers.is_empty() || !is_gone(peer));
-    }
-
-    /// Returns the member to dial now. Those that this node was connected to come first, and among equals the one that waits
-    /// longest.
-    fn due(&self, now: Instant) -> Option<NodeName> {
-        let [proven, unproven, relayed] = self.may_dial();
-        let may = [proven, unproven && self.unproven.allows(now), relayed];
-        let waiting = self.peers.iter().filter_map(|(name, peer)| Some((peer.kind(), peer.next_dial()?, name)));
-        let due = waiting.filter(|(kind, due, _)| *due <= now && may[*kind as usize]);
-        due.min_by_key(|(kind, due, _)| (*kind, *due)).map(|(.., name)| name.clone())
-    }
-
-    /// Returns the time of the next instruction.
-    pub fn next(&self) -> Instant {
-        let may = self.may_dial();
-        let refilled = self.unproven.refilled();
-        let waiting = self.peers.values().filter(|peer| may[peer.kind() as usize]);
-        let dials = waiting.filter_map(|peer| match peer.kind() {
-            Kind::Unproven => peer.next_dial().map(|due| refilled.map_or(due, |refilled| due.max(refilled))),
-            Kind::Lost | Kind::Relayed => peer.next_dial(),
-        });
-        let routes = self
-            .routes
-            .iter()
-            .map(|(_, route)| route)
-            .filter(|route| !route.is_asked && !is_connected(&self.peers, route));
-        let may_ask = self.may_ask();
-        let routes = routes.filter(|_| may_ask);
-        let greetings = self.peers.values().filter_map(Peer::next_greeting);
-        let due = dials.chain(routes.filter_map(|route| route.retry.due())).chain(greetings);
-        due.fold(self.next_exchange, Instant::min)
     }
 
     /// Returns the addresses of a member, in the order to try: its own words first.

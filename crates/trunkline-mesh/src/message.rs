@@ -1,5 +1,7 @@
 //! Messages of the peer exchange: a version byte, then postcard (<https://postcard.jamesmunns.com/wire-format>).
 
+use std::fmt::{self, Write};
+
 use serde::{Deserialize, Serialize};
 use trunkline_route::{Address, Cookie, Incarnation, NodeName};
 use zeroize::Zeroizing;
@@ -27,6 +29,22 @@ pub(crate) fn fnv(hash: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(hash, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
+/// A hash of text that is written into it.
+struct Fingerprint(u32);
+
+impl Fingerprint {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0 = fnv(self.0, bytes);
+    }
+}
+
+impl fmt::Write for Fingerprint {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.add(text.as_bytes());
+        Ok(())
+    }
+}
+
 /// Statement of one member about another one, or about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -43,16 +61,14 @@ pub struct Record {
 impl Record {
     /// Returns a number by which two members see whether they know the same record: FNV-1a of its text in 32 bits.
     pub(crate) fn fingerprint(&self) -> u32 {
-        let mut hash = FNV;
-        let mut add = |bytes: &[u8]| hash = fnv(hash, bytes);
-        add(self.name.as_str().as_bytes());
-        add(&self.incarnation.to_bytes());
-        add(&[self.is_leaf.into()]);
+        let mut hash = Fingerprint(FNV);
+        hash.add(self.name.as_str().as_bytes());
+        hash.add(&self.incarnation.to_bytes());
+        hash.add(&[self.is_leaf.into()]);
         for endpoint in &self.endpoints {
-            add(endpoint.to_string().as_bytes());
-            add(&[0]);
+            let _ = write!(hash, "{endpoint}\0");
         }
-        hash
+        hash.0
     }
 }
 

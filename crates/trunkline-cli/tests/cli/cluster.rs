@@ -526,3 +526,122 @@ fn a_machine_joins_by_one_token_once_and_a_token_that_cannot_be_used_leaves_noth
         node.stop();
     }
 }
+
+/// Returns what a node says of another one.
+fn seen(dir: &Dir, node: &Running, name: &str) -> Option<Value> {
+    let status = dir.json(&["cluster", "status", "--admin", node.admin()]);
+    status["connections"].as_array()?.iter().find(|member| member["node_name"] == name).cloned()
+}
+
+#[test]
+fn a_chain_that_starts_at_once_is_a_mesh_and_one_node_by_two_names_is_one_member() {
+    let dir = Dir::new();
+    let ports: Vec<u16> = (0..5).map(|_| free_port()).collect();
+    let names = ["n0", "n1", "n2", "n3", "n4"];
+    let nodes: Vec<Running> = (0..5)
+        .map(|n| {
+            // The next one does not listen yet, and the last one has the first one by two names.
+            let routes = ports.get(n + 1).map_or(vec![], |next| vec![*next]);
+            let file = member(&dir, names[n], ports[n], &routes);
+            if n == 4 {
+                let [a, b] = ["127.0.0.1", "localhost"].map(|host| format!("{host}:{}", ports[0]));
+                dir.file(&file, &dir.read(&file).replace("routes: []", &format!("routes: ['{a}', '{b}']")), 0o600);
+            }
+            dir.node(&file, &[])
+        })
+        .collect();
+    for (n, node) in nodes.iter().enumerate() {
+        let others: Vec<&str> = names.iter().copied().filter(|name| *name != names[n]).collect();
+        connected(&dir, node, &others);
+    }
+    eventually("both names lead to the node", || {
+        let routes = dir.json(&["cluster", "routes", "--admin", nodes[4].admin()]);
+        let leads = |route: &Value| route["nodes"] == json!(["n0@127.0.0.1"]);
+        (routes.as_array()?.len() == 2 && routes.as_array()?.iter().all(leads)).then_some(())
+    });
+    let links = dir.json(&["nodes", "--admin", nodes[4].admin()]);
+    let to_first = links.as_array().unwrap().iter().filter(|link| link["name"] == "n0@127.0.0.1").count();
+    assert_eq!(to_first, 1, "{links}");
+    nodes.into_iter().for_each(|node| drop(node.stop()));
+}
+
+#[test]
+fn a_node_that_knows_only_a_dead_seed_finds_the_cluster_by_its_book() {
+    let dir = Dir::new();
+    let [seed, a, b] = [free_port(), free_port(), free_port()];
+    let first = dir.node(&member(&dir, "seed", seed, &[]), &[]);
+    let file = member(&dir, "a", a, &[seed]);
+    let node = dir.node(&file, &[]);
+    let other = dir.node(&member(&dir, "b", b, &[seed]), &[]);
+    connected(&dir, &node, &["b", "seed"]);
+    eventually("the book has the other member", || {
+        let book = std::fs::read_to_string(dir.at("a.data/cluster.json")).ok()?;
+        book.contains("b@127.0.0.1").then_some(())
+    });
+    node.kill();
+    first.kill();
+    connected(&dir, &other, &[]);
+    // The other one dials it too; with a port of its own it has to find that one itself.
+    let moved = free_port();
+    dir.file(&file, &dir.read(&file).replace(&format!("port: {a} }}]"), &format!("port: {moved} }}]")), 0o600);
+    let node = dir.node(&file, &[]);
+    connected(&dir, &node, &["b"]);
+    connected(&dir, &other, &["a"]);
+    assert_eq!(seen(&dir, &other, "a@127.0.0.1").unwrap()["ports"]["clustering"], moved);
+    node.stop();
+    other.stop();
+}
+
+#[test]
+fn a_node_of_another_cluster_and_one_with_a_name_that_is_in_use_are_told_with_the_reason() {
+    let dir = Dir::new();
+    let [a, b, c] = [free_port(), free_port(), free_port()];
+    let first = dir.node(&member(&dir, "a", a, &[]), &[]);
+    let file = member(&dir, "b", b, &[a]);
+    dir.file(&file, &dir.read(&file).replace("name: lab", "name: other"), 0o600);
+    let stranger = dir.node(&file, &[]);
+    for (node, name, cluster) in [(&first, "b@127.0.0.1", "other"), (&stranger, "a@127.0.0.1", "lab")] {
+        eventually("the other cluster is told", || {
+            let seen = seen(&dir, node, name)?;
+            (seen["status"] == "other_cluster" && seen["cluster"] == cluster).then_some(())
+        });
+        let text = dir.ok(&["cluster", "status", "--admin", node.admin()]).stdout;
+        assert!(text.contains(&format!("belongs to the cluster {cluster}")), "{text}");
+    }
+    // A second node with the name of the first.
+    let twin = member(&dir, "a", c, &[a]);
+    let text = dir.read(&twin).replace("data_dir: a.data", "data_dir: twin.data");
+    dir.file("twin.yaml", &text, 0o600);
+    member(&dir, "a", a, &[]);
+    let member = dir.node(&member(&dir, "c", free_port(), &[a, c]), &[]);
+    connected(&dir, &member, &["a"]);
+    let twin = dir.node("twin.yaml", &[]);
+    eventually("the name that is in use is told", || {
+        let routes = dir.json(&["cluster", "routes", "--admin", twin.admin()]);
+        let error = routes[0]["last_error"].as_str()?;
+        (error.contains("the node here has the same name as the caller") && routes[0]["next_attempt_ms"].is_u64())
+            .then_some(())
+    });
+    connected(&dir, &member, &["a"]);
+    assert_eq!(seen(&dir, &member, "a@127.0.0.1").unwrap()["ports"]["clustering"], a);
+    for node in [first, stranger, member, twin] {
+        node.stop();
+    }
+}
+
+#[test]
+fn a_member_that_is_stopped_is_noticed_within_15_s_by_default() {
+    let dir = Dir::new();
+    let [a, b] = [free_port(), free_port()];
+    let first = dir.node(&member(&dir, "a", a, &[]), &[]);
+    let second = dir.node(&member(&dir, "b", b, &[a]), &[]);
+    connected(&dir, &first, &["b"]);
+    second.signal(Signal::STOP);
+    connected(&dir, &first, &[]);
+    let heard = seen(&dir, &first, "b@127.0.0.1").unwrap();
+    assert!(heard["last_heard_ms"].as_u64().is_some_and(|ms| ms < 20_000), "{heard}");
+    second.signal(Signal::CONT);
+    connected(&dir, &first, &["b"]);
+    first.stop();
+    second.stop();
+}

@@ -146,6 +146,9 @@ impl<P: Pake> Responder<P> {
         if !learning && hello1.to != self.config.name.as_str() {
             return reject(RejectCode::WrongName, 0, self.config.name.as_str());
         }
+        if hello1.from == self.config.name {
+            return reject(RejectCode::NotAllowed, 0, "the node here has the same name as the caller");
+        }
         let Some(&version) = self.config.versions.iter().find(|v| hello1.versions.contains(v)) else {
             return reject(RejectCode::Version, 0, "");
         };

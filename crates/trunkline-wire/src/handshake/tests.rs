@@ -162,6 +162,16 @@ fn p4_reflected_and_replayed_messages_never_reach_up() {
     let credentials = |_: &NodeName, _: &str| Credential::Cookie(cookie("1"));
     let answer = r.hello1(&hello1, &credentials).unwrap();
     assert!(matches!(answer, Hello::Reject(_, RejectCode::Myself)));
+    // Another node of the caller's name is told so, whatever the listener allows.
+    let twin = ResponderConfig { name: setup.initiator.from.clone(), ..setup.responder.clone() };
+    let mut r = Responder::<Spake2>::new(twin, [7; 32]);
+    let (mut i, to_itself) = {
+        let initiator = InitiatorConfig { to: Some(setup.initiator.from.clone()), ..setup.initiator.clone() };
+        Initiator::<Spake2>::new(initiator, [7; 32])
+    };
+    let Hello::Reject(reject, RejectCode::NotAllowed) = r.hello1(&to_itself, &credentials).unwrap() else { panic!() };
+    let error = i.hello2(&reject).unwrap_err().to_string();
+    assert!(error.contains("has the same name as the caller"), "{error}");
     // Replay of a whole recorded session into a new responder: FINISH fails.
     let mut recorded = vec![];
     run::<Spake2>(&setup, |_, m| recorded.push(m.clone()));
