@@ -396,7 +396,7 @@ impl Mesh {
     /// Takes a message of a neighbour.
     ///
     /// # Errors
-    /// [`MessageError`]; nothing of the message was used.
+    /// [`MessageError`]; nothing of the message was used. After [`MessageError::TooOften`] it may be given again.
     pub fn message(&mut self, now: Instant, from: &NodeName, bytes: &[u8]) -> Result<(), MessageError> {
         let peer = self.peers.get_mut(from).filter(|peer| peer.is_up).ok_or(MessageError::NoMember)?;
         if !peer.may_be_read(now) {
@@ -438,8 +438,13 @@ impl Mesh {
     /// Answers a call of a neighbour: with the part of the cluster that this node sees.
     ///
     /// # Errors
-    /// [`MessageError`] if the call cannot be read, or the caller is no member.
-    pub fn answer(&self, from: &NodeName, bytes: &[u8]) -> Result<Vec<u8>, MessageError> {
+    /// [`MessageError`] if the call cannot be read, or the caller is no member. After [`MessageError::TooOften`] it may be
+    /// given again.
+    pub fn answer(&mut self, now: Instant, from: &NodeName, bytes: &[u8]) -> Result<Vec<u8>, MessageError> {
+        let peer = self.peers.get_mut(from).filter(|peer| peer.is_up).ok_or(MessageError::NoMember)?;
+        if !peer.may_be_read(now) {
+            return Err(MessageError::TooOften);
+        }
         match Message::decode(bytes)? {
             Message::Ask if self.is_neighbour(from) => Ok(Message::View(self.view()).encode()),
             Message::Ask => Err(MessageError::NoMember),

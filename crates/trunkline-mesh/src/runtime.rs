@@ -2,6 +2,7 @@
 
 mod join;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -27,6 +28,9 @@ pub use join::{NotWelcome, TokenError};
 const GATHERED: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(1));
 /// Time after which the peer book is written without a change, so that it says when members were heard last.
 const WRITTEN_AGAIN: Duration = Duration::from_secs(3600);
+
+/// Time after which messages that wait are tried again.
+const READ_AGAIN: Duration = Duration::from_millis(50);
 
 /// Time between two looks at the connections that there are.
 const LOOK: Duration = Duration::from_secs(5);
@@ -241,7 +245,9 @@ impl Cluster {
         let mut guests = sessions.upgrade().and_then(|sessions| sessions.guest_mailboxes().register(MESH_MAILBOX).ok());
         let mut tasks = JoinSet::new();
         let (mut has_news, mut written, mut looked) = (false, now(), now());
+        let mut waiting = Waiting::default();
         loop {
+            waiting.take(&mut mailbox, |message| self.take(message));
             has_news |= self.lock().takes_news();
             let due = written + if has_news { gathered(self.lock().size()) } else { WRITTEN_AGAIN };
             if self.book.is_some() && now() >= due {
@@ -258,10 +264,13 @@ impl Cluster {
                 self.lock().next().min(looked + LOOK)
             };
             let next = if self.book.is_some() { next.min(due) } else { next };
+            let next = if waiting.is_empty() { next } else { next.min(now() + READ_AGAIN) };
             tokio::select! {
                 message = mailbox.recv() => {
                     let Some(message) = message else { return };
-                    self.take(message);
+                    if let Some(later) = self.take(message) {
+                        waiting.add(later, &mut mailbox);
+                    }
                 }
                 message = next_of_guests(&mut guests) => self.take_guest(message),
                 () = self.changed.notified() => {}
@@ -271,15 +280,19 @@ impl Cluster {
         }
     }
 
-    /// Takes a message, or answers a call.
-    fn take(self: &Arc<Self>, message: Received) {
+    /// Takes a message, or answers a call. Returns the message if it is to be read later.
+    fn take(self: &Arc<Self>, message: Received) -> Option<Received> {
         let from = message.node().clone();
         let refused = |error: MessageError| {
             tracing::debug!(peer = %from, %error, "a message of the peer exchange is refused");
         };
         if message.is_call() {
-            let answer = self.lock().answer(&from, message.body());
-            return answer.map_or_else(refused, |answer| message.reply(answer));
+            let answer = self.lock().answer(now(), &from, message.body());
+            if answer == Err(MessageError::TooOften) {
+                return Some(message);
+            }
+            answer.map_or_else(refused, |answer| message.reply(answer));
+            return None;
         }
         let other = |mesh: &Mesh| mesh.other_cluster(&from).map(str::to_owned);
         let (taken, before, after) = {
@@ -290,7 +303,11 @@ impl Cluster {
         if let Some(cluster) = after.filter(|after| before.as_ref() != Some(after)) {
             tracing::warn!(peer = %from, cluster, "a node of another cluster is connected; it is no member");
         }
+        if taken == Err(MessageError::TooOften) {
+            return Some(message);
+        }
         taken.unwrap_or_else(refused);
+        None
     }
 
     /// Answers the call of a guest.
@@ -386,6 +403,32 @@ impl Cluster {
         let connected = sessions.nodes().into_iter().filter(|(info, _)| sessions.keys().is_of_node(&info.cookie));
         let connected = connected.map(|(info, _)| (info.peer.clone(), way(&info))).collect();
         self.tell(|mesh, now| mesh.reconcile(now, &connected));
+    }
+}
+
+/// The next message of each neighbour that sends more than is read of it. Those behind it stay in the mailbox, so that the
+/// neighbour gets no credit for them.
+#[derive(Default)]
+struct Waiting(BTreeMap<NodeName, Received>);
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn add(&mut self, message: Received, mailbox: &mut Mailbox) {
+        mailbox.hold(message.node());
+        self.0.insert(message.node().clone(), message);
+    }
+
+    /// Takes those that may be read by now.
+    fn take(&mut self, mailbox: &mut Mailbox, take: impl Fn(Received) -> Option<Received>) {
+        for (from, message) in std::mem::take(&mut self.0) {
+            match take(message) {
+                Some(later) => drop(self.0.insert(from, later)),
+                None => mailbox.resume(&from),
+            }
+        }
     }
 }
 

@@ -799,10 +799,10 @@ fn only_a_member_has_another_one_forgotten_or_asks_for_the_view_of_a_node() {
     assert_eq!(mesh.peers(now).len(), 1);
 
     let ask = Message::Ask.encode();
-    assert_eq!(mesh.answer(&stranger, &ask), Err(MessageError::NoMember));
-    assert_eq!(mesh.answer(&name(1), &forget(0)), Err(MessageError::Unreadable));
+    assert_eq!(mesh.answer(now, &stranger, &ask), Err(MessageError::NoMember));
+    assert_eq!(mesh.answer(now, &name(1), &forget(0)), Err(MessageError::Unreadable));
     let view = View { connected: vec![name(1)], routes: Vec::new() };
-    assert_eq!(mesh.answer(&name(1), &ask), Ok(Message::View(view).encode()));
+    assert_eq!(mesh.answer(now, &name(1), &ask), Ok(Message::View(view).encode()));
     assert_eq!(mesh.message(now, &name(1), &ask), Err(MessageError::Unreadable));
 }
 

@@ -384,6 +384,22 @@ impl Mailbox {
         }
     }
 
+    /// Leaves the messages of a node where they are, until [`Mailbox::resume`]: the others get their turns, and that node gets no
+    /// credit, so that it stops when it has used up what it has.
+    pub fn hold(&mut self, peer: &NodeName) {
+        let mut state = lock(&self.queue.state);
+        state.batches.hold(peer);
+        let is_theirs = |waiting: &mut Waiting| waiting.peer() == peer && !waiting.is_empty();
+        if let Some(under_way) = self.ready.take_if(is_theirs) {
+            state.batches.put_back(peer, under_way);
+        }
+    }
+
+    /// Ends [`Mailbox::hold`]: the messages of the node are received again, from the one that comes next.
+    pub fn resume(&mut self, peer: &NodeName) {
+        lock(&self.queue.state).batches.resume(peer);
+    }
+
     /// Returns the next message of the batch under way, without a look at the queue, as long as its turn lasts.
     #[inline]
     fn at_hand(&mut self) -> Option<Message> {

@@ -15,16 +15,47 @@ pub(crate) struct Turns<K, T> {
     waiting: HashMap<K, VecDeque<T>>,
     /// The sources that have items in `waiting`, in the order of their turns.
     order: VecDeque<K>,
+    /// The items of sources that get no turn.
+    held: HashMap<K, VecDeque<T>>,
 }
 
 impl<K, T> Default for Turns<K, T> {
     fn default() -> Self {
-        Self { only: None, items: VecDeque::new(), waiting: HashMap::new(), order: VecDeque::new() }
+        Self {
+            only: None,
+            items: VecDeque::new(),
+            waiting: HashMap::new(),
+            order: VecDeque::new(),
+            held: HashMap::new(),
+        }
     }
 }
 
 impl<K: Clone + Eq + Hash, T> Turns<K, T> {
-    /// Returns true if no item waits.
+    /// Gives a source no more turns, until [`Turns::resume`].
+    pub(crate) fn hold(&mut self, source: &K) {
+        if self.held.contains_key(source) {
+            return;
+        }
+        let items = if self.only.as_ref() == Some(source) {
+            self.only = None;
+            std::mem::take(&mut self.items)
+        } else {
+            self.order.retain(|other| other != source);
+            self.waiting.remove(source).unwrap_or_default()
+        };
+        self.held.insert(source.clone(), items);
+    }
+
+    /// Gives a source turns again.
+    pub(crate) fn resume(&mut self, source: &K) {
+        let items = self.held.remove(source).filter(|items| !items.is_empty());
+        if let Some(items) = items {
+            *self.lane(source) = items;
+        }
+    }
+
+    /// Returns true if no item of a source that gets turns waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.only.is_none() && self.order.is_empty()
     }
@@ -43,6 +74,9 @@ impl<K: Clone + Eq + Hash, T> Turns<K, T> {
     pub(crate) fn last_mut(&mut self, source: &K) -> Option<&mut T> {
         if self.only.as_ref() == Some(source) {
             return self.items.back_mut();
+        }
+        if let Some(held) = self.held.get_mut(source) {
+            return held.back_mut();
         }
         self.waiting.get_mut(source)?.back_mut()
     }
@@ -69,6 +103,9 @@ impl<K: Clone + Eq + Hash, T> Turns<K, T> {
 
     /// The items of a source that has some from now on.
     fn lane(&mut self, source: &K) -> &mut VecDeque<T> {
+        if !self.held.is_empty() && self.held.contains_key(source) {
+            return self.held.get_mut(source).expect("it was just seen");
+        }
         if self.is_empty() {
             self.only = Some(source.clone());
         }
@@ -114,8 +151,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_lost_and_every_source_keeps_its_order(pushes in prop::collection::vec((0u8..5, any::<bool>()), 0..200)) {
+        fn nothing_is_lost_and_every_source_keeps_its_order(
+            pushes in prop::collection::vec((0u8..5, any::<bool>(), prop::option::weighted(0.2, 0u8..5)), 0..200)
+        ) {
             let (mut queue, mut sent, mut taken) = (Turns::default(), [0; 5], [0; 5]);
+            let mut held = std::collections::BTreeSet::new();
             let take = |queue: &mut Turns<u8, (u8, u32)>, taken: &mut [u32; 5]| match queue.pop() {
                 Some((source, n)) => {
                     let expected = &mut taken[usize::from(source)];
@@ -125,17 +165,29 @@ mod tests {
                 }
                 None => true,
             };
-            for (source, also_takes) in pushes {
+            for (source, also_takes, turned) in pushes {
+                // A source that has turns is held, and one that is held has turns again.
+                if let Some(other) = turned {
+                    if held.remove(&other) {
+                        queue.resume(&other);
+                    } else {
+                        queue.hold(&other);
+                        held.insert(other);
+                    }
+                }
                 let count = &mut sent[usize::from(source)];
                 queue.push(&source, (source, *count));
                 *count += 1;
+                let before = taken;
                 prop_assert!(!also_takes || take(&mut queue, &mut taken));
+                prop_assert!(held.iter().all(|held| taken[usize::from(*held)] == before[usize::from(*held)]));
             }
+            held.iter().for_each(|held| queue.resume(held));
             while !queue.is_empty() {
                 prop_assert!(take(&mut queue, &mut taken));
             }
             prop_assert_eq!(taken, sent);
-            prop_assert!(queue.waiting.is_empty());
+            prop_assert!(queue.waiting.is_empty() && queue.held.is_empty());
         }
     }
 }

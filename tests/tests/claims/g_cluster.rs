@@ -350,3 +350,32 @@ async fn a_leaf_reaches_every_member_and_is_reached_through_the_one_it_is_connec
     until(|| is_connected(&a, &["2@lab"])).await;
     soon(a.ping("b@lab", SOON)).await.unwrap();
 }
+
+#[expect(clippy::disallowed_methods, reason = "the least time until the answer is what the bound is about")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_floods_waits_for_its_turn_and_holds_up_nobody_else() {
+    let a = start(member("a@lab", loopback(), &[])).await;
+    let b = start(member("b@lab", loopback(), &[address(&a)])).await;
+    let bad = start(member("bad@lab", loopback(), &[address(&a)])).await;
+    full(&[&a, &b, &bad]).await;
+    let (honest, flood) = (b.connection("a@lab").unwrap(), bad.connection("a@lab").unwrap());
+    let began = tokio::time::Instant::now();
+    // 200 are read at once, and 20 in a second: the question behind them waits for 3 s.
+    for _ in 0..260 {
+        soon(flood.send(MESH_MAILBOX, "", b"nonsense")).await.unwrap();
+    }
+    // Version 1, variant 4: the question what the other one sees.
+    let question = [1, 4];
+    let mut last = std::pin::pin!(flood.call(MESH_MAILBOX, "", &question, 2 * SOON));
+    tokio::select! {
+        biased;
+        answer = &mut last => panic!("it came before its turn: {answer:?}"),
+        answer = honest.call(MESH_MAILBOX, "", &question, SOON) => drop(answer.unwrap()),
+    }
+    last.await.unwrap();
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(2_500), "{took:?}");
+    // Nothing is left of it.
+    soon(bad.ping("a@lab", SOON)).await.unwrap();
+    assert!(!a.cluster().unwrap().network(SOON).await.nodes.is_empty());
+}

@@ -11,7 +11,7 @@ use crate::retry::Retry;
 
 /// Times that a neighbour which does not say hello, and which nobody told of, is greeted.
 const GREETINGS: u8 = 5;
-/// Messages of one neighbour that are read in a second. Those beyond are refused unread.
+/// Messages of one neighbour that are read in a second. Those beyond wait.
 const MESSAGES_PER_SECOND: f64 = 20.0;
 /// Messages of one neighbour that are read at once after a pause; then [`MESSAGES_PER_SECOND`].
 const MESSAGES_AT_ONCE: f64 = 200.0;
