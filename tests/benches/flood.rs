@@ -92,7 +92,7 @@ async fn sample(target: SocketAddr, cookie: &Cookie) -> (Duration, usize) {
     (times.get(times.len() / 2).copied().unwrap_or_default(), failed)
 }
 
-/// What a bad member of a cluster sends to the mailbox of the cluster, as fast as it can.
+/// Flood of a bad member of a cluster at the mailbox of the exchange, as fast as it can send.
 #[derive(Clone, Copy)]
 enum Flood {
     /// Messages with 200 names each, all of them new and invented.
