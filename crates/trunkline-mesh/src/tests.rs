@@ -482,6 +482,13 @@ fn a_leaf_keeps_one_connection_and_the_others_are_told_who_leads_to_it() {
     assert!((0..5).all(|node| world.nodes[node].mesh.known(now).iter().all(|known| known.record.name != name(leaf))));
     assert_eq!(world.nodes[leaf].mesh.known(now).len(), 1);
 
+    // A hello does not say that a leaf is known, so that each member tells of its own leaves again.
+    let (now, other) = (world.clock(), 4);
+    world.nodes[other].mesh.up(now, &"x@lab".parse().unwrap(), Way::Direct);
+    let Some(Output::Send { message, .. }) = world.nodes[other].mesh.poll(now) else { panic!("no hello") };
+    assert!(matches!(Message::decode(&message), Ok(Message::Hello { known, .. }) if known.len() == 4));
+    world.nodes[other].mesh.down(now, &"x@lab".parse().unwrap(), true);
+
     // When the hub dies, the other route is taken, and everybody hears who leads to it now.
     world.kill(first);
     let dials = world.dials;
@@ -871,6 +878,8 @@ proptest! {
         world.leaves.insert(5);
         world.add(&[1, 2, 3]);
         world.until_full(Duration::from_secs(5));
+        // What a hub tells of its leaf at once may be lost.
+        world.loss = 0.1;
         for (node, pause) in faults {
             if world.nodes[node].is_alive { world.kill(node) } else { world.restart(node) }
             world.run_for(Duration::from_millis(pause));
@@ -880,7 +889,7 @@ proptest! {
                 world.restart(node);
             }
         }
-        world.run_for(Duration::from_secs(60));
+        world.run_for(Duration::from_secs(600));
         let hubs = world.nodes[5].mesh.neighbours();
         prop_assert_eq!(hubs.len(), 1);
         for node in (0..5).filter(|node| *node != number(&hubs[0])) {
