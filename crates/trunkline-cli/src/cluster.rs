@@ -52,7 +52,7 @@ const FULL: &str = "full";
 /// Role of a member with one connection.
 const LEAF: &str = "leaf";
 /// Characters of an error that a table shows.
-const NOTE: usize = 100;
+const NOTE: usize = 200;
 
 async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
     let cluster: Cluster = client(at)?.get("/v1/cluster").await?;
@@ -77,7 +77,11 @@ async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             let failed = member.last_error.clone().filter(|_| member.status == "closed");
             let failed =
                 failed.map(|error| format!("{} ago: {}", shown(member.last_error_ms.unwrap_or_default()), cut(&error)));
-            let role = Some(member.role.clone()).filter(|role| role != FULL);
+            let role = match (&*member.role, &member.told_by) {
+                (FULL, _) => None,
+                (LEAF, Some(by)) if member.status == "closed" => Some(format!("leaf of {by}")),
+                (role, _) => Some(role.to_owned()),
+            };
             let note = role.into_iter().chain(other.or(failed)).chain(next).collect::<Vec<_>>().join("; ");
             vec![
                 member.node_name.clone(),

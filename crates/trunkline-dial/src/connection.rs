@@ -40,7 +40,7 @@ struct Place {
 
 /// Time that the old link of a name has to show that it lives, when another life claims the name.
 const CHALLENGE: Duration = Duration::from_secs(1);
-/// Parts of that time, each with a ping: while this process itself does not run, one part passes at most.
+/// Parts of that time, each with a ping of its own. A pause of this process costs at most one part.
 const CHALLENGES: u32 = 4;
 
 /// A link and the place it has, as the registry keeps it.

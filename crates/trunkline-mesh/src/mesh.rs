@@ -89,6 +89,14 @@ pub enum ForgetError {
     /// The member is connected.
     #[error("{0} is connected; stop it first, or disconnect it by `trunkline disconnect`")]
     Connected(NodeName),
+    /// The member is a leaf of another one.
+    #[error("{name} is a leaf of {hub}, as that says; stop it, and have it forgotten there")]
+    Leaf {
+        /// Name of the leaf.
+        name: NodeName,
+        /// Member that leads to it.
+        hub: NodeName,
+    },
 }
 
 /// Instruction to the driver of a [`Mesh`].
@@ -206,8 +214,11 @@ impl Mesh {
     }
 
     /// Takes members that an earlier instance of this node was connected to, and dials them. Those without a connection for
-    /// [`FORGOTTEN_AFTER`] are left out.
+    /// [`FORGOTTEN_AFTER`] are left out, and all at a leaf, which has its routes.
     pub fn remember(&mut self, now: Instant, known: impl IntoIterator<Item = Known>) {
+        if self.settings.is_leaf {
+            return;
+        }
         for Known { record, lost_for } in known {
             if record.name != self.settings.name && lost_for < FORGOTTEN_AFTER && self.peers.len() < MAX_PEERS {
                 let peer = self.peers.entry(record.name.clone()).or_default();
@@ -282,7 +293,7 @@ impl Mesh {
         }
         let peer = self.peers.entry(name.clone()).or_default();
         (peer.is_up, peer.is_member, peer.other_cluster) = (true, false, None);
-        (peer.given_up, peer.straight) = (None, None);
+        (peer.given_up, peer.straight, peer.is_led_to) = (None, None, false);
         peer.straighten(way, now, &mut self.rng);
         (peer.up_since, peer.greetings, peer.is_doubtful, peer.answered_at) = (Some(now), 1, false, None);
         peer.retry.pause();
@@ -366,6 +377,9 @@ impl Mesh {
         match self.peers.get(name) {
             None => Err(ForgetError::Unknown(name.clone())),
             Some(peer) if peer.is_up => Err(ForgetError::Connected(name.clone())),
+            Some(Peer { tellers, .. }) if self.is_led_to(name) => {
+                Err(ForgetError::Leaf { name: name.clone(), hub: tellers[0].clone() })
+            }
             Some(peer) => {
                 let instance = peer.instances().next().unwrap_or(UNKNOWN.into());
                 self.forget_instance(now, name, instance);
@@ -483,7 +497,10 @@ impl Mesh {
         }
         // Who leads to a leaf is the one that it keeps a connection to.
         let is_told = !is_hidden && (!own.is_leaf || peer.is_direct());
-        let is_news = is_told && peer.stated.as_ref() != Some(&own);
+        // That a leaf has a new connection is news too.
+        let is_led_to = own.is_leaf && peer.is_direct();
+        let is_new_way = is_led_to && !std::mem::replace(&mut peer.is_led_to, is_led_to);
+        let is_news = is_told && (is_new_way || peer.stated.as_ref() != Some(&own));
         self.has_news |= is_news;
         let is_other = peer.stated.as_ref() != Some(&own);
         (peer.told, peer.stated) = (None, Some(own.clone()));
@@ -519,6 +536,18 @@ impl Mesh {
         }
     }
 
+    /// Tells a neighbour of the leaves that are connected here: what told it of them at once may have been lost.
+    fn send_leaves(&mut self, to: NodeName) {
+        let leaves = self.peers.values().filter(|peer| peer.is_leaf() && peer.is_direct() && !peer.is_hidden);
+        let leaves: Vec<Record> = leaves.filter_map(|peer| peer.stated.clone()).collect();
+        if self.peers.get(&to).is_some_and(Peer::is_leaf) {
+            return;
+        }
+        for records in leaves.chunks(MAX_RECORDS) {
+            self.outputs.push_back(Output::Send { to: to.clone(), message: Message::Peers(records.to_vec()).encode() });
+        }
+    }
+
     /// Tells some neighbours of a member that spoke for itself, and all of them of a leaf: nobody else has a connection to it.
     fn spread(&mut self, of: &NodeName, record: Record) {
         let mut neighbours = self.neighbours();
@@ -539,13 +568,17 @@ impl Mesh {
             return Ok(());
         }
         let mut rooms = [None, None];
-        for record in records {
+        for mut record in records {
             if record.name == self.settings.name {
                 continue;
             }
+            if record.is_leaf {
+                // Nobody dials it.
+                record.endpoints.clear();
+            }
             match self.forgotten.get(&record.name) {
-                // The one that tells of it was not connected when it was forgotten.
-                Some(gone) if gone.is_of(record.incarnation) => {
+                // The one that tells of it was not connected when it was forgotten. Of a leaf tells only one that is.
+                Some(gone) if gone.is_of(record.incarnation) && !record.is_leaf => {
                     let message = Message::Forget { name: record.name, incarnation: record.incarnation }.encode();
                     self.outputs.push_back(Output::Send { to: from.clone(), message });
                     continue;
@@ -555,13 +588,18 @@ impl Mesh {
             }
             if !self.peers.contains_key(&record.name) {
                 let room = rooms[usize::from(record.is_leaf)].get_or_insert_with(|| self.room(record.is_leaf));
-                let Some(left) = room.checked_sub(1) else { continue };
-                *room = left;
+                match room.checked_sub(1) {
+                    Some(left) => *room = left,
+                    // The leaf that was told of least recently goes.
+                    None if record.is_leaf && self.drops_a_leaf() => {}
+                    None => continue,
+                }
             }
             let peer = self.peers.entry(record.name.clone()).or_default();
             peer.tellers.retain(|teller| teller != from);
             peer.tellers.insert(0, from.clone());
             peer.tellers.truncate(MAX_TELLERS);
+            peer.told_at = Some(now);
             if peer.is_up || peer.stated.as_ref() == Some(&record) || peer.told.as_ref() == Some(&record) {
                 continue;
             }
@@ -629,7 +667,8 @@ impl Mesh {
             self.forgotten.retain(|_, gone| now.saturating_duration_since(gone.at) < FORGOTTEN_AFTER);
             let neighbours = self.neighbours();
             if let Some(to) = self.rng.choice(neighbours) {
-                self.send_hello(now, to);
+                self.send_hello(now, to.clone());
+                self.send_leaves(to);
             }
             return self.poll(now);
         }
@@ -666,10 +705,19 @@ impl Mesh {
         Some(Output::Learn(address.clone()))
     }
 
-    /// Drops the leaves that no neighbour leads to.
+    /// Drops the leaves that no neighbour leads to, and those of which nothing was heard for [`FORGOTTEN_AFTER`].
     fn drop_leaves(&mut self, now: Instant) {
-        let is_gone = |peer: &Peer| peer.heard.is_none() || peer.lost_for(now) >= FORGOTTEN_AFTER;
-        self.peers.retain(|_, peer| !peer.is_leaf() || peer.is_up || !peer.tellers.is_empty() || !is_gone(peer));
+        let is_old = |at: Instant| now.saturating_duration_since(at) >= FORGOTTEN_AFTER;
+        let is_led_to = |peer: &Peer| !peer.tellers.is_empty() && !peer.told_at.is_none_or(is_old);
+        let is_lost = |peer: &Peer| peer.heard.is_some() && peer.lost_for(now) < FORGOTTEN_AFTER;
+        self.peers.retain(|_, peer| !peer.is_leaf() || peer.is_up || is_led_to(peer) || is_lost(peer));
+    }
+
+    /// Drops the leaf that others told of least recently, of those that are not connected. Returns true if there was one.
+    fn drops_a_leaf(&mut self) -> bool {
+        let leaves = self.peers.iter().filter(|(_, peer)| peer.is_leaf() && !peer.is_up && peer.stated.is_none());
+        let oldest = leaves.min_by_key(|(_, peer)| peer.told_at).map(|(name, _)| name.clone());
+        oldest.is_some_and(|name| self.peers.remove(&name).is_some())
     }
 
     /// Returns the addresses of a member, in the order to try: its own words first.
@@ -704,9 +752,9 @@ impl Mesh {
         self.peers.get(name).is_some_and(|peer| peer.is_member)
     }
 
-    /// Returns true if this node passes on what a member asks for this one: a neighbour, or a leaf of another member.
-    pub fn passes_on_to(&self, name: &NodeName) -> bool {
-        !self.settings.is_leaf && self.peers.get(name).is_some_and(|peer| peer.is_member || peer.is_leaf())
+    /// Returns true for a leaf that is not connected here, and that a neighbour leads to, as it says.
+    pub fn is_led_to(&self, name: &NodeName) -> bool {
+        self.peers.get(name).is_some_and(|peer| !peer.is_up && peer.is_leaf() && !peer.tellers.is_empty())
     }
 
     /// Returns the neighbours that may lead to a member which cannot be dialled: those that told of it, else some drawn at
@@ -722,7 +770,8 @@ impl Mesh {
         if !tellers.is_empty() {
             return tellers;
         }
-        let others = self.neighbours().into_iter().filter(|neighbour| neighbour != name);
+        let may_lead = |other: &NodeName| other != name && !self.peers.get(other).is_some_and(Peer::is_leaf);
+        let others: Vec<NodeName> = self.neighbours().into_iter().filter(may_lead).collect();
         self.rng.choose_multiple(others, MAX_GATEWAYS)
     }
 

@@ -152,9 +152,14 @@ impl Cluster {
         self.lock().is_neighbour(name)
     }
 
-    /// Returns true if this node passes on what a member asks for this one: a neighbour, or a leaf of another member.
-    pub fn passes_on_to(&self, name: &NodeName) -> bool {
-        self.lock().passes_on_to(name)
+    /// Returns true unless this node is a leaf, which passes nothing on.
+    pub fn relays(&self) -> bool {
+        self.lock().role() != Role::Leaf
+    }
+
+    /// Returns true for a leaf that is not connected here, and that a neighbour leads to, as it says.
+    pub fn is_led_to(&self, name: &NodeName) -> bool {
+        self.lock().is_led_to(name)
     }
 
     /// Returns the neighbours that may lead to a member which cannot be dialled, in the order to try.
@@ -288,7 +293,7 @@ impl Cluster {
         };
         if message.is_call() {
             let answer = self.lock().answer(now(), &from, message.body());
-            if answer == Err(MessageError::TooOften) {
+            if answer == Err(MessageError::TooOften) && self.is_neighbour(&from) {
                 return Some(message);
             }
             answer.map_or_else(refused, |answer| message.reply(answer));
@@ -303,7 +308,8 @@ impl Cluster {
         if let Some(cluster) = after.filter(|after| before.as_ref() != Some(after)) {
             tracing::warn!(peer = %from, cluster, "a node of another cluster is connected; it is no member");
         }
-        if taken == Err(MessageError::TooOften) {
+        // One that is no member waits for nothing.
+        if taken == Err(MessageError::TooOften) && self.is_neighbour(&from) {
             return Some(message);
         }
         taken.unwrap_or_else(refused);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{ConnectError, Connection, Gateways, NoRoute, Reason, Record, SentAway, Sessions};
-use trunkline_route::{Attempt, Cause, NodeName, ProxyRoute, later};
+use trunkline_route::{Attempt, Cause, DirectUse, NodeName, ProxyRoute, later};
 use trunkline_stack::{
     Answering, AttemptError, BoxFuture, ByteStream, Chain, Incoming, OpenError, StreamCode, StreamKind, Transport,
     log_peer,
@@ -51,14 +51,22 @@ pub struct Gateway {
     members: OnceLock<Box<dyn Members>>,
 }
 
+/// Ways on that a request may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ways {
+    /// To the target itself, and through all gateways.
+    All,
+    /// Through members of the cluster that lead to the target.
+    ThroughMembers,
+}
+
 /// Members of the cluster of a node.
 pub trait Members: Send + Sync {
-    /// Returns true for a member that the node is connected to.
+    /// Returns true for a member that the node is connected to. At a leaf, false for all: it passes nothing on.
     fn is_member(&self, name: &NodeName) -> bool;
 
-    /// Returns true for a member that the node passes on to: one that it is connected to, or a leaf of another member. False
-    /// for all at a leaf.
-    fn passes_on_to(&self, name: &NodeName) -> bool;
+    /// Returns true for a leaf that other members lead to, as they say. The node passes on to it through these only.
+    fn leads_to(&self, name: &NodeName) -> bool;
 
     /// Returns the members that may lead to another one, in the order to try.
     fn gateways(&self, name: &NodeName) -> Vec<NodeName>;
@@ -105,10 +113,14 @@ impl Gateway {
 
     fn membership(&self, neighbour: &NodeName, to: &NodeName) -> Membership {
         match self.members.get().filter(|members| members.is_member(neighbour)) {
-            Some(members) if members.passes_on_to(to) => Membership::Both,
+            Some(members) if members.is_member(to) => Membership::Both,
             Some(_) => Membership::Neighbour,
             None => Membership::Neither,
         }
+    }
+
+    fn leads_to(&self, to: &NodeName) -> bool {
+        self.members.get().is_some_and(|members| members.leads_to(to))
     }
 
     /// Replaces the rules about who may come to this node through others. Connections that are up stay.
@@ -151,11 +163,18 @@ impl Gateway {
             return incoming.refuse(StreamCode::Unknown(255), "the request is malformed");
         };
         let to = open.to.clone();
-        let verdict = {
+        let (verdict, ways) = {
             let transit = self.transit.read().unwrap_or_else(PoisonError::into_inner);
             let proxied = self.proxied.read().unwrap_or_else(PoisonError::into_inner);
+            let decide = |open, membership| decide(self.name(), incoming.peer(), open, &transit, &proxied, membership);
             let membership = self.membership(incoming.peer(), &to);
-            decide(self.name(), incoming.peer(), open, &transit, &proxied, membership)
+            // That the target is a leaf is the word of others: it opens the way through those that said so, and no other.
+            match decide(open.clone(), membership) {
+                Verdict::Refuse(_) if membership == Membership::Neighbour && self.leads_to(&to) => {
+                    (decide(open, Membership::Both), Ways::ThroughMembers)
+                }
+                verdict => (verdict, Ways::All),
+            }
         };
         if incoming.kind() == StreamKind::Trace {
             let (verdict, held) = match &verdict {
@@ -165,7 +184,7 @@ impl Gateway {
                 },
                 _ => (verdict, None),
             };
-            return self.sessions.spawn(walk::pass_on(self.clone(), incoming, to, verdict, held));
+            return self.sessions.spawn(walk::pass_on(self.clone(), incoming, to, (verdict, ways), held));
         }
         match verdict {
             Verdict::Refuse(refusal) => refuse(&self.sessions, incoming, &to, &[refusal]),
@@ -183,7 +202,7 @@ impl Gateway {
                 });
             }
             Verdict::Forward(next) => match self.hold(&incoming) {
-                Ok(held) => self.sessions.spawn(pass_on(held, incoming, next)),
+                Ok(held) => self.sessions.spawn(pass_on(held, incoming, next, ways)),
                 Err(refusal) => refuse(&self.sessions, incoming, &to, &[refusal]),
             },
         }
@@ -224,12 +243,12 @@ pub(crate) fn log_refused(node: &Sessions, from: &NodeName, to: &NodeName, refus
     log_peer!(node, from, INFO, "a connection was not passed on", %from, %to, %hop, %code, cause);
 }
 
-async fn pass_on(held: Held, incoming: Incoming, next: ProxyOpen) {
+async fn pass_on(held: Held, incoming: Incoming, next: ProxyOpen, ways: Ways) {
     let gateway = &held.gateway;
     let node = &gateway.sessions;
     let (from, to) = (incoming.peer().clone(), next.to.clone());
     let onwards = tokio::select! {
-        onwards = gateway.onwards(&next, StreamKind::Proxied, ONWARDS.min(incoming.timeout())) => onwards,
+        onwards = gateway.onwards(&next, ways, StreamKind::Proxied, ONWARDS.min(incoming.timeout())) => onwards,
         () = incoming.cancelled() => return tracing::debug!(%from, %to, "a connection is not wanted any more"),
     };
     match onwards {
@@ -301,16 +320,19 @@ impl Gateway {
     pub(crate) async fn onwards(
         &self,
         next: &ProxyOpen,
+        ways: Ways,
         kind: StreamKind,
         timeout: Duration,
     ) -> Result<ByteStream, Vec<Refusal>> {
         let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());
-        let mut routes: Vec<_> =
-            self.sessions.routes().matching_proxies(&next.to).into_iter().map(|found| found.route).collect();
-        if let Some(members) = self.members.get().filter(|members| members.passes_on_to(&next.to)) {
-            routes.extend(members.gateways(&next.to).into_iter().map(ProxyRoute::via));
-        }
+        let own = || self.sessions.routes().matching_proxies(&next.to).into_iter().map(|found| found.route);
+        let members = self.members.get().filter(|members| members.is_member(&next.to) || members.leads_to(&next.to));
+        let through = members.into_iter().flat_map(|members| members.gateways(&next.to)).map(ProxyRoute::via);
+        let routes: Vec<ProxyRoute> = match ways {
+            Ways::All => own().chain(through).collect(),
+            Ways::ThroughMembers => through.map(|route| route.direct(DirectUse::Never)).collect(),
+        };
         let ways = onwards(next, &routes);
         let mut refusals = Vec::new();
         if ways.is_empty() || routes.iter().any(|route| next.path.contains(route.gateway())) {

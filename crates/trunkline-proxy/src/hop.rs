@@ -160,9 +160,9 @@ pub enum Verdict {
 pub enum Membership {
     /// The neighbour is no member.
     Neither,
-    /// The neighbour is a member, and the target is none that the gateway passes on to.
+    /// The neighbour is a member, and the target is none that is connected.
     Neighbour,
-    /// Both are members, and the gateway passes on to the target.
+    /// Both are members that are connected.
     Both,
 }
 

@@ -10,7 +10,7 @@ use trunkline_dial::{ConnectError, PING_MAILBOX, Reason, Record};
 use trunkline_route::{NodeName, Origin, ProxyRoute, later};
 use trunkline_stack::{BoxFuture, ByteStream, Chain, Incoming, Link, StreamCode, StreamKind};
 
-use crate::gateway::{Gateway, Held, NoHop, ONWARDS, in_short, log_refused, now, refused};
+use crate::gateway::{Gateway, Held, NoHop, ONWARDS, Ways, in_short, log_refused, now, refused};
 use crate::{MAX_REPORTS, ProxyOpen, Refusal, Report, Verdict};
 
 /// Longest time of a look at a way through this node.
@@ -77,7 +77,7 @@ pub(crate) async fn pass_on(
     node: Arc<Gateway>,
     incoming: Incoming,
     to: NodeName,
-    verdict: Verdict,
+    verdict: (Verdict, Ways),
     held: Option<Held>,
 ) {
     let timeout = incoming.timeout().min(TRACE);
@@ -92,14 +92,14 @@ async fn report(
     node: Arc<Gateway>,
     back: &mut ByteStream,
     (from, to): (&NodeName, &NodeName),
-    verdict: Verdict,
+    (verdict, ways): (Verdict, Ways),
     timeout: Duration,
 ) {
     let own = node.name().clone();
     let end = match verdict {
         Verdict::Target(_) => Some(Ok(Report::Reached(own))),
         Verdict::Refuse(refusal) => Some(Err(vec![refusal])),
-        Verdict::Forward(next) => match node.onwards(&next, StreamKind::Trace, ONWARDS.min(timeout)).await {
+        Verdict::Forward(next) => match node.onwards(&next, ways, StreamKind::Trace, ONWARDS.min(timeout)).await {
             Err(refusals) => Some(Err(refusals)),
             Ok(mut onwards) => {
                 let next = onwards.peer().clone();

@@ -184,7 +184,7 @@ impl NodeBuilder {
     }
 
     /// Keeps the members of the cluster that this node was connected to in a file, and dials them when it is started again.
-    /// Members without a connection for 7 days are forgotten. Default: all are forgotten when the node ends.
+    /// Members without a connection for 7 days are forgotten. A leaf keeps none. Default: all are forgotten when the node ends.
     pub fn cluster_book(mut self, path: impl Into<PathBuf>) -> Self {
         self.cluster_book = Some(path.into());
         self

@@ -55,11 +55,11 @@ struct Relays(Arc<Cluster>);
 
 impl Members for Relays {
     fn is_member(&self, name: &NodeName) -> bool {
-        self.0.is_neighbour(name)
+        self.0.relays() && self.0.is_neighbour(name)
     }
 
-    fn passes_on_to(&self, name: &NodeName) -> bool {
-        self.0.passes_on_to(name)
+    fn leads_to(&self, name: &NodeName) -> bool {
+        self.0.relays() && self.0.is_led_to(name)
     }
 
     fn gateways(&self, name: &NodeName) -> Vec<NodeName> {
@@ -248,7 +248,9 @@ fn cluster(
         is_leaf,
         seed: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
     };
-    let cluster = Cluster::new(settings, routes, builder.cluster_book.take())?;
+    // A leaf has its routes.
+    let book = builder.cluster_book.take().filter(|_| !is_leaf);
+    let cluster = Cluster::new(settings, routes, book)?;
     let id = ResolverId::new(CLUSTER).expect("the id is well-formed");
     config.resolvers.insert(id.clone(), cluster.clone());
     config.discovery.insert(0, id);

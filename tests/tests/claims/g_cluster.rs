@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trunkline::{
     Address, CallError, ClusterRole, ClusterWelcome, ConnectError, Cookies, MESH_MAILBOX, Node, NodeBuilder,
-    StartError, TokenError,
+    ProxyRoute, StartError, TokenError,
 };
 use trunkline_tests::support::*;
 
@@ -330,7 +330,7 @@ async fn a_leaf_reaches_every_member_and_is_reached_through_the_one_it_is_connec
     let a = start(leaf("a@lab", &[&one])).await;
     let b = start(leaf("b@lab", &[&two])).await;
     until(|| is_connected(&a, &["1@lab"]) && is_connected(&b, &["2@lab"])).await;
-    let knows = |node: &Node, other: &str| node.cluster().unwrap().passes_on_to(&name(other));
+    let knows = |node: &Node, other: &str| node.cluster().unwrap().is_led_to(&name(other));
     until(|| knows(&one, "b@lab") && knows(&two, "a@lab")).await;
     // A leaf and a member, both ways, and two leaves of different members.
     for (from, to) in [(&a, "2@lab"), (&two, "a@lab"), (&a, "b@lab"), (&b, "a@lab")] {
@@ -378,4 +378,25 @@ async fn a_member_that_floods_waits_for_its_turn_and_holds_up_nobody_else() {
     // Nothing is left of it.
     soon(bad.ping("a@lab", SOON)).await.unwrap();
     assert!(!a.cluster().unwrap().network(SOON).await.nodes.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_calls_a_node_a_leaf_does_not_come_to_it_through_another_member() {
+    let victim = start(listener("victim@elsewhere")).await;
+    let gate = start(member("gate@lab", loopback(), &[]).route("^victim@", route_to(&victim), 1)).await;
+    let bad = start(member("bad@lab", loopback(), &[address(&gate)])).await;
+    full(&[&gate, &bad]).await;
+    bad.add_proxy_route("^victim@", ProxyRoute::via(name("gate@lab")), 1).unwrap();
+    let refused = no_route(soon(bad.connect("victim@elsewhere")).await);
+    assert!(refused.to_string().contains("gate@lab"), "{refused}");
+    // Version 1, variant 1, one record: the name, an incarnation, no endpoints, a leaf.
+    let text = "victim@elsewhere";
+    let record = [&[1, 1, 1, text.len() as u8], text.as_bytes(), &[9; 16], &[0, 1]].concat();
+    soon(bad.connection("gate@lab").unwrap().send(MESH_MAILBOX, "", &record)).await.unwrap();
+    until(|| gate.cluster().unwrap().is_led_to(&name(text))).await;
+    let refused = no_route(soon(bad.connect(text)).await);
+    assert!(refused.to_string().contains("gate@lab"), "{refused}");
+    assert!(victim.nodes().is_empty());
+    // The gate itself has its route.
+    soon(gate.ping(text, SOON)).await.unwrap();
 }

@@ -240,7 +240,7 @@ impl Operations {
             None => Err(ForgetError::Unknown(name.clone())),
         };
         forgotten.map_err(|error| {
-            let kind = if matches!(error, ForgetError::Connected(_)) { Kind::Conflict } else { Kind::Missing };
+            let kind = if matches!(error, ForgetError::Unknown(_)) { Kind::Missing } else { Kind::Conflict };
             OpError::new(kind, error)
         })?;
         Ok(Changed::new(format!(
@@ -292,7 +292,7 @@ impl Operations {
 fn token_error(error: TokenError) -> OpError {
     let kind = match error {
         TokenError::Unknown(_) => Kind::Missing,
-        TokenError::NoAddress | TokenError::TooMany | TokenError::Used(_) => Kind::Conflict,
+        TokenError::NoAddress | TokenError::Leaf | TokenError::TooMany | TokenError::Used(_) => Kind::Conflict,
         _ => Kind::Internal,
     };
     OpError::new(kind, error)

@@ -146,9 +146,9 @@ pub(crate) fn proxied(config: &ProxiedConfig) -> Proxied {
 /// Returns the keys whose values differ from those at the start but are not applied by a reload.
 fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
     let (a, b) = (&old.node, &new.node);
-    let cluster = |config: &Config| config.clustering.as_ref().map(|cluster| cluster.name.clone());
+    let cluster = |config: &Config| config.clustering.as_ref().map(|cluster| (cluster.name.clone(), cluster.server));
     let keys = [
-        ("the cluster and its routes", cluster(old) != cluster(new)),
+        ("the name of the cluster, the role in it, and its routes", cluster(old) != cluster(new)),
         ("node.name", a.name != b.name),
         ("node.data_dir", a.data_dir != b.data_dir),
         ("services", old.services != new.services),

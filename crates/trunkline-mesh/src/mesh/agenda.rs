@@ -47,10 +47,13 @@ impl Mesh {
     /// Looks at all members once.
     pub(super) fn agenda(&self) -> Agenda<'_> {
         let (mut under_way, mut dials, mut greeting) = ([0; 3], [None; 3], None);
+        let is_found = |name: &NodeName| self.routes.iter().any(|(_, route)| route.names.contains(name));
+        // A leaf dials those only that its routes lead to, in the order of their times.
+        let is_dialled = |name: &NodeName| !self.settings.is_leaf || is_found(name);
         for (name, peer) in &self.peers {
-            let kind = peer.kind() as usize;
+            let kind = if self.settings.is_leaf && !peer.is_up { Kind::Lost } else { peer.kind() } as usize;
             under_way[kind] += usize::from(peer.is_dialled);
-            add(&mut dials[kind], peer.next_dial(), name);
+            add(&mut dials[kind], peer.next_dial().filter(|_| is_dialled(name)), name);
             add(&mut greeting, peer.next_greeting(), name);
         }
         let all: usize = under_way.iter().sum();

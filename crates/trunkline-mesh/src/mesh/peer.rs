@@ -23,7 +23,11 @@ pub(super) struct Peer {
     pub(super) stated: Option<Record>,
     /// Record that another member told last.
     pub(super) told: Option<Record>,
-    /// Neighbours that told of it, the last one first; at most [`MAX_TELLERS`].
+    /// Time at which a neighbour told of it last.
+    pub(super) told_at: Option<Instant>,
+    /// A leaf said over the present connection, which is a direct one, that it is a member.
+    pub(super) is_led_to: bool,
+    /// Neighbours that told of it, the last one first; at most 4.
     pub(super) tellers: Vec<NodeName>,
     pub(super) is_up: bool,
     pub(super) is_hidden: bool,
@@ -147,9 +151,12 @@ impl Peer {
         self.is_up && self.straight.is_none()
     }
 
-    /// Returns true for a leaf, as far as it is known.
+    /// Returns true for a leaf, as far as it is known. That a node is one is its own word first; that a later instance is
+    /// none, others may say.
     pub(super) fn is_leaf(&self) -> bool {
-        self.record().is_some_and(|record| record.is_leaf)
+        let is_other = |told: &Record| Some(told.incarnation) != self.stated.as_ref().map(|stated| stated.incarnation);
+        let is_none_now = self.told.as_ref().is_some_and(|told| !told.is_leaf && is_other(told));
+        !is_none_now && self.record().is_some_and(|record| record.is_leaf)
     }
 
     pub(super) fn record(&self) -> Option<&Record> {

@@ -56,6 +56,9 @@ pub enum TokenError {
     /// The node has no address that it tells to others.
     #[error("this node has no listener, so no machine can join by it; set `clustering.hubServer.cluster.network.port`")]
     NoAddress,
+    /// The node is a leaf.
+    #[error("this node is a leaf, which lets nobody in; make the token at a member that is none")]
+    Leaf,
     /// The node keeps as many tokens as it may.
     #[error("{MAX_TOKENS} tokens are kept, which is the maximum; one is dropped 7 days after it expired")]
     TooMany,
@@ -83,6 +86,9 @@ impl Cluster {
             let mesh = self.lock();
             (mesh.cluster().to_owned(), mesh.name().clone(), mesh.own_addresses().to_vec())
         };
+        if !self.relays() {
+            return Err(TokenError::Leaf);
+        }
         if addresses.is_empty() {
             return Err(TokenError::NoAddress);
         }

@@ -146,7 +146,8 @@ impl<P: Pake> Responder<P> {
         if !learning && hello1.to != self.config.name.as_str() {
             return reject(RejectCode::WrongName, 0, self.config.name.as_str());
         }
-        if hello1.from == self.config.name {
+        // A registrar serves the node of its name too, and says by itself that a name is taken.
+        if hello1.from == self.config.name && self.config.mode != Mode::Registrar {
             return reject(RejectCode::NotAllowed, 0, "the node here has the same name as the caller");
         }
         let Some(&version) = self.config.versions.iter().find(|v| hello1.versions.contains(v)) else {
