@@ -358,6 +358,14 @@ fn g10_a_file_that_is_edited_by_hand_applies_at_once_and_a_broken_edit_leaves_th
     eventually("the routes are taken up", || {
         (dir.ok(&["cluster", "routes", "--admin", node.admin()]).stdout.trim() == "no routes").then_some(())
     });
+    // A file that it names may be missing for a moment: it is read again, although it does not change again.
+    let of_another = dir.at("late").display().to_string();
+    release("seven", &text(&[a]).replace(&dir.at("cookie").display().to_string(), &of_another));
+    node.logs(&of_another);
+    dir.file("late", &dir.read("cookie"), 0o600);
+    eventually("the routes are taken up", || {
+        (dir.json(&["cluster", "routes", "--admin", node.admin()])[0]["port"] == a).then_some(())
+    });
     for node in [first, second, node] {
         node.stop();
     }
