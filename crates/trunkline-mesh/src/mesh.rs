@@ -214,11 +214,8 @@ impl Mesh {
     }
 
     /// Takes members that an earlier instance of this node was connected to, and dials them. Those without a connection for
-    /// [`FORGOTTEN_AFTER`] are left out, and all at a leaf, which has its routes.
+    /// [`FORGOTTEN_AFTER`] are left out.
     pub fn remember(&mut self, now: Instant, known: impl IntoIterator<Item = Known>) {
-        if self.settings.is_leaf {
-            return;
-        }
         for Known { record, lost_for } in known {
             if record.name != self.settings.name && lost_for < FORGOTTEN_AFTER && self.peers.len() < MAX_PEERS {
                 let peer = self.peers.entry(record.name.clone()).or_default();
