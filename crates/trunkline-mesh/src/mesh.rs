@@ -489,10 +489,10 @@ impl Mesh {
         }
         (peer.is_member, peer.is_hidden, peer.other_cluster) = (true, is_hidden, None);
         if self.settings.is_leaf && !peer.is_direct() {
-            // A leaf keeps those only that it may dial again.
+            // A leaf keeps only members that it may dial again.
             return Ok(());
         }
-        // Who leads to a leaf is the one that it keeps a connection to.
+        // Only the member that a leaf keeps a connection to leads to it.
         let is_told = !is_hidden && (!own.is_leaf || peer.is_direct());
         // That a leaf has a new connection is news too.
         let is_led_to = own.is_leaf && peer.is_direct();
@@ -570,7 +570,7 @@ impl Mesh {
                 continue;
             }
             if record.is_leaf {
-                // Nobody dials it.
+                // A leaf is not dialled.
                 record.endpoints.clear();
             }
             match self.forgotten.get(&record.name) {
@@ -643,7 +643,7 @@ impl Mesh {
         let Settings { cluster, name, incarnation, endpoints, is_hidden, is_leaf, .. } = &self.settings;
         let (name, incarnation, endpoints) = (name.clone(), *incarnation, endpoints.clone());
         let own = Record { name, incarnation, endpoints, is_leaf: *is_leaf };
-        // A leaf is told of nobody. Of other leaves one is told each time, so that the last one to tell is who leads to them.
+        // A leaf is told of nobody. Other leaves are told of each time, so that the latest word says which member leads to them.
         let known = self.peers.values().filter(|peer| !is_leaf && !peer.is_leaf()).filter_map(Peer::record);
         let known = known.take(MAX_KNOWN).map(Record::fingerprint).collect();
         let message = Message::Hello { cluster: cluster.clone(), own, is_hidden: *is_hidden, is_first, known }.encode();

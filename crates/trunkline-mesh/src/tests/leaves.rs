@@ -19,10 +19,10 @@ fn a_leaf_keeps_one_connection_and_the_others_are_told_who_leads_to_it() {
         assert_eq!((status.role, status.is_up, status.next_dial), (Role::Leaf, false, None));
         assert!(world.nodes[node].mesh.is_led_to(&name(leaf)));
     }
-    // It is led to everybody by its hub.
+    // The hub leads the leaf to everybody.
     assert_eq!(world.nodes[leaf].mesh.gateways(&name(first)), []);
     assert_eq!(world.nodes[leaf].mesh.gateways(&"unknown@lab".parse().unwrap()), [name(first)]);
-    // It is in no book, and its hub in its own.
+    // No book has the leaf, and its own has its hub.
     let now = world.clock();
     assert!((0..5).all(|node| world.nodes[node].mesh.known(now).iter().all(|known| known.record.name != name(leaf))));
     assert_eq!(world.nodes[leaf].mesh.known(now).len(), 1);
@@ -152,10 +152,10 @@ fn a_member_that_invents_leaves_fills_no_book_and_does_not_keep_others_out() {
     tell(mesh, &mut ["honest@lab".to_owned()].into_iter());
     let honest: NodeName = "honest@lab".parse().unwrap();
     assert!(mesh.is_led_to(&honest));
-    // What others say of a leaf has no addresses, so that nobody is sent there.
+    // The addresses that others tell of a leaf are dropped, so that nobody is sent there.
     assert_eq!(mesh.addresses(&honest), []);
     assert_eq!(mesh.peers(now).len(), MAX_UNPROVEN + 1);
-    // It cannot be forgotten where it is not connected, and is a member again when it is told of.
+    // A leaf cannot be forgotten where it is not connected, and is a member again when it is told of.
     assert_eq!(mesh.forget(now, &honest), Err(ForgetError::Leaf { name: honest.clone(), hub: name(1) }));
     let forget = Message::Forget { name: honest.clone(), incarnation: [9; 16].into() }.encode();
     mesh.message(now, &name(1), &forget).unwrap();
@@ -206,7 +206,7 @@ proptest! {
         world.leaves.insert(5);
         world.add(&[1, 2, 3]);
         world.until_full(Duration::from_secs(5));
-        // What a hub tells of its leaf at once may be lost.
+        // The message by which a hub tells of its leaf at once may be lost.
         world.loss = 0.02;
         for (node, pause) in faults {
             if world.nodes[node].is_alive { world.kill(node) } else { world.restart(node) }
