@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use trunkline::{JoinToken, NodeName};
+use trunkline::{ClusterRole, JoinToken, NodeName};
 use trunkline_admin::api::{
     Cluster, ClusterConnection, ClusterNetwork, ClusterOperation, ClusterRoute, FoundRoute, IssuedToken, NetworkNode,
     NetworkRequest, NewToken, RevokeToken, RoutesDeleted, RoutesRequest, RoutesSet, TokenRequest,
@@ -48,9 +48,9 @@ pub(crate) async fn run(command: ClusterCommand, output: &Output) -> Result<(), 
 }
 
 /// Role of a member of which there is nothing to say.
-const FULL: &str = "full";
+const FULL: &str = ClusterRole::Full.as_str();
 /// Role of a member with one connection.
-const LEAF: &str = "leaf";
+const LEAF: &str = ClusterRole::Leaf.as_str();
 /// Characters of an error that a table shows.
 const NOTE: usize = 200;
 
@@ -196,7 +196,7 @@ async fn replace_routes(at: Admin, routes: Vec<String>, output: &Output) -> Resu
     let cluster: Cluster = client.get("/v1/cluster").await?;
     let server = if cluster.role.as_deref() == Some(LEAF) { ClusterServer::Leaf } else { ClusterServer::Hub };
     let routes = routes.into_iter().map(Value::from).collect();
-    let keys = [(server.path().replace('.', "_"), routes)].into_iter().collect();
+    let keys = [(server.operation_key(), routes)].into_iter().collect();
     commands::changed(client.post("/", &ClusterOperation::SetConfiguration(keys)).await?, output)
 }
 

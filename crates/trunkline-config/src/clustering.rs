@@ -38,20 +38,17 @@ pub enum ClusterServer {
 }
 
 impl ClusterServer {
-    /// Returns the keys of the list, from the outermost one.
-    pub(crate) fn keys(self) -> &'static [&'static str] {
-        match self {
-            Self::Hub => &["clustering", "hubServer", "cluster", "network", "routes"],
-            Self::Leaf => &["clustering", "leafServer", "network", "routes"],
-        }
-    }
-
     /// Returns the path of the list in the configuration.
     pub fn path(self) -> &'static str {
         match self {
             Self::Hub => "clustering.hubServer.cluster.network.routes",
             Self::Leaf => "clustering.leafServer.network.routes",
         }
+    }
+
+    /// Returns the name of the list in HarperDB's operation `set_configuration`.
+    pub fn operation_key(self) -> String {
+        self.path().replace('.', "_")
     }
 }
 

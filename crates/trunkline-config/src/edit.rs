@@ -145,8 +145,8 @@ fn add_to_braces(text: &str, map: &Node, last: Option<usize>, entry: &str, edits
     }
 }
 
-/// Makes these the routes of the cluster in one of its lists, creating the section if it is missing. Routes that stay keep their lines and
-/// their place, those that are new come behind them, and comments stay.
+/// Makes these the routes of the cluster in one of its lists, creating the section if it is missing. Routes that stay
+/// keep their lines and their place, those that are new come behind them, and comments stay.
 ///
 /// ```
 /// use trunkline_config::ClusterServer;
@@ -162,7 +162,7 @@ fn add_to_braces(text: &str, map: &Node, last: Option<usize>, entry: &str, edits
 /// # Errors
 /// [`EditError`].
 pub fn set_cluster_routes(text: &str, server: ClusterServer, routes: &[Address]) -> Result<String, EditError> {
-    let (root, keys) = (read(text)?, server.keys());
+    let (root, keys) = (read(text)?, server.path().split('.').collect::<Vec<_>>());
     let list = keys.iter().try_fold(&root, |node, key| node.get(key));
     let known: Vec<Option<Address>> = match list.map(|list| &list.value) {
         Some(Value::List(items)) => items.iter().map(route_of).collect(),
@@ -172,11 +172,11 @@ pub fn set_cluster_routes(text: &str, server: ClusterServer, routes: &[Address])
     for (index, _) in
         known.iter().enumerate().rev().filter(|(_, known)| known.as_ref().is_none_or(|known| !routes.contains(known)))
     {
-        text = remove_item(&text, keys, index)?;
+        text = remove_item(&text, &keys, index)?;
     }
     for route in routes.iter().filter(|route| !known.contains(&Some((*route).clone()))) {
         let item = braces(&[("host", scalar(route.host.as_str())), ("port", route.port.to_string())]);
-        text = add_item(&text, keys, &item)?;
+        text = add_item(&text, &keys, &item)?;
     }
     Ok(text)
 }

@@ -527,21 +527,24 @@ impl Mesh {
         let missing = missing.filter(|(_, peer)| !peer.is_leaf() || peer.is_direct());
         let missing = missing.filter_map(|(_, peer)| peer.stated.as_ref());
         let missing: Vec<_> = missing.filter(|record| !known.contains(&record.fingerprint())).cloned().collect();
-        for records in missing.chunks(MAX_RECORDS) {
-            let message = Message::Peers(records.to_vec()).encode();
-            self.outputs.push_back(Output::Send { to: to.clone(), message });
-        }
+        self.send_records(to, missing);
     }
 
-    /// Tells a neighbour of the leaves that are connected here: what told it of them at once may have been lost.
-    fn send_leaves(&mut self, to: NodeName) {
-        let leaves = self.peers.values().filter(|peer| peer.is_leaf() && peer.is_direct() && !peer.is_hidden);
-        let leaves: Vec<Record> = leaves.filter_map(|peer| peer.stated.clone()).collect();
-        if self.peers.get(&to).is_some_and(Peer::is_leaf) {
+    /// Tells a neighbour, if it is no leaf, of the leaves that are connected here: what told it of them at once may have been
+    /// lost.
+    fn send_leaves(&mut self, to: &NodeName) {
+        if self.peers.get(to).is_some_and(Peer::is_leaf) {
             return;
         }
-        for records in leaves.chunks(MAX_RECORDS) {
-            self.outputs.push_back(Output::Send { to: to.clone(), message: Message::Peers(records.to_vec()).encode() });
+        let leaves = self.peers.values().filter(|peer| peer.is_leaf() && peer.is_direct() && !peer.is_hidden);
+        let leaves = leaves.filter_map(|peer| peer.stated.clone()).collect();
+        self.send_records(to, leaves);
+    }
+
+    fn send_records(&mut self, to: &NodeName, records: Vec<Record>) {
+        for records in records.chunks(MAX_RECORDS) {
+            let message = Message::Peers(records.to_vec()).encode();
+            self.outputs.push_back(Output::Send { to: to.clone(), message });
         }
     }
 
@@ -665,7 +668,7 @@ impl Mesh {
             let neighbours = self.neighbours();
             if let Some(to) = self.rng.choice(neighbours) {
                 self.send_hello(now, to.clone());
-                self.send_leaves(to);
+                self.send_leaves(&to);
             }
             return self.poll(now);
         }

@@ -152,9 +152,9 @@ impl Cluster {
         self.lock().is_neighbour(name)
     }
 
-    /// Returns true unless this node is a leaf, which passes nothing on.
-    pub fn relays(&self) -> bool {
-        self.lock().role() != Role::Leaf
+    /// Returns the role of this node.
+    pub fn role(&self) -> Role {
+        self.lock().role()
     }
 
     /// Returns true for a leaf that is not connected here, and that a neighbour leads to, as it says.

@@ -54,9 +54,9 @@ pub struct Gateway {
 /// Ways on that a request may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ways {
-    /// To the target itself, and through all gateways.
+    /// A connection to the target itself, and all gateways.
     All,
-    /// Through members of the cluster that lead to the target.
+    /// Members of the cluster that lead to the target.
     ThroughMembers,
 }
 

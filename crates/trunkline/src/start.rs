@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use trunkline_dial::sessions::Keys;
 use trunkline_dial::{Gateways, RouteTable, Sessions, SessionsConfig};
 use trunkline_forward::Services;
-use trunkline_mesh::{Cluster, MESH_MAILBOX, Settings};
+use trunkline_mesh::{Cluster, MESH_MAILBOX, Role, Settings};
 use trunkline_process::runtime::Processes;
 use trunkline_proxy::{Gateway, Members};
 use trunkline_registrar::{Registrar, Registration};
@@ -55,11 +55,11 @@ struct Relays(Arc<Cluster>);
 
 impl Members for Relays {
     fn is_member(&self, name: &NodeName) -> bool {
-        self.0.relays() && self.0.is_neighbour(name)
+        self.0.role() != Role::Leaf && self.0.is_neighbour(name)
     }
 
     fn leads_to(&self, name: &NodeName) -> bool {
-        self.0.relays() && self.0.is_led_to(name)
+        self.0.role() != Role::Leaf && self.0.is_led_to(name)
     }
 
     fn gateways(&self, name: &NodeName) -> Vec<NodeName> {

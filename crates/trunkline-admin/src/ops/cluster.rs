@@ -45,7 +45,7 @@ impl Operations {
 
     /// Returns the list that the routes of the node are in.
     fn server(&self) -> ClusterServer {
-        match self.node.cluster().map(|cluster| cluster.status().role) {
+        match self.node.cluster().map(|cluster| cluster.role()) {
             Some(ClusterRole::Leaf) => ClusterServer::Leaf,
             _ => ClusterServer::Hub,
         }
@@ -105,7 +105,7 @@ impl Operations {
     /// # Errors
     /// As [`Operations::set_cluster_routes`], and for any other key.
     pub fn set_configuration(&self, keys: &Map<String, Value>) -> Result<Changed, OpError> {
-        let can_be_set = self.server().path().replace('.', "_");
+        let can_be_set = self.server().operation_key();
         if let Some(key) = keys.keys().find(|key| !key.eq_ignore_ascii_case(&can_be_set)) {
             let key: String = key.chars().take(80).collect();
             return Err(bad(format!("'{key}' is not allowed; the key that can be set is '{can_be_set}'")));

@@ -20,7 +20,7 @@ pub enum Role {
 
 impl Role {
     /// Returns the name of the role.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Hidden => "hidden",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use trunkline_route::NodeName;
 
 use super::{Cluster, today};
+use crate::Role;
 use crate::book::replace;
 use crate::join::{JoinRefusal, JoinToken, MAX_TOKENS, RANDOM, TokenStatus, Tokens};
 use crate::message::{Message, Welcome};
@@ -86,7 +87,7 @@ impl Cluster {
             let mesh = self.lock();
             (mesh.cluster().to_owned(), mesh.name().clone(), mesh.own_addresses().to_vec())
         };
-        if !self.relays() {
+        if self.role() == Role::Leaf {
             return Err(TokenError::Leaf);
         }
         if addresses.is_empty() {
