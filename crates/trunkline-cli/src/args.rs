@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trunkline::{LocalPlace, MAX_VALIDITY};
+use trunkline::{Address, LocalPlace, MAX_VALIDITY};
+use trunkline_config::{ClusterRouteError, cluster_route};
 
 /// Reach any node by its name.
 ///
@@ -421,21 +422,21 @@ pub(crate) enum ClusterCommand {
         #[command(flatten)]
         at: Admin,
         /// Add a route, `host` or `host:port`; may be repeated. The default port is 9932.
-        #[arg(long, value_name = "ADDRESS")]
-        add: Vec<String>,
+        #[arg(long, value_name = "ADDRESS", value_parser = cluster_address)]
+        add: Vec<Address>,
         /// Remove a route; may be repeated. Nobody is disconnected.
-        #[arg(long, value_name = "ADDRESS", conflicts_with = "add")]
-        remove: Vec<String>,
+        #[arg(long, value_name = "ADDRESS", value_parser = cluster_address, conflicts_with = "add")]
+        remove: Vec<Address>,
         /// Replace all routes by this one; may be repeated. Nobody is disconnected.
-        #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["add", "remove"])]
-        set: Vec<String>,
+        #[arg(long, value_name = "ADDRESS", value_parser = cluster_address, conflicts_with_all = ["add", "remove"])]
+        set: Vec<Address>,
     },
     /// Make a token by which one machine joins the cluster, with `trunkline join`. Whoever has the token can join: keep it
     /// secret.
     Token {
         #[command(flatten)]
         at: Admin,
-        /// Time for which the token is valid, at most 30 days.
+        /// Time for which the token is valid, 1 s to 30 days.
         #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = validity)]
         valid: Duration,
         /// List the tokens that this node made, without their secrets.
@@ -560,8 +561,10 @@ pub(crate) struct DemoArgs {
 /// Error returned when the value of an argument is malformed.
 #[derive(Debug, PartialEq, thiserror::Error)]
 enum ArgError {
-    #[error("{text:?} is not a duration up to {} h; write, for example, 500ms, 5s, 2m or 1h", most.as_secs() / 3600)]
-    Duration { text: String, most: Duration },
+    #[error("{text:?} is not a duration up to 24 h; write, for example, 500ms, 5s, 2m or 1h")]
+    Duration { text: String },
+    #[error("{text:?} is not a duration from 1 s to 30 days; write, for example, 90s, 1h or 7d")]
+    Validity { text: String },
     #[error("unknown value {on:?}; write {name}=true or {name}=false")]
     Flag { name: String, on: String },
     #[error("{text:?} has no `=`; write NAME=OTHER")]
@@ -580,21 +583,28 @@ fn pair(text: &str) -> Result<(String, String), ArgError> {
 }
 
 fn duration(text: &str) -> Result<Duration, ArgError> {
-    duration_within(text, Duration::from_secs(DAY))
+    let of_day = read_duration(text).filter(|duration| *duration <= Duration::from_secs(DAY));
+    of_day.ok_or_else(|| ArgError::Duration { text: text.to_owned() })
+}
+
+/// Reads the host and port of a route of a cluster.
+fn cluster_address(text: &str) -> Result<Address, ClusterRouteError> {
+    cluster_route(text, None)
 }
 
 /// Reads the validity of a token.
 fn validity(text: &str) -> Result<Duration, ArgError> {
-    duration_within(text, MAX_VALIDITY)
+    let valid = read_duration(text).filter(|valid| (Duration::from_secs(1)..=MAX_VALIDITY).contains(valid));
+    valid.ok_or_else(|| ArgError::Validity { text: text.to_owned() })
 }
 
 /// Seconds of a day.
 const DAY: u64 = 86_400;
 
-fn duration_within(text: &str, most: Duration) -> Result<Duration, ArgError> {
-    let error = || ArgError::Duration { text: text.to_owned(), most };
+/// Reads a duration that is not zero.
+fn read_duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| error())?;
+    let number: u64 = digits.parse().ok()?;
     let seconds = |unit: u64| number.checked_mul(unit).map(Duration::from_secs);
     let duration = match &text[digits.len()..] {
         "ms" => Some(Duration::from_millis(number)),
@@ -604,7 +614,7 @@ fn duration_within(text: &str, most: Duration) -> Result<Duration, ArgError> {
         "d" => seconds(DAY),
         _ => None,
     };
-    duration.filter(|duration| !duration.is_zero() && *duration <= most).ok_or_else(error)
+    duration.filter(|duration| !duration.is_zero())
 }
 
 #[cfg(test)]
@@ -636,7 +646,7 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
         assert_eq!(validity("30d"), Ok(Duration::from_secs(2_592_000)));
-        assert!(duration("25h").is_err() && validity("31d").is_err());
+        assert!(duration("25h").is_err() && validity("31d").is_err() && validity("500ms").is_err());
         for bad in ["", "s", "-1s", "1w", "1.5s", "0s", "99999999999999999999s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

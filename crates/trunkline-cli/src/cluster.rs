@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use trunkline::{ClusterRole, JoinToken, NodeName};
+use trunkline::{Address, ClusterRole, JoinToken, NodeName};
 use trunkline_admin::api::{
     Cluster, ClusterConnection, ClusterNetwork, ClusterOperation, ClusterRoute, FoundRoute, IssuedToken, NetworkNode,
     NetworkRequest, NewToken, RevokeToken, RoutesDeleted, RoutesRequest, RoutesSet, TokenRequest,
@@ -27,10 +27,10 @@ pub(crate) async fn run(command: ClusterCommand, output: &Output) -> Result<(), 
     match command {
         ClusterCommand::Status { at } => status(at, output).await,
         ClusterCommand::Network { at, timeout } => network(at, timeout, output).await,
-        ClusterCommand::Routes { at, set, .. } if !set.is_empty() => replace_routes(at, set, output).await,
-        ClusterCommand::Routes { at, add, .. } if !add.is_empty() => add_routes(at, add, output).await,
+        ClusterCommand::Routes { at, set, .. } if !set.is_empty() => replace_routes(at, &set, output).await,
+        ClusterCommand::Routes { at, add, .. } if !add.is_empty() => add_routes(at, &add, output).await,
         ClusterCommand::Routes { at, remove, .. } if remove.is_empty() => routes(at, output).await,
-        ClusterCommand::Routes { at, remove, .. } => remove_routes(at, remove, output).await,
+        ClusterCommand::Routes { at, remove, .. } => remove_routes(at, &remove, output).await,
         ClusterCommand::Token { at, list: true, .. } => tokens(at, output).await,
         ClusterCommand::Token { at, revoke: Some(id), .. } => {
             commands::changed(client(at)?.post("/v1/cluster/tokens/revoke", &RevokeToken { id }).await?, output)
@@ -164,8 +164,12 @@ fn written(route: &ClusterRoute) -> String {
     format!("{host}:{}", route.port)
 }
 
-fn request(routes: Vec<String>) -> RoutesRequest {
-    RoutesRequest { server: None, routes: Some(routes.into_iter().map(Value::from).collect()) }
+fn items(routes: &[Address]) -> Value {
+    routes.iter().map(ToString::to_string).collect()
+}
+
+fn request(routes: &[Address]) -> RoutesRequest {
+    RoutesRequest { server: None, routes: Some(items(routes)) }
 }
 
 /// Writes a line for each route, with what was done with it.
@@ -176,7 +180,7 @@ fn lines<'r>(parts: impl IntoIterator<Item = (&'r str, &'r [ClusterRoute])>) -> 
     parts.into_iter().flat_map(line).collect::<Vec<_>>().join("\n")
 }
 
-async fn add_routes(at: Admin, routes: Vec<String>, output: &Output) -> Result<(), Failed> {
+async fn add_routes(at: Admin, routes: &[Address], output: &Output) -> Result<(), Failed> {
     let operation = ClusterOperation::ClusterSetRoutes(request(routes));
     let set: RoutesSet = client(at)?.post("/", &operation).await?;
     output.print(&set, |set| {
@@ -185,18 +189,17 @@ async fn add_routes(at: Admin, routes: Vec<String>, output: &Output) -> Result<(
     })
 }
 
-async fn remove_routes(at: Admin, routes: Vec<String>, output: &Output) -> Result<(), Failed> {
+async fn remove_routes(at: Admin, routes: &[Address], output: &Output) -> Result<(), Failed> {
     let operation = ClusterOperation::ClusterDeleteRoutes(request(routes));
     let deleted: RoutesDeleted = client(at)?.post("/", &operation).await?;
     output.print(&deleted, |deleted| lines([("removed", &*deleted.deleted), ("was not there", &*deleted.skipped)]))
 }
 
-async fn replace_routes(at: Admin, routes: Vec<String>, output: &Output) -> Result<(), Failed> {
+async fn replace_routes(at: Admin, routes: &[Address], output: &Output) -> Result<(), Failed> {
     let client = client(at)?;
     let cluster: Cluster = client.get("/v1/cluster").await?;
     let server = if cluster.role.as_deref() == Some(LEAF) { ClusterServer::Leaf } else { ClusterServer::Hub };
-    let routes = routes.into_iter().map(Value::from).collect();
-    let keys = [(server.operation_key(), routes)].into_iter().collect();
+    let keys = [(server.operation_key(), items(routes))].into_iter().collect();
     commands::changed(client.post("/", &ClusterOperation::SetConfiguration(keys)).await?, output)
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn check() -> Result<(), Failed> {
     }
 }
 
-/// Replaces the names that HarperDB gives to keys of clustering on its command line, in capitals or not, by `--set`:
+/// Turns a flag with a name that HarperDB gives to a key of clustering, in capitals or not, into `--set=NAME=VALUE`:
 /// `--CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES VALUE`.
 pub(crate) fn harper_keys(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments = arguments.peekable();
@@ -44,13 +44,13 @@ pub(crate) fn harper_keys(arguments: impl Iterator<Item = OsString>) -> Vec<OsSt
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
         });
-        let Some(key) = harper_key(name) else {
+        if harper_key(name).is_none() {
             replaced.push(argument);
             continue;
-        };
+        }
         let is_value = |next: &OsString| !next.to_string_lossy().starts_with("--");
         let value = value.map(OsString::from).or_else(|| arguments.next_if(is_value));
-        let mut set = OsString::from(format!("--set={key}"));
+        let mut set = OsString::from(format!("--set={name}"));
         if let Some(value) = value {
             set.push("=");
             set.push(value);
@@ -80,12 +80,13 @@ mod tests {
             let replaced = harper_keys(arguments.iter().map(OsString::from));
             replaced.iter().map(|argument| argument.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
         };
-        let routes = "clustering.hubServer.cluster.network.routes";
-        let name = "--CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES";
-        assert_eq!(replaced(&["node", name, "[a]", "--json"]), format!("node --set={routes}=[a] --json"));
-        assert_eq!(replaced(&[&format!("{}=[a=b]", name.to_lowercase())]), format!("--set={routes}=[a=b]"));
-        assert_eq!(replaced(&[name, "--json"]), format!("--set={routes} --json"), "the value is missing");
-        for other in [&["send", "--", name, "x"][..], &["--clusterings", "x"], &["clustering_enabled", "1"]] {
+        let name = "CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES";
+        let flag = &*format!("--{name}");
+        assert_eq!(replaced(&["node", flag, "[a]", "--json"]), format!("node --set={name}=[a] --json"));
+        let low = name.to_lowercase();
+        assert_eq!(replaced(&[&format!("--{low}=[a=b]")]), format!("--set={low}=[a=b]"));
+        assert_eq!(replaced(&[flag, "--json"]), format!("--set={name} --json"), "the value is missing");
+        for other in [&["send", "--", flag, "x"][..], &["--clusterings", "x"], &["clustering_enabled", "1"]] {
             assert_eq!(replaced(other), other.join(" "));
         }
     }

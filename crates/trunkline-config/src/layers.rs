@@ -47,7 +47,8 @@ use crate::tree::{self, At, Key, Layer, Node, Origin, Value};
 pub struct Layers {
     /// Environment, as returned by `std::env::vars_os()`.
     pub environment: Vec<(OsString, OsString)>,
-    /// Settings `key.path=value` from the command line; later ones win.
+    /// Settings `key.path=value` from the command line; later ones win. HarperDB's name of a key of clustering is also
+    /// taken, in capitals or not; errors then call it a flag, `--NAME`.
     pub set: Vec<String>,
 }
 
@@ -104,13 +105,14 @@ impl Layers {
     pub fn over(&self, path: &str) -> Option<String> {
         let covers =
             |known: &str| path.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        let set = self.set.iter().rev().filter_map(|set| set.split_once('=')).find(|(known, _)| covers(known));
+        let set = self.set.iter().rev().filter_map(|set| set.split_once('='));
+        let set = set.map(|(path, _)| Flag::new(path)).find(|flag| covers(flag.path));
         let varied = given(&self.environment).filter_map(|(name, _)| name.to_str()).find(|name| {
             let own = PATHS.iter().find(|path| variable(path) == *name).copied();
             own.or_else(|| harper_key(name)).is_some_and(covers)
         });
         let varied = varied.map(|name| format!("the environment variable {name}"));
-        set.map(|(known, _)| format!("--set {known}=…")).or(varied)
+        set.map(|flag| flag.with_value("…")).or(varied)
     }
 }
 
@@ -193,6 +195,34 @@ const DISPLACES: &[(&str, &[&str])] = &[
     ("node.admin.listen", &["socket"]),
 ];
 
+/// Setting of the command line: `--set PATH=VALUE`, or a flag of its own under HarperDB's name.
+struct Flag<'a> {
+    /// Path of keys.
+    path: &'a str,
+    /// HarperDB's name, as it was written.
+    harper: Option<&'a str>,
+}
+
+impl<'a> Flag<'a> {
+    fn new(written: &'a str) -> Self {
+        match harper_key(written) {
+            Some(path) => Self { path, harper: Some(written) },
+            None => Self { path: written, harper: None },
+        }
+    }
+
+    fn label(&self) -> String {
+        self.harper.map_or_else(|| format!("--set {}", self.path), |name| format!("--{name}"))
+    }
+
+    fn with_value(&self, value: &str) -> String {
+        match self.harper {
+            Some(name) => format!("--{name} {value}"),
+            None => format!("--set {}={value}", self.path),
+        }
+    }
+}
+
 /// Applies the environment and then the command line to the tree of the file.
 pub(crate) fn apply(root: &mut Node, layers: &Layers, problems: &mut Vec<Problem>) {
     let mut unknown = Vec::new();
@@ -225,14 +255,15 @@ pub(crate) fn apply(root: &mut Node, layers: &Layers, problems: &mut Vec<Problem
     }
     for text in &layers.set {
         let (path, value) = text.split_once('=').unwrap_or((text, ""));
-        let label = format!("--set {path}");
+        let flag = Flag::new(path);
         if !text.contains('=') {
-            problems.push(Problem::of("--set", None, "", format!("`{path}` has no value; write `--set {path}=VALUE`")));
-        } else if PATHS.contains(&path) {
-            set(root, path, value, Layer::CommandLine, &label, problems);
+            let message = format!("no value; write `{}`", flag.with_value("VALUE"));
+            problems.push(Problem::of(flag.label(), None, "", message));
+        } else if PATHS.contains(&flag.path) {
+            set(root, flag.path, value, Layer::CommandLine, &flag.label(), problems);
         } else {
             let message = format!("unknown key; {}", nearest(path, PATHS));
-            problems.push(Problem::of(label, None, "", message));
+            problems.push(Problem::of(flag.label(), None, "", message));
         }
     }
     if !unknown.is_empty() {

@@ -195,6 +195,11 @@ impl Receiver {
         self.effects.peer_went_first
     }
 
+    /// Returns true if this end wanted to leave before the peer did, and the peer answered so with this code.
+    pub(crate) fn peer_agreed(&self, code: CloseCode) -> bool {
+        !self.effects.peer_went_first && self.effects.peer_gone == Some(code)
+    }
+
     /// Returns the hold that reading waits for.
     pub(crate) fn hold(&mut self) -> Option<&mut Hold> {
         self.hold.as_mut()

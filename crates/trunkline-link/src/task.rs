@@ -119,6 +119,7 @@ impl Task {
             Down::ClosedHere(code) if *code != CloseCode::Timeout && self.receiver.peer_went_first() => {
                 Down::ClosedByPeer { code: *code, text: String::new() }
             }
+            Down::ClosedByPeer { code, .. } if self.receiver.peer_agreed(*code) => Down::ClosedHere(*code),
             down => down.clone(),
         };
         self.down.tell(&told);

@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         match messages.pop_front() {
             Some((from, to, message)) => members[to].message(time, &name(from), &message)?,
-            None => time = members.iter().map(Mesh::next).min().expect("three members"),
+            None => time = members.iter_mut().map(Mesh::next_time).min().expect("three members"),
         }
     }
     Ok(())

@@ -26,11 +26,18 @@ impl Budget {
         (self.left + refilled).min(self.at_once)
     }
 
-    /// Takes one, if one may be done now. Returns true if it was taken.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
-        let allowed = self.allows(now);
-        (self.left, self.at) = (self.left(now) - f64::from(u8::from(allowed)), now);
+    /// Takes so many, if they may be done now. Returns true if they were taken. More than are ever allowed at once count as
+    /// that many.
+    pub(crate) fn take(&mut self, now: Instant, count: u32) -> bool {
+        let (left, count) = (self.left(now), f64::from(count).min(self.at_once));
+        let allowed = left >= count;
+        (self.left, self.at) = (if allowed { left - count } else { left }, now);
         allowed
+    }
+
+    /// Takes one back: it does not count.
+    pub(crate) fn give_back(&mut self) {
+        self.left = (self.left + 1.0).min(self.at_once);
     }
 
     /// Returns the time at which one more may be done; `None` if that was so when the last one was taken.

@@ -2,6 +2,7 @@
 
 mod agenda;
 mod peer;
+mod peers;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,8 +14,10 @@ use crate::budget::Budget;
 use crate::message::{MAX_CLUSTER, MAX_ENDPOINTS, MAX_KNOWN, MAX_RECORDS, Message, MessageError, Record, View};
 use crate::retry::Retry;
 
-use peer::{Peer, UNKNOWN};
+use peer::{Peer, SOONEST, UNKNOWN};
+use peers::Peers;
 
+pub use peer::Way;
 pub use status::{ClusterRouteStatus, MemberStatus, Role};
 
 /// Members that one node knows at most.
@@ -23,15 +26,12 @@ pub const MAX_PEERS: usize = 4096;
 pub const MAX_UNPROVEN: usize = 1024;
 /// Dials after which a member that this node was never connected to is given up.
 pub const MAX_DIALS_UNPROVEN: u32 = 12;
-/// Dials of members that this node was never connected to which may begin at once after a pause; then [`UNPROVEN_PER_SECOND`].
+/// Dials of members that this node was never connected to which may fail at once after a pause; then [`UNPROVEN_PER_SECOND`].
 const UNPROVEN_AT_ONCE: f64 = 200.0;
-/// Dials of such members that may begin in a second.
-const UNPROVEN_PER_SECOND: f64 = 10.0;
+/// Dials of such members that may fail in a second.
+const UNPROVEN_PER_SECOND: f64 = 4.0;
 /// Time of a connection after which the next loss begins with the first pause again.
 const STEADY: Duration = Duration::from_secs(10);
-/// Shortest time between two dials of a name that others tell new addresses of, and between two answers to a neighbour that
-/// says hello again.
-const SOONEST: Duration = Duration::from_secs(1);
 /// Neighbours that are kept as those who told of one member.
 const MAX_TELLERS: usize = 4;
 /// Neighbours that are returned as gateways to a member.
@@ -117,15 +117,6 @@ pub enum Output {
     },
 }
 
-/// Way of a connection to a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// The connection goes to the node itself.
-    Direct,
-    /// The connection goes through other nodes. Such a member is dialled directly from time to time.
-    ThroughOthers,
-}
-
 /// Member that an operator declared gone.
 #[derive(Debug, Clone)]
 struct Forgotten {
@@ -160,12 +151,12 @@ pub struct Known {
 }
 
 /// Membership of one node. After each call, [`Mesh::poll`] until it returns `None`, and call [`Mesh::poll`] again at
-/// [`Mesh::next`].
+/// [`Mesh::next_time`].
 #[derive(Debug)]
 pub struct Mesh {
     settings: Settings,
     rng: fastrand::Rng,
-    peers: BTreeMap<NodeName, Peer>,
+    peers: Peers,
     /// In the order in which they were set.
     routes: Vec<(Address, Route)>,
     outputs: VecDeque<Output>,
@@ -173,7 +164,7 @@ pub struct Mesh {
     /// Exchanges since the last news.
     calm: u32,
     has_news: bool,
-    /// Dials of members that this node was never connected to which may begin.
+    /// Dials of members that this node was never connected to which may begin: those under way, and those that failed.
     unproven: Budget,
     /// Members that an operator declared gone.
     forgotten: BTreeMap<NodeName, Forgotten>,
@@ -191,7 +182,7 @@ impl Mesh {
         }
         settings.endpoints.truncate(if settings.is_leaf { 0 } else { MAX_ENDPOINTS });
         let rng = fastrand::Rng::with_seed(settings.seed);
-        let (peers, routes, outputs, forgotten) = (BTreeMap::new(), Vec::new(), VecDeque::new(), BTreeMap::new());
+        let (peers, routes, outputs, forgotten) = (Peers::default(), Vec::new(), VecDeque::new(), BTreeMap::new());
         let (next_exchange, unproven) = (now + SOONEST, Budget::new(UNPROVEN_AT_ONCE, UNPROVEN_PER_SECOND, now));
         Ok(Self { settings, rng, peers, routes, outputs, next_exchange, calm: 0, has_news: false, unproven, forgotten })
     }
@@ -218,8 +209,8 @@ impl Mesh {
     pub fn remember(&mut self, now: Instant, known: impl IntoIterator<Item = Known>) {
         for Known { record, lost_for } in known {
             if record.name != self.settings.name && lost_for < FORGOTTEN_AFTER && self.peers.len() < MAX_PEERS {
-                let peer = self.peers.entry(record.name.clone()).or_default();
-                peer.stated.get_or_insert(record);
+                let peer = self.peers.entry(&record.name);
+                peer.stated.get_or_insert(record.into());
                 peer.heard = Some((now, lost_for));
                 peer.retry.is_due_at(now);
             }
@@ -231,7 +222,9 @@ impl Mesh {
     pub fn known(&self, now: Instant) -> Vec<Known> {
         let members =
             self.peers.values().filter(|peer| !peer.is_hidden && !peer.is_leaf() && peer.other_cluster.is_none());
-        members.filter_map(|peer| Some(Known { record: peer.stated.clone()?, lost_for: peer.lost_for(now) })).collect()
+        members
+            .filter_map(|peer| Some(Known { record: peer.stated.as_deref()?.clone(), lost_for: peer.lost_for(now) }))
+            .collect()
     }
 
     /// Returns the pause until the next exchange.
@@ -264,10 +257,10 @@ impl Mesh {
                 state.retry.failed(now, &mut self.rng);
                 for (name, address) in found {
                     if name != self.settings.name && (self.peers.contains_key(&name) || self.room(false) > 0) {
-                        let peer = self.peers.entry(name.clone()).or_default();
+                        let peer = self.peers.entry(&name);
                         if !peer.stated.as_ref().is_some_and(|stated| stated.endpoints.contains(&address)) {
                             let (incarnation, endpoints) = (UNKNOWN.into(), vec![address]);
-                            peer.told = Some(Record { name, incarnation, endpoints, is_leaf: false });
+                            peer.told = Some(Record { name, incarnation, endpoints, is_leaf: false }.into());
                         }
                         // A pause after a failure is not cut short.
                         if peer.retry.due().is_none() {
@@ -288,7 +281,10 @@ impl Mesh {
         if *name == self.settings.name {
             return;
         }
-        let peer = self.peers.entry(name.clone()).or_default();
+        let peer = self.peers.entry(name);
+        if peer.is_dialled && !peer.is_up && peer.stated.is_none() {
+            self.unproven.give_back();
+        }
         (peer.is_up, peer.is_member, peer.other_cluster) = (true, false, None);
         (peer.given_up, peer.straight, peer.is_led_to) = (None, None, false);
         peer.straighten(way, now, &mut self.rng);
@@ -316,10 +312,9 @@ impl Mesh {
             peer.retry.failed(now, &mut self.rng);
         }
         // Nor does it lead to a leaf any more.
-        self.peers
-            .values_mut()
-            .filter(|peer| peer.is_leaf())
-            .for_each(|leaf| leaf.tellers.retain(|teller| teller != name));
+        for (_, leaf) in self.peers.select_mut(|peer| peer.is_leaf() && peer.tellers.contains(name)) {
+            leaf.tellers.retain(|teller| teller != name);
+        }
     }
 
     /// Compares what is known here with the nodes that are connected, and corrects what differed at the last look as well: a
@@ -327,7 +322,7 @@ impl Mesh {
     pub fn reconcile(&mut self, now: Instant, connected: &BTreeMap<NodeName, Way>) {
         let unknown = connected.keys().filter(|name| !self.peers.contains_key(name)).cloned().collect::<Vec<_>>();
         let mut differing = Vec::new();
-        for (name, peer) in &mut self.peers {
+        for (name, peer) in self.peers.select_mut(|_| true) {
             let differs = peer.is_up != connected.contains_key(name);
             if std::mem::replace(&mut peer.is_doubtful, differs) && differs {
                 differing.push(name.clone());
@@ -410,7 +405,7 @@ impl Mesh {
     /// [`MessageError`]; nothing of the message was used. After [`MessageError::TooOften`] it may be given again.
     pub fn message(&mut self, now: Instant, from: &NodeName, bytes: &[u8]) -> Result<(), MessageError> {
         let peer = self.peers.get_mut(from).filter(|peer| peer.is_up).ok_or(MessageError::NoMember)?;
-        if !peer.may_be_read(now) {
+        if !peer.may_be_read(now, bytes) {
             return Err(MessageError::TooOften);
         }
         match Message::decode(bytes)? {
@@ -453,7 +448,7 @@ impl Mesh {
     /// given again.
     pub fn answer(&mut self, now: Instant, from: &NodeName, bytes: &[u8]) -> Result<Vec<u8>, MessageError> {
         let peer = self.peers.get_mut(from).filter(|peer| peer.is_up).ok_or(MessageError::NoMember)?;
-        if !peer.may_be_read(now) {
+        if !peer.may_be_read(now, bytes) {
             return Err(MessageError::TooOften);
         }
         match Message::decode(bytes)? {
@@ -497,10 +492,10 @@ impl Mesh {
         // That a leaf has a new connection is news too.
         let is_led_to = own.is_leaf && peer.is_direct();
         let is_new_way = is_led_to && !std::mem::replace(&mut peer.is_led_to, is_led_to);
-        let is_news = is_told && (is_new_way || peer.stated.as_ref() != Some(&own));
+        let is_news = is_told && (is_new_way || peer.stated.as_deref() != Some(&own));
         self.has_news |= is_news;
-        let is_other = peer.stated.as_ref() != Some(&own);
-        (peer.told, peer.stated) = (None, Some(own.clone()));
+        let is_other = peer.stated.as_deref() != Some(&own);
+        (peer.told, peer.stated) = (None, Some(own.clone().into()));
         if peer.answered_at.is_some_and(|at| now.saturating_duration_since(at) < SOONEST) {
             return Ok(());
         }
@@ -522,11 +517,8 @@ impl Mesh {
 
     /// Sends the records of members that a neighbour does not know.
     fn send_missing(&mut self, to: &NodeName, known: &[u32]) {
-        let known: BTreeSet<u32> = known.iter().copied().collect();
-        let missing = self.peers.iter().filter(|(name, peer)| *name != to && !peer.is_hidden);
-        let missing = missing.filter(|(_, peer)| !peer.is_leaf() || peer.is_direct());
-        let missing = missing.filter_map(|(_, peer)| peer.stated.as_ref());
-        let missing: Vec<_> = missing.filter(|record| !known.contains(&record.fingerprint())).cloned().collect();
+        let missing = self.peers.waiting().missing(known).into_iter().filter(|name| name != to);
+        let missing = missing.filter_map(|name| self.peers.get(&name)?.stated.as_deref().cloned()).collect();
         self.send_records(to, missing);
     }
 
@@ -537,7 +529,7 @@ impl Mesh {
             return;
         }
         let leaves = self.peers.values().filter(|peer| peer.is_leaf() && peer.is_direct() && !peer.is_hidden);
-        let leaves = leaves.filter_map(|peer| peer.stated.clone()).collect();
+        let leaves = leaves.filter_map(|peer| peer.stated.as_deref().cloned()).collect();
         self.send_records(to, leaves);
     }
 
@@ -550,12 +542,12 @@ impl Mesh {
 
     /// Tells some neighbours of a member that spoke for itself, and all of them of a leaf: nobody else has a connection to it.
     fn spread(&mut self, of: &NodeName, record: Record) {
-        let mut neighbours = self.neighbours();
-        neighbours.retain(|name| name != of && !self.peers.get(name).is_some_and(Peer::is_leaf));
+        let neighbours = self.peers.waiting().neighbours();
         let count = if record.is_leaf { neighbours.len() } else { TOLD };
+        let neighbours = neighbours.filter(|name| *name != of);
         let message = Message::Peers(vec![record]).encode();
         for to in self.rng.choose_multiple(neighbours, count) {
-            self.outputs.push_back(Output::Send { to, message: message.clone() });
+            self.outputs.push_back(Output::Send { to: to.clone(), message: message.clone() });
         }
     }
 
@@ -595,12 +587,12 @@ impl Mesh {
                     None => continue,
                 }
             }
-            let peer = self.peers.entry(record.name.clone()).or_default();
+            let peer = self.peers.entry(&record.name);
             peer.tellers.retain(|teller| teller != from);
             peer.tellers.insert(0, from.clone());
             peer.tellers.truncate(MAX_TELLERS);
             peer.told_at = Some(now);
-            if peer.is_up || peer.stated.as_ref() == Some(&record) || peer.told.as_ref() == Some(&record) {
+            if peer.is_up || peer.stated.as_deref() == Some(&record) || peer.told.as_deref() == Some(&record) {
                 continue;
             }
             // Of two that hear of each other at once, one waits for the other's dial.
@@ -608,28 +600,23 @@ impl Mesh {
             let soonest = peer.dialled_at.map_or(now, |at| at + SOONEST);
             peer.given_up = None;
             peer.retry.is_due_at(soonest.max(now + waits));
-            peer.told = Some(record);
+            peer.told = Some(record.into());
             self.disturb(now);
         }
         Ok(())
     }
 
     /// Returns how many nodes may be added that are not connected: leaves, or others.
-    fn room(&self, is_leaf: bool) -> usize {
-        let unproven = self.peers.values().filter(|peer| peer.stated.is_none() && peer.told.is_some());
-        let unproven = unproven.filter(|peer| peer.is_leaf() == is_leaf).count();
-        MAX_UNPROVEN.saturating_sub(unproven).min(MAX_PEERS.saturating_sub(self.kept()))
-    }
-
-    /// Returns how many nodes are known for something else than a connection that is up now.
-    fn kept(&self) -> usize {
-        self.peers.values().filter(|peer| peer.is_kept()).count()
+    fn room(&mut self, is_leaf: bool) -> usize {
+        let waiting = self.peers.waiting();
+        let (unproven, kept) = (waiting.unproven(is_leaf), waiting.kept());
+        MAX_UNPROVEN.saturating_sub(unproven).min(MAX_PEERS.saturating_sub(kept))
     }
 
     /// Returns true if a member that spoke for itself may be added. Of those that are not connected, the one goes that was
     /// heard least recently.
     fn makes_room(&mut self) -> bool {
-        if self.kept() < MAX_PEERS {
+        if self.peers.waiting().kept() < MAX_PEERS {
             return true;
         }
         let lost = self.peers.iter().filter(|(_, peer)| !peer.is_up && peer.is_kept());
@@ -647,8 +634,7 @@ impl Mesh {
         let (name, incarnation, endpoints) = (name.clone(), *incarnation, endpoints.clone());
         let own = Record { name, incarnation, endpoints, is_leaf: *is_leaf };
         // A leaf is told of nobody. Other leaves are told of each time, so that the latest word says which member leads to them.
-        let known = self.peers.values().filter(|peer| !is_leaf && !peer.is_leaf()).filter_map(Peer::record);
-        let known = known.take(MAX_KNOWN).map(Record::fingerprint).collect();
+        let known = self.peers.waiting().fingerprints().filter(|_| !is_leaf).take(MAX_KNOWN).collect();
         let message = Message::Hello { cluster: cluster.clone(), own, is_hidden: *is_hidden, is_first, known }.encode();
         self.outputs.push_back(Output::Send { to, message });
     }
@@ -662,7 +648,7 @@ impl Mesh {
             self.calm = self.calm.saturating_add(1);
             self.next_exchange = now + self.pause();
             let is_over = |at: Instant| now.saturating_duration_since(at) >= GIVEN_UP_FOR;
-            self.peers.retain(|_, peer| peer.is_up || !peer.given_up.is_some_and(is_over));
+            self.peers.retain(|peer| peer.is_up || !peer.given_up.is_some_and(is_over));
             self.drop_leaves(now);
             self.forgotten.retain(|_, gone| now.saturating_duration_since(gone.at) < FORGOTTEN_AFTER);
             let neighbours = self.neighbours();
@@ -672,8 +658,9 @@ impl Mesh {
             }
             return self.poll(now);
         }
+        let may_unproven = self.unproven.allows(now);
         let agenda = self.agenda();
-        let (greeting, dial) = (agenda.greeting(now), agenda.dial(now, self.unproven.allows(now)));
+        let (greeting, dial) = (agenda.greeting(now), agenda.dial(now, may_unproven));
         // The first hello of either end may have been lost.
         if let Some(to) = greeting
             && let Some(peer) = self.peers.get_mut(&to)
@@ -690,7 +677,7 @@ impl Mesh {
                 return Some(Output::DialDirectly(name));
             }
             if peer.stated.is_none() {
-                self.unproven.take(now);
+                self.unproven.take(now, 1);
             }
             return Some(Output::Dial(name));
         }
@@ -710,7 +697,7 @@ impl Mesh {
         let is_old = |at: Instant| now.saturating_duration_since(at) >= FORGOTTEN_AFTER;
         let is_led_to = |peer: &Peer| !peer.tellers.is_empty() && !peer.told_at.is_none_or(is_old);
         let is_lost = |peer: &Peer| peer.heard.is_some() && peer.lost_for(now) < FORGOTTEN_AFTER;
-        self.peers.retain(|_, peer| !peer.is_leaf() || peer.is_up || is_led_to(peer) || is_lost(peer));
+        self.peers.retain(|peer| !peer.is_leaf() || peer.is_up || is_led_to(peer) || is_lost(peer));
     }
 
     /// Drops the leaf that others told of least recently, of those that are not connected. Returns true if there was one.
@@ -781,6 +768,11 @@ impl Mesh {
         neighbours.map(|(name, _)| name.clone()).collect()
     }
 
+    #[cfg(test)]
+    pub(crate) fn check(&mut self) {
+        self.peers.check();
+    }
+
     /// Returns how many other nodes are known.
     pub fn size(&self) -> usize {
         self.peers.len()
@@ -804,6 +796,6 @@ impl Mesh {
 
 /// Returns true if a route has done its work: a node that was found there is connected. One that leads to this node itself
 /// is asked again, as others may listen there later.
-fn is_connected(peers: &BTreeMap<NodeName, Peer>, route: &Route) -> bool {
+fn is_connected(peers: &Peers, route: &Route) -> bool {
     route.names.iter().any(|name| peers.get(name).is_some_and(|peer| peer.is_up))
 }

@@ -30,7 +30,7 @@ const GATHERED: (Duration, Duration) = (Duration::from_millis(200), Duration::fr
 const WRITTEN_AGAIN: Duration = Duration::from_secs(3600);
 
 /// Time after which messages that wait are tried again.
-const READ_AGAIN: Duration = Duration::from_millis(50);
+const READ_AGAIN: Duration = Duration::from_millis(250);
 
 /// Time between two looks at the connections that there are.
 const LOOK: Duration = Duration::from_secs(5);
@@ -266,7 +266,7 @@ impl Cluster {
                     self.reconcile(&sessions);
                 }
                 self.carry_out(&sessions, &mut tasks);
-                self.lock().next().min(looked + LOOK)
+                self.lock().next_time().min(looked + LOOK)
             };
             let next = if self.book.is_some() { next.min(due) } else { next };
             let next = if waiting.is_empty() { next } else { next.min(now() + READ_AGAIN) };

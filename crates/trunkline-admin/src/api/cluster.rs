@@ -245,7 +245,7 @@ pub struct FoundRoute {
     pub route: ClusterRoute,
     /// Names of the nodes that were found there; the node itself is one of them if the route leads to it.
     pub nodes: Vec<String>,
-    /// Error of the last attempt to find any.
+    /// Error of the last attempt to find any; absent while a node that was found is connected.
     pub last_error: Option<String>,
     /// Time until the next attempt in milliseconds; absent while a node that was found is connected.
     pub next_attempt_ms: Option<u64>,

@@ -418,7 +418,10 @@ fn every_member_tells_its_view_and_one_that_is_gone_for_good_is_forgotten_by_all
         let arguments: Vec<&str> = ["cluster", "routes", "--admin", one.admin()].into_iter().chain(flags).collect();
         dir.run(&arguments)
     };
-    set(&[&route, "a b"]).refused(&["routes[1]': \"a b\" is no host"]);
+    let refused = set(&[&route, "a b"]).exits(2).stderr;
+    assert!(refused.contains("'a b' for '--set <ADDRESS>': \"a b\" is no host"), "{refused}");
+    let short = dir.run(&["cluster", "token", "--admin", one.admin(), "--valid", "500ms"]).exits(2).stderr;
+    assert!(short.contains("from 1 s to 30 days"), "{short}");
     assert!(set(&[&route, "127.0.0.1:1"]).stdout.contains("Configuration successfully set"));
     assert_eq!(dir.json(&["cluster", "routes", "--admin", one.admin()])[1]["port"], 1);
     set(&[&route]).exits(0);

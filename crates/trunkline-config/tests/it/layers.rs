@@ -183,7 +183,19 @@ fn the_error_about_a_malformed_value_names_the_variable_or_flag_and_the_place() 
     refused(outcome, &["environment variable TRUNKLINE_ROUTES:1:", "not well-formed YAML"]);
     refused(layered(&dir, &[], &["node.name=@x"]), &["--set node.name", "put the value in quotes"]);
     refused(layered(&dir, &[], &["node.nmae=x"]), &["--set node.nmae: unknown key", "`node.name`"]);
-    refused(layered(&dir, &[], &["node.name"]), &["--set", "--set node.name=VALUE"]);
+    refused(layered(&dir, &[], &["node.name"]), &["--set node.name: no value; write `--set node.name=VALUE`"]);
+}
+
+#[test]
+fn the_error_about_a_flag_with_harperdbs_name_names_the_flag_as_it_was_written() {
+    let dir = Dir::new();
+    let routes = "clustering_hubServer_cluster_network_routes";
+    refused(layered(&dir, &[], &[routes]), &[&format!("--{routes}: no value; write `--{routes} VALUE`")]);
+    let wrong = format!("{routes}=[{{ host: a, prt: 1 }}]");
+    refused(layered(&dir, &[], &[&wrong]), &[&format!("--{routes}:1:"), "prt"]);
+    let layers = Layers { environment: Vec::new(), set: vec![format!("{routes}=[a]")] };
+    let over = layers.over("clustering.hubServer.cluster.network.routes");
+    assert_eq!(over, Some(format!("--{routes} …")));
 }
 
 #[test]

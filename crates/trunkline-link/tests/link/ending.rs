@@ -216,6 +216,17 @@ async fn closing_tells_the_other_end_the_reason() {
 }
 
 #[tokio::test]
+async fn an_orderly_end_was_wanted_here_at_the_end_that_went_first_whichever_says_the_last_word() {
+    for _ in 0..50 {
+        let (a, b) = pair().await;
+        a.link.go_away(CloseCode::Disconnected);
+        assert_eq!(soon(a.link.closed()).await, Down::ClosedHere(CloseCode::Disconnected));
+        let told = Down::ClosedByPeer { code: CloseCode::Disconnected, text: String::new() };
+        assert_eq!(soon(b.link.closed()).await, told);
+    }
+}
+
+#[tokio::test]
 async fn closing_a_link_whose_peer_reads_nothing_does_not_wait_for_it() {
     let (release, hold) = oneshot::channel::<()>();
     let of_b = Hooks { hold: Some(Box::pin(async { drop(hold.await) })), ..Hooks::default() };

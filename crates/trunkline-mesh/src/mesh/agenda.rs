@@ -5,7 +5,7 @@ use std::time::Instant;
 use trunkline_route::NodeName;
 
 use super::peer::{Kind, Peer};
-use super::{Mesh, is_connected};
+use super::{Mesh, Route, is_connected};
 
 /// Dials under way at a time, and as many routes that are asked.
 const MAX_DIALS: usize = 32;
@@ -18,14 +18,6 @@ pub(super) struct Agenda<'m> {
     /// The earliest to dial of each [`Kind`]; `None` also for a kind of which no more may be dialled now.
     dials: [Option<(Instant, &'m NodeName)>; 3],
     greeting: Option<(Instant, &'m NodeName)>,
-}
-
-fn add<'m>(earliest: &mut Option<(Instant, &'m NodeName)>, due: Option<Instant>, name: &'m NodeName) {
-    if let Some(due) = due
-        && earliest.is_none_or(|(other, _)| due < other)
-    {
-        *earliest = Some((due, name));
-    }
 }
 
 impl Agenda<'_> {
@@ -44,28 +36,29 @@ impl Agenda<'_> {
 }
 
 impl Mesh {
-    /// Looks at all members once.
-    pub(super) fn agenda(&self) -> Agenda<'_> {
-        let (mut under_way, mut dials, mut greeting) = ([0; 3], [None; 3], None);
+    /// Returns what is to be done next.
+    pub(super) fn agenda(&mut self) -> Agenda<'_> {
+        let (is_leaf, is_settled) = (self.settings.is_leaf, self.is_settled());
+        let waiting = self.peers.waiting();
+        let all = waiting.all_under_way();
+        // A leaf takes one connection after the other.
+        let may_dial = if is_leaf { all == 0 && !is_settled } else { all < MAX_DIALS };
         let is_found = |name: &NodeName| self.routes.iter().any(|(_, route)| route.names.contains(name));
-        // A leaf dials those only that its routes lead to, in the order of their times.
-        let is_dialled = |name: &NodeName| !self.settings.is_leaf || is_found(name);
-        for (name, peer) in &self.peers {
-            let kind = if self.settings.is_leaf && !peer.is_up { Kind::Lost } else { peer.kind() } as usize;
-            under_way[kind] += usize::from(peer.is_dialled);
-            add(&mut dials[kind], peer.next_dial().filter(|_| is_dialled(name)), name);
-            add(&mut greeting, peer.next_greeting(), name);
-        }
-        let all: usize = under_way.iter().sum();
-        for (kind, earliest) in [Kind::Lost, Kind::Unproven, Kind::Relayed].into_iter().zip(&mut dials) {
-            let of_others = kind != Kind::Lost && under_way[kind as usize] >= MAX_DIALS_OF_OTHERS;
-            // A leaf takes one connection after the other, and leaves those through others as they are.
-            let of_leaf = self.settings.is_leaf && (all > 0 || kind == Kind::Relayed || self.is_settled());
-            if all >= MAX_DIALS || of_others || of_leaf {
-                *earliest = None;
+        let earliest = |kind: Kind| {
+            let may_more = kind == Kind::Lost || waiting.under_way(kind) < MAX_DIALS_OF_OTHERS;
+            if !may_dial || !may_more {
+                return None;
             }
+            // A leaf dials those only that its routes lead to.
+            waiting.dials(kind).find(|(_, name)| !is_leaf || is_found(name))
+        };
+        let mut dials = [Kind::Lost, Kind::Unproven, Kind::Relayed].map(earliest);
+        if is_leaf {
+            // In the order of their times; those through others stay as they are.
+            let [lost, unproven, _] = dials;
+            dials = [lost.into_iter().chain(unproven).min(), None, None];
         }
-        Agenda { dials, greeting }
+        Agenda { dials, greeting: waiting.greeting() }
     }
 
     /// Returns true if another route may be asked now.
@@ -83,14 +76,17 @@ impl Mesh {
     }
 
     /// Returns the time of the next instruction.
-    pub fn next(&self) -> Instant {
+    pub fn next_time(&mut self) -> Instant {
+        let (exchange, refilled) = (self.next_exchange, self.unproven.refilled());
         let Agenda { dials: [lost, unproven, relayed], greeting } = self.agenda();
-        let unproven = unproven.map(|(due, name)| (self.unproven.refilled().map_or(due, |at| due.max(at)), name));
+        let unproven = unproven.map(|(due, name)| (refilled.map_or(due, |at| due.max(at)), name));
         let members = [lost, unproven, relayed, greeting].into_iter().flatten().map(|(due, _)| due);
-        let may_ask = self.may_ask();
-        let waits = |route: &&super::Route| may_ask && !route.is_asked && !is_connected(&self.peers, route);
+        let next = members.fold(exchange, Instant::min);
+        if !self.may_ask() {
+            return next;
+        }
+        let waits = |route: &&Route| !route.is_asked && !is_connected(&self.peers, route);
         let routes = self.routes.iter().map(|(_, route)| route).filter(waits);
-        let routes = routes.filter_map(|route| route.retry.due());
-        members.chain(routes).fold(self.next_exchange, Instant::min)
+        routes.filter_map(|route| route.retry.due()).fold(next, Instant::min)
     }
 }

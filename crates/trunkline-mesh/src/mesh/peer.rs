@@ -1,28 +1,65 @@
 //! The facts that a node knows about one other node.
 
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use trunkline_route::{Incarnation, NodeName};
 
-use super::{SOONEST, Way};
 use crate::budget::Budget;
 use crate::message::Record;
 use crate::retry::Retry;
 
+/// Shortest time between two dials of a name that others tell new addresses of, and between two answers to a neighbour that
+/// says hello again.
+pub(super) const SOONEST: Duration = Duration::from_secs(1);
 /// Times that a neighbour which does not say hello, and which nobody told of, is greeted.
 const GREETINGS: u8 = 5;
-/// Messages of one neighbour that are read in a second. Those beyond wait.
+/// Messages of one neighbour that are read in a second; a longer message counts as one for each begun [`BYTES`]. Those beyond
+/// wait.
 const MESSAGES_PER_SECOND: f64 = 20.0;
 /// Messages of one neighbour that are read at once after a pause; then [`MESSAGES_PER_SECOND`].
 const MESSAGES_AT_ONCE: f64 = 200.0;
+
+/// Way of a connection to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The connection goes to the node itself.
+    Direct,
+    /// The connection goes through other nodes. Such a member is dialled directly from time to time.
+    ThroughOthers,
+}
+
+/// Record, and the fingerprint of it.
+#[derive(Debug, Clone)]
+pub(super) struct Marked {
+    record: Record,
+    pub(super) fingerprint: u32,
+}
+
+impl From<Record> for Marked {
+    fn from(record: Record) -> Self {
+        Self { fingerprint: record.fingerprint(), record }
+    }
+}
+
+impl Deref for Marked {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.record
+    }
+}
+
+/// Bytes of a message that counts as one.
+const BYTES: usize = 1024;
 
 /// Facts that a node knows about another one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Peer {
     /// Record that the node stated itself, over a connection.
-    pub(super) stated: Option<Record>,
+    pub(super) stated: Option<Marked>,
     /// Record that another member told last.
-    pub(super) told: Option<Record>,
+    pub(super) told: Option<Marked>,
     /// Time at which a neighbour told of it last.
     pub(super) told_at: Option<Instant>,
     /// A leaf said over the present connection, which is a direct one, that it is a member.
@@ -91,8 +128,9 @@ impl Peer {
     }
 
     /// Returns true if a message may be read now, and counts it.
-    pub(super) fn may_be_read(&mut self, now: Instant) -> bool {
-        self.reads.get_or_insert_with(|| Budget::new(MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, now)).take(now)
+    pub(super) fn may_be_read(&mut self, now: Instant, message: &[u8]) -> bool {
+        let reads = self.reads.get_or_insert_with(|| Budget::new(MESSAGES_AT_ONCE, MESSAGES_PER_SECOND, now));
+        reads.take(now, u32::try_from(message.len().div_ceil(BYTES)).unwrap_or(u32::MAX).max(1))
     }
 
     /// Returns the instances of the node that are known, at most two.
@@ -154,12 +192,12 @@ impl Peer {
     /// Returns true for a leaf, as far as it is known. That a node is one is its own word first; that a later instance is
     /// none, others may say.
     pub(super) fn is_leaf(&self) -> bool {
-        let is_other = |told: &Record| Some(told.incarnation) != self.stated.as_ref().map(|stated| stated.incarnation);
+        let is_other = |told: &Marked| Some(told.incarnation) != self.stated.as_ref().map(|stated| stated.incarnation);
         let is_none_now = self.told.as_ref().is_some_and(|told| !told.is_leaf && is_other(told));
         !is_none_now && self.record().is_some_and(|record| record.is_leaf)
     }
 
-    pub(super) fn record(&self) -> Option<&Record> {
+    pub(super) fn record(&self) -> Option<&Marked> {
         self.stated.as_ref().or(self.told.as_ref())
     }
 }

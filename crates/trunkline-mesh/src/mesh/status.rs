@@ -71,7 +71,7 @@ pub struct ClusterRouteStatus {
     pub address: Address,
     /// Names of the nodes that were found there.
     pub names: Vec<NodeName>,
-    /// Error of the last attempt to find any.
+    /// Error of the last attempt to find any; `None` while a node that was found there is connected.
     pub last_error: Option<String>,
     /// Time until the next attempt.
     pub next_attempt: Option<Duration>,
@@ -114,13 +114,15 @@ impl Mesh {
 
     /// Returns what is known of the routes, in the order in which they were set.
     pub fn routes(&self, now: Instant) -> Vec<ClusterRouteStatus> {
-        let status = |(address, route): &(Address, Route)| ClusterRouteStatus {
-            address: address.clone(),
-            names: route.names.iter().cloned().collect(),
-            last_error: route.last_error.clone(),
-            next_attempt: (!is_connected(&self.peers, route) && !self.is_settled())
-                .then(|| route.retry.due().map(|due| due.saturating_duration_since(now)))
-                .flatten(),
+        let status = |(address, route): &(Address, Route)| {
+            let is_connected = is_connected(&self.peers, route);
+            let next = route.retry.due().filter(|_| !is_connected && !self.is_settled());
+            ClusterRouteStatus {
+                address: address.clone(),
+                names: route.names.iter().cloned().collect(),
+                last_error: route.last_error.clone().filter(|_| !is_connected),
+                next_attempt: next.map(|due| due.saturating_duration_since(now)),
+            }
         };
         self.routes.iter().map(status).collect()
     }
