@@ -13,6 +13,7 @@ use trunkline_config::{ProxyEntry, RouteEntry};
 use trunkline_matcher::{PatternClass, Stats};
 
 mod cluster;
+mod registrar;
 mod shown;
 mod trace;
 
@@ -20,6 +21,9 @@ pub use cluster::{
     Cluster, ClusterConnection, ClusterNetwork, ClusterOperation, ClusterRoute, ClusterRoutes, FoundRoute, IssuedToken,
     MemberWays, NetworkNode, NetworkRequest, NewToken, RevokeToken, RoutesDeleted, RoutesRequest, RoutesSet,
     SilentNode, TokenRequest,
+};
+pub use registrar::{
+    Announced, AnnouncedEndpoint, RegistrarChange, RegistrarQuery, Registrars, ResolveQuery, Resolved,
 };
 pub use shown::{FailbackTo, ProxyRoute, Route};
 pub use trace::{TraceRequest, Traced, Way, WayEnd, WayHop};

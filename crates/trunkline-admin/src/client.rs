@@ -1,5 +1,6 @@
 //! Client of the operations API.
 
+use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -140,25 +141,39 @@ impl AdminClient {
     pub async fn hold<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<(T, Hold), ClientError> {
         let body = self.json(body)?;
         let answer = async {
-            let Response { status, mut body, driver } = self.open(Method::POST, path, body).await?;
+            let Response { status, body, driver } = self.open(Method::POST, path, body).await?;
             if !status.is_success() {
                 let (status, body) = self.read(Response { status, body, driver }).await?;
                 return self.parsed(status, &body).map(|told| (told, None));
             }
-            let mut line = Vec::new();
-            while !line.ends_with(b"\n") {
-                let frame = body.frame().await.ok_or_else(|| self.lost("the answer is incomplete"))?;
-                line.extend_from_slice(&frame.map_err(|e| self.lost(e))?.into_data().unwrap_or_default());
-                if line.len() > MAX_ANSWER {
-                    return Err(self.unexpected("the answer exceeds 32 MiB"));
-                }
-            }
-            let told = serde_json::from_slice(&line).map_err(|e| self.unexpected(e))?;
-            Ok((told, Some(Hold { body, _driver: driver })))
+            let mut lines = self.lines::<T>(body, driver);
+            let told = lines.next().await?.ok_or_else(|| self.lost("the answer is incomplete"))?;
+            Ok((told, Some(Hold(lines.of()))))
         };
         let answer = tokio::time::timeout(ANSWER, answer).await;
         let (told, hold) = answer.unwrap_or_else(|_| Err(self.silent_for(ANSWER)))?;
         Ok((told, hold.ok_or_else(|| self.unexpected("an error status with the body of a success"))?))
+    }
+
+    /// Sends a GET request whose answer is a line of JSON for each thing that happens, as long as its connection lasts.
+    ///
+    /// # Errors
+    /// [`ClientError`]; a node that does not answer within 10 seconds is reported as [`ClientError::Lost`].
+    pub async fn follow<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, ClientError> {
+        let answer = tokio::time::timeout(ANSWER, self.open(Method::GET, path, Bytes::new())).await;
+        let Response { status, body, driver } = answer.unwrap_or_else(|_| Err(self.silent_for(ANSWER)))?;
+        if status.is_success() {
+            return Ok(self.lines(body, driver));
+        }
+        let (status, body) = self.read(Response { status, body, driver }).await?;
+        Err(match self.parsed::<serde::de::IgnoredAny>(status, &body) {
+            Ok(_) => self.unexpected("an error status with the body of a success"),
+            Err(error) => error,
+        })
+    }
+
+    fn lines<T>(&self, body: Incoming, driver: Driver) -> Lines<T> {
+        Lines { client: self.clone(), body, read: Vec::new(), _driver: driver, _of: PhantomData }
     }
 
     fn json(&self, body: &impl Serialize) -> Result<Bytes, ClientError> {
@@ -292,14 +307,50 @@ struct Response {
 
 /// Connection of a lasting request. Dropping it ends what the request started.
 #[derive(Debug)]
-pub struct Hold {
-    body: Incoming,
-    _driver: Driver,
-}
+pub struct Hold(Lines<serde::de::IgnoredAny>);
 
 impl Hold {
     /// Resolves when the node ended what the request started, or stopped.
     pub async fn ended(&mut self) {
-        while let Some(Ok(_)) = self.body.frame().await {}
+        while let Ok(Some(_)) = self.0.next().await {}
+    }
+}
+
+/// Lines of an answer that lasts. Dropping it ends the request.
+#[derive(Debug)]
+pub struct Lines<T> {
+    client: AdminClient,
+    body: Incoming,
+    /// Bytes that were read, and not yet returned.
+    read: Vec<u8>,
+    _driver: Driver,
+    _of: PhantomData<fn() -> T>,
+}
+
+impl<T> Lines<T> {
+    /// Returns the lines that follow, as others.
+    fn of<U>(self) -> Lines<U> {
+        Lines { client: self.client, body: self.body, read: self.read, _driver: self._driver, _of: PhantomData }
+    }
+}
+
+impl<T: DeserializeOwned> Lines<T> {
+    /// Waits for the next line; `None` after the last one. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the connection fails, or a line cannot be read.
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return serde_json::from_slice(&line).map(Some).map_err(|error| self.client.unexpected(error));
+            }
+            if self.read.len() > MAX_ANSWER {
+                return Err(self.client.unexpected("the answer exceeds 32 MiB"));
+            }
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let data = frame.map_err(|error| self.client.lost(error))?.into_data().unwrap_or_default();
+            self.read.extend_from_slice(&data);
+        }
     }
 }

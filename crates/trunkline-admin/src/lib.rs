@@ -28,7 +28,7 @@ mod server;
 mod start;
 mod watch;
 
-pub use client::{AdminClient, ClientError, Hold};
+pub use client::{AdminClient, ClientError, Hold, Lines};
 pub use join::{JoinError, JoinOptions, Joined, join};
 pub use ops::{AttachedForward, Kind, OpError, Operations, Source};
 pub use running::{RunOptions, Running, start, start_client};

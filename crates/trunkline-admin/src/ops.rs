@@ -1,6 +1,7 @@
 //! Operations of the API without HTTP. The server calls them for clients, and the command line for a node of its own.
 
 mod cluster;
+mod registrar;
 mod reload;
 
 use std::collections::BTreeMap;

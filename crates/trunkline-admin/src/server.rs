@@ -27,15 +27,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use trunkline_config::{AdminConfig, AdminToken};
 use trunkline_stack::{AcceptFailures, LogLimit, SocketError, SocketFile, bind_unix, listen_tcp};
 
 use crate::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, ClusterOperation, DisconnectRequest, EndForward, Failure,
-    ForwardRequest, Forwarding, MessageRequest, PingRequest, RemoveRoute, RevokeToken, SpawnRequest, StopApplication,
-    TokenRequest, TraceRequest,
+    ForwardRequest, Forwarding, MessageRequest, PingRequest, RegistrarChange, RegistrarQuery, RemoveRoute,
+    ResolveQuery, RevokeToken, SpawnRequest, StopApplication, TokenRequest, TraceRequest,
 };
 use crate::ops::{AttachedForward, Kind, OpError, Operations};
 use crate::places::{self, MAX_CONNECTIONS, MAX_REQUESTS, Place, Places};
@@ -231,6 +231,10 @@ async fn accept(door: Door, app: Router, places: Arc<Places>, mut stopping: watc
     while connections.join_next().await.is_some() {}
 }
 
+/// True once the server stops. Answers that last end then.
+#[derive(Clone)]
+struct Stopping(watch::Receiver<bool>);
+
 /// Serves one connection until it ends, is closed for another one, or the server stops.
 async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
@@ -238,7 +242,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     app: Router,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let app = app.layer(Extension(place.clone()));
+    let app = app.layer(Extension(place.clone())).layer(Extension(Stopping(stopping.clone())));
     let mut http = hyper::server::conn::http1::Builder::new();
     let http = http.timer(TokioTimer::new()).header_read_timeout(HEAD);
     let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
@@ -391,6 +395,43 @@ async fn forward(operations: Arc<Operations>, request: ForwardRequest) -> Respon
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
+/// Answer that lasts: a line of JSON for each change of what a registrar knows, until the client leaves.
+struct Changes(mpsc::Receiver<Bytes>);
+
+impl HttpBody for Changes {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(line))))
+    }
+}
+
+fn watch_registrar(operations: &Operations, query: &RegistrarQuery, Stopping(mut stopping): Stopping) -> Response {
+    let mut watch = match operations.watch_registrar(query) {
+        Ok(watch) => watch,
+        Err(error) => return answer::<()>(Err(error)),
+    };
+    // A client that reads slowly is told the latest announcement of a node only.
+    let (lines, body) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let change = tokio::select! {
+                change = watch.next() => change,
+                () = lines.closed() => return,
+                _ = stopping.wait_for(|stop| *stop) => return,
+            };
+            let Some(change) = RegistrarChange::new(&change) else { continue };
+            let mut line = serde_json::to_vec(&change).unwrap_or_default();
+            line.push(b'\n');
+            if lines.send(line.into()).await.is_err() {
+                return;
+            }
+        }
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], axum::body::Body::new(Changes(body))).into_response()
+}
+
 async fn cluster_operation(ops: &Arc<Operations>, operation: ClusterOperation) -> Response {
     match operation {
         ClusterOperation::ClusterStatus => Json(ops.cluster()).into_response(),
@@ -433,6 +474,23 @@ fn router(operations: Arc<Operations>) -> Router {
                 answer(ops.blocking(move |ops| ops.revoke_token(&request.id)).await)
             }),
         )
+        .route("/v1/registrars", get(async |State(ops): Shared| Json(ops.registrars())))
+        .route(
+            "/v1/registrars/nodes",
+            get(async |State(ops): Shared, Asked(query): Asked<RegistrarQuery>| answer(ops.announced(&query).await)),
+        )
+        .route(
+            "/v1/registrars/resolve",
+            get(async |State(ops): Shared, Asked(query): Asked<ResolveQuery>| answer(ops.resolve(&query).await)),
+        )
+        .route(
+            "/v1/registrars/watch",
+            get(
+                async |State(ops): Shared,
+                       Extension(stopping): Extension<Stopping>,
+                       Asked(query): Asked<RegistrarQuery>| { watch_registrar(&ops, &query, stopping) },
+            ),
+        )
         .route("/v1/nodes", get(async |State(ops): Shared| Json(ops.nodes())))
         .route(
             "/v1/routes",
@@ -452,7 +510,10 @@ fn router(operations: Arc<Operations>) -> Router {
             "/v1/routes/drain",
             post(async |State(ops): Shared, Body(request): Body<RemoveRoute>| answer(ops.drain_route(request).await)),
         )
-        .route("/v1/explain", get(async |State(ops): Shared, Name(name): Name| answer(ops.explain(&name))))
+        .route(
+            "/v1/explain",
+            get(async |State(ops): Shared, Asked(Name { name }): Asked<Name>| answer(ops.explain(&name))),
+        )
         .route(
             "/v1/trace",
             post(async |State(ops): Shared, Body(request): Body<TraceRequest>| answer(ops.trace(&request).await)),
@@ -533,19 +594,22 @@ fn failed(status: StatusCode, error: impl Into<Box<dyn Error + Send + Sync>>) ->
     (status, Json(Failure::new(error))).into_response()
 }
 
-/// Parameter `name` of a query.
-struct Name(String);
+/// Query of a name.
+#[derive(Deserialize)]
+struct Name {
+    name: String,
+}
 
-impl<S: Send + Sync> FromRequestParts<S> for Name {
+/// Parameters of a query.
+struct Asked<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
-        #[derive(Deserialize)]
-        struct Asked {
-            name: String,
-        }
-        match Query::<Asked>::from_request_parts(parts, state).await {
-            Ok(Query(Asked { name })) => Ok(Self(name)),
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(query)) => Ok(Self(query)),
+            // The only parameter that must be there is the name.
             Err(_) => Err(failed(
                 StatusCode::BAD_REQUEST,
                 "the parameter `name` is missing; write ?name=NAME, percent-encoded",

@@ -181,6 +181,11 @@ pub(crate) enum Command {
         /// Name of the application.
         application: String,
     },
+    /// Show the registrars of a running node, and the nodes that they announce.
+    Registrar {
+        #[command(subcommand)]
+        command: RegistrarCommand,
+    },
     /// Show or change the cluster that a running node belongs to.
     Cluster {
         #[command(subcommand)]
@@ -453,6 +458,47 @@ pub(crate) enum ClusterCommand {
         /// Name of the member.
         name: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegistrarCommand {
+    /// Show the registrars of the node: which ones are asked, and whether the node is announced.
+    Status {
+        #[command(flatten)]
+        at: Admin,
+    },
+    /// List the nodes that a registrar announces.
+    Nodes {
+        #[command(flatten)]
+        at: Admin,
+        #[command(flatten)]
+        of: OfRegistrar,
+    },
+    /// Ask for the ways to NAME: its addresses, and the gateways that lead to it.
+    Resolve {
+        #[command(flatten)]
+        at: Admin,
+        /// Id of the registrar (`embedded`, or one of `registrars:`). Default: all that are asked without a route.
+        #[arg(long, value_name = "ID")]
+        registrar: Option<String>,
+        /// Name of the node, name@host.
+        name: String,
+    },
+    /// Print the nodes that a registrar announces, and then each change, until Ctrl-C.
+    Watch {
+        #[command(flatten)]
+        at: Admin,
+        #[command(flatten)]
+        of: OfRegistrar,
+    },
+}
+
+/// Option that selects a registrar.
+#[derive(Debug, Args)]
+pub(crate) struct OfRegistrar {
+    /// Id of the registrar (`embedded`, or one of `registrars:`). Default: the node's own.
+    #[arg(long, value_name = "ID")]
+    pub(crate) registrar: Option<String>,
 }
 
 /// Options that select a running node or a short-lived one.

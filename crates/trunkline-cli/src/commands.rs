@@ -116,7 +116,8 @@ fn failback_text(failback: &FailbackTo) -> String {
     format!("{} after it answered every probe for {:.1} s; {why}", one_line(pattern), *hold_ms as f64 / 1e3)
 }
 
-fn encoded(text: &str) -> String {
+/// Returns a text percent-encoded, as a query has it.
+pub(crate) fn encoded(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

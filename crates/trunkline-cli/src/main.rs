@@ -9,6 +9,7 @@ mod descriptors;
 mod forward;
 mod log;
 mod output;
+mod registrar;
 mod serve;
 mod target;
 mod variables;
@@ -102,6 +103,7 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
         Command::EndForward { at, local } => forward::end(at, local, output).await,
         Command::StopApplication { at, application } => commands::stop_application(at, &application, output).await,
         Command::Cluster { command } => cluster::run(command, output).await,
+        Command::Registrar { command } => registrar::run(command, output).await,
         Command::Nodes { at } => commands::nodes(at, output).await,
         Command::Status { at } => commands::status(at, output).await,
         Command::Disconnect { at, name } => commands::disconnect(at, &name, output).await,

@@ -296,6 +296,16 @@ impl Sessions {
         &self.mailboxes
     }
 
+    /// Returns the resolvers that routes and discovery may name.
+    pub fn resolvers(&self) -> &BTreeMap<ResolverId, Arc<dyn Resolver>> {
+        &self.resolvers
+    }
+
+    /// Returns the resolvers that are asked where no route leads to a name, in order.
+    pub fn discovery(&self) -> &[ResolverId] {
+        &self.discovery
+    }
+
     /// Returns the cookies by which peers come in.
     pub fn keys(&self) -> &Keys {
         &self.keys

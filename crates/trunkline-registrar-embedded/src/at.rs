@@ -1,59 +1,95 @@
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex as StdMutex};
 
 use tokio::sync::Mutex;
 use trunkline_link::Native;
-use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
+use trunkline_registrar::{BoxFuture, Registration, ResolveError, Resolver, Watch};
 use trunkline_route::{Address, Cause, Cookie, Endpoint, NodeName};
 use trunkline_stack::first_of;
 
-use crate::client::{Session, failed_at, most_telling};
+use crate::client::{Session, Trouble, failed_at, most_telling};
+use crate::feed::{self, Feed, Source, Told};
 use crate::wrong_cookies::WrongCookies;
 
 /// Resolver that asks the embedded registrar at one address for every name, whatever the name's host.
-pub struct RegistrarAt {
+#[derive(Debug)]
+pub struct RegistrarAt(Arc<At>);
+
+struct At {
     native: Arc<Native>,
     address: Address,
     cookie: Cookie,
     session: Mutex<Option<Arc<Session>>>,
     wrong: StdMutex<WrongCookies>,
+    feed: Feed,
 }
 
 impl RegistrarAt {
     /// Creates a resolver that proves this cookie at that address. The first lookup opens the session, which is kept.
     pub fn new(native: Arc<Native>, address: Address, cookie: Cookie) -> Self {
-        Self { native, address, cookie, session: Mutex::default(), wrong: StdMutex::default() }
+        let (session, wrong, feed) = (Mutex::default(), StdMutex::default(), Feed::default());
+        Self(Arc::new(At { native, address, cookie, session, wrong, feed }))
+    }
+}
+
+impl At {
+    /// Opens a session at the first address of the host that answers.
+    async fn open<T, F: Future<Output = Result<T, Trouble>>>(
+        &self,
+        open: impl FnMut(SocketAddr) -> F,
+    ) -> Result<T, Trouble> {
+        let unknown = |cause| Trouble::Unreachable(failed_at(&self.address, cause));
+        let (host, port) = (self.address.host.as_str(), self.address.port.get());
+        let addresses = self.native.names().addresses(host, port).await.map_err(|e| unknown(Cause::from(e)))?;
+        let opened = first_of(addresses, open).await;
+        opened.map_err(|troubles| most_telling(troubles).unwrap_or_else(|| unknown("it has no address".into())))
     }
 
-    async fn session(&self) -> Result<Arc<Session>, ResolveError> {
+    async fn session(&self) -> Result<Arc<Session>, Trouble> {
         let mut session = self.session.lock().await;
         if let Some(open) = session.as_ref().filter(|session| session.is_open()) {
             return Ok(open.clone());
         }
-        let unknown = |cause| ResolveError::Unreachable(failed_at(&self.address, cause));
-        let (host, port) = (self.address.host.as_str(), self.address.port.get());
-        let addresses = self.native.names().addresses(host, port).await.map_err(|e| unknown(Cause::from(e)))?;
-        let opened =
-            first_of(addresses, |address| Session::open(&self.native, address, &self.cookie, &self.wrong)).await;
-        let telling = |troubles| most_telling(troubles).map(ResolveError::from);
-        let opened =
-            opened.map_err(|troubles| telling(troubles).unwrap_or_else(|| unknown("it has no address".into())))?;
-        Ok(session.insert(Arc::new(opened)).clone())
+        let opened = self.open(|address| Session::open(&self.native, address, &self.cookie, &self.wrong));
+        Ok(session.insert(Arc::new(opened.await?)).clone())
     }
 }
 
-impl fmt::Debug for RegistrarAt {
+impl Source for At {
+    fn told(&self) -> BoxFuture<'_, Result<Told, Trouble>> {
+        Box::pin(async move {
+            let watch = |address| Session::watch(&self.native, address, &self.cookie, &self.wrong);
+            let (session, mailbox, age) = self.open(watch).await?;
+            Ok(Told::There { session, mailbox, age })
+        })
+    }
+
+    fn feed(&self) -> &Feed {
+        &self.feed
+    }
+}
+
+impl fmt::Debug for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistrarAt").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("At").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
 impl Resolver for RegistrarAt {
     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
-        Box::pin(async move { self.session().await?.resolve(name).await })
+        Box::pin(async move { self.0.session().await?.resolve(name).await })
     }
 
     fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
-        Box::pin(async move { self.session().await?.gateways(name).await })
+        Box::pin(async move { self.0.session().await?.gateways(name).await })
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<Registration>, ResolveError>> {
+        Box::pin(async move { Ok(feed::nodes(self.0.told().await?).await?) })
+    }
+
+    fn watch(&self) -> Option<Watch> {
+        Some(feed::watch(&self.0))
     }
 }

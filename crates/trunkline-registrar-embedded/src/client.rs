@@ -10,7 +10,7 @@ use trunkline_registrar::{RegisterError, Registration, ResolveError};
 use trunkline_route::{
     Address, Attempt, Cause, Claims, Cookie, Endpoint, LinkPolicy, NodeName, RejectCode, TlsMode, Version, printable,
 };
-use trunkline_stack::{CallError, Link, Mailboxes};
+use trunkline_stack::{CallError, Link, Mailbox, Mailboxes};
 use trunkline_tls::{ClientTls, TlsProfile};
 use trunkline_wire::handshake::{HandshakeError, Mode};
 
@@ -21,7 +21,7 @@ use crate::wrong_cookies::WrongCookies;
 const QUESTION: Duration = Duration::from_secs(2);
 
 #[expect(clippy::disallowed_methods, reason = "opening sessions is I/O, which brings the time")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
@@ -100,6 +100,34 @@ impl Session {
         cookie: &Cookie,
         wrong: &Mutex<WrongCookies>,
     ) -> Result<Self, Trouble> {
+        Self::open_with(native, address, cookie, wrong, Arc::new(Mailboxes::default())).await
+    }
+
+    /// Opens a session that is told all nodes and each change, as lists of [`News`] in the mailbox. The time is that for
+    /// which the registrar serves.
+    pub(crate) async fn watch(
+        native: &Native,
+        address: SocketAddr,
+        cookie: &Cookie,
+        wrong: &Mutex<WrongCookies>,
+    ) -> Result<(Self, Mailbox, Duration), Trouble> {
+        let mailboxes = Arc::new(Mailboxes::default());
+        let mailbox = mailboxes.register(SERVICE).map_err(|error| Trouble::Unreachable(Cause::new(error)))?;
+        let session = Self::open_with(native, address, cookie, wrong, mailboxes).await?;
+        match session.ask(&Request::Watch).await? {
+            Response::Watching { age_ms } => Ok((session, mailbox, Duration::from_millis(age_ms))),
+            Response::Refused(text) => Err(Trouble::Refused(printable(&text))),
+            _ => Err(Trouble::Refused("it answered another question".into())),
+        }
+    }
+
+    async fn open_with(
+        native: &Native,
+        address: SocketAddr,
+        cookie: &Cookie,
+        wrong: &Mutex<WrongCookies>,
+        mailboxes: Arc<Mailboxes>,
+    ) -> Result<Self, Trouble> {
         let wrong = || wrong.lock().unwrap_or_else(PoisonError::into_inner);
         if wrong().refuses(now(), address).is_some() {
             return Err(Trouble::WrongCookie(address.to_string()));
@@ -134,8 +162,13 @@ impl Session {
             error => unreachable(Cause::new(error)),
         })?;
         wrong().right(address);
-        let (link, driver) = standing.start(Arc::new(Mailboxes::default()), Hooks::default());
+        let (link, driver) = standing.start(mailboxes, Hooks::default());
         Ok(Self { link, driver: tokio::spawn(driver).abort_handle(), address })
+    }
+
+    /// Returns the cause of a failure of this session.
+    pub(crate) fn failed(&self, cause: Cause) -> Cause {
+        failed_at(self.address, cause)
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -147,7 +180,7 @@ impl Session {
     }
 
     async fn ask(&self, request: &Request) -> Result<Response, Trouble> {
-        let unreachable = |cause| Trouble::Unreachable(failed_at(self.address, cause));
+        let unreachable = |cause| Trouble::Unreachable(self.failed(cause));
         let answer = self.link.call(SERVICE, "", &wire::encode(request), QUESTION).await;
         let answer = answer.map_err(|e: CallError| unreachable(Cause::new(e)))?;
         wire::decode(&answer).map_err(|e| unreachable(Cause::new(UnreadableAnswer(e))))
@@ -158,7 +191,10 @@ impl Session {
         let leads_to = own.leads_to.iter().map(|pattern| pattern.as_str().to_owned()).collect();
         match self.ask(&Request::Register(endpoints, leads_to)).await? {
             Response::Registered => Ok(()),
-            Response::Taken => Err(RegisterError::Taken(own.name.clone())),
+            Response::Taken(endpoints) => Err(RegisterError::Taken {
+                name: own.name.clone(),
+                endpoints: wire::endpoints(&endpoints).unwrap_or_default(),
+            }),
             Response::Refused(text) => Err(RegisterError::Refused(printable(&text))),
             _ => Err(RegisterError::Refused("it answered another question".into())),
         }

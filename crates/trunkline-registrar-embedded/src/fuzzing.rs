@@ -2,7 +2,8 @@
 
 use trunkline_route::{Address, Endpoint, Version};
 
-use crate::wire::{self, MAX_ENDPOINTS, MAX_GATEWAYS, Request, Response, WireEndpoint};
+use crate::feed;
+use crate::wire::{self, MAX_ENDPOINTS, MAX_GATEWAYS, MAX_NEWS, News, Request, Response, WireEndpoint};
 
 /// Fuzz target: its name, its body, which panics when a property is violated, and its seed inputs.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
@@ -20,9 +21,13 @@ pub fn registrar(bytes: &[u8]) {
         }
         assert_eq!(wire::decode::<Request>(&wire::encode(&request)), Ok(request));
     }
+    if let Ok(news) = wire::decode::<Vec<News>>(bytes) {
+        let _ = feed::steps(&news).map(|steps| assert!(steps <= MAX_NEWS));
+        assert_eq!(wire::decode::<Vec<News>>(&wire::encode(&news)), Ok(news));
+    }
     if let Ok(response) = wire::decode::<Response>(bytes) {
         match &response {
-            Response::Endpoints(endpoints) => listed(endpoints),
+            Response::Endpoints(endpoints) | Response::Taken(endpoints) => listed(endpoints),
             Response::Gateways(names) => {
                 let _ = wire::gateways(names).map(|names| assert!(names.len() <= MAX_GATEWAYS));
             }
@@ -52,13 +57,21 @@ pub fn registrar_seeds() -> Vec<Vec<u8>> {
         Request::Register(endpoints(), vec!["db@.*".into()]),
         Request::Resolve("db@example.com".into()),
         Request::Gateways("db@example.com".into()),
+        Request::Watch,
+    ];
+    let news = vec![
+        News::Announced("db@example.com".into(), endpoints(), vec!["db@.*".into()]),
+        News::Left("db@example.com".into()),
+        News::Current,
     ];
     let responses = [
         Response::Registered,
-        Response::Taken,
+        Response::Taken(endpoints()),
+        Response::Watching { age_ms: 300 },
         Response::Endpoints(endpoints()),
         Response::Refused("no such thing".into()),
         Response::Gateways(vec!["gate@dmz".into()]),
     ];
-    requests.iter().map(wire::encode).chain(responses.iter().map(wire::encode)).collect()
+    let messages = requests.iter().map(wire::encode).chain(responses.iter().map(wire::encode));
+    messages.chain([wire::encode(&news)]).collect()
 }

@@ -11,30 +11,33 @@
 
 mod at;
 mod client;
+mod feed;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod pause;
 mod server;
 mod wire;
 mod wrong_cookies;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use trunkline_link::{CredentialsFn, Native, random_16};
-use trunkline_registrar::{BoxFuture, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver};
+use trunkline_link::{CredentialsFn, Native};
+use trunkline_registrar::{BoxFuture, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver, Watch};
 use trunkline_route::{Cause, Chain, Cookie, Endpoint, NodeName};
 use trunkline_stack::first_of;
 
 pub use at::RegistrarAt;
 use client::{Session, Trouble, failed_at, most_telling};
+use feed::{Feed, Source, Told};
+use pause::Pause;
 use server::Table;
 use wrong_cookies::WrongCookies;
 
@@ -42,9 +45,6 @@ use wrong_cookies::WrongCookies;
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:4499";
 /// Maximum number of sessions with registrars of other hosts.
 const MAX_REMOTE: usize = 32;
-/// Delay before the first attempt to reach a lost registrar again; doubles up to [`SLOWEST`], with jitter.
-const FASTEST: Duration = Duration::from_millis(50);
-const SLOWEST: Duration = Duration::from_secs(5);
 
 /// Embedded registrar of one node: server if the port was free, otherwise client of the node that has it.
 pub struct Embedded {
@@ -64,6 +64,7 @@ struct Core {
     remote: Mutex<HashMap<SocketAddr, RemoteSession>>,
     wrong: Mutex<WrongCookies>,
     table: Arc<Table>,
+    feed: Feed,
 }
 
 /// Session with a registrar of another host. The lock is held while it is opened, so that concurrent lookups share it,
@@ -85,7 +86,7 @@ impl Drop for Core {
 
 impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Embedded").field("listen", &self.core.listen).field("serves", &self.serves()).finish()
+        self.core.fmt(f)
     }
 }
 
@@ -123,7 +124,8 @@ impl Embedded {
             opening: tokio::sync::Mutex::default(),
             remote: Mutex::default(),
             wrong: Mutex::default(),
-            table: Arc::default(),
+            table: Arc::new(Table::new()),
+            feed: Feed::default(),
         });
         Self { core }
     }
@@ -141,6 +143,33 @@ impl Embedded {
     /// Returns the names announced at this node's server, sorted; empty if another node serves.
     pub fn names(&self) -> Vec<NodeName> {
         self.core.table.names()
+    }
+}
+
+impl Source for Core {
+    fn told(&self) -> BoxFuture<'_, Result<Told, Trouble>> {
+        Box::pin(async move {
+            let here = || Told::Here { watch: self.table.watch(), age: self.table.age() };
+            if self.serves() {
+                return Ok(here());
+            }
+            match Session::watch(&self.native, self.listen, &self.cookie, &self.wrong).await {
+                Ok((session, mailbox, age)) => Ok(Told::There { session, mailbox, age }),
+                // The serving node is gone, and this one may take over.
+                Err(Trouble::Unreachable(_)) if matches!(self.try_serve(), Ok(true)) => Ok(here()),
+                Err(trouble) => Err(trouble),
+            }
+        })
+    }
+
+    fn feed(&self) -> &Feed {
+        &self.feed
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedded").field("listen", &self.listen).field("serves", &self.serves()).finish()
     }
 }
 
@@ -168,6 +197,7 @@ impl Core {
             Ok(listener) => {
                 let task = tokio::spawn(server::serve(listener, self.native.clone(), self.table.clone()));
                 *role = Role::Server(task.abort_handle());
+                self.table.begin();
                 tracing::info!(listen = %self.listen, "serving as the registrar of this host");
                 Ok(true)
             }
@@ -227,6 +257,33 @@ impl Core {
             },
             Err(trouble) => Err(trouble.into()),
         }
+    }
+
+    /// Returns the nodes of the registrar on this host, and of those on other hosts that were asked for names, by name.
+    async fn nodes(&self) -> Result<Vec<Registration>, ResolveError> {
+        let here = async { feed::nodes(self.told().await?).await };
+        let mut nodes: BTreeMap<NodeName, Registration> =
+            here.await?.into_iter().map(|node| (node.name.clone(), node)).collect();
+        let elsewhere: Vec<SocketAddr> =
+            self.remote.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        for address in elsewhere {
+            let asked = async {
+                let (session, mailbox, age) = Session::watch(&self.native, address, &self.cookie, &self.wrong).await?;
+                feed::nodes(Told::There { session, mailbox, age }).await
+            };
+            match asked.await {
+                Ok(theirs) => {
+                    for node in theirs {
+                        nodes.entry(node.name.clone()).or_insert(node);
+                    }
+                }
+                Err(trouble) => {
+                    let error = ResolveError::from(trouble);
+                    tracing::debug!(%address, error = %Chain(&error), "the nodes of a registrar cannot be listed");
+                }
+            }
+        }
+        Ok(nodes.into_values().collect())
     }
 
     /// Asks the registrar on this host for gateways, because the one on the host of the name is behind them.
@@ -330,12 +387,12 @@ async fn keep(
     held: Arc<AtomicBool>,
     first: oneshot::Sender<Result<(), RegisterError>>,
 ) {
-    let (mut first, mut wait) = (Some(first), FASTEST);
+    let (mut first, mut pause) = (Some(first), Pause::default());
     loop {
         match core.announce(&registration).await {
             Ok(announced) => {
                 held.store(true, Ordering::Relaxed);
-                wait = FASTEST;
+                pause = Pause::default();
                 if let Some(first) = first.take() {
                     let _ = first.send(Ok(()));
                 }
@@ -350,9 +407,7 @@ async fn keep(
                 None => tracing::debug!(error = %Chain(&error), "not registered at the moment"),
             },
         }
-        // Half fixed, half jitter: the nodes of a host must not all bind at once.
-        tokio::time::sleep(wait.mul_f64(0.5 + f64::from(random_16()[0]) / 512.0)).await;
-        wait = (wait * 2).min(SLOWEST);
+        pause.wait().await;
     }
 }
 
@@ -371,5 +426,13 @@ impl Resolver for Ask {
 
     fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
         Box::pin(self.0.gateways(name))
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<Registration>, ResolveError>> {
+        Box::pin(self.0.nodes())
+    }
+
+    fn watch(&self) -> Option<Watch> {
+        Some(feed::watch(&self.0))
     }
 }

@@ -4,19 +4,20 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use trunkline_link::{CredentialsFn, Hooks, Listener, Native, Offered, random_16};
-use trunkline_matcher::AccessPattern;
-use trunkline_registrar::{RegisterError, Registration};
+use trunkline_registrar::{Mirror, RegisterError, Registration, Watch};
 use trunkline_route::{Chain, CloseCode, Endpoint, LinkPolicy, NodeName};
 use trunkline_stack::{Link, Mailboxes, Message};
 use trunkline_tls::ServerTls;
 use trunkline_wire::handshake::Mode;
 
-use crate::wire::{self, Request, Response, SERVICE};
+use crate::client::now;
+use crate::wire::{self, MAX_NEWS, MAX_NEWS_BYTES, News, Request, Response, SERVICE};
 
 /// Timeout within which the previous holder of a name must prove that it is alive.
 const CHALLENGE: Duration = Duration::from_secs(1);
@@ -29,45 +30,55 @@ enum Holder {
     Session(Link),
 }
 
-struct Announcement {
-    endpoints: Vec<Endpoint>,
-    /// Patterns, shared so that matching them does not block the table.
-    leads_to: Arc<[AccessPattern]>,
+struct Held {
     holder: Holder,
     /// Serial number that distinguishes successive announcements of one name.
     serial: u64,
 }
 
 /// Announcements of one registrar.
-#[derive(Default)]
 pub(crate) struct Table {
-    names: Mutex<HashMap<NodeName, Announcement>>,
+    /// Holder of each announcement of the mirror. Both are changed under this lock.
+    holders: Mutex<HashMap<NodeName, Held>>,
+    mirror: Arc<Mirror>,
+    /// Time at which this node began to serve.
+    began: OnceLock<Instant>,
     serial: AtomicU64,
     pub(crate) queries: AtomicU64,
 }
 
 impl Table {
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeName, Announcement>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn new() -> Self {
+        let (holders, serial, queries) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
+        Self { holders, mirror: Arc::new(Mirror::new()), began: OnceLock::new(), serial, queries }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeName, Held>> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that this node serves from now on.
+    pub(crate) fn begin(&self) {
+        self.began.get_or_init(now);
+    }
+
+    /// Returns the time for which this node serves.
+    pub(crate) fn age(&self) -> Duration {
+        self.began.get().map_or(Duration::ZERO, |began| now().saturating_duration_since(*began))
+    }
+
+    pub(crate) fn watch(&self) -> Watch {
+        self.mirror.watch()
     }
 
     pub(crate) fn resolve(&self, name: &NodeName) -> Vec<Endpoint> {
         self.queries.fetch_add(1, Ordering::Relaxed);
-        self.lock().get(name).map(|found| found.endpoints.clone()).unwrap_or_default()
+        self.mirror.get(name).map(|found| found.endpoints.clone()).unwrap_or_default()
     }
 
     /// Returns the gateways that lead to a name, sorted, limited to what an answer can hold.
     pub(crate) fn gateways(&self, name: &NodeName) -> Vec<NodeName> {
-        let gateways: Vec<_> = self
-            .lock()
-            .iter()
-            .filter(|(_, held)| !held.leads_to.is_empty())
-            .map(|(gateway, held)| (gateway.clone(), held.leads_to.clone()))
-            .collect();
-        let leads = |patterns: &[AccessPattern]| patterns.iter().any(|pattern| pattern.is_match(name.as_str()));
-        let leading = gateways.into_iter().filter(|(_, patterns)| leads(patterns));
-        let mut found: Vec<_> = leading.map(|(gateway, _)| gateway).collect();
-        found.sort();
+        let mut found = self.mirror.leading_to(name);
         if found.len() > wire::MAX_GATEWAYS {
             // The excess is cut at a random place, so that names that sort first do not hide the others forever.
             let [high, low, ..] = random_16();
@@ -79,26 +90,24 @@ impl Table {
     }
 
     pub(crate) fn names(&self) -> Vec<NodeName> {
-        let mut names: Vec<_> = self.lock().keys().cloned().collect();
-        names.sort();
-        names
+        self.mirror.all().iter().map(|announced| announced.name.clone()).collect()
     }
 
     /// Accepts an announcement unless a live holder has the name. Returns the serial with which to withdraw it.
-    async fn announce(
-        &self,
-        name: &NodeName,
-        (endpoints, leads_to): (Vec<Endpoint>, Vec<AccessPattern>),
-        link: Option<&Link>,
-    ) -> Result<u64, RegisterError> {
+    async fn announce(&self, announced: Registration, link: Option<&Link>) -> Result<u64, RegisterError> {
+        let name = &announced.name;
+        let taken = || RegisterError::Taken {
+            name: name.clone(),
+            endpoints: self.mirror.get(name).map(|held| held.endpoints.clone()).unwrap_or_default(),
+        };
         loop {
             let held = {
-                let mut names = self.lock();
+                let mut holders = self.lock();
                 // Incarnations are public, so only the session that announced the name may replace it without a
                 // challenge.
-                let rival = names.get(name).and_then(|held| match (&held.holder, link) {
+                let rival = holders.get(name).and_then(|held| match (&held.holder, link) {
                     (Holder::Own, None) => None,
-                    (Holder::Own, Some(_)) => Some(Err(RegisterError::Taken(name.clone()))),
+                    (Holder::Own, Some(_)) => Some(Err(taken())),
                     (Holder::Session(old), link) => {
                         let same = link.is_some_and(|link| old.same(link)) || old.down().is_some();
                         (!same).then(|| Ok((old.clone(), held.serial)))
@@ -108,10 +117,8 @@ impl Table {
                     None => {
                         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
                         let holder = link.map_or(Holder::Own, |link| Holder::Session(link.clone()));
-                        names.insert(
-                            name.clone(),
-                            Announcement { endpoints, leads_to: leads_to.into(), holder, serial },
-                        );
+                        holders.insert(name.clone(), Held { holder, serial });
+                        self.mirror.set(announced);
                         return Ok(serial);
                     }
                     Some(rival) => rival?,
@@ -119,7 +126,7 @@ impl Table {
             };
             let (holder, serial) = held;
             if holder.probe(CHALLENGE).await {
-                return Err(RegisterError::Taken(name.clone()));
+                return Err(taken());
             }
             holder.close(CloseCode::Superseded);
             self.withdraw(name, serial);
@@ -127,14 +134,15 @@ impl Table {
     }
 
     pub(crate) async fn announce_own(&self, own: Registration) -> Result<u64, RegisterError> {
-        self.announce(&own.name, (own.endpoints, own.leads_to), None).await
+        self.announce(own, None).await
     }
 
     /// Withdraws an announcement, unless a newer one has replaced it.
     pub(crate) fn withdraw(&self, name: &NodeName, serial: u64) {
-        let mut names = self.lock();
-        if names.get(name).is_some_and(|held| held.serial == serial) {
-            names.remove(name);
+        let mut holders = self.lock();
+        if holders.get(name).is_some_and(|held| held.serial == serial) {
+            holders.remove(name);
+            self.mirror.remove(name);
         }
     }
 }
@@ -167,18 +175,48 @@ async fn session(offered: Offered, table: Arc<Table>) {
     let Ok(mut mailbox) = mailboxes.register(SERVICE) else { return };
     let (link, driver) = standing.start(mailboxes, Hooks::default());
     let mut announced = None;
+    let (begin, watches) = oneshot::channel();
     let answer = async {
+        let mut begin = Some(begin);
         while let Some(message) = mailbox.recv().await {
             let response = respond(&message, &peer, &table, &link, &mut announced).await;
+            let is_watched = matches!(response, Response::Watching { .. });
             message.reply(wire::encode(&response));
+            if let Some(begin) = begin.take_if(|_| is_watched) {
+                let _ = begin.send(());
+            }
         }
+    };
+    let tell = async {
+        if watches.await.is_ok() {
+            tell(table.watch(), &link).await;
+        }
+        std::future::pending().await
     };
     tokio::select! {
         () = driver => {}
         () = answer => {}
+        () = tell => {}
     }
     if let Some(serial) = announced {
         table.withdraw(&peer, serial);
+    }
+}
+
+/// Tells a session the nodes and each change. A session that is slow gets the latest announcement of a node only.
+async fn tell(mut watch: Watch, link: &Link) {
+    loop {
+        let mut news = Vec::new();
+        let mut change = Some(watch.next().await);
+        while let Some(next) = change.take() {
+            news.extend(News::new(&next));
+            if news.len() < MAX_NEWS && news.iter().map(News::len).sum::<usize>() < MAX_NEWS_BYTES {
+                change = watch.take();
+            }
+        }
+        if link.send(SERVICE, "", &wire::encode(&news)).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -203,16 +241,21 @@ async fn respond(
             Err(error) => Response::Refused(Chain(&error).to_string()),
         },
         Request::Register(endpoints, leads_to) => {
-            match wire::endpoints(&endpoints).and_then(|endpoints| Ok((endpoints, wire::patterns(&leads_to)?))) {
+            let registration = match wire::registration(peer.clone(), &endpoints, &leads_to) {
+                Ok(registration) => registration,
+                Err(error) => return Response::Refused(Chain(&error).to_string()),
+            };
+            match table.announce(registration, Some(link)).await {
+                Ok(serial) => {
+                    *announced = Some(serial);
+                    Response::Registered
+                }
+                Err(RegisterError::Taken { endpoints, .. }) => {
+                    Response::Taken(endpoints.iter().map(Into::into).collect())
+                }
                 Err(error) => Response::Refused(Chain(&error).to_string()),
-                Ok(announced_now) => match table.announce(peer, announced_now, Some(link)).await {
-                    Ok(serial) => {
-                        *announced = Some(serial);
-                        Response::Registered
-                    }
-                    Err(_) => Response::Taken,
-                },
             }
         }
+        Request::Watch => Response::Watching { age_ms: table.age().as_millis().try_into().unwrap_or(u64::MAX) },
     }
 }

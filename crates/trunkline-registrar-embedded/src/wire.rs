@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use trunkline_matcher::{AccessPattern, Limits, PatternError};
+use trunkline_registrar::{Change, Registration};
 use trunkline_route::{Address, Endpoint, EndpointError, NameError, NodeName, Version, VersionError};
 
 /// Mailbox that answers, on every registrar session.
@@ -11,6 +12,10 @@ const VERSION: u8 = 1;
 pub(crate) const MAX_ENDPOINTS: usize = 16;
 /// Maximum number of gateways in an answer.
 pub(crate) const MAX_GATEWAYS: usize = 256;
+/// Maximum number of changes in one message.
+pub(crate) const MAX_NEWS: usize = 512;
+/// Bytes of changes after which a message ends: about 40 KiB more fit into the largest message of a session.
+pub(crate) const MAX_NEWS_BYTES: usize = 64 << 10;
 /// Maximum number of patterns that a gateway may announce.
 const MAX_PATTERNS: usize = 64;
 /// Limits of such a pattern. Node names are short, and the registrar stores and runs the patterns of all its nodes.
@@ -25,6 +30,8 @@ pub(crate) enum Request {
     Resolve(String),
     /// Asks for the gateways that lead to a node.
     Gateways(String),
+    /// Asks for all nodes and each change, which are sent to the mailbox [`SERVICE`] as lists of [`News`].
+    Watch,
 }
 
 /// Answer of the registrar. The order of variants is part of the wire format.
@@ -32,14 +39,69 @@ pub(crate) enum Request {
 pub(crate) enum Response {
     /// The node was announced.
     Registered,
-    /// Another live node has the name.
-    Taken,
+    /// Another live node has the name, and listens here.
+    Taken(Vec<WireEndpoint>),
     /// Endpoints of the node; empty for an unknown name.
     Endpoints(Vec<WireEndpoint>),
     /// The request is invalid.
     Refused(String),
     /// Names of gateways.
     Gateways(Vec<String>),
+    /// The session is told from now on.
+    Watching {
+        /// Time for which the registrar serves, in milliseconds. Nodes of one that it replaced may still come back to it.
+        age_ms: u64,
+    },
+}
+
+/// Change that a watching session is told. The order of variants is part of the wire format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum News {
+    /// The node is announced, with the patterns of the names it leads to.
+    Announced(String, Vec<WireEndpoint>, Vec<String>),
+    /// The node is not announced any more.
+    Left(String),
+    /// All nodes that are announced now were told.
+    Current,
+}
+
+impl News {
+    /// Returns what a session is told of a change.
+    pub(crate) fn new(change: &Change) -> Option<Self> {
+        match change {
+            Change::Joined(node) | Change::Changed(node) => Some(Self::Announced(
+                node.name.to_string(),
+                node.endpoints.iter().map(Into::into).collect(),
+                node.leads_to.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+            )),
+            Change::Left(name) => Some(Self::Left(name.to_string())),
+            Change::Current => Some(Self::Current),
+            // The table of a registrar is never lost.
+            _ => None,
+        }
+    }
+
+    /// Returns about how many bytes this takes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Announced(name, endpoints, patterns) => {
+                name.len()
+                    + endpoints.iter().map(|endpoint| endpoint.host.len() + 32).sum::<usize>()
+                    + patterns.iter().map(String::len).sum::<usize>()
+            }
+            Self::Left(name) => name.len(),
+            Self::Current => 1,
+        }
+    }
+}
+
+/// Returns the announcement of a node.
+pub(crate) fn registration(
+    name: NodeName,
+    endpoints: &[WireEndpoint],
+    leads_to: &[String],
+) -> Result<Registration, MessageError> {
+    Ok(Registration::new(name, self::endpoints(endpoints)?).leading_to(patterns(leads_to)?))
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,7 +199,9 @@ mod tests {
         assert_eq!(decode::<Request>(&bytes), Ok(register));
         assert_eq!(encode(&Request::Gateways("a@b".into())), [&[1, 2, 3], b"a@b".as_slice()].concat());
         assert_eq!(encode(&Request::Resolve("a@b".into())), [&[1, 1, 3], b"a@b".as_slice()].concat());
-        assert_eq!(encode(&Response::Taken), [1, 1]);
+        assert_eq!(encode(&Response::Taken(vec![])), [1, 1, 0]);
+        assert_eq!(encode(&Response::Watching { age_ms: 300 }), [1, 5, 0xac, 2]);
+        assert_eq!(encode(&vec![News::Left("a@b".into()), News::Current]), [1, 2, 1, 3, b'a', b'@', b'b', 2]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod file;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod mirror;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -42,6 +43,7 @@ use trunkline_route::{Cause, Endpoint, NodeName};
 
 #[cfg(feature = "file")]
 pub use file::{NamesFile, NamesFileError, NamesProblem};
+pub use mirror::{Change, Mirror, Watch};
 
 /// Boxed future, as object-safe traits need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -74,6 +76,20 @@ pub trait Resolver: fmt::Debug + Send + Sync {
     /// failed, with the same limits. The default implementation returns none.
     fn gateways<'a>(&'a self, _: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Returns the announcements of all nodes, by name, as far as this source can list them.
+    ///
+    /// # Errors
+    /// The default implementation returns [`ResolveError::NoList`].
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<Registration>, ResolveError>> {
+        Box::pin(async { Err(ResolveError::NoList) })
+    }
+
+    /// Returns a reader that is told all nodes and then each change; `None`, the default, from a source that does not tell.
+    /// Call it on a Tokio runtime: a task may be started, which ends after the last reader.
+    fn watch(&self) -> Option<Watch> {
+        None
     }
 }
 
@@ -190,6 +206,9 @@ pub enum ResolveError {
     /// The registrar has another cookie.
     #[error("the registrar at {0} has another cookie; give both the same, or set registrar: none")]
     WrongCookie(String),
+    /// The source answers for names that it is asked for, and cannot list them.
+    #[error("it does not list its nodes; ask it for a name")]
+    NoList,
 }
 
 /// Error returned when an announcement was not accepted.
@@ -200,14 +219,28 @@ pub enum RegisterError {
     #[error("the registrar refused: {0}")]
     Refused(String),
     /// Another live node has the name.
-    #[error("the name {0} is registered by another live node; choose another name or stop that node")]
-    Taken(NodeName),
+    #[error(
+        "the name {name} is registered by another live node{}; choose another name or stop that node",
+        at(endpoints)
+    )]
+    Taken {
+        /// Name that was to be registered.
+        name: NodeName,
+        /// Endpoints of the node that has it.
+        endpoints: Vec<Endpoint>,
+    },
     /// The registrar could not be reached.
     #[error("the registrar cannot be reached")]
     Unreachable(#[source] Cause),
     /// The registrar has another cookie.
     #[error("the registrar at {0} has another cookie; give both the same, or set registrar: none")]
     WrongCookie(String),
+}
+
+/// Returns the addresses of endpoints as the end of a phrase.
+fn at(endpoints: &[Endpoint]) -> String {
+    let addresses: Vec<String> = endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+    if addresses.is_empty() { String::new() } else { format!(", which listens at {}", addresses.join(", ")) }
 }
 
 impl RegisterError {

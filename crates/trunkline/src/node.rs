@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
@@ -13,7 +14,8 @@ use trunkline_matcher::PatternIndex;
 use trunkline_mesh::Cluster;
 use trunkline_process::Pid;
 use trunkline_proxy::{AnswerError, CircuitLimits, Proxied, Trace, Transit};
-use trunkline_route::{IntoName, NameError, NetworkRoute, NodeName, ProxyRoute};
+use trunkline_registrar::Resolver;
+use trunkline_route::{IntoName, NameError, NetworkRoute, NodeName, ProxyRoute, ResolverId};
 use trunkline_stack::{LinkInfo, LinkStats, Mailbox, RegisterError, Transport};
 use trunkline_tls::Reloaded;
 use trunkline_wire::gate::GateStats;
@@ -80,6 +82,37 @@ impl Node {
     /// Returns the addresses that it listens at, in the order given to the builder, with the ports that were free.
     pub fn listening(&self) -> &[SocketAddr] {
         &self.handle.listening
+    }
+
+    /// Returns the resolvers that routes and discovery may name, with the node's registrar and its cluster among them. A
+    /// program may ask them itself: which nodes there are, and what changes.
+    ///
+    /// ```
+    /// use trunkline::registrar::Change;
+    /// use trunkline::{Node, ResolverId};
+    ///
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    /// # let registrar = std::net::TcpListener::bind(listen)?.local_addr()?;
+    /// let node = Node::builder("db@127.0.0.1")?.cookie("a cookie of some length").listen(listen);
+    /// # let node = node.embedded_registrar(registrar);
+    /// let node = node.start().await?;
+    /// let registrar = &node.resolvers()[&ResolverId::new("embedded")?];
+    /// assert_eq!(registrar.nodes().await?[0].name, *node.name());
+    /// let mut watch = registrar.watch().ok_or("it tells no changes")?;
+    /// assert!(matches!(watch.next().await, Change::Joined(joined) if joined.name == *node.name()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resolvers(&self) -> &BTreeMap<ResolverId, Arc<dyn Resolver>> {
+        self.inner().sessions.resolvers()
+    }
+
+    /// Returns the resolvers that are asked where no route leads to a name, in order. The last one is the node's registrar,
+    /// if it has one.
+    pub fn discovery(&self) -> &[ResolverId] {
+        self.inner().sessions.discovery()
     }
 
     /// Returns the membership of the node in its cluster; `None` without [`NodeBuilder::cluster`](crate::NodeBuilder::cluster).

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
-use trunkline::registrar::RegisterError;
-use trunkline::{Node, NodeBuilder, StartError};
+use trunkline::registrar::{Change, RegisterError, Resolver, Watch};
+use trunkline::{Address, Node, NodeBuilder, NodeName, ResolverId, StartError};
 use trunkline_link::REGISTRAR_WINDOW;
 use trunkline_stack::{CallError, SendError};
 use trunkline_tests::support::*;
@@ -68,10 +68,13 @@ async fn f1_a_registrar_with_another_cookie_is_reported_at_start() {
 async fn f1_a_name_that_a_live_node_holds_is_refused() {
     let registrar = own_address();
     let first = start(at_home("db", registrar)).await;
-    let _app = start(at_home("app", registrar)).await;
-    for taken in ["db", "app"] {
-        let error = soon(at_home(taken, registrar).start()).await.map(drop).unwrap_err();
-        assert!(matches!(error, StartError::Registrar(RegisterError::Taken(_))), "{error}");
+    let app = start(at_home("app", registrar)).await;
+    for holder in [&first, &app] {
+        let error = soon(at_home(holder.name().name(), registrar).start()).await.map(drop).unwrap_err();
+        let StartError::Registrar(RegisterError::Taken { name, endpoints }) = &error else { panic!("{error}") };
+        assert_eq!((name, &endpoints[0].address.to_string()), (holder.name(), &holder.listening()[0].to_string()));
+        let shown = trunkline::Chain(&error).to_string();
+        assert!(shown.contains(&format!("which listens at {}", holder.listening()[0])), "{shown}");
     }
     assert_eq!(first.status().registered, Some(true));
 }
@@ -87,6 +90,81 @@ async fn f1_when_the_node_that_served_dies_the_others_register_anew_and_are_foun
     let registered = || [&db, &app].iter().all(|node| node.status().registered == Some(true));
     until(|| served() == 1 && registered()).await;
     connects(&app, &db).await;
+}
+
+fn embedded(node: &Node) -> &dyn Resolver {
+    &*node.resolvers()[&ResolverId::new("embedded").unwrap()]
+}
+
+async fn names(resolver: &dyn Resolver) -> Vec<NodeName> {
+    soon(resolver.nodes()).await.unwrap().into_iter().map(|node| node.name).collect()
+}
+
+/// Waits for the next change, and returns its kind and the name that it is about.
+async fn next(watch: &mut Watch) -> (&'static str, String) {
+    match soon(watch.next()).await {
+        Change::Joined(node) => ("joined", node.name.name().into()),
+        Change::Changed(node) => ("changed", node.name.name().into()),
+        Change::Left(name) => ("left", name.name().into()),
+        Change::Current => ("current", String::new()),
+        Change::Lost => ("lost", String::new()),
+        Change::Back => ("back", String::new()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn is<'a>(kind: &'a str, name: &str) -> (&'a str, String) {
+    (kind, name.into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f1_the_nodes_of_a_host_are_listed_and_each_change_is_told_at_the_node_that_serves_and_at_any_other() {
+    let registrar = own_address();
+    let app = start(at_home("app", registrar)).await;
+    let db = start(at_home("db", registrar)).await;
+    let lab = Address::new(registrar.ip().to_string(), registrar.port()).unwrap();
+    let id = ResolverId::new("lab").unwrap();
+    let far = start(dialer("far@127.0.0.9").no_registrar().registrar_at(id.clone(), lab, None)).await;
+    let resolvers = [embedded(&app), embedded(&db), &*far.resolvers()[&id]];
+    for resolver in resolvers {
+        assert_eq!(names(resolver).await, [app.name().clone(), db.name().clone()]);
+        let mut watch = resolver.watch().unwrap();
+        let told = [next(&mut watch).await, next(&mut watch).await, next(&mut watch).await];
+        assert_eq!(told, [is("joined", "app"), is("joined", "db"), is("current", "")]);
+        let other = start(at_home("other", registrar)).await;
+        assert_eq!(next(&mut watch).await, is("joined", "other"));
+        drop(other);
+        assert_eq!(next(&mut watch).await, is("left", "other"));
+    }
+    // A registrar of another host that was asked for a name is one of the known ones.
+    let there = SocketAddr::new(own_host().into(), registrar.port());
+    let remote = start(at_home("remote", there)).await;
+    connects(&app, &remote).await;
+    assert_eq!(names(embedded(&app)).await.len(), 3);
+    assert_eq!(names(embedded(&remote)).await, [remote.name().clone()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f1_a_watch_outlives_the_node_that_serves_and_tells_of_no_node_that_comes_back() {
+    let registrar = own_address();
+    let first = start(at_home("first", registrar)).await;
+    let (app, _db) = (start(at_home("app", registrar)).await, start(at_home("db", registrar)).await);
+    let mut watch = embedded(&app).watch().unwrap();
+    for told in [is("joined", "app"), is("joined", "db"), is("joined", "first"), is("current", "")] {
+        assert_eq!(next(&mut watch).await, told);
+    }
+    drop(first);
+    // It leaves before its registrar does, or with it.
+    let mut told = vec![next(&mut watch).await];
+    while told.last() != Some(&is("current", "")) {
+        told.push(next(&mut watch).await);
+    }
+    told.sort();
+    assert_eq!(told, [is("back", ""), is("current", ""), is("left", "first"), is("lost", "")]);
+    let other = start(at_home("other", registrar)).await;
+    assert_eq!(next(&mut watch).await, is("joined", "other"));
+    drop(other);
+    assert_eq!(next(&mut watch).await, is("left", "other"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

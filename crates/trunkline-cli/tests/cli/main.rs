@@ -15,6 +15,7 @@ mod peer;
 mod printing;
 mod programs;
 mod real;
+mod registrar;
 mod routes;
 mod short_lived;
 mod soak;

@@ -1,0 +1,108 @@
+//! Operations about the registrars of the node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use trunkline::registrar::{ResolveError, Resolver, Watch};
+use trunkline::{Chain, ResolverId};
+
+use super::{Kind, OpError, Operations, name};
+use crate::api::{Announced, RegistrarQuery, Registrars, ResolveQuery, Resolved};
+
+/// Timeout of one question.
+const QUESTION: Duration = Duration::from_secs(2);
+
+impl From<ResolveError> for OpError {
+    fn from(error: ResolveError) -> Self {
+        let kind = if error == ResolveError::NoList { Kind::Bad } else { Kind::Unreachable };
+        Self::new(kind, error)
+    }
+}
+
+/// Waits for an answer, for as long as a question may take.
+async fn within<T>(answer: impl Future<Output = Result<T, ResolveError>>) -> Result<T, ResolveError> {
+    let late = |_| ResolveError::Unreachable(format!("it did not answer within {QUESTION:?}").into());
+    tokio::time::timeout(QUESTION, answer).await.map_err(late)?
+}
+
+impl Operations {
+    /// Returns the registrars of the node.
+    pub fn registrars(&self) -> Registrars {
+        let (status, discovery) = (self.node.status(), self.node.discovery());
+        let others = self.node.resolvers().keys().filter(|id| !discovery.contains(id));
+        Registrars {
+            discovery: discovery.iter().map(ToString::to_string).collect(),
+            others: others.map(ToString::to_string).collect(),
+            registered: status.registered,
+            serves_registrar: status.serves_registrar,
+            registrar_queries: status.registrar_queries,
+        }
+    }
+
+    /// Returns the registrar of this id, or the node's own.
+    fn registrar(&self, asked: Option<&str>) -> Result<(&ResolverId, &Arc<dyn Resolver>), OpError> {
+        let resolvers = self.node.resolvers();
+        let known = || match resolvers.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => {
+                "the node has no registrar; set `node.registrar` or add one under `registrars:`".into()
+            }
+            known => format!("known: {known}"),
+        };
+        let id = match asked {
+            Some(asked) => resolvers.keys().find(|id| id.as_str() == asked),
+            None => self.node.discovery().last(),
+        };
+        match (id.and_then(|id| resolvers.get_key_value(id)), asked) {
+            (Some(found), _) => Ok(found),
+            (None, Some(asked)) => {
+                Err(OpError::new(Kind::Bad, format!("there is no registrar {asked:?}; {}", known())))
+            }
+            (None, None) => Err(OpError::new(Kind::Bad, format!("no registrar is asked by itself; {}", known()))),
+        }
+    }
+
+    /// Returns the nodes that a registrar announces, by name.
+    ///
+    /// # Errors
+    /// [`OpError`] if there is no such registrar, or it does not answer within 2 s or lists no nodes.
+    pub async fn announced(&self, query: &RegistrarQuery) -> Result<Vec<Announced>, OpError> {
+        let (_, registrar) = self.registrar(query.registrar.as_deref())?;
+        Ok(within(registrar.nodes()).await?.iter().map(Announced::from).collect())
+    }
+
+    /// Asks registrars for the ways to a name: one of them, or each that is asked without a route.
+    ///
+    /// # Errors
+    /// [`OpError`] if the name is none, or there is no such registrar. That one does not answer is in its part.
+    pub async fn resolve(&self, query: &ResolveQuery) -> Result<Vec<Resolved>, OpError> {
+        let name = name(&query.name)?;
+        let asked = match (query.registrar.as_deref(), self.node.discovery()) {
+            (None, discovery) if !discovery.is_empty() => discovery.to_vec(),
+            (asked, _) => vec![self.registrar(asked)?.0.clone()],
+        };
+        let mut answers = Vec::new();
+        for id in asked {
+            let Some(registrar) = self.node.resolvers().get(&id) else { continue };
+            let endpoints = within(registrar.resolve(&name)).await;
+            let gateways = within(registrar.gateways(&name)).await;
+            let error = endpoints.as_ref().err().or(gateways.as_ref().err()).map(|error| Chain(error).to_string());
+            answers.push(Resolved {
+                registrar: id.to_string(),
+                endpoints: endpoints.unwrap_or_default().iter().map(Into::into).collect(),
+                gateways: gateways.unwrap_or_default().iter().map(ToString::to_string).collect(),
+                error,
+            });
+        }
+        Ok(answers)
+    }
+
+    /// Returns a reader of the nodes of a registrar and of each change.
+    ///
+    /// # Errors
+    /// [`OpError`] if there is no such registrar, or it does not tell changes.
+    pub fn watch_registrar(&self, query: &RegistrarQuery) -> Result<Watch, OpError> {
+        let (id, registrar) = self.registrar(query.registrar.as_deref())?;
+        let tells_nothing = || format!("the registrar {id} does not tell what changes; ask it for a name");
+        registrar.watch().ok_or_else(|| OpError::new(Kind::Bad, tells_nothing()))
+    }
+}

@@ -1,0 +1,134 @@
+//! The commands about the registrars of a running node.
+
+use trunkline_admin::api::{Announced, AnnouncedEndpoint, RegistrarChange, Registrars, Resolved};
+
+use crate::args::{Admin, OfRegistrar, RegistrarCommand};
+use crate::commands::{checked, encoded};
+use crate::output::{Failed, Output, one_line, table};
+use crate::serve::ToldToEnd;
+use crate::target::client;
+
+pub(crate) async fn run(command: RegistrarCommand, output: &Output) -> Result<(), Failed> {
+    match command {
+        RegistrarCommand::Status { at } => status(at, output).await,
+        RegistrarCommand::Nodes { at, of } => nodes(at, &of, output).await,
+        RegistrarCommand::Resolve { at, registrar, name } => resolve(at, registrar.as_deref(), &name, output).await,
+        RegistrarCommand::Watch { at, of } => watch(at, &of, output).await,
+    }
+}
+
+async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
+    let registrars: Registrars = client(at)?.get("/v1/registrars").await?;
+    output.print(&registrars, |registrars| {
+        let own = match (registrars.registered, registrars.serves_registrar) {
+            (None, true) => "not announced; served here",
+            (None, false) => "not announced",
+            (Some(true), true) => "announced; served here",
+            (Some(true), false) => "announced",
+            (Some(false), _) => "not announced at the moment; the node tries again by itself",
+        };
+        let asked = registrars.discovery.iter().enumerate().map(|(nth, id)| {
+            let is_own = nth + 1 == registrars.discovery.len();
+            let note = if is_own { own.to_owned() } else { String::new() };
+            vec![id.clone(), "where no route leads to a name".to_owned(), note]
+        });
+        let others = registrars.others.iter().map(|id| vec![id.clone(), "by routes".to_owned(), String::new()]);
+        let rows: Vec<_> = asked.chain(others).collect();
+        if rows.is_empty() {
+            return "the node has no registrar".into();
+        }
+        let lookups = format!("lookups answered here: {}", registrars.registrar_queries);
+        let lookups = if registrars.serves_registrar { lookups } else { String::new() };
+        format!("{}\n{lookups}", table(&["REGISTRAR", "ASKED", "THIS NODE"], &rows)).trim_end().to_owned()
+    })
+}
+
+/// Returns a path with the id of a registrar as its query.
+fn path(path: &str, of: &OfRegistrar) -> String {
+    match &of.registrar {
+        Some(id) => format!("{path}?registrar={}", encoded(id)),
+        None => path.to_owned(),
+    }
+}
+
+fn written(endpoint: &AnnouncedEndpoint) -> String {
+    let AnnouncedEndpoint { host, port, tls, handshake } = endpoint;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let tls = tls.map(|tls| if tls { " with a certificate" } else { " without a certificate" }).unwrap_or_default();
+    let handshake = handshake.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
+    format!("{host}:{port}{handshake}{tls}")
+}
+
+fn listed(endpoints: &[AnnouncedEndpoint]) -> String {
+    endpoints.iter().map(written).collect::<Vec<_>>().join(", ")
+}
+
+async fn nodes(at: Admin, of: &OfRegistrar, output: &Output) -> Result<(), Failed> {
+    let nodes: Vec<Announced> = client(at)?.get(&path("/v1/registrars/nodes", of)).await?;
+    output.print(&nodes, |nodes| {
+        if nodes.is_empty() {
+            return "no node is announced".into();
+        }
+        let row = |node: &Announced| vec![node.name.clone(), listed(&node.endpoints), node.leads_to.join(", ")];
+        table(&["NAME", "ADDRESSES", "LEADS TO"], &nodes.iter().map(row).collect::<Vec<_>>())
+    })
+}
+
+async fn resolve(at: Admin, registrar: Option<&str>, name: &str, output: &Output) -> Result<(), Failed> {
+    checked(name)?;
+    let registrar = registrar.map(|id| format!("&registrar={}", encoded(id))).unwrap_or_default();
+    let path = format!("/v1/registrars/resolve?name={}{registrar}", encoded(name));
+    let answers: Vec<Resolved> = client(at)?.get(&path).await?;
+    output.print(&answers, |answers| {
+        let row = |answer: &Resolved| {
+            let is_unknown = answer.endpoints.is_empty() && answer.gateways.is_empty();
+            let error = answer.error.clone().or(is_unknown.then(|| "the name is not known there".to_owned()));
+            let gateways = answer.gateways.join(", ");
+            vec![answer.registrar.clone(), listed(&answer.endpoints), gateways, error.unwrap_or_default()]
+        };
+        table(&["REGISTRAR", "ADDRESSES", "GATEWAYS", "NOTE"], &answers.iter().map(row).collect::<Vec<_>>())
+    })?;
+    let is_found = |answer: &Resolved| !answer.endpoints.is_empty() || !answer.gateways.is_empty();
+    if answers.iter().any(is_found) {
+        Ok(())
+    } else {
+        Err(Failed::because(format!("no registrar knows a way to {name}")))
+    }
+}
+
+async fn watch(at: Admin, of: &OfRegistrar, output: &Output) -> Result<(), Failed> {
+    let client = client(at)?;
+    let mut changes = client.follow::<RegistrarChange>(&path("/v1/registrars/watch", of)).await?;
+    let mut told_to_end = ToldToEnd::listen()?;
+    loop {
+        let change = tokio::select! {
+            () = told_to_end.wait() => return Ok(()),
+            change = changes.next() => change?,
+        };
+        let Some(change) = change else {
+            return Err(Failed::because("the node stopped; run this command again once it is running"));
+        };
+        output.line(&match output.json {
+            true => serde_json::to_string(&change).map_err(Failed::because)?,
+            false => one_line(&told(&change)),
+        })?;
+    }
+}
+
+/// Describes a change in one line.
+fn told(change: &RegistrarChange) -> String {
+    let node = |what: &str, node: &Announced| {
+        let gateway =
+            if node.leads_to.is_empty() { String::new() } else { format!("  leads to {}", node.leads_to.join(", ")) };
+        format!("{what}  {}  {}{gateway}", node.name, listed(&node.endpoints))
+    };
+    match change {
+        RegistrarChange::Joined(joined) => node("joined ", joined),
+        RegistrarChange::Changed(changed) => node("changed", changed),
+        RegistrarChange::Left { name } => format!("left     {name}"),
+        RegistrarChange::Current => "current  these are all nodes that are announced now".into(),
+        RegistrarChange::Lost => "lost     the registrar cannot be reached".into(),
+        RegistrarChange::Back => "back     the registrar answers again".into(),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,75 @@
+//! The commands about registrars, with real processes.
+
+use serde_json::{Value, json};
+
+use crate::world::{Dir, Running, eventually, free_port};
+
+/// Starts the node `NAME@127.0.0.1` with the embedded registrar at this port.
+fn node(dir: &Dir, name: &str, registrar: u16) -> Running {
+    let text = format!(
+        "node:\n  name: {name}@127.0.0.1\n  cookie_file: cookie\n  data_dir: {name}.data\n  \
+         listen: [{{ host: 127.0.0.1, port: 0 }}]\n  registrar_listen: {{ host: 127.0.0.1, port: {registrar} }}\n\
+         registrars:\n  names: {{ kind: file, path: names.yaml }}\n"
+    );
+    dir.file(&format!("{name}.yaml"), &text, 0o600);
+    dir.node(&format!("{name}.yaml"), &[])
+}
+
+/// Waits until the changes that were told end with these, each by its kind and the name of the node.
+fn told(watch: &Running, last: &[(&str, &str)]) {
+    eventually(&format!("{last:?}"), || {
+        let lines = watch.stdout();
+        let changes: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let kind = |change: &Value| change["change"].as_str().unwrap().to_owned();
+        let name =
+            |change: &Value| change["name"].as_str().unwrap_or_default().trim_end_matches("@127.0.0.1").to_owned();
+        let all: Vec<_> = changes.iter().map(|change| (kind(change), name(change))).collect();
+        let last: Vec<_> = last.iter().map(|(kind, name)| ((*kind).to_owned(), (*name).to_owned())).collect();
+        all.ends_with(&last).then_some(())
+    });
+}
+
+#[test]
+fn the_nodes_of_a_registrar_are_listed_and_watched_also_after_the_node_that_serves_was_killed() {
+    let (dir, port) = (Dir::new(), free_port());
+    dir.file("names.yaml", "far@elsewhere: [{ host: 10.0.0.9, port: 7 }, { proxy: gate@dmz }]", 0o600);
+    let first = node(&dir, "first", port);
+    let app = node(&dir, "app", port);
+    let admin = app.admin();
+    let status = dir.json(&["registrar", "status", "--admin", admin]);
+    let expected = json!({ "discovery": ["embedded"], "others": ["names"], "registered": true, "serves_registrar": false, "registrar_queries": 0 });
+    assert_eq!(status, expected);
+    let nodes = dir.ok(&["registrar", "nodes", "--admin", admin]).stdout;
+    let line = format!("first@127.0.0.1  127.0.0.1:{} TLK/1", first.port());
+    assert!(nodes.lines().any(|shown| shown == line) && nodes.contains("app@127.0.0.1"), "{nodes}");
+    // One answer of each registrar that is asked; the exit status tells whether there is a way.
+    let found = dir.json(&["registrar", "resolve", "--admin", admin, "first@127.0.0.1"]);
+    assert_eq!((&found[0]["registrar"], &found[0]["endpoints"][0]["port"]), (&json!("embedded"), &json!(first.port())));
+    let far = dir.json(&["registrar", "resolve", "--admin", admin, "--registrar", "names", "far@elsewhere"]);
+    assert_eq!((&far[0]["endpoints"][0]["port"], &far[0]["gateways"]), (&json!(7), &json!(["gate@dmz"])));
+    let unknown = dir.run(&["registrar", "resolve", "--admin", admin, "nobody@127.0.0.1"]).exits(1).stderr;
+    assert!(unknown.contains("no registrar knows a way to nobody@"), "{unknown}");
+    dir.run(&["registrar", "nodes", "--admin", admin, "--registrar", "nmaes"])
+        .refused(&["no registrar \"nmaes\"; known: embedded, names"]);
+    dir.run(&["registrar", "nodes", "--admin", admin, "--registrar", "names"]).refused(&["does not list its nodes"]);
+    dir.run(&["registrar", "watch", "--admin", admin, "--registrar", "names"]).refused(&["does not tell what changes"]);
+
+    let mut command = dir.command(&["--json", "registrar", "watch", "--admin", admin]);
+    let watch = Running::spawned(command.spawn().unwrap());
+    told(&watch, &[("joined", "app"), ("joined", "first"), ("current", "")]);
+    first.kill();
+    told(&watch, &[("lost", ""), ("back", ""), ("left", "first"), ("current", "")]);
+    let first = node(&dir, "first", port);
+    told(&watch, &[("joined", "first")]);
+    let taken = dir.run(&["node", "--config", "first.yaml", "--set", "node.data_dir=other.data"]);
+    taken.refused(&[
+        "the name first@127.0.0.1 is registered by another live node",
+        &format!("127.0.0.1:{}", first.port()),
+    ]);
+    first.stop();
+    told(&watch, &[("left", "first")]);
+    // The command ends with the node, and at once.
+    app.stop();
+    let ended = watch.end().exits(1).stdout;
+    assert!(ended.contains("the node stopped"), "{ended}");
+}

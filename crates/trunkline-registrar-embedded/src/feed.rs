@@ -1,0 +1,234 @@
+//! Feed of a mirror: the nodes of a registrar, and the changes that it tells.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use trunkline_registrar::{BoxFuture, Change, Mirror, Registration, ResolveError, Watch};
+use trunkline_route::{Cause, Chain, NodeName};
+use trunkline_stack::Mailbox;
+
+use crate::client::{Session, Trouble};
+use crate::pause::Pause;
+use crate::wire::{self, MAX_NEWS, MessageError, News};
+
+/// Most nodes of one registrar that are mirrored.
+const MAX_NODES: usize = 100_000;
+/// Time that nodes have to announce themselves at a registrar that replaces another one.
+const RETURNED: Duration = Duration::from_secs(2);
+
+/// Registrar whose nodes are mirrored.
+pub(crate) trait Source: fmt::Debug + Send + Sync + 'static {
+    /// Begins to be told the nodes, and each change.
+    fn told(&self) -> BoxFuture<'_, Result<Told, Trouble>>;
+
+    /// Returns the mirror that all readers share.
+    fn feed(&self) -> &Feed;
+}
+
+/// Nodes of a registrar, and the changes of them, as they come.
+pub(crate) enum Told {
+    /// The registrar is this node.
+    Here { watch: Watch, age: Duration },
+    /// The registrar is another node.
+    There { session: Session, mailbox: Mailbox, age: Duration },
+}
+
+impl Told {
+    fn age(&self) -> Duration {
+        match self {
+            Self::Here { age, .. } | Self::There { age, .. } => *age,
+        }
+    }
+
+    /// Waits for the next changes.
+    async fn next(&mut self) -> Result<Vec<Step>, Trouble> {
+        match self {
+            Self::Here { watch, .. } => Ok(Step::of(&watch.next().await).into_iter().collect()),
+            Self::There { session, mailbox, .. } => {
+                let message = tokio::select! {
+                    message = mailbox.recv() => message,
+                    () = session.closed() => None,
+                };
+                let Some(message) = message else {
+                    return Err(Trouble::Unreachable(session.failed("the session ended".into())));
+                };
+                let news = wire::decode::<Vec<News>>(message.body()).and_then(|news| Step::all(&news));
+                news.map_err(|error| Trouble::Unreachable(session.failed(Cause::new(error))))
+            }
+        }
+    }
+}
+
+/// Change of a mirror.
+enum Step {
+    Set(Registration),
+    Remove(NodeName),
+    Current,
+}
+
+impl Step {
+    fn of(change: &Change) -> Option<Self> {
+        match change {
+            Change::Joined(node) | Change::Changed(node) => Some(Self::Set(Registration::clone(node))),
+            Change::Left(name) => Some(Self::Remove(name.clone())),
+            Change::Current => Some(Self::Current),
+            _ => None,
+        }
+    }
+
+    fn all(news: &[News]) -> Result<Vec<Self>, MessageError> {
+        if news.len() > MAX_NEWS {
+            return Err(MessageError::TooMany { len: news.len(), what: "changes", most: MAX_NEWS });
+        }
+        let step = |news: &News| {
+            Ok(match news {
+                News::Announced(name, endpoints, leads_to) => {
+                    Self::Set(wire::registration(NodeName::new(name)?, endpoints, leads_to)?)
+                }
+                News::Left(name) => Self::Remove(NodeName::new(name)?),
+                News::Current => Self::Current,
+            })
+        };
+        news.iter().map(step).collect()
+    }
+}
+
+/// Returns how many steps a message of changes has.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn steps(news: &[News]) -> Result<usize, MessageError> {
+    Step::all(news).map(|steps| steps.len())
+}
+
+/// Mirror of one registrar, which is fed while somebody watches it.
+#[derive(Debug, Default)]
+pub(crate) struct Feed(Mutex<Fed>);
+
+#[derive(Debug, Default)]
+struct Fed {
+    mirror: Weak<Mirror>,
+    task: Option<AbortHandle>,
+}
+
+impl Feed {
+    fn lock(&self) -> MutexGuard<'_, Fed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        let fed = self.lock();
+        fed.task.iter().for_each(AbortHandle::abort);
+        // Nobody tells its readers anything any more.
+        if let Some(mirror) = fed.mirror.upgrade() {
+            mirror.lost();
+        }
+    }
+}
+
+/// Returns a reader of the mirror of a registrar. The first one begins the feed, which ends after the last one.
+pub(crate) fn watch<S: Source>(source: &Arc<S>) -> Watch {
+    let mut feed = source.feed().lock();
+    if let Some(mirror) = feed.mirror.upgrade() {
+        return mirror.watch();
+    }
+    let mirror = Arc::new(Mirror::unknown());
+    let watch = mirror.watch();
+    feed.mirror = Arc::downgrade(&mirror);
+    feed.task = Some(tokio::spawn(run(Arc::downgrade(source), mirror)).abort_handle());
+    watch
+}
+
+async fn run<S: Source>(source: Weak<S>, mirror: Arc<Mirror>) {
+    loop {
+        tokio::select! {
+            () = feed(&source, &mirror) => return,
+            () = mirror.unwatched() => {}
+        }
+        let Some(source) = source.upgrade() else { return };
+        let mut feed = source.feed().lock();
+        // A reader may have come in this moment.
+        if !mirror.is_watched() {
+            *feed = Fed::default();
+            return;
+        }
+    }
+}
+
+/// Feeds a mirror until the source is gone.
+async fn feed<S: Source>(source: &Weak<S>, mirror: &Mirror) {
+    let mut pause = Pause::default();
+    loop {
+        let told = match source.upgrade() {
+            Some(source) => source.told().await,
+            None => return,
+        };
+        let trouble = match told {
+            Ok(told) => {
+                pause = Pause::default();
+                follow(told, mirror).await
+            }
+            Err(trouble) => trouble,
+        };
+        tracing::debug!(error = %Chain(&ResolveError::from(trouble)), "the nodes of a registrar are not told");
+        mirror.lost();
+        pause.wait().await;
+    }
+}
+
+/// Feeds a mirror until the registrar is lost.
+async fn follow(mut told: Told, mirror: &Mirror) -> Trouble {
+    let longer = RETURNED.saturating_sub(told.age());
+    match all(&mut told, longer).await {
+        Ok(all) => mirror.replace(all),
+        Err(trouble) => return trouble,
+    }
+    loop {
+        let steps = match told.next().await {
+            Ok(steps) => steps,
+            Err(trouble) => return trouble,
+        };
+        for step in steps {
+            match step {
+                Step::Set(registration) if mirror.len() < MAX_NODES => mirror.set(registration),
+                Step::Set(registration) => {
+                    tracing::warn!(name = %registration.name, "the registrar has more than {MAX_NODES} nodes; this one is left out");
+                }
+                Step::Remove(name) => mirror.remove(&name),
+                Step::Current => {}
+            }
+        }
+    }
+}
+
+/// Returns all nodes that are announced, by name, and for so long those that are announced meanwhile.
+async fn all(told: &mut Told, longer: Duration) -> Result<Vec<Registration>, Trouble> {
+    let mut all = BTreeMap::new();
+    let (mut is_current, longer) = (false, tokio::time::sleep(longer));
+    tokio::pin!(longer);
+    loop {
+        let steps = tokio::select! {
+            biased;
+            steps = told.next() => steps?,
+            () = &mut longer, if is_current => return Ok(all.into_values().collect()),
+        };
+        for step in steps {
+            match step {
+                Step::Set(registration) if all.len() < MAX_NODES => {
+                    drop(all.insert(registration.name.clone(), registration))
+                }
+                Step::Set(_) => {}
+                Step::Remove(name) => drop(all.remove(&name)),
+                Step::Current => is_current = true,
+            }
+        }
+    }
+}
+
+/// Returns the nodes that a registrar announces now, by name.
+pub(crate) async fn nodes(mut told: Told) -> Result<Vec<Registration>, Trouble> {
+    all(&mut told, Duration::ZERO).await
+}
