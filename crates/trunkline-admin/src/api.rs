@@ -23,7 +23,7 @@ pub use cluster::{
     SilentNode, TokenRequest,
 };
 pub use registrar::{
-    Announced, AnnouncedEndpoint, RegistrarChange, RegistrarQuery, Registrars, ResolveQuery, Resolved,
+    Announced, AnnouncedEndpoint, RegistrarChange, RegistrarQuery, RegistrarState, Registrars, ResolveQuery, Resolved,
 };
 pub use shown::{FailbackTo, ProxyRoute, Route};
 pub use trace::{TraceRequest, Traced, Way, WayEnd, WayHop};
@@ -474,6 +474,9 @@ pub struct Explanation {
     /// Better routes to which the live connection shall return, best first; left out if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failback: Vec<FailbackTo>,
+    /// Registrars among those that would be asked whose answers may be out of date; left out if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale: Vec<RegistrarState>,
     /// Facts that the cluster of the node has of the name, with which its resolver `cluster` answers; left out if there are
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -488,6 +491,7 @@ impl From<&trunkline::Explanation> for Explanation {
             steps: explanation.steps.iter().map(Step::from).collect(),
             static_only: explanation.static_only,
             failback: Vec::new(),
+            stale: Vec::new(),
             member: None,
         }
     }

@@ -506,6 +506,7 @@ impl Operations {
         let name = name(text)?;
         let mut explanation = Explanation::from(&self.node.explain(&name).map_err(ConnectError::from)?);
         explanation.failback = self.failback(&name);
+        explanation.stale = self.stale_registrars(&explanation.steps);
         explanation.member = self.node.cluster().and_then(|cluster| MemberWays::of(cluster, &name));
         let routes = self.node.routes();
         // A node name never exceeds the length limit of the table.

@@ -9,9 +9,9 @@ use serde_json::json;
 use trunkline::{Chain, NodeName};
 use trunkline_admin::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, Attempt, Body, CallReply, Changed, DisconnectRequest, Explanation,
-    FailbackTo, Forwarding, MemberWays, MessageRequest, Patterns, Peer, PingRequest, Pong, ProxyRoute, RemoveRoute,
-    Route, RunningApplication, SpawnRequest, Spawned, Status, Step, StopApplication, Strangers, StreamNumbers,
-    StreamService, TraceRequest, Traced, Way, WayEnd,
+    FailbackTo, Forwarding, MemberWays, MessageRequest, Patterns, Peer, PingRequest, Pong, ProxyRoute, RegistrarState,
+    RemoveRoute, Route, RunningApplication, SpawnRequest, Spawned, Status, Step, StopApplication, Strangers,
+    StreamNumbers, StreamService, TraceRequest, Traced, Way, WayEnd,
 };
 use trunkline_admin::check_files;
 use trunkline_config::{Config, FlagsEntry, Layers, ProxiedConfig, ProxyEntry, RouteEntry};
@@ -161,6 +161,9 @@ pub(crate) fn explain_text(explanation: &Explanation) -> String {
     text += &table(&["", "STAGE", "BY", "CLASS", "WEIGHT", "ADDRESS", "TLS", "REMEMBERED FAILURE"], &rows);
     if explanation.static_only {
         text += "\nNo resolver is asked after these.";
+    }
+    for RegistrarState { id, stale } in &explanation.stale {
+        text += &format!("\nAnswers of {id} may be out of date: {}", one_line(stale.as_deref().unwrap_or_default()));
     }
     if let Some(MemberWays { addresses, told_by, gateways }) = &explanation.member {
         let told = told_by.as_ref().map(|name| format!(", told by {name}")).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The commands about the registrars of a running node.
 
-use trunkline_admin::api::{Announced, AnnouncedEndpoint, RegistrarChange, Registrars, Resolved};
+use trunkline_admin::api::{Announced, AnnouncedEndpoint, RegistrarChange, RegistrarState, Registrars, Resolved};
 
 use crate::args::{Admin, OfRegistrar, RegistrarCommand};
 use crate::commands::{checked, encoded};
@@ -27,19 +27,23 @@ async fn status(at: Admin, output: &Output) -> Result<(), Failed> {
             (Some(true), false) => "announced",
             (Some(false), _) => "not announced at the moment; the node tries again by itself",
         };
-        let asked = registrars.discovery.iter().enumerate().map(|(nth, id)| {
+        let row = |registrar: &RegistrarState, asked: &str, node: &str| {
+            let RegistrarState { id, stale } = registrar;
+            let note = stale.as_ref().map(|reason| format!("may be out of date: {reason}")).unwrap_or_default();
+            vec![id.clone(), asked.to_owned(), node.to_owned(), note]
+        };
+        let asked = registrars.discovery.iter().enumerate().map(|(nth, registrar)| {
             let is_own = nth + 1 == registrars.discovery.len();
-            let note = if is_own { own.to_owned() } else { String::new() };
-            vec![id.clone(), "where no route leads to a name".to_owned(), note]
+            row(registrar, "where no route leads to a name", if is_own { own } else { "" })
         });
-        let others = registrars.others.iter().map(|id| vec![id.clone(), "by routes".to_owned(), String::new()]);
+        let others = registrars.others.iter().map(|registrar| row(registrar, "by routes", ""));
         let rows: Vec<_> = asked.chain(others).collect();
         if rows.is_empty() {
             return "the node has no registrar".into();
         }
         let lookups = format!("lookups answered here: {}", registrars.registrar_queries);
         let lookups = if registrars.serves_registrar { lookups } else { String::new() };
-        format!("{}\n{lookups}", table(&["REGISTRAR", "ASKED", "THIS NODE"], &rows)).trim_end().to_owned()
+        format!("{}\n{lookups}", table(&["REGISTRAR", "ASKED", "THIS NODE", "NOTE"], &rows)).trim_end().to_owned()
     })
 }
 
@@ -82,7 +86,9 @@ async fn resolve(at: Admin, registrar: Option<&str>, name: &str, output: &Output
     output.print(&answers, |answers| {
         let row = |answer: &Resolved| {
             let is_unknown = answer.endpoints.is_empty() && answer.gateways.is_empty();
-            let error = answer.error.clone().or(is_unknown.then(|| "the name is not known there".to_owned()));
+            let stale = answer.stale.as_ref().map(|reason| format!("may be out of date: {reason}"));
+            let unknown = is_unknown.then(|| "the name is not known there".to_owned());
+            let error = answer.error.clone().or(stale).or(unknown);
             let gateways = answer.gateways.join(", ");
             vec![answer.registrar.clone(), listed(&answer.endpoints), gateways, error.unwrap_or_default()]
         };

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex as StdMutex};
 
 use tokio::sync::Mutex;
 use trunkline_link::Native;
-use trunkline_registrar::{BoxFuture, Registration, ResolveError, Resolver, Watch};
+use trunkline_registrar::{BoxFuture, Feed, Registration, ResolveError, Resolver, Watch};
 use trunkline_route::{Address, Cause, Cookie, Endpoint, NodeName};
 use trunkline_stack::first_of;
 
 use crate::client::{Session, Trouble, failed_at, most_telling};
-use crate::feed::{self, Feed, Source, Told};
+use crate::feed::{self, Source, Told};
 use crate::wrong_cookies::WrongCookies;
 
 /// Resolver that asks the embedded registrar at one address for every name, whatever the name's host.
@@ -22,13 +22,13 @@ struct At {
     cookie: Cookie,
     session: Mutex<Option<Arc<Session>>>,
     wrong: StdMutex<WrongCookies>,
-    feed: Feed,
+    feed: Arc<Feed>,
 }
 
 impl RegistrarAt {
     /// Creates a resolver that proves this cookie at that address. The first lookup opens the session, which is kept.
     pub fn new(native: Arc<Native>, address: Address, cookie: Cookie) -> Self {
-        let (session, wrong, feed) = (Mutex::default(), StdMutex::default(), Feed::default());
+        let (session, wrong, feed) = (Mutex::default(), StdMutex::default(), Arc::default());
         Self(Arc::new(At { native, address, cookie, session, wrong, feed }))
     }
 }
@@ -65,7 +65,7 @@ impl Source for At {
         })
     }
 
-    fn feed(&self) -> &Feed {
+    fn feed(&self) -> &Arc<Feed> {
         &self.feed
     }
 }

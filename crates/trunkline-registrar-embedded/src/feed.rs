@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
-use trunkline_registrar::{BoxFuture, Change, Mirror, Registration, ResolveError, Watch};
+use trunkline_registrar::{BoxFuture, Change, Feed, Mirror, Registration, ResolveError, Watch};
 use trunkline_route::{Cause, Chain, NodeName};
 use trunkline_stack::Mailbox;
 
@@ -25,7 +24,7 @@ pub(crate) trait Source: fmt::Debug + Send + Sync + 'static {
     fn told(&self) -> BoxFuture<'_, Result<Told, Trouble>>;
 
     /// Returns the mirror that all readers share.
-    fn feed(&self) -> &Feed;
+    fn feed(&self) -> &Arc<Feed>;
 }
 
 /// Nodes of a registrar, and the changes of them, as they come.
@@ -102,60 +101,10 @@ pub(crate) fn steps(news: &[News]) -> Result<usize, MessageError> {
     Step::all(news).map(|steps| steps.len())
 }
 
-/// Mirror of one registrar, which is fed while somebody watches it.
-#[derive(Debug, Default)]
-pub(crate) struct Feed(Mutex<Fed>);
-
-#[derive(Debug, Default)]
-struct Fed {
-    mirror: Weak<Mirror>,
-    task: Option<AbortHandle>,
-}
-
-impl Feed {
-    fn lock(&self) -> MutexGuard<'_, Fed> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Feed {
-    fn drop(&mut self) {
-        let fed = self.lock();
-        fed.task.iter().for_each(AbortHandle::abort);
-        // Nobody tells its readers anything any more.
-        if let Some(mirror) = fed.mirror.upgrade() {
-            mirror.lost();
-        }
-    }
-}
-
-/// Returns a reader of the mirror of a registrar. The first one begins the feed, which ends after the last one.
+/// Returns a reader of the nodes of a registrar. All readers share one mirror.
 pub(crate) fn watch<S: Source>(source: &Arc<S>) -> Watch {
-    let mut feed = source.feed().lock();
-    if let Some(mirror) = feed.mirror.upgrade() {
-        return mirror.watch();
-    }
-    let mirror = Arc::new(Mirror::unknown());
-    let watch = mirror.watch();
-    feed.mirror = Arc::downgrade(&mirror);
-    feed.task = Some(tokio::spawn(run(Arc::downgrade(source), mirror)).abort_handle());
-    watch
-}
-
-async fn run<S: Source>(source: Weak<S>, mirror: Arc<Mirror>) {
-    loop {
-        tokio::select! {
-            () = feed(&source, &mirror) => return,
-            () = mirror.unwatched() => {}
-        }
-        let Some(source) = source.upgrade() else { return };
-        let mut feed = source.feed().lock();
-        // A reader may have come in this moment.
-        if !mirror.is_watched() {
-            *feed = Fed::default();
-            return;
-        }
-    }
+    let fed = Arc::downgrade(source);
+    source.feed().watch(|mirror| async move { feed(&fed, &mirror).await })
 }
 
 /// Feeds a mirror until the source is gone.

@@ -30,13 +30,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use trunkline_link::{CredentialsFn, Native};
-use trunkline_registrar::{BoxFuture, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver, Watch};
+use trunkline_registrar::{
+    BoxFuture, Feed, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver, Watch,
+};
 use trunkline_route::{Cause, Chain, Cookie, Endpoint, NodeName};
 use trunkline_stack::first_of;
 
 pub use at::RegistrarAt;
 use client::{Session, Trouble, failed_at, most_telling};
-use feed::{Feed, Source, Told};
+use feed::{Source, Told};
 use pause::Pause;
 use server::Table;
 use wrong_cookies::WrongCookies;
@@ -64,7 +66,7 @@ struct Core {
     remote: Mutex<HashMap<SocketAddr, RemoteSession>>,
     wrong: Mutex<WrongCookies>,
     table: Arc<Table>,
-    feed: Feed,
+    feed: Arc<Feed>,
 }
 
 /// Session with a registrar of another host. The lock is held while it is opened, so that concurrent lookups share it,
@@ -125,7 +127,7 @@ impl Embedded {
             remote: Mutex::default(),
             wrong: Mutex::default(),
             table: Arc::new(Table::new()),
-            feed: Feed::default(),
+            feed: Arc::default(),
         });
         Self { core }
     }
@@ -162,7 +164,7 @@ impl Source for Core {
         })
     }
 
-    fn feed(&self) -> &Feed {
+    fn feed(&self) -> &Arc<Feed> {
         &self.feed
     }
 }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
-use trunkline_route::{Address, Cause, Endpoint, NodeName};
+use trunkline_route::{Address, Cause, Chain, Endpoint, NodeName};
 
-use crate::{BoxFuture, ResolveError, Resolver};
+use crate::{BoxFuture, Feed, Mirror, Registration, ResolveError, Resolver, Watch};
 
 /// Largest file accepted: a hundred thousand names of 150 bytes fit.
 const MAX_BYTES: u64 = 16 << 20;
@@ -24,8 +25,17 @@ pub(crate) struct Ways {
     gateways: Vec<NodeName>,
 }
 
-/// Content that was read last, with the fingerprint of its text.
-type Last = Mutex<Option<(u64, Arc<Names>)>>;
+/// Time between two looks at a file that is watched.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Content that was read last, and the problem with the present one.
+#[derive(Default)]
+struct Last {
+    /// Names, with the fingerprint of their text.
+    names: Option<(u64, Arc<Names>)>,
+    /// Reason why the names are not those of the file as it is now.
+    problem: Option<NamesFileError>,
+}
 
 /// Resolver that answers from a YAML file of names, each with its endpoints in the order to try:
 ///
@@ -37,7 +47,8 @@ type Last = Mutex<Option<(u64, Arc<Names>)>>;
 /// ```
 ///
 /// The file is read for every lookup, so a change is effective from the next lookup on. While the file is unreadable or
-/// invalid, lookups fail.
+/// invalid, lookups are answered as before, a warning is logged once, and [`Resolver::stale`] tells why; without any valid
+/// content so far, they fail. While somebody watches, the file is looked at each second.
 ///
 /// ```
 /// use trunkline_registrar::{NamesFile, Resolver};
@@ -59,7 +70,8 @@ type Last = Mutex<Option<(u64, Arc<Names>)>>;
 /// ```
 pub struct NamesFile {
     path: PathBuf,
-    last: Arc<Last>,
+    last: Arc<Mutex<Last>>,
+    feed: Arc<Feed>,
 }
 
 #[derive(Deserialize)]
@@ -115,7 +127,7 @@ pub enum NamesProblem {
 impl NamesFile {
     /// Creates a resolver over this file, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), last: Arc::default() }
+        Self { path: path.into(), last: Arc::default(), feed: Arc::default() }
     }
 
     /// Reads the file and reports what is wrong with it.
@@ -123,28 +135,54 @@ impl NamesFile {
     /// # Errors
     /// [`NamesFileError`] names the file and the place.
     pub fn check(&self) -> Result<(), NamesFileError> {
-        names(&self.path, &self.last).map(drop)
+        read(&self.path, &self.last).map(drop)
     }
 }
 
-fn names(path: &Path, last: &Last) -> Result<Arc<Names>, NamesFileError> {
+fn lock(last: &Mutex<Last>) -> MutexGuard<'_, Last> {
+    last.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the names of the file. If it cannot be used now, they are those that it had.
+fn names(path: &Path, last: &Mutex<Last>) -> Result<Arc<Names>, NamesFileError> {
+    let read = read(path, last);
+    let mut last = lock(last);
+    let error = match read {
+        Ok(names) => {
+            if last.problem.take().is_some() {
+                tracing::info!(path = %path.display(), "the file of names can be used again");
+            }
+            return Ok(names);
+        }
+        Err(error) => error,
+    };
+    let Some(names) = last.names.as_ref().map(|(_, names)| names.clone()) else { return Err(error) };
+    if last.problem.as_ref() != Some(&error) {
+        tracing::warn!(error = %Chain(&error), "the file of names cannot be used; the names that it had stay");
+        last.problem = Some(error);
+    }
+    Ok(names)
+}
+
+/// Reads the file, unless its text is the one that was read last.
+fn read(path: &Path, last: &Mutex<Last>) -> Result<Arc<Names>, NamesFileError> {
     let failed = |problem: NamesProblem| NamesFileError { path: path.to_owned(), problem };
-    let text = read(path).map_err(|error| failed(NamesProblem::Unreadable(error.into())))?;
+    let text = text(path).map_err(|error| failed(NamesProblem::Unreadable(error.into())))?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let fingerprint = hasher.finish();
-    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((known, names)) = &*last
+    let mut last = lock(last);
+    if let Some((known, names)) = &last.names
         && *known == fingerprint
     {
         return Ok(names.clone());
     }
     let names = Arc::new(parse(&text).map_err(failed)?);
-    *last = Some((fingerprint, names.clone()));
+    last.names = Some((fingerprint, names.clone()));
     Ok(names)
 }
 
-fn read(path: &Path) -> std::io::Result<String> {
+fn text(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     let read = std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
     if read as u64 > MAX_BYTES {
@@ -208,13 +246,40 @@ fn malformed(error: &serde_saphyr::Error) -> NamesProblem {
     }
 }
 
+/// Returns the names of the file, as [`names`] does, without blocking.
+async fn names_of(path: PathBuf, last: Arc<Mutex<Last>>) -> Result<Arc<Names>, ResolveError> {
+    let read = tokio::task::spawn_blocking(move || names(&path, &last)).await;
+    let read = read.map_err(|error| ResolveError::Failed(Cause::new(error)))?;
+    read.map_err(|error| ResolveError::Failed(Cause::new(error)))
+}
+
+/// Returns the names as announcements. Gateways of single names are in none.
+fn announcements(names: &Names) -> Vec<Registration> {
+    let mut all: Vec<Registration> =
+        names.iter().map(|(name, ways)| Registration::new(name.clone(), ways.endpoints.clone())).collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+/// Looks at the file again and again.
+async fn follow(path: PathBuf, last: Arc<Mutex<Last>>, mirror: Arc<Mirror>) {
+    loop {
+        let names = names_of(path.clone(), last.clone()).await;
+        match names {
+            Ok(names) if lock(&last).problem.is_none() => mirror.replace(announcements(&names)),
+            _ => mirror.lost(),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 impl NamesFile {
+    async fn all(&self) -> Result<Arc<Names>, ResolveError> {
+        names_of(self.path.clone(), self.last.clone()).await
+    }
+
     async fn ways(&self, name: &NodeName) -> Result<Ways, ResolveError> {
-        let (path, last) = (self.path.clone(), self.last.clone());
-        let read = tokio::task::spawn_blocking(move || names(&path, &last)).await;
-        let read = read.map_err(|error| ResolveError::Failed(Cause::new(error)))?;
-        let names = read.map_err(|error| ResolveError::Failed(Cause::new(error)))?;
-        Ok(names.get(name).cloned().unwrap_or_default())
+        Ok(self.all().await?.get(name).cloned().unwrap_or_default())
     }
 }
 
@@ -225,6 +290,19 @@ impl Resolver for NamesFile {
 
     fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
         Box::pin(async move { Ok(self.ways(name).await?.gateways) })
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<Registration>, ResolveError>> {
+        Box::pin(async move { Ok(announcements(&*self.all().await?)) })
+    }
+
+    fn watch(&self) -> Option<Watch> {
+        let (path, last) = (self.path.clone(), self.last.clone());
+        Some(self.feed.watch(|mirror| follow(path, last, mirror)))
+    }
+
+    fn stale(&self) -> Option<Cause> {
+        lock(&self.last).problem.clone().map(Cause::new)
     }
 }
 
@@ -237,7 +315,9 @@ impl std::fmt::Debug for NamesFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trunkline_route::{Chain, Version};
+    use trunkline_route::Version;
+
+    use crate::Change;
 
     #[tokio::test]
     async fn a_change_of_the_file_is_effective_from_the_next_lookup_on() {
@@ -268,9 +348,40 @@ mod tests {
             ("db@h: [{ host: h, port: 1, handshake: x }]", "`handshake` is no version"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let error = Chain(&file.resolve(&name).await.unwrap_err()).to_string();
+            let error = Chain(&NamesFile::new(&path).resolve(&name).await.unwrap_err()).to_string();
             assert!(error.contains(says) && error.contains("names.yaml"), "{error}");
+            // The answers stay, and the reason is told.
+            assert_eq!(file.gateways(&name).await, Ok(vec![NodeName::new("gate@dmz").unwrap()]));
+            assert_eq!(Chain(&file.stale().unwrap()).to_string(), error);
         }
+        std::fs::write(&path, "db@example.com: [{ host: 10.0.0.6, port: 1 }]").unwrap();
+        let third = Endpoint::at(Address::new("10.0.0.6", 1).unwrap());
+        assert_eq!(file.resolve(&name).await, Ok(vec![third]));
+        assert!(file.stale().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_names_are_listed_and_each_edit_is_told_but_a_broken_one_takes_none_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("names.yaml");
+        std::fs::write(&path, "db@lab: [{ host: 10.0.0.5, port: 1 }]").unwrap();
+        let file = NamesFile::new(&path);
+        let mut watch = file.watch().unwrap();
+        let (db, web) = (NodeName::new("db@lab").unwrap(), NodeName::new("web@lab").unwrap());
+        let announced = |name: &NodeName, port| {
+            let endpoints = vec![Endpoint::at(Address::new("10.0.0.5", port).unwrap())];
+            Arc::new(Registration::new(name.clone(), endpoints))
+        };
+        assert_eq!([watch.next().await, watch.next().await], [Change::Joined(announced(&db, 1)), Change::Current]);
+        std::fs::write(&path, "db@lab: [{ host: 10.0.0.5, port: 2 }]\nweb@lab: [{ host: 10.0.0.5, port: 3 }]").unwrap();
+        let told = [watch.next().await, watch.next().await];
+        assert_eq!(told, [Change::Changed(announced(&db, 2)), Change::Joined(announced(&web, 3))]);
+        std::fs::write(&path, "db@lab: [{ host: 10.0.0.5, port: 4 }").unwrap();
+        assert_eq!(watch.next().await, Change::Lost);
+        assert_eq!(file.nodes().await.unwrap().len(), 2);
+        std::fs::write(&path, "web@lab: [{ host: 10.0.0.5, port: 3 }]").unwrap();
+        let told = [watch.next().await, watch.next().await, watch.next().await];
+        assert_eq!(told, [Change::Back, Change::Left(db), Change::Current]);
     }
 
     #[tokio::test]

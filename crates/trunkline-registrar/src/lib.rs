@@ -25,6 +25,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod feed;
 #[cfg(feature = "file")]
 mod file;
 #[cfg(feature = "fuzzing")]
@@ -41,6 +42,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{Cause, Endpoint, NodeName};
 
+pub use feed::Feed;
 #[cfg(feature = "file")]
 pub use file::{NamesFile, NamesFileError, NamesProblem};
 pub use mirror::{Change, Mirror, Watch};
@@ -89,6 +91,12 @@ pub trait Resolver: fmt::Debug + Send + Sync {
     /// Returns a reader that is told all nodes and then each change; `None`, the default, from a source that does not tell.
     /// Call it on a Tokio runtime: a task may be started, which ends after the last reader.
     fn watch(&self) -> Option<Watch> {
+        None
+    }
+
+    /// Returns why the answers may be out of date: the source cannot be asked at the moment, and answers what it knew. `None`,
+    /// the default, while they are not, as far as it is known.
+    fn stale(&self) -> Option<Cause> {
         None
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-use trunkline_route::{Endpoint, NodeName};
+use trunkline_route::{Cause, Endpoint, NodeName};
 
 use crate::{BoxFuture, Registration, ResolveError, Resolver};
 
@@ -162,7 +162,9 @@ impl Mirror {
 
     /// Notes that the registrar cannot be reached. Its nodes stay.
     pub fn lost(&self) {
-        self.change(|state| state.is_lost = true);
+        if !self.is_lost() {
+            self.change(|state| state.is_lost = true);
+        }
     }
 
     /// Replaces all nodes by what the registrar knows now, and notes that it answers.
@@ -252,6 +254,14 @@ impl Resolver for Mirror {
 
     fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
         Box::pin(async move { Ok(self.leading_to(name)) })
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<Registration>, ResolveError>> {
+        Box::pin(async move { Ok(self.all().iter().map(|node| Registration::clone(node)).collect()) })
+    }
+
+    fn stale(&self) -> Option<Cause> {
+        self.is_lost().then(|| "the registrar cannot be reached".into())
     }
 }
 

@@ -7,16 +7,25 @@ use trunkline::registrar::{Change, Registration};
 /// Registrars of a node. Answer to `GET /v1/registrars`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registrars {
-    /// Ids of the registrars that are asked where no route leads to a name, in order; the last one is the node's own.
-    pub discovery: Vec<String>,
-    /// Ids of the registrars that only routes name.
-    pub others: Vec<String>,
+    /// Registrars that are asked where no route leads to a name, in order; the last one is the node's own.
+    pub discovery: Vec<RegistrarState>,
+    /// Registrars that only routes name.
+    pub others: Vec<RegistrarState>,
     /// True if the node is announced now; absent without a registrar or if the node is hidden.
     pub registered: Option<bool>,
     /// True if this node serves as the registrar of its host.
     pub serves_registrar: bool,
     /// Number of lookups that its registrar answered.
     pub registrar_queries: u64,
+}
+
+/// State of one registrar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrarState {
+    /// Id of the registrar.
+    pub id: String,
+    /// Reason why its answers may be out of date; absent while they are not, as far as it is known.
+    pub stale: Option<String>,
 }
 
 /// Query of the operations about one registrar.
@@ -95,6 +104,8 @@ pub struct Resolved {
     pub gateways: Vec<String>,
     /// Reason why there is no answer.
     pub error: Option<String>,
+    /// Reason why the answer may be out of date; absent while it is not, as far as it is known.
+    pub stale: Option<String>,
 }
 
 /// Change of what a registrar knows. `GET /v1/registrars/watch` answers with a line of JSON for each.

@@ -7,7 +7,7 @@ use trunkline::registrar::{ResolveError, Resolver, Watch};
 use trunkline::{Chain, ResolverId};
 
 use super::{Kind, OpError, Operations, name};
-use crate::api::{Announced, RegistrarQuery, Registrars, ResolveQuery, Resolved};
+use crate::api::{Announced, RegistrarQuery, RegistrarState, Registrars, ResolveQuery, Resolved, Step};
 
 /// Timeout of one question.
 const QUESTION: Duration = Duration::from_secs(2);
@@ -31,12 +31,24 @@ impl Operations {
         let (status, discovery) = (self.node.status(), self.node.discovery());
         let others = self.node.resolvers().keys().filter(|id| !discovery.contains(id));
         Registrars {
-            discovery: discovery.iter().map(ToString::to_string).collect(),
-            others: others.map(ToString::to_string).collect(),
+            discovery: discovery.iter().map(|id| self.registrar_state(id)).collect(),
+            others: others.map(|id| self.registrar_state(id)).collect(),
             registered: status.registered,
             serves_registrar: status.serves_registrar,
             registrar_queries: status.registrar_queries,
         }
+    }
+
+    fn registrar_state(&self, id: &ResolverId) -> RegistrarState {
+        let stale = self.node.resolvers().get(id).and_then(|registrar| registrar.stale());
+        RegistrarState { id: id.to_string(), stale: stale.map(|cause| Chain(&cause).to_string()) }
+    }
+
+    /// Returns the registrars that the steps of an explanation ask, and whose answers may be out of date.
+    pub(super) fn stale_registrars(&self, steps: &[Step]) -> Vec<RegistrarState> {
+        let is_asked = |id: &&ResolverId| steps.iter().any(|step| step.resolver.as_deref() == Some(id.as_str()));
+        let asked = self.node.resolvers().keys().filter(is_asked);
+        asked.map(|id| self.registrar_state(id)).filter(|state| state.stale.is_some()).collect()
     }
 
     /// Returns the registrar of this id, or the node's own.
@@ -87,6 +99,7 @@ impl Operations {
             let gateways = within(registrar.gateways(&name)).await;
             let error = endpoints.as_ref().err().or(gateways.as_ref().err()).map(|error| Chain(error).to_string());
             answers.push(Resolved {
+                stale: self.registrar_state(&id).stale,
                 registrar: id.to_string(),
                 endpoints: endpoints.unwrap_or_default().iter().map(Into::into).collect(),
                 gateways: gateways.unwrap_or_default().iter().map(ToString::to_string).collect(),

@@ -300,7 +300,7 @@ fn g7_an_operation_with_an_item_that_cannot_be_used_names_it_and_changes_nothing
     dir.file(&file, &before, 0o600);
     node.stop();
     let node = dir.node(&file, &["--CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES", "[]"]);
-    refused(&node, set(json!([good])), 409, &["--set clustering.hubServer.cluster.network.routes"]);
+    refused(&node, set(json!([good])), 409, &["--CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES …"]);
     node.stop();
     let mut command = dir.command(&["--json", "node", "--config", &file]);
     command.env("CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES", "[]");

@@ -9,7 +9,8 @@ fn node(dir: &Dir, name: &str, registrar: u16) -> Running {
     let text = format!(
         "node:\n  name: {name}@127.0.0.1\n  cookie_file: cookie\n  data_dir: {name}.data\n  \
          listen: [{{ host: 127.0.0.1, port: 0 }}]\n  registrar_listen: {{ host: 127.0.0.1, port: {registrar} }}\n\
-         registrars:\n  names: {{ kind: file, path: names.yaml }}\n"
+         registrars:\n  names: {{ kind: file, path: names.yaml }}\n\
+         routes: [{{ match: '^far@', resolver: names }}]\n"
     );
     dir.file(&format!("{name}.yaml"), &text, 0o600);
     dir.node(&format!("{name}.yaml"), &[])
@@ -37,7 +38,8 @@ fn the_nodes_of_a_registrar_are_listed_and_watched_also_after_the_node_that_serv
     let app = node(&dir, "app", port);
     let admin = app.admin();
     let status = dir.json(&["registrar", "status", "--admin", admin]);
-    let expected = json!({ "discovery": ["embedded"], "others": ["names"], "registered": true, "serves_registrar": false, "registrar_queries": 0 });
+    let state = |id: &str| json!({ "id": id, "stale": null });
+    let expected = json!({ "discovery": [state("embedded")], "others": [state("names")], "registered": true, "serves_registrar": false, "registrar_queries": 0 });
     assert_eq!(status, expected);
     let nodes = dir.ok(&["registrar", "nodes", "--admin", admin]).stdout;
     let line = format!("first@127.0.0.1  127.0.0.1:{} TLK/1", first.port());
@@ -51,8 +53,17 @@ fn the_nodes_of_a_registrar_are_listed_and_watched_also_after_the_node_that_serv
     assert!(unknown.contains("no registrar knows a way to nobody@"), "{unknown}");
     dir.run(&["registrar", "nodes", "--admin", admin, "--registrar", "nmaes"])
         .refused(&["no registrar \"nmaes\"; known: embedded, names"]);
-    dir.run(&["registrar", "nodes", "--admin", admin, "--registrar", "names"]).refused(&["does not list its nodes"]);
-    dir.run(&["registrar", "watch", "--admin", admin, "--registrar", "names"]).refused(&["does not tell what changes"]);
+    // A broken edit of the file takes no name away, and is told.
+    assert_eq!(dir.json(&["registrar", "nodes", "--admin", admin, "--registrar", "names"])[0]["name"], "far@elsewhere");
+    dir.file("names.yaml", "far@elsewhere: [{ host: 10.0.0.9", 0o600);
+    let far = dir.ok(&["registrar", "resolve", "--admin", admin, "--registrar", "names", "far@elsewhere"]).stdout;
+    assert!(far.contains("10.0.0.9:7") && far.contains("may be out of date: ") && far.contains("names.yaml"), "{far}");
+    let status = dir.ok(&["registrar", "status", "--admin", admin]).stdout;
+    assert!(status.contains("by routes") && status.contains("line 1, column 17: it is not well-formed YAML"), "{status}");
+    let explained = dir.ok(&["explain", "--admin", admin, "far@elsewhere"]).stdout;
+    assert!(explained.contains("Answers of names may be out of date: "), "{explained}");
+    assert!(!dir.ok(&["explain", "--admin", admin, "first@127.0.0.1"]).stdout.contains("out of date"));
+    app.logs("the names that it had stay");
 
     let mut command = dir.command(&["--json", "registrar", "watch", "--admin", admin]);
     let watch = Running::spawned(command.spawn().unwrap());
