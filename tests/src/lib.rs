@@ -2,6 +2,7 @@
 
 pub mod attacker;
 pub mod memory_stack;
+pub mod name_server;
 #[cfg(doctest)]
 pub mod readmes;
 pub mod sim;

@@ -44,6 +44,10 @@ pub struct TrunklineProxy;
 #[doc = include_str!("../../crates/trunkline-registrar/README.md")]
 pub struct TrunklineRegistrar;
 
+/// README of `trunkline-registrar-dns`.
+#[doc = include_str!("../../crates/trunkline-registrar-dns/README.md")]
+pub struct TrunklineRegistrarDns;
+
 /// README of `trunkline-registrar-embedded`.
 #[doc = include_str!("../../crates/trunkline-registrar-embedded/README.md")]
 pub struct TrunklineRegistrarEmbedded;

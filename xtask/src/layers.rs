@@ -29,6 +29,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("trunkline-tls", 1),
     ("trunkline-wire", 1),
     ("trunkline-config", 2),
+    ("trunkline-registrar-dns", 2),
     ("trunkline-stack", 2),
     ("trunkline-link", 3),
     ("trunkline-dial", 4),

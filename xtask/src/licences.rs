@@ -35,6 +35,11 @@ const ALLOWED: &[&str] = &[
 /// Crates that are compiled in several versions for now.
 const DUPLICATES: &[Duplicate] = &[
     Duplicate {
+        name: "cpufeatures",
+        versions: &["0.2", "0.3"],
+        reason: "sha2 and curve25519-dalek 4 are on 0.2; chacha20 (of rand, of hickory-resolver) is on 0.3",
+    },
+    Duplicate {
         name: "getrandom",
         versions: &["0.2", "0.4"],
         reason: "ring and rand_core 0.6 (of spake2) are on 0.2; tempfile is on 0.4",
@@ -43,6 +48,11 @@ const DUPLICATES: &[Duplicate] = &[
         name: "hashbrown",
         versions: &["0.14", "0.17"],
         reason: "dashmap 6 is on 0.14; toml_edit, which only xtask uses, is on 0.17",
+    },
+    Duplicate {
+        name: "rand_core",
+        versions: &["0.10", "0.6"],
+        reason: "spake2 and curve25519-dalek 4 are on 0.6; rand (of hickory-resolver) is on 0.10",
     },
     Duplicate {
         name: "syn",

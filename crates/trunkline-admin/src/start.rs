@@ -4,15 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use trunkline::registrar::{NamesFile, NamesFileError};
+use trunkline::registrar::{NamesFile, NamesFileError, Resolver};
 use trunkline::{
-    Address, CertificateError, DialTimes, EndpointError, Flag, GateLimits, IdentityFiles, KeepAlive, Listen, LogLevel,
-    MAX_STREAMS, NameError, Node, NodeBuilder, NodeName, Policy, ProfileFiles, ProfileSource, RegisterError,
-    ServerFiles, ServerSource, ServiceError, StartError,
+    Address, Cause, CertificateError, DialTimes, EndpointError, Flag, GateLimits, IdentityFiles, KeepAlive, Listen,
+    LogLevel, MAX_STREAMS, NameError, Node, NodeBuilder, NodeName, Policy, ProfileFiles, ProfileSource, RegisterError,
+    ResolverId, ServerFiles, ServerSource, ServiceError, StartError,
 };
 use trunkline_config::{
-    CertificateFiles, ClusterServer, Config, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, ResolverConfig,
-    TlsProfileConfig,
+    CertificateFiles, ClusterServer, Config, DnsConfig, ListenConfig, ListenTls, NodeConfig, RegistrarConfig,
+    ResolverConfig, TlsProfileConfig,
 };
 
 use crate::ops::{OpError, proxied, transit};
@@ -46,6 +46,24 @@ pub enum RunError {
         index: usize,
         /// Reason.
         source: OpError,
+    },
+    /// A registrar is of a kind that this build lacks.
+    #[error(
+        "registrars.{id} cannot be used: the kind {kind} needs a build with the feature `{kind}`; released binaries have it"
+    )]
+    Kind {
+        /// Id of the registrar.
+        id: String,
+        /// Kind, which is the name of the feature as well.
+        kind: &'static str,
+    },
+    /// A registrar cannot be used.
+    #[error("registrars.{id} cannot be used")]
+    Registrar {
+        /// Id of the registrar.
+        id: String,
+        /// Reason.
+        source: Cause,
     },
     /// A node of this name cannot be built.
     #[error("node.name cannot be used")]
@@ -175,6 +193,7 @@ fn common(config: &Config, name: NodeName, connections: LogLevel) -> Result<Node
                 builder.registrar_at(id.clone(), address.clone(), cookie.clone())
             }
             ResolverConfig::File(path) => builder.resolver(id.clone(), Arc::new(NamesFile::new(path))),
+            ResolverConfig::Dns(config) => builder.resolver(id.clone(), dns(id, config)?),
         };
     }
     for (id, profile) in &config.tls_profiles {
@@ -244,6 +263,23 @@ pub fn check_files(config: &Config) -> Result<Vec<String>, Vec<FileError>> {
         }
     }
     if errors.is_empty() { Ok(warnings) } else { Err(errors) }
+}
+
+#[cfg(feature = "dns")]
+fn dns(id: &ResolverId, config: &DnsConfig) -> Result<Arc<dyn Resolver>, RunError> {
+    use trunkline_registrar_dns::{Dns, DnsSettings};
+
+    let DnsConfig { servers, srv, port, ports, gateways } = config.clone();
+    let made = Dns::new(DnsSettings { servers, srv, port, ports, gateways });
+    match made {
+        Ok(dns) => Ok(Arc::new(dns)),
+        Err(error) => Err(RunError::Registrar { id: id.to_string(), source: Cause::new(error) }),
+    }
+}
+
+#[cfg(not(feature = "dns"))]
+fn dns(id: &ResolverId, _: &DnsConfig) -> Result<Arc<dyn Resolver>, RunError> {
+    Err(RunError::Kind { id: id.to_string(), kind: "dns" })
 }
 
 /// Descriptors that every node needs: listeners, the log, the runtime, connections to the operations API.

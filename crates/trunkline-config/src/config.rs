@@ -1,9 +1,8 @@
 use std::collections::BTreeMap;
-use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use trunkline_matcher::{AccessPattern, RoutePattern};
-use trunkline_route::{Address, Cookie, Cookies, Host, NetworkRoute, ResolverId, TlsProfileId};
+use trunkline_route::{Cookies, Host, NetworkRoute, ResolverId, TlsProfileId};
 
 use crate::clustering::{self, ClusteringConfig};
 use crate::error::{ConfigError, Problem};
@@ -11,6 +10,7 @@ use crate::fields::{Fields, Reader, declared, lint_message, twice};
 use crate::layers::{self, Layers};
 use crate::node::{self, CertificateFiles, NodeConfig, RegistrarConfig};
 use crate::proxy::{self, ProxiedConfig, ProxyRouteConfig, TransitConfig};
+use crate::registrar::{self, ResolverConfig};
 use crate::route::{RouteContext, read_entry};
 use crate::secret::Surroundings;
 use crate::services::{self, ForwardConfig, ServiceConfig};
@@ -67,20 +67,6 @@ pub struct Config {
     /// Cluster that the node belongs to; `None` without the section, or with `enabled: false`.
     pub clustering: Option<ClusteringConfig>,
     warnings: Vec<String>,
-}
-
-/// Entry of `registrars`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ResolverConfig {
-    /// Embedded registrar served by another node.
-    Embedded {
-        /// Address of that registrar.
-        address: Address,
-        /// Cookie shown to that registrar; `None` means the node's cookie.
-        cookie: Option<Cookie>,
-    },
-    /// YAML file of names; the file was readable when the configuration was loaded.
-    File(PathBuf),
 }
 
 /// TLS profile. Its PEM files were readable when the configuration was loaded.
@@ -200,7 +186,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     ];
     let fields = Fields::open(reader, root, "", &known)?;
     let (registrars, known) =
-        declared(reader, &fields, "registrars", "registrars", |text| ResolverId::new(text), registrar);
+        declared(reader, &fields, "registrars", "registrars", |text| ResolverId::new(text), registrar::read);
     let node = match fields.get("node") {
         Some(section) => node::read(reader, section, &known),
         None => {
@@ -246,71 +232,10 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     })
 }
 
-/// Id of the resolver that answers with the members of the cluster.
-const CLUSTER: &str = "cluster";
-
 /// Returns the ids that `resolver` of a route may name.
 fn resolvers(embedded: bool, declared: impl IntoIterator<Item = ResolverId>) -> Vec<ResolverId> {
     let own = if embedded { ResolverId::new(node::EMBEDDED).ok() } else { None };
     own.into_iter().chain(declared).collect()
-}
-
-fn registrar(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ResolverConfig> {
-    if [node::EMBEDDED, node::NONE, CLUSTER].iter().any(|word| path == format!("registrars.{word}")) {
-        let message = "the name is reserved; choose another one";
-        reader.problem(&node.at, path, message);
-        return None;
-    }
-    let fields = Fields::open(
-        reader,
-        node,
-        path,
-        &["kind", "host", "port", "cookie_file", "cookie_env", "cookie_label", "path"],
-    )?;
-    let Some((kind, at)) = fields.text(reader, "kind") else {
-        if !fields.has("kind") {
-            reader.problem(
-                &fields.at,
-                fields.path("kind"),
-                "the registrar has no `kind`; write `kind: embedded` or `kind: file`",
-            );
-        }
-        return None;
-    };
-    let foreign: &[&str] = match kind {
-        "embedded" => &["path"],
-        "file" => &["host", "port", "cookie_file", "cookie_env", "cookie_label"],
-        other => {
-            let message = format!("{:?} is not a kind of registrar; known: embedded, file", node::clip(other));
-            reader.problem(&at, fields.path("kind"), message);
-            return None;
-        }
-    };
-    for key in foreign.iter().filter(|key| fields.has(key)) {
-        reader.problem(
-            &fields.at(key),
-            fields.path(key),
-            format!("a registrar of kind {kind} does not take this key; remove it"),
-        );
-    }
-    let needs = |reader: &mut Reader<'_>, key: &str| {
-        if !fields.has(key) {
-            reader.problem(&fields.at, fields.path(key), format!("a registrar of kind {kind} needs a `{key}`"));
-        }
-    };
-    if kind == "file" {
-        needs(reader, "path");
-        return fields.file(reader, "path").map(ResolverConfig::File);
-    }
-    needs(reader, "host");
-    let host = fields.parsed(reader, "host", str::parse::<Host>);
-    let port = if fields.has("port") {
-        node::dialled_port(reader, &fields)
-    } else {
-        NonZeroU16::new(node::REGISTRAR_LISTEN.1)
-    };
-    let cookie = node::cookie(reader, &fields, None);
-    Some(ResolverConfig::Embedded { address: Address { host: host?, port: port? }, cookie })
 }
 
 fn tls_profile(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<TlsProfileConfig> {

@@ -45,6 +45,7 @@ mod layers;
 mod node;
 mod proxy;
 mod proxy_entry;
+mod registrar;
 mod route;
 mod save;
 mod secret;
@@ -54,7 +55,7 @@ mod tree;
 mod warn;
 
 pub use clustering::{CLUSTER_PORT, ClusterRouteError, ClusterServer, ClusteringConfig, cluster_route};
-pub use config::{Config, PeerConfig, ResolverConfig, RouteConfig, TlsProfileConfig};
+pub use config::{Config, PeerConfig, RouteConfig, TlsProfileConfig};
 pub use error::{ConfigError, EditError, FieldProblem, Problem, ReadError, RouteError, SaveError};
 pub use fields::lint_message;
 pub use layers::{Layers, RESERVED_VARIABLES, harper_key, is_service_variable};
@@ -63,6 +64,7 @@ pub use node::{
 };
 pub use proxy::{ProxiedConfig, ProxyRouteConfig, TransitConfig, TransitRuleConfig};
 pub use proxy_entry::ProxyEntry;
+pub use registrar::{DnsConfig, ResolverConfig};
 pub use route::{FlagsEntry, OverrideEntry, RouteContext, RouteEntry};
 pub use secret::AdminToken;
 pub use services::{ForwardConfig, ServiceConfig};

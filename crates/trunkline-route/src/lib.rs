@@ -32,6 +32,7 @@ mod flags;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod host_template;
 mod id;
 mod link;
 mod mapping;
@@ -50,6 +51,7 @@ pub use cause::{Cause, Chain};
 pub use cookie::{Cookie, CookieError, Cookies, MIN_COOKIE_LEN, STRONG_COOKIE_BITS};
 pub use endpoint::{Address, Destination, Endpoint, EndpointError, EndpointOverride, Host, MAX_HOST_LEN, interleave};
 pub use flags::{Disagreement, Flag, FlagPolicy, FlagTerms, PeerFlags, UnknownFlag};
+pub use host_template::{HostTemplate, HostTemplateError};
 pub use id::{IdError, ResolverId, TlsProfileId};
 pub use link::{Claims, CloseCode, Incarnation, LinkId, RejectCode, Role};
 pub use mapping::{AtomMapping, MappingError};

@@ -21,6 +21,7 @@ mod e_gateway;
 mod e_proxy;
 mod e_refusal;
 mod examples;
+mod f_dns;
 mod f_registrar;
 mod g_cluster;
 mod g_cookies;

@@ -59,7 +59,10 @@ fn the_nodes_of_a_registrar_are_listed_and_watched_also_after_the_node_that_serv
     let far = dir.ok(&["registrar", "resolve", "--admin", admin, "--registrar", "names", "far@elsewhere"]).stdout;
     assert!(far.contains("10.0.0.9:7") && far.contains("may be out of date: ") && far.contains("names.yaml"), "{far}");
     let status = dir.ok(&["registrar", "status", "--admin", admin]).stdout;
-    assert!(status.contains("by routes") && status.contains("line 1, column 17: it is not well-formed YAML"), "{status}");
+    assert!(
+        status.contains("by routes") && status.contains("line 1, column 17: it is not well-formed YAML"),
+        "{status}"
+    );
     let explained = dir.ok(&["explain", "--admin", admin, "far@elsewhere"]).stdout;
     assert!(explained.contains("Answers of names may be out of date: "), "{explained}");
     assert!(!dir.ok(&["explain", "--admin", admin, "first@127.0.0.1"]).stdout.contains("out of date"));

@@ -272,9 +272,16 @@ fn a_route_can_ask_a_file_of_names_and_override_fields_of_the_answers() {
 fn an_invalid_registrar_is_refused_with_a_remedy() {
     let dir = Dir::new();
     for (registrars, says) in [
-        ("lab: { kind: dns }", &["registrars.lab.kind", "known: embedded, file"][..]),
-        ("lab: { path: names.yaml }", &["registrars.lab.kind", "has no `kind`"]),
+        ("lab: { path: names.yaml }", &["registrars.lab.kind", "has no `kind`"][..]),
         ("lab: { kind: file }", &["registrars.lab.path", "needs a `path`"]),
+        ("lab: { kind: dns, servers: [10.0.0.1, ns.lab] }", &["registrars.lab.servers[1]", "is an IP address, or"]),
+        ("lab: { kind: dns, srv: '_x._tcp.{hots}' }", &["registrars.lab.srv", "neither {name} nor {host}"]),
+        ("lab: { kind: dns, gateways: 'a b' }", &["registrars.lab.gateways", "\"a b\" is no host"]),
+        ("lab: { kind: dns, ports: [{ match: 'db@(' , port: 1 }] }", &["registrars.lab.ports[0].match"]),
+        ("lab: { kind: dns, ports: [{ match: 'db@.*' }] }", &["registrars.lab.ports[0].port", "is missing"]),
+        ("lab: { kind: dns, port: 0 }", &["registrars.lab.port"]),
+        ("lab: { kind: dns, host: h }", &["registrars.lab.host", "of kind dns does not take this key"]),
+        ("lab: { kind: mdns }", &["registrars.lab.kind", "known: embedded, file, dns"]),
         ("lab: { kind: file, path: nowhere.yaml }", &["registrars.lab.path", "nowhere.yaml does not exist"]),
         ("lab: { kind: embedded }", &["registrars.lab.host", "needs a `host`"]),
         ("lab: { kind: embedded, host: h, path: x }", &["registrars.lab.path", "does not take this key"]),

@@ -1,0 +1,249 @@
+//! Discovery by DNS: a [`Resolver`] that finds nodes by SRV, A and AAAA records.
+//!
+//! The name of a node is `name@host`. First its SRV records are asked for, at `_trunkline._tcp.HOST` or any other name
+//! that a template makes; their targets are tried in the order of RFC 2782, each with all its addresses. Where there
+//! are none, the addresses of the host are taken, with a port that a rule on the name gives. Who answers at an address is
+//! proven by the handshake: records that lead to another node cost an attempt, and no more.
+//!
+//! Answers are kept for their time to live, and so are negative ones. DNS announces nobody: there is no registration, and
+//! the names cannot be listed.
+
+mod order;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RData;
+use hickory_resolver::{TokioResolver, system_conf};
+use trunkline_matcher::AccessPattern;
+use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
+use trunkline_route::{Address, Cause, Endpoint, HostTemplate, NodeName};
+
+/// Time that one server has for an answer. Two tries fit into the 2 s that a node gives a resolver.
+const ANSWER: Duration = Duration::from_millis(900);
+/// Most targets of SRV records whose addresses are asked for: a node uses no more.
+const MAX_TARGETS: usize = 16;
+
+/// Settings of a [`Dns`].
+#[derive(Debug, Clone)]
+pub struct DnsSettings {
+    /// Name servers; those of the system (`/etc/resolv.conf`), with its search list, if there are none.
+    pub servers: Vec<SocketAddr>,
+    /// Name of the SRV records of a node; `None` to ask for addresses only. Default: `_trunkline._tcp.{host}`.
+    pub srv: Option<HostTemplate>,
+    /// Port of hosts without SRV records. Default: 4370.
+    pub port: NonZeroU16,
+    /// Other ports by the name of the node; the first pattern that matches the whole name counts.
+    pub ports: Vec<(AccessPattern, NonZeroU16)>,
+    /// Name of TXT records with the names of the gateways that lead to a node, one in each string. Default: `None`.
+    pub gateways: Option<HostTemplate>,
+}
+
+impl Default for DnsSettings {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            srv: "_trunkline._tcp.{host}".parse().ok(),
+            port: const { NonZeroU16::new(4370).unwrap() },
+            ports: Vec::new(),
+            gateways: None,
+        }
+    }
+}
+
+/// Error returned when a [`Dns`] cannot be made.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum DnsError {
+    /// The settings of the system name no servers.
+    #[error("the name servers of the system are not known; name some")]
+    System(#[source] Cause),
+    /// The resolver cannot be made of the settings.
+    #[error("the DNS resolver cannot be made")]
+    Settings(#[source] Cause),
+}
+
+/// Resolver over DNS.
+///
+/// ```
+/// use trunkline_registrar::Resolver;
+/// use trunkline_registrar_dns::{Dns, DnsSettings};
+///
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let settings = DnsSettings { servers: vec!["127.0.0.1:53".parse()?], ..DnsSettings::default() };
+/// let dns = Dns::new(settings)?;
+/// // An address needs no DNS.
+/// let found = dns.resolve(&"db@10.0.0.5".parse()?).await?;
+/// assert_eq!(found[0].address.to_string(), "10.0.0.5:4370");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Dns {
+    /// Asks two servers at a time, and takes the first answer.
+    all: TokioResolver,
+    /// Each server alone, if there are several: one of them may answer with an error first.
+    each: Vec<TokioResolver>,
+    settings: DnsSettings,
+}
+
+impl Dns {
+    /// Creates a resolver. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`DnsError`].
+    pub fn new(settings: DnsSettings) -> Result<Self, DnsError> {
+        let (config, mut options) = if settings.servers.is_empty() {
+            system_conf::read_system_conf().map_err(|error| DnsError::System(Cause::new(error)))?
+        } else {
+            let servers = settings.servers.iter().map(|server| name_server(*server)).collect();
+            (ResolverConfig::from_parts(None, Vec::new(), servers), ResolverOpts::default())
+        };
+        options.timeout = ANSWER;
+        options.attempts = 1;
+        options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
+        let made = |config: ResolverConfig| {
+            let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+            let made = builder.with_options(options.clone()).build();
+            made.map_err(|error| DnsError::Settings(Cause::new(error)))
+        };
+        let each = match config.name_servers() {
+            [] | [_] => Vec::new(),
+            servers => {
+                let (domain, search, _) = config.clone().into_parts();
+                let alone = |server: &NameServerConfig| {
+                    made(ResolverConfig::from_parts(domain.clone(), search.clone(), vec![server.clone()]))
+                };
+                servers.iter().map(alone).collect::<Result<_, _>>()?
+            }
+        };
+        Ok(Self { all: made(config)?, each, settings })
+    }
+
+    /// Asks the servers, until one of them answers, be it that there is no record.
+    async fn ask<'a, T>(
+        &'a self,
+        ask: impl Fn(&'a TokioResolver) -> BoxFuture<'a, Result<T, NetError>>,
+    ) -> Result<T, NetError> {
+        let mut answer = ask(&self.all).await;
+        for server in &self.each {
+            if !answer.as_ref().is_err_and(|error| !error.is_no_records_found()) {
+                break;
+            }
+            answer = ask(server).await;
+        }
+        answer
+    }
+
+    /// Returns the port of a node on a host without SRV records.
+    fn port(&self, name: &NodeName) -> NonZeroU16 {
+        let rule = self.settings.ports.iter().find(|(pattern, _)| pattern.is_match(name.as_str()));
+        rule.map_or(self.settings.port, |(_, port)| *port)
+    }
+
+    /// Returns all addresses of a host; none if it does not exist.
+    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        match self.ask(|dns| Box::pin(dns.lookup_ip(host.to_owned()))).await {
+            Ok(found) => Ok(found.iter().collect()),
+            Err(error) => none_or_failed(error),
+        }
+    }
+
+    /// Returns the endpoints by SRV records; `None` if there are no such records.
+    async fn by_srv(&self, records: &str) -> Result<Option<Vec<Endpoint>>, ResolveError> {
+        let found = match self.ask(|dns| Box::pin(dns.srv_lookup(records.to_owned()))).await {
+            Ok(found) => found,
+            Err(error) => return none_or_failed::<Endpoint>(error).map(|_| None),
+        };
+        let records = found.answers().iter().filter_map(|record| match &record.data {
+            RData::SRV(srv) => Some(srv.clone()),
+            _ => None,
+        });
+        // The target `.` says that the service is not there.
+        let records = records.filter(|srv| !srv.target.is_root()).collect();
+        let mut endpoints = Vec::new();
+        for srv in order::ordered(records, &mut fastrand::Rng::new()).into_iter().take(MAX_TARGETS) {
+            for ip in self.addresses(&srv.target.to_utf8()).await? {
+                endpoints.extend(Address::new(ip.to_string(), srv.port).ok().map(Endpoint::at));
+            }
+        }
+        Ok(Some(endpoints))
+    }
+
+    async fn find(&self, name: &NodeName) -> Result<Vec<Endpoint>, ResolveError> {
+        let at = |ip: IpAddr| Address::new(ip.to_string(), self.port(name).get()).ok().map(Endpoint::at);
+        let host = name.host();
+        if let Ok(ip) = host.trim_matches(['[', ']']).parse() {
+            return Ok(at(ip).into_iter().collect());
+        }
+        if let Some(srv) = &self.settings.srv
+            && let Some(endpoints) = self.by_srv(srv.of(name).map_err(failed)?.as_str()).await?
+        {
+            return Ok(endpoints);
+        }
+        Ok(self.addresses(host).await?.into_iter().filter_map(at).collect())
+    }
+
+    async fn find_gateways(&self, name: &NodeName) -> Result<Vec<NodeName>, ResolveError> {
+        let Some(gateways) = &self.settings.gateways else { return Ok(Vec::new()) };
+        let texts = gateways.of(name).map_err(failed)?;
+        let found = match self.ask(|dns| Box::pin(dns.txt_lookup(texts.as_str().to_owned()))).await {
+            Ok(found) => found,
+            Err(error) => return none_or_failed(error),
+        };
+        let texts = found.answers().iter().filter_map(|record| match &record.data {
+            RData::TXT(texts) => Some(texts.txt_data.to_vec()),
+            _ => None,
+        });
+        // Texts for others may stand there as well.
+        let name = |text: Box<[u8]>| std::str::from_utf8(&text).ok()?.parse().ok();
+        Ok(texts.flatten().filter_map(name).collect())
+    }
+}
+
+fn name_server(server: SocketAddr) -> NameServerConfig {
+    let at = |mut connection: ConnectionConfig| {
+        connection.port = server.port();
+        connection
+    };
+    NameServerConfig::new(server.ip(), true, vec![at(ConnectionConfig::udp()), at(ConnectionConfig::tcp())])
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> ResolveError {
+    ResolveError::Failed(Cause::new(error))
+}
+
+/// Returns no record where the server says that there is none, and otherwise the error.
+fn none_or_failed<T>(error: NetError) -> Result<Vec<T>, ResolveError> {
+    if error.is_no_records_found() {
+        return Ok(Vec::new());
+    }
+    // The texts of these errors contain those of their causes.
+    let text = error.to_string();
+    Err(match error {
+        NetError::Dns(_) | NetError::Proto(_) => ResolveError::Failed(text.into()),
+        NetError::Io(error) => ResolveError::Unreachable(Cause::new(error)),
+        _ => ResolveError::Unreachable(text.into()),
+    })
+}
+
+impl Resolver for Dns {
+    fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
+        Box::pin(self.find(name))
+    }
+
+    fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
+        Box::pin(self.find_gateways(name))
+    }
+}
+
+impl fmt::Debug for Dns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dns").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
