@@ -530,6 +530,34 @@ fn a_member_that_floods_is_read_200_times_at_once_and_then_20_times_a_second_for
 }
 
 #[test]
+fn a_member_that_is_told_of_many_connects_to_all_at_once_since_only_dials_that_fail_are_bounded() {
+    let mut world = World::star(2);
+    let records = |from: usize| {
+        let records = (from..from + 200).map(|n| Record {
+            name: name(1_000 + n),
+            incarnation: [9; 16].into(),
+            endpoints: vec![at(60_000)],
+            is_leaf: false,
+        });
+        Message::Peers(records.collect()).encode()
+    };
+    let now = world.clock();
+    for batch in 0..4 {
+        world.nodes[0].mesh.message(now, &name(1), &records(200 * batch)).unwrap();
+    }
+    let (mesh, later) = (&mut world.nodes[0].mesh, now + Duration::from_secs(1));
+    let mut dials = 0;
+    while let Some(output) = mesh.poll(later) {
+        if let Output::Dial(to) = output {
+            dials += 1;
+            mesh.up(later, &to, Way::Direct);
+            mesh.dialled(later, &to, Ok(()));
+        }
+    }
+    assert_eq!(dials, 800);
+}
+
+#[test]
 fn a_member_that_tells_new_names_all_the_time_holds_up_no_redial_of_a_lost_one() {
     let mut world = World::star(3);
     world.kill(2);

@@ -105,6 +105,11 @@ mod tests {
     use super::*;
     use crate::{Change, Registration};
 
+    /// Waits for the end of a task.
+    async fn notified(end: &Notify) {
+        tokio::time::timeout(std::time::Duration::from_secs(10), end.notified()).await.expect("the task ends");
+    }
+
     #[tokio::test]
     async fn one_task_feeds_all_readers_and_ends_after_the_last_one() {
         let (feed, started, ended) =
@@ -128,20 +133,20 @@ mod tests {
         for times in 1..3 {
             let mut readers = [watch(), watch()];
             // A task that was not needed is dropped at once.
-            ended.notified().await;
+            notified(&ended).await;
             for reader in &mut readers {
                 assert!(matches!(reader.next().await, Change::Joined(_)));
                 assert_eq!(reader.next().await, Change::Current);
             }
             assert_eq!(started.load(Ordering::Relaxed), times);
             drop(readers);
-            ended.notified().await;
+            notified(&ended).await;
         }
         let mut reader = watch();
         assert!(matches!(reader.next().await, Change::Joined(_)));
         assert_eq!(reader.next().await, Change::Current);
         drop(feed);
         assert_eq!(reader.next().await, Change::Lost);
-        ended.notified().await;
+        notified(&ended).await;
     }
 }

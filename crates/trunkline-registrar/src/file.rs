@@ -360,6 +360,10 @@ mod tests {
         assert!(file.stale().is_none());
     }
 
+    async fn next(watch: &mut Watch) -> Change {
+        tokio::time::timeout(Duration::from_secs(60), watch.next()).await.expect("a change is told")
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_names_are_listed_and_each_edit_is_told_but_a_broken_one_takes_none_away() {
         let dir = tempfile::tempdir().unwrap();
@@ -372,15 +376,18 @@ mod tests {
             let endpoints = vec![Endpoint::at(Address::new("10.0.0.5", port).unwrap())];
             Arc::new(Registration::new(name.clone(), endpoints))
         };
-        assert_eq!([watch.next().await, watch.next().await], [Change::Joined(announced(&db, 1)), Change::Current]);
+        assert_eq!(
+            [next(&mut watch).await, next(&mut watch).await],
+            [Change::Joined(announced(&db, 1)), Change::Current]
+        );
         std::fs::write(&path, "db@lab: [{ host: 10.0.0.5, port: 2 }]\nweb@lab: [{ host: 10.0.0.5, port: 3 }]").unwrap();
-        let told = [watch.next().await, watch.next().await];
+        let told = [next(&mut watch).await, next(&mut watch).await];
         assert_eq!(told, [Change::Changed(announced(&db, 2)), Change::Joined(announced(&web, 3))]);
         std::fs::write(&path, "db@lab: [{ host: 10.0.0.5, port: 4 }").unwrap();
-        assert_eq!(watch.next().await, Change::Lost);
+        assert_eq!(next(&mut watch).await, Change::Lost);
         assert_eq!(file.nodes().await.unwrap().len(), 2);
         std::fs::write(&path, "web@lab: [{ host: 10.0.0.5, port: 3 }]").unwrap();
-        let told = [watch.next().await, watch.next().await, watch.next().await];
+        let told = [next(&mut watch).await, next(&mut watch).await, next(&mut watch).await];
         assert_eq!(told, [Change::Back, Change::Left(db), Change::Current]);
     }
 

@@ -447,7 +447,7 @@ mod tests {
                 while swift.read() {}
                 prop_assert!(mirror.lock().left.len() <= max_left && mirror.lock().log.len() <= 12 + max_left);
             }
-            while slow.read() {}
+            while slow.read() || swift.read() {}
             let late = &mut Reader::new(&mirror);
             while late.read() {}
             for reader in [&slow, &swift, late] {

@@ -87,6 +87,7 @@ async fn f_dns_without_srv_records_the_addresses_of_the_host_are_taken_with_the_
     server.set("_trunkline._tcp.none.lab", vec![Rr::Srv(0, 0, 0, ".".into())]);
     server.set("none.lab", vec![ip("10.0.0.9")]);
     assert_eq!(found(&dns, "db@none.lab").await.unwrap(), [""; 0]);
+    assert_eq!(server.asked(""), 0, "the root of DNS is no host");
     // Gateways are in TXT records; other texts are passed over.
     let gateways = "_gateways.{host}".parse().ok();
     let dns = Dns::new(DnsSettings { gateways, srv: None, ..settings(&server) }).unwrap();

@@ -52,12 +52,7 @@ impl Mesh {
             // A leaf dials those only that its routes lead to.
             waiting.dials(kind).find(|(_, name)| !is_leaf || is_found(name))
         };
-        let mut dials = [Kind::Lost, Kind::Unproven, Kind::Relayed].map(earliest);
-        if is_leaf {
-            // In the order of their times; those through others stay as they are.
-            let [lost, unproven, _] = dials;
-            dials = [lost.into_iter().chain(unproven).min(), None, None];
-        }
+        let dials = [Kind::Lost, Kind::Unproven, Kind::Relayed].map(earliest);
         Agenda { dials, greeting: waiting.greeting() }
     }
 
