@@ -64,6 +64,8 @@ struct Zone {
     manner: Manner,
     /// Names and types that were asked for, in order.
     asked: Vec<(String, u16)>,
+    /// Names and types whose answers have the code SERVFAIL.
+    failing: Vec<(String, u16)>,
 }
 
 /// DNS server at a port of 127.0.0.1, until it is dropped.
@@ -84,7 +86,8 @@ impl NameServer {
         };
         let (udp, tcp) = udp;
         let address = udp.local_addr().unwrap();
-        let zone = Zone { records: BTreeMap::new(), ttl, manner: Manner::Honest, asked: Vec::new() };
+        let zone =
+            Zone { records: BTreeMap::new(), ttl, manner: Manner::Honest, asked: Vec::new(), failing: Vec::new() };
         let zone = Arc::new(Mutex::new(zone));
         let mut tasks = JoinSet::new();
         let of_udp = zone.clone();
@@ -137,6 +140,11 @@ impl NameServer {
         self.zone().manner = manner;
     }
 
+    /// Answers that it failed to look up the addresses of a name of this family: 4 or 6.
+    pub fn fail(&self, name: &str, family: u8) {
+        self.zone().failing.push((name.into(), if family == 6 { 28 } else { 1 }));
+    }
+
     /// Returns how often a record was asked for.
     pub fn asked(&self, name: &str) -> usize {
         self.zone().asked.iter().filter(|(asked, _)| asked == name).count()
@@ -168,10 +176,11 @@ fn answer(zone: &Mutex<Zone>, query: &[u8], is_udp: bool) -> Option<Vec<u8>> {
     }
     let known = zone.records.get(&name).filter(|records| !records.is_empty());
     let is_cut = is_udp && zone.manner == Manner::Truncated;
-    let found = known.into_iter().flatten().filter(|rr| rr.kind() == kind && !is_cut && zone.manner != Manner::Failing);
+    let fails = zone.manner == Manner::Failing || zone.failing.contains(&(name.clone(), kind));
+    let found = known.into_iter().flatten().filter(|rr| rr.kind() == kind && !is_cut && !fails);
     let found: Vec<&Rr> = found.collect();
-    let code = match (zone.manner, known) {
-        (Manner::Failing, _) => 2,
+    let code = match (fails, known) {
+        (true, _) => 2,
         (_, None) => 3,
         _ => 0,
     };

@@ -160,16 +160,18 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError`]; a node that does not answer within 10 seconds is reported as [`ClientError::Lost`].
     pub async fn follow<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, ClientError> {
-        let answer = tokio::time::timeout(ANSWER, self.open(Method::GET, path, Bytes::new())).await;
-        let Response { status, body, driver } = answer.unwrap_or_else(|_| Err(self.silent_for(ANSWER)))?;
-        if status.is_success() {
-            return Ok(self.lines(body, driver));
-        }
-        let (status, body) = self.read(Response { status, body, driver }).await?;
-        Err(match self.parsed::<serde::de::IgnoredAny>(status, &body) {
-            Ok(_) => self.unexpected("an error status with the body of a success"),
-            Err(error) => error,
-        })
+        let answer = async {
+            let Response { status, body, driver } = self.open(Method::GET, path, Bytes::new()).await?;
+            if status.is_success() {
+                return Ok(self.lines(body, driver));
+            }
+            let (status, body) = self.read(Response { status, body, driver }).await?;
+            Err(match self.parsed::<serde::de::IgnoredAny>(status, &body) {
+                Ok(_) => self.unexpected("an error status with the body of a success"),
+                Err(error) => error,
+            })
+        };
+        tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(self.silent_for(ANSWER)))
     }
 
     fn lines<T>(&self, body: Incoming, driver: Driver) -> Lines<T> {

@@ -424,8 +424,9 @@ fn watch_registrar(operations: &Operations, query: &RegistrarQuery, Stopping(mut
             let Some(change) = RegistrarChange::new(&change) else { continue };
             let mut line = serde_json::to_vec(&change).unwrap_or_default();
             line.push(b'\n');
-            if lines.send(line.into()).await.is_err() {
-                return;
+            tokio::select! {
+                sent = lines.send(line.into()) => if sent.is_err() { return },
+                _ = stopping.wait_for(|stop| *stop) => return,
             }
         }
     });
@@ -609,11 +610,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(query)) => Ok(Self(query)),
-            // The only parameter that must be there is the name.
-            Err(_) => Err(failed(
-                StatusCode::BAD_REQUEST,
-                "the parameter `name` is missing; write ?name=NAME, percent-encoded",
-            )),
+            Err(rejection) => {
+                let text = rejection.body_text();
+                let cause = text.split_once(": ").map_or(text.as_str(), |(_, cause)| cause);
+                let error = format!("the parameters are invalid: {cause}; write ?name=NAME, percent-encoded");
+                Err(failed(StatusCode::BAD_REQUEST, error))
+            }
         }
     }
 }

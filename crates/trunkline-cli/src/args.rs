@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -474,6 +475,9 @@ pub(crate) enum RegistrarCommand {
         #[command(flatten)]
         of: OfRegistrar,
     },
+    /// Serve as the registrar of this host, in a process of its own, until it is told to stop. Otherwise the first node of
+    /// a host serves, and another one takes over when it ends.
+    Serve(ServeRegistrar),
     /// Ask for the ways to NAME: its addresses, and the gateways that lead to it.
     Resolve {
         #[command(flatten)]
@@ -491,6 +495,22 @@ pub(crate) enum RegistrarCommand {
         #[command(flatten)]
         of: OfRegistrar,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeRegistrar {
+    /// Address to serve at; the nodes of this host have it as `node.registrar_listen`.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4499")]
+    pub(crate) listen: SocketAddr,
+    /// Name of this process, name@host. Default: `registrar` at the host of --listen.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// File with the cookie of the nodes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cookie_file: PathBuf,
+    /// Time given to sessions to finish when the process stops.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) grace: Duration,
 }
 
 /// Option that selects a registrar.

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 use trunkline_admin::api::{ApplicationRequest, SpawnRequest};
 
-use args::{Cli, Command};
+use args::{Cli, Command, RegistrarCommand};
 use output::Failed;
 
 fn main() -> ExitCode {
@@ -65,6 +65,7 @@ async fn run(cli: Cli, output: &output::Output) -> Result<(), Failed> {
     // For `forward`, only the log tells why a connection could not be forwarded, so warnings are shown.
     let level = match cli.command {
         Command::Node(_) | Command::Join(_) => "info",
+        Command::Registrar { command: RegistrarCommand::Serve(_) } => "info",
         Command::Forward { .. } => "warn",
         _ => "error",
     };

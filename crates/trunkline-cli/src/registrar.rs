@@ -1,11 +1,12 @@
 //! The commands about the registrars of a running node.
 
+use trunkline_admin::ClientError;
 use trunkline_admin::api::{Announced, AnnouncedEndpoint, RegistrarChange, RegistrarState, Registrars, Resolved};
 
 use crate::args::{Admin, OfRegistrar, RegistrarCommand};
 use crate::commands::{checked, encoded};
 use crate::output::{Failed, Output, one_line, table};
-use crate::serve::ToldToEnd;
+use crate::serve::{self, ToldToEnd};
 use crate::target::client;
 
 pub(crate) async fn run(command: RegistrarCommand, output: &Output) -> Result<(), Failed> {
@@ -14,6 +15,7 @@ pub(crate) async fn run(command: RegistrarCommand, output: &Output) -> Result<()
         RegistrarCommand::Nodes { at, of } => nodes(at, &of, output).await,
         RegistrarCommand::Resolve { at, registrar, name } => resolve(at, registrar.as_deref(), &name, output).await,
         RegistrarCommand::Watch { at, of } => watch(at, &of, output).await,
+        RegistrarCommand::Serve(args) => serve::registrar(args, output).await,
     }
 }
 
@@ -97,6 +99,8 @@ async fn resolve(at: Admin, registrar: Option<&str>, name: &str, output: &Output
     let is_found = |answer: &Resolved| !answer.endpoints.is_empty() || !answer.gateways.is_empty();
     if answers.iter().any(is_found) {
         Ok(())
+    } else if answers.iter().any(|answer| answer.error.is_some()) {
+        Err(Failed::because(format!("no way to {name} was found, and a registrar did not answer")))
     } else {
         Err(Failed::because(format!("no registrar knows a way to {name}")))
     }
@@ -109,8 +113,10 @@ async fn watch(at: Admin, of: &OfRegistrar, output: &Output) -> Result<(), Faile
     loop {
         let change = tokio::select! {
             () = told_to_end.wait() => return Ok(()),
-            change = changes.next() => change?,
+            change = changes.next() => change,
         };
+        // A node that is killed does not end its answer.
+        let change = if let Err(ClientError::Lost { .. }) = &change { None } else { change? };
         let Some(change) = change else {
             return Err(Failed::because("the node stopped; run this command again once it is running"));
         };
@@ -133,7 +139,7 @@ fn told(change: &RegistrarChange) -> String {
         RegistrarChange::Changed(changed) => node("changed", changed),
         RegistrarChange::Left { name } => format!("left     {name}"),
         RegistrarChange::Current => "current  these are all nodes that are announced now".into(),
-        RegistrarChange::Lost => "lost     the registrar cannot be reached".into(),
+        RegistrarChange::Lost => "lost     the registrar cannot be asked at the moment; what was told stays".into(),
         RegistrarChange::Back => "back     the registrar answers again".into(),
         other => format!("{other:?}"),
     }

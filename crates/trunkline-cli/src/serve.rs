@@ -2,10 +2,13 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::Layer;
@@ -14,9 +17,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use trunkline::{CONNECTION_TARGET, Chain, LogLevel, Mailbox};
 use trunkline_admin::{AdminAddress, RunOptions, Running, Source};
-use trunkline_config::Layers;
+use trunkline_config::{Config, Layers};
 
-use crate::args::{LogArgs, LogFormat, NodeArgs};
+use crate::args::{LogArgs, LogFormat, NodeArgs, ServeRegistrar};
 use crate::log::{Flush, Log};
 use crate::output::{self, Failed, Output};
 use crate::{descriptors, target};
@@ -108,13 +111,59 @@ pub(crate) struct Ready {
 pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> {
     let layers = Layers::from_process(args.set);
     let config = target::load(&args.config, &layers)?;
-    let mut signals = Signals::listen()?;
-    descriptors::warn_if_few(descriptors::raise(), &config);
     let source = Source { path: args.config.clone(), layers };
-    let running = trunkline_admin::start(&config, run_options(Some(source))).await;
-    let running = running.map_err(|error| Failed::usage(error).about(args.config.display()))?;
+    let end = End { grace: args.grace, until_eof: args.until_eof };
+    run(&config, Some(source), &args.config.display().to_string(), &args.answer, end, output).await
+}
+
+/// Serves as the registrar of a host until it is told to stop.
+pub(crate) async fn registrar(args: ServeRegistrar, output: &Output) -> Result<(), Failed> {
+    let ServeRegistrar { listen, name, cookie_file, grace } = args;
+    let name = match name {
+        Some(name) => name,
+        None if listen.ip().is_unspecified() => {
+            return Err(Failed::usage("--listen has no host that could be part of a name; give one with --name"));
+        }
+        None => format!("registrar@{}", listen.ip()),
+    };
+    let registrar = json!({ "host": listen.ip(), "port": listen.port() });
+    let node = json!({ "name": name, "cookie_file": cookie_file, "registrar_listen": registrar, "hidden": true, "admin": "none" });
+    let config =
+        Config::parse(&json!({ "node": node }).to_string(), Path::new("."), "registrar serve", &Layers::none());
+    let config = config.map_err(Failed::usage)?;
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    let end = End { grace, until_eof: false };
+    run(&config, None, "registrar serve", &[], end, output).await
+}
+
+/// Way in which a node is stopped.
+struct End {
+    grace: Duration,
+    until_eof: bool,
+}
+
+/// Runs a node until it is told to stop. `about` names the configuration in errors.
+async fn run(
+    config: &Config,
+    source: Option<Source>,
+    about: &str,
+    answers: &[String],
+    end: End,
+    output: &Output,
+) -> Result<(), Failed> {
+    let is_registrar = source.is_none();
+    let mut signals = Signals::listen()?;
+    descriptors::warn_if_few(descriptors::raise(), config);
+    let running = trunkline_admin::start(config, run_options(source)).await;
+    let running = running.map_err(|error| Failed::usage(error).about(about))?;
     let node = running.node();
-    for answer in &args.answer {
+    if is_registrar && !node.status().serves_registrar {
+        let listen = &config.node.registrar_listen;
+        return Err(Failed::because(format!(
+            "another process serves as the registrar at {listen}; stop it, or choose another --listen"
+        )));
+    }
+    for answer in answers {
         let (name, text) = match answer.split_once('=') {
             Some((name, text)) => (name, Some(text.to_owned())),
             None => (answer.as_str(), None),
@@ -140,10 +189,10 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
             tracing::warn!(%error, line, "the ready line could not be written to standard output");
         }
     });
-    until_told(&mut signals, &running, args.until_eof).await;
+    until_told(&mut signals, &running, end.until_eof).await;
     tracing::info!("leaving");
     tokio::select! {
-        report = running.shut_down(args.grace) => tracing::info!(drained = report.drained, cut = report.cut, "left"),
+        report = running.shut_down(end.grace) => tracing::info!(drained = report.drained, cut = report.cut, "left"),
         () = signals.stop() => tracing::warn!("stopped at once because of a second signal"),
     }
     Ok(())

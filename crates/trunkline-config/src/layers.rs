@@ -256,7 +256,8 @@ pub(crate) fn apply(root: &mut Node, layers: &Layers, problems: &mut Vec<Problem
     for text in &layers.set {
         let (path, value) = text.split_once('=').unwrap_or((text, ""));
         let flag = Flag::new(path);
-        if !text.contains('=') {
+        // HarperDB's flags have lists and names, never nothing.
+        if !text.contains('=') || flag.harper.is_some() && value.trim().is_empty() {
             let message = format!("no value; write `{}`", flag.with_value("VALUE"));
             problems.push(Problem::of(flag.label(), None, "", message));
         } else if PATHS.contains(&flag.path) {

@@ -120,9 +120,9 @@ fn dns(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<DnsConfig> {
         Some(_) => Some(fields.parsed(reader, "srv", str::parse::<HostTemplate>)?),
         None => SRV.parse().ok(),
     };
-    let gateways = match fields.has("gateways") {
-        true => Some(fields.parsed(reader, "gateways", str::parse::<HostTemplate>)?),
-        false => None,
+    let gateways = match fields.text(reader, "gateways") {
+        Some((node::NONE, _)) | None => None,
+        Some(_) => Some(fields.parsed(reader, "gateways", str::parse::<HostTemplate>)?),
     };
     let port = if fields.has("port") { node::dialled_port(reader, fields)? } else { NODE_PORT };
     let mut ports = Vec::new();
@@ -138,6 +138,7 @@ fn server(reader: &mut Reader<'_>, item: &Node, path: &str) -> Option<SocketAddr
     let text = if let Value::Text(text) = &item.value { text.as_str() } else { "" };
     let server = text.parse::<SocketAddr>().ok();
     let server = server.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, DNS_PORT)));
+    let server = server.filter(|server| server.port() != 0);
     if server.is_none() {
         reader.problem(
             &item.at,

@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -24,8 +25,9 @@ use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
 use trunkline_route::{Address, Cause, Endpoint, HostTemplate, NodeName};
 
-/// Time that one server has for an answer. Two tries fit into the 2 s that a node gives a resolver.
-const ANSWER: Duration = Duration::from_millis(900);
+/// Time that one server has for an answer, of which there are two tries: for SRV records, and then for addresses, both fit
+/// into the 2 s that a node gives a resolver.
+const ANSWER: Duration = Duration::from_millis(480);
 /// Most targets of SRV records whose addresses are asked for: a node uses no more.
 const MAX_TARGETS: usize = 16;
 
@@ -86,10 +88,51 @@ pub enum DnsError {
 /// ```
 pub struct Dns {
     /// Asks two servers at a time, and takes the first answer.
-    all: TokioResolver,
+    all: Servers,
     /// Each server alone, if there are several: one of them may answer with an error first.
-    each: Vec<TokioResolver>,
+    each: Vec<Servers>,
+    /// Addresses of the servers, for errors.
+    servers: String,
     settings: DnsSettings,
+}
+
+/// Resolvers that ask the same servers, for addresses of one family each: if both were asked for at once, an error about
+/// one family would be hidden by the absence of the other.
+struct Servers {
+    v4: TokioResolver,
+    v6: TokioResolver,
+}
+
+impl Servers {
+    fn new(config: &ResolverConfig, options: &ResolverOpts) -> Result<Self, DnsError> {
+        let made = |strategy: LookupIpStrategy| {
+            let builder = TokioResolver::builder_with_config(config.clone(), TokioRuntimeProvider::default());
+            let mut options = options.clone();
+            options.ip_strategy = strategy;
+            builder.with_options(options).build().map_err(|error| DnsError::Settings(Cause::new(error)))
+        };
+        Ok(Self { v4: made(LookupIpStrategy::Ipv4Only)?, v6: made(LookupIpStrategy::Ipv6Only)? })
+    }
+
+    /// Returns the addresses of a host, of both families.
+    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
+        let absolute = if host.ends_with('.') { host.to_owned() } else { format!("{host}.") };
+        let found = self.addresses_of(&absolute).await;
+        // The names of the search list come after the name as it stands, whose failure they would hide.
+        match found {
+            Err(error) if error.is_no_records_found() && absolute != host => self.addresses_of(host).await,
+            found => found,
+        }
+    }
+
+    async fn addresses_of(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
+        let (v6, v4) = tokio::join!(self.v6.lookup_ip(host), self.v4.lookup_ip(host));
+        let found: Vec<IpAddr> = [&v6, &v4].into_iter().flatten().flat_map(|found| found.iter()).collect();
+        match (found.is_empty(), v6, v4) {
+            (true, Err(error), Err(other)) => Err(if error.is_no_records_found() { other } else { error }),
+            _ => Ok(found),
+        }
+    }
 }
 
 impl Dns {
@@ -106,30 +149,27 @@ impl Dns {
         };
         options.timeout = ANSWER;
         options.attempts = 1;
-        options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
-        let made = |config: ResolverConfig| {
-            let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-            let made = builder.with_options(options.clone()).build();
-            made.map_err(|error| DnsError::Settings(Cause::new(error)))
-        };
+        let servers: Vec<String> = config.name_servers().iter().map(shown).collect();
         let each = match config.name_servers() {
             [] | [_] => Vec::new(),
             servers => {
                 let (domain, search, _) = config.clone().into_parts();
                 let alone = |server: &NameServerConfig| {
-                    made(ResolverConfig::from_parts(domain.clone(), search.clone(), vec![server.clone()]))
+                    let config = ResolverConfig::from_parts(domain.clone(), search.clone(), vec![server.clone()]);
+                    Servers::new(&config, &options)
                 };
                 servers.iter().map(alone).collect::<Result<_, _>>()?
             }
         };
-        Ok(Self { all: made(config)?, each, settings })
+        Ok(Self { all: Servers::new(&config, &options)?, each, servers: servers.join(", "), settings })
     }
 
-    /// Asks the servers, until one of them answers, be it that there is no record.
+    /// Asks the servers for these records, until one of them answers, be it that there is none.
     async fn ask<'a, T>(
         &'a self,
-        ask: impl Fn(&'a TokioResolver) -> BoxFuture<'a, Result<T, NetError>>,
-    ) -> Result<T, NetError> {
+        records: &str,
+        ask: impl Fn(&'a Servers) -> BoxFuture<'a, Result<T, NetError>>,
+    ) -> Result<Option<T>, ResolveError> {
         let mut answer = ask(&self.all).await;
         for server in &self.each {
             if !answer.as_ref().is_err_and(|error| !error.is_no_records_found()) {
@@ -137,7 +177,16 @@ impl Dns {
             }
             answer = ask(server).await;
         }
-        answer
+        let error = match answer {
+            Ok(found) => return Ok(Some(found)),
+            Err(error) if error.is_no_records_found() => return Ok(None),
+            Err(error) => error,
+        };
+        let text = Cause::from(format!("{records}, asked for at {}: {error}", self.servers));
+        Err(match error {
+            NetError::Dns(_) | NetError::Proto(_) => ResolveError::Failed(text),
+            _ => ResolveError::Unreachable(text),
+        })
     }
 
     /// Returns the port of a node on a host without SRV records.
@@ -148,35 +197,42 @@ impl Dns {
 
     /// Returns all addresses of a host; none if it does not exist.
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        match self.ask(|dns| Box::pin(dns.lookup_ip(host.to_owned()))).await {
-            Ok(found) => Ok(found.iter().collect()),
-            Err(error) => none_or_failed(error),
-        }
+        let host = host.to_owned();
+        let found = self.ask(&host, |servers| {
+            let host = host.clone();
+            Box::pin(async move { servers.addresses(&host).await })
+        });
+        Ok(found.await?.unwrap_or_default())
     }
 
     /// Returns the endpoints by SRV records; `None` if there are no such records.
     async fn by_srv(&self, records: &str) -> Result<Option<Vec<Endpoint>>, ResolveError> {
-        let found = match self.ask(|dns| Box::pin(dns.srv_lookup(records.to_owned()))).await {
-            Ok(found) => found,
-            Err(error) => return none_or_failed::<Endpoint>(error).map(|_| None),
-        };
+        let found = self.ask(records, |servers| Box::pin(servers.v4.srv_lookup(records.to_owned()))).await?;
+        let Some(found) = found else { return Ok(None) };
         let records = found.answers().iter().filter_map(|record| match &record.data {
             RData::SRV(srv) => Some(srv.clone()),
             _ => None,
         });
         // The target `.` says that the service is not there.
         let records = records.filter(|srv| !srv.target.is_root()).collect();
-        let mut endpoints = Vec::new();
-        for srv in order::ordered(records, &mut fastrand::Rng::new()).into_iter().take(MAX_TARGETS) {
-            for ip in self.addresses(&srv.target.to_utf8()).await? {
-                endpoints.extend(Address::new(ip.to_string(), srv.port).ok().map(Endpoint::at));
+        let targets = order::ordered(records, &mut fastrand::Rng::new()).into_iter().take(MAX_TARGETS);
+        let lookups = targets.map(|srv| async move { (self.addresses(&srv.target.to_utf8()).await, srv.port) });
+        let (mut endpoints, mut failed) = (Vec::new(), None);
+        // A target that cannot be looked up does not keep the others away.
+        for (found, port) in join_all(lookups).await {
+            match found {
+                Ok(ips) => endpoints.extend(ips.into_iter().filter_map(|ip| endpoint(ip, port))),
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(Some(endpoints))
+        match failed.filter(|_| endpoints.is_empty()) {
+            Some(error) => Err(error),
+            None => Ok(Some(endpoints)),
+        }
     }
 
     async fn find(&self, name: &NodeName) -> Result<Vec<Endpoint>, ResolveError> {
-        let at = |ip: IpAddr| Address::new(ip.to_string(), self.port(name).get()).ok().map(Endpoint::at);
+        let at = |ip: IpAddr| endpoint(ip, self.port(name).get());
         let host = name.host();
         if let Ok(ip) = host.trim_matches(['[', ']']).parse() {
             return Ok(at(ip).into_iter().collect());
@@ -191,11 +247,10 @@ impl Dns {
 
     async fn find_gateways(&self, name: &NodeName) -> Result<Vec<NodeName>, ResolveError> {
         let Some(gateways) = &self.settings.gateways else { return Ok(Vec::new()) };
-        let texts = gateways.of(name).map_err(failed)?;
-        let found = match self.ask(|dns| Box::pin(dns.txt_lookup(texts.as_str().to_owned()))).await {
-            Ok(found) => found,
-            Err(error) => return none_or_failed(error),
-        };
+        let records = gateways.of(name).map_err(failed)?;
+        let records = records.as_str();
+        let found = self.ask(records, |servers| Box::pin(servers.v4.txt_lookup(records.to_owned()))).await?;
+        let Some(found) = found else { return Ok(Vec::new()) };
         let texts = found.answers().iter().filter_map(|record| match &record.data {
             RData::TXT(texts) => Some(texts.txt_data.to_vec()),
             _ => None,
@@ -218,18 +273,14 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> ResolveError
     ResolveError::Failed(Cause::new(error))
 }
 
-/// Returns no record where the server says that there is none, and otherwise the error.
-fn none_or_failed<T>(error: NetError) -> Result<Vec<T>, ResolveError> {
-    if error.is_no_records_found() {
-        return Ok(Vec::new());
-    }
-    // The texts of these errors contain those of their causes.
-    let text = error.to_string();
-    Err(match error {
-        NetError::Dns(_) | NetError::Proto(_) => ResolveError::Failed(text.into()),
-        NetError::Io(error) => ResolveError::Unreachable(Cause::new(error)),
-        _ => ResolveError::Unreachable(text.into()),
-    })
+fn endpoint(ip: IpAddr, port: u16) -> Option<Endpoint> {
+    Address::new(ip.to_string(), port).ok().map(Endpoint::at)
+}
+
+/// Returns the address of a name server.
+fn shown(server: &NameServerConfig) -> String {
+    let port = server.connections.first().map_or(53, |connection| connection.port);
+    SocketAddr::new(server.ip, port).to_string()
 }
 
 impl Resolver for Dns {

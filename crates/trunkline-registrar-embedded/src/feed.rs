@@ -15,6 +15,8 @@ use crate::wire::{self, MAX_NEWS, MessageError, News};
 
 /// Most nodes of one registrar that are mirrored.
 const MAX_NODES: usize = 100_000;
+/// Time within which a registrar goes on telling the nodes that are announced.
+const SILENT: Duration = Duration::from_secs(5);
 /// Time that nodes have to announce themselves at a registrar that replaces another one.
 const RETURNED: Duration = Duration::from_secs(2);
 
@@ -40,6 +42,15 @@ impl Told {
         match self {
             Self::Here { age, .. } | Self::There { age, .. } => *age,
         }
+    }
+
+    /// Returns the failure of a registrar that does not tell the nodes.
+    fn silent(&self) -> Trouble {
+        let cause = Cause::from(format!("it told nothing for {SILENT:?}"));
+        Trouble::Unreachable(match self {
+            Self::Here { .. } => cause,
+            Self::There { session, .. } => session.failed(cause),
+        })
     }
 
     /// Waits for the next changes.
@@ -135,6 +146,7 @@ async fn follow(mut told: Told, mirror: &Mirror) -> Trouble {
         Ok(all) => mirror.replace(all),
         Err(trouble) => return trouble,
     }
+    let mut is_full = false;
     loop {
         let steps = match told.next().await {
             Ok(steps) => steps,
@@ -142,10 +154,11 @@ async fn follow(mut told: Told, mirror: &Mirror) -> Trouble {
         };
         for step in steps {
             match step {
-                Step::Set(registration) if mirror.len() < MAX_NODES => mirror.set(registration),
-                Step::Set(registration) => {
-                    tracing::warn!(name = %registration.name, "the registrar has more than {MAX_NODES} nodes; this one is left out");
+                Step::Set(node) if mirror.len() < MAX_NODES || mirror.get(&node.name).is_some() => mirror.set(node),
+                Step::Set(node) if !std::mem::replace(&mut is_full, true) => {
+                    tracing::warn!(name = %node.name, "the registrar has more than {MAX_NODES} nodes; others are left out");
                 }
+                Step::Set(_) => {}
                 Step::Remove(name) => mirror.remove(&name),
                 Step::Current => {}
             }
@@ -162,12 +175,13 @@ async fn all(told: &mut Told, longer: Duration) -> Result<Vec<Registration>, Tro
         let steps = tokio::select! {
             biased;
             steps = told.next() => steps?,
+            () = tokio::time::sleep(SILENT), if !is_current => return Err(told.silent()),
             () = &mut longer, if is_current => return Ok(all.into_values().collect()),
         };
         for step in steps {
             match step {
-                Step::Set(registration) if all.len() < MAX_NODES => {
-                    drop(all.insert(registration.name.clone(), registration))
+                Step::Set(node) if all.len() < MAX_NODES || all.contains_key(&node.name) => {
+                    all.insert(node.name.clone(), node);
                 }
                 Step::Set(_) => {}
                 Step::Remove(name) => drop(all.remove(&name)),

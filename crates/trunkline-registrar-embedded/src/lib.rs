@@ -25,10 +25,11 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use trunkline_link::{CredentialsFn, Native};
 use trunkline_registrar::{
     BoxFuture, Feed, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver, Watch,
@@ -45,6 +46,8 @@ use wrong_cookies::WrongCookies;
 
 /// Default address of the embedded registrar.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:4499";
+/// Time that the registrars of other hosts have to list their nodes.
+const ELSEWHERE: Duration = Duration::from_secs(1);
 /// Maximum number of sessions with registrars of other hosts.
 const MAX_REMOTE: usize = 32;
 
@@ -261,19 +264,27 @@ impl Core {
         }
     }
 
-    /// Returns the nodes of the registrar on this host, and of those on other hosts that were asked for names, by name.
-    async fn nodes(&self) -> Result<Vec<Registration>, ResolveError> {
-        let here = async { feed::nodes(self.told().await?).await };
+    /// Returns the nodes of the registrar on this host, by name, and of those on other hosts with a session that answer in
+    /// time.
+    async fn nodes(self: &Arc<Self>) -> Result<Vec<Registration>, ResolveError> {
+        let mut asked = JoinSet::new();
+        for address in self.remotes() {
+            let core = self.clone();
+            asked.spawn(async move {
+                let answer = async {
+                    let (session, mailbox, age) =
+                        Session::watch(&core.native, address, &core.cookie, &core.wrong).await?;
+                    feed::nodes(Told::There { session, mailbox, age }).await
+                };
+                let late = |_| Err(Trouble::Unreachable(failed_at(address, "it did not answer in time")));
+                (address, tokio::time::timeout(ELSEWHERE, answer).await.unwrap_or_else(late))
+            });
+        }
+        let here = feed::nodes(self.told().await?).await?;
         let mut nodes: BTreeMap<NodeName, Registration> =
-            here.await?.into_iter().map(|node| (node.name.clone(), node)).collect();
-        let elsewhere: Vec<SocketAddr> =
-            self.remote.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
-        for address in elsewhere {
-            let asked = async {
-                let (session, mailbox, age) = Session::watch(&self.native, address, &self.cookie, &self.wrong).await?;
-                feed::nodes(Told::There { session, mailbox, age }).await
-            };
-            match asked.await {
+            here.into_iter().map(|node| (node.name.clone(), node)).collect();
+        while let Some(Ok((address, answer))) = asked.join_next().await {
+            match answer {
                 Ok(theirs) => {
                     for node in theirs {
                         nodes.entry(node.name.clone()).or_insert(node);
@@ -286,6 +297,16 @@ impl Core {
             }
         }
         Ok(nodes.into_values().collect())
+    }
+
+    /// Returns the addresses of registrars on other hosts with a session.
+    fn remotes(&self) -> Vec<SocketAddr> {
+        let remote = self.remote.lock().unwrap_or_else(PoisonError::into_inner);
+        // One whose session is being opened at this moment is not known to answer.
+        let is_open = |slot: &RemoteSession| {
+            slot.try_lock().is_ok_and(|slot| slot.as_ref().is_some_and(|session| session.is_open()))
+        };
+        remote.iter().filter(|(_, slot)| is_open(slot)).map(|(address, _)| *address).collect()
     }
 
     /// Asks the registrar on this host for gateways, because the one on the host of the name is behind them.
@@ -378,7 +399,7 @@ impl Registrar for Embedded {
     }
 
     fn resolver(&self) -> Arc<dyn Resolver> {
-        Arc::new(Ask(self.core.clone()))
+        Arc::new(Ask { core: Arc::downgrade(&self.core), listen: self.core.listen })
     }
 }
 
@@ -389,12 +410,12 @@ async fn keep(
     held: Arc<AtomicBool>,
     first: oneshot::Sender<Result<(), RegisterError>>,
 ) {
-    let (mut first, mut pause) = (Some(first), Pause::default());
+    let (mut first, mut pause, mut told) = (Some(first), Pause::default(), None);
     loop {
         match core.announce(&registration).await {
             Ok(announced) => {
                 held.store(true, Ordering::Relaxed);
-                pause = Pause::default();
+                (pause, told) = (Pause::default(), None);
                 if let Some(first) = first.take() {
                     let _ = first.send(Ok(()));
                 }
@@ -406,35 +427,54 @@ async fn keep(
                     let _ = first.send(Err(error));
                     return;
                 }
-                None => tracing::debug!(error = %Chain(&error), "not registered at the moment"),
+                None if told.as_ref() != Some(&error) => {
+                    let name = &registration.name;
+                    if error.is_unreachable() {
+                        tracing::info!(%name, error = %Chain(&error), "not registered at the moment; this node tries again");
+                    } else {
+                        tracing::warn!(%name, error = %Chain(&error), "not registered any more; this node tries again");
+                    }
+                    told = Some(error);
+                }
+                None => {}
             },
         }
         pause.wait().await;
     }
 }
 
-struct Ask(Arc<Core>);
+/// Resolver of a node. It does not keep the registrar alive.
+struct Ask {
+    core: Weak<Core>,
+    listen: SocketAddr,
+}
+
+impl Ask {
+    fn core(&self) -> Result<Arc<Core>, ResolveError> {
+        self.core.upgrade().ok_or_else(|| ResolveError::Unreachable("its node is shut down".into()))
+    }
+}
 
 impl fmt::Debug for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedResolver").field("listen", &self.0.listen).finish()
+        f.debug_struct("EmbeddedResolver").field("listen", &self.listen).finish()
     }
 }
 
 impl Resolver for Ask {
     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
-        Box::pin(self.0.resolve(name))
+        Box::pin(async move { self.core()?.resolve(name).await })
     }
 
     fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
-        Box::pin(self.0.gateways(name))
+        Box::pin(async move { self.core()?.gateways(name).await })
     }
 
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<Registration>, ResolveError>> {
-        Box::pin(self.0.nodes())
+        Box::pin(async move { self.core()?.nodes().await })
     }
 
     fn watch(&self) -> Option<Watch> {
-        Some(feed::watch(&self.0))
+        self.core().ok().map(|core| feed::watch(&core))
     }
 }

@@ -188,10 +188,11 @@ async fn session(offered: Offered, table: Arc<Table>) {
         }
     };
     let tell = async {
-        if watches.await.is_ok() {
-            tell(table.watch(), &link).await;
+        match watches.await {
+            // A session that cannot be told ends, so that the other side knows.
+            Ok(()) => tell(table.watch(), &link).await,
+            Err(_) => std::future::pending().await,
         }
-        std::future::pending().await
     };
     tokio::select! {
         () = driver => {}

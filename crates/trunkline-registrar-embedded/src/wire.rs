@@ -14,8 +14,8 @@ pub(crate) const MAX_ENDPOINTS: usize = 16;
 pub(crate) const MAX_GATEWAYS: usize = 256;
 /// Maximum number of changes in one message.
 pub(crate) const MAX_NEWS: usize = 512;
-/// Bytes of changes after which a message ends: about 40 KiB more fit into the largest message of a session.
-pub(crate) const MAX_NEWS_BYTES: usize = 64 << 10;
+/// Bytes of changes after which a message ends. The last change may add about 40 KiB.
+pub(crate) const MAX_NEWS_BYTES: usize = 16 << 10;
 /// Maximum number of patterns that a gateway may announce.
 const MAX_PATTERNS: usize = 64;
 /// Limits of such a pattern. Node names are short, and the registrar stores and runs the patterns of all its nodes.

@@ -44,7 +44,11 @@ impl Feed {
     }
 
     /// Returns a reader of the mirror. The first one starts the task `feed`, on the Tokio runtime of the caller, with a mirror
-    /// that is not known yet; the task ends after the last reader, or with the feed.
+    /// that is not known yet; the task ends after the last reader, or with the feed. `feed` goes on for ever: should it end,
+    /// the readers are told that the registrar is lost, and the next reader starts another one.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime, unless there is a reader.
     pub fn watch<F>(self: &Arc<Self>, feed: impl FnOnce(Arc<Mirror>) -> F) -> Watch
     where
         F: Future<Output = ()> + Send + 'static,
@@ -62,12 +66,32 @@ impl Feed {
     }
 }
 
+/// End of a task, however it ends.
+struct End {
+    feed: Weak<Feed>,
+    mirror: Arc<Mirror>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // Nobody tells the readers anything any more.
+        self.mirror.lost();
+        if let Some(feed) = self.feed.upgrade() {
+            let mut fed = feed.lock();
+            if fed.mirror.ptr_eq(&Arc::downgrade(&self.mirror)) {
+                *fed = Fed::default();
+            }
+        }
+    }
+}
+
 async fn run(own: Weak<Feed>, mirror: Arc<Mirror>, feed: impl Future<Output = ()>) {
+    let end = End { feed: own, mirror };
+    let (own, mirror) = (&end.feed, &end.mirror);
     let mut feed = pin!(feed);
     loop {
         tokio::select! {
-            // Nobody tells the readers anything any more.
-            () = &mut feed => return mirror.lost(),
+            () = &mut feed => return,
             () = mirror.unwatched() => {}
         }
         let Some(own) = own.upgrade() else { return };
@@ -148,5 +172,21 @@ mod tests {
         drop(feed);
         assert_eq!(reader.next().await, Change::Lost);
         notified(&ended).await;
+    }
+
+    async fn next(watch: &mut Watch) -> Change {
+        tokio::time::timeout(std::time::Duration::from_secs(10), watch.next()).await.expect("a change is told")
+    }
+
+    #[tokio::test]
+    async fn a_feed_that_ends_is_lost_to_its_readers_and_starts_again_for_the_next_one() {
+        let feed = Arc::new(Feed::default());
+        let mut first = feed.watch(|mirror| async move { mirror.replace([]) });
+        assert_eq!(next(&mut first).await, Change::Lost);
+        let mut second = feed.watch(|mirror| async move {
+            mirror.replace([]);
+            std::future::pending().await
+        });
+        assert_eq!(next(&mut second).await, Change::Current);
     }
 }

@@ -156,12 +156,13 @@ fn names(path: &Path, last: &Mutex<Last>) -> Result<Arc<Names>, NamesFileError> 
         }
         Err(error) => error,
     };
-    let Some(names) = last.names.as_ref().map(|(_, names)| names.clone()) else { return Err(error) };
+    let names = last.names.as_ref().map(|(_, names)| names.clone());
     if last.problem.as_ref() != Some(&error) {
-        tracing::warn!(error = %Chain(&error), "the file of names cannot be used; the names that it had stay");
-        last.problem = Some(error);
+        let stays = if names.is_some() { "the names that it had stay" } else { "no name in it is known" };
+        tracing::warn!(error = %Chain(&error), "the file of names cannot be used; {stays}");
+        last.problem = Some(error.clone());
     }
-    Ok(names)
+    names.ok_or(error)
 }
 
 /// Reads the file, unless its text is the one that was read last.
@@ -171,14 +172,13 @@ fn read(path: &Path, last: &Mutex<Last>) -> Result<Arc<Names>, NamesFileError> {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let fingerprint = hasher.finish();
-    let mut last = lock(last);
-    if let Some((known, names)) = &last.names
+    if let Some((known, names)) = &lock(last).names
         && *known == fingerprint
     {
         return Ok(names.clone());
     }
     let names = Arc::new(parse(&text).map_err(failed)?);
-    last.names = Some((fingerprint, names.clone()));
+    lock(last).names = Some((fingerprint, names.clone()));
     Ok(names)
 }
 
@@ -263,10 +263,17 @@ fn announcements(names: &Names) -> Vec<Registration> {
 
 /// Looks at the file again and again.
 async fn follow(path: PathBuf, last: Arc<Mutex<Last>>, mirror: Arc<Mirror>) {
+    let mut told = None;
     loop {
         let names = names_of(path.clone(), last.clone()).await;
         match names {
-            Ok(names) if lock(&last).problem.is_none() => mirror.replace(announcements(&names)),
+            Ok(names) if lock(&last).problem.is_none() => {
+                let is_told = told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &names)) && !mirror.is_lost();
+                if !is_told {
+                    mirror.replace(announcements(&names));
+                    told = Some(names);
+                }
+            }
             _ => mirror.lost(),
         }
         tokio::time::sleep(LOOK).await;
@@ -348,7 +355,9 @@ mod tests {
             ("db@h: [{ host: h, port: 1, handshake: x }]", "`handshake` is no version"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let error = Chain(&NamesFile::new(&path).resolve(&name).await.unwrap_err()).to_string();
+            let fresh = NamesFile::new(&path);
+            let error = Chain(&fresh.resolve(&name).await.unwrap_err()).to_string();
+            assert_eq!(Chain(&fresh.stale().unwrap()).to_string(), error);
             assert!(error.contains(says) && error.contains("names.yaml"), "{error}");
             // The answers stay, and the reason is told.
             assert_eq!(file.gateways(&name).await, Ok(vec![NodeName::new("gate@dmz").unwrap()]));

@@ -4,7 +4,8 @@
 //! announcements: [`Registrar::register`] gives a [`Lease`], and dropping the lease takes the announcement back.
 //! Both are object-safe: a node holds them behind ids and routes name those ids.
 //!
-//! With the feature `file` there is a resolver over a YAML file of names, `NamesFile`.
+//! With the feature `file` there is a resolver over a YAML file of names, `NamesFile`. With the feature `conformance`,
+//! `conformance::check` has the checks that a registrar of your own should pass.
 //!
 //! Implement [`Resolver`] to plug in a source of addresses of your own:
 //!
@@ -25,6 +26,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod feed;
 #[cfg(feature = "file")]
 mod file;
@@ -80,7 +83,8 @@ pub trait Resolver: fmt::Debug + Send + Sync {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    /// Returns the announcements of all nodes, by name, as far as this source can list them.
+    /// Returns the announcements of all nodes, by name, as far as this source can list them. Dropping the future must cancel
+    /// the request; the caller sets a timeout.
     ///
     /// # Errors
     /// The default implementation returns [`ResolveError::NoList`].
@@ -89,7 +93,7 @@ pub trait Resolver: fmt::Debug + Send + Sync {
     }
 
     /// Returns a reader that is told all nodes and then each change; `None`, the default, from a source that does not tell.
-    /// Call it on a Tokio runtime: a task may be started, which ends after the last reader.
+    /// Call it on a Tokio runtime, or it may panic: a task may be started, which ends after the last reader.
     fn watch(&self) -> Option<Watch> {
         None
     }

@@ -16,7 +16,7 @@ fn settings(server: &NameServer) -> DnsSettings {
     DnsSettings { servers: vec![server.address()], ..DnsSettings::default() }
 }
 
-fn dns(server: &NameServer) -> Arc<Dns> {
+fn dns_of(server: &NameServer) -> Arc<Dns> {
     Arc::new(Dns::new(settings(server)).unwrap())
 }
 
@@ -49,7 +49,7 @@ async fn c6_dns_the_targets_of_srv_records_are_tried_by_priority_and_all_address
     server.set("a.lab", vec![ip("127.0.0.1"), ip("::1")]);
     server.set("b.lab", vec![ip("127.0.0.1")]);
     server.set("c.lab", vec![ip("127.0.0.77"), ip("127.0.0.1")]);
-    let app = asking_dns("app@lab", dns(&server)).await;
+    let app = asking_dns("app@lab", dns_of(&server)).await;
     let error = no_route(soon(app.connect("web@shop.lab")).await);
     let tried = addresses(&error.attempts);
     let at = |address: SocketAddr, host: &str| SocketAddr::new(host.parse::<IpAddr>().unwrap(), address.port());
@@ -104,11 +104,15 @@ async fn f_dns_without_srv_records_the_addresses_of_the_host_are_taken_with_the_
 
 #[tokio::test]
 async fn f_dns_answers_and_negative_ones_are_kept_for_their_time_and_no_longer() {
-    let server = NameServer::start(1).await;
-    let dns = dns(&server);
-    assert_eq!(found(&dns, "db@late.lab").await.unwrap(), [""; 0]);
-    assert_eq!(found(&dns, "db@late.lab").await.unwrap(), [""; 0]);
+    let server = NameServer::start(60).await;
+    let dns = dns_of(&server);
+    for _ in 0..2 {
+        assert_eq!(found(&dns, "db@late.lab").await.unwrap(), [""; 0]);
+    }
     assert_eq!(server.asked("_trunkline._tcp.late.lab"), 1, "the absence is kept");
+    let server = NameServer::start(1).await;
+    let dns = dns_of(&server);
+    assert_eq!(found(&dns, "db@late.lab").await.unwrap(), [""; 0]);
     server.set("_trunkline._tcp.late.lab", vec![Rr::Srv(0, 0, 7, "a.lab.".into())]);
     server.set("a.lab", vec![ip("10.0.0.5")]);
     let until_found = async |expected: &str| {
@@ -129,7 +133,7 @@ async fn f_dns_an_answer_that_is_cut_off_is_asked_for_over_tcp() {
     server.behave(Manner::Truncated);
     let many: Vec<Rr> = (1..60).map(|n| ip(&format!("10.0.0.{n}"))).collect();
     server.set("many.lab", many);
-    assert_eq!(found(&dns(&server), "db@many.lab").await.unwrap().len(), 59);
+    assert_eq!(found(&dns_of(&server), "db@many.lab").await.unwrap().len(), 59);
 }
 
 #[tokio::test]
@@ -139,7 +143,7 @@ async fn f_dns_a_server_that_hangs_fails_or_answers_nonsense_is_an_error_and_ano
     for manner in [Manner::Silent, Manner::Garbage, Manner::Failing] {
         server.behave(manner);
         // No answer is kept that was none.
-        let error = soon(found(&dns(&server), "db@shop.lab")).await.unwrap_err();
+        let error = soon(found(&dns_of(&server), "db@shop.lab")).await.unwrap_err();
         let is_failure = matches!(error, ResolveError::Failed(_));
         assert_eq!(is_failure, manner != Manner::Silent, "{manner:?}: {}", Chain(&error));
         // A second server is asked as well.
@@ -149,6 +153,32 @@ async fn f_dns_a_server_that_hangs_fails_or_answers_nonsense_is_an_error_and_ano
         let both = Dns::new(both).unwrap();
         assert_eq!(found(&both, "db@shop.lab").await.unwrap(), ["10.0.0.6:4370"], "{manner:?}");
     }
+}
+
+#[tokio::test]
+async fn f_dns_what_failed_to_be_looked_up_is_not_taken_for_unknown_and_keeps_nothing_else_away() {
+    let (server, other) = (NameServer::start(60).await, NameServer::start(60).await);
+    // The host has no addresses of one family, and those of the other one cannot be told.
+    for family in [4, 6] {
+        let host = format!("v{family}.lab");
+        server.set(&host, vec![if family == 4 { ip("10.0.0.5") } else { ip("fd00::5") }]);
+        other.set(&host, vec![ip("10.0.0.6")]);
+        server.fail(&host, family);
+        let error = found(&dns_of(&server), &format!("db@{host}")).await.unwrap_err();
+        let text = Chain(&error).to_string();
+        assert!(text.contains(&host) && text.contains(&server.address().to_string()), "{text}");
+        let both = DnsSettings { servers: vec![server.address(), other.address()], ..DnsSettings::default() };
+        let both = Dns::new(both).unwrap();
+        assert_eq!(found(&both, &format!("db@{host}")).await.unwrap(), ["10.0.0.6:4370"]);
+    }
+    let records = vec![Rr::Srv(1, 1, 1, "v4.lab.".into()), Rr::Srv(2, 1, 2, "good.lab.".into())];
+    server.set("_trunkline._tcp.half.lab", records);
+    server.set("good.lab", vec![ip("10.0.0.7")]);
+    assert_eq!(found(&dns_of(&server), "db@half.lab").await.unwrap(), ["10.0.0.7:2"]);
+    // Addresses of one family are taken although the other one failed.
+    server.set("two.lab", vec![ip("10.0.0.8"), ip("fd00::8")]);
+    server.fail("two.lab", 6);
+    assert_eq!(found(&dns_of(&server), "db@two.lab").await.unwrap(), ["10.0.0.8:4370"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,11 +12,8 @@ use crate::api::{Announced, RegistrarQuery, RegistrarState, Registrars, ResolveQ
 /// Timeout of one question.
 const QUESTION: Duration = Duration::from_secs(2);
 
-impl From<ResolveError> for OpError {
-    fn from(error: ResolveError) -> Self {
-        let kind = if error == ResolveError::NoList { Kind::Bad } else { Kind::Unreachable };
-        Self::new(kind, error)
-    }
+fn cannot_list(id: &ResolverId) -> String {
+    format!("the registrar {id} does not list its nodes; ask it for one, with `trunkline registrar resolve NAME`")
 }
 
 /// Waits for an answer, for as long as a question may take.
@@ -78,8 +75,12 @@ impl Operations {
     /// # Errors
     /// [`OpError`] if there is no such registrar, or it does not answer within 2 s or lists no nodes.
     pub async fn announced(&self, query: &RegistrarQuery) -> Result<Vec<Announced>, OpError> {
-        let (_, registrar) = self.registrar(query.registrar.as_deref())?;
-        Ok(within(registrar.nodes()).await?.iter().map(Announced::from).collect())
+        let (id, registrar) = self.registrar(query.registrar.as_deref())?;
+        let nodes = within(registrar.nodes()).await.map_err(|error| match error {
+            ResolveError::NoList => OpError::new(Kind::Bad, cannot_list(id)),
+            error => OpError::new(Kind::Unreachable, error),
+        });
+        Ok(nodes?.iter().map(Announced::from).collect())
     }
 
     /// Asks registrars for the ways to a name: one of them, or each that is asked without a route.
@@ -115,7 +116,6 @@ impl Operations {
     /// [`OpError`] if there is no such registrar, or it does not tell changes.
     pub fn watch_registrar(&self, query: &RegistrarQuery) -> Result<Watch, OpError> {
         let (id, registrar) = self.registrar(query.registrar.as_deref())?;
-        let tells_nothing = || format!("the registrar {id} does not tell what changes; ask it for a name");
-        registrar.watch().ok_or_else(|| OpError::new(Kind::Bad, tells_nothing()))
+        registrar.watch().ok_or_else(|| OpError::new(Kind::Bad, cannot_list(id)))
     }
 }

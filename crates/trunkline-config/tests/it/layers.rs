@@ -191,6 +191,8 @@ fn the_error_about_a_flag_with_harperdbs_name_names_the_flag_as_it_was_written()
     let dir = Dir::new();
     let routes = "clustering_hubServer_cluster_network_routes";
     refused(layered(&dir, &[], &[routes]), &[&format!("--{routes}: no value; write `--{routes} VALUE`")]);
+    let empty = format!("{routes}= ");
+    refused(layered(&dir, &[], &[&empty]), &[&format!("--{routes}: no value; write `--{routes} VALUE`")]);
     let wrong = format!("{routes}=[{{ host: a, prt: 1 }}]");
     refused(layered(&dir, &[], &[&wrong]), &[&format!("--{routes}:1:"), "prt"]);
     let layers = Layers { environment: Vec::new(), set: vec![format!("{routes}=[a]")] };
