@@ -48,6 +48,7 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Run a node until it is told to stop (SIGTERM finishes open work and stops, SIGHUP reloads routes and
     /// certificates).
+    #[command(after_help = HARPER)]
     Node(NodeArgs),
     /// Join a cluster with a token of `trunkline cluster token`: write the configuration of a member, and run it.
     Join(JoinArgs),
@@ -623,6 +624,12 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     pub(crate) keep: bool,
 }
+
+/// Flags that are turned into settings before the arguments are read.
+const HARPER: &str = "\
+The keys of `clustering` are also flags under HarperDB's names, in capitals or not: --CLUSTERING_ENABLED,
+--CLUSTERING_HUBSERVER_CLUSTER_NAME, --CLUSTERING_HUBSERVER_CLUSTER_NETWORK_PORT and
+--CLUSTERING_HUBSERVER_CLUSTER_NETWORK_ROUTES, and --CLUSTERING_LEAFSERVER_NETWORK_ROUTES, each with a value.";
 
 /// Error returned when the value of an argument is malformed.
 #[derive(Debug, PartialEq, thiserror::Error)]

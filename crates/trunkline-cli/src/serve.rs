@@ -151,6 +151,7 @@ async fn run(
     end: End,
     output: &Output,
 ) -> Result<(), Failed> {
+    // Only a registrar in a process of its own has no file.
     let is_registrar = source.is_none();
     let mut signals = Signals::listen()?;
     descriptors::warn_if_few(descriptors::raise(), config);

@@ -85,6 +85,7 @@ pub enum ClusterRouteError {
 /// assert_eq!(cluster_route("wss://db.example.com:9933/x", None)?.to_string(), "db.example.com:9933");
 /// assert_eq!(cluster_route("::1", Some(7))?.to_string(), "[::1]:7");
 /// assert!(cluster_route("10.0.0.1:8", Some(7)).is_err());
+/// assert!(cluster_route("10.0.0.1,10.0.0.2", None).is_err());
 /// # Ok::<(), trunkline_config::ClusterRouteError>(())
 /// ```
 ///
@@ -99,6 +100,10 @@ pub fn cluster_route(host: &str, port: Option<u16>) -> Result<Address, ClusterRo
         }
         None => host,
     };
+    // Two hosts in one text, or a pattern, would be looked up as a name.
+    if authority.contains(['*', ',', ';', '?', '!', '"', '\'']) {
+        return Err(refused());
+    }
     let (host, in_host) = match (Host::new(authority), authority.rsplit_once(':')) {
         (Ok(host), _) => (host, None),
         (Err(_), Some((host, port))) => {

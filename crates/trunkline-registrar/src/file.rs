@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
-use trunkline_route::{Address, Cause, Chain, Endpoint, NodeName};
+use trunkline_route::{Address, Cause, Chain, Endpoint, Host, NodeName};
 
 use crate::{BoxFuture, Feed, Mirror, Registration, ResolveError, Resolver, Watch};
 
@@ -78,7 +79,7 @@ pub struct NamesFile {
 #[serde(deny_unknown_fields)]
 struct Entry {
     host: Option<String>,
-    port: Option<u16>,
+    port: Option<i64>,
     tls: Option<bool>,
     handshake: Option<String>,
     proxy: Option<String>,
@@ -208,8 +209,11 @@ pub(crate) fn parse(text: &str) -> Result<Names, NamesProblem> {
             let Entry { host, port, tls, handshake, proxy } = entry.value;
             match (host, port, proxy) {
                 (Some(host), Some(port), None) => ways.endpoints.push(Endpoint {
-                    address: Address::new(&host, port)
-                        .map_err(|_| wrong("`host` is no host, or `port` is not from 1 to 65535"))?,
+                    address: Address {
+                        host: Host::new(host).map_err(|_| wrong("`host` is no host"))?,
+                        port: (u16::try_from(port).ok().and_then(NonZeroU16::new))
+                            .ok_or_else(|| wrong("`port` is not from 1 to 65535"))?,
+                    },
                     tls,
                     version: (handshake.as_deref().map(str::parse).transpose())
                         .map_err(|_| wrong("`handshake` is no version, such as TLK/1"))?,
@@ -345,7 +349,8 @@ mod tests {
         assert_eq!(file.gateways(&name).await, Ok(vec![NodeName::new("gate@dmz").unwrap()]));
         assert_eq!(file.resolve(&NodeName::new("web@example.com").unwrap()).await, Ok(Vec::new()));
         for (text, says) in [
-            ("db@example.com: [{ host: h, port: 0 }]", "line 1, column 18: `host` is no host, or `port`"),
+            ("db@example.com: [{ host: h, port: 0 }]", "line 1, column 18: `port` is not from 1 to 65535"),
+            ("db@example.com: [{ host: h, port: 70000 }]", "line 1, column 18: `port` is not from 1 to 65535"),
             ("db@example.com: [{ host: 'a b', port: 1 }]", "line 1, column 18: `host` is no host"),
             ("\ndb: [{ host: h, port: 1 }]", "line 2, column 5: what stands before it is no name of a node"),
             ("db@h: [{ host: h, prot: 1 }]", "line 1, column 19: there is an unknown key; an entry has `host`"),

@@ -418,12 +418,19 @@ fn every_member_tells_its_view_and_one_that_is_gone_for_good_is_forgotten_by_all
         let arguments: Vec<&str> = ["cluster", "routes", "--admin", one.admin()].into_iter().chain(flags).collect();
         dir.run(&arguments)
     };
-    let refused = set(&[&route, "a b"]).exits(2).stderr;
-    assert!(refused.contains("'a b' for '--set <ADDRESS>': \"a b\" is no host"), "{refused}");
+    for bad in ["a b", "10.0.0.1,10.0.0.2", "*"] {
+        let refused = set(&[&route, bad]).exits(2).stderr;
+        assert!(refused.contains(&format!("'{bad}' for '--set <ADDRESS>': {bad:?} is no host")), "{refused}");
+    }
     let short = dir.run(&["cluster", "token", "--admin", one.admin(), "--valid", "500ms"]).exits(2).stderr;
     assert!(short.contains("from 1 s to 30 days"), "{short}");
-    assert!(set(&[&route, "127.0.0.1:1"]).stdout.contains("Configuration successfully set"));
-    assert_eq!(dir.json(&["cluster", "routes", "--admin", one.admin()])[1]["port"], 1);
+    assert!(set(&[&route, "127.0.0.1:1", &route]).stdout.contains("Configuration successfully set"));
+    let routes = dir.json(&["cluster", "routes", "--admin", one.admin()]);
+    assert_eq!(
+        (&routes[1]["port"], routes.as_array().unwrap().len()),
+        (&json!(1), 2),
+        "a route that is given twice is one"
+    );
     set(&[&route]).exits(0);
     let removed = dir.ok(&["cluster", "routes", "--admin", one.admin(), "--remove", &route]).stdout;
     assert_eq!(removed.trim(), format!("{route}: removed"));
