@@ -141,18 +141,11 @@ impl AdminClient {
     pub async fn hold<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<(T, Hold), ClientError> {
         let body = self.json(body)?;
         let answer = async {
-            let Response { status, body, driver } = self.open(Method::POST, path, body).await?;
-            if !status.is_success() {
-                let (status, body) = self.read(Response { status, body, driver }).await?;
-                return self.parsed(status, &body).map(|told| (told, None));
-            }
-            let mut lines = self.lines::<T>(body, driver);
+            let mut lines = self.lines::<T>(Method::POST, path, body).await?;
             let told = lines.next().await?.ok_or_else(|| self.lost("the answer is incomplete"))?;
-            Ok((told, Some(Hold(lines.of()))))
+            Ok((told, Hold(lines.of())))
         };
-        let answer = tokio::time::timeout(ANSWER, answer).await;
-        let (told, hold) = answer.unwrap_or_else(|_| Err(self.silent_for(ANSWER)))?;
-        Ok((told, hold.ok_or_else(|| self.unexpected("an error status with the body of a success"))?))
+        tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(self.silent_for(ANSWER)))
     }
 
     /// Sends a GET request whose answer is a line of JSON for each thing that happens, as long as its connection lasts.
@@ -160,22 +153,21 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError`]; a node that does not answer within 10 seconds is reported as [`ClientError::Lost`].
     pub async fn follow<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, ClientError> {
-        let answer = async {
-            let Response { status, body, driver } = self.open(Method::GET, path, Bytes::new()).await?;
-            if status.is_success() {
-                return Ok(self.lines(body, driver));
-            }
-            let (status, body) = self.read(Response { status, body, driver }).await?;
-            Err(match self.parsed::<serde::de::IgnoredAny>(status, &body) {
-                Ok(_) => self.unexpected("an error status with the body of a success"),
-                Err(error) => error,
-            })
-        };
-        tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(self.silent_for(ANSWER)))
+        let lines = self.lines(Method::GET, path, Bytes::new());
+        tokio::time::timeout(ANSWER, lines).await.unwrap_or_else(|_| Err(self.silent_for(ANSWER)))
     }
 
-    fn lines<T>(&self, body: Incoming, driver: Driver) -> Lines<T> {
-        Lines { client: self.clone(), body, read: Vec::new(), _driver: driver, _of: PhantomData }
+    /// Sends a request whose answer lasts. One that is refused has its answer at once.
+    async fn lines<T>(&self, method: Method, path: &str, body: Bytes) -> Result<Lines<T>, ClientError> {
+        let Response { status, body, driver } = self.open(method, path, body).await?;
+        if status.is_success() {
+            return Ok(Lines { client: self.clone(), body, read: Vec::new(), _driver: driver, _of: PhantomData });
+        }
+        let (status, body) = self.read(Response { status, body, driver }).await?;
+        Err(match self.parsed::<serde::de::IgnoredAny>(status, &body) {
+            Ok(_) => self.unexpected("an error status with the body of a success"),
+            Err(error) => error,
+        })
     }
 
     fn json(&self, body: &impl Serialize) -> Result<Bytes, ClientError> {

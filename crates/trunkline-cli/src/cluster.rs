@@ -14,7 +14,7 @@ use trunkline_config::ClusterServer;
 
 use crate::args::{Admin, ClusterCommand, JoinArgs, NodeArgs};
 use crate::commands;
-use crate::output::{Failed, Output, table};
+use crate::output::{Failed, Output, address, table};
 use crate::serve;
 use crate::target::client;
 
@@ -160,8 +160,7 @@ async fn network(at: Admin, timeout: u64, output: &Output) -> Result<(), Failed>
 }
 
 fn written(route: &ClusterRoute) -> String {
-    let host = if route.host.contains(':') { format!("[{}]", route.host) } else { route.host.clone() };
-    format!("{host}:{}", route.port)
+    address(&route.host, route.port)
 }
 
 fn items(routes: &[Address]) -> Value {

@@ -5,7 +5,7 @@ use trunkline_admin::api::{Announced, AnnouncedEndpoint, RegistrarChange, Regist
 
 use crate::args::{Admin, OfRegistrar, RegistrarCommand};
 use crate::commands::{checked, encoded};
-use crate::output::{Failed, Output, one_line, table};
+use crate::output::{Failed, Output, address, one_line, table};
 use crate::serve::{self, ToldToEnd};
 use crate::target::client;
 
@@ -59,10 +59,9 @@ fn path(path: &str, of: &OfRegistrar) -> String {
 
 fn written(endpoint: &AnnouncedEndpoint) -> String {
     let AnnouncedEndpoint { host, port, tls, handshake } = endpoint;
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let tls = tls.map(|tls| if tls { " with a certificate" } else { " without a certificate" }).unwrap_or_default();
     let handshake = handshake.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
-    format!("{host}:{port}{handshake}{tls}")
+    format!("{}{handshake}{tls}", address(host, *port))
 }
 
 fn listed(endpoints: &[AnnouncedEndpoint]) -> String {

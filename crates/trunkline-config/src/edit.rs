@@ -174,7 +174,9 @@ pub fn set_cluster_routes(text: &str, server: ClusterServer, routes: &[Address])
     {
         text = remove_item(&text, &keys, index)?;
     }
-    for route in routes.iter().filter(|route| !known.contains(&Some((*route).clone()))) {
+    // A route that is listed twice is one.
+    let listed = routes.iter().enumerate().filter(|(at, route)| !routes[..*at].contains(route));
+    for (_, route) in listed.filter(|(_, route)| !known.contains(&Some((*route).clone()))) {
         let item = braces(&[("host", scalar(route.host.as_str())), ("port", route.port.to_string())]);
         text = add_item(&text, &keys, &item)?;
     }

@@ -86,7 +86,7 @@ impl Resolver for RegistrarAt {
     }
 
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<Registration>, ResolveError>> {
-        Box::pin(async move { Ok(feed::nodes(self.0.told().await?).await?) })
+        Box::pin(async move { Ok(feed::nodes(self.0.told().await?).await?.into_values().collect()) })
     }
 
     fn watch(&self) -> Option<Watch> {

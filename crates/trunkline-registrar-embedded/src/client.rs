@@ -187,8 +187,7 @@ impl Session {
     }
 
     pub(crate) async fn register(&self, own: &Registration) -> Result<(), RegisterError> {
-        let endpoints = own.endpoints.iter().map(Into::into).collect();
-        let leads_to = own.leads_to.iter().map(|pattern| pattern.as_str().to_owned()).collect();
+        let (endpoints, leads_to) = wire::parts(own);
         match self.ask(&Request::Register(endpoints, leads_to)).await? {
             Response::Registered => Ok(()),
             Response::Taken(endpoints) => Err(RegisterError::Taken {

@@ -143,7 +143,7 @@ async fn feed<S: Source>(source: &Weak<S>, mirror: &Mirror) {
 async fn follow(mut told: Told, mirror: &Mirror) -> Trouble {
     let longer = RETURNED.saturating_sub(told.age());
     match all(&mut told, longer).await {
-        Ok(all) => mirror.replace(all),
+        Ok(all) => mirror.replace(all.into_values()),
         Err(trouble) => return trouble,
     }
     let mut is_full = false;
@@ -167,7 +167,7 @@ async fn follow(mut told: Told, mirror: &Mirror) -> Trouble {
 }
 
 /// Returns all nodes that are announced, by name, and for so long those that are announced meanwhile.
-async fn all(told: &mut Told, longer: Duration) -> Result<Vec<Registration>, Trouble> {
+async fn all(told: &mut Told, longer: Duration) -> Result<BTreeMap<NodeName, Registration>, Trouble> {
     let mut all = BTreeMap::new();
     let (mut is_current, longer) = (false, tokio::time::sleep(longer));
     tokio::pin!(longer);
@@ -176,7 +176,7 @@ async fn all(told: &mut Told, longer: Duration) -> Result<Vec<Registration>, Tro
             biased;
             steps = told.next() => steps?,
             () = tokio::time::sleep(SILENT), if !is_current => return Err(told.silent()),
-            () = &mut longer, if is_current => return Ok(all.into_values().collect()),
+            () = &mut longer, if is_current => return Ok(all),
         };
         for step in steps {
             match step {
@@ -192,6 +192,6 @@ async fn all(told: &mut Told, longer: Duration) -> Result<Vec<Registration>, Tro
 }
 
 /// Returns the nodes that a registrar announces now, by name.
-pub(crate) async fn nodes(mut told: Told) -> Result<Vec<Registration>, Trouble> {
+pub(crate) async fn nodes(mut told: Told) -> Result<BTreeMap<NodeName, Registration>, Trouble> {
     all(&mut told, Duration::ZERO).await
 }

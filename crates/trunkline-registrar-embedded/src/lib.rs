@@ -20,7 +20,7 @@ mod server;
 mod wire;
 mod wrong_cookies;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -280,14 +280,12 @@ impl Core {
                 (address, tokio::time::timeout(ELSEWHERE, answer).await.unwrap_or_else(late))
             });
         }
-        let here = feed::nodes(self.told().await?).await?;
-        let mut nodes: BTreeMap<NodeName, Registration> =
-            here.into_iter().map(|node| (node.name.clone(), node)).collect();
+        let mut nodes = feed::nodes(self.told().await?).await?;
         while let Some(Ok((address, answer))) = asked.join_next().await {
             match answer {
                 Ok(theirs) => {
-                    for node in theirs {
-                        nodes.entry(node.name.clone()).or_insert(node);
+                    for (name, node) in theirs {
+                        nodes.entry(name).or_insert(node);
                     }
                 }
                 Err(trouble) => {

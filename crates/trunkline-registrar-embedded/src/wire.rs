@@ -69,11 +69,10 @@ impl News {
     /// Returns what a session is told of a change.
     pub(crate) fn new(change: &Change) -> Option<Self> {
         match change {
-            Change::Joined(node) | Change::Changed(node) => Some(Self::Announced(
-                node.name.to_string(),
-                node.endpoints.iter().map(Into::into).collect(),
-                node.leads_to.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
-            )),
+            Change::Joined(node) | Change::Changed(node) => {
+                let (endpoints, leads_to) = parts(node);
+                Some(Self::Announced(node.name.to_string(), endpoints, leads_to))
+            }
             Change::Left(name) => Some(Self::Left(name.to_string())),
             Change::Current => Some(Self::Current),
             // The table of a registrar is never lost.
@@ -95,7 +94,13 @@ impl News {
     }
 }
 
-/// Returns the announcement of a node.
+/// Returns the endpoints of an announcement, and the patterns of the names that its node leads to.
+pub(crate) fn parts(node: &Registration) -> (Vec<WireEndpoint>, Vec<String>) {
+    let leads_to = node.leads_to.iter().map(|pattern| pattern.as_str().to_owned()).collect();
+    (node.endpoints.iter().map(Into::into).collect(), leads_to)
+}
+
+/// Returns the announcement of a node from its parts.
 pub(crate) fn registration(
     name: NodeName,
     endpoints: &[WireEndpoint],

@@ -65,7 +65,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// ```
 ///
 /// # Panics
-/// With what the registrar does not keep.
+/// The message names what the registrar does not keep.
 pub async fn check(host: &str, make: impl AsyncFn(NodeName) -> Arc<dyn Registrar>) {
     let name = |node: &str| NodeName::new(format!("{node}@{host}")).expect("the host makes a name");
     let (db, web, reader) = (name("db"), name("web"), name("reader"));

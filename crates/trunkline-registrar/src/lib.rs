@@ -4,8 +4,8 @@
 //! announcements: [`Registrar::register`] gives a [`Lease`], and dropping the lease takes the announcement back.
 //! Both are object-safe: a node holds them behind ids and routes name those ids.
 //!
-//! With the feature `file` there is a resolver over a YAML file of names, `NamesFile`. With the feature `conformance`,
-//! `conformance::check` has the checks that a registrar of your own should pass.
+//! The feature `file` adds `NamesFile`, a resolver over a YAML file of names; the feature `conformance` adds
+//! `conformance::check`, the checks that a registrar of your own should pass.
 //!
 //! Implement [`Resolver`] to plug in a source of addresses of your own:
 //!

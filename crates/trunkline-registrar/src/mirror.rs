@@ -56,8 +56,7 @@ pub enum Change {
 /// ```
 pub struct Mirror {
     state: Mutex<State>,
-    /// Number of the last change.
-    changed: watch::Sender<u64>,
+    changed: watch::Sender<()>,
 }
 
 struct State {
@@ -145,17 +144,16 @@ impl Mirror {
         let (nodes, left, departed, log) = (BTreeMap::new(), HashMap::new(), BTreeMap::new(), BTreeMap::new());
         let state =
             State { nodes, left, departed, max_left, log, last: 0, cut: 0, is_known, is_lost: false, returns: 0 };
-        Self { state: Mutex::new(state), changed: watch::Sender::new(0) }
+        Self { state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let changed = change(&mut self.lock());
-        self.changed.send_modify(|number| *number = number.wrapping_add(1));
-        changed
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.send_replace(());
     }
 
     /// Adds a node, or replaces its announcement.
@@ -276,7 +274,7 @@ impl Resolver for Mirror {
 /// Reader of the changes of a [`Mirror`].
 pub struct Watch {
     mirror: Arc<Mirror>,
-    changed: watch::Receiver<u64>,
+    changed: watch::Receiver<()>,
     /// Announcements that were told.
     seen: HashMap<NodeName, Arc<Registration>>,
     /// Changes that are to be told.

@@ -111,13 +111,7 @@ impl Operations {
             return Err(bad(format!("'{key}' is not allowed; the key that can be set is '{can_be_set}'")));
         }
         let Some((key, value)) = keys.iter().next() else { return Err(bad(format!("'{can_be_set}' is required"))) };
-        let mut routes = Vec::new();
-        for route in read_routes(Some(value), key, 0)? {
-            // A route that is listed twice is one.
-            if !routes.contains(&route) {
-                routes.push(route);
-            }
-        }
+        let routes = read_routes(Some(value), key, 0)?;
         let warnings = self.change_cluster_routes(|known| *known = routes)?;
         Ok(Changed { warnings, ..Changed::new(self.changed("Configuration successfully set")) })
     }
