@@ -1,6 +1,7 @@
 //! Tests of the documented claims and properties, and the simulator ([`sim`]).
 
 pub mod attacker;
+pub mod etcd;
 pub mod memory_stack;
 pub mod name_server;
 #[cfg(doctest)]

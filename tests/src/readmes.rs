@@ -48,6 +48,10 @@ pub struct TrunklineRegistrar;
 #[doc = include_str!("../../crates/trunkline-registrar-dns/README.md")]
 pub struct TrunklineRegistrarDns;
 
+/// README of `trunkline-registrar-etcd`.
+#[doc = include_str!("../../crates/trunkline-registrar-etcd/README.md")]
+pub struct TrunklineRegistrarEtcd;
+
 /// README of `trunkline-registrar-embedded`.
 #[doc = include_str!("../../crates/trunkline-registrar-embedded/README.md")]
 pub struct TrunklineRegistrarEmbedded;

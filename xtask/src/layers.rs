@@ -30,6 +30,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("trunkline-wire", 1),
     ("trunkline-config", 2),
     ("trunkline-registrar-dns", 2),
+    ("trunkline-registrar-etcd", 2),
     ("trunkline-stack", 2),
     ("trunkline-link", 3),
     ("trunkline-dial", 4),

@@ -35,9 +35,19 @@ const ALLOWED: &[&str] = &[
 /// Crates that are compiled in several versions for now.
 const DUPLICATES: &[Duplicate] = &[
     Duplicate {
+        name: "base64",
+        versions: &["0.22", "0.23"],
+        reason: "tonic 0.14 is on 0.22; pem 4 (of rcgen) is on 0.23",
+    },
+    Duplicate {
         name: "cpufeatures",
         versions: &["0.2", "0.3"],
         reason: "sha2 and curve25519-dalek 4 are on 0.2; chacha20 (of rand, of hickory-resolver) is on 0.3",
+    },
+    Duplicate {
+        name: "foldhash",
+        versions: &["0.1", "0.2"],
+        reason: "hashbrown 0.15 (of petgraph, of prost-build) is on 0.1; build time only",
     },
     Duplicate {
         name: "getrandom",
@@ -46,8 +56,13 @@ const DUPLICATES: &[Duplicate] = &[
     },
     Duplicate {
         name: "hashbrown",
-        versions: &["0.14", "0.17"],
-        reason: "dashmap 6 is on 0.14; toml_edit, which only xtask uses, is on 0.17",
+        versions: &["0.14", "0.15", "0.17"],
+        reason: "dashmap 6 is on 0.14; petgraph (of prost-build, at build time) is on 0.15; toml_edit, which only xtask uses, is on 0.17",
+    },
+    Duplicate {
+        name: "prettyplease",
+        versions: &["0.2", "0.3"],
+        reason: "tonic-build is on 0.2, prost-build on 0.3; build time only",
     },
     Duplicate {
         name: "rand_core",

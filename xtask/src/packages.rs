@@ -10,7 +10,7 @@ use crate::{Outcome, Project, run};
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask packages
 
-Looks for the programs that tests run: PostgreSQL with psql, curl, ip and unshare. When one is missing, the Debian packages
+Looks for the programs that builds and tests run: PostgreSQL with psql, curl, etcd, ip, protoc and unshare. When one is missing, the Debian packages
 that have them are installed if this is root and there is apt-get; otherwise the command to do so is printed, and this fails.
 ";
 
@@ -20,6 +20,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("postgres", "postgresql"),
     ("psql", "postgresql"),
     ("curl", "curl"),
+    ("etcd", "etcd-server"),
+    ("protoc", "protobuf-compiler"),
+    // Not a program: protoc reads it.
+    ("descriptor.proto", "libprotobuf-dev"),
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("unshare", "util-linux"),
@@ -28,7 +32,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Directories of programs: the path, what belongs to it for root, and where Debian has a server's own.
 fn places() -> Vec<PathBuf> {
     let mut places: Vec<_> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
-    places.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    places.extend(["/usr/sbin", "/sbin", "/usr/include/google/protobuf"].map(PathBuf::from));
     let servers = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     places.extend(servers.map(|version| version.path().join("bin")));
     places

@@ -1,18 +1,19 @@
 //! Builds a node from a configuration.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use trunkline::registrar::{NamesFile, NamesFileError, Resolver};
+use trunkline::registrar::{NamesFile, NamesFileError, Registrar, Resolver};
 use trunkline::{
     Address, Cause, CertificateError, DialTimes, EndpointError, Flag, GateLimits, IdentityFiles, KeepAlive, Listen,
     LogLevel, MAX_STREAMS, NameError, Node, NodeBuilder, NodeName, Policy, ProfileFiles, ProfileSource, RegisterError,
     ResolverId, ServerFiles, ServerSource, ServiceError, StartError,
 };
 use trunkline_config::{
-    CertificateFiles, ClusterServer, Config, DnsConfig, ListenConfig, ListenTls, NodeConfig, RegistrarConfig,
-    ResolverConfig, TlsProfileConfig,
+    CertificateFiles, ClusterServer, Config, DnsConfig, EtcdConfig, ListenConfig, ListenTls, NodeConfig,
+    RegistrarConfig, ResolverConfig, TlsProfileConfig,
 };
 
 use crate::ops::{OpError, proxied, transit};
@@ -128,7 +129,8 @@ fn not_started(error: &StartError) -> &'static str {
 /// without one of their own.
 pub(crate) async fn builder(config: &Config, connections: LogLevel) -> Result<NodeBuilder, RunError> {
     let node = &config.node;
-    let mut builder = common(config, node.name.clone(), connections)?.hidden(node.hidden);
+    let (builder, mut registrars) = common(config, node.name.clone(), connections)?;
+    let mut builder = builder.hidden(node.hidden);
     for config in &node.listen {
         for listen in listen(config).await? {
             builder = builder.listen(listen);
@@ -144,7 +146,10 @@ pub(crate) async fn builder(config: &Config, connections: LogLevel) -> Result<No
     }
     Ok(match &node.registrar {
         RegistrarConfig::Embedded => builder.embedded_registrar(registrar(node).await?),
-        RegistrarConfig::Asked(id) => builder.discovery(id.clone()),
+        RegistrarConfig::Asked(id) => match registrars.remove(id) {
+            Some(registrar) => builder.registrar(id.clone(), registrar),
+            None => builder.discovery(id.clone()),
+        },
         _ => builder.no_registrar(),
     })
 }
@@ -155,7 +160,8 @@ pub(crate) async fn client_builder(config: &Config, connections: LogLevel) -> Re
     let node = &config.node;
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
     let name = NodeName::new(format!("cli-{random:016x}@{}", node.name.host())).map_err(RunError::Name)?;
-    let builder = common(config, name, connections)?.hidden(true);
+    let (builder, _) = common(config, name, connections)?;
+    let builder = builder.hidden(true);
     Ok(match &node.registrar {
         RegistrarConfig::Embedded => builder.embedded_registrar_client(registrar(node).await?),
         RegistrarConfig::Asked(id) => builder.discovery(id.clone()),
@@ -163,7 +169,10 @@ pub(crate) async fn client_builder(config: &Config, connections: LogLevel) -> Re
     })
 }
 
-fn common(config: &Config, name: NodeName, connections: LogLevel) -> Result<NodeBuilder, RunError> {
+/// Registrars of a configuration with which a node can be registered.
+type Registrars = BTreeMap<ResolverId, Arc<dyn Registrar>>;
+
+fn common(config: &Config, name: NodeName, connections: LogLevel) -> Result<(NodeBuilder, Registrars), RunError> {
     let (node, times) = (&config.node, &config.node.timeouts);
     let policy = Policy {
         fallback: node.fallback,
@@ -187,6 +196,7 @@ fn common(config: &Config, name: NodeName, connections: LogLevel) -> Result<Node
     for flag in Flag::ALL {
         builder = builder.flag(*flag, node.flags.has(*flag));
     }
+    let mut registrars = Registrars::new();
     for (id, registrar) in &config.registrars {
         builder = match registrar {
             ResolverConfig::Embedded { address, cookie } => {
@@ -194,6 +204,11 @@ fn common(config: &Config, name: NodeName, connections: LogLevel) -> Result<Node
             }
             ResolverConfig::File(path) => builder.resolver(id.clone(), Arc::new(NamesFile::new(path))),
             ResolverConfig::Dns(config) => builder.resolver(id.clone(), dns(id, config)?),
+            ResolverConfig::Etcd(etcd_config) => {
+                let etcd = etcd(id, etcd_config, config)?;
+                registrars.insert(id.clone(), etcd.clone());
+                builder.resolver(id.clone(), etcd.resolver())
+            }
         };
     }
     for (id, profile) in &config.tls_profiles {
@@ -209,7 +224,7 @@ fn common(config: &Config, name: NodeName, connections: LogLevel) -> Result<Node
         builder = builder.proxy_route(route.pattern.as_str(), route.route.clone(), route.weight);
     }
     let (transit, limits) = transit(&config.transit);
-    Ok(builder.transit(transit).circuit_limits(limits).proxied(proxied(&config.proxied)))
+    Ok((builder.transit(transit).circuit_limits(limits).proxied(proxied(&config.proxied)), registrars))
 }
 
 /// Error about a file that a configuration names. Names the key.
@@ -280,6 +295,23 @@ fn dns(id: &ResolverId, config: &DnsConfig) -> Result<Arc<dyn Resolver>, RunErro
 #[cfg(not(feature = "dns"))]
 fn dns(id: &ResolverId, _: &DnsConfig) -> Result<Arc<dyn Resolver>, RunError> {
     Err(RunError::Kind { id: id.to_string(), kind: "dns" })
+}
+
+#[cfg(feature = "etcd")]
+fn etcd(_: &ResolverId, etcd: &EtcdConfig, config: &Config) -> Result<Arc<dyn Registrar>, RunError> {
+    use trunkline_registrar_etcd::{Etcd, EtcdSettings, EtcdTls, EtcdUser};
+
+    let EtcdConfig { endpoints, prefix, user, tls, tls_profile } = etcd.clone();
+    let user = user.map(|(name, password)| EtcdUser { name, password });
+    let profile = tls_profile.and_then(|id| config.tls_profiles.get(&id).cloned()).unwrap_or_default();
+    let identity = profile.certificate.map(|files| (files.certificate, files.key));
+    let tls = tls.then_some(EtcdTls { roots: profile.roots, identity, server_name: profile.server_name });
+    Ok(Arc::new(Etcd::new(EtcdSettings { endpoints, prefix, user, tls })))
+}
+
+#[cfg(not(feature = "etcd"))]
+fn etcd(id: &ResolverId, _: &EtcdConfig, _: &Config) -> Result<Arc<dyn Registrar>, RunError> {
+    Err(RunError::Kind { id: id.to_string(), kind: "etcd" })
 }
 
 /// Descriptors that every node needs: listeners, the log, the runtime, connections to the operations API.

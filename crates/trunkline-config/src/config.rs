@@ -185,8 +185,15 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
         "clustering",
     ];
     let fields = Fields::open(reader, root, "", &known)?;
-    let (registrars, known) =
-        declared(reader, &fields, "registrars", "registrars", |text| ResolverId::new(text), registrar::read);
+    let (tls_profiles, profiles) =
+        declared(reader, &fields, "tls_profiles", "profiles", |text| TlsProfileId::new(text), tls_profile);
+    let (registrars, known) = {
+        let with_name = tls_profiles.iter().filter(|(_, profile)| profile.cert_name_required);
+        let with_name: Vec<_> = with_name.map(|(id, _)| id).collect();
+        let profiles = registrar::Profiles { ids: &profiles, with_name: &with_name };
+        let read = |reader: &mut Reader<'_>, node: &Node, path: &str| registrar::read(reader, node, path, profiles);
+        declared(reader, &fields, "registrars", "registrars", |text| ResolverId::new(text), read)
+    };
     let node = match fields.get("node") {
         Some(section) => node::read(reader, section, &known),
         None => {
@@ -195,8 +202,6 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
             None
         }
     };
-    let (tls_profiles, profiles) =
-        declared(reader, &fields, "tls_profiles", "profiles", |text| TlsProfileId::new(text), tls_profile);
     let peers = peers(reader, &fields);
     // A missing node section is already reported; do not report the routes for it as well.
     let own = node.as_ref().is_none_or(|node| node.registrar == RegistrarConfig::Embedded);

@@ -64,7 +64,7 @@ pub use node::{
 };
 pub use proxy::{ProxiedConfig, ProxyRouteConfig, TransitConfig, TransitRuleConfig};
 pub use proxy_entry::ProxyEntry;
-pub use registrar::{DnsConfig, ResolverConfig};
+pub use registrar::{DnsConfig, EtcdConfig, ResolverConfig};
 pub use route::{FlagsEntry, OverrideEntry, RouteContext, RouteEntry};
 pub use secret::AdminToken;
 pub use services::{ForwardConfig, ServiceConfig};

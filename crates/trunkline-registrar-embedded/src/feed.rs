@@ -5,12 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use trunkline_registrar::{BoxFuture, Change, Feed, Mirror, Registration, ResolveError, Watch};
+use trunkline_registrar::{BoxFuture, Change, Feed, Mirror, Pause, Registration, ResolveError, Watch};
 use trunkline_route::{Cause, Chain, NodeName};
 use trunkline_stack::Mailbox;
 
 use crate::client::{Session, Trouble};
-use crate::pause::Pause;
 use crate::wire::{self, MAX_NEWS, MessageError, News};
 
 /// Most nodes of one registrar that are mirrored.

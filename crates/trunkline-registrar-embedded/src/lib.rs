@@ -15,7 +15,6 @@ mod feed;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod pause;
 mod server;
 mod wire;
 mod wrong_cookies;
@@ -32,7 +31,7 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use trunkline_link::{CredentialsFn, Native};
 use trunkline_registrar::{
-    BoxFuture, Feed, Lease, RegisterError, Registrar, Registration, ResolveError, Resolver, Watch,
+    BoxFuture, Feed, Lease, Pause, RegisterError, Registrar, Registration, ResolveError, Resolver, Watch,
 };
 use trunkline_route::{Cause, Chain, Cookie, Endpoint, NodeName};
 use trunkline_stack::first_of;
@@ -40,7 +39,6 @@ use trunkline_stack::first_of;
 pub use at::RegistrarAt;
 use client::{Session, Trouble, failed_at, most_telling};
 use feed::{Source, Told};
-use pause::Pause;
 use server::Table;
 use wrong_cookies::WrongCookies;
 

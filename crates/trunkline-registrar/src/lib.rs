@@ -35,6 +35,7 @@ mod file;
 #[doc(hidden)]
 pub mod fuzzing;
 mod mirror;
+mod pause;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -49,6 +50,7 @@ pub use feed::Feed;
 #[cfg(feature = "file")]
 pub use file::{NamesFile, NamesFileError, NamesProblem};
 pub use mirror::{Change, Mirror, Watch};
+pub use pause::Pause;
 
 /// Boxed future, as object-safe traits need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -203,6 +205,13 @@ impl Registration {
 pub trait Lease: fmt::Debug + Send + Sync {
     /// Returns true if the registrar holds the announcement now. This changes while the registrar is unreachable.
     fn is_held(&self) -> bool;
+
+    /// Withdraws the announcement, and waits until the registrar knows, for a second at most. The default implementation drops
+    /// the lease, which is enough where that does the same without waiting.
+    fn withdraw(self: Box<Self>) -> BoxFuture<'static, ()> {
+        drop(self);
+        Box::pin(async {})
+    }
 }
 
 /// Error returned when a resolver has no answer.

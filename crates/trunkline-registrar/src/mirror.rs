@@ -173,6 +173,18 @@ impl Mirror {
         }
     }
 
+    /// Notes that the registrar answers again, and that all changes since it was lost were told.
+    pub fn back(&self) {
+        if self.is_lost() {
+            self.change(|state| (state.is_lost, state.returns) = (false, state.returns + 1));
+        }
+    }
+
+    /// Returns true once all nodes that the registrar announces were told, be it that there is none.
+    pub fn is_known(&self) -> bool {
+        self.lock().is_known
+    }
+
     /// Replaces all nodes by what the registrar knows now, and notes that it answers.
     pub fn replace(&self, all: impl IntoIterator<Item = Registration>) {
         let all: BTreeMap<NodeName, Registration> =
@@ -380,6 +392,7 @@ mod tests {
         Set(u8, u16),
         Remove(u8),
         Lost,
+        Back,
         Replace(Vec<(u8, u16)>),
         /// A reader takes so many changes.
         Read(u8),
@@ -391,6 +404,7 @@ mod tests {
             4 => node().prop_map(|(node, port)| Step::Set(node, port)),
             4 => (0_u8..12).prop_map(Step::Remove),
             1 => Just(Step::Lost),
+            1 => Just(Step::Back),
             1 => proptest::collection::vec(node(), 0..8).prop_map(Step::Replace),
             3 => (1_u8..6).prop_map(Step::Read),
         ]
@@ -455,6 +469,7 @@ mod tests {
                     Step::Set(node, port) => mirror.set(announced(node, port)),
                     Step::Remove(node) => mirror.remove(&name(node)),
                     Step::Lost => mirror.lost(),
+                    Step::Back => mirror.back(),
                     Step::Replace(all) => {
                         is_known = true;
                         mirror.replace(all.into_iter().map(|(node, port)| announced(node, port)));

@@ -451,11 +451,16 @@ impl Node {
     pub async fn shut_down(self, grace: Duration) -> ShutDownReport {
         let inner = self.inner();
         inner.sessions.leave();
-        *self.handle.lease() = None;
+        let lease = self.handle.lease().take();
+        let withdrawn = async {
+            if let Some(lease) = lease {
+                lease.withdraw().await;
+            }
+        };
         let mut listeners = std::mem::take(&mut *self.handle.listeners.lock().unwrap_or_else(PoisonError::into_inner));
         // Waited for, so that the addresses are free when this returns.
         listeners.shutdown().await;
-        let report = inner.sessions.shut_down(grace).await;
+        let ((), report) = tokio::join!(withdrawn, inner.sessions.shut_down(grace));
         inner.processes.stop_all();
         inner.sessions.close();
         inner.services.withdraw_all();

@@ -22,6 +22,7 @@ mod e_proxy;
 mod e_refusal;
 mod examples;
 mod f_dns;
+mod f_etcd;
 mod f_registrar;
 mod g_cluster;
 mod g_cookies;

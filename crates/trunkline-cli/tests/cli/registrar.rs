@@ -1,5 +1,8 @@
 //! The commands about registrars, with real processes.
 
+#[cfg(feature = "etcd")]
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use crate::world::{Dir, Running, eventually, free_port};
@@ -14,6 +17,68 @@ fn node(dir: &Dir, name: &str, registrar: u16) -> Running {
     );
     dir.file(&format!("{name}.yaml"), &text, 0o600);
     dir.node(&format!("{name}.yaml"), &[])
+}
+
+/// Starts etcd at this port, with its data in `etcd` of the directory.
+#[cfg(feature = "etcd")]
+fn etcd(dir: &Dir, port: u16, peer: u16) -> Running {
+    let mut etcd = std::process::Command::new("etcd");
+    let client = format!("http://127.0.0.1:{port}");
+    etcd.args(["--data-dir", dir.at("etcd").to_str().unwrap(), "--log-level=error"])
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer}")]);
+    etcd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Running::spawned(etcd.spawn().expect("Debian's etcd-server is installed"))
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn nodes_that_registered_in_etcd_are_found_there_also_while_it_is_killed() {
+    let (dir, port, peer) = (Dir::new(), free_port(), free_port());
+    let running = etcd(&dir, port, peer);
+    let config = |name: &str| {
+        let text = format!(
+            "node:\n  name: {name}@127.0.0.1\n  cookie_file: cookie\n  data_dir: {name}.data\n  \
+             listen: [{{ host: 127.0.0.1, port: 0 }}]\n  registrar: production\n\
+             registrars:\n  production: {{ kind: etcd, endpoints: [127.0.0.1:{port}], prefix: /lab }}\n"
+        );
+        dir.file(&format!("{name}.yaml"), &text, 0o600);
+        format!("{name}.yaml")
+    };
+    let answering = config("db");
+    eventually("etcd answers", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    let db = dir.node(&answering, &["--answer", "whoami=the db"]);
+    let app = dir.node(&config("app"), &[]);
+    let admin = app.admin();
+    let nodes = |times: usize| {
+        eventually("the nodes are listed", || {
+            let nodes = dir.json(&["registrar", "nodes", "--admin", admin]);
+            (nodes.as_array().unwrap().len() == times).then_some(nodes)
+        })
+    };
+    assert_eq!(nodes(2)[1]["endpoints"][0]["port"], db.port());
+    // A command that is a node of its own finds it as well, and is not registered.
+    let answer = dir.ok(&["call", "--config", "app.yaml", "db@127.0.0.1", "whoami", ""]).stdout;
+    assert_eq!(answer.trim(), "the db");
+    nodes(2);
+    let mut command = dir.command(&["--json", "registrar", "watch", "--admin", admin]);
+    let watch = Running::spawned(command.spawn().unwrap());
+    told(&watch, &[("joined", "db"), ("current", "")]);
+
+    running.kill();
+    told(&watch, &[("lost", "")]);
+    let found = dir.ok(&["registrar", "resolve", "--admin", admin, "db@127.0.0.1"]).stdout;
+    assert!(found.contains(&db.port().to_string()) && found.contains("may be out of date: "), "{found}");
+    let explained = dir.ok(&["explain", "--admin", admin, "db@127.0.0.1"]).stdout;
+    assert!(explained.contains("Answers of production may be out of date: "), "{explained}");
+    assert_eq!(dir.ok(&["call", "--admin", admin, "db@127.0.0.1", "whoami", ""]).stdout.trim(), "the db");
+    let refused = dir.run(&["call", "--config", "app.yaml", "db@127.0.0.1", "whoami", ""]).exits(1).stderr;
+    assert!(refused.contains(&format!("etcd at 127.0.0.1:{port}")), "{refused}");
+    let _running = etcd(&dir, port, peer);
+    told(&watch, &[("back", ""), ("current", "")]);
+    db.stop();
+    told(&watch, &[("left", "db")]);
+    nodes(1);
 }
 
 /// Waits until the changes that were told end with these, each by its kind and the name of the node. Those of `app` do not

@@ -1,0 +1,215 @@
+//! Mirror of the announcements in etcd.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use etcd_client::EventType;
+use tokio::sync::Notify;
+use trunkline_registrar::{Mirror, Pause};
+use trunkline_route::{Cause, Chain, NodeName};
+
+use crate::layout::{self, Key, Keys};
+use crate::store::{Position, Store, Trouble};
+
+/// Time without news after which a watch that was taken up again has told all that changed meanwhile.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// Knowledge about etcd beside the mirror, and the tasks that wait for more.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// Values that cannot be read, by the name in their key.
+    broken: Mutex<HashMap<NodeName, Cause>>,
+    /// Reason for which etcd cannot be followed at the moment.
+    lost: Mutex<Option<Cause>>,
+    /// Names that this process holds, and the task that looks after each.
+    held: Mutex<HashMap<NodeName, Arc<Notify>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Known {
+    /// Returns what is wrong with the value of a name.
+    pub(crate) fn broken(&self, name: &NodeName) -> Option<Cause> {
+        lock(&self.broken).get(name).cloned()
+    }
+
+    pub(crate) fn lost(&self) -> Option<Cause> {
+        lock(&self.lost).clone()
+    }
+
+    /// Wakes `notify` when the key of a name may not be as it was, or its holder is asked whether it is alive.
+    pub(crate) fn hold(&self, name: &NodeName, notify: Arc<Notify>) {
+        lock(&self.held).insert(name.clone(), notify);
+    }
+
+    pub(crate) fn release(&self, name: &NodeName) {
+        lock(&self.held).remove(name);
+    }
+
+    fn wake(&self, name: &NodeName) {
+        if let Some(notify) = lock(&self.held).get(name) {
+            notify.notify_one();
+        }
+    }
+
+    fn wake_all(&self) {
+        lock(&self.held).values().for_each(|notify| notify.notify_one());
+    }
+}
+
+/// Reader of the keys under the prefix.
+pub(crate) struct Follower {
+    pub(crate) store: Arc<Store>,
+    pub(crate) keys: Keys,
+    pub(crate) mirror: Arc<Mirror>,
+    pub(crate) known: Arc<Known>,
+}
+
+impl Follower {
+    /// Keeps the mirror as etcd is, for ever.
+    pub(crate) async fn follow(self) {
+        let (mut pause, mut at) = (Pause::default(), None);
+        loop {
+            let trouble = match self.listed_and_watched(&mut at, &mut pause).await {
+                Ok(ended) => ended,
+                Err(Trouble::Compacted) => {
+                    at = None;
+                    continue;
+                }
+                Err(trouble) => Cause::new(trouble),
+            };
+            if lock(&self.known.lost).replace(trouble.clone()).is_none() {
+                tracing::warn!(error = %Chain(&trouble), "etcd is lost; nodes are found as it knew them last");
+            }
+            self.mirror.lost();
+            pause.wait().await;
+        }
+    }
+
+    /// Lists the keys unless their state at `at` is known, and takes up what changes, until the watch ends.
+    async fn listed_and_watched(&self, at: &mut Option<Position>, pause: &mut Pause) -> Result<Cause, Trouble> {
+        let now = self.store.position(self.keys.nodes()).await?;
+        // Another store, or one that was reset, has other numbers.
+        if at.is_some_and(|at| at.cluster != now.cluster || at.revision > now.revision) {
+            *at = None;
+        }
+        let known = *at;
+        let from = match known {
+            Some(at) => at,
+            None => self.list().await?,
+        };
+        let mut watch = self.store.watch(self.keys.root(), from.revision + 1).await?;
+        *at = Some(from);
+        *pause = Pause::default();
+        let mut is_behind = known.is_some_and(|at| at.revision < now.revision);
+        if !is_behind {
+            self.answers();
+        }
+        loop {
+            let news = tokio::select! {
+                news = watch.message() => news,
+                () = tokio::time::sleep(QUIET), if is_behind => {
+                    is_behind = false;
+                    self.answers();
+                    continue;
+                }
+            };
+            let news = match news {
+                Ok(Some(news)) => news,
+                Ok(None) => return Ok("the watch ended".into()),
+                Err(error) => return Ok(error.to_string().into()),
+            };
+            if news.canceled() {
+                return match news.compact_revision() {
+                    0 => Ok(format!("etcd cancelled the watch: {}", news.cancel_reason()).into()),
+                    _ => Err(Trouble::Compacted),
+                };
+            }
+            for event in news.events() {
+                let Some(kv) = event.kv() else { continue };
+                self.changed(kv.key(), (event.event_type() == EventType::Put).then(|| kv.value()));
+            }
+            // Beside changes, the header has the number of the store, which may be further than what was told.
+            let told = match news.events().last().and_then(|event| event.kv()) {
+                Some(kv) => Some(kv.mod_revision()),
+                None => news.header().map(|header| header.revision()),
+            };
+            if let Some(revision) = told {
+                *at = Some(Position { revision, ..from });
+                if is_behind && revision >= now.revision {
+                    is_behind = false;
+                    self.answers();
+                }
+            }
+        }
+    }
+
+    /// Notes that etcd answers, and that the mirror is as it is.
+    fn answers(&self) {
+        if lock(&self.known.lost).take().is_some() {
+            tracing::info!("etcd is back");
+        }
+        self.mirror.back();
+        self.known.wake_all();
+    }
+
+    async fn list(&self) -> Result<Position, Trouble> {
+        let (all, position) = self.store.list(self.keys.nodes()).await?;
+        let mut nodes = Vec::new();
+        let mut broken = HashMap::new();
+        for kv in all {
+            let Some(Key::Node(name)) = self.keys.read(&kv.key) else { continue };
+            match layout::decode(name.clone(), &kv.value) {
+                Ok(entry) => nodes.push(entry.registration),
+                Err(error) => {
+                    broken.insert(name.clone(), self.unreadable(&name, error));
+                }
+            }
+        }
+        *lock(&self.known.broken) = broken;
+        self.mirror.replace(nodes);
+        Ok(position)
+    }
+
+    /// Takes up the change of one key, whose value is now this; `None` if it was deleted.
+    fn changed(&self, key: &[u8], value: Option<&[u8]>) {
+        let name = match self.keys.read(key) {
+            Some(Key::Node(name)) => name,
+            Some(Key::Challenge(name)) => return self.known.wake(&name),
+            None => return,
+        };
+        match value.map(|value| layout::decode(name.clone(), value)).transpose() {
+            Ok(entry) => {
+                lock(&self.known.broken).remove(&name);
+                match entry {
+                    Some(entry) => self.mirror.set(entry.registration),
+                    None => self.mirror.remove(&name),
+                }
+            }
+            Err(error) => {
+                let cause = self.unreadable(&name, error);
+                lock(&self.known.broken).insert(name.clone(), cause);
+                self.mirror.remove(&name);
+            }
+        }
+        self.known.wake(&name);
+    }
+
+    /// Warns about a value that cannot be read, and returns the cause.
+    fn unreadable(&self, name: &NodeName, error: layout::ValueError) -> Cause {
+        let cause = Cause::new(Unreadable { key: self.keys.node(name), source: error });
+        tracing::warn!(error = %Chain(&cause), "a value in etcd cannot be read; the node is not found");
+        cause
+    }
+}
+
+/// Value that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the value of {key} in etcd")]
+pub(crate) struct Unreadable {
+    pub(crate) key: String,
+    pub(crate) source: layout::ValueError,
+}

@@ -1,0 +1,210 @@
+//! Keys and values in etcd.
+
+use std::num::NonZeroU16;
+
+use serde::{Deserialize, Serialize};
+use trunkline_matcher::AccessPattern;
+use trunkline_registrar::Registration;
+use trunkline_route::{Address, Endpoint, Host, NodeName};
+
+/// Longest value that is read, in bytes.
+pub(crate) const MAX_VALUE: usize = 64 << 10;
+
+/// Keys under one prefix.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys {
+    root: String,
+    nodes: String,
+    challenges: String,
+}
+
+/// Meaning of a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// Announcement of a node.
+    Node(NodeName),
+    /// Question to the holder of a name whether it is alive.
+    Challenge(NodeName),
+}
+
+impl Keys {
+    /// Returns the keys under a prefix, with or without a slash at its end.
+    pub(crate) fn new(prefix: &str) -> Self {
+        let prefix = prefix.trim_end_matches('/');
+        let below = |part: &str| format!("{prefix}/{part}");
+        Self { root: below(""), nodes: below("nodes/"), challenges: below("challenges/") }
+    }
+
+    /// Returns the prefix of all keys.
+    pub(crate) fn root(&self) -> &str {
+        &self.root
+    }
+
+    pub(crate) fn nodes(&self) -> &str {
+        &self.nodes
+    }
+
+    pub(crate) fn node(&self, name: &NodeName) -> String {
+        format!("{}{name}", self.nodes)
+    }
+
+    pub(crate) fn challenge(&self, name: &NodeName) -> String {
+        format!("{}{name}", self.challenges)
+    }
+
+    /// Returns the meaning of a key; `None` if it has none.
+    pub(crate) fn read(&self, key: &[u8]) -> Option<Key> {
+        let key = std::str::from_utf8(key).ok()?;
+        let name = |text: &str| NodeName::new(text).ok();
+        match key.strip_prefix(&self.nodes) {
+            Some(text) => name(text).map(Key::Node),
+            None => key.strip_prefix(&self.challenges).and_then(name).map(Key::Challenge),
+        }
+    }
+}
+
+/// Value of a node's key.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Value {
+    endpoints: Vec<At>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    leads_to: Vec<String>,
+    /// Random number of the process that wrote the value, in hexadecimal digits; none in one written by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    holder: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct At {
+    host: String,
+    port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    handshake: Option<String>,
+}
+
+/// Announcement, with the process that made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) registration: Registration,
+    pub(crate) holder: Option<String>,
+}
+
+/// Error returned when a value cannot be read. No text shows content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ValueError {
+    #[error("it is longer than 64 KiB")]
+    TooLong,
+    #[error("it is not JSON of the form {FORM}: line {line}, column {column}")]
+    Json { line: usize, column: usize },
+    #[error("endpoints[{0}] has no host or no port from 1 to 65535")]
+    Endpoint(usize),
+    #[error("endpoints[{0}].handshake is no version, such as TLK/1")]
+    Handshake(usize),
+    #[error("leads_to[{0}] is no pattern")]
+    Pattern(usize),
+}
+
+/// Form of a value, for errors.
+const FORM: &str = r#"{"endpoints": [{"host": "10.0.0.5", "port": 4370}]}"#;
+
+pub(crate) fn encode(registration: &Registration, holder: &str) -> Vec<u8> {
+    let at = |endpoint: &Endpoint| At {
+        host: endpoint.address.host.to_string(),
+        port: endpoint.address.port.get(),
+        tls: endpoint.tls,
+        handshake: endpoint.version.as_ref().map(ToString::to_string),
+    };
+    let value = Value {
+        endpoints: registration.endpoints.iter().map(at).collect(),
+        leads_to: registration.leads_to.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+        holder: Some(holder.to_owned()),
+    };
+    serde_json::to_vec(&value).unwrap_or_default()
+}
+
+pub(crate) fn decode(name: NodeName, value: &[u8]) -> Result<Entry, ValueError> {
+    if value.len() > MAX_VALUE {
+        return Err(ValueError::TooLong);
+    }
+    let malformed = |error: serde_json::Error| ValueError::Json { line: error.line(), column: error.column() };
+    let Value { endpoints, leads_to, holder } = serde_json::from_slice(value).map_err(malformed)?;
+    let endpoint = |(nth, at): (usize, At)| {
+        let host = Host::new(at.host).map_err(|_| ValueError::Endpoint(nth))?;
+        let port = NonZeroU16::new(at.port).ok_or(ValueError::Endpoint(nth))?;
+        let version = at.handshake.map(|text| text.parse()).transpose().map_err(|_| ValueError::Handshake(nth))?;
+        Ok(Endpoint { address: Address { host, port }, tls: at.tls, version })
+    };
+    let endpoints = endpoints.into_iter().enumerate().map(endpoint).collect::<Result<_, _>>()?;
+    let pattern = |(nth, text): (usize, String)| AccessPattern::new(&text).map_err(|_| ValueError::Pattern(nth));
+    let leads_to = leads_to.into_iter().enumerate().map(pattern).collect::<Result<_, _>>()?;
+    Ok(Entry { registration: Registration::new(name, endpoints).leading_to(leads_to), holder })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use trunkline_route::Version;
+
+    use super::*;
+
+    fn name() -> NodeName {
+        "db@example.com".parse().unwrap()
+    }
+
+    #[test]
+    fn keys_stand_under_the_prefix_and_are_read_back() {
+        for keys in [Keys::new("/trunkline"), Keys::new("/trunkline/")] {
+            assert_eq!(keys.node(&name()), "/trunkline/nodes/db@example.com");
+            assert_eq!(keys.read(keys.node(&name()).as_bytes()), Some(Key::Node(name())));
+            assert_eq!(keys.read(keys.challenge(&name()).as_bytes()), Some(Key::Challenge(name())));
+            for other in ["/trunkline/nodes/", "/trunkline/nodes/no name@h", "/other/nodes/a@h", "/trunkline/nodes"] {
+                assert_eq!(keys.read(other.as_bytes()), None, "{other}");
+            }
+            assert_eq!(keys.read(b"/trunkline/nodes/\xff@h"), None);
+        }
+    }
+
+    #[test]
+    fn a_value_has_the_documented_form() {
+        let endpoint = Endpoint {
+            address: Address::new("10.0.0.5", 4370).unwrap(),
+            tls: Some(true),
+            version: Some(Version::native(1)),
+        };
+        let node = Registration::new(name(), vec![endpoint, Endpoint::at(Address::new("fd00::1", 1).unwrap())]);
+        let node = node.leading_to(vec![AccessPattern::new("inside-.*@.*").unwrap()]);
+        let value = encode(&node, "c0ffee");
+        assert_eq!(
+            String::from_utf8(value.clone()).unwrap(),
+            r#"{"endpoints":[{"host":"10.0.0.5","port":4370,"tls":true,"handshake":"TLK/1"},{"host":"fd00::1","port":1}],"leads_to":["inside-.*@.*"],"holder":"c0ffee"}"#
+        );
+        assert_eq!(decode(name(), &value), Ok(Entry { registration: node, holder: Some("c0ffee".into()) }));
+        let by_hand = decode(name(), br#"{"endpoints": [{"host": "a", "port": 7}]}"#).unwrap();
+        assert_eq!(by_hand.holder, None);
+        assert_eq!(by_hand.registration.endpoints, [Endpoint::at(Address::new("a", 7).unwrap())]);
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_says_where() {
+        let of = |value: &str| decode(name(), value.as_bytes()).unwrap_err();
+        assert_eq!(of(""), ValueError::Json { line: 1, column: 0 });
+        assert_eq!(of("{\"endpoints\": [],\n\"endpoint\": 1}"), ValueError::Json { line: 2, column: 10 });
+        assert_eq!(of(r#"{"endpoints": [{"host": "a", "port": 0}]}"#), ValueError::Endpoint(0));
+        assert_eq!(of(r#"{"endpoints": [{"host": "a b", "port": 1}]}"#), ValueError::Endpoint(0));
+        assert_eq!(of(r#"{"endpoints": [{"host": "a", "port": 1, "handshake": "?"}]}"#), ValueError::Handshake(0));
+        assert_eq!(of(r#"{"endpoints": [], "leads_to": ["a", "("]}"#), ValueError::Pattern(1));
+        assert_eq!(of(&" ".repeat(MAX_VALUE + 1)), ValueError::TooLong);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(value in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(name(), &value);
+            let _ = Keys::new("/t").read(&value);
+        }
+    }
+}

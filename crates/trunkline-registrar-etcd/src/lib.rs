@@ -1,0 +1,193 @@
+//! Discovery by etcd: a [`Registrar`] whose announcements are keys with leases, and whose answers come from a mirror.
+//!
+//! A node announces itself with a key under the prefix, whose value is JSON and which ends with a lease of 10 s that the
+//! node renews. Each process keeps a copy of all announcements, which one watch of the prefix keeps up to date: a name is
+//! resolved without a question to etcd. While etcd is lost, answers are those that it gave last, [`Resolver::stale`] tells
+//! so, and connections stay; afterwards the watch goes on where it ended, or all is read anew where etcd does not have
+//! the changes any more, and announcements that were lost are made again.
+//!
+//! The keys, which `etcdctl` reads and writes as well:
+//!
+//! | Key | Value |
+//! |---|---|
+//! | `PREFIX/nodes/NAME` | `{"endpoints": [{"host": "10.0.0.5", "port": 4370}]}`; an endpoint may have `tls` (true or false) and `handshake` (`TLK/1`); beside `endpoints` there may be `leads_to`, patterns of the names to which the node leads as a gateway, and `holder`, which tells the process |
+//! | `PREFIX/challenges/NAME` | a process that asks the holder of the name whether it is alive; the holder writes its key again |
+//!
+//! A key without a lease, written by hand, stays until it is deleted by hand, and its name cannot be registered.
+
+mod announce;
+mod follow;
+mod layout;
+mod settings;
+mod store;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::AbortHandle;
+use trunkline_registrar::{
+    BoxFuture, Lease, Mirror, RegisterError, Registrar, Registration, ResolveError, Resolver, Watch,
+};
+use trunkline_route::{Cause, Endpoint, NodeName};
+
+use announce::Announcer;
+use follow::{Follower, Known, Unreadable};
+use layout::Keys;
+pub use settings::{DEFAULT_PREFIX, EtcdSettings, EtcdTls, EtcdUser};
+use store::Store;
+
+/// Registrar in etcd.
+///
+/// ```no_run
+/// use trunkline_registrar::{Registrar, Registration};
+/// use trunkline_registrar_etcd::{Etcd, EtcdSettings};
+/// use trunkline_route::{Address, Endpoint};
+///
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let etcd = Etcd::new(EtcdSettings::at(vec![Address::new("127.0.0.1", 2379)?]));
+/// let endpoints = vec![Endpoint::at(Address::new("10.0.0.5", 4370)?)];
+/// let lease = etcd.register(Registration::new("db@example.com".parse()?, endpoints.clone())).await?;
+/// assert_eq!(etcd.resolver().resolve(&"db@example.com".parse()?).await?, endpoints);
+/// lease.withdraw().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Etcd(Arc<Core>);
+
+struct Core {
+    store: Arc<Store>,
+    keys: Keys,
+    mirror: Arc<Mirror>,
+    known: Arc<Known>,
+    /// Random number of this process.
+    holder: String,
+    /// Task that keeps the mirror, once somebody asked.
+    follower: Mutex<Option<AbortHandle>>,
+    shown: String,
+}
+
+impl Etcd {
+    /// Creates a registrar. Nothing is asked yet: the first question opens a connection, and starts the task that keeps the
+    /// mirror.
+    pub fn new(settings: EtcdSettings) -> Self {
+        let keys = Keys::new(&settings.prefix);
+        let endpoints: Vec<String> = settings.endpoints.iter().map(ToString::to_string).collect();
+        Self(Arc::new(Core {
+            shown: endpoints.join(", "),
+            store: Arc::new(Store::new(settings)),
+            keys,
+            mirror: Arc::new(Mirror::unknown()),
+            known: Arc::default(),
+            holder: format!("{:016x}", fastrand::u64(..)),
+            follower: Mutex::default(),
+        }))
+    }
+}
+
+impl Core {
+    /// Keeps the mirror from now on.
+    fn follow(&self) {
+        let mut follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner);
+        if follower.is_none() {
+            let (store, keys, mirror) = (self.store.clone(), self.keys.clone(), self.mirror.clone());
+            let follow = Follower { store, keys, mirror, known: self.known.clone() }.follow();
+            *follower = Some(tokio::spawn(follow).abort_handle());
+        }
+    }
+
+    /// Returns why etcd cannot be followed at the moment.
+    fn lost(&self) -> Option<Cause> {
+        self.mirror.is_lost().then(|| self.known.lost().unwrap_or_else(|| "etcd cannot be reached".into()))
+    }
+
+    /// Waits until the mirror has all nodes. Fails when etcd cannot be asked for them.
+    async fn listed(&self) -> Result<(), ResolveError> {
+        self.follow();
+        let mut watch = self.mirror.watch();
+        loop {
+            if self.mirror.is_known() {
+                return Ok(());
+            }
+            if let Some(cause) = self.lost() {
+                return Err(ResolveError::Unreachable(cause));
+            }
+            watch.next().await;
+        }
+    }
+
+    async fn resolve(&self, name: &NodeName) -> Result<Vec<Endpoint>, ResolveError> {
+        if !self.mirror.is_known() {
+            self.follow();
+            // A program that asks once does not wait for the list of all nodes.
+            let Some(kv) = self.store.get_from_one(&self.keys.node(name)).await? else { return Ok(Vec::new()) };
+            let entry = layout::decode(name.clone(), &kv.value);
+            let unreadable = |source| Cause::new(Unreadable { key: self.keys.node(name), source });
+            return Ok(entry.map_err(|error| ResolveError::Failed(unreadable(error)))?.registration.endpoints);
+        }
+        match self.mirror.get(name) {
+            Some(found) => Ok(found.endpoints.clone()),
+            None => self.known.broken(name).map_or(Ok(Vec::new()), |cause| Err(ResolveError::Failed(cause))),
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if let Some(follower) = self.follower.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            follower.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Etcd").field("endpoints", &self.shown).field("root", &self.keys.root()).finish_non_exhaustive()
+    }
+}
+
+impl Registrar for Etcd {
+    fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Box<dyn Lease>, RegisterError>> {
+        let Core { store, keys, known, holder, .. } = &*self.0;
+        let announcer = Announcer::new(store.clone(), keys, known.clone(), holder.clone(), registration);
+        Box::pin(async move {
+            // The watch tells when the holder is asked whether it is alive.
+            self.0.follow();
+            announcer.announce().await
+        })
+    }
+
+    fn resolver(&self) -> Arc<dyn Resolver> {
+        self.0.clone()
+    }
+}
+
+impl Resolver for Core {
+    fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
+        Box::pin(self.resolve(name))
+    }
+
+    fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
+        Box::pin(async move {
+            self.listed().await?;
+            Ok(self.mirror.leading_to(name))
+        })
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<Registration>, ResolveError>> {
+        Box::pin(async move {
+            self.listed().await?;
+            self.mirror.nodes().await
+        })
+    }
+
+    fn watch(&self) -> Option<Watch> {
+        self.follow();
+        Some(self.mirror.watch())
+    }
+
+    fn stale(&self) -> Option<Cause> {
+        self.lost()
+    }
+}
