@@ -23,7 +23,8 @@ pub use cluster::{
     SilentNode, TokenRequest,
 };
 pub use registrar::{
-    Announced, AnnouncedEndpoint, RegistrarChange, RegistrarQuery, RegistrarState, Registrars, ResolveQuery, Resolved,
+    Announce, Announced, AnnouncedEndpoint, AnnouncedService, RegistrarChange, RegistrarQuery, RegistrarState,
+    Registrars, ResolveQuery, Resolved, ServiceNode, ServiceNodes, ServicesQuery,
 };
 pub use shown::{FailbackTo, ProxyRoute, Route};
 pub use trace::{TraceRequest, Traced, Way, WayEnd, WayHop};
@@ -481,6 +482,9 @@ pub struct Explanation {
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<MemberWays>,
+    /// Nodes that serve `@service`, in the order to try, with drained ones at the end; left out for a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceNodes>,
 }
 
 impl From<&trunkline::Explanation> for Explanation {
@@ -493,6 +497,7 @@ impl From<&trunkline::Explanation> for Explanation {
             failback: Vec::new(),
             stale: Vec::new(),
             member: None,
+            service: None,
         }
     }
 }
@@ -681,6 +686,8 @@ pub struct RunningApplication {
 pub struct CallReply {
     /// Content of the answer.
     pub body: Body,
+    /// Name of the node that answered.
+    pub node: String,
     /// Duration of the call including connecting, in milliseconds.
     pub took_ms: f64,
 }

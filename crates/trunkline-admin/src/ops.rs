@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use trunkline::{
     Address, ApplicationError, CallError, Chain, ConnectError, Drained, Exit, Forward, ImportantError, LinkInfo,
-    LinkStats, LocalPlace, Node, NodeName, PlaceError, RemoveError, RouteEdit, SendError, ServiceStatus, SpawnError,
-    StreamOptions, Term,
+    LinkStats, LocalPlace, NameError, Node, NodeName, Offer, PlaceError, RemoveError, RouteEdit, SendError,
+    ServiceStatus, SpawnError, StreamOptions, Target, Term,
 };
 use trunkline_config::{Config, EditError, Layers, RouteContext, RouteEntry, edit};
 use trunkline_matcher::{RoutePattern, quoted};
 
-pub(crate) use reload::{proxied, transit};
+pub(crate) use reload::{offers, proxied, service_nodes, transit};
 
 use crate::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, Body, CallReply, Changed, EndForward, Explanation, FailbackTo,
@@ -64,7 +64,9 @@ impl From<ConnectError> for OpError {
     fn from(error: ConnectError) -> Self {
         match &error {
             ConnectError::NoRoute(no_route) => Self { kind: Kind::Unreachable, failure: no_route.into() },
-            ConnectError::ShuttingDown | ConnectError::Lapsed(_) => Self::new(Kind::Unreachable, error),
+            ConnectError::ShuttingDown | ConnectError::Lapsed(_) | ConnectError::NoneServes(_) => {
+                Self::new(Kind::Unreachable, error)
+            }
             _ => Self::new(Kind::Bad, error),
         }
     }
@@ -113,6 +115,7 @@ struct FromFile {
     routes: Vec<String>,
     proxy_routes: Vec<String>,
     cluster_routes: Vec<Address>,
+    announced: Vec<Offer>,
 }
 
 impl FromFile {
@@ -121,6 +124,7 @@ impl FromFile {
             routes: config.routes.iter().map(|route| route.pattern.as_str().to_owned()).collect(),
             proxy_routes: config.proxy_routes.iter().map(|route| route.pattern.as_str().to_owned()).collect(),
             cluster_routes: config.clustering.as_ref().map(|cluster| cluster.routes.clone()).unwrap_or_default(),
+            announced: offers(config),
         }
     }
 }
@@ -237,6 +241,11 @@ fn ms(since: Instant) -> f64 {
 
 fn name(text: &str) -> Result<NodeName, OpError> {
     NodeName::new(text).map_err(|e| OpError::new(Kind::Bad, e))
+}
+
+/// Returns the node, or the service of which any node will do.
+fn target(text: &str) -> Result<Target, OpError> {
+    text.parse().map_err(|e: NameError| OpError::new(Kind::Bad, e))
 }
 
 /// Checks a name before connecting, since a request with an invalid one would fail anyway.
@@ -498,12 +507,16 @@ impl Operations {
         self.save(key, |text, source| edit(text).map_err(|error| not_edited(source, &error))).map(drop)
     }
 
-    /// Explains which attempts a connect to the name would make.
+    /// Explains which attempts a connect to the name would make, or which nodes `@service` stands for, in the order in which
+    /// they would be tried.
     ///
     /// # Errors
-    /// [`OpError`] if the text is not a node name.
-    pub fn explain(&self, text: &str) -> Result<Explanation, OpError> {
-        let name = name(text)?;
+    /// [`OpError`] if the text is neither a node name nor a service.
+    pub async fn explain(&self, text: &str) -> Result<Explanation, OpError> {
+        let name = match target(text)? {
+            Target::Node(name) => name,
+            Target::Any(any) => return Ok(self.explain_service(&any).await),
+        };
         let mut explanation = Explanation::from(&self.node.explain(&name).map_err(ConnectError::from)?);
         explanation.failback = self.failback(&name);
         explanation.stale = self.stale_registrars(&explanation.steps);
@@ -533,15 +546,15 @@ impl Operations {
     /// # Errors
     /// [`OpError`] with every attempt.
     pub async fn ping(&self, request: &PingRequest) -> Result<Pong, OpError> {
-        let (target, timeout) = (name(&request.name)?, checked_timeout(request.timeout_ms)?);
+        let (target, timeout) = (target(&request.name)?, checked_timeout(request.timeout_ms)?);
         let began = now();
         // The connection is held during the ping, so that both use the same link.
-        let _connection = match request.now {
-            true => self.node.dial_now(&target).await?,
-            false => self.node.connect(&target).await?,
+        let connection = match (request.now, target) {
+            (true, Target::Node(name)) => self.node.dial_now(name).await?,
+            (_, target) => self.node.connect(target).await?,
         };
         let connect_ms = ms(began);
-        let (connection, round_trip) = self.node.ping(&target, timeout).await?;
+        let (connection, round_trip) = self.node.ping(&connection.info().peer, timeout).await?;
         let peer = (connection.info(), connection.stats()).into();
         Ok(Pong { peer, connect_ms, round_trip_ms: round_trip.as_secs_f64() * 1e3 })
     }
@@ -552,9 +565,12 @@ impl Operations {
     /// [`OpError`]; nothing was sent.
     pub async fn send(&self, request: &MessageRequest) -> Result<Changed, OpError> {
         let (target, timeout, body) =
-            (name(&request.name)?, checked_timeout(request.timeout_ms)?, bytes(&request.body)?);
+            (target(&request.name)?, checked_timeout(request.timeout_ms)?, bytes(&request.body)?);
         checked("mailbox", &request.mailbox)?;
         if request.important {
+            let Target::Node(target) = target else {
+                return Err(OpError::new(Kind::Bad, "`important` is for one node; name it, or send without it"));
+            };
             self.node.send_important(target, &request.mailbox, body.clone(), timeout).await.map_err(|error| {
                 let (name, mailbox) = (&request.name, &request.mailbox);
                 match error {
@@ -585,7 +601,7 @@ impl Operations {
     /// [`OpError`]; after a timeout the mailbox may have received the call.
     pub async fn call(&self, request: &MessageRequest) -> Result<CallReply, OpError> {
         let (target, timeout, body) =
-            (name(&request.name)?, checked_timeout(request.timeout_ms)?, bytes(&request.body)?);
+            (target(&request.name)?, checked_timeout(request.timeout_ms)?, bytes(&request.body)?);
         checked("mailbox", &request.mailbox)?;
         if request.important {
             return Err(OpError::new(
@@ -608,7 +624,7 @@ impl Operations {
                 error => error.into(),
             }
         })?;
-        Ok(CallReply { body: Body::new(&answer), took_ms: ms(began) })
+        Ok(CallReply { body: Body::new(&answer), node: answer.node.to_string(), took_ms: ms(began) })
     }
 
     /// Starts a process on a peer, connecting if necessary.
@@ -693,7 +709,7 @@ impl Operations {
         &self,
         request: &ForwardRequest,
     ) -> Result<(Forwarding, LocalPlace, oneshot::Receiver<()>), OpError> {
-        let target = name(&request.name)?;
+        let target = target(&request.name)?;
         checked("service", &request.service)?;
         let listen: LocalPlace = request
             .listen

@@ -33,9 +33,9 @@ use trunkline_config::{AdminConfig, AdminToken};
 use trunkline_stack::{AcceptFailures, LogLimit, SocketError, SocketFile, bind_unix, listen_tcp};
 
 use crate::api::{
-    AddProxyRoute, AddRoute, ApplicationRequest, ClusterOperation, DisconnectRequest, EndForward, Failure,
+    AddProxyRoute, AddRoute, Announce, ApplicationRequest, ClusterOperation, DisconnectRequest, EndForward, Failure,
     ForwardRequest, Forwarding, MessageRequest, PingRequest, RegistrarChange, RegistrarQuery, RemoveRoute,
-    ResolveQuery, RevokeToken, SpawnRequest, StopApplication, TokenRequest, TraceRequest,
+    ResolveQuery, RevokeToken, ServicesQuery, SpawnRequest, StopApplication, TokenRequest, TraceRequest,
 };
 use crate::ops::{AttachedForward, Kind, OpError, Operations};
 use crate::places::{self, MAX_CONNECTIONS, MAX_REQUESTS, Place, Places};
@@ -485,6 +485,14 @@ fn router(operations: Arc<Operations>) -> Router {
             get(async |State(ops): Shared, Asked(query): Asked<ResolveQuery>| answer(ops.resolve(&query).await)),
         )
         .route(
+            "/v1/registrars/services",
+            get(async |State(ops): Shared, Asked(query): Asked<ServicesQuery>| answer(ops.services(&query).await)),
+        )
+        .route(
+            "/v1/announce",
+            post(async |State(ops): Shared, Body(request): Body<Announce>| answer(ops.announce_service(&request))),
+        )
+        .route(
             "/v1/registrars/watch",
             get(
                 async |State(ops): Shared,
@@ -513,7 +521,7 @@ fn router(operations: Arc<Operations>) -> Router {
         )
         .route(
             "/v1/explain",
-            get(async |State(ops): Shared, Asked(Name { name }): Asked<Name>| answer(ops.explain(&name))),
+            get(async |State(ops): Shared, Asked(Name { name }): Asked<Name>| answer(ops.explain(&name).await)),
         )
         .route(
             "/v1/trace",

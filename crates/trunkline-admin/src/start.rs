@@ -16,7 +16,7 @@ use trunkline_config::{
     RegistrarConfig, ResolverConfig, TlsProfileConfig,
 };
 
-use crate::ops::{OpError, proxied, transit};
+use crate::ops::{OpError, offers, proxied, service_nodes, transit};
 use crate::server::AdminError;
 
 /// File in the data directory with the members of the cluster that the node was connected to.
@@ -214,6 +214,10 @@ fn common(config: &Config, name: NodeName, connections: LogLevel) -> Result<(Nod
     for (id, profile) in &config.tls_profiles {
         builder = builder.tls_profile(id.clone(), profile_files(profile));
     }
+    for offer in offers(config) {
+        builder = builder.offer(offer);
+    }
+    builder = builder.service_nodes(service_nodes(config));
     for peer in &config.peers {
         builder = builder.peer(peer.pattern.clone(), peer.cookie.clone());
     }
@@ -284,8 +288,8 @@ pub fn check_files(config: &Config) -> Result<Vec<String>, Vec<FileError>> {
 fn dns(id: &ResolverId, config: &DnsConfig) -> Result<Arc<dyn Resolver>, RunError> {
     use trunkline_registrar_dns::{Dns, DnsSettings};
 
-    let DnsConfig { servers, srv, port, ports, gateways } = config.clone();
-    let made = Dns::new(DnsSettings { servers, srv, port, ports, gateways });
+    let DnsConfig { servers, srv, port, ports, gateways, services } = config.clone();
+    let made = Dns::new(DnsSettings { servers, srv, port, ports, gateways, services });
     match made {
         Ok(dns) => Ok(Arc::new(dns)),
         Err(error) => Err(RunError::Registrar { id: id.to_string(), source: Cause::new(error) }),

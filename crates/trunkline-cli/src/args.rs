@@ -489,6 +489,30 @@ pub(crate) enum RegistrarCommand {
         /// Name of the node, name@host.
         name: String,
     },
+    /// List the nodes that serve SERVICE, in the order in which `@SERVICE` tries them, or those of all services.
+    Services {
+        #[command(flatten)]
+        at: Admin,
+        /// Name of the service, with or without `@`, and maybe `#` and a tag.
+        service: Option<String>,
+    },
+    /// Serve SERVICE with other nodes from now on, as `@SERVICE` finds them, or change how. With `--weight 0` the node is
+    /// drained: no new use comes.
+    Announce {
+        #[command(flatten)]
+        at: Admin,
+        /// Weight: nodes with a higher one are used first; from 0 to 65535.
+        #[arg(long, default_value_t = 100)]
+        weight: u16,
+        /// Tag by which some of the nodes can be asked for; may be given several times. Default: the tags of before.
+        #[arg(long = "tag", value_name = "TAG")]
+        tags: Vec<String>,
+        /// Serve it no more.
+        #[arg(long, conflicts_with_all = ["weight", "tags"])]
+        withdraw: bool,
+        /// Name of the service.
+        service: String,
+    },
     /// Print the nodes that a registrar announces, and then each change, until Ctrl-C.
     Watch {
         #[command(flatten)]

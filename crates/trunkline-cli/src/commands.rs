@@ -10,8 +10,8 @@ use trunkline::{Chain, NodeName};
 use trunkline_admin::api::{
     AddProxyRoute, AddRoute, ApplicationRequest, Attempt, Body, CallReply, Changed, DisconnectRequest, Explanation,
     FailbackTo, Forwarding, MemberWays, MessageRequest, Patterns, Peer, PingRequest, Pong, ProxyRoute, RegistrarState,
-    RemoveRoute, Route, RunningApplication, SpawnRequest, Spawned, Status, Step, StopApplication, Strangers,
-    StreamNumbers, StreamService, TraceRequest, Traced, Way, WayEnd,
+    RemoveRoute, Route, RunningApplication, ServiceNodes, SpawnRequest, Spawned, Status, Step, StopApplication,
+    Strangers, StreamNumbers, StreamService, TraceRequest, Traced, Way, WayEnd,
 };
 use trunkline_admin::check_files;
 use trunkline_config::{Config, FlagsEntry, Layers, ProxiedConfig, ProxyEntry, RouteEntry};
@@ -96,11 +96,16 @@ pub(crate) fn checked(name: &str) -> Result<(), Failed> {
     NodeName::new(name).map(drop).map_err(Failed::usage)
 }
 
+/// Checks a node name, or `@service` for any node that serves that.
+pub(crate) fn checked_target(name: &str) -> Result<(), Failed> {
+    name.parse::<trunkline::Target>().map(drop).map_err(Failed::usage)
+}
+
 pub(crate) async fn explain(at: At, name: &str, output: &Output) -> Result<(), Failed> {
-    checked(name)?;
+    checked_target(name)?;
     let explanation: Explanation = match Target::find(at).await? {
         Target::Running(client) => client.get(&format!("/v1/explain?name={}", encoded(name))).await?,
-        Target::ShortLived(running) => running.operations().explain(name)?,
+        Target::ShortLived(running) => running.operations().explain(name).await?,
     };
     output.print(&explanation, explain_text)
 }
@@ -123,6 +128,9 @@ pub(crate) fn encoded(text: &str) -> String {
 }
 
 pub(crate) fn explain_text(explanation: &Explanation) -> String {
+    if let Some(service) = &explanation.service {
+        return service_text(service);
+    }
     let mut text = String::new();
     if let Some(link) = &explanation.live {
         text += &format!("{} is connected (link {link}); that connection is used.\n", explanation.name);
@@ -174,6 +182,29 @@ pub(crate) fn explain_text(explanation: &Explanation) -> String {
         }
     }
     text + &values_text(&explanation.steps)
+}
+
+/// Lists the nodes of a service in the order to try.
+pub(crate) fn service_text(service: &ServiceNodes) -> String {
+    let mut text = String::new();
+    if service.nodes.is_empty() {
+        text += &format!("no node that serves {} is known", service.service);
+    } else {
+        let rows = service.nodes.iter().map(|serving| {
+            let note = match (serving.weight, serving.connected) {
+                (0, _) => "drained",
+                (_, true) => "connected",
+                (_, false) => "",
+            };
+            let (weight, open) = (serving.weight.to_string(), serving.open.to_string());
+            vec![serving.node.clone(), weight, open, serving.tags.join(", "), note.to_owned()]
+        });
+        text += &table(&[&service.service.to_uppercase(), "WEIGHT", "OPEN", "TAGS", "NOTE"], &rows.collect::<Vec<_>>());
+    }
+    for RegistrarState { id, stale } in &service.unanswered {
+        text += &format!("\nThe registrar {id} did not answer: {}", one_line(stale.as_deref().unwrap_or_default()));
+    }
+    text
 }
 
 /// Lists the values of each step with their sources.
@@ -416,7 +447,7 @@ fn flags_text(flags: &FlagsEntry) -> String {
 }
 
 pub(crate) async fn ping(at: At, name: &str, timeout: Duration, now: bool, output: &Output) -> Result<(), Failed> {
-    checked(name)?;
+    checked_target(name)?;
     let request = PingRequest { name: name.into(), timeout_ms: timeout.as_millis() as u64, now };
     let ping = ask::<Pong>(at, "/v1/ping", &request, timeout, async |node| node.ping(&request).await);
     let pong = output.waiting(&format!("connecting to {name}"), ping).await?;
@@ -474,7 +505,7 @@ pub(crate) fn way_text(way: &Way) -> String {
 }
 
 fn message(args: MessageArgs, timeout: Duration, important: bool) -> Result<MessageRequest, Failed> {
-    checked(&args.name)?;
+    checked_target(&args.name)?;
     let payload = if args.payload == "-" {
         let mut bytes = Vec::new();
         let read = std::io::stdin().read_to_end(&mut bytes);

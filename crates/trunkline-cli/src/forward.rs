@@ -6,7 +6,7 @@ use trunkline::LocalPlace;
 use trunkline_admin::api::{Changed, EndForward, ForwardRequest, Forwarding};
 
 use crate::args::{Admin, At};
-use crate::commands::{changed, checked};
+use crate::commands::{changed, checked_target};
 use crate::output::{Failed, Output};
 use crate::serve::ToldToEnd;
 use crate::target::{Target, client, leave};
@@ -20,7 +20,7 @@ fn absolute(place: LocalPlace) -> LocalPlace {
 }
 
 pub(crate) async fn forward(at: At, request: ForwardRequest, background: bool, output: &Output) -> Result<(), Failed> {
-    checked(&request.name)?;
+    checked_target(&request.name)?;
     let mut told_to_end = ToldToEnd::listen()?;
     let say = |told: &Forwarding| {
         // Printed on one line, so that a program that waits for it can read one line and parse that.

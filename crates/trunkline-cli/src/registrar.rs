@@ -1,10 +1,13 @@
 //! The commands about the registrars of a running node.
 
 use trunkline_admin::ClientError;
-use trunkline_admin::api::{Announced, AnnouncedEndpoint, RegistrarChange, RegistrarState, Registrars, Resolved};
+use trunkline_admin::api::{
+    Announce, Announced, AnnouncedEndpoint, AnnouncedService, RegistrarChange, RegistrarState, Registrars, Resolved,
+    ServiceNodes,
+};
 
 use crate::args::{Admin, OfRegistrar, RegistrarCommand};
-use crate::commands::{checked, encoded};
+use crate::commands::{changed, checked, encoded, service_text};
 use crate::output::{Failed, Output, address, one_line, table};
 use crate::serve::{self, ToldToEnd};
 use crate::target::client;
@@ -14,6 +17,13 @@ pub(crate) async fn run(command: RegistrarCommand, output: &Output) -> Result<()
         RegistrarCommand::Status { at } => status(at, output).await,
         RegistrarCommand::Nodes { at, of } => nodes(at, &of, output).await,
         RegistrarCommand::Resolve { at, registrar, name } => resolve(at, registrar.as_deref(), &name, output).await,
+        RegistrarCommand::Services { at, service } => services(at, service.as_deref(), output).await,
+        RegistrarCommand::Announce { at, service, weight, tags, withdraw } => {
+            let weight = if withdraw { None } else { Some(weight) };
+            let tags = Some(tags).filter(|tags| !tags.is_empty());
+            let request = Announce { service, weight, tags };
+            changed(client(at)?.post("/v1/announce", &request).await?, output)
+        }
         RegistrarCommand::Watch { at, of } => watch(at, &of, output).await,
         RegistrarCommand::Serve(args) => serve::registrar(args, output).await,
     }
@@ -74,9 +84,33 @@ async fn nodes(at: Admin, of: &OfRegistrar, output: &Output) -> Result<(), Faile
         if nodes.is_empty() {
             return "no node is announced".into();
         }
-        let row = |node: &Announced| vec![node.name.clone(), listed(&node.endpoints), node.leads_to.join(", ")];
-        table(&["NAME", "ADDRESSES", "LEADS TO"], &nodes.iter().map(row).collect::<Vec<_>>())
+        let row =
+            |node: &Announced| vec![node.name.clone(), listed(&node.endpoints), served(node), node.leads_to.join(", ")];
+        table(&["NAME", "ADDRESSES", "SERVES", "LEADS TO"], &nodes.iter().map(row).collect::<Vec<_>>())
     })
+}
+
+/// Lists the services of a node with their weights.
+fn served(node: &Announced) -> String {
+    let one = |served: &AnnouncedService| format!("{} {}", served.service, served.weight);
+    node.serves.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+async fn services(at: Admin, service: Option<&str>, output: &Output) -> Result<(), Failed> {
+    let query = service.map(|service| format!("?service={}", encoded(service))).unwrap_or_default();
+    let services: Vec<ServiceNodes> = client(at)?.get(&format!("/v1/registrars/services{query}")).await?;
+    output.print(&services, |services| {
+        if services.is_empty() {
+            return "no service is announced or listed".into();
+        }
+        services.iter().map(service_text).collect::<Vec<_>>().join("\n\n")
+    })?;
+    match service {
+        Some(service) if services.iter().all(|service| service.nodes.is_empty()) => {
+            Err(Failed::because(format!("no node that serves {service} is known")))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn resolve(at: Admin, registrar: Option<&str>, name: &str, output: &Output) -> Result<(), Failed> {
@@ -131,7 +165,8 @@ fn told(change: &RegistrarChange) -> String {
     let node = |what: &str, node: &Announced| {
         let gateway =
             if node.leads_to.is_empty() { String::new() } else { format!("  leads to {}", node.leads_to.join(", ")) };
-        format!("{what}  {}  {}{gateway}", node.name, listed(&node.endpoints))
+        let serves = if node.serves.is_empty() { String::new() } else { format!("  serves {}", served(node)) };
+        format!("{what}  {}  {}{serves}{gateway}", node.name, listed(&node.endpoints))
     };
     match change {
         RegistrarChange::Joined(joined) => node("joined ", joined),

@@ -2,13 +2,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use trunkline_matcher::{AccessPattern, RoutePattern};
-use trunkline_route::{Cookies, Host, NetworkRoute, ResolverId, TlsProfileId};
+use trunkline_route::{Cookies, Host, NetworkRoute, ResolverId, ServiceName, TlsProfileId};
 
 use crate::clustering::{self, ClusteringConfig};
 use crate::error::{ConfigError, Problem};
 use crate::fields::{Fields, Reader, declared, lint_message, twice};
 use crate::layers::{self, Layers};
 use crate::node::{self, CertificateFiles, NodeConfig, RegistrarConfig};
+use crate::offers::{self, ServiceNodeConfig};
 use crate::proxy::{self, ProxiedConfig, ProxyRouteConfig, TransitConfig};
 use crate::registrar::{self, ResolverConfig};
 use crate::route::{RouteContext, read_entry};
@@ -62,6 +63,8 @@ pub struct Config {
     pub services: BTreeMap<String, ServiceConfig>,
     /// Local sockets whose connections are forwarded to services of other nodes.
     pub forwards: Vec<ForwardConfig>,
+    /// Nodes that serve what the target `@service` stands for, listed by hand.
+    pub service_nodes: BTreeMap<ServiceName, Vec<ServiceNodeConfig>>,
     /// Sets of programs that are started and stopped together, by name.
     pub applications: BTreeMap<String, ApplicationConfig>,
     /// Cluster that the node belongs to; `None` without the section, or with `enabled: false`.
@@ -179,6 +182,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
         "applications",
         "services",
         "forwards",
+        "service_nodes",
         "proxy_routes",
         "transit",
         "proxied",
@@ -214,6 +218,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     let (transit, proxied) = (proxy::transit(reader, &fields), proxy::proxied(reader, &fields));
     let (spawn, applications) = spawn::read(reader, &fields);
     let (services, forwards) = (services::services(reader, &fields), services::forwards(reader, &fields));
+    let service_nodes = offers::service_nodes(reader, &fields);
     let (mut node, warnings) = (node?, Vec::new());
     let is_listening =
         fields.get("node").is_some_and(|section| section.get("listen").is_some_and(|listen| !listen.is_null()));
@@ -229,6 +234,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
         applications,
         services,
         forwards,
+        service_nodes,
         proxy_routes,
         transit,
         proxied,

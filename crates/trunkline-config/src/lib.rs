@@ -43,6 +43,7 @@ mod fields;
 pub mod fuzzing;
 mod layers;
 mod node;
+mod offers;
 mod proxy;
 mod proxy_entry;
 mod registrar;
@@ -62,6 +63,7 @@ pub use layers::{Layers, RESERVED_VARIABLES, harper_key, is_service_variable};
 pub use node::{
     AdminConfig, Advertise, CertificateFiles, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, Timeouts,
 };
+pub use offers::{AnnounceConfig, ServiceNodeConfig};
 pub use proxy::{ProxiedConfig, ProxyRouteConfig, TransitConfig, TransitRuleConfig};
 pub use proxy_entry::ProxyEntry;
 pub use registrar::{DnsConfig, EtcdConfig, ResolverConfig};

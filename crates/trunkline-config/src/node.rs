@@ -1,5 +1,6 @@
 //! Section `node:` of the configuration.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,11 +8,12 @@ use std::time::Duration;
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{
     Address, Cookie, Cookies, EndpointError, Fallback, Flag, Host, LogLevel, NodeName, PeerFlags, Reconnect,
-    ResolverId, Version,
+    ResolverId, ServiceName, Version,
 };
 
 use crate::error::Problem;
 use crate::fields::{Fields, Reader, lint_message, no_name_message, pattern_message};
+use crate::offers::{self, AnnounceConfig};
 use crate::secret::{AdminToken, SecretError};
 use crate::tree::{Node, Value};
 
@@ -55,6 +57,8 @@ pub struct NodeConfig {
     pub dead_after: Duration,
     /// True if the node is not announced to the registrar. Default: `false`.
     pub hidden: bool,
+    /// Services that this node serves with others, as the target `@service` finds them.
+    pub announce: BTreeMap<ServiceName, AnnounceConfig>,
     /// Timeouts of the steps of a lookup.
     pub timeouts: Timeouts,
     /// Location of the admin interface. Default: the socket `admin.sock` in [`NodeConfig::data_dir`].
@@ -188,7 +192,7 @@ pub enum AdminConfig {
 pub(crate) const EMBEDDED: &str = "embedded";
 pub(crate) const NONE: &str = "none";
 
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "name",
     "data_dir",
     "cookie_file",
@@ -208,6 +212,7 @@ const KEYS: [&str; 21] = [
     "keep_alive_ms",
     "dead_after_ms",
     "hidden",
+    "announce",
     "timeouts",
     "admin",
 ];
@@ -271,6 +276,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
     let race = fields.int(reader, "race_equal_weights_ms", 1, MAX_TIMEOUT_MS).and_then(|ms| u64::try_from(ms).ok());
     let (keep_alive, dead_after) = keep_alive(reader, &fields);
     let hidden = fields.bool(reader, "hidden").unwrap_or(false);
+    let announce = offers::announce(reader, &fields);
     let timeouts = timeouts(reader, &fields);
     let admin = admin(reader, &fields, data_dir.as_ref());
     Some(NodeConfig {
@@ -290,6 +296,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         keep_alive,
         dead_after,
         hidden,
+        announce,
         timeouts: timeouts?,
         admin: admin?,
     })

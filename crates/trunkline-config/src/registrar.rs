@@ -58,6 +58,8 @@ pub struct DnsConfig {
     pub ports: Vec<(AccessPattern, NonZeroU16)>,
     /// Name of TXT records with the names of the gateways that lead to a node. Default: `None`.
     pub gateways: Option<HostTemplate>,
+    /// Name of TXT records with the nodes that serve a service. Default: `None`.
+    pub services: Option<HostTemplate>,
 }
 
 /// Registrar of kind `etcd`: nodes announce themselves there, and are found there. `Debug` does not show the password.
@@ -97,7 +99,7 @@ pub(crate) struct Profiles<'a> {
 
 const EMBEDDED: &[&str] = &["host", "port", "cookie_file", "cookie_env", "cookie_label"];
 const FILE: &[&str] = &["path"];
-const DNS: &[&str] = &["servers", "srv", "port", "ports", "gateways"];
+const DNS: &[&str] = &["servers", "srv", "port", "ports", "gateways", "services"];
 const ETCD: &[&str] = &["endpoints", "prefix", "user", "password_file", "password_env", "tls", "tls_profile"];
 /// Kinds, and the keys of each.
 const KINDS: &[(&str, &[&str])] = &[("embedded", EMBEDDED), ("file", FILE), ("dns", DNS), ("etcd", ETCD)];
@@ -172,6 +174,18 @@ fn dns(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<DnsConfig> {
         Some((node::NONE, _)) | None => None,
         Some(_) => Some(fields.parsed(reader, "gateways", str::parse::<HostTemplate>)?),
     };
+    let services = match fields.text(reader, "services") {
+        Some((node::NONE, _)) | None => None,
+        Some((text, at)) => {
+            if !text.contains("{name}") || text.contains("{host}") {
+                let message = "the name of these records has {name} for the service, and no {host}; write, for example, \
+                               _{name}.shop.example.com";
+                reader.problem(&at, fields.path("services"), message);
+                return None;
+            }
+            Some(fields.parsed(reader, "services", str::parse::<HostTemplate>)?)
+        }
+    };
     let port = if fields.has("port") { node::dialled_port(reader, fields)? } else { NODE_PORT };
     let mut ports = Vec::new();
     if fields.has("ports") {
@@ -179,7 +193,7 @@ fn dns(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<DnsConfig> {
             ports.extend(port_rule(reader, item, &format!("{}[{nth}]", fields.path("ports"))));
         }
     }
-    Some(DnsConfig { servers, srv, port, ports, gateways })
+    Some(DnsConfig { servers, srv, port, ports, gateways, services })
 }
 
 fn etcd(reader: &mut Reader<'_>, fields: &Fields<'_>, profiles: Profiles<'_>) -> Option<EtcdConfig> {

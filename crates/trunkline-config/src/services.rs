@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{LocalPlace, NodeName, SocketPlace};
+use trunkline_route::{LocalPlace, SocketPlace, Target};
 
 use crate::error::BoxError;
 use crate::fields::{Fields, Reader, declared};
@@ -28,8 +28,8 @@ pub struct ServiceConfig {
 pub struct ForwardConfig {
     /// Address or Unix socket to listen at; a relative path is relative to the configuration file.
     pub listen: LocalPlace,
-    /// Name of the node that offers the service.
-    pub name: NodeName,
+    /// Node that offers the service, or `@service` for any node that serves that.
+    pub name: Target,
     /// Name of the service.
     pub service: String,
     /// Time without a byte in either direction after which a connection is reset (`idle_ms`), 1 s to 24 h. Default: no
@@ -66,7 +66,7 @@ pub(crate) fn forwards(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Vec<Forw
         let remedy = "the forward has no `listen`; set it to IP:PORT or unix:PATH of this machine";
         let listen = parsed::<LocalPlace>(reader, &fields, "listen", remedy);
         let name =
-            parsed::<NodeName>(reader, &fields, "name", "the forward has no `name`; set it to the node it leads to");
+            parsed::<Target>(reader, &fields, "name", "the forward has no `name`; set it to the node it leads to");
         let service =
             parsed::<String>(reader, &fields, "service", "the forward has no `service`; name a service of that node");
         if service.as_ref().is_some_and(|service| service.is_empty() || service.len() > 255) {

@@ -3,7 +3,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use trunkline_route::{NameError, NodeName, Origin};
+use trunkline_route::{AnyOf, NameError, NodeName, Origin, ResolverId};
 use trunkline_stack::{AttemptError, CallError, Cause, Chain, SendError};
 
 use crate::AddError;
@@ -104,6 +104,45 @@ impl fmt::Display for NoRoute {
 
 impl std::error::Error for NoRoute {}
 
+/// No node of a service could be used: the reasons.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoneServes {
+    /// Service.
+    pub any: AnyOf,
+    /// Nodes that were tried, in order, and what happened.
+    pub failed: Vec<(NodeName, Cause)>,
+    /// Nodes that are drained (weight 0), and were not tried.
+    pub drained: Vec<NodeName>,
+    /// Resolvers that did not answer which nodes serve the service.
+    pub unanswered: Vec<(ResolverId, Cause)>,
+}
+
+impl fmt::Display for NoneServes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { any, failed, drained, unanswered } = self;
+        match (failed.is_empty(), drained.is_empty()) {
+            (true, true) => write!(f, "no node that serves {any} is known")?,
+            (true, false) => write!(f, "all nodes that serve {any} are drained (weight 0)")?,
+            (false, _) => write!(f, "no node that serves {any} could be used")?,
+        }
+        let line = |error: &Cause| -> String {
+            Chain(error).to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+        };
+        let tried = failed.iter().map(|(node, error)| format!("{node}: {}", line(error)));
+        let drained = drained.iter().map(|node| format!("{node}: it is drained"));
+        let asked = unanswered.iter().map(|(id, error)| format!("the resolver {id}: {}", line(error)));
+        for (n, reason) in tried.chain(drained).chain(asked).enumerate() {
+            write!(f, "\n  {}. {reason}", n + 1)?;
+        }
+        if failed.is_empty() && self.drained.is_empty() && unanswered.is_empty() {
+            f.write_str("; announce it with `node.announce`, or list its nodes under `service_nodes:`")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for NoneServes {}
+
 /// Reason why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -117,6 +156,9 @@ pub enum ConnectError {
     /// No way led there; every attempt is in it.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
+    /// No node that serves the service could be used; what happened at each of them is in it.
+    #[error(transparent)]
+    NoneServes(Box<NoneServes>),
     /// A route given with the call names something that the node does not have.
     #[error(transparent)]
     Route(#[from] AddError),

@@ -25,18 +25,19 @@ pub mod mutants;
 mod mutants;
 pub mod pair;
 pub mod plan;
+mod pool;
 mod registry;
 pub mod sessions;
 mod shell;
 mod table;
 
 pub use connection::Connection;
-pub use error::{ConnectError, NoRoute, Reason, Record};
+pub use error::{ConnectError, NoRoute, NoneServes, Reason, Record};
 pub use registry::{Registry, SessionLink, Ticket};
 pub use sessions::{Aim, Flown, Verdict};
 pub use shell::{
-    Drained, Explanation, Gateways, ImportantError, Learnt, PING_MAILBOX, PendingFailback, SentAway, SessionEvent,
-    Sessions, SessionsConfig, ShutDownReport, WhyUnknown,
+    Choice, Drained, Explanation, Gateways, ImportantError, InUse, Learnt, PING_MAILBOX, PendingFailback, SentAway,
+    ServiceNodes, SessionEvent, Sessions, SessionsConfig, ShutDownReport, WhyUnknown,
 };
 pub use table::{AddError, Candidate, ProxyCandidate, RemoveError, RouteEdit, RouteTable, TableRoute};
 pub use trunkline_stack::{AttemptError, CallError, Cause, Chain, Next, SendError};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -22,10 +22,12 @@ use crate::connection::{Connection, Session};
 use crate::memory::Memory;
 use crate::pair::Retire;
 use crate::plan::{Lookup, Plan, Policy, Preview};
+use crate::pool::Pool;
 use crate::sessions::{ConnectRequest, Keys, Routing};
 use crate::{ConnectError, Record, Registry, RouteTable};
 
 mod accept;
+mod any;
 mod connect;
 mod important;
 mod kept;
@@ -37,6 +39,7 @@ mod redial;
 mod tasks;
 
 pub use accept::SentAway;
+pub use any::{Choice, InUse, ServiceNodes};
 pub use important::{ImportantError, WhyUnknown};
 pub use kept::PendingFailback;
 pub use learn::Learnt;
@@ -71,6 +74,8 @@ pub struct SessionsConfig {
     pub resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
     /// The resolvers that are asked where no route leads to a name, in order. Each must be among `resolvers`; others fail.
     pub discovery: Vec<ResolverId>,
+    /// The nodes of services that are listed by hand.
+    pub service_nodes: ServiceNodes,
     /// The cookies that count for a name.
     pub keys: Arc<Keys>,
     /// The values for what routes leave open.
@@ -92,6 +97,7 @@ impl SessionsConfig {
             routes: RouteTable::new(),
             resolvers: BTreeMap::new(),
             discovery: Vec::new(),
+            service_nodes: ServiceNodes::new(),
             keys: Arc::new(Keys::new(Vec::new(), cookie.clone().into())),
             defaults: Defaults::new(cookie),
             policy: Policy::default(),
@@ -211,6 +217,9 @@ pub struct Sessions {
     defaults: Defaults,
     policy: Policy,
     memory: Mutex<Memory>,
+    /// Uses of services that several nodes serve.
+    pool: Mutex<Pool>,
+    service_nodes: RwLock<ServiceNodes>,
     peer_log: PeerLog,
     tasks: Tasks,
     is_leaving: AtomicBool,
@@ -259,6 +268,8 @@ impl Sessions {
             local,
             resolvers: config.resolvers,
             discovery: config.discovery,
+            pool: Mutex::default(),
+            service_nodes: RwLock::new(config.service_nodes),
             routes: config.routes,
             kept: Kept::default(),
             keys: config.keys,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use trunkline_route::{LocalPlace, NameError, NodeName};
+use trunkline_route::{LocalPlace, NameError, Target};
 use trunkline_stack::{
     AcceptFailures, BoxFuture, EARLY_DATA, First, LogLimit, SocketError, SocketFile, StreamCode, bind_unix, listen_tcp,
     log_peer,
@@ -48,11 +48,19 @@ pub enum ForwardError {
 /// Destination of the connections of a forward.
 #[derive(Debug)]
 pub(crate) struct Destination {
-    pub(crate) peer: NodeName,
+    pub(crate) peer: Target,
     pub(crate) service: String,
     pub(crate) options: StreamOptions,
     /// Time that a connection waits for its stream.
     pub(crate) open_timeout: Duration,
+    /// Limit of the log lines about connections that no node serves.
+    pub(crate) unserved: LogLimit<()>,
+}
+
+impl Destination {
+    pub(crate) fn new(peer: Target, service: &str, options: StreamOptions, open_timeout: Duration) -> Self {
+        Self { peer, service: service.to_owned(), options, open_timeout, unserved: LogLimit::new(1, LOG_PERIOD) }
+    }
 }
 
 /// A local socket that leads to a service of another node, until the node shuts down; made by
@@ -109,8 +117,8 @@ impl Forward {
         &self.place
     }
 
-    /// Returns the node whose service it leads to.
-    pub fn peer(&self) -> &NodeName {
+    /// Returns the node whose service it leads to, or the service of which it chooses a node for each connection.
+    pub fn peer(&self) -> &Target {
         &self.to.peer
     }
 
@@ -176,7 +184,7 @@ async fn accept(
 
 /// Opens the stream of a connection and passes the bytes on.
 async fn lead(host: Arc<dyn StreamHost>, socket: Socket, to: Arc<Destination>, traffic: Arc<Traffic>) {
-    let Destination { peer, service, options, open_timeout } = &*to;
+    let Destination { peer, service, options, open_timeout, unserved } = &*to;
     // Bytes that it has sent already need not wait for the answer.
     let (first, sent) = socket.sent_already(EARLY_DATA as usize);
     let is_all = matches!(sent, Sent::All);
@@ -201,8 +209,16 @@ async fn lead(host: Arc<dyn StreamHost>, socket: Socket, to: Arc<Destination>, t
         }
         Err(error) => {
             traffic.refuses();
-            if let Some(host) = log.upgrade() {
-                log_peer!(host, peer, WARN, "a connection could not be forwarded", %peer, service, %error);
+            match (peer, log.upgrade()) {
+                (Target::Node(peer), Some(host)) => {
+                    log_peer!(host, peer, WARN, "a connection could not be forwarded", %peer, service, %error);
+                }
+                (Target::Any(any), _) => {
+                    if let Some(suppressed) = unserved.allow(now(), &()) {
+                        tracing::warn!(%any, service, %error, suppressed, "a connection could not be forwarded");
+                    }
+                }
+                _ => {}
             }
             socket.abort().await;
         }

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use trunkline_dial::{ConnectError, Sessions};
-use trunkline_route::NodeName;
+use trunkline_dial::{Choice, ConnectError, NoneServes, Sessions};
+use trunkline_route::{AnyOf, NodeName};
 use trunkline_stack::{BoxFuture, HostNames, Link, PeerLog};
 
 pub use forward::{Forward, ForwardError};
@@ -32,6 +32,12 @@ pub use traffic::TrafficStats;
 pub trait StreamHost: Send + Sync + 'static {
     /// Returns a link to a peer, connecting within the `timeout` if there is none. A later call may return another link.
     fn link(self: Arc<Self>, peer: NodeName, timeout: Duration) -> BoxFuture<'static, Result<Link, ConnectError>>;
+
+    /// Returns the nodes that serve a service, in the order to try. The default implementation knows none.
+    fn choose(self: Arc<Self>, any: AnyOf) -> BoxFuture<'static, Result<Choice, ConnectError>> {
+        let none = NoneServes { any, failed: Vec::new(), drained: Vec::new(), unanswered: Vec::new() };
+        Box::pin(async { Err(ConnectError::NoneServes(Box::new(none))) })
+    }
 
     /// Returns a signal that turns true when the node begins to shut down. Nothing new is offered or accepted afterwards.
     fn shutting_down(&self) -> watch::Receiver<bool>;
@@ -49,6 +55,10 @@ pub trait StreamHost: Send + Sync + 'static {
 impl StreamHost for Sessions {
     fn link(self: Arc<Self>, peer: NodeName, timeout: Duration) -> BoxFuture<'static, Result<Link, ConnectError>> {
         Box::pin(async move { Ok(Link::clone(&*self.in_use(&peer, Some(timeout)).await?.link())) })
+    }
+
+    fn choose(self: Arc<Self>, any: AnyOf) -> BoxFuture<'static, Result<Choice, ConnectError>> {
+        Box::pin(async move { Sessions::choose(&self, &any).await })
     }
 
     fn shutting_down(&self) -> watch::Receiver<bool> {

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use trunkline_dial::ConnectError;
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{IntoName, LocalPlace, NodeName, SocketPlace, later};
+use trunkline_route::{Cause, IntoTarget, LocalPlace, NodeName, SocketPlace, Target as To, later};
 use trunkline_stack::{ByteStream, First, Incoming, OpenError, StreamCode, StreamKind, log_peer};
 
 use crate::forward::{Destination, Forward, ForwardError};
@@ -282,11 +282,17 @@ impl Services {
         }
     }
 
-    /// Connects if need be and opens a stream to a service of the peer, within the `timeout` (connecting included).
+    /// Connects if need be and opens a stream to a service of the peer, within the `timeout` (connecting included). Of a
+    /// target `@service` one node is chosen, and the next one if it refuses or is not reached; [`ByteStream::peer`] tells it.
     ///
     /// # Errors
     /// [`StreamError`].
-    pub async fn open(&self, peer: impl IntoName, service: &str, timeout: Duration) -> Result<ByteStream, StreamError> {
+    pub async fn open(
+        &self,
+        peer: impl IntoTarget,
+        service: &str,
+        timeout: Duration,
+    ) -> Result<ByteStream, StreamError> {
         self.open_with(peer, service, First::default(), timeout).await
     }
 
@@ -299,18 +305,19 @@ impl Services {
     /// [`StreamError`]. When the link broke or the time was over, the service may have seen the first bytes.
     pub async fn open_with(
         &self,
-        peer: impl IntoName,
+        peer: impl IntoTarget,
         service: &str,
         first: First<'_>,
         timeout: Duration,
     ) -> Result<ByteStream, StreamError> {
-        let peer = peer.into_name().map_err(ConnectError::from)?;
+        let peer = peer.into_target().map_err(ConnectError::from)?;
         let host = self.host.upgrade().ok_or(ConnectError::ShuttingDown)?;
         open(&host, &peer, service, first, timeout).await
     }
 
     /// Listens at a place of this machine and leads each connection to a service of the peer: one stream each, over the one
-    /// connection to the peer, which is made when the first stream is needed. A connection whose stream is refused is reset,
+    /// connection to the peer, which is made when the first stream is needed. Of a target `@service` a node is chosen for each
+    /// connection, which stays with it. A connection whose stream is refused is reset,
     /// and so is one beyond the 4,096 that a forward has at once.
     ///
     /// A Unix socket that a dead process left behind is replaced; one where a process answers is not.
@@ -320,7 +327,7 @@ impl Services {
     pub async fn forward(
         &self,
         place: LocalPlace,
-        peer: impl IntoName,
+        peer: impl IntoTarget,
         service: &str,
     ) -> Result<Forward, ForwardError> {
         self.forward_with(place, peer, service, StreamOptions::default()).await
@@ -333,13 +340,13 @@ impl Services {
     pub async fn forward_with(
         &self,
         place: LocalPlace,
-        peer: impl IntoName,
+        peer: impl IntoTarget,
         service: &str,
         options: StreamOptions,
     ) -> Result<Forward, ForwardError> {
-        let peer = peer.into_name()?;
+        let peer = peer.into_target()?;
         let host = self.host().ok_or(ForwardError::ShuttingDown)?;
-        let to = Destination { peer, service: service.into(), options, open_timeout: self.open_timeout };
+        let to = Destination::new(peer, service, options, self.open_timeout);
         Forward::start(&host, &self.runtime, place, to).await
     }
 
@@ -388,8 +395,48 @@ async fn serve(host: Weak<dyn StreamHost>, service: Arc<Service>, name: String, 
     incoming.refuse(code, &told);
 }
 
-/// Opens a stream, over another link if the first one was ending; see [`Services::open_with`].
+/// Opens a stream to a node, or to one of several; see [`Services::open_with`].
 pub(crate) async fn open(
+    host: &Arc<dyn StreamHost>,
+    target: &To,
+    service: &str,
+    first: First<'_>,
+    timeout: Duration,
+) -> Result<ByteStream, StreamError> {
+    let any = match target {
+        To::Node(peer) => return open_at(host, peer, service, first, timeout).await,
+        To::Any(any) => any,
+    };
+    let until = later(now(), timeout);
+    let left = || until.saturating_duration_since(now());
+    let chosen = tokio::time::timeout(left(), host.clone().choose(any.clone())).await;
+    let mut choice = chosen.map_err(|_| OpenError::TimedOut(timeout))??;
+    while let Some((peer, in_use)) = choice.next_node() {
+        match open_at(host, &peer, service, first, choice.share(left())).await {
+            Ok(stream) => {
+                choice.succeeded(&peer);
+                return Ok(stream.holding(in_use));
+            }
+            Err(error) => {
+                // The service may have read the first bytes, which are not sent to another node.
+                let is_seen = matches!(error, StreamError::Open(OpenError::Down(_) | OpenError::TimedOut(_)));
+                choice.failed(&peer, Cause::new(error.clone()));
+                let is_of_the_request = matches!(
+                    error,
+                    StreamError::Connect(ConnectError::ShuttingDown)
+                        | StreamError::Open(OpenError::TooMuchAtFirst { .. } | OpenError::TooLong { .. })
+                );
+                if is_of_the_request || is_seen && first != First::default() {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Err(choice.none().into())
+}
+
+/// Opens a stream to a node, over another link if the first one was ending.
+async fn open_at(
     host: &Arc<dyn StreamHost>,
     peer: &NodeName,
     service: &str,

@@ -22,8 +22,8 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use hickory_resolver::{TokioResolver, system_conf};
 use trunkline_matcher::AccessPattern;
-use trunkline_registrar::{BoxFuture, ResolveError, Resolver};
-use trunkline_route::{Address, Cause, Endpoint, HostTemplate, NodeName};
+use trunkline_registrar::{BoxFuture, DEFAULT_OFFER_WEIGHT, ResolveError, Resolver, Serving};
+use trunkline_route::{Address, Cause, Endpoint, HostTemplate, NodeName, ServiceName};
 
 /// Time that one server has for an answer, of which there are two tries: for SRV records, and then for addresses, both fit
 /// into the 2 s that a node gives a resolver.
@@ -44,6 +44,9 @@ pub struct DnsSettings {
     pub ports: Vec<(AccessPattern, NonZeroU16)>,
     /// Name of TXT records with the names of the gateways that lead to a node, one in each string. Default: `None`.
     pub gateways: Option<HostTemplate>,
+    /// Name of TXT records with the nodes that serve a service, one in each string: its name, and maybe a weight and tags,
+    /// with spaces between. `{name}` stands for the service. Default: `None`.
+    pub services: Option<HostTemplate>,
 }
 
 impl Default for DnsSettings {
@@ -54,6 +57,7 @@ impl Default for DnsSettings {
             port: const { NonZeroU16::new(4370).unwrap() },
             ports: Vec::new(),
             gateways: None,
+            services: None,
         }
     }
 }
@@ -247,18 +251,37 @@ impl Dns {
 
     async fn find_gateways(&self, name: &NodeName) -> Result<Vec<NodeName>, ResolveError> {
         let Some(gateways) = &self.settings.gateways else { return Ok(Vec::new()) };
-        let records = gateways.of(name).map_err(failed)?;
-        let records = records.as_str();
+        let texts = self.texts(gateways.of(name).map_err(failed)?.as_str()).await?;
+        // Texts for others may stand there as well.
+        Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
+    }
+
+    async fn find_serving(&self, service: &ServiceName) -> Result<Vec<Serving>, ResolveError> {
+        let Some(services) = &self.settings.services else { return Ok(Vec::new()) };
+        // The template has no part for the host.
+        let named = NodeName::new(format!("{service}@service")).map_err(failed)?;
+        let texts = self.texts(services.of(&named).map_err(failed)?.as_str()).await?;
+        Ok(texts.iter().filter_map(|text| serving(text)).collect())
+    }
+
+    /// Returns the strings of TXT records.
+    async fn texts(&self, records: &str) -> Result<Vec<String>, ResolveError> {
         let found = self.ask(records, |servers| Box::pin(servers.v4.txt_lookup(records.to_owned()))).await?;
         let Some(found) = found else { return Ok(Vec::new()) };
         let texts = found.answers().iter().filter_map(|record| match &record.data {
             RData::TXT(texts) => Some(texts.txt_data.to_vec()),
             _ => None,
         });
-        // Texts for others may stand there as well.
-        let name = |text: Box<[u8]>| std::str::from_utf8(&text).ok()?.parse().ok();
-        Ok(texts.flatten().filter_map(name).collect())
+        Ok(texts.flatten().filter_map(|text| String::from_utf8(text.into_vec()).ok()).collect())
     }
+}
+
+/// Returns the node of a string such as `db1@example.com 200 eu`.
+fn serving(text: &str) -> Option<Serving> {
+    let mut words = text.split_ascii_whitespace();
+    let node = words.next()?.parse().ok()?;
+    let weight = words.next().map_or(Some(DEFAULT_OFFER_WEIGHT), |weight| weight.parse().ok())?;
+    Some(Serving { node, weight, tags: words.map(str::to_owned).collect() })
 }
 
 fn name_server(server: SocketAddr) -> NameServerConfig {
@@ -290,6 +313,10 @@ impl Resolver for Dns {
 
     fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
         Box::pin(self.find_gateways(name))
+    }
+
+    fn serving<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, Result<Vec<Serving>, ResolveError>> {
+        Box::pin(self.find_serving(service))
     }
 }
 

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex as StdMutex};
 
 use tokio::sync::Mutex;
 use trunkline_link::Native;
-use trunkline_registrar::{BoxFuture, Feed, Registration, ResolveError, Resolver, Watch};
-use trunkline_route::{Address, Cause, Cookie, Endpoint, NodeName};
+use trunkline_registrar::{BoxFuture, Feed, Registration, ResolveError, Resolver, Serving, Watch};
+use trunkline_route::{Address, Cause, Cookie, Endpoint, NodeName, ServiceName};
 use trunkline_stack::first_of;
 
 use crate::client::{Session, Trouble, failed_at, most_telling};
-use crate::feed::{self, Source, Told};
+use crate::feed::{self, Source, Told, Warm};
 use crate::wrong_cookies::WrongCookies;
 
 /// Resolver that asks the embedded registrar at one address for every name, whatever the name's host.
@@ -23,13 +23,14 @@ struct At {
     session: Mutex<Option<Arc<Session>>>,
     wrong: StdMutex<WrongCookies>,
     feed: Arc<Feed>,
+    warm: Warm,
 }
 
 impl RegistrarAt {
     /// Creates a resolver that proves this cookie at that address. The first lookup opens the session, which is kept.
     pub fn new(native: Arc<Native>, address: Address, cookie: Cookie) -> Self {
         let (session, wrong, feed) = (Mutex::default(), StdMutex::default(), Arc::default());
-        Self(Arc::new(At { native, address, cookie, session, wrong, feed }))
+        Self(Arc::new(At { native, address, cookie, session, wrong, feed, warm: Warm::default() }))
     }
 }
 
@@ -78,7 +79,21 @@ impl fmt::Debug for At {
 
 impl Resolver for RegistrarAt {
     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
-        Box::pin(async move { self.0.session().await?.resolve(name).await })
+        Box::pin(async move {
+            match self.0.warm.resolve(&self.0, name) {
+                Some(found) => Ok(found),
+                None => self.0.session().await?.resolve(name).await,
+            }
+        })
+    }
+
+    fn serving<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, Result<Vec<Serving>, ResolveError>> {
+        Box::pin(async move {
+            match self.0.warm.serving(&self.0, service) {
+                Some(found) => Ok(found),
+                None => self.0.session().await?.serving(service).await,
+            }
+        })
     }
 
     fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {

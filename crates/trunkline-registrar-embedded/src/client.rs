@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 use trunkline_link::{DialError, DialTimes, Hooks, Native};
-use trunkline_registrar::{RegisterError, Registration, ResolveError};
+use trunkline_registrar::{RegisterError, Registration, ResolveError, Serving};
 use trunkline_route::{
-    Address, Attempt, Cause, Claims, Cookie, Endpoint, LinkPolicy, NodeName, RejectCode, TlsMode, Version, printable,
+    Address, Attempt, Cause, Claims, Cookie, Endpoint, LinkPolicy, NodeName, RejectCode, ServiceName, TlsMode, Version,
+    printable,
 };
 use trunkline_stack::{CallError, Link, Mailbox, Mailboxes};
 use trunkline_tls::{ClientTls, TlsProfile};
@@ -187,8 +188,7 @@ impl Session {
     }
 
     pub(crate) async fn register(&self, own: &Registration) -> Result<(), RegisterError> {
-        let (endpoints, leads_to) = wire::parts(own);
-        match self.ask(&Request::Register(endpoints, leads_to)).await? {
+        match self.ask(&Request::Register(own.into())).await? {
             Response::Registered => Ok(()),
             Response::Taken(endpoints) => Err(RegisterError::Taken {
                 name: own.name.clone(),
@@ -196,6 +196,14 @@ impl Session {
             }),
             Response::Refused(text) => Err(RegisterError::Refused(printable(&text))),
             _ => Err(RegisterError::Refused("it answered another question".into())),
+        }
+    }
+
+    pub(crate) async fn serving(&self, service: &ServiceName) -> Result<Vec<Serving>, ResolveError> {
+        match self.ask(&Request::Serving(service.to_string())).await? {
+            Response::Serving(found) => wire::serving(&found).map_err(|e| ResolveError::Failed(Cause::new(e))),
+            Response::Refused(text) => Err(ResolveError::Failed(printable(&text).into())),
+            _ => Err(ResolveError::Failed("it answered another question".into())),
         }
     }
 

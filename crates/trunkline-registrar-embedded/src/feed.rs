@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use trunkline_registrar::{BoxFuture, Change, Feed, Mirror, Pause, Registration, ResolveError, Watch};
-use trunkline_route::{Cause, Chain, NodeName};
+use trunkline_registrar::{BoxFuture, Change, Feed, Mirror, Pause, Registration, ResolveError, Serving, Watch};
+use trunkline_route::{Cause, Chain, Endpoint, NodeName, ServiceName};
 use trunkline_stack::Mailbox;
 
 use crate::client::{Session, Trouble};
@@ -94,9 +95,7 @@ impl Step {
         }
         let step = |news: &News| {
             Ok(match news {
-                News::Announced(name, endpoints, leads_to) => {
-                    Self::Set(wire::registration(NodeName::new(name)?, endpoints, leads_to)?)
-                }
+                News::Announced(name, node) => Self::Set(node.registration(NodeName::new(name)?)?),
                 News::Left(name) => Self::Remove(NodeName::new(name)?),
                 News::Current => Self::Current,
             })
@@ -115,6 +114,35 @@ pub(crate) fn steps(news: &[News]) -> Result<usize, MessageError> {
 pub(crate) fn watch<S: Source>(source: &Arc<S>) -> Watch {
     let fed = Arc::downgrade(source);
     source.feed().watch(|mirror| async move { feed(&fed, &mirror).await })
+}
+
+/// Mirror that a resolver looks at before it asks the registrar: from the second question on, so that a program which asks
+/// once is not told all nodes.
+#[derive(Default)]
+pub(crate) struct Warm {
+    was_asked: AtomicBool,
+    watch: OnceLock<Watch>,
+}
+
+impl Warm {
+    /// Returns the mirror, if it is as the registrar is.
+    pub(crate) fn mirror<S: Source>(&self, source: &Arc<S>) -> Option<&Mirror> {
+        if !self.was_asked.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let mirror = self.watch.get_or_init(|| watch(source)).mirror();
+        (mirror.is_known() && !mirror.is_lost()).then_some(&**mirror)
+    }
+
+    /// Returns the endpoints of a name that is in the mirror. An announcement that is new may not be there yet.
+    pub(crate) fn resolve<S: Source>(&self, source: &Arc<S>, name: &NodeName) -> Option<Vec<Endpoint>> {
+        Some(self.mirror(source)?.get(name)?.endpoints.clone())
+    }
+
+    /// Returns the nodes of a service that is in the mirror.
+    pub(crate) fn serving<S: Source>(&self, source: &Arc<S>, service: &ServiceName) -> Option<Vec<Serving>> {
+        Some(self.mirror(source)?.offering(service)).filter(|found| !found.is_empty())
+    }
 }
 
 /// Feeds a mirror until the source is gone.

@@ -1,9 +1,13 @@
 //! Bodies of this crate's fuzz targets. `fuzz/README.md` lists them; `tests/tests/claims/parsers.rs` runs them.
 
-use trunkline_route::{Address, Endpoint, Version};
+use trunkline_matcher::AccessPattern;
+use trunkline_registrar::{Offer, Registration};
+use trunkline_route::{Address, Endpoint, NodeName, ServiceName, Version};
 
 use crate::feed;
-use crate::wire::{self, MAX_ENDPOINTS, MAX_GATEWAYS, MAX_NEWS, News, Request, Response, WireEndpoint};
+use crate::wire::{
+    self, MAX_ENDPOINTS, MAX_GATEWAYS, MAX_NEWS, MAX_SERVING, News, Request, Response, WireEndpoint, WireNode,
+};
 
 /// Fuzz target: its name, its body, which panics when a property is violated, and its seed inputs.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
@@ -15,9 +19,10 @@ pub const TARGETS: &[Target] = &[("registrar", registrar, registrar_seeds)];
 /// decoded again, and its lists must be bounded.
 pub fn registrar(bytes: &[u8]) {
     if let Ok(request) = wire::decode::<Request>(bytes) {
-        if let Request::Register(endpoints, patterns) = &request {
-            let _ = wire::patterns(patterns);
-            listed(endpoints);
+        if let Request::Register(node) = &request {
+            let named = node.registration(name());
+            let _ = named.map(|named| assert_eq!(WireNode::from(&named).registration(name()), Ok(named)));
+            listed(&node.endpoints);
         }
         assert_eq!(wire::decode::<Request>(&wire::encode(&request)), Ok(request));
     }
@@ -31,10 +36,17 @@ pub fn registrar(bytes: &[u8]) {
             Response::Gateways(names) => {
                 let _ = wire::gateways(names).map(|names| assert!(names.len() <= MAX_GATEWAYS));
             }
+            Response::Serving(found) => {
+                let _ = wire::serving(found).map(|found| assert!(found.len() <= MAX_SERVING));
+            }
             _ => {}
         }
         assert_eq!(wire::decode::<Response>(&wire::encode(&response)), Ok(response));
     }
+}
+
+fn name() -> NodeName {
+    NodeName::new("db@example.com").expect("it is a name")
 }
 
 fn listed(wire: &[WireEndpoint]) {
@@ -53,14 +65,20 @@ pub fn registrar_seeds() -> Vec<Vec<u8>> {
         version: Some(Version::native(1)),
     };
     let endpoints = || vec![WireEndpoint::from(&endpoint)];
+    let service = ServiceName::new("postgres").expect("it is a service");
+    let offer = Offer { tags: vec!["eu".into()], ..Offer::new(service.clone()) };
+    let leads_to = AccessPattern::new("db@.*").expect("it is a pattern");
+    let node = Registration::new(name(), vec![endpoint.clone()]).leading_to(vec![leads_to]).offering(vec![offer]);
+    let serving = node.serving(&service).into_iter().collect();
     let requests = [
-        Request::Register(endpoints(), vec!["db@.*".into()]),
+        Request::Register(WireNode::from(&node)),
+        Request::Serving("postgres".into()),
         Request::Resolve("db@example.com".into()),
         Request::Gateways("db@example.com".into()),
         Request::Watch,
     ];
     let news = vec![
-        News::Announced("db@example.com".into(), endpoints(), vec!["db@.*".into()]),
+        News::Announced("db@example.com".into(), WireNode::from(&node)),
         News::Left("db@example.com".into()),
         News::Current,
     ];
@@ -71,6 +89,7 @@ pub fn registrar_seeds() -> Vec<Vec<u8>> {
         Response::Endpoints(endpoints()),
         Response::Refused("no such thing".into()),
         Response::Gateways(vec!["gate@dmz".into()]),
+        Response::Serving(wire::wire_serving(&service, serving)),
     ];
     let messages = requests.iter().map(wire::encode).chain(responses.iter().map(wire::encode));
     messages.chain([wire::encode(&news)]).collect()

@@ -27,18 +27,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use trunkline_link::{CredentialsFn, Native};
 use trunkline_registrar::{
-    BoxFuture, Feed, Lease, Pause, RegisterError, Registrar, Registration, ResolveError, Resolver, Watch,
+    BoxFuture, Feed, Lease, Pause, RegisterError, Registrar, Registration, ResolveError, Resolver, Serving, Watch,
 };
-use trunkline_route::{Cause, Chain, Cookie, Endpoint, NodeName};
+use trunkline_route::{Cause, Chain, Cookie, Endpoint, NodeName, ServiceName};
 use trunkline_stack::first_of;
 
 pub use at::RegistrarAt;
 use client::{Session, Trouble, failed_at, most_telling};
-use feed::{Source, Told};
+use feed::{Source, Told, Warm};
 use server::Table;
 use wrong_cookies::WrongCookies;
 
@@ -305,6 +305,17 @@ impl Core {
         remote.iter().filter(|(_, slot)| is_open(slot)).map(|(address, _)| *address).collect()
     }
 
+    /// Asks the registrar on this host for the nodes that serve a service.
+    async fn serving(&self, service: &ServiceName) -> Result<Vec<Serving>, ResolveError> {
+        if self.serves() {
+            return Ok(self.table.serving(service));
+        }
+        match self.local_session().await {
+            Ok(session) => session.serving(service).await,
+            Err(trouble) => Err(trouble.into()),
+        }
+    }
+
     /// Asks the registrar on this host for gateways, because the one on the host of the name is behind them.
     async fn gateways(&self, name: &NodeName) -> Result<Vec<NodeName>, ResolveError> {
         if self.serves() {
@@ -356,11 +367,17 @@ struct Kept {
     task: AbortHandle,
     held: Arc<AtomicBool>,
     core: Arc<Core>,
+    update: watch::Sender<Registration>,
 }
 
 impl Lease for Kept {
     fn is_held(&self) -> bool {
         self.held.load(Ordering::Relaxed)
+    }
+
+    fn update(&self, registration: Registration) -> bool {
+        self.update.send_replace(registration);
+        true
     }
 }
 
@@ -384,8 +401,9 @@ impl Registrar for Embedded {
         Box::pin(async move {
             let held = Arc::new(AtomicBool::new(false));
             let (first, answer) = oneshot::channel();
-            let task = tokio::spawn(keep(core.clone(), registration, held.clone(), first)).abort_handle();
-            let lease: Box<dyn Lease> = Box::new(Kept { task, held, core });
+            let (update, wanted) = watch::channel(registration);
+            let task = tokio::spawn(keep(core.clone(), wanted, held.clone(), first)).abort_handle();
+            let lease: Box<dyn Lease> = Box::new(Kept { task, held, core, update });
             match answer.await {
                 Ok(Ok(())) => Ok(lease),
                 Ok(Err(error)) => Err(error),
@@ -395,19 +413,21 @@ impl Registrar for Embedded {
     }
 
     fn resolver(&self) -> Arc<dyn Resolver> {
-        Arc::new(Ask { core: Arc::downgrade(&self.core), listen: self.core.listen })
+        Arc::new(Ask { core: Arc::downgrade(&self.core), listen: self.core.listen, warm: Warm::default() })
     }
 }
 
-/// Keeps an announcement up forever. The first outcome is reported, and an error of it is final.
+/// Keeps an announcement up forever, as it is wanted. The first outcome is reported, and an error of it is final.
 async fn keep(
     core: Arc<Core>,
-    registration: Registration,
+    mut wanted: watch::Receiver<Registration>,
     held: Arc<AtomicBool>,
     first: oneshot::Sender<Result<(), RegisterError>>,
 ) {
     let (mut first, mut pause, mut told) = (Some(first), Pause::default(), None);
+    let mut before = None;
     loop {
+        let registration = wanted.borrow_and_update().clone();
         match core.announce(&registration).await {
             Ok(announced) => {
                 held.store(true, Ordering::Relaxed);
@@ -415,8 +435,14 @@ async fn keep(
                 if let Some(first) = first.take() {
                     let _ = first.send(Ok(()));
                 }
-                announced.ended().await;
-                held.store(false, Ordering::Relaxed);
+                // The announcement that it replaced is not withdrawn before.
+                let announced = before.insert(announced);
+                tokio::select! {
+                    () = announced.ended() => held.store(false, Ordering::Relaxed),
+                    // The sender is in the lease, whose end aborts this.
+                    _ = wanted.changed() => continue,
+                }
+                before = None;
             }
             Err(error) => match first.take() {
                 Some(first) => {
@@ -443,9 +469,15 @@ async fn keep(
 struct Ask {
     core: Weak<Core>,
     listen: SocketAddr,
+    warm: Warm,
 }
 
 impl Ask {
+    /// Returns the mirror to look at first, unless this node has the nodes anyway.
+    fn warm(&self, core: &Core) -> Option<&Warm> {
+        (!core.serves()).then_some(&self.warm)
+    }
+
     fn core(&self) -> Result<Arc<Core>, ResolveError> {
         self.core.upgrade().ok_or_else(|| ResolveError::Unreachable("its node is shut down".into()))
     }
@@ -459,7 +491,24 @@ impl fmt::Debug for Ask {
 
 impl Resolver for Ask {
     fn resolve<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<Endpoint>, ResolveError>> {
-        Box::pin(async move { self.core()?.resolve(name).await })
+        Box::pin(async move {
+            let core = self.core()?;
+            let is_here = name.host() == core.native.name().host();
+            match is_here.then(|| self.warm(&core)?.resolve(&core, name)).flatten() {
+                Some(found) => Ok(found),
+                None => core.resolve(name).await,
+            }
+        })
+    }
+
+    fn serving<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, Result<Vec<Serving>, ResolveError>> {
+        Box::pin(async move {
+            let core = self.core()?;
+            match self.warm(&core).and_then(|warm| warm.serving(&core, service)) {
+                Some(found) => Ok(found),
+                None => core.serving(service).await,
+            }
+        })
     }
 
     fn gateways<'a>(&'a self, name: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use trunkline_link::{CredentialsFn, Hooks, Listener, Native, Offered, random_16};
-use trunkline_registrar::{Mirror, RegisterError, Registration, Watch};
-use trunkline_route::{Chain, CloseCode, Endpoint, LinkPolicy, NodeName};
+use trunkline_registrar::{Mirror, RegisterError, Registration, Serving, Watch};
+use trunkline_route::{Chain, CloseCode, Endpoint, LinkPolicy, NodeName, ServiceName};
 use trunkline_stack::{Link, Mailboxes, Message};
 use trunkline_tls::ServerTls;
 use trunkline_wire::handshake::Mode;
@@ -87,6 +87,10 @@ impl Table {
             found.truncate(wire::MAX_GATEWAYS);
         }
         found
+    }
+
+    pub(crate) fn serving(&self, service: &ServiceName) -> Vec<Serving> {
+        self.mirror.offering(service)
     }
 
     pub(crate) fn names(&self) -> Vec<NodeName> {
@@ -241,8 +245,12 @@ async fn respond(
             Ok(name) => Response::Gateways(table.gateways(&name).iter().map(ToString::to_string).collect()),
             Err(error) => Response::Refused(Chain(&error).to_string()),
         },
-        Request::Register(endpoints, leads_to) => {
-            let registration = match wire::registration(peer.clone(), &endpoints, &leads_to) {
+        Request::Serving(service) => match ServiceName::new(&service) {
+            Ok(service) => Response::Serving(wire::wire_serving(&service, table.serving(&service))),
+            Err(error) => Response::Refused(Chain(&error).to_string()),
+        },
+        Request::Register(node) => {
+            let registration = match node.registration(peer.clone()) {
                 Ok(registration) => registration,
                 Err(error) => return Response::Refused(Chain(&error).to_string()),
             };

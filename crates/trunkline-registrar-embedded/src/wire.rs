@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use trunkline_matcher::{AccessPattern, Limits, PatternError};
-use trunkline_registrar::{Change, Registration};
-use trunkline_route::{Address, Endpoint, EndpointError, NameError, NodeName, Version, VersionError};
+use trunkline_registrar::{Change, Offer, Registration, Serving};
+use trunkline_route::{
+    Address, Endpoint, EndpointError, NameError, NodeName, ServiceName, ServiceNameError, Version, VersionError,
+};
 
 /// Mailbox that answers, on every registrar session.
 pub(crate) const SERVICE: &str = "$registrar";
@@ -14,8 +16,18 @@ pub(crate) const MAX_ENDPOINTS: usize = 16;
 pub(crate) const MAX_GATEWAYS: usize = 256;
 /// Maximum number of changes in one message.
 pub(crate) const MAX_NEWS: usize = 512;
-/// Bytes of changes after which a message ends. The last change may add about 40 KiB.
+/// Bytes of changes after which a message ends. The last change may add about 48 KiB.
 pub(crate) const MAX_NEWS_BYTES: usize = 16 << 10;
+/// Maximum number of nodes that serve a service in an answer.
+pub(crate) const MAX_SERVING: usize = 256;
+/// Maximum number of services that a node may announce.
+const MAX_OFFERS: usize = 64;
+/// Maximum number of tags of one service of a node.
+const MAX_TAGS: usize = 16;
+/// Bytes that the services of a node may take with their tags.
+const MAX_OFFERS_BYTES: usize = 8 << 10;
+/// Bytes that the nodes in an answer may take.
+const MAX_SERVING_BYTES: usize = 64 << 10;
 /// Maximum number of patterns that a gateway may announce.
 const MAX_PATTERNS: usize = 64;
 /// Limits of such a pattern. Node names are short, and the registrar stores and runs the patterns of all its nodes.
@@ -24,14 +36,16 @@ const PATTERN: Limits = Limits::new().pattern_bytes(512).repeat(64).nesting(16).
 /// Request of a session. The order of variants is part of the wire format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Announces the session's node, and the patterns of the names it leads to, until the session ends.
-    Register(Vec<WireEndpoint>, Vec<String>),
+    /// Announces the session's node until the session ends, or replaces its announcement.
+    Register(WireNode),
     /// Asks for the endpoints of a node.
     Resolve(String),
     /// Asks for the gateways that lead to a node.
     Gateways(String),
     /// Asks for all nodes and each change, which are sent to the mailbox [`SERVICE`] as lists of [`News`].
     Watch,
+    /// Asks for the nodes that serve a service.
+    Serving(String),
 }
 
 /// Answer of the registrar. The order of variants is part of the wire format.
@@ -52,13 +66,15 @@ pub(crate) enum Response {
         /// Time for which the registrar serves, in milliseconds. Nodes of one that it replaced may still come back to it.
         age_ms: u64,
     },
+    /// Nodes that serve a service, each with its name.
+    Serving(Vec<(String, WireOffer)>),
 }
 
 /// Change that a watching session is told. The order of variants is part of the wire format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum News {
-    /// The node is announced, with the patterns of the names it leads to.
-    Announced(String, Vec<WireEndpoint>, Vec<String>),
+    /// The node of this name is announced.
+    Announced(String, WireNode),
     /// The node is not announced any more.
     Left(String),
     /// All nodes that are announced now were told.
@@ -70,8 +86,7 @@ impl News {
     pub(crate) fn new(change: &Change) -> Option<Self> {
         match change {
             Change::Joined(node) | Change::Changed(node) => {
-                let (endpoints, leads_to) = parts(node);
-                Some(Self::Announced(node.name.to_string(), endpoints, leads_to))
+                Some(Self::Announced(node.name.to_string(), WireNode::from(&**node)))
             }
             Change::Left(name) => Some(Self::Left(name.to_string())),
             Change::Current => Some(Self::Current),
@@ -83,10 +98,11 @@ impl News {
     /// Returns about how many bytes this takes.
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Announced(name, endpoints, patterns) => {
+            Self::Announced(name, WireNode { endpoints, leads_to, offers }) => {
                 name.len()
                     + endpoints.iter().map(|endpoint| endpoint.host.len() + 32).sum::<usize>()
-                    + patterns.iter().map(String::len).sum::<usize>()
+                    + leads_to.iter().map(String::len).sum::<usize>()
+                    + offers.iter().map(WireOffer::len).sum::<usize>()
             }
             Self::Left(name) => name.len(),
             Self::Current => 1,
@@ -94,19 +110,101 @@ impl News {
     }
 }
 
-/// Returns the endpoints of an announcement, and the patterns of the names that its node leads to.
-pub(crate) fn parts(node: &Registration) -> (Vec<WireEndpoint>, Vec<String>) {
-    let leads_to = node.leads_to.iter().map(|pattern| pattern.as_str().to_owned()).collect();
-    (node.endpoints.iter().map(Into::into).collect(), leads_to)
+/// Announcement of a node without its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WireNode {
+    pub(crate) endpoints: Vec<WireEndpoint>,
+    /// Patterns of the names that it leads to.
+    leads_to: Vec<String>,
+    offers: Vec<WireOffer>,
 }
 
-/// Returns the announcement of a node from its parts.
-pub(crate) fn registration(
-    name: NodeName,
-    endpoints: &[WireEndpoint],
-    leads_to: &[String],
-) -> Result<Registration, MessageError> {
-    Ok(Registration::new(name, self::endpoints(endpoints)?).leading_to(patterns(leads_to)?))
+impl From<&Registration> for WireNode {
+    fn from(node: &Registration) -> Self {
+        Self {
+            endpoints: node.endpoints.iter().map(Into::into).collect(),
+            leads_to: node.leads_to.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+            offers: node.offers.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl WireNode {
+    /// Returns the announcement of the node of this name.
+    pub(crate) fn registration(&self, name: NodeName) -> Result<Registration, MessageError> {
+        let offers = &self.offers;
+        if offers.len() > MAX_OFFERS {
+            return Err(MessageError::TooMany { len: offers.len(), what: "services", most: MAX_OFFERS });
+        }
+        let bytes = offers.iter().map(WireOffer::len).sum();
+        if bytes > MAX_OFFERS_BYTES {
+            return Err(MessageError::TooMany {
+                len: bytes,
+                what: "bytes of services and tags",
+                most: MAX_OFFERS_BYTES,
+            });
+        }
+        let offers = offers.iter().map(Offer::try_from).collect::<Result<_, _>>()?;
+        let registration = Registration::new(name, endpoints(&self.endpoints)?);
+        Ok(registration.leading_to(patterns(&self.leads_to)?).offering(offers))
+    }
+}
+
+/// Service of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WireOffer {
+    service: String,
+    weight: u16,
+    tags: Vec<String>,
+}
+
+impl WireOffer {
+    fn len(&self) -> usize {
+        self.service.len() + 3 + self.tags.iter().map(|tag| tag.len() + 1).sum::<usize>()
+    }
+}
+
+impl From<&Offer> for WireOffer {
+    fn from(offer: &Offer) -> Self {
+        Self { service: offer.service.to_string(), weight: offer.weight, tags: offer.tags.clone() }
+    }
+}
+
+impl TryFrom<&WireOffer> for Offer {
+    type Error = MessageError;
+
+    fn try_from(wire: &WireOffer) -> Result<Self, MessageError> {
+        if wire.tags.len() > MAX_TAGS {
+            return Err(MessageError::TooMany { len: wire.tags.len(), what: "tags", most: MAX_TAGS });
+        }
+        // A tag has the form of a service.
+        wire.tags.iter().try_for_each(|tag| ServiceName::new(tag).map(drop))?;
+        Ok(Self { service: wire.service.parse()?, weight: wire.weight, tags: wire.tags.clone() })
+    }
+}
+
+/// Returns the nodes that serve a service, as an answer holds them: of too many, the ones with the highest weights.
+pub(crate) fn wire_serving(service: &ServiceName, mut serving: Vec<Serving>) -> Vec<(String, WireOffer)> {
+    serving.sort_by_key(|serving| std::cmp::Reverse(serving.weight));
+    serving.truncate(MAX_SERVING);
+    let wire = |serving: Serving| {
+        let offer = WireOffer { service: service.to_string(), weight: serving.weight, tags: serving.tags };
+        (serving.node.to_string(), offer)
+    };
+    let mut left = MAX_SERVING_BYTES;
+    let fits = |(name, offer): &(String, WireOffer)| {
+        let len = name.len() + offer.len() + 2;
+        left.checked_sub(len).inspect(|rest| left = *rest).is_some()
+    };
+    serving.into_iter().map(wire).take_while(fits).collect()
+}
+
+pub(crate) fn serving(wire: &[(String, WireOffer)]) -> Result<Vec<Serving>, MessageError> {
+    let serving = |(name, offer): &(String, WireOffer)| {
+        let Offer { weight, tags, .. } = Offer::try_from(offer)?;
+        Ok(Serving { node: NodeName::new(name)?, weight, tags })
+    };
+    wire.iter().take(MAX_SERVING).map(serving).collect()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +239,8 @@ pub(crate) enum MessageError {
     Name(#[from] NameError),
     #[error(transparent)]
     Pattern(#[from] PatternError),
+    #[error(transparent)]
+    Service(#[from] ServiceNameError),
     #[error("{len} {what}, at most {most} are taken")]
     TooMany { len: usize, what: &'static str, most: usize },
     #[error("it cannot be read")]
@@ -196,10 +296,17 @@ mod tests {
     #[test]
     fn the_bytes_are_as_documented() {
         let endpoint = WireEndpoint { host: "10.0.0.1".into(), port: 4370, tls: Some(true), version: None };
-        let register = Request::Register(vec![endpoint], vec!["db@.*".into()]);
+        let offer = WireOffer { service: "pg".into(), weight: 100, tags: vec!["eu".into()] };
+        let (endpoints, leads_to) = (vec![endpoint], vec!["db@.*".into()]);
+        let register = Request::Register(WireNode { endpoints, leads_to, offers: vec![offer.clone()] });
         let bytes = encode(&register);
+        let offered = [&[2], b"pg".as_slice(), &[100, 1, 2], b"eu"].concat();
         let expected =
-            [&[1, 0, 1, 8], b"10.0.0.1".as_slice(), &[0x92, 0x22, 1, 1, 0, 1, 5], b"db@.*".as_slice()].concat();
+            [&[1, 0, 1, 8], b"10.0.0.1".as_slice(), &[0x92, 0x22, 1, 1, 0, 1, 5], b"db@.*".as_slice(), &[1], &offered];
+        let expected = expected.concat();
+        assert_eq!(encode(&Request::Serving("pg".into())), [&[1, 4, 2], b"pg".as_slice()].concat());
+        let serving = Response::Serving(vec![("a@b".into(), offer)]);
+        assert_eq!(encode(&serving), [&[1, 6, 1, 3], b"a@b".as_slice(), &offered].concat());
         assert_eq!(bytes, expected);
         assert_eq!(decode::<Request>(&bytes), Ok(register));
         assert_eq!(encode(&Request::Gateways("a@b".into())), [&[1, 2, 3], b"a@b".as_slice()].concat());
@@ -224,6 +331,16 @@ mod tests {
         assert_eq!(endpoints(&vec![WireEndpoint { port: 1, ..wire }; 17]), Err(many(17, "endpoints", 16)));
         assert_eq!(patterns(&vec!["a".into(); 65]).unwrap_err(), many(65, "patterns", 64));
         assert!(patterns(&["(a{64}){64}".into()]).is_err() && patterns(&["x".repeat(513)]).is_err());
+        let offer =
+            |tags: usize, len: usize| WireOffer { service: "s".into(), weight: 1, tags: vec!["t".repeat(len); tags] };
+        let node =
+            |offers| WireNode { endpoints: vec![], leads_to: vec![], offers }.registration("a@h".parse().unwrap());
+        assert_eq!(node(vec![offer(0, 0); 65]).unwrap_err(), many(65, "services", 64));
+        assert_eq!(node(vec![offer(17, 1)]).unwrap_err(), many(17, "tags", 16));
+        assert_eq!(node(vec![offer(16, 128); 4]).unwrap_err(), many(8272, "bytes of services and tags", 8192));
+        let serving = |tags| Serving { node: "a@h".parse().unwrap(), weight: 1, tags };
+        let answer = wire_serving(&"s".parse().unwrap(), vec![serving(vec!["t".repeat(128); 16]); 256]);
+        assert!(encode(&Response::Serving(answer.clone())).len() < 65 << 10 && answer.len() > 30);
         assert!(patterns(&["(".into()]).is_err() && gateways(&["nobody".into()]).is_err());
     }
 }

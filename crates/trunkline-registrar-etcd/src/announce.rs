@@ -1,14 +1,14 @@
 //! Announcement of one node, kept up.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use trunkline_registrar::{BoxFuture, Lease, Pause, RegisterError, Registration};
-use trunkline_route::Chain;
+use trunkline_route::{Chain, NodeName};
 
 use crate::follow::Known;
 use crate::layout::{self, Keys};
@@ -28,10 +28,11 @@ pub(crate) struct Announcer {
     store: Arc<Store>,
     known: Arc<Known>,
     holder: String,
-    registration: Registration,
+    name: NodeName,
     key: String,
     challenge: String,
-    value: Vec<u8>,
+    /// Value of the key.
+    value: Mutex<Vec<u8>>,
     /// Wakes the task that keeps the announcement up.
     look: Arc<Notify>,
     /// Lease in etcd; 0 while there is none.
@@ -48,9 +49,14 @@ impl Announcer {
         registration: Registration,
     ) -> Arc<Self> {
         let (key, challenge) = (keys.node(&registration.name), keys.challenge(&registration.name));
-        let value = layout::encode(&registration, &holder);
+        let value = Mutex::new(layout::encode(&registration, &holder));
+        let name = registration.name;
         let (look, lease, is_held) = (Arc::default(), AtomicI64::new(0), AtomicBool::new(false));
-        Arc::new(Self { store, known, holder, registration, key, challenge, value, look, lease, is_held })
+        Arc::new(Self { store, known, holder, name, key, challenge, value, look, lease, is_held })
+    }
+
+    fn value(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Announces the node, and keeps the announcement up until the lease is dropped.
@@ -67,14 +73,14 @@ impl Announcer {
 
     /// Keeps the announcement up for ever. The first outcome is reported, and an error of it is final.
     async fn keep(self: Arc<Self>, first: oneshot::Sender<Result<(), RegisterError>>) {
-        self.known.hold(&self.registration.name, self.look.clone());
+        self.known.hold(&self.name, self.look.clone());
         let (mut first, mut pause, mut told) = (Some(first), Pause::default(), None);
         loop {
             let ended = match self.register().await {
                 Ok(()) => {
                     self.is_held.store(true, Ordering::Relaxed);
                     if told.take().is_some() {
-                        tracing::info!(name = %self.registration.name, "registered again");
+                        tracing::info!(name = %self.name, "registered again");
                     }
                     if let Some(first) = first.take() {
                         let _ = first.send(Ok(()));
@@ -93,7 +99,7 @@ impl Announcer {
             };
             self.is_held.store(false, Ordering::Relaxed);
             if told.as_ref() != Some(&ended) {
-                let (name, error) = (&self.registration.name, Chain(&ended));
+                let (name, error) = (&self.name, Chain(&ended));
                 tracing::warn!(%name, %error, "not registered at the moment; this node tries again");
                 told = Some(ended);
             }
@@ -109,9 +115,9 @@ impl Announcer {
             false => self.store.grant(LEASE).await?,
         };
         self.lease.store(lease, Ordering::Relaxed);
-        let (mut when, mut has_asked) = (When::Nothing, false);
+        let (mut when, mut has_asked, value) = (When::Nothing, false, self.value().clone());
         loop {
-            let held = match self.store.put(when, &self.key, &self.value, lease).await? {
+            let held = match self.store.put(when, &self.key, &value, lease).await? {
                 Put::Done => {
                     if has_asked {
                         self.store.delete(&self.challenge).await?;
@@ -124,13 +130,13 @@ impl Announcer {
                 }
                 Put::Held(held) => held,
             };
-            if held.lease == lease && held.value == self.value {
+            if held.lease == lease && held.value == value {
                 return Ok(());
             }
             if self.is_alive(&held, lease).await? {
-                let registration = layout::decode(self.registration.name.clone(), &held.value);
+                let registration = layout::decode(self.name.clone(), &held.value);
                 let endpoints = registration.map(|entry| entry.registration.endpoints).unwrap_or_default();
-                return Err(RegisterError::Taken { name: self.registration.name.clone(), endpoints });
+                return Err(RegisterError::Taken { name: self.name.clone(), endpoints });
             }
             (when, has_asked) = (When::Unchanged(held.revision), true);
         }
@@ -139,7 +145,7 @@ impl Announcer {
     /// Returns whether what stands at the key keeps the name from this process.
     async fn is_alive(&self, held: &Kv, lease: i64) -> Result<bool, Trouble> {
         // A value that cannot be read announces nobody.
-        let Ok(entry) = layout::decode(self.registration.name.clone(), &held.value) else { return Ok(false) };
+        let Ok(entry) = layout::decode(self.name.clone(), &held.value) else { return Ok(false) };
         if entry.holder.as_ref() == Some(&self.holder) {
             return Ok(false);
         }
@@ -192,24 +198,29 @@ impl Announcer {
         }
     }
 
-    /// Looks at the key, and writes it again if it is this node's: so a process that asks knows that it is alive.
+    /// Looks at the key of this node, and writes it again if it is not as it should be, or if a process asked for the name: so
+    /// that knows that the node is alive.
     async fn look(&self) -> Result<(), RegisterError> {
         let lease = self.lease.load(Ordering::Relaxed);
         let Some(now) = self.store.get(&self.key).await? else {
             return Err(RegisterError::Refused("the key in etcd was deleted".into()));
         };
-        if now.lease != lease || now.value != self.value {
+        if now.lease != lease {
             return Err(RegisterError::Refused("the key in etcd was written by another process".into()));
         }
-        if self.store.get(&self.challenge).await?.is_some_and(|asked| asked.revision > now.revision) {
-            self.store.put(When::Unchanged(now.revision), &self.key, &self.value, lease).await?;
+        let value = self.value().clone();
+        let is_asked = async {
+            self.store.get(&self.challenge).await.map(|asked| asked.is_some_and(|asked| asked.revision > now.revision))
+        };
+        if now.value != value || is_asked.await? {
+            self.store.put(When::Unchanged(now.revision), &self.key, &value, lease).await?;
         }
         Ok(())
     }
 
     /// Takes the announcement back.
     async fn end(&self) {
-        self.known.release(&self.registration.name);
+        self.known.release(&self.name);
         let lease = self.lease.swap(0, Ordering::Relaxed);
         if lease != 0 {
             // Otherwise it ends by itself.
@@ -226,6 +237,13 @@ struct Kept {
 impl Lease for Kept {
     fn is_held(&self) -> bool {
         self.announcer.as_ref().is_some_and(|announcer| announcer.is_held.load(Ordering::Relaxed))
+    }
+
+    fn update(&self, registration: Registration) -> bool {
+        let Some(announcer) = &self.announcer else { return false };
+        *announcer.value() = layout::encode(&registration, &announcer.holder);
+        announcer.look.notify_one();
+        true
     }
 
     fn withdraw(mut self: Box<Self>) -> BoxFuture<'static, ()> {

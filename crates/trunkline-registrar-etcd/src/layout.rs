@@ -4,8 +4,8 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 use trunkline_matcher::AccessPattern;
-use trunkline_registrar::Registration;
-use trunkline_route::{Address, Endpoint, Host, NodeName};
+use trunkline_registrar::{DEFAULT_OFFER_WEIGHT, Offer, Registration};
+use trunkline_route::{Address, Endpoint, Host, NodeName, ServiceName};
 
 /// Longest value that is read, in bytes.
 pub(crate) const MAX_VALUE: usize = 64 << 10;
@@ -70,6 +70,8 @@ struct Value {
     endpoints: Vec<At>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     leads_to: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    offers: Vec<Offered>,
     /// Random number of the process that wrote the value, in hexadecimal digits; none in one written by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     holder: Option<String>,
@@ -84,6 +86,20 @@ struct At {
     tls: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     handshake: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Offered {
+    service: String,
+    #[serde(default = "default_weight")]
+    weight: u16,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+}
+
+fn default_weight() -> u16 {
+    DEFAULT_OFFER_WEIGHT
 }
 
 /// Announcement, with the process that made it.
@@ -106,6 +122,8 @@ pub(crate) enum ValueError {
     Handshake(usize),
     #[error("leads_to[{0}] is no pattern")]
     Pattern(usize),
+    #[error("offers[{0}] has a service or a tag with spaces, `@` or `#`")]
+    Offer(usize),
 }
 
 /// Form of a value, for errors.
@@ -118,9 +136,12 @@ pub(crate) fn encode(registration: &Registration, holder: &str) -> Vec<u8> {
         tls: endpoint.tls,
         handshake: endpoint.version.as_ref().map(ToString::to_string),
     };
+    let offered =
+        |offer: &Offer| Offered { service: offer.service.to_string(), weight: offer.weight, tags: offer.tags.clone() };
     let value = Value {
         endpoints: registration.endpoints.iter().map(at).collect(),
         leads_to: registration.leads_to.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+        offers: registration.offers.iter().map(offered).collect(),
         holder: Some(holder.to_owned()),
     };
     serde_json::to_vec(&value).unwrap_or_default()
@@ -131,7 +152,7 @@ pub(crate) fn decode(name: NodeName, value: &[u8]) -> Result<Entry, ValueError> 
         return Err(ValueError::TooLong);
     }
     let malformed = |error: serde_json::Error| ValueError::Json { line: error.line(), column: error.column() };
-    let Value { endpoints, leads_to, holder } = serde_json::from_slice(value).map_err(malformed)?;
+    let Value { endpoints, leads_to, offers, holder } = serde_json::from_slice(value).map_err(malformed)?;
     let endpoint = |(nth, at): (usize, At)| {
         let host = Host::new(at.host).map_err(|_| ValueError::Endpoint(nth))?;
         let port = NonZeroU16::new(at.port).ok_or(ValueError::Endpoint(nth))?;
@@ -141,7 +162,15 @@ pub(crate) fn decode(name: NodeName, value: &[u8]) -> Result<Entry, ValueError> 
     let endpoints = endpoints.into_iter().enumerate().map(endpoint).collect::<Result<_, _>>()?;
     let pattern = |(nth, text): (usize, String)| AccessPattern::new(&text).map_err(|_| ValueError::Pattern(nth));
     let leads_to = leads_to.into_iter().enumerate().map(pattern).collect::<Result<_, _>>()?;
-    Ok(Entry { registration: Registration::new(name, endpoints).leading_to(leads_to), holder })
+    let offer = |(nth, offered): (usize, Offered)| {
+        let service = ServiceName::new(offered.service).map_err(|_| ValueError::Offer(nth))?;
+        // A tag has the form of a service.
+        let is_right = offered.tags.iter().all(|tag| ServiceName::new(tag).is_ok());
+        is_right.then_some(Offer { service, weight: offered.weight, tags: offered.tags }).ok_or(ValueError::Offer(nth))
+    };
+    let offers = offers.into_iter().enumerate().map(offer).collect::<Result<_, _>>()?;
+    let registration = Registration::new(name, endpoints).leading_to(leads_to).offering(offers);
+    Ok(Entry { registration, holder })
 }
 
 #[cfg(test)]
@@ -177,14 +206,18 @@ mod tests {
         };
         let node = Registration::new(name(), vec![endpoint, Endpoint::at(Address::new("fd00::1", 1).unwrap())]);
         let node = node.leading_to(vec![AccessPattern::new("inside-.*@.*").unwrap()]);
+        let offer = Offer { weight: 0, tags: vec!["eu".into()], ..Offer::new("pg".parse().unwrap()) };
+        let node = node.offering(vec![offer]);
         let value = encode(&node, "c0ffee");
         assert_eq!(
             String::from_utf8(value.clone()).unwrap(),
-            r#"{"endpoints":[{"host":"10.0.0.5","port":4370,"tls":true,"handshake":"TLK/1"},{"host":"fd00::1","port":1}],"leads_to":["inside-.*@.*"],"holder":"c0ffee"}"#
+            r#"{"endpoints":[{"host":"10.0.0.5","port":4370,"tls":true,"handshake":"TLK/1"},{"host":"fd00::1","port":1}],"leads_to":["inside-.*@.*"],"offers":[{"service":"pg","weight":0,"tags":["eu"]}],"holder":"c0ffee"}"#
         );
         assert_eq!(decode(name(), &value), Ok(Entry { registration: node, holder: Some("c0ffee".into()) }));
-        let by_hand = decode(name(), br#"{"endpoints": [{"host": "a", "port": 7}]}"#).unwrap();
+        let by_hand = decode(name(), br#"{"endpoints": [{"host": "a", "port": 7}], "offers": [{"service": "pg"}]}"#);
+        let by_hand = by_hand.unwrap();
         assert_eq!(by_hand.holder, None);
+        assert_eq!(by_hand.registration.offers, [Offer::new("pg".parse().unwrap())]);
         assert_eq!(by_hand.registration.endpoints, [Endpoint::at(Address::new("a", 7).unwrap())]);
     }
 
@@ -197,6 +230,7 @@ mod tests {
         assert_eq!(of(r#"{"endpoints": [{"host": "a b", "port": 1}]}"#), ValueError::Endpoint(0));
         assert_eq!(of(r#"{"endpoints": [{"host": "a", "port": 1, "handshake": "?"}]}"#), ValueError::Handshake(0));
         assert_eq!(of(r#"{"endpoints": [], "leads_to": ["a", "("]}"#), ValueError::Pattern(1));
+        assert_eq!(of(r#"{"endpoints": [], "offers": [{"service": "a@b"}]}"#), ValueError::Offer(0));
         assert_eq!(of(&" ".repeat(MAX_VALUE + 1)), ValueError::TooLong);
     }
 

@@ -10,7 +10,7 @@
 //!
 //! | Key | Value |
 //! |---|---|
-//! | `PREFIX/nodes/NAME` | `{"endpoints": [{"host": "10.0.0.5", "port": 4370}]}`; an endpoint may have `tls` (true or false) and `handshake` (`TLK/1`); beside `endpoints` there may be `leads_to`, patterns of the names to which the node leads as a gateway, and `holder`, which tells the process |
+//! | `PREFIX/nodes/NAME` | `{"endpoints": [{"host": "10.0.0.5", "port": 4370}]}`; an endpoint may have `tls` (true or false) and `handshake` (`TLK/1`); beside `endpoints` there may be `leads_to`, patterns of the names to which the node leads as a gateway, `offers`, the services that it serves with others (`{"service": "postgres", "weight": 100, "tags": ["eu"]}`), and `holder`, which tells the process |
 //! | `PREFIX/challenges/NAME` | a process that asks the holder of the name whether it is alive; the holder writes its key again |
 //!
 //! A key without a lease, written by hand, stays until it is deleted by hand, and its name cannot be registered.
@@ -26,9 +26,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::AbortHandle;
 use trunkline_registrar::{
-    BoxFuture, Lease, Mirror, RegisterError, Registrar, Registration, ResolveError, Resolver, Watch,
+    BoxFuture, Lease, Mirror, RegisterError, Registrar, Registration, ResolveError, Resolver, Serving, Watch,
 };
-use trunkline_route::{Cause, Endpoint, NodeName};
+use trunkline_route::{Cause, Endpoint, NodeName, ServiceName};
 
 use announce::Announcer;
 use follow::{Follower, Known, Unreadable};
@@ -172,6 +172,13 @@ impl Resolver for Core {
         Box::pin(async move {
             self.listed().await?;
             Ok(self.mirror.leading_to(name))
+        })
+    }
+
+    fn serving<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, Result<Vec<Serving>, ResolveError>> {
+        Box::pin(async move {
+            self.listed().await?;
+            Ok(self.mirror.offering(service))
         })
     }
 

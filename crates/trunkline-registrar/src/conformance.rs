@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Address, Endpoint, NodeName, Version};
+use trunkline_route::{Address, Endpoint, NodeName, ServiceName, Version};
 
-use crate::{Change, Lease, RegisterError, Registrar, Registration, Resolver, Watch};
+use crate::{Change, Lease, Offer, RegisterError, Registrar, Registration, Resolver, Serving, Watch};
 
 /// Time within which everybody sees what one node announced or withdrew.
 const SEEN: Duration = Duration::from_secs(10);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Checks that registrars keep what [`Registrar`] and [`Resolver`] promise: what one node announces, in its order and with its
-/// gateways, all others find, are told and can list, until it is withdrawn; a name has one holder; a name that nobody
+/// Checks that registrars keep what [`Registrar`] and [`Resolver`] promise: what one node announces, in its order, with its
+/// gateways and services, all others find, are told and can list, until it is changed or withdrawn; a name has one holder; a name that nobody
 /// announced is unknown, which is no error.
 ///
 /// `make` returns the registrar as the node of that name would use it; all of them belong together. The names are those of
@@ -115,9 +115,26 @@ pub async fn check(host: &str, make: impl AsyncFn(NodeName) -> Arc<dyn Registrar
         leads(&**resolver, &name("outside"), &[]).await;
     }
 
+    // An announcement is replaced by another one of the same node, without a moment in which there is none.
+    let service = ServiceName::new("postgres").expect("it is a service");
+    let offer = |weight| Offer { weight, tags: vec!["eu".into()], ..Offer::new(service.clone()) };
+    for weight in [7, 0] {
+        let changed = first.clone().offering(vec![offer(weight)]);
+        if !lease.update(changed.clone()) {
+            break;
+        }
+        for resolver in &readers {
+            serve(&**resolver, &service, changed.serving(&service).as_slice()).await;
+        }
+        told(&mut watch, Change::Changed(Arc::new(changed.clone()))).await;
+        listed(&*of_reader, &[&changed, &second]).await;
+        assert!(lease.is_held(), "the lease is held after an update");
+    }
+
     drop(lease);
     for resolver in &readers {
         found(&**resolver, &db, &[]).await;
+        serve(&**resolver, &service, &[]).await;
     }
     told(&mut watch, Change::Left(db.clone())).await;
     listed(&*of_reader, &[&second]).await;
@@ -173,6 +190,11 @@ async fn until<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, look: im
 
 async fn found(resolver: &dyn Resolver, name: &NodeName, expected: &[Endpoint]) {
     until(&format!("the endpoints of {name}"), Ok(expected.to_vec()), async || resolver.resolve(name).await).await;
+}
+
+async fn serve(resolver: &dyn Resolver, service: &ServiceName, expected: &[Serving]) {
+    let what = format!("the nodes that serve {service}");
+    until(&what, Ok(expected.to_vec()), async || resolver.serving(service).await).await;
 }
 
 async fn leads(resolver: &dyn Resolver, name: &NodeName, expected: &[NodeName]) {

@@ -10,20 +10,21 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
-use trunkline_route::{Address, Cause, Chain, Endpoint, Host, NodeName};
+use trunkline_route::{Address, Cause, Chain, Endpoint, Host, NodeName, ServiceName};
 
-use crate::{BoxFuture, Feed, Mirror, Registration, ResolveError, Resolver, Watch};
+use crate::{BoxFuture, DEFAULT_OFFER_WEIGHT, Feed, Mirror, Offer, Registration, ResolveError, Resolver, Watch};
 
 /// Largest file accepted: a hundred thousand names of 150 bytes fit.
 const MAX_BYTES: u64 = 16 << 20;
 
 pub(crate) type Names = HashMap<NodeName, Ways>;
 
-/// Endpoints and gateways that the file lists for one name.
+/// Endpoints and gateways that the file lists for one name, and the services of that node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ways {
     endpoints: Vec<Endpoint>,
     gateways: Vec<NodeName>,
+    offers: Vec<Offer>,
 }
 
 /// Time between two looks at a file that is watched.
@@ -45,6 +46,9 @@ struct Last {
 ///   - { host: 10.0.0.5, port: 4370 }
 ///   - { host: 10.0.0.6, port: 4370, tls: true, handshake: TLK/1 }
 ///   - { proxy: gate@dmz.example.com }     # a gateway that leads there
+/// "@postgres":                            # nodes that serve a service
+///   - { node: db@example.com, weight: 200, tags: [eu] }
+///   - { node: standby@example.com }       # weight 100
 /// ```
 ///
 /// The file is read for every lookup, so a change is effective from the next lookup on. While the file is unreadable or
@@ -83,10 +87,16 @@ struct Entry {
     tls: Option<bool>,
     handshake: Option<String>,
     proxy: Option<String>,
+    node: Option<String>,
+    weight: Option<i64>,
+    tags: Option<Vec<String>>,
 }
 
 /// Description of a valid entry, for errors.
 const ENTRY: &str = "an entry has `host` and `port`, and maybe `tls` and `handshake`; or it has `proxy` alone";
+
+/// Description of a valid entry of a service, for errors.
+const SERVING: &str = "an entry of a service has `node`, and maybe `weight` and `tags`";
 
 /// Error returned when a file of names cannot be used. `Display` shows the path; the problem is the source. No text shows
 /// content: the path may lead to another file, such as one with a secret, and the text is logged.
@@ -199,34 +209,91 @@ pub(crate) fn parse(text: &str) -> Result<Names, NamesProblem> {
     } else {
         serde_saphyr::from_str_with_options(text, options).map_err(|error| malformed(&error))?
     };
-    let named = |(name, entries): (String, Spanned<Vec<Spanned<Entry>>>)| {
-        let mut ways = Ways::default();
-        let name = NodeName::new(&name);
-        let name =
-            name.map_err(|_| wrong(entries.referenced, "what stands before it is no name of a node, name@host"))?;
-        for entry in entries.value {
-            let wrong = |what: &str| wrong(entry.referenced, what);
-            let Entry { host, port, tls, handshake, proxy } = entry.value;
-            match (host, port, proxy) {
-                (Some(host), Some(port), None) => ways.endpoints.push(Endpoint {
-                    address: Address {
-                        host: Host::new(host).map_err(|_| wrong("`host` is no host"))?,
-                        port: (u16::try_from(port).ok().and_then(NonZeroU16::new))
-                            .ok_or_else(|| wrong("`port` is not from 1 to 65535"))?,
-                    },
-                    tls,
-                    version: (handshake.as_deref().map(str::parse).transpose())
-                        .map_err(|_| wrong("`handshake` is no version, such as TLK/1"))?,
-                }),
-                (None, None, Some(proxy)) if tls.is_none() && handshake.is_none() => {
-                    ways.gateways.push(proxy.parse().map_err(|_| wrong("`proxy` is no name of a node, name@host"))?);
+    let mut names = Names::new();
+    for (name, entries) in entries {
+        if let Some(service) = name.strip_prefix('@') {
+            let service = ServiceName::new(service)
+                .map_err(|_| wrong(entries.referenced, "what stands before it is no service, @SERVICE"))?;
+            for entry in entries.value {
+                let (node, offer) = serving(&service, entry.value).map_err(|what| wrong(entry.referenced, what))?;
+                let offers = &mut names.entry(node).or_default().offers;
+                if offers.iter().any(|known| known.service == service) {
+                    return Err(wrong(entry.referenced, "the node stands twice in one service"));
                 }
-                _ => return Err(wrong(ENTRY)),
+                offers.push(offer);
             }
+            continue;
         }
-        Ok((name, ways))
+        let name = NodeName::new(&name)
+            .map_err(|_| wrong(entries.referenced, "what stands before it is no name of a node, name@host"))?;
+        let ways = names.entry(name).or_default();
+        for entry in entries.value {
+            way(ways, entry.value).map_err(|what| wrong(entry.referenced, what))?;
+        }
+    }
+    // The order of services is that of their names, whatever the order of the map.
+    for ways in names.values_mut() {
+        ways.offers.sort_by(|a, b| a.service.cmp(&b.service));
+    }
+    Ok(names)
+}
+
+/// Adds an entry of a name to its ways. The error is what is wrong with it.
+fn way(ways: &mut Ways, entry: Entry) -> Result<(), &'static str> {
+    match entry {
+        Entry {
+            host: Some(host),
+            port: Some(port),
+            tls,
+            handshake,
+            proxy: None,
+            node: None,
+            weight: None,
+            tags: None,
+        } => {
+            ways.endpoints.push(Endpoint {
+                address: Address {
+                    host: Host::new(host).map_err(|_| "`host` is no host")?,
+                    port: (u16::try_from(port).ok().and_then(NonZeroU16::new))
+                        .ok_or("`port` is not from 1 to 65535")?,
+                },
+                tls,
+                version: (handshake.as_deref().map(str::parse).transpose())
+                    .map_err(|_| "`handshake` is no version, such as TLK/1")?,
+            });
+        }
+        Entry {
+            proxy: Some(proxy),
+            host: None,
+            port: None,
+            tls: None,
+            handshake: None,
+            node: None,
+            weight: None,
+            tags: None,
+        } => {
+            ways.gateways.push(proxy.parse().map_err(|_| "`proxy` is no name of a node, name@host")?);
+        }
+        _ => return Err(ENTRY),
+    }
+    Ok(())
+}
+
+/// Returns the node of an entry of a service, and how it serves it. The error is what is wrong with it.
+fn serving(service: &ServiceName, entry: Entry) -> Result<(NodeName, Offer), &'static str> {
+    let Entry { host: None, port: None, tls: None, handshake: None, proxy: None, node: Some(node), weight, tags } =
+        entry
+    else {
+        return Err(SERVING);
     };
-    entries.into_iter().map(named).collect()
+    let node = node.parse().map_err(|_| "`node` is no name of a node, name@host")?;
+    let weight = weight.map_or(Ok(DEFAULT_OFFER_WEIGHT), u16::try_from);
+    let weight = weight.map_err(|_| "`weight` is not from 0 to 65535")?;
+    let tags = tags.unwrap_or_default();
+    if tags.iter().any(|tag| ServiceName::new(tag).is_err()) {
+        return Err("a tag has 1 to 128 characters, without spaces, `@` and `#`");
+    }
+    Ok((node, Offer { service: service.clone(), weight, tags }))
 }
 
 fn wrong(at: Location, what: &str) -> NamesProblem {
@@ -257,10 +324,13 @@ async fn names_of(path: PathBuf, last: Arc<Mutex<Last>>) -> Result<Arc<Names>, R
     read.map_err(|error| ResolveError::Failed(Cause::new(error)))
 }
 
+fn announcement(name: &NodeName, ways: &Ways) -> Registration {
+    Registration::new(name.clone(), ways.endpoints.clone()).offering(ways.offers.clone())
+}
+
 /// Returns the names as announcements. Gateways of single names are in none.
 fn announcements(names: &Names) -> Vec<Registration> {
-    let mut all: Vec<Registration> =
-        names.iter().map(|(name, ways)| Registration::new(name.clone(), ways.endpoints.clone())).collect();
+    let mut all: Vec<Registration> = names.iter().map(|(name, ways)| announcement(name, ways)).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }
@@ -328,7 +398,7 @@ mod tests {
     use super::*;
     use trunkline_route::Version;
 
-    use crate::Change;
+    use crate::{Change, Serving};
 
     #[tokio::test]
     async fn a_change_of_the_file_is_effective_from_the_next_lookup_on() {
@@ -358,6 +428,13 @@ mod tests {
             ("db@h: [{ host: h, port: 1, proxy: gate@dmz }]", "it has `proxy` alone"),
             ("db@h: [{ proxy: gate }]", "`proxy` is no name of a node"),
             ("db@h: [{ host: h, port: 1, handshake: x }]", "`handshake` is no version"),
+            ("db@h: [{ host: h, port: 1, weight: 1 }]", "an entry has `host` and `port`"),
+            ("'@a b': [{ node: db@h }]", "line 1, column 9: what stands before it is no service"),
+            ("'@pg': [{ node: db }]", "`node` is no name of a node"),
+            ("'@pg': [{ node: db@h, weight: 70000 }]", "`weight` is not from 0 to 65535"),
+            ("'@pg': [{ node: db@h, tags: [a b] }]", "a tag has 1 to 128 characters"),
+            ("'@pg': [{ node: db@h }, { node: db@h }]", "the node stands twice in one service"),
+            ("'@pg': [{ host: h, port: 1 }]", "an entry of a service has `node`"),
         ] {
             std::fs::write(&path, text).unwrap();
             let fresh = NamesFile::new(&path);
@@ -372,6 +449,25 @@ mod tests {
         let third = Endpoint::at(Address::new("10.0.0.6", 1).unwrap());
         assert_eq!(file.resolve(&name).await, Ok(vec![third]));
         assert!(file.stale().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_file_lists_the_nodes_of_services() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("names.yaml");
+        let text =
+            "'@pg': [{ node: db@lab, weight: 0, tags: [eu] }, { node: web@lab }]\ndb@lab: [{ host: h, port: 1 }]";
+        std::fs::write(&path, text).unwrap();
+        let file = NamesFile::new(&path);
+        let found = file.serving(&ServiceName::new("pg").unwrap()).await.unwrap();
+        let serving = |node: &str, weight, tags: &[&str]| Serving {
+            node: node.parse().unwrap(),
+            weight,
+            tags: tags.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(found, [serving("db@lab", 0, &["eu"]), serving("web@lab", 100, &[])]);
+        assert_eq!(file.serving(&ServiceName::new("other").unwrap()).await, Ok(vec![]));
+        assert_eq!(file.resolve(&"web@lab".parse().unwrap()).await, Ok(vec![]), "that node is found elsewhere");
     }
 
     async fn next(watch: &mut Watch) -> Change {

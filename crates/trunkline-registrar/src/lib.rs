@@ -44,7 +44,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{Cause, Endpoint, NodeName};
+use trunkline_route::{Cause, Endpoint, NodeName, ServiceName};
 
 pub use feed::Feed;
 #[cfg(feature = "file")]
@@ -83,6 +83,21 @@ pub trait Resolver: fmt::Debug + Send + Sync {
     /// failed, with the same limits. The default implementation returns none.
     fn gateways<'a>(&'a self, _: &'a NodeName) -> BoxFuture<'a, Result<Vec<NodeName>, ResolveError>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Returns the nodes that serve a service, in any order, those that are drained (weight 0) included. The default
+    /// implementation takes them from [`Resolver::nodes`]; a source that cannot list its nodes knows none.
+    ///
+    /// # Errors
+    /// As [`Resolver::nodes`].
+    fn serving<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, Result<Vec<Serving>, ResolveError>> {
+        Box::pin(async move {
+            match self.nodes().await {
+                Ok(nodes) => Ok(nodes.iter().filter_map(|node| node.serving(service)).collect()),
+                Err(ResolveError::NoList) => Ok(Vec::new()),
+                Err(error) => Err(error),
+            }
+        })
     }
 
     /// Returns the announcements of all nodes, by name, as far as this source can list them. Dropping the future must cancel
@@ -185,12 +200,60 @@ pub struct Registration {
     pub endpoints: Vec<Endpoint>,
     /// Patterns of the names, each matching the whole name, to which it leads as a gateway; usually empty.
     pub leads_to: Vec<AccessPattern>,
+    /// Services that it serves with others, at most one entry for each; usually empty.
+    pub offers: Vec<Offer>,
+}
+
+/// Weight of an [`Offer`] that has none.
+pub const DEFAULT_OFFER_WEIGHT: u16 = 100;
+
+/// Service that a node serves, as one of several nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Name of the service.
+    pub service: ServiceName,
+    /// Weight: nodes with a higher one are used first, and one with 0 is not used any more. Default:
+    /// [`DEFAULT_OFFER_WEIGHT`].
+    pub weight: u16,
+    /// Tags by which some of the nodes can be asked for, such as `eu`.
+    pub tags: Vec<String>,
+}
+
+impl Offer {
+    /// Returns an offer with the default weight and no tags.
+    pub fn new(service: ServiceName) -> Self {
+        Self { service, weight: DEFAULT_OFFER_WEIGHT, tags: Vec::new() }
+    }
+}
+
+/// Node that serves a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serving {
+    /// Name of the node.
+    pub node: NodeName,
+    /// Weight; see [`Offer::weight`].
+    pub weight: u16,
+    /// Tags; see [`Offer::tags`].
+    pub tags: Vec<String>,
 }
 
 impl Registration {
     /// Creates an announcement of these endpoints.
     pub fn new(name: NodeName, endpoints: Vec<Endpoint>) -> Self {
-        Self { name, endpoints, leads_to: Vec::new() }
+        Self { name, endpoints, leads_to: Vec::new(), offers: Vec::new() }
+    }
+
+    /// Adds the services that the node serves with others.
+    #[must_use]
+    pub fn offering(mut self, offers: Vec<Offer>) -> Self {
+        self.offers = offers;
+        self
+    }
+
+    /// Returns how the node serves a service; `None` if it does not.
+    pub fn serving(&self, service: &ServiceName) -> Option<Serving> {
+        let offer = self.offers.iter().find(|offer| offer.service == *service)?;
+        Some(Serving { node: self.name.clone(), weight: offer.weight, tags: offer.tags.clone() })
     }
 
     /// Adds the names to which the node leads as a gateway.
@@ -205,6 +268,12 @@ impl Registration {
 pub trait Lease: fmt::Debug + Send + Sync {
     /// Returns true if the registrar holds the announcement now. This changes while the registrar is unreachable.
     fn is_held(&self) -> bool;
+
+    /// Replaces the announcement by another one of the same node. Returns false, as the default implementation does, if that
+    /// is not possible. The registrar knows a moment later, or once it is back.
+    fn update(&self, _: Registration) -> bool {
+        false
+    }
 
     /// Withdraws the announcement, and waits until the registrar knows, for a second at most. The default implementation drops
     /// the lease, which is enough where that does the same without waiting.

@@ -1,13 +1,13 @@
 //! Copy of what a registrar knows, and the changes of it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-use trunkline_route::{Cause, Endpoint, NodeName};
+use trunkline_route::{Cause, Endpoint, NodeName, ServiceName};
 
-use crate::{BoxFuture, Registration, ResolveError, Resolver};
+use crate::{BoxFuture, Registration, ResolveError, Resolver, Serving};
 
 /// Names that left and whose last change a [`Mirror`] remembers. A [`Watch`] that is further behind compares all nodes.
 const MAX_LEFT: usize = 1024;
@@ -61,6 +61,8 @@ pub struct Mirror {
 
 struct State {
     nodes: BTreeMap<NodeName, Node>,
+    /// Nodes that offer each service.
+    offers: HashMap<ServiceName, BTreeSet<NodeName>>,
     /// Names that left, and the numbers of these changes; at most `max_left`.
     left: HashMap<NodeName, u64>,
     /// The same, by number.
@@ -104,10 +106,28 @@ impl State {
             Some(left)
         });
         let changed = self.note(&name, before);
+        self.no_offers(&name);
+        for offer in &registration.offers {
+            self.offers.entry(offer.service.clone()).or_default().insert(name.clone());
+        }
         self.nodes.insert(name, Node { registration: Arc::new(registration), changed });
     }
 
+    /// Removes a node from the nodes that offer something.
+    fn no_offers(&mut self, name: &NodeName) {
+        let Some(known) = self.nodes.get(name) else { return };
+        for offer in &known.registration.offers {
+            if let Some(nodes) = self.offers.get_mut(&offer.service)
+                && nodes.remove(name)
+                && nodes.is_empty()
+            {
+                self.offers.remove(&offer.service);
+            }
+        }
+    }
+
     fn remove(&mut self, name: &NodeName) {
+        self.no_offers(name);
         let Some(known) = self.nodes.remove(name) else { return };
         let changed = self.note(name, Some(known.changed));
         self.left.insert(name.clone(), changed);
@@ -141,9 +161,19 @@ impl Mirror {
     }
 
     fn with(is_known: bool, max_left: usize) -> Self {
-        let (nodes, left, departed, log) = (BTreeMap::new(), HashMap::new(), BTreeMap::new(), BTreeMap::new());
-        let state =
-            State { nodes, left, departed, max_left, log, last: 0, cut: 0, is_known, is_lost: false, returns: 0 };
+        let state = State {
+            nodes: BTreeMap::new(),
+            offers: HashMap::new(),
+            left: HashMap::new(),
+            departed: BTreeMap::new(),
+            max_left,
+            log: BTreeMap::new(),
+            last: 0,
+            cut: 0,
+            is_known,
+            is_lost: false,
+            returns: 0,
+        };
         Self { state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
 
@@ -233,6 +263,13 @@ impl Mirror {
         self.len() == 0
     }
 
+    /// Returns the nodes that serve a service, by name.
+    pub fn offering(&self, service: &ServiceName) -> Vec<Serving> {
+        let state = self.lock();
+        let names = state.offers.get(service).into_iter().flatten();
+        names.filter_map(|name| state.nodes.get(name)?.registration.serving(service)).collect()
+    }
+
     /// Returns the nodes that lead to a name as gateways, by name.
     pub fn leading_to(&self, name: &NodeName) -> Vec<NodeName> {
         // Patterns are matched without the lock.
@@ -274,6 +311,10 @@ impl Resolver for Mirror {
         Box::pin(async move { Ok(self.leading_to(name)) })
     }
 
+    fn serving<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, Result<Vec<Serving>, ResolveError>> {
+        Box::pin(async move { Ok(self.offering(service)) })
+    }
+
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<Registration>, ResolveError>> {
         Box::pin(async move { Ok(self.all().iter().map(|node| Registration::clone(node)).collect()) })
     }
@@ -299,6 +340,11 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Returns the mirror whose changes are told.
+    pub fn mirror(&self) -> &Arc<Mirror> {
+        &self.mirror
+    }
+
     /// Waits for the next change. Dropping the future loses nothing. When nobody feeds the mirror any more, the last change is
     /// [`Change::Lost`], and the future does not end.
     pub async fn next(&mut self) -> Change {
@@ -378,13 +424,20 @@ mod tests {
     use trunkline_route::Address;
 
     use super::*;
+    use crate::Offer;
 
     fn name(node: u8) -> NodeName {
         format!("n{node}@lab").parse().unwrap()
     }
 
     fn announced(node: u8, port: u16) -> Registration {
-        Registration::new(name(node), vec![Endpoint::at(Address::new("10.0.0.1", port).unwrap())])
+        // Of the ports, the second and third also tell a service.
+        let offers = if port > 1 { vec![Offer::new(service(port))] } else { Vec::new() };
+        Registration::new(name(node), vec![Endpoint::at(Address::new("10.0.0.1", port).unwrap())]).offering(offers)
+    }
+
+    fn service(port: u16) -> ServiceName {
+        format!("s{port}").parse().unwrap()
     }
 
     #[derive(Debug, Clone)]
@@ -481,6 +534,11 @@ mod tests {
                         let nodes: Vec<_> = swift.nodes.values().cloned().collect();
                         prop_assert_eq!(nodes, mirror.all());
                     }
+                }
+                for service in [service(2), service(3)] {
+                    let all = mirror.all();
+                    let offering: Vec<_> = all.iter().filter_map(|node| node.serving(&service)).collect();
+                    prop_assert_eq!(mirror.offering(&service), offering);
                 }
                 prop_assert!(mirror.lock().left.len() <= max_left && mirror.lock().log.len() <= 12 + max_left);
             }

@@ -42,6 +42,7 @@ mod place;
 mod policy;
 mod proxy;
 mod route;
+mod service;
 mod time;
 mod values;
 mod version;
@@ -64,6 +65,7 @@ pub use route::{
     Attempt, DEFAULT_WEIGHT, Defaults, Direct, Fallback, NetworkRoute, NetworkRouteBuilder, Origin, Resolved, Source,
     TlsMode,
 };
+pub use service::{AnyOf, IntoTarget, MAX_SERVICE_LEN, ServiceName, ServiceNameError, Target};
 pub use time::later;
 pub use values::{RouteValue, ValueFrom};
 pub use version::{Version, VersionError};

@@ -223,6 +223,12 @@ pub enum NameError {
         /// The text, cut to 80 characters.
         name: String,
     },
+    /// Begins with `@`, and is no service.
+    #[error("{name:?} is no service; write @SERVICE, or @SERVICE#TAG for the nodes with a tag, without spaces")]
+    Service {
+        /// The text, cut to 80 characters.
+        name: String,
+    },
     /// More than [`MAX_NAME_LEN`] bytes.
     #[error("the node name that starts {starts:?} has {len} bytes; at most 255 are allowed")]
     TooLong {

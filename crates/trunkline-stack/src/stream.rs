@@ -1,5 +1,6 @@
 //! Byte streams as programs hold them, and what a stack implements behind them.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -108,12 +109,23 @@ pub fn poll_fill(
 /// What is written is flushed by itself. [`AsyncWrite::poll_shutdown`] ends this direction and leaves the other one
 /// open. Dropped before both ends are done with it, it is reset as [`StreamCode::Cancelled`] behind what was written, as
 /// [`ByteStream::reset_behind`] does.
-pub struct ByteStream(Box<dyn StreamIo>);
+pub struct ByteStream {
+    io: Box<dyn StreamIo>,
+    /// Kept as long as the stream.
+    held: Option<Box<dyn Any + Send + Sync>>,
+}
 
 impl ByteStream {
     /// Returns the stream of which a stack has made this end.
     pub fn new(io: impl StreamIo) -> Self {
-        Self(Box::new(io))
+        Self { io: Box::new(io), held: None }
+    }
+
+    /// Keeps a value as long as the stream, such as one that counts it. A value that was kept before is dropped.
+    #[must_use]
+    pub fn holding(mut self, held: impl Any + Send + Sync) -> Self {
+        self.held = Some(Box::new(held));
+        self
     }
 
     /// Returns the node at the other end of the link.
@@ -123,7 +135,7 @@ impl ByteStream {
 
     /// Returns the facts about the link that the stream runs on.
     pub fn link_info(&self) -> &LinkInfo {
-        self.0.link_info()
+        self.io.link_info()
     }
 
     /// Waits for the next bytes as they arrived, without copying them: at most `most`, which is at least 1; `None` at
@@ -139,7 +151,7 @@ impl ByteStream {
     /// Returns `Ready` when the stream breaks off: the other end reset it, or the link went down, before the other end had
     /// written all it would. What had arrived can still be read. One task at a time can wait for that.
     pub fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        self.0.poll_broken(cx)
+        self.io.poll_broken(cx)
     }
 
     /// Takes the next bytes; see [`ByteStream::read_chunk`].
@@ -147,12 +159,12 @@ impl ByteStream {
     /// # Errors
     /// As [`ByteStream::read_chunk`].
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Option<Bytes>>> {
-        self.0.poll_chunk(cx, most)
+        self.io.poll_chunk(cx, most)
     }
 
     /// Waits until [`ByteStream::try_read`] is worth a try.
     pub async fn readable(&self) {
-        std::future::poll_fn(|cx| self.0.poll_readable(cx)).await;
+        std::future::poll_fn(|cx| self.io.poll_readable(cx)).await;
     }
 
     /// Reads what is there; 0 at the end.
@@ -161,7 +173,7 @@ impl ByteStream {
     /// [`io::ErrorKind::WouldBlock`] when nothing is there, else as [`ByteStream::read_chunk`].
     pub fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
         let mut buf = ReadBuf::new(bytes);
-        match self.0.poll_read(&mut Context::from_waker(std::task::Waker::noop()), &mut buf) {
+        match self.io.poll_read(&mut Context::from_waker(std::task::Waker::noop()), &mut buf) {
             Poll::Ready(result) => result.map(|()| buf.filled().len()),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -169,7 +181,7 @@ impl ByteStream {
 
     /// Waits until [`ByteStream::try_write`] is worth a try.
     pub async fn writable(&self) {
-        std::future::poll_fn(|cx| self.0.poll_writable(cx)).await;
+        std::future::poll_fn(|cx| self.io.poll_writable(cx)).await;
     }
 
     /// Writes what goes at once.
@@ -177,7 +189,7 @@ impl ByteStream {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when nothing does, else as [`ByteStream::read_chunk`].
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.0.poll_write(&mut Context::from_waker(std::task::Waker::noop()), bytes) {
+        match self.io.poll_write(&mut Context::from_waker(std::task::Waker::noop()), bytes) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -185,19 +197,19 @@ impl ByteStream {
 
     /// Ends the stream at once in both directions and tells the peer why. What was written and not sent yet is discarded.
     pub fn reset(self, code: StreamCode) {
-        self.0.end(code, false);
+        self.io.end(code, false);
     }
 
     /// Ends the stream in both directions and tells the peer why, behind everything that was written: the peer reads all
     /// of it before it sees the error.
     pub fn reset_behind(self, code: StreamCode) {
-        self.0.end(code, true);
+        self.io.end(code, true);
     }
 }
 
 impl Drop for ByteStream {
     fn drop(&mut self) {
-        self.0.end(StreamCode::Cancelled, true);
+        self.io.end(StreamCode::Cancelled, true);
     }
 }
 
@@ -209,13 +221,13 @@ impl fmt::Debug for ByteStream {
 
 impl AsyncRead for ByteStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if buf.remaining() == 0 { Poll::Ready(Ok(())) } else { self.0.poll_read(cx, buf) }
+        if buf.remaining() == 0 { Poll::Ready(Ok(())) } else { self.io.poll_read(cx, buf) }
     }
 }
 
 impl AsyncWrite for ByteStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.poll_write(cx, buf)
+        self.io.poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -223,7 +235,7 @@ impl AsyncWrite for ByteStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.finish())
+        Poll::Ready(self.io.finish())
     }
 }
 

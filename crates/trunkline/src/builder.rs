@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use trunkline_dial::ServiceNodes;
 use trunkline_dial::plan::Policy;
 use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 use trunkline_matcher::AccessPattern;
 use trunkline_proxy::{CircuitLimits, Proxied, Transit};
-use trunkline_registrar::{Registrar, Resolver};
+use trunkline_registrar::{Offer, Registrar, Resolver};
 use trunkline_route::{
     Address, Cookie, CookieError, Cookies, Fallback, Flag, Incarnation, LogLevel, NetworkRoute, NodeName, PeerFlags,
     ProxyRoute, Reconnect, ResolverId, TlsProfileId, Version,
@@ -110,6 +111,9 @@ pub struct NodeBuilder {
     pub(crate) refused: Option<StartError>,
     pub(crate) resolvers: BTreeMap<ResolverId, Arc<dyn Resolver>>,
     pub(crate) registrars: Vec<(ResolverId, Address, Option<Cookie>)>,
+    /// Services that the node serves with others, by name.
+    pub(crate) offers: Vec<Offer>,
+    pub(crate) service_nodes: ServiceNodes,
     pub(crate) profiles: BTreeMap<TlsProfileId, ProfileSource>,
     pub(crate) certificate_check: Duration,
     pub(crate) peers: Vec<(AccessPattern, Cookies)>,
@@ -146,6 +150,8 @@ impl NodeBuilder {
             refused: None,
             resolvers: BTreeMap::new(),
             registrars: Vec::new(),
+            offers: Vec::new(),
+            service_nodes: ServiceNodes::new(),
             profiles: BTreeMap::new(),
             certificate_check: CHECK,
             peers: Vec::new(),
@@ -379,6 +385,22 @@ impl NodeBuilder {
     /// dials it.
     pub fn reconnect(mut self, policy: Reconnect) -> Self {
         self.reconnect = policy;
+        self
+    }
+
+    /// Serves a service with other nodes: the target `@service` finds those that are announced. An offer of a service replaces
+    /// the one before.
+    pub fn offer(mut self, offer: Offer) -> Self {
+        self.offers.retain(|known| known.service != offer.service);
+        self.offers.push(offer);
+        self.offers.sort_by(|a, b| a.service.cmp(&b.service));
+        self
+    }
+
+    /// Lists nodes that serve services by hand. For the target `@service` they come beside those that registrars know; of a
+    /// node in both, this entry counts.
+    pub fn service_nodes(mut self, nodes: ServiceNodes) -> Self {
+        self.service_nodes = nodes;
         self
     }
 

@@ -12,7 +12,7 @@ use trunkline_link::Native;
 use trunkline_mesh::Cluster;
 use trunkline_process::runtime::Processes;
 use trunkline_proxy::Gateway;
-use trunkline_registrar::Lease;
+use trunkline_registrar::{Lease, Registration};
 use trunkline_registrar_embedded::Embedded;
 use trunkline_route::{Chain, CloseCode};
 use trunkline_stack::Down;
@@ -43,12 +43,33 @@ pub(crate) struct Handle {
     pub(crate) listeners: Mutex<JoinSet<()>>,
     pub(crate) listening: Vec<SocketAddr>,
     pub(crate) lease: Mutex<Option<Box<dyn Lease>>>,
+    /// Announcement of the node, as it is or would be.
+    pub(crate) own: Mutex<Registration>,
     pub(crate) embedded: Option<Arc<Embedded>>,
 }
 
 impl Handle {
     pub(crate) fn lease(&self) -> MutexGuard<'_, Option<Box<dyn Lease>>> {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handle {
+    pub(crate) fn own(&self) -> MutexGuard<'_, Registration> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the announcement of the node.
+    pub(crate) fn announce(&self, change: impl FnOnce(&mut Registration)) {
+        // Both locks, so that the last change is the last that the registrar is told.
+        let lease = self.lease();
+        let mut own = self.own();
+        let before = own.clone();
+        change(&mut own);
+        let is_told = *own == before || lease.as_ref().is_none_or(|lease| lease.update(own.clone()));
+        if !is_told {
+            tracing::warn!("the registrar takes no changes of an announcement; it is as it was at the start");
+        }
     }
 }
 

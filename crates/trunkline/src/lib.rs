@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod answer;
 mod builder;
 mod error;
 mod events;
@@ -10,10 +11,11 @@ mod processes;
 mod services;
 mod start;
 
+pub use answer::Answer;
 pub use builder::{Listen, NodeBuilder};
 pub use error::{ListenError, StartError};
 pub use events::{Event, Events};
-pub use node::{Node, NodeStatus};
+pub use node::{Node, NodeStatus, Serves};
 pub use processes::ProcessExt;
 pub use trunkline_tls::{
     CertificateError, EXPIRES_SOON, IdentityFiles, ProfileFiles, ProfileSource, Reloaded, ServerFiles, ServerSource,
@@ -27,8 +29,8 @@ pub use bytes::Bytes;
 pub use trunkline_dial::plan::{Policy, Preview};
 pub use trunkline_dial::{
     AddError, AttemptError, CallError, Candidate, Cause, Chain, ConnectError, Connection, Drained, Explanation,
-    ImportantError, Next, NoRoute, PING_MAILBOX, PendingFailback, Reason, Record, RemoveError, RouteEdit, SendError,
-    SentAway, ShutDownReport, TableRoute, WhyUnknown,
+    ImportantError, Next, NoRoute, NoneServes, PING_MAILBOX, PendingFailback, Reason, Record, RemoveError, RouteEdit,
+    SendError, SentAway, ServiceNodes, ShutDownReport, TableRoute, WhyUnknown,
 };
 pub use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 pub use trunkline_matcher::{self as matcher, AccessPattern, PatternError, PatternErrorKind, PatternIndex};
@@ -44,14 +46,14 @@ pub use trunkline_process::{BadPid, Exit, NoProcess, Pid};
 pub use trunkline_proxy::{
     AnswerError, CircuitLimits, Proxied, Trace, TraceEnd, TracedHop, TracedWay, Transit, TransitRule,
 };
-pub use trunkline_registrar::{self as registrar, Registrar, Resolver};
+pub use trunkline_registrar::{self as registrar, Offer, Registrar, Resolver, Serving};
 pub use trunkline_route::{
-    Address, AtomMapping, Attempt, Claims, CloseCode, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults,
+    Address, AnyOf, AtomMapping, Attempt, Claims, CloseCode, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults,
     Destination, Direct, DirectUse, Disagreement, Endpoint, EndpointError, EndpointOverride, Fallback, Flag,
-    FlagPolicy, FlagTerms, Host, How, IdError, Incarnation, IntoName, LinkId, LinkPolicy, LocalPlace, LogLevel,
-    MappingError, NameError, NetworkRoute, NetworkRouteBuilder, NodeName, Origin, PeerFlags, PlaceError, ProxyRoute,
-    Reconnect, Resolved, ResolverId, Role, RouteValue, SocketPlace, Source, TlsMode, TlsProfileId, UnknownFlag,
-    UnknownWord, ValueFrom, Version, VersionError,
+    FlagPolicy, FlagTerms, Host, How, IdError, Incarnation, IntoName, IntoTarget, LinkId, LinkPolicy, LocalPlace,
+    LogLevel, MappingError, NameError, NetworkRoute, NetworkRouteBuilder, NodeName, Origin, PeerFlags, PlaceError,
+    ProxyRoute, Reconnect, Resolved, ResolverId, Role, RouteValue, ServiceName, ServiceNameError, SocketPlace, Source,
+    Target, TlsMode, TlsProfileId, UnknownFlag, UnknownWord, ValueFrom, Version, VersionError,
 };
 pub use trunkline_stack::{
     self as stack, ByteStream, CONNECTION_TARGET, Down, EARLY_DATA, First, Incoming, LinkInfo, LinkStats, LogLimit,

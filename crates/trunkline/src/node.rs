@@ -1,3 +1,4 @@
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,18 +9,21 @@ use bytes::Bytes;
 use trunkline_dial::sessions::ConnectRequest;
 use trunkline_dial::{
     AddError, CallError, Candidate, ConnectError, Connection, Drained, Explanation, ImportantError, NoRoute,
-    PendingFailback, Reason, RemoveError, RouteEdit, SendError, Sessions, ShutDownReport,
+    PendingFailback, Reason, RemoveError, RouteEdit, SendError, ServiceNodes, Sessions, ShutDownReport,
 };
 use trunkline_matcher::PatternIndex;
 use trunkline_mesh::Cluster;
 use trunkline_process::Pid;
 use trunkline_proxy::{AnswerError, CircuitLimits, Proxied, Trace, Transit};
-use trunkline_registrar::Resolver;
-use trunkline_route::{IntoName, NameError, NetworkRoute, NodeName, ProxyRoute, ResolverId};
+use trunkline_registrar::{Offer, Resolver, Serving};
+use trunkline_route::{
+    AnyOf, Cause, IntoName, IntoTarget, NameError, NetworkRoute, NodeName, ProxyRoute, ResolverId, ServiceName, Target,
+};
 use trunkline_stack::{LinkInfo, LinkStats, Mailbox, RegisterError, Transport};
 use trunkline_tls::Reloaded;
 use trunkline_wire::gate::GateStats;
 
+use crate::answer::Answer;
 use crate::events::Events;
 use crate::inner::{Handle, Inner};
 
@@ -173,7 +177,36 @@ impl Node {
     /// Passes this on between others from now on, and so much; what goes through this node already stays. What was announced
     /// to the registrar at the start stays announced.
     pub fn set_transit(&self, transit: Transit, limits: CircuitLimits) {
+        let leads_to = transit.rules.iter().map(|rule| rule.to.clone()).collect();
         self.inner().gateway.set_transit(transit, limits);
+        self.handle.announce(|own| own.leads_to = leads_to);
+    }
+
+    /// Serves a service with other nodes, as the target `@service` finds them, or changes how: with a weight of 0, no new use
+    /// comes. The registrar is told; without one, or for a hidden node, only [`Node::offers`] shows it. What the service
+    /// does is up to the mailboxes and streams of the node.
+    pub fn offer(&self, offer: Offer) {
+        self.handle.announce(|own| {
+            own.offers.retain(|known| known.service != offer.service);
+            own.offers.push(offer);
+            own.offers.sort_by(|a, b| a.service.cmp(&b.service));
+        });
+    }
+
+    /// Serves a service no more. Returns false if the node did not.
+    pub fn withdraw_offer(&self, service: &ServiceName) -> bool {
+        let mut was_there = false;
+        self.handle.announce(|own| {
+            let before = own.offers.len();
+            own.offers.retain(|known| known.service != *service);
+            was_there = own.offers.len() < before;
+        });
+        was_there
+    }
+
+    /// Returns the services that the node serves with others, by name.
+    pub fn offers(&self) -> Vec<Offer> {
+        self.handle.own().offers.clone()
     }
 
     /// Lets these come through others from now on; who is here already stays.
@@ -253,12 +286,36 @@ impl Node {
     }
 
     /// The connection to a name: the live one if it satisfies the name's best route, else a new one. Concurrent
-    /// calls share one dial. Dropping the future takes this caller out; the last one cancels the dial.
+    /// calls share one dial. Dropping the future takes this caller out; the last one cancels the dial. Of a target
+    /// `@service`, one of its nodes is chosen, and the connection stays with that node.
     ///
     /// # Errors
-    /// [`ConnectError`], `NoRoute` with every attempt made.
-    pub async fn connect(&self, name: impl IntoName) -> Result<Connection, ConnectError> {
-        self.sessions().connect(name.into_name()?, ConnectRequest::default()).await
+    /// [`ConnectError`], `NoRoute` with every attempt made, and `NoneServes` with what happened at each node.
+    pub async fn connect(&self, target: impl IntoTarget) -> Result<Connection, ConnectError> {
+        match target.into_target()? {
+            Target::Node(name) => self.sessions().connect(name, ConnectRequest::default()).await,
+            Target::Any(any) => self.sessions().connect_any(&any, None).await,
+        }
+    }
+
+    /// Returns the nodes that serve a service, as the next use would try them: those listed by
+    /// [`NodeBuilder::service_nodes`](crate::NodeBuilder::service_nodes) and those that the registrars know. Drained ones come
+    /// last.
+    pub async fn serving(&self, any: &AnyOf) -> Serves {
+        let (mut nodes, unanswered) = self.sessions().serving(any).await;
+        nodes.sort_by(|(a, a_open), (b, b_open)| (Reverse(a.weight), a_open).cmp(&(Reverse(b.weight), b_open)));
+        Serves { nodes, unanswered }
+    }
+
+    /// Returns the nodes of services that are listed by hand.
+    pub fn service_nodes(&self) -> ServiceNodes {
+        self.sessions().service_nodes()
+    }
+
+    /// Replaces the nodes of services that are listed by hand; see
+    /// [`NodeBuilder::service_nodes`](crate::NodeBuilder::service_nodes).
+    pub fn set_service_nodes(&self, nodes: ServiceNodes) {
+        self.sessions().set_service_nodes(nodes);
     }
 
     /// Connects as [`Node::connect`] does, as if nothing had failed of late: for a person who just repaired something.
@@ -274,9 +331,12 @@ impl Node {
     ///
     /// # Errors
     /// As [`Node::connect`].
-    pub async fn connect_within(&self, name: impl IntoName, timeout: Duration) -> Result<Connection, ConnectError> {
+    pub async fn connect_within(&self, target: impl IntoTarget, timeout: Duration) -> Result<Connection, ConnectError> {
         let request = ConnectRequest { timeout: Some(timeout), ..ConnectRequest::default() };
-        self.sessions().connect(name.into_name()?, request).await
+        match target.into_target()? {
+            Target::Node(name) => self.sessions().connect(name, request).await,
+            Target::Any(any) => self.sessions().connect_any(&any, Some(timeout)).await,
+        }
     }
 
     /// Connects as [`Node::connect`] does, over this route and no other.
@@ -351,32 +411,45 @@ impl Node {
     ///
     /// # Errors
     /// [`SendError`]; nothing was sent.
-    pub async fn send(&self, name: impl IntoName, mailbox: &str, body: impl AsRef<[u8]>) -> Result<(), SendError> {
-        let name = name.into_name().map_err(ConnectError::from)?;
-        self.sessions().send(&name, mailbox, body.as_ref()).await
+    pub async fn send(&self, target: impl IntoTarget, mailbox: &str, body: impl AsRef<[u8]>) -> Result<(), SendError> {
+        match target.into_target().map_err(ConnectError::from)? {
+            Target::Node(name) => self.sessions().send(&name, mailbox, body.as_ref()).await,
+            Target::Any(any) => self.sessions().send_any(&any, mailbox, body.as_ref()).await.map(drop),
+        }
     }
 
-    /// Connects if need be, calls a mailbox and waits for its answer, at most `timeout` in all.
+    /// Connects if need be, calls a mailbox and waits for its answer, at most `timeout` in all. Of a target `@service` one
+    /// node is chosen: by weight, and of equal ones that with the fewest open calls and streams of this node. The next one is
+    /// called if the call was not sent, or there is no such mailbox. The answer tells the node.
     ///
     /// # Errors
     /// [`CallError`] says whether the peer may have seen the call.
     pub async fn call(
         &self,
-        name: impl IntoName,
+        target: impl IntoTarget,
         mailbox: &str,
         body: impl AsRef<[u8]>,
         timeout: Duration,
-    ) -> Result<Bytes, CallError> {
-        let name = name.into_name().map_err(ConnectError::from)?;
-        self.sessions().call(&name, mailbox, body.as_ref(), timeout).await
+    ) -> Result<Answer, CallError> {
+        let (node, body) = match target.into_target().map_err(ConnectError::from)? {
+            Target::Node(name) => {
+                let body = self.sessions().call(&name, mailbox, body.as_ref(), timeout).await?;
+                (name, body)
+            }
+            Target::Any(any) => self.sessions().call_any(&any, mailbox, body.as_ref(), timeout).await?,
+        };
+        Ok(Answer { node, body })
     }
 
     /// Connects if need be and measures one round trip to the peer's node.
     ///
     /// # Errors
     /// [`CallError`]; an answer of any kind is a success.
-    pub async fn ping(&self, name: impl IntoName, timeout: Duration) -> Result<(Connection, Duration), CallError> {
-        let name = name.into_name().map_err(ConnectError::from)?;
+    pub async fn ping(&self, target: impl IntoTarget, timeout: Duration) -> Result<(Connection, Duration), CallError> {
+        let name = match target.into_target().map_err(ConnectError::from)? {
+            Target::Node(name) => name,
+            Target::Any(any) => self.sessions().connect_any(&any, Some(timeout)).await?.info().peer.clone(),
+        };
         self.sessions().ping(name, timeout).await
     }
 
@@ -467,6 +540,15 @@ impl Node {
         inner.sessions.last_words().await;
         report
     }
+}
+
+/// Nodes that serve a service; see [`Node::serving`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serves {
+    /// Nodes, by weight and then by open uses, each with the number of calls and streams of this node that are open there.
+    pub nodes: Vec<(Serving, usize)>,
+    /// Resolvers that did not answer, and the reasons.
+    pub unanswered: Vec<(ResolverId, Cause)>,
 }
 
 impl fmt::Debug for Node {

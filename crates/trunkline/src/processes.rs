@@ -182,7 +182,11 @@ impl Node {
     /// Connects if need be and waits until the connection to a node is down; a move to another link is no end. A node that
     /// cannot be reached is down at once.
     pub async fn monitor_node(&self, name: impl IntoName) -> Exit {
-        match self.connect(name).await {
+        let connected = match name.into_name() {
+            Ok(name) => self.connect(name).await,
+            Err(error) => Err(error.into()),
+        };
+        match connected {
             Ok(connection) => Exit::NodeDown(connection.closed().await.to_string()),
             Err(error) => Exit::NodeDown(Chain(&error).to_string()),
         }
@@ -202,7 +206,7 @@ impl Node {
     /// # Errors
     /// [`CallError`]; `NoMailbox` when the process is gone.
     pub async fn call_to(&self, pid: &Pid, body: impl AsRef<[u8]>, timeout: Duration) -> Result<Bytes, CallError> {
-        self.call(&pid.node, &pid.mailbox(), body, timeout).await
+        self.call(&pid.node, &pid.mailbox(), body, timeout).await.map(Bytes::from)
     }
 
     /// Makes an application known, which some peers may start; see [`Processes::enable_application`].

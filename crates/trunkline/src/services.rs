@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trunkline_forward::{Forward, ForwardError, ServiceError, ServiceStatus, StreamError, StreamOptions, Streams};
 use trunkline_matcher::AccessPattern;
-use trunkline_route::{IntoName, LocalPlace, SocketPlace};
+use trunkline_route::{IntoTarget, LocalPlace, SocketPlace};
 use trunkline_stack::{ByteStream, First, StreamKind};
 
 use crate::Node;
@@ -65,12 +65,18 @@ impl Node {
         self.inner().services.list()
     }
 
-    /// Connects if need be and opens a stream to a service of the peer, within the `timeout` (connecting included).
+    /// Connects if need be and opens a stream to a service of the peer, within the `timeout` (connecting included). Of a
+    /// target `@service` a node is chosen as [`Node::call`] does; [`ByteStream::peer`] tells it.
     ///
     /// # Errors
     /// [`StreamError`].
-    pub async fn open(&self, name: impl IntoName, service: &str, timeout: Duration) -> Result<ByteStream, StreamError> {
-        self.inner().services.open(name, service, timeout).await
+    pub async fn open(
+        &self,
+        target: impl IntoTarget,
+        service: &str,
+        timeout: Duration,
+    ) -> Result<ByteStream, StreamError> {
+        self.inner().services.open(target, service, timeout).await
     }
 
     /// Opens a stream as [`Node::open`] does, with bytes that go out with the request for it; see
@@ -80,12 +86,12 @@ impl Node {
     /// [`StreamError`]. When the connection broke or the time was over, the service may have seen the first bytes.
     pub async fn open_with(
         &self,
-        name: impl IntoName,
+        target: impl IntoTarget,
         service: &str,
         first: First<'_>,
         timeout: Duration,
     ) -> Result<ByteStream, StreamError> {
-        self.inner().services.open_with(name, service, first, timeout).await
+        self.inner().services.open_with(target, service, first, timeout).await
     }
 
     /// Listens at a place of this machine and leads each connection to a service of the peer; see
@@ -96,7 +102,7 @@ impl Node {
     pub async fn forward(
         &self,
         place: LocalPlace,
-        peer: impl IntoName,
+        peer: impl IntoTarget,
         service: &str,
     ) -> Result<Forward, ForwardError> {
         self.inner().services.forward(place, peer, service).await
@@ -109,7 +115,7 @@ impl Node {
     pub async fn forward_with(
         &self,
         place: LocalPlace,
-        peer: impl IntoName,
+        peer: impl IntoTarget,
         service: &str,
         options: StreamOptions,
     ) -> Result<Forward, ForwardError> {

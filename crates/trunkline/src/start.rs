@@ -118,6 +118,7 @@ async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
     let cluster = cluster(&mut builder, &mut config, &endpoints)?;
 
     let leads_to = builder.transit.rules.iter().map(|rule| rule.to.clone()).collect();
+    let own = Registration::new(builder.name.clone(), endpoints).leading_to(leads_to).offering(builder.offers);
     let incarnation = config.incarnation;
     // A dead link is noticed, and then there is time to find another way.
     let open_timeout = builder.limits.keep_alive.dead.saturating_add(config.policy.total);
@@ -174,13 +175,14 @@ async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
         listeners: Mutex::new(tasks),
         listening,
         lease: Mutex::default(),
+        own: Mutex::new(own.clone()),
         embedded: registrars.embedded,
     };
     let node = Node { handle: Arc::new(handle) };
     let serving = node.inner().processes.serve(Arc::downgrade(&node.handle) as _);
     node.inner().sessions.spawn(serving.expect("nobody else has a mailbox of that name"));
-    if let Some(registrar) = registrars.own.filter(|_| !builder.hidden && !endpoints.is_empty()) {
-        let lease = registrar.register(Registration::new(builder.name, endpoints).leading_to(leads_to)).await?;
+    if let Some(registrar) = registrars.own.filter(|_| !builder.hidden && !own.endpoints.is_empty()) {
+        let lease = registrar.register(own).await?;
         *node.handle.lease() = Some(lease);
     }
     Ok(node)
@@ -221,6 +223,7 @@ fn registrars(
         config.resolvers.insert(id, Arc::new(RegistrarAt::new(native.clone(), address, cookie)));
     }
     config.discovery = std::mem::take(&mut builder.discovery);
+    config.service_nodes = std::mem::take(&mut builder.service_nodes);
     if let Some(id) = config.discovery.iter().find(|id| !config.resolvers.contains_key(id)) {
         return Err(StartError::UnknownResolver(id.clone()));
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use trunkline::Endpoint;
-use trunkline::registrar::{Change, Registration};
+use trunkline::registrar::{Change, DEFAULT_OFFER_WEIGHT, Offer, Registration};
 
 /// Registrars of a node. Answer to `GET /v1/registrars`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +81,80 @@ pub struct Announced {
     pub endpoints: Vec<AnnouncedEndpoint>,
     /// Patterns of the names to which it leads as a gateway.
     pub leads_to: Vec<String>,
+    /// Services that it serves with others; left out if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serves: Vec<AnnouncedService>,
+}
+
+/// Service that a node serves with others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnouncedService {
+    /// Name of the service.
+    pub service: String,
+    /// Weight; 0 if the node is drained.
+    pub weight: u16,
+    /// Tags of the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
+impl From<&Offer> for AnnouncedService {
+    fn from(offer: &Offer) -> Self {
+        Self { service: offer.service.to_string(), weight: offer.weight, tags: offer.tags.clone() }
+    }
+}
+
+/// Request body of `POST /v1/announce`, by which the node serves a service with others, or does so no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announce {
+    /// Name of the service.
+    pub service: String,
+    /// Weight; 0 drains the node. `None` withdraws the service. Left out, it is 100.
+    #[serde(default = "default_weight")]
+    pub weight: Option<u16>,
+    /// Tags of the node; those that it has if they are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Vec<String>>,
+}
+
+fn default_weight() -> Option<u16> {
+    Some(DEFAULT_OFFER_WEIGHT)
+}
+
+/// Query for the nodes that serve a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicesQuery {
+    /// Name of the service, with or without `@`, and maybe `#` and a tag; all that are known if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+}
+
+/// Nodes that serve a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceNodes {
+    /// Service, as `@service` or `@service#tag`.
+    pub service: String,
+    /// Nodes by weight and open uses, with drained ones at the end.
+    pub nodes: Vec<ServiceNode>,
+    /// Registrars that did not answer which nodes serve it, and the reasons.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unanswered: Vec<RegistrarState>,
+}
+
+/// Node that serves a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceNode {
+    /// Name of the node.
+    pub node: String,
+    /// Weight; 0 if the node is drained.
+    pub weight: u16,
+    /// Tags.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Number of calls and streams of the asked node that are open there.
+    pub open: usize,
+    /// True if the asked node is connected to it.
+    pub connected: bool,
 }
 
 impl From<&Registration> for Announced {
@@ -89,6 +163,7 @@ impl From<&Registration> for Announced {
             name: node.name.to_string(),
             endpoints: node.endpoints.iter().map(Into::into).collect(),
             leads_to: node.leads_to.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+            serves: node.offers.iter().map(Into::into).collect(),
         }
     }
 }

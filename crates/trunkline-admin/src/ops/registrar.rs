@@ -1,13 +1,17 @@
 //! Operations about the registrars of the node.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline::registrar::{ResolveError, Resolver, Watch};
-use trunkline::{Chain, ResolverId};
+use trunkline::{AnyOf, Cause, Chain, NameError, Offer, ResolverId, Serves, ServiceName, ServiceNameError, Serving};
 
 use super::{Kind, OpError, Operations, name};
-use crate::api::{Announced, RegistrarQuery, RegistrarState, Registrars, ResolveQuery, Resolved, Step};
+use crate::api::{
+    Announce, Announced, Changed, Explanation, RegistrarQuery, RegistrarState, Registrars, ResolveQuery, Resolved,
+    ServiceNode, ServiceNodes, ServicesQuery, Step,
+};
 
 /// Timeout of one question.
 const QUESTION: Duration = Duration::from_secs(2);
@@ -117,5 +121,96 @@ impl Operations {
     pub fn watch_registrar(&self, query: &RegistrarQuery) -> Result<Watch, OpError> {
         let (id, registrar) = self.registrar(query.registrar.as_deref())?;
         registrar.watch().ok_or_else(|| OpError::new(Kind::Bad, cannot_list(id)))
+    }
+
+    /// Returns the nodes that serve a service, or those of all services that are known, by service.
+    ///
+    /// # Errors
+    /// [`OpError`] if the text is no service.
+    pub async fn services(&self, query: &ServicesQuery) -> Result<Vec<ServiceNodes>, OpError> {
+        let asked = match &query.service {
+            Some(text) => {
+                let text = if text.starts_with('@') { text.clone() } else { format!("@{text}") };
+                vec![text.parse().map_err(|error: NameError| OpError::new(Kind::Bad, error))?]
+            }
+            None => self.known_services().await.into_iter().map(AnyOf::from).collect(),
+        };
+        let mut services = Vec::new();
+        for any in asked {
+            services.push(self.service_nodes(&any).await);
+        }
+        Ok(services)
+    }
+
+    /// Returns the services that the node serves, lists by hand, or finds at registrars that list their nodes.
+    async fn known_services(&self) -> BTreeSet<ServiceName> {
+        let mut known: BTreeSet<ServiceName> = self.node.offers().into_iter().map(|offer| offer.service).collect();
+        known.extend(self.node.service_nodes().into_keys());
+        for id in self.node.discovery() {
+            let Some(registrar) = self.node.resolvers().get(id) else { continue };
+            let nodes = within(registrar.nodes()).await.unwrap_or_default();
+            known.extend(nodes.into_iter().flat_map(|node| node.offers).map(|offer| offer.service));
+        }
+        known
+    }
+
+    async fn service_nodes(&self, any: &AnyOf) -> ServiceNodes {
+        let Serves { nodes, unanswered } = self.node.serving(any).await;
+        let node = |(serving, open): (Serving, usize)| ServiceNode {
+            connected: self.node.connection(&serving.node).is_some(),
+            node: serving.node.to_string(),
+            weight: serving.weight,
+            tags: serving.tags,
+            open,
+        };
+        let state = |(id, cause): (ResolverId, Cause)| RegistrarState {
+            id: id.to_string(),
+            stale: Some(Chain(&cause).to_string()),
+        };
+        ServiceNodes {
+            service: any.to_string(),
+            nodes: nodes.into_iter().map(node).collect(),
+            unanswered: unanswered.into_iter().map(state).collect(),
+        }
+    }
+
+    /// Explains a service: its nodes in the order to try.
+    pub(super) async fn explain_service(&self, any: &AnyOf) -> Explanation {
+        let stale = self.node.discovery().iter().map(|id| self.registrar_state(id));
+        Explanation {
+            name: any.to_string(),
+            live: None,
+            steps: Vec::new(),
+            static_only: self.node.discovery().is_empty(),
+            failback: Vec::new(),
+            stale: stale.filter(|state| state.stale.is_some()).collect(),
+            member: None,
+            service: Some(self.service_nodes(any).await),
+        }
+    }
+
+    /// Serves a service with other nodes from now on, drains this node of it, or withdraws it.
+    ///
+    /// # Errors
+    /// [`OpError`] if the service or a tag is none, or the node does not serve what it is to withdraw; nothing changed.
+    pub fn announce_service(&self, request: &Announce) -> Result<Changed, OpError> {
+        let bad = |error: ServiceNameError| OpError::new(Kind::Bad, error);
+        let service: ServiceName = request.service.trim_start_matches('@').parse().map_err(bad)?;
+        let known = self.node.offers().into_iter().find(|offer| offer.service == service);
+        let Some(weight) = request.weight else {
+            return match self.node.withdraw_offer(&service) {
+                true => Ok(Changed::new(format!("{service} is not announced any more"))),
+                false => Err(OpError::new(Kind::Bad, format!("this node does not announce {service}"))),
+            };
+        };
+        let tags = request.tags.clone().or(known.map(|offer| offer.tags)).unwrap_or_default();
+        tags.iter().try_for_each(|tag| ServiceName::new(tag).map(drop)).map_err(bad)?;
+        self.node.offer(Offer { service: service.clone(), weight, tags });
+        let told = match (weight, self.node.status().registered) {
+            (_, None) => "; no registrar is told, since the node is not announced",
+            (0, _) => "; this node is drained: no new use comes, and those that are open stay",
+            _ => "",
+        };
+        Ok(Changed::new(format!("{service} is announced with the weight {weight}{told}")))
     }
 }

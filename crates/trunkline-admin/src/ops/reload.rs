@@ -1,7 +1,10 @@
 //! Application of a changed configuration to a running node.
 
-use trunkline::{AddError, Chain, CircuitLimits, Proxied, Reloaded, RouteEdit, TableRoute, Transit, TransitRule};
-use trunkline_config::{Config, ProxiedConfig, TransitConfig};
+use trunkline::{
+    AddError, Chain, CircuitLimits, Offer, Proxied, Reloaded, RouteEdit, ServiceName, ServiceNodes, Serving,
+    TableRoute, Transit, TransitRule,
+};
+use trunkline_config::{AnnounceConfig, Config, ProxiedConfig, ServiceNodeConfig, TransitConfig};
 use trunkline_matcher::quoted;
 
 use super::{FromFile, Kind, OpError, Operations};
@@ -26,7 +29,7 @@ impl Operations {
 
     /// Applies a changed configuration. Routes and proxy routes that came from the previous configuration are replaced
     /// atomically, beginning with the first that differs; those added at run time stay. The routes of the cluster, and the rules of `transit:` and
-    /// `proxied:` apply from now on, and certificate files are read again. Other keys need a restart; the message names
+    /// `proxied:`, `node.announce` and `service_nodes` apply from now on, and certificate files are read again. Other keys need a restart; the message names
     /// those that differ. Reads files.
     ///
     /// # Errors
@@ -69,6 +72,7 @@ impl Operations {
         // The routes of a cluster that the node is not in stay as they are.
         let own_cluster = self.own_cluster(config);
         let cluster_routes = std::mem::take(&mut from_file.cluster_routes);
+        let announced = std::mem::take(&mut from_file.announced);
         *from_file = FromFile::of(config);
         if own_cluster.is_none() {
             from_file.cluster_routes = cluster_routes;
@@ -76,6 +80,8 @@ impl Operations {
         let (transit, limits) = transit(&config.transit);
         self.node.set_transit(transit, limits);
         self.node.set_proxied(proxied(&config.proxied));
+        let offered = self.announce(&announced, config);
+        self.node.set_service_nodes(service_nodes(config));
         self.node.forget_failures();
         let certificates = self.node.reload_certificates();
         let (routes, proxies) = (config.routes.len(), config.proxy_routes.len());
@@ -83,12 +89,15 @@ impl Operations {
         let mut message = format!("reloaded {routes} routes{proxies} from {shown}");
         if config.transit != self.started.transit {
             let rules = config.transit.rules.len();
-            message += &format!("; {rules} transit rules, announced to the registrar at the next start");
+            message += &format!("; {rules} transit rules");
         }
         if let Some((cluster, new)) = own_cluster {
             cluster.set_routes(new.routes.clone());
             let routes = if new.routes.len() == 1 { "route" } else { "routes" };
             message += &format!("; {} {routes} of the cluster", new.routes.len());
+        }
+        if offered > 0 {
+            message += &format!("; {offered} changes of `node.announce`");
         }
         if config.proxied != self.started.proxied {
             message += "; new `proxied` settings";
@@ -105,6 +114,20 @@ impl Operations {
             }
         }
         Ok(Changed { message, warnings: config.warnings().to_vec(), kept })
+    }
+}
+
+impl Operations {
+    /// Announces the services of the file, and withdraws those that were announced from it and are not there any more.
+    /// Returns the number of changes.
+    fn announce(&self, before: &[Offer], config: &Config) -> usize {
+        let offers = offers(config);
+        let gone = before.iter().filter(|old| !offers.iter().any(|new| new.service == old.service));
+        let gone = gone.filter(|old| self.node.withdraw_offer(&old.service)).count();
+        let changed: Vec<_> = offers.iter().filter(|offer| !before.contains(offer)).cloned().collect();
+        let count = gone + changed.len();
+        changed.into_iter().for_each(|offer| self.node.offer(offer));
+        count
     }
 }
 
@@ -141,6 +164,27 @@ pub(crate) fn transit(config: &TransitConfig) -> (Transit, CircuitLimits) {
 pub(crate) fn proxied(config: &ProxiedConfig) -> Proxied {
     let ProxiedConfig { allow, gateways, flags } = config.clone();
     Proxied { allow, gateways, flags }
+}
+
+/// Returns the services that the node serves with others.
+pub(crate) fn offers(config: &Config) -> Vec<Offer> {
+    let offer = |(service, announced): (&ServiceName, &AnnounceConfig)| Offer {
+        service: service.clone(),
+        weight: announced.weight,
+        tags: announced.tags.clone(),
+    };
+    config.node.announce.iter().map(offer).collect()
+}
+
+/// Returns the nodes of services that are listed by hand.
+pub(crate) fn service_nodes(config: &Config) -> ServiceNodes {
+    let serving = |listed: &ServiceNodeConfig| Serving {
+        node: listed.node.clone(),
+        weight: listed.offer.weight,
+        tags: listed.offer.tags.clone(),
+    };
+    let nodes = config.service_nodes.iter();
+    nodes.map(|(service, nodes)| (service.clone(), nodes.iter().map(serving).collect())).collect()
 }
 
 /// Returns the keys whose values differ from those at the start but are not applied by a reload.

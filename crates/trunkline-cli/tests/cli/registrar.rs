@@ -182,3 +182,90 @@ fn a_registrar_in_a_process_of_its_own_serves_the_nodes_of_its_host_which_take_o
     let found = dir.json(&["registrar", "resolve", "--admin", app.admin(), "db@127.0.0.1"]);
     assert_eq!(found[0]["endpoints"][0]["port"], db.port());
 }
+
+#[test]
+fn a_service_of_several_nodes_is_called_by_its_name_and_its_nodes_are_drained_by_hand_and_by_a_reload() {
+    let (dir, port) = (Dir::new(), free_port());
+    let config = |name: &str, more: &str| {
+        let text = format!(
+            "node:\n  name: {name}@127.0.0.1\n  cookie_file: cookie\n  data_dir: {name}.data\n  \
+             listen: [{{ host: 127.0.0.1, port: 0 }}]\n  registrar_listen: {{ host: 127.0.0.1, port: {port} }}\n{more}"
+        );
+        dir.file(&format!("{name}.yaml"), &text, 0o600);
+        format!("{name}.yaml")
+    };
+    let app =
+        dir.node(&config("app", "service_nodes: { far: [db2@127.0.0.1, { node: db1@127.0.0.1, weight: 1 }] }\n"), &[]);
+    let admin = app.admin();
+    let none = dir.run(&["call", "--admin", admin, "@pg", "whoami", ""]).exits(1).stderr;
+    assert!(none.contains("no node that serves @pg is known; announce it with `node.announce`"), "{none}");
+    let one =
+        dir.node(&config("db1", "  announce: { pg: { weight: 200, tags: [eu] } }\n"), &["--answer", "whoami=one"]);
+    let _two = dir.node(&config("db2", "  announce: { pg: 100 }\n"), &["--answer", "whoami=two"]);
+    let asked = |service: &str| {
+        let answer = dir.json(&["call", "--admin", admin, service, "whoami", ""]);
+        (answer["node"].as_str().unwrap().to_owned(), answer["body"]["text"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(asked("@pg"), ("db1@127.0.0.1".into(), "one".into()));
+    assert_eq!(asked("@far"), ("db2@127.0.0.1".into(), "two".into()));
+    assert_eq!(dir.ok(&["call", "--config", "app.yaml", "@pg#eu", "whoami", ""]).stdout.trim(), "one");
+    dir.run(&["call", "--admin", admin, "@pg#us", "whoami", ""]).exits(1);
+    let services = dir.json(&["registrar", "services", "--admin", admin]);
+    let names: Vec<_> = services.as_array().unwrap().iter().map(|service| service["service"].clone()).collect();
+    assert_eq!(names, ["@far", "@pg"]);
+    assert_eq!(
+        services[1]["nodes"][0],
+        json!({ "node": "db1@127.0.0.1", "weight": 200, "tags": ["eu"], "open": 0, "connected": true })
+    );
+    let nodes = dir.ok(&["registrar", "nodes", "--admin", admin]).stdout;
+    assert!(nodes.contains("SERVES") && nodes.contains("pg 200"), "{nodes}");
+
+    // Drained by hand, and back by a reload of a file that says otherwise.
+    let drained = dir.ok(&["registrar", "announce", "--admin", one.admin(), "--weight", "0", "pg"]).stdout;
+    assert!(drained.contains("this node is drained"), "{drained}");
+    eventually("the other node answers", || (asked("@pg").1 == "two").then_some(()));
+    let explained = dir.ok(&["explain", "--admin", admin, "@pg"]).stdout;
+    let order: Vec<_> = explained.lines().skip(1).map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(order, ["db2@127.0.0.1", "db1@127.0.0.1"], "{explained}");
+    assert!(explained.lines().last().unwrap().ends_with("drained") && explained.contains("eu"), "{explained}");
+    config("db1", "  announce: { pg: { weight: 300, tags: [eu] }, other: 1 }\n");
+    let reloaded = dir.ok(&["reload", "--admin", one.admin()]).stdout;
+    assert!(reloaded.contains("2 changes of `node.announce`"), "{reloaded}");
+    eventually("it is used again", || (asked("@pg").1 == "one").then_some(()));
+    dir.ok(&["registrar", "announce", "--admin", one.admin(), "--withdraw", "pg"]);
+    let twice = dir.run(&["registrar", "announce", "--admin", one.admin(), "--withdraw", "pg"]).exits(2).stderr;
+    assert!(twice.contains("this node does not announce pg"), "{twice}");
+    dir.run(&["registrar", "services", "--admin", admin, "none"]).exits(1);
+
+    // A forward leads to whichever node serves it.
+    let listen = format!("127.0.0.1:{}", free_port());
+    let forward = dir.ok(&["forward", "--background", "--admin", admin, &listen, "@pg", "bytes"]).stdout;
+    assert!(forward.contains("@pg"), "{forward}");
+    for (wrong, says) in [("@", "\"@\" is no service"), ("@a b", "is no service"), ("db", "is no node name")] {
+        dir.run(&["call", "--admin", admin, wrong, "whoami", ""]).refused(&[says]);
+    }
+    dir.run(&["send", "--important", "--admin", admin, "@pg", "whoami", ""]).refused(&["for one node"]);
+}
+
+#[test]
+fn services_that_a_configuration_announces_or_lists_wrongly_are_refused_with_a_remedy() {
+    let dir = Dir::new();
+    for (more, says) in [
+        ("node: { announce: { 'a@b': 1 } }", &["node.announce.a@b", "no name of a service"][..]),
+        ("node: { announce: { pg: -1 } }", &["node.announce.pg", "from 0 to 65535"]),
+        ("node: { announce: { pg: { wieght: 1 } } }", &["node.announce.pg", "wieght"]),
+        ("node: { announce: { pg: { tags: ['a b'] } } }", &["node.announce.pg.tags[0]", "without spaces"]),
+        ("node: { announce: [pg] }", &["node.announce", "a mapping from services to weights"]),
+        ("service_nodes: { pg: db1@lab }", &["service_nodes.pg", "expected a list of nodes"]),
+        ("service_nodes: { pg: [db1] }", &["service_nodes.pg[0]", "is no node name"]),
+        ("service_nodes: { pg: [{ weight: 1 }] }", &["service_nodes.pg[0].node", "no `node`"]),
+        ("service_nodes: { pg: [a@b, a@b] }", &["service_nodes.pg[1]", "listed twice"]),
+    ] {
+        let own = more.strip_prefix("node: { ").map(|rest| rest.strip_suffix(" }").unwrap());
+        let (own, rest) = own.map_or(("", more), |own| (own, ""));
+        let comma = if own.is_empty() { "" } else { ", " };
+        let text = format!("node: {{ name: a@127.0.0.1, cookie_file: cookie{comma}{own} }}\n{rest}\n");
+        dir.file("app.yaml", &text, 0o600);
+        dir.run(&["check", "app.yaml"]).refused(says);
+    }
+}

@@ -279,6 +279,7 @@ fn an_invalid_registrar_is_refused_with_a_remedy() {
         ("lab: { kind: dns, gateways: 'a b' }", &["registrars.lab.gateways", "\"a b\" is no host"]),
         ("lab: { kind: dns, ports: [{ match: 'db@(' , port: 1 }] }", &["registrars.lab.ports[0].match"]),
         ("lab: { kind: dns, ports: [{ match: 'db@.*' }] }", &["registrars.lab.ports[0].port", "is missing"]),
+        ("lab: { kind: dns, services: _x.lab }", &["registrars.lab.services", "has {name} for the service"]),
         ("lab: { kind: dns, port: 0 }", &["registrars.lab.port"]),
         ("lab: { kind: dns, host: h }", &["registrars.lab.host", "of kind dns does not take this key"]),
         ("lab: { kind: mdns }", &["registrars.lab.kind", "known: embedded, file, dns, etcd"]),

@@ -490,7 +490,10 @@ fn services_and_forwards_are_read_and_their_problems_are_reported() {
     assert!(config.services["postgres"].allow[0].is_match("app@lab") && config.services["local"].allow.is_empty());
     assert_eq!(config.forwards[0].listen.to_string(), "127.0.0.1:0");
     assert_eq!(config.forwards[1].listen.to_string(), format!("unix:{}", dir.path().join("pg.sock").display()));
-    assert_eq!((config.forwards[1].name.as_str(), config.forwards[1].service.as_str()), ("db@lab", "postgres"));
+    assert_eq!(
+        (config.forwards[1].name.to_string(), config.forwards[1].service.as_str()),
+        ("db@lab".into(), "postgres")
+    );
 
     let idle = |ms| Some(std::time::Duration::from_millis(ms));
     assert_eq!((config.services["postgres"].idle, config.services["local"].idle), (idle(60_000), None));

@@ -260,7 +260,7 @@ async fn the_options_of_a_service_and_a_forward_are_reported() {
         services.list().into_iter().map(|service| (service.name, service.place, service.options)).collect();
     assert_eq!(told, [("idle".into(), Some(place), options), ("own".into(), None, StreamOptions::default())]);
     let forward = services.forward_with("127.0.0.1:0".parse().unwrap(), "a@h", "idle", options).await.unwrap();
-    assert_eq!((forward.peer().as_str(), forward.service(), forward.options()), ("a@h", "idle", options));
+    assert_eq!((forward.peer().to_string(), forward.service(), forward.options()), ("a@h".into(), "idle", options));
     let error = services.forward("127.0.0.1:0".parse().unwrap(), "no name", "idle").await.unwrap_err();
     assert!(matches!(error, ForwardError::BadName(_)), "{error}");
 }
