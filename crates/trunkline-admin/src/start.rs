@@ -5,15 +5,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use trunkline::registrar::{NamesFile, NamesFileError, Registrar, Resolver};
+use trunkline::registrar::{GivenRoute, NamesFile, NamesFileError, Registrar, Resolver, Rule};
 use trunkline::{
-    Address, Cause, CertificateError, DialTimes, EndpointError, Flag, GateLimits, IdentityFiles, KeepAlive, Listen,
-    LogLevel, MAX_STREAMS, NameError, Node, NodeBuilder, NodeName, Policy, ProfileFiles, ProfileSource, RegisterError,
-    ResolverId, ServerFiles, ServerSource, ServiceError, StartError,
+    Address, Cause, CertificateError, DialTimes, EndpointError, Flag, GateLimits, Grants, IdentityFiles, KeepAlive,
+    Listen, LogLevel, MAX_STREAMS, NameError, Node, NodeBuilder, NodeName, Policy, ProfileFiles, ProfileSource,
+    RegisterError, ResolverId, ServerFiles, ServerSource, ServiceError, StartError,
 };
 use trunkline_config::{
     CertificateFiles, ClusterServer, Config, DnsConfig, EtcdConfig, ListenConfig, ListenTls, NodeConfig,
-    RegistrarConfig, ResolverConfig, TlsProfileConfig,
+    RegistrarConfig, RegistrarRouteConfig, RegistrarRuleConfig, ResolverConfig, TlsProfileConfig,
 };
 
 use crate::ops::{OpError, offers, proxied, service_nodes, transit};
@@ -145,7 +145,7 @@ pub(crate) async fn builder(config: &Config, connections: LogLevel) -> Result<No
         builder = builder.cluster_book(node.data_dir.join(CLUSTER_BOOK));
     }
     Ok(match &node.registrar {
-        RegistrarConfig::Embedded => builder.embedded_registrar(registrar(node).await?),
+        RegistrarConfig::Embedded => builder.embedded_registrar(registrar(node).await?).registrar_grants(grants(node)),
         RegistrarConfig::Asked(id) => match registrars.remove(id) {
             Some(registrar) => builder.registrar(id.clone(), registrar),
             None => builder.discovery(id.clone()),
@@ -160,11 +160,14 @@ pub(crate) async fn client_builder(config: &Config, connections: LogLevel) -> Re
     let node = &config.node;
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
     let name = NodeName::new(format!("cli-{random:016x}@{}", node.name.host())).map_err(RunError::Name)?;
-    let (builder, _) = common(config, name, connections)?;
+    let (builder, mut registrars) = common(config, name, connections)?;
     let builder = builder.hidden(true);
     Ok(match &node.registrar {
         RegistrarConfig::Embedded => builder.embedded_registrar_client(registrar(node).await?),
-        RegistrarConfig::Asked(id) => builder.discovery(id.clone()),
+        RegistrarConfig::Asked(id) => match registrars.remove(id) {
+            Some(registrar) => builder.registrar(id.clone(), registrar),
+            None => builder.discovery(id.clone()),
+        },
         _ => builder.no_registrar(),
     })
 }
@@ -229,6 +232,24 @@ fn common(config: &Config, name: NodeName, connections: LogLevel) -> Result<(Nod
     }
     let (transit, limits) = transit(&config.transit);
     Ok((builder.transit(transit).circuit_limits(limits).proxied(proxied(&config.proxied)), registrars))
+}
+
+/// Returns what the node permits and hands out while it serves as the registrar.
+fn grants(node: &NodeConfig) -> Grants {
+    let rule = |rule: &RegistrarRuleConfig| Rule {
+        names: rule.names.clone(),
+        cookie: rule.cookie.clone(),
+        gateways: rule.gateways.clone(),
+        services: rule.services.clone(),
+    };
+    let route = |route: &RegistrarRouteConfig| GivenRoute {
+        pattern: route.pattern.as_str().to_owned(),
+        endpoint: route.endpoint.clone(),
+    };
+    Grants {
+        rules: node.registrar_rules.iter().map(rule).collect(),
+        routes: node.registrar_routes.iter().map(route).collect(),
+    }
 }
 
 /// Error about a file that a configuration names. Names the key.

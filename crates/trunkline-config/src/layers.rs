@@ -164,6 +164,8 @@ const PATHS: &[&str] = &[
     "node.registrar_listen",
     "node.registrar_listen.host",
     "node.registrar_listen.port",
+    "node.registrar_routes",
+    "node.registrar_rules",
     "node.timeouts",
     "node.timeouts.candidate_ms",
     "node.timeouts.dns_ms",

@@ -41,6 +41,7 @@ mod fields;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod grants;
 mod layers;
 mod node;
 mod offers;
@@ -59,6 +60,7 @@ pub use clustering::{CLUSTER_PORT, ClusterRouteError, ClusterServer, ClusteringC
 pub use config::{Config, PeerConfig, RouteConfig, TlsProfileConfig};
 pub use error::{ConfigError, EditError, FieldProblem, Problem, ReadError, RouteError, SaveError};
 pub use fields::lint_message;
+pub use grants::{RegistrarRouteConfig, RegistrarRuleConfig};
 pub use layers::{Layers, RESERVED_VARIABLES, harper_key, is_service_variable};
 pub use node::{
     AdminConfig, Advertise, CertificateFiles, ListenConfig, ListenTls, NodeConfig, RegistrarConfig, Timeouts,

@@ -13,6 +13,7 @@ use trunkline_route::{
 
 use crate::error::Problem;
 use crate::fields::{Fields, Reader, lint_message, no_name_message, pattern_message};
+use crate::grants::{self, RegistrarRouteConfig, RegistrarRuleConfig};
 use crate::offers::{self, AnnounceConfig};
 use crate::secret::{AdminToken, SecretError};
 use crate::tree::{Node, Value};
@@ -57,6 +58,10 @@ pub struct NodeConfig {
     pub dead_after: Duration,
     /// True if the node is not announced to the registrar. Default: `false`.
     pub hidden: bool,
+    /// Rules about who may announce what, while this node serves as the embedded registrar. Empty: anything.
+    pub registrar_rules: Vec<RegistrarRuleConfig>,
+    /// Static routes that this node hands out while it serves as the embedded registrar.
+    pub registrar_routes: Vec<RegistrarRouteConfig>,
     /// Services that this node serves with others, as the target `@service` finds them.
     pub announce: BTreeMap<ServiceName, AnnounceConfig>,
     /// Timeouts of the steps of a lookup.
@@ -192,7 +197,7 @@ pub enum AdminConfig {
 pub(crate) const EMBEDDED: &str = "embedded";
 pub(crate) const NONE: &str = "none";
 
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 24] = [
     "name",
     "data_dir",
     "cookie_file",
@@ -202,6 +207,8 @@ const KEYS: [&str; 22] = [
     "listen",
     "registrar",
     "registrar_listen",
+    "registrar_routes",
+    "registrar_rules",
     "fallback",
     "tls",
     "handshake",
@@ -277,6 +284,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
     let (keep_alive, dead_after) = keep_alive(reader, &fields);
     let hidden = fields.bool(reader, "hidden").unwrap_or(false);
     let announce = offers::announce(reader, &fields);
+    let (registrar_rules, registrar_routes) = (grants::rules(reader, &fields), grants::routes(reader, &fields));
     let timeouts = timeouts(reader, &fields);
     let admin = admin(reader, &fields, data_dir.as_ref());
     Some(NodeConfig {
@@ -296,6 +304,8 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         keep_alive,
         dead_after,
         hidden,
+        registrar_rules,
+        registrar_routes,
         announce,
         timeouts: timeouts?,
         admin: admin?,

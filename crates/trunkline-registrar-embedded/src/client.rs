@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 use trunkline_link::{DialError, DialTimes, Hooks, Native};
-use trunkline_registrar::{RegisterError, Registration, ResolveError, Serving};
+use trunkline_registrar::{GivenRoute, RegisterError, Registration, ResolveError, Serving};
 use trunkline_route::{
     Address, Attempt, Cause, Claims, Cookie, Endpoint, LinkPolicy, NodeName, RejectCode, ServiceName, TlsMode, Version,
     printable,
@@ -196,6 +196,14 @@ impl Session {
             }),
             Response::Refused(text) => Err(RegisterError::Refused(printable(&text))),
             _ => Err(RegisterError::Refused("it answered another question".into())),
+        }
+    }
+
+    pub(crate) async fn routes(&self) -> Result<Vec<GivenRoute>, ResolveError> {
+        match self.ask(&Request::Routes).await? {
+            Response::Routes(found) => wire::routes(&found).map_err(|e| ResolveError::Failed(Cause::new(e))),
+            Response::Refused(text) => Err(ResolveError::Failed(printable(&text).into())),
+            _ => Err(ResolveError::Failed("it answered another question".into())),
         }
     }
 

@@ -6,7 +6,8 @@ use trunkline_route::{Address, Endpoint, NodeName, ServiceName, Version};
 
 use crate::feed;
 use crate::wire::{
-    self, MAX_ENDPOINTS, MAX_GATEWAYS, MAX_NEWS, MAX_SERVING, News, Request, Response, WireEndpoint, WireNode,
+    self, MAX_ENDPOINTS, MAX_GATEWAYS, MAX_NEWS, MAX_ROUTES, MAX_SERVING, News, Request, Response, WireEndpoint,
+    WireNode,
 };
 
 /// Fuzz target: its name, its body, which panics when a property is violated, and its seed inputs.
@@ -35,6 +36,9 @@ pub fn registrar(bytes: &[u8]) {
             Response::Endpoints(endpoints) | Response::Taken(endpoints) => listed(endpoints),
             Response::Gateways(names) => {
                 let _ = wire::gateways(names).map(|names| assert!(names.len() <= MAX_GATEWAYS));
+            }
+            Response::Routes(found) => {
+                let _ = wire::routes(found).map(|found| assert!(found.len() <= MAX_ROUTES));
             }
             Response::Serving(found) => {
                 let _ = wire::serving(found).map(|found| assert!(found.len() <= MAX_SERVING));
@@ -73,6 +77,7 @@ pub fn registrar_seeds() -> Vec<Vec<u8>> {
     let requests = [
         Request::Register(WireNode::from(&node)),
         Request::Serving("postgres".into()),
+        Request::Routes,
         Request::Resolve("db@example.com".into()),
         Request::Gateways("db@example.com".into()),
         Request::Watch,
@@ -90,6 +95,7 @@ pub fn registrar_seeds() -> Vec<Vec<u8>> {
         Response::Refused("no such thing".into()),
         Response::Gateways(vec!["gate@dmz".into()]),
         Response::Serving(wire::wire_serving(&service, serving)),
+        Response::Routes(endpoints().into_iter().map(|at| ("^db@".into(), at)).collect()),
     ];
     let messages = requests.iter().map(wire::encode).chain(responses.iter().map(wire::encode));
     messages.chain([wire::encode(&news)]).collect()

@@ -31,7 +31,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use trunkline_link::{CredentialsFn, Native};
 use trunkline_registrar::{
-    BoxFuture, Feed, Lease, Pause, RegisterError, Registrar, Registration, ResolveError, Resolver, Serving, Watch,
+    BoxFuture, Feed, GivenRoute, Lease, Pause, RegisterError, Registrar, Registration, ResolveError, Resolver, Serving,
+    Watch,
 };
 use trunkline_route::{Cause, Chain, Cookie, Endpoint, NodeName, ServiceName};
 use trunkline_stack::first_of;
@@ -39,7 +40,9 @@ use trunkline_stack::first_of;
 pub use at::RegistrarAt;
 use client::{Session, Trouble, failed_at, most_telling};
 use feed::{Source, Told, Warm};
+pub use server::Grants;
 use server::Table;
+pub use wire::MAX_ROUTES;
 use wrong_cookies::WrongCookies;
 
 /// Default address of the embedded registrar.
@@ -105,7 +108,21 @@ impl Embedded {
         cookie: Cookie,
         credentials: Box<CredentialsFn>,
     ) -> io::Result<Self> {
-        let this = Self::new(native, listen, cookie, Some(Arc::from(credentials)));
+        Self::start_with(native, listen, cookie, credentials, Grants::default())
+    }
+
+    /// Starts as [`Embedded::start`] does; `grants` has what this node permits and hands out while it serves.
+    ///
+    /// # Errors
+    /// As [`Embedded::start`].
+    pub fn start_with(
+        native: Arc<Native>,
+        listen: SocketAddr,
+        cookie: Cookie,
+        credentials: Box<CredentialsFn>,
+        grants: Grants,
+    ) -> io::Result<Self> {
+        let this = Self::new(native, listen, cookie, Some(Arc::from(credentials)), grants);
         this.core.try_serve()?;
         Ok(this)
     }
@@ -113,10 +130,17 @@ impl Embedded {
     /// Creates a client that only asks the registrar at `listen`, for short-lived nodes whose end must not affect
     /// others.
     pub fn client(native: Arc<Native>, listen: SocketAddr, cookie: Cookie) -> Self {
-        Self::new(native, listen, cookie, None)
+        Self::new(native, listen, cookie, None, Grants::default())
     }
 
-    fn new(native: Arc<Native>, listen: SocketAddr, cookie: Cookie, serve: Option<Arc<CredentialsFn>>) -> Self {
+    fn new(
+        native: Arc<Native>,
+        listen: SocketAddr,
+        cookie: Cookie,
+        serve: Option<Arc<CredentialsFn>>,
+        mut grants: Grants,
+    ) -> Self {
+        grants.routes.truncate(MAX_ROUTES);
         let core = Arc::new(Core {
             native,
             listen,
@@ -127,7 +151,7 @@ impl Embedded {
             opening: tokio::sync::Mutex::default(),
             remote: Mutex::default(),
             wrong: Mutex::default(),
-            table: Arc::new(Table::new()),
+            table: Arc::new(Table::new(grants)),
             feed: Arc::default(),
         });
         Self { core }
@@ -327,22 +351,35 @@ impl Core {
         }
     }
 
-    /// Announces once; the future of the second value resolves when the announcement ends.
-    async fn announce(self: &Arc<Self>, registration: &Registration) -> Result<Announced, RegisterError> {
+    /// Announces once, unless the node is hidden, and returns the routes that the registrar hands out; the future of
+    /// [`Announced::ended`] resolves when that ends.
+    async fn announce(
+        self: &Arc<Self>,
+        registration: Option<&Registration>,
+    ) -> Result<(Announced, Vec<GivenRoute>), RegisterError> {
         let serves = self.try_serve().map_err(|e| RegisterError::Unreachable(failed_at(self.listen, e)))?;
         if serves {
-            let serial = self.table.announce_own(registration.clone()).await?;
-            return Ok(Announced::Own { core: self.clone(), name: registration.name.clone(), serial });
+            let own = match registration {
+                Some(node) => Some((node.name.clone(), self.table.announce_own(node.clone()).await?)),
+                None => None,
+            };
+            return Ok((Announced::Own { core: self.clone(), own }, self.table.grants.routes.clone()));
         }
         let session = self.local_session().await?;
-        session.register(registration).await?;
-        Ok(Announced::Session(session))
+        if let Some(registration) = registration {
+            session.register(registration).await?;
+        }
+        let routes = session.routes().await.unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "the registrar hands out no routes");
+            Vec::new()
+        });
+        Ok((Announced::Session(session), routes))
     }
 }
 
 /// Active announcement of this node.
 enum Announced {
-    Own { core: Arc<Core>, name: NodeName, serial: u64 },
+    Own { core: Arc<Core>, own: Option<(NodeName, u64)> },
     Session(Arc<Session>),
 }
 
@@ -357,7 +394,7 @@ impl Announced {
 
 impl Drop for Announced {
     fn drop(&mut self) {
-        if let Self::Own { core, name, serial } = self {
+        if let Self::Own { core, own: Some((name, serial)) } = self {
             core.table.withdraw(name, *serial);
         }
     }
@@ -367,7 +404,8 @@ struct Kept {
     task: AbortHandle,
     held: Arc<AtomicBool>,
     core: Arc<Core>,
-    update: watch::Sender<Registration>,
+    update: watch::Sender<Option<Registration>>,
+    routes: watch::Receiver<Vec<GivenRoute>>,
 }
 
 impl Lease for Kept {
@@ -375,8 +413,12 @@ impl Lease for Kept {
         self.held.load(Ordering::Relaxed)
     }
 
+    fn routes(&self) -> Option<watch::Receiver<Vec<GivenRoute>>> {
+        Some(self.routes.clone())
+    }
+
     fn update(&self, registration: Registration) -> bool {
-        self.update.send_replace(registration);
+        self.update.send_replace(Some(registration));
         true
     }
 }
@@ -395,21 +437,29 @@ impl Drop for Kept {
     }
 }
 
+impl Embedded {
+    async fn kept(&self, registration: Option<Registration>) -> Result<Box<dyn Lease>, RegisterError> {
+        let core = self.core.clone();
+        let held = Arc::new(AtomicBool::new(false));
+        let (first, answer) = oneshot::channel();
+        let ((update, wanted), (given, routes)) = (watch::channel(registration), watch::channel(Vec::new()));
+        let task = tokio::spawn(keep(core.clone(), wanted, held.clone(), given, first)).abort_handle();
+        let lease: Box<dyn Lease> = Box::new(Kept { task, held, core, update, routes });
+        match answer.await {
+            Ok(Ok(())) => Ok(lease),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(RegisterError::Unreachable("the registration was cancelled".into())),
+        }
+    }
+}
+
 impl Registrar for Embedded {
     fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Box<dyn Lease>, RegisterError>> {
-        let core = self.core.clone();
-        Box::pin(async move {
-            let held = Arc::new(AtomicBool::new(false));
-            let (first, answer) = oneshot::channel();
-            let (update, wanted) = watch::channel(registration);
-            let task = tokio::spawn(keep(core.clone(), wanted, held.clone(), first)).abort_handle();
-            let lease: Box<dyn Lease> = Box::new(Kept { task, held, core, update });
-            match answer.await {
-                Ok(Ok(())) => Ok(lease),
-                Ok(Err(error)) => Err(error),
-                Err(_) => Err(RegisterError::Unreachable("the registration was cancelled".into())),
-            }
-        })
+        Box::pin(self.kept(Some(registration)))
+    }
+
+    fn join(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, RegisterError>> {
+        Box::pin(self.kept(None))
     }
 
     fn resolver(&self) -> Arc<dyn Resolver> {
@@ -417,19 +467,22 @@ impl Registrar for Embedded {
     }
 }
 
-/// Keeps an announcement up forever, as it is wanted. The first outcome is reported, and an error of it is final.
+/// Keeps an announcement up forever, as it is wanted, or only the session of a hidden node. The first outcome is reported; an
+/// error of it is final for an announcement, while a hidden node goes on trying.
 async fn keep(
     core: Arc<Core>,
-    mut wanted: watch::Receiver<Registration>,
+    mut wanted: watch::Receiver<Option<Registration>>,
     held: Arc<AtomicBool>,
+    given: watch::Sender<Vec<GivenRoute>>,
     first: oneshot::Sender<Result<(), RegisterError>>,
 ) {
     let (mut first, mut pause, mut told) = (Some(first), Pause::default(), None);
     let mut before = None;
     loop {
         let registration = wanted.borrow_and_update().clone();
-        match core.announce(&registration).await {
-            Ok(announced) => {
+        match core.announce(registration.as_ref()).await {
+            Ok((announced, routes)) => {
+                given.send_replace(routes);
                 held.store(true, Ordering::Relaxed);
                 (pause, told) = (Pause::default(), None);
                 if let Some(first) = first.take() {
@@ -438,19 +491,23 @@ async fn keep(
                 // The announcement that it replaced is not withdrawn before.
                 let announced = before.insert(announced);
                 tokio::select! {
-                    () = announced.ended() => held.store(false, Ordering::Relaxed),
+                    () = announced.ended() => {
+                        held.store(false, Ordering::Relaxed);
+                        given.send_replace(Vec::new());
+                    }
                     // The sender is in the lease, whose end aborts this.
                     _ = wanted.changed() => continue,
                 }
                 before = None;
             }
             Err(error) => match first.take() {
-                Some(first) => {
+                Some(first) if registration.is_some() => {
                     let _ = first.send(Err(error));
                     return;
                 }
+                Some(first) => drop(first.send(Ok(()))),
                 None if told.as_ref() != Some(&error) => {
-                    let name = &registration.name;
+                    let name = registration.as_ref().map_or(core.native.name(), |registration| &registration.name);
                     if error.is_unreachable() {
                         tracing::info!(%name, error = %Chain(&error), "not registered at the moment; this node tries again");
                     } else {

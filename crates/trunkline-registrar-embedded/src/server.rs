@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use trunkline_link::{CredentialsFn, Hooks, Listener, Native, Offered, random_16};
-use trunkline_registrar::{Mirror, RegisterError, Registration, Serving, Watch};
+use trunkline_registrar::{GivenRoute, Mirror, RegisterError, Registration, Rule, Serving, Watch, permits};
 use trunkline_route::{Chain, CloseCode, Endpoint, LinkPolicy, NodeName, ServiceName};
 use trunkline_stack::{Link, Mailboxes, Message};
 use trunkline_tls::ServerTls;
@@ -36,6 +36,17 @@ struct Held {
     serial: u64,
 }
 
+/// Permissions of the nodes of a registrar, and the routes that it hands out to them.
+#[derive(Debug, Clone, Default)]
+pub struct Grants {
+    /// Rules about who may announce which names, gateways and services; anything if there are none. The node that serves may
+    /// announce anything itself.
+    pub rules: Vec<Rule>,
+    /// Static routes that each node gets while it is registered or joined; at most [`MAX_ROUTES`](crate::MAX_ROUTES) are
+    /// handed out.
+    pub routes: Vec<GivenRoute>,
+}
+
 /// Announcements of one registrar.
 pub(crate) struct Table {
     /// Holder of each announcement of the mirror. Both are changed under this lock.
@@ -45,12 +56,13 @@ pub(crate) struct Table {
     began: OnceLock<Instant>,
     serial: AtomicU64,
     pub(crate) queries: AtomicU64,
+    pub(crate) grants: Grants,
 }
 
 impl Table {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(grants: Grants) -> Self {
         let (holders, serial, queries) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
-        Self { holders, mirror: Arc::new(Mirror::new()), began: OnceLock::new(), serial, queries }
+        Self { holders, mirror: Arc::new(Mirror::new()), began: OnceLock::new(), serial, queries, grants }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeName, Held>> {
@@ -249,11 +261,17 @@ async fn respond(
             Ok(service) => Response::Serving(wire::wire_serving(&service, table.serving(&service))),
             Err(error) => Response::Refused(Chain(&error).to_string()),
         },
+        Request::Routes => Response::Routes(
+            table.grants.routes.iter().map(|given| (given.pattern.clone(), (&given.endpoint).into())).collect(),
+        ),
         Request::Register(node) => {
             let registration = match node.registration(peer.clone()) {
                 Ok(registration) => registration,
                 Err(error) => return Response::Refused(Chain(&error).to_string()),
             };
+            if let Err(error) = permits(&table.grants.rules, &registration, link.info().cookie.label()) {
+                return Response::Refused(error.to_string());
+            }
             match table.announce(registration, Some(link)).await {
                 Ok(serial) => {
                     *announced = Some(serial);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use trunkline_matcher::{AccessPattern, Limits, PatternError};
-use trunkline_registrar::{Change, Offer, Registration, Serving};
+use trunkline_registrar::{Change, GivenRoute, Offer, Registration, Serving};
 use trunkline_route::{
     Address, Endpoint, EndpointError, NameError, NodeName, ServiceName, ServiceNameError, Version, VersionError,
 };
@@ -20,6 +20,8 @@ pub(crate) const MAX_NEWS: usize = 512;
 pub(crate) const MAX_NEWS_BYTES: usize = 16 << 10;
 /// Maximum number of nodes that serve a service in an answer.
 pub(crate) const MAX_SERVING: usize = 256;
+/// Maximum number of static routes that a registrar hands out. With patterns of 512 bytes they fit into a message.
+pub const MAX_ROUTES: usize = 128;
 /// Maximum number of services that a node may announce.
 const MAX_OFFERS: usize = 64;
 /// Maximum number of tags of one service of a node.
@@ -46,6 +48,8 @@ pub(crate) enum Request {
     Watch,
     /// Asks for the nodes that serve a service.
     Serving(String),
+    /// Asks for the static routes that the registrar hands out.
+    Routes,
 }
 
 /// Answer of the registrar. The order of variants is part of the wire format.
@@ -68,6 +72,8 @@ pub(crate) enum Response {
     },
     /// Nodes that serve a service, each with its name.
     Serving(Vec<(String, WireOffer)>),
+    /// Static routes, each with its pattern and address.
+    Routes(Vec<(String, WireEndpoint)>),
 }
 
 /// Change that a watching session is told. The order of variants is part of the wire format.
@@ -207,6 +213,17 @@ pub(crate) fn serving(wire: &[(String, WireOffer)]) -> Result<Vec<Serving>, Mess
     wire.iter().take(MAX_SERVING).map(serving).collect()
 }
 
+/// Returns the routes of an answer.
+pub(crate) fn routes(wire: &[(String, WireEndpoint)]) -> Result<Vec<GivenRoute>, MessageError> {
+    if wire.len() > MAX_ROUTES {
+        return Err(MessageError::TooMany { len: wire.len(), what: "routes", most: MAX_ROUTES });
+    }
+    let route = |(pattern, endpoint): &(String, WireEndpoint)| {
+        Ok(GivenRoute { pattern: pattern.clone(), endpoint: Endpoint::try_from(endpoint)? })
+    };
+    wire.iter().map(route).collect()
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WireEndpoint {
     host: String,
@@ -305,6 +322,9 @@ mod tests {
             [&[1, 0, 1, 8], b"10.0.0.1".as_slice(), &[0x92, 0x22, 1, 1, 0, 1, 5], b"db@.*".as_slice(), &[1], &offered];
         let expected = expected.concat();
         assert_eq!(encode(&Request::Serving("pg".into())), [&[1, 4, 2], b"pg".as_slice()].concat());
+        let endpoint = WireEndpoint { host: "h".into(), port: 1, tls: None, version: None };
+        let routes = Response::Routes(vec![("^a@".into(), endpoint)]);
+        assert_eq!(encode(&routes), [&[1, 7, 1, 3], b"^a@".as_slice(), &[1, b'h', 1, 0, 0]].concat());
         let serving = Response::Serving(vec![("a@b".into(), offer)]);
         assert_eq!(encode(&serving), [&[1, 6, 1, 3], b"a@b".as_slice(), &offered].concat());
         assert_eq!(bytes, expected);

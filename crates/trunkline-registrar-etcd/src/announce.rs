@@ -5,17 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
-use trunkline_registrar::{BoxFuture, Lease, Pause, RegisterError, Registration};
+use trunkline_registrar::{BoxFuture, GivenRoute, Lease, Pause, RegisterError, Registration};
 use trunkline_route::{Chain, NodeName};
 
-use crate::follow::Known;
+use crate::follow::{Known, LEASE};
 use crate::layout::{self, Keys};
 use crate::store::{Kv, Put, Store, Trouble, When};
 
-/// Time for which an announcement stays without a renewal, in seconds.
-const LEASE: i64 = 10;
 /// Time between two renewals.
 const RENEWED: Duration = Duration::from_secs(3);
 /// Time in which the holder of a name has to answer that it is alive.
@@ -112,7 +110,7 @@ impl Announcer {
         let known = self.lease.load(Ordering::Relaxed);
         let lease = match known != 0 && self.store.renew(known).await? {
             true => known,
-            false => self.store.grant(LEASE).await?,
+            false => self.store.grant(LEASE.as_secs().cast_signed()).await?,
         };
         self.lease.store(lease, Ordering::Relaxed);
         let (mut when, mut has_asked, value) = (When::Nothing, false, self.value().clone());
@@ -237,6 +235,10 @@ struct Kept {
 impl Lease for Kept {
     fn is_held(&self) -> bool {
         self.announcer.as_ref().is_some_and(|announcer| announcer.is_held.load(Ordering::Relaxed))
+    }
+
+    fn routes(&self) -> Option<watch::Receiver<Vec<GivenRoute>>> {
+        self.announcer.as_ref().map(|announcer| announcer.known.given())
     }
 
     fn update(&self, registration: Registration) -> bool {

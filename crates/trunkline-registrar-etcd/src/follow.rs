@@ -1,12 +1,12 @@
 //! Mirror of the announcements in etcd.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_client::EventType;
-use tokio::sync::Notify;
-use trunkline_registrar::{Mirror, Pause};
+use tokio::sync::{Notify, watch};
+use trunkline_registrar::{GivenRoute, Mirror, Pause};
 use trunkline_route::{Cause, Chain, NodeName};
 
 use crate::layout::{self, Key, Keys};
@@ -15,6 +15,9 @@ use crate::store::{Position, Store, Trouble};
 /// Time without news after which a watch that was taken up again has told all that changed meanwhile.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// Time for which a lease lasts without a renewal.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+
 /// Knowledge about etcd beside the mirror, and the tasks that wait for more.
 #[derive(Default)]
 pub(crate) struct Known {
@@ -22,8 +25,17 @@ pub(crate) struct Known {
     broken: Mutex<HashMap<NodeName, Cause>>,
     /// Reason for which etcd cannot be followed at the moment.
     lost: Mutex<Option<Cause>>,
+    /// Static routes that are handed out, by id.
+    routes: Mutex<BTreeMap<String, GivenRoute>>,
+    /// The same, as leases tell them: none once etcd has been lost for as long as a lease lasts.
+    given: watch::Sender<Vec<GivenRoute>>,
     /// Names that this process holds, and the task that looks after each.
     held: Mutex<HashMap<NodeName, Arc<Notify>>>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "following etcd is I/O, which brings the time")]
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -38,6 +50,21 @@ impl Known {
 
     pub(crate) fn lost(&self) -> Option<Cause> {
         lock(&self.lost).clone()
+    }
+
+    /// Returns the static routes that are handed out, and their changes.
+    pub(crate) fn given(&self) -> watch::Receiver<Vec<GivenRoute>> {
+        self.given.subscribe()
+    }
+
+    /// Tells the static routes that are handed out.
+    fn give(&self) {
+        let now: Vec<GivenRoute> = lock(&self.routes).values().cloned().collect();
+        self.given.send_if_modified(|given| {
+            let is_new = *given != now;
+            *given = now;
+            is_new
+        });
     }
 
     /// Wakes `notify` when the key of a name may not be as it was, or its holder is asked whether it is alive.
@@ -71,9 +98,9 @@ pub(crate) struct Follower {
 impl Follower {
     /// Keeps the mirror as etcd is, for ever.
     pub(crate) async fn follow(self) {
-        let (mut pause, mut at) = (Pause::default(), None);
+        let (mut pause, mut at, mut lost_at) = (Pause::default(), None, None);
         loop {
-            let trouble = match self.listed_and_watched(&mut at, &mut pause).await {
+            let trouble = match self.listed_and_watched(&mut at, &mut pause, &mut lost_at).await {
                 Ok(ended) => ended,
                 Err(Trouble::Compacted) => {
                     at = None;
@@ -85,12 +112,22 @@ impl Follower {
                 tracing::warn!(error = %Chain(&trouble), "etcd is lost; nodes are found as it knew them last");
             }
             self.mirror.lost();
+            if let Some(after) = now().checked_duration_since(*lost_at.get_or_insert_with(now))
+                && after >= LEASE
+            {
+                self.known.given.send_if_modified(|given| !std::mem::take(given).is_empty());
+            }
             pause.wait().await;
         }
     }
 
     /// Lists the keys unless their state at `at` is known, and takes up what changes, until the watch ends.
-    async fn listed_and_watched(&self, at: &mut Option<Position>, pause: &mut Pause) -> Result<Cause, Trouble> {
+    async fn listed_and_watched(
+        &self,
+        at: &mut Option<Position>,
+        pause: &mut Pause,
+        lost_at: &mut Option<Instant>,
+    ) -> Result<Cause, Trouble> {
         let now = self.store.position(self.keys.nodes()).await?;
         // Another store, or one that was reset, has other numbers.
         if at.is_some_and(|at| at.cluster != now.cluster || at.revision > now.revision) {
@@ -103,7 +140,7 @@ impl Follower {
         };
         let mut watch = self.store.watch(self.keys.root(), from.revision + 1).await?;
         *at = Some(from);
-        *pause = Pause::default();
+        (*pause, *lost_at) = (Pause::default(), None);
         let mut is_behind = known.is_some_and(|at| at.revision < now.revision);
         if !is_behind {
             self.answers();
@@ -153,6 +190,7 @@ impl Follower {
             tracing::info!("etcd is back");
         }
         self.mirror.back();
+        self.known.give();
         self.known.wake_all();
     }
 
@@ -170,6 +208,13 @@ impl Follower {
             }
         }
         *lock(&self.known.broken) = broken;
+        // The watch begins where the nodes were listed, and tells the changes of routes since then again.
+        let (routes, _) = self.store.list(self.keys.routes()).await?;
+        let known = routes.iter().filter_map(|kv| match self.keys.read(&kv.key)? {
+            Key::Route(id) => self.route(&id, &kv.value).map(|route| (id, route)),
+            _ => None,
+        });
+        *lock(&self.known.routes) = known.collect();
         self.mirror.replace(nodes);
         Ok(position)
     }
@@ -179,6 +224,7 @@ impl Follower {
         let name = match self.keys.read(key) {
             Some(Key::Node(name)) => name,
             Some(Key::Challenge(name)) => return self.known.wake(&name),
+            Some(Key::Route(id)) => return self.route_changed(id, value),
             None => return,
         };
         match value.map(|value| layout::decode(name.clone(), value)).transpose() {
@@ -196,6 +242,25 @@ impl Follower {
             }
         }
         self.known.wake(&name);
+    }
+
+    /// Returns a static route, or warns about one that cannot be read.
+    fn route(&self, id: &str, value: &[u8]) -> Option<GivenRoute> {
+        let error = match layout::decode_route(value) {
+            Ok(route) => return Some(route),
+            Err(error) => error,
+        };
+        let key = format!("{}{id}", self.keys.routes());
+        tracing::warn!(key, %error, "a route in etcd cannot be read, and is left out");
+        None
+    }
+
+    fn route_changed(&self, id: String, value: Option<&[u8]>) {
+        match value.and_then(|value| self.route(&id, value)) {
+            Some(route) => drop(lock(&self.known.routes).insert(id, route)),
+            None => drop(lock(&self.known.routes).remove(&id)),
+        }
+        self.known.give();
     }
 
     /// Warns about a value that cannot be read, and returns the cause.

@@ -3,8 +3,8 @@
 use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
-use trunkline_matcher::AccessPattern;
-use trunkline_registrar::{DEFAULT_OFFER_WEIGHT, Offer, Registration};
+use trunkline_matcher::{AccessPattern, RoutePattern};
+use trunkline_registrar::{DEFAULT_OFFER_WEIGHT, GivenRoute, Offer, Registration};
 use trunkline_route::{Address, Endpoint, Host, NodeName, ServiceName};
 
 /// Longest value that is read, in bytes.
@@ -16,6 +16,7 @@ pub(crate) struct Keys {
     root: String,
     nodes: String,
     challenges: String,
+    routes: String,
 }
 
 /// Meaning of a key.
@@ -25,6 +26,8 @@ pub(crate) enum Key {
     Node(NodeName),
     /// Question to the holder of a name whether it is alive.
     Challenge(NodeName),
+    /// Static route that is handed out, by its id.
+    Route(String),
 }
 
 impl Keys {
@@ -32,7 +35,7 @@ impl Keys {
     pub(crate) fn new(prefix: &str) -> Self {
         let prefix = prefix.trim_end_matches('/');
         let below = |part: &str| format!("{prefix}/{part}");
-        Self { root: below(""), nodes: below("nodes/"), challenges: below("challenges/") }
+        Self { root: below(""), nodes: below("nodes/"), challenges: below("challenges/"), routes: below("routes/") }
     }
 
     /// Returns the prefix of all keys.
@@ -42,6 +45,10 @@ impl Keys {
 
     pub(crate) fn nodes(&self) -> &str {
         &self.nodes
+    }
+
+    pub(crate) fn routes(&self) -> &str {
+        &self.routes
     }
 
     pub(crate) fn node(&self, name: &NodeName) -> String {
@@ -56,8 +63,11 @@ impl Keys {
     pub(crate) fn read(&self, key: &[u8]) -> Option<Key> {
         let key = std::str::from_utf8(key).ok()?;
         let name = |text: &str| NodeName::new(text).ok();
-        match key.strip_prefix(&self.nodes) {
-            Some(text) => name(text).map(Key::Node),
+        if let Some(text) = key.strip_prefix(&self.nodes) {
+            return name(text).map(Key::Node);
+        }
+        match key.strip_prefix(&self.routes) {
+            Some(id) => Some(Key::Route(id.to_owned())).filter(|_| !id.is_empty()),
             None => key.strip_prefix(&self.challenges).and_then(name).map(Key::Challenge),
         }
     }
@@ -124,6 +134,45 @@ pub(crate) enum ValueError {
     Pattern(usize),
     #[error("offers[{0}] has a service or a tag with spaces, `@` or `#`")]
     Offer(usize),
+}
+
+/// Value of the key of a route.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteValue {
+    r#match: String,
+    host: String,
+    port: u16,
+    tls: Option<bool>,
+    handshake: Option<String>,
+}
+
+/// Error returned when the value of a route cannot be read. No text shows content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RouteError {
+    #[error("it is longer than 64 KiB")]
+    TooLong,
+    #[error("it is not JSON of the form {ROUTE}: line {line}, column {column}")]
+    Json { line: usize, column: usize },
+    #[error("it has no host or no port from 1 to 65535, or its handshake is no version")]
+    Endpoint,
+    #[error("`match` is no pattern")]
+    Pattern,
+}
+
+/// Form of the value of a route, for errors.
+const ROUTE: &str = r#"{"match": "^db@", "host": "10.0.0.5", "port": 4370}"#;
+
+pub(crate) fn decode_route(value: &[u8]) -> Result<GivenRoute, RouteError> {
+    if value.len() > MAX_VALUE {
+        return Err(RouteError::TooLong);
+    }
+    let malformed = |error: serde_json::Error| RouteError::Json { line: error.line(), column: error.column() };
+    let RouteValue { r#match, host, port, tls, handshake } = serde_json::from_slice(value).map_err(malformed)?;
+    RoutePattern::new(&r#match).map_err(|_| RouteError::Pattern)?;
+    let address = Address::new(host, port).map_err(|_| RouteError::Endpoint)?;
+    let version = handshake.map(|text| text.parse()).transpose().map_err(|_| RouteError::Endpoint)?;
+    Ok(GivenRoute { pattern: r#match, endpoint: Endpoint { address, tls, version } })
 }
 
 /// Form of a value, for errors.
@@ -232,6 +281,18 @@ mod tests {
         assert_eq!(of(r#"{"endpoints": [], "leads_to": ["a", "("]}"#), ValueError::Pattern(1));
         assert_eq!(of(r#"{"endpoints": [], "offers": [{"service": "a@b"}]}"#), ValueError::Offer(0));
         assert_eq!(of(&" ".repeat(MAX_VALUE + 1)), ValueError::TooLong);
+    }
+
+    #[test]
+    fn the_value_of_a_route_has_a_pattern_and_an_address() {
+        let route = decode_route(br#"{"match": "^db@", "host": "10.0.0.5", "port": 4370, "tls": true}"#).unwrap();
+        assert_eq!((route.pattern.as_str(), route.endpoint.tls), ("^db@", Some(true)));
+        assert_eq!(route.endpoint.address.to_string(), "10.0.0.5:4370");
+        let of = |value: &str| decode_route(value.as_bytes()).unwrap_err();
+        assert_eq!(of(r#"{"match": "(", "host": "h", "port": 1}"#), RouteError::Pattern);
+        assert_eq!(of(r#"{"match": "a", "host": "h", "port": 0}"#), RouteError::Endpoint);
+        assert!(matches!(of("{}"), RouteError::Json { .. }));
+        assert_eq!(Keys::new("/t").read(b"/t/routes/one"), Some(Key::Route("one".into())));
     }
 
     proptest! {

@@ -11,6 +11,7 @@
 //! | Key | Value |
 //! |---|---|
 //! | `PREFIX/nodes/NAME` | `{"endpoints": [{"host": "10.0.0.5", "port": 4370}]}`; an endpoint may have `tls` (true or false) and `handshake` (`TLK/1`); beside `endpoints` there may be `leads_to`, patterns of the names to which the node leads as a gateway, `offers`, the services that it serves with others (`{"service": "postgres", "weight": 100, "tags": ["eu"]}`), and `holder`, which tells the process |
+//! | `PREFIX/routes/ID` | `{"match": "^db@", "host": "10.0.0.5", "port": 4370}`, maybe with `tls` and `handshake`: a static route that every node gets, with the weight 0 |
 //! | `PREFIX/challenges/NAME` | a process that asks the holder of the name whether it is alive; the holder writes its key again |
 //!
 //! A key without a lease, written by hand, stays until it is deleted by hand, and its name cannot be registered.
@@ -24,9 +25,11 @@ mod store;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use trunkline_registrar::{
-    BoxFuture, Lease, Mirror, RegisterError, Registrar, Registration, ResolveError, Resolver, Serving, Watch,
+    BoxFuture, GivenRoute, Lease, Mirror, RegisterError, Registrar, Registration, ResolveError, Resolver, Serving,
+    Watch,
 };
 use trunkline_route::{Cause, Endpoint, NodeName, ServiceName};
 
@@ -154,12 +157,37 @@ impl Registrar for Etcd {
         Box::pin(async move {
             // The watch tells when the holder is asked whether it is alive.
             self.0.follow();
-            announcer.announce().await
+            let lease = announcer.announce().await?;
+            // The routes that come with the lease are read with the nodes.
+            let _ = self.0.listed().await;
+            Ok(lease)
+        })
+    }
+
+    fn join(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, RegisterError>> {
+        Box::pin(async {
+            // The routes are known once the nodes are; until then there are none.
+            let _ = self.0.listed().await;
+            Ok(Box::new(Joined(self.0.clone())) as Box<dyn Lease>)
         })
     }
 
     fn resolver(&self) -> Arc<dyn Resolver> {
         self.0.clone()
+    }
+}
+
+/// Lease of a hidden node, which gets the static routes and announces nothing.
+#[derive(Debug)]
+struct Joined(Arc<Core>);
+
+impl Lease for Joined {
+    fn is_held(&self) -> bool {
+        self.0.mirror.is_known() && !self.0.mirror.is_lost()
+    }
+
+    fn routes(&self) -> Option<watch::Receiver<Vec<GivenRoute>>> {
+        Some(self.0.known.given())
     }
 }
 

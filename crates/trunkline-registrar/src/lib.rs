@@ -36,6 +36,7 @@ mod file;
 pub mod fuzzing;
 mod mirror;
 mod pause;
+mod rules;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -43,6 +44,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::watch;
 use trunkline_matcher::AccessPattern;
 use trunkline_route::{Cause, Endpoint, NodeName, ServiceName};
 
@@ -51,6 +53,7 @@ pub use feed::Feed;
 pub use file::{NamesFile, NamesFileError, NamesProblem};
 pub use mirror::{Change, Mirror, Watch};
 pub use pause::Pause;
+pub use rules::{Forbidden, Rule, permits};
 
 /// Boxed future, as object-safe traits need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -177,8 +180,33 @@ pub trait Registrar: fmt::Debug + Send + Sync {
     /// own restarts.
     fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Box<dyn Lease>, RegisterError>>;
 
+    /// Takes part without an announcement, as a hidden node does, until the lease is dropped: for what the registrar hands
+    /// out. The default implementation asks nobody, and the lease hands out nothing.
+    fn join(&self) -> BoxFuture<'_, Result<Box<dyn Lease>, RegisterError>> {
+        Box::pin(async { Ok(Box::new(Joined) as Box<dyn Lease>) })
+    }
+
     /// Returns the resolver of this registrar.
     fn resolver(&self) -> Arc<dyn Resolver>;
+}
+
+/// Lease of a node that is not announced and gets nothing.
+#[derive(Debug)]
+struct Joined;
+
+impl Lease for Joined {
+    fn is_held(&self) -> bool {
+        true
+    }
+}
+
+/// Static route that a registrar hands out to its nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenRoute {
+    /// Pattern of the names, as in a static route: found anywhere in a name unless it is anchored.
+    pub pattern: String,
+    /// Address, and maybe whether its listener has a certificate, and the version of the handshake.
+    pub endpoint: Endpoint,
 }
 
 /// Announcement of a node.
@@ -268,6 +296,12 @@ impl Registration {
 pub trait Lease: fmt::Debug + Send + Sync {
     /// Returns true if the registrar holds the announcement now. This changes while the registrar is unreachable.
     fn is_held(&self) -> bool;
+
+    /// Returns the static routes that the registrar hands out while the lease is held, and each change of them; `None`, the
+    /// default, if it hands out none. They are empty while the lease is not held.
+    fn routes(&self) -> Option<watch::Receiver<Vec<GivenRoute>>> {
+        None
+    }
 
     /// Replaces the announcement by another one of the same node. Returns false, as the default implementation does, if that
     /// is not possible. The registrar knows a moment later, or once it is back.

@@ -10,6 +10,7 @@ use trunkline_link::{DialTimes, KeepAlive, NativeLimits, random_16};
 use trunkline_matcher::AccessPattern;
 use trunkline_proxy::{CircuitLimits, Proxied, Transit};
 use trunkline_registrar::{Offer, Registrar, Resolver};
+use trunkline_registrar_embedded::Grants;
 use trunkline_route::{
     Address, Cookie, CookieError, Cookies, Fallback, Flag, Incarnation, LogLevel, NetworkRoute, NodeName, PeerFlags,
     ProxyRoute, Reconnect, ResolverId, TlsProfileId, Version,
@@ -114,6 +115,7 @@ pub struct NodeBuilder {
     /// Services that the node serves with others, by name.
     pub(crate) offers: Vec<Offer>,
     pub(crate) service_nodes: ServiceNodes,
+    pub(crate) grants: Grants,
     pub(crate) profiles: BTreeMap<TlsProfileId, ProfileSource>,
     pub(crate) certificate_check: Duration,
     pub(crate) peers: Vec<(AccessPattern, Cookies)>,
@@ -152,6 +154,7 @@ impl NodeBuilder {
             registrars: Vec::new(),
             offers: Vec::new(),
             service_nodes: ServiceNodes::new(),
+            grants: Grants::default(),
             profiles: BTreeMap::new(),
             certificate_check: CHECK,
             peers: Vec::new(),
@@ -385,6 +388,13 @@ impl NodeBuilder {
     /// dials it.
     pub fn reconnect(mut self, policy: Reconnect) -> Self {
         self.reconnect = policy;
+        self
+    }
+
+    /// Sets what this node permits others and hands out to them while it serves as the embedded registrar. Default: any
+    /// announcement, and no routes.
+    pub fn registrar_grants(mut self, grants: Grants) -> Self {
+        self.grants = grants;
         self
     }
 

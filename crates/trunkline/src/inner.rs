@@ -19,6 +19,7 @@ use trunkline_stack::Down;
 use trunkline_tls::{Certificates, Expiring, Reloaded};
 
 use crate::events::Event;
+use crate::given;
 
 #[expect(clippy::disallowed_methods, reason = "certificates are for a time of the calendar")]
 fn today() -> SystemTime {
@@ -45,6 +46,8 @@ pub(crate) struct Handle {
     pub(crate) lease: Mutex<Option<Box<dyn Lease>>>,
     /// Announcement of the node, as it is or would be.
     pub(crate) own: Mutex<Registration>,
+    /// True if the node is not announced, whatever it offers.
+    pub(crate) is_hidden: bool,
     pub(crate) embedded: Option<Arc<Embedded>>,
 }
 
@@ -55,6 +58,14 @@ impl Handle {
 }
 
 impl Handle {
+    /// Keeps a lease, and the routes that come with it.
+    pub(crate) fn keep(&self, lease: Box<dyn Lease>) {
+        if let Some(routes) = lease.routes() {
+            given::follow(&self.inner.sessions, routes);
+        }
+        *self.lease() = Some(lease);
+    }
+
     pub(crate) fn own(&self) -> MutexGuard<'_, Registration> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,7 +77,7 @@ impl Handle {
         let mut own = self.own();
         let before = own.clone();
         change(&mut own);
-        let is_told = *own == before || lease.as_ref().is_none_or(|lease| lease.update(own.clone()));
+        let is_told = *own == before || self.is_hidden || lease.as_ref().is_none_or(|lease| lease.update(own.clone()));
         if !is_told {
             tracing::warn!("the registrar takes no changes of an announcement; it is as it was at the start");
         }

@@ -4,6 +4,7 @@ mod answer;
 mod builder;
 mod error;
 mod events;
+mod given;
 mod inner;
 mod native;
 mod node;
@@ -47,6 +48,7 @@ pub use trunkline_proxy::{
     AnswerError, CircuitLimits, Proxied, Trace, TraceEnd, TracedHop, TracedWay, Transit, TransitRule,
 };
 pub use trunkline_registrar::{self as registrar, Offer, Registrar, Resolver, Serving};
+pub use trunkline_registrar_embedded::Grants;
 pub use trunkline_route::{
     Address, AnyOf, AtomMapping, Attempt, Claims, CloseCode, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults,
     Destination, Direct, DirectUse, Disagreement, Endpoint, EndpointError, EndpointOverride, Fallback, Flag,

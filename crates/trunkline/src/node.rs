@@ -513,7 +513,7 @@ impl Node {
             carried: inner.gateway.stats().1,
             strangers: inner.native.gate_stats(),
             routes: inner.sessions.routes().snapshot().len(),
-            registered: self.handle.lease().as_ref().map(|lease| lease.is_held()),
+            registered: self.handle.lease().as_ref().filter(|_| !self.handle.is_hidden).map(|lease| lease.is_held()),
             serves_registrar: embedded.as_ref().is_some_and(|e| e.serves()),
             registrar_queries: embedded.as_ref().map_or(0, |e| e.queries()),
         }

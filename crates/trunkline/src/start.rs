@@ -14,7 +14,9 @@ use trunkline_process::runtime::Processes;
 use trunkline_proxy::{Gateway, Members};
 use trunkline_registrar::{Registrar, Registration};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
-use trunkline_route::{Address, Cookie, Defaults, Endpoint, IntoName, NameError, NodeName, PeerFlags, ResolverId};
+use trunkline_route::{
+    Address, Chain, Cookie, Defaults, Endpoint, IntoName, NameError, NodeName, PeerFlags, ResolverId,
+};
 use trunkline_stack::{BoxFuture, Listening, LocalLimits};
 
 use crate::builder::{Listen, Membership, NodeBuilder, RegistrarChoice};
@@ -27,6 +29,9 @@ use crate::{Node, StartError, random_16, services};
 const EMBEDDED: &str = "embedded";
 /// The id of the members of the cluster in routes.
 const CLUSTER: &str = "cluster";
+/// Time that a hidden node waits at its start for the routes that its registrar hands out.
+const JOINED: Duration = Duration::from_millis(500);
+
 /// The address of the embedded registrar when the builder names none.
 const REGISTRAR: ([u8; 4], u16) = ([127, 0, 0, 1], 4499);
 
@@ -176,16 +181,31 @@ async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
         listening,
         lease: Mutex::default(),
         own: Mutex::new(own.clone()),
+        is_hidden: builder.hidden || own.endpoints.is_empty(),
         embedded: registrars.embedded,
     };
     let node = Node { handle: Arc::new(handle) };
     let serving = node.inner().processes.serve(Arc::downgrade(&node.handle) as _);
     node.inner().sessions.spawn(serving.expect("nobody else has a mailbox of that name"));
-    if let Some(registrar) = registrars.own.filter(|_| !builder.hidden && !own.endpoints.is_empty()) {
-        let lease = registrar.register(own).await?;
-        *node.handle.lease() = Some(lease);
+    match registrars.own {
+        Some(registrar) if !node.handle.is_hidden => node.handle.keep(registrar.register(own).await?),
+        Some(registrar) => join(&node, registrar).await,
+        None => {}
     }
     Ok(node)
+}
+
+/// Lets a hidden node take part at its registrar. One that does not answer soon is not waited for: its routes come later.
+async fn join(node: &Node, registrar: Arc<dyn Registrar>) {
+    let handle = Arc::downgrade(&node.handle);
+    let joined = tokio::spawn(async move {
+        match (registrar.join().await, handle.upgrade()) {
+            (Ok(lease), Some(handle)) => handle.keep(lease),
+            (Err(error), _) => tracing::debug!(error = %Chain(&error), "the registrar hands out nothing"),
+            _ => {}
+        }
+    });
+    let _ = tokio::time::timeout(JOINED, joined).await;
 }
 
 /// Starts the registrar of the node, and puts all resolvers into the settings.
@@ -203,7 +223,8 @@ fn registrars(
     });
     let embedded = match &choice {
         RegistrarChoice::Embedded { listen, serve: true } => {
-            let started = Embedded::start(native.clone(), *listen, cookie.clone(), registrar_credentials(keys.clone()));
+            let (credentials, grants) = (registrar_credentials(keys.clone()), std::mem::take(&mut builder.grants));
+            let started = Embedded::start_with(native.clone(), *listen, cookie.clone(), credentials, grants);
             Some(started.map_err(|cause| StartError::RegistrarListen { address: *listen, cause })?)
         }
         RegistrarChoice::Embedded { listen, serve: false } => {

@@ -20,6 +20,11 @@ async fn found(resolver: &dyn Resolver, node: &str) -> Result<Vec<String>, Resol
     Ok(found.iter().map(|endpoint| endpoint.address.to_string()).collect())
 }
 
+/// Returns the patterns of the static routes of a node, with their weights.
+fn routes(node: &Node) -> Vec<(String, i64)> {
+    node.routes().iter().map(|entry| (entry.pattern().as_str().to_owned(), entry.weight())).collect()
+}
+
 fn of(resolver: &Node) -> &dyn Resolver {
     &*resolver.resolvers()[&resolver_id("etcd")]
 }
@@ -94,6 +99,29 @@ async fn f1_nodes_register_in_etcd_and_a_node_that_leaves_is_gone_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn b12_the_routes_in_etcd_come_to_announced_and_hidden_nodes_and_follow_each_edit() {
+    let etcd = Member::alone().await;
+    let db = start(listener("db@elsewhere")).await;
+    let route = |port: u16| format!(r#"{{"match": "^db@", "host": "127.0.0.1", "port": {port}}}"#);
+    etcd.put("/trunkline/routes/db", &route(address(&db).port())).await;
+    etcd.put("/trunkline/routes/own", r#"{"match": "^own@", "host": "h", "port": 1}"#).await;
+    etcd.put("/trunkline/routes/nonsense", "{").await;
+    let app = |text: &str| in_etcd(text, &etcd.registrar()).route("^own@", route_to(&db), 5);
+    let (app, hidden) = (start(app("app@lab")).await, start(app("hidden@lab").hidden(true)).await);
+    for node in [&app, &hidden] {
+        assert_eq!(routes(node), [("^own@".into(), 5), ("^db@".into(), 0)]);
+        assert_eq!(soon(node.connect("db@elsewhere")).await.unwrap().info().address, address(&db));
+    }
+    assert_eq!(hidden.status().registered, None);
+    assert_eq!(etcd.keys("/trunkline/nodes/").await, ["/trunkline/nodes/app@lab"]);
+    etcd.put("/trunkline/routes/db", &route(1)).await;
+    let moved = NetworkRoute::direct("127.0.0.1", 1).unwrap().into();
+    until(|| app.routes().get("^db@").is_some_and(|entry| *entry.value() == moved)).await;
+    etcd.delete("/trunkline/routes/").await;
+    until(|| [&app, &hidden].iter().all(|node| routes(node) == [("^own@".into(), 5)])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn p22_a_node_that_starts_again_replaces_its_predecessor_in_etcd_which_does_not_answer_any_more() {
     let etcd = Member::alone().await;
     // A runtime that ends takes everything with it, and nothing is withdrawn.
@@ -147,12 +175,17 @@ async fn etcd_stopped_for_longer_than_a_lease_breaks_no_connection_and_every_nod
         (start(in_etcd("db@lab", &etcd.registrar())).await, start(in_etcd("app@lab", &etcd.registrar())).await);
     let link = soon(app.connect("db@lab")).await.unwrap().info().id;
     is_found(of(&app), "db@lab", &[&address(&db).to_string()]).await;
+    etcd.put("/trunkline/routes/one", r#"{"match": "^far@", "host": "127.0.0.1", "port": 1}"#).await;
+    until(|| routes(&app) == [("^far@".into(), 0)]).await;
     etcd.stop();
     until(|| of(&app).stale().is_some() && db.status().registered == Some(false)).await;
     // The stop is the fault itself: a lease is 10 s.
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert_eq!(found(of(&app), "db@lab").await, Ok(vec![address(&db).to_string()]));
+    // The lease is over, and the routes that came with it.
+    until(|| routes(&app).is_empty()).await;
     etcd.go_on();
+    until(|| routes(&app) == [("^far@".into(), 0)]).await;
     until(|| [&db, &app].iter().all(|node| node.status().registered == Some(true) && of(node).stale().is_none())).await;
     is_found(of(&app), "db@lab", &[&address(&db).to_string()]).await;
     assert_eq!(app.connection(db.name()).unwrap().info().id, link);

@@ -1,8 +1,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use trunkline::registrar::{Change, RegisterError, Registrar, Resolver, Watch, conformance};
-use trunkline::{Address, Node, NodeBuilder, NodeName, ResolverId, StartError};
+use trunkline::registrar::{Change, GivenRoute, RegisterError, Registrar, Resolver, Rule, Watch, conformance};
+use trunkline::{
+    AccessPattern, Address, Cookies, Grants, Node, NodeBuilder, NodeName, Offer, ResolverId, StartError, Transit,
+    TransitRule,
+};
 use trunkline_link::{Native, NativeLimits, REGISTRAR_WINDOW};
 use trunkline_registrar_embedded::Embedded;
 use trunkline_stack::{CallError, SendError};
@@ -203,4 +206,82 @@ async fn f1_the_embedded_registrar_passes_the_checks_of_registrars_whichever_nod
         Arc::new(embedded) as Arc<dyn Registrar>
     };
     conformance::check(&host, make).await;
+}
+
+fn given(pattern: &str, to: SocketAddr) -> GivenRoute {
+    GivenRoute { pattern: pattern.into(), endpoint: endpoint(to) }
+}
+
+/// Returns the patterns of the static routes of a node, with their weights.
+fn routes(node: &Node) -> Vec<(String, i64)> {
+    node.routes().iter().map(|entry| (entry.pattern().as_str().to_owned(), entry.weight())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b12_the_routes_of_the_registrar_come_with_the_lease_of_announced_and_hidden_nodes_and_end_with_it() {
+    let registrar = own_address();
+    let db = start(listener("db@elsewhere")).await;
+    let grants = Grants {
+        routes: vec![given("^db@", address(&db)), given("^own@", nobody()), given("(", nobody())],
+        ..Grants::default()
+    };
+    let serving = start(at_home("serving", registrar).registrar_grants(grants)).await;
+    let app = |node: &str| at_home(node, registrar).route("^own@", route_to(&db), 5);
+    let (app, hidden) = (start(app("app")).await, start(app("hidden").hidden(true)).await);
+    assert_eq!(hidden.status().registered, None);
+    for node in [&app, &hidden] {
+        assert_eq!(routes(node), [("^own@".into(), 5), ("^db@".into(), 0)], "the pattern that is taken is left out");
+        let connection = soon(node.connect("db@elsewhere")).await.unwrap();
+        assert_eq!(connection.info().address, address(&db));
+        let own = node.routes().get("^own@").unwrap().value().clone();
+        assert_eq!(own, route_to(&db).into(), "the user's own stays as it is");
+    }
+    // The node that serves has them as well. Its own announcement is withdrawn with its end, and so are the routes.
+    assert_eq!(routes(&serving), [("^db@".into(), 0), ("^own@".into(), 0)]);
+    crash(serving).await;
+    until(|| [&app, &hidden].iter().all(|node| routes(node) == [("^own@".into(), 5)])).await;
+    // A route of the user that took the place of one that was handed out stays.
+    let grants = Grants { routes: vec![given("^db@", address(&db))], ..Grants::default() };
+    let other = own_address();
+    let serving = start(at_home("serving", other).registrar_grants(grants)).await;
+    let late = start(at_home("late", other)).await;
+    late.remove_route("^db@").unwrap();
+    late.add_route("^db@", route_to(&db), 7).unwrap();
+    crash(serving).await;
+    until(|| late.status().registered == Some(true) && late.status().serves_registrar).await;
+    assert_eq!(routes(&late), [("^db@".into(), 7)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rules_of_a_registrar_say_who_may_have_which_names_gateways_and_services() {
+    let registrar = own_address();
+    let pattern = |text: &str| AccessPattern::new(text).unwrap();
+    let of_dbs = || cookie("of the databases").labelled("dbs").unwrap();
+    let rules = vec![
+        Rule { cookie: Some("dbs".into()), services: Some(vec!["pg".into()]), ..Rule::new(pattern("db-.*@.*")) },
+        Rule { gateways: vec!["inside-.*@.*".into()], ..Rule::new(pattern("gate@.*")) },
+        Rule::new(pattern("app-.*@.*")),
+    ];
+    let cookies = || Cookies::new(cookie("all")).also(of_dbs());
+    let grants = Grants { rules, ..Grants::default() };
+    let serving = at_home("serving", registrar).cookie(cookies()).registrar_grants(grants);
+    let serving = start(serving).await;
+    let refused = async |builder: NodeBuilder, telling: &str| {
+        let error = soon(builder.start()).await.map(drop).unwrap_err();
+        let StartError::Registrar(RegisterError::Refused(text)) = &error else { panic!("{error}") };
+        assert!(text.contains(telling), "{text}");
+    };
+    let offer = |service: &str| Offer::new(service.parse().unwrap());
+    let gate = |to: &str| {
+        let rules = vec![TransitRule::new(pattern(".*"), pattern(to))];
+        at_home("gate", registrar).transit(Transit { rules, ..Transit::default() })
+    };
+    let _app = start(at_home("app-1", registrar).offer(offer("any"))).await;
+    refused(at_home("other", registrar), "lets this node have the name other@").await;
+    refused(at_home("db-1", registrar), "lets this node have the name db-1@").await;
+    let _db = start(at_home("db-1", registrar).cookie(of_dbs()).offer(offer("pg"))).await;
+    refused(at_home("db-2", registrar).cookie(of_dbs()).offer(offer("web")), "serve web").await;
+    refused(gate("anything@.*"), "lead to anything@.* as a gateway").await;
+    let _gate = start(gate("inside-.*@.*")).await;
+    assert_eq!(names(embedded(&serving)).await.len(), 4, "nothing else is announced");
 }

@@ -201,6 +201,8 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.listen", a.listen != b.listen),
         ("node.registrar", a.registrar != b.registrar),
         ("node.registrar_listen", a.registrar_listen != b.registrar_listen),
+        ("node.registrar_rules", a.registrar_rules != b.registrar_rules),
+        ("node.registrar_routes", a.registrar_routes != b.registrar_routes),
         ("node.fallback", a.fallback != b.fallback),
         ("node.tls", a.tls != b.tls),
         ("node.handshake", a.handshake != b.handshake),
