@@ -551,7 +551,10 @@ impl Operations {
         // The connection is held during the ping, so that both use the same link.
         let connection = match (request.now, target) {
             (true, Target::Node(name)) => self.node.dial_now(name).await?,
-            (_, target) => self.node.connect(target).await?,
+            (true, Target::Any(_)) => {
+                return Err(OpError::new(Kind::Bad, "`now` is for one node; name it, or ping without it"));
+            }
+            (false, target) => self.node.connect(target).await?,
         };
         let connect_ms = ms(began);
         let (connection, round_trip) = self.node.ping(&connection.info().peer, timeout).await?;

@@ -120,6 +120,7 @@ fn not_started(error: &StartError) -> &'static str {
              node.registrar_listen, or set node.registrar: none"
         }
         StartError::Registrar(_) => "node.registrar cannot be used",
+        StartError::Offer(_) => "node.announce cannot be used",
         StartError::Route { .. } => "routes cannot be used",
         _ => "the node cannot start",
     }

@@ -533,6 +533,9 @@ pub(crate) struct ServeRegistrar {
     /// File with the cookie of the nodes.
     #[arg(long, value_name = "FILE")]
     pub(crate) cookie_file: PathBuf,
+    /// Set a key of the configuration, for example 'node.registrar_rules=[{ names: "db@.*" }]' or node.registrar_routes.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
     /// Time given to sessions to finish when the process stops.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) grace: Duration,

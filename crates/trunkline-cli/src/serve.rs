@@ -118,7 +118,7 @@ pub(crate) async fn node(args: NodeArgs, output: &Output) -> Result<(), Failed> 
 
 /// Serves as the registrar of a host until it is told to stop.
 pub(crate) async fn registrar(args: ServeRegistrar, output: &Output) -> Result<(), Failed> {
-    let ServeRegistrar { listen, name, cookie_file, grace } = args;
+    let ServeRegistrar { listen, name, cookie_file, set, grace } = args;
     let name = match name {
         Some(name) => name,
         None if listen.ip().is_unspecified() => {
@@ -129,7 +129,7 @@ pub(crate) async fn registrar(args: ServeRegistrar, output: &Output) -> Result<(
     let registrar = json!({ "host": listen.ip(), "port": listen.port() });
     let node = json!({ "name": name, "cookie_file": cookie_file, "registrar_listen": registrar, "hidden": true, "admin": "none" });
     let config =
-        Config::parse(&json!({ "node": node }).to_string(), Path::new("."), "registrar serve", &Layers::none());
+        Config::parse(&json!({ "node": node }).to_string(), Path::new("."), "registrar serve", &Layers::of(set));
     let config = config.map_err(Failed::usage)?;
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let end = End { grace, until_eof: false };

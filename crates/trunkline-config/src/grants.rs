@@ -98,7 +98,7 @@ fn route(reader: &mut Reader<'_>, item: &Node, path: &str) -> Option<RegistrarRo
     for key in ["match", "host", "port"] {
         fields.needs(reader, key, "is missing; write { match: PATTERN, host: HOST, port: NUMBER }");
     }
-    let pattern = fields.parsed(reader, "match", |text| RoutePattern::new(text));
+    let pattern = fields.parsed(reader, "match", RoutePattern::new);
     let host = fields.parsed(reader, "host", str::parse::<Host>);
     let port = if fields.has("port") { node::dialled_port(reader, &fields) } else { None };
     let tls = fields.bool(reader, "tls");

@@ -95,6 +95,11 @@ impl Layers {
         Self::default()
     }
 
+    /// Returns layers with these `key.path=value` settings, and nothing of the environment.
+    pub fn of(set: Vec<String>) -> Self {
+        Self { environment: Vec::new(), set }
+    }
+
     /// Returns layers with the environment of this process and these `key.path=value` settings.
     pub fn from_process(set: Vec<String>) -> Self {
         Self { environment: std::env::vars_os().collect(), set }

@@ -17,8 +17,8 @@ const MAX_FAILED: usize = 1024;
 pub(crate) struct Pool {
     /// Calls and streams that are open, by service and node.
     open: HashMap<(ServiceName, NodeName), usize>,
-    /// End of the time for which a node comes last.
-    failed: HashMap<NodeName, Instant>,
+    /// End of the time for which a node comes last among those of a service.
+    failed: HashMap<(ServiceName, NodeName), Instant>,
 }
 
 impl Pool {
@@ -33,14 +33,19 @@ impl Pool {
     ) -> Vec<NodeName> {
         let mut known = std::collections::HashSet::new();
         let first = nodes.into_iter().filter(|serving| known.insert(serving.node.clone()));
-        let key = |serving: Serving| {
-            let is_spared = self.failed.get(&serving.node).is_some_and(|until| *until > now);
-            let open = self.open.get(&(service.clone(), serving.node.clone())).copied().unwrap_or_default();
-            ((is_spared, Reverse(serving.weight), open, random.u32(..)), serving.node)
-        };
-        let mut keyed: Vec<_> = first.filter(|serving| serving.weight > 0).map(key).collect();
+        let mut keyed: Vec<_> = first
+            .filter(|serving| serving.weight > 0)
+            .map(|serving| ((self.rank(service, &serving, now), random.u32(..)), serving.node))
+            .collect();
         keyed.sort_by_key(|(key, _)| *key);
         keyed.into_iter().map(|(_, node)| node).collect()
+    }
+
+    /// Returns the place of a node among those of a service, the least of which is tried first.
+    pub(crate) fn rank(&self, service: &ServiceName, serving: &Serving, now: Instant) -> (bool, Reverse<u16>, usize) {
+        let key = (service.clone(), serving.node.clone());
+        let is_spared = self.failed.get(&key).is_some_and(|until| *until > now);
+        (is_spared, Reverse(serving.weight), self.open.get(&key).copied().unwrap_or_default())
     }
 
     /// Notes that a use begins.
@@ -64,15 +69,16 @@ impl Pool {
         self.open.get(&(service.clone(), node.clone())).copied().unwrap_or_default()
     }
 
-    pub(crate) fn failed(&mut self, node: &NodeName, now: Instant) {
+    pub(crate) fn failed(&mut self, service: &ServiceName, node: &NodeName, now: Instant) {
         self.failed.retain(|_, until| *until > now);
-        if self.failed.len() < MAX_FAILED {
-            self.failed.insert(node.clone(), now + SPARED);
+        let key = (service.clone(), node.clone());
+        if self.failed.len() < MAX_FAILED || self.failed.contains_key(&key) {
+            self.failed.insert(key, now + SPARED);
         }
     }
 
-    pub(crate) fn succeeded(&mut self, node: &NodeName) {
-        self.failed.remove(node);
+    pub(crate) fn succeeded(&mut self, service: &ServiceName, node: &NodeName) {
+        self.failed.remove(&(service.clone(), node.clone()));
     }
 }
 
@@ -107,10 +113,11 @@ mod tests {
             pool.opened(&service, &name(2));
         }
         assert_eq!(order(&pool, now), [name(3), name(1), name(2)]);
-        pool.failed(&name(3), now);
+        pool.failed(&service, &name(3), now);
+        pool.failed(&"other".parse().unwrap(), &name(1), now);
         assert_eq!(order(&pool, now), [name(1), name(2), name(3)]);
         assert_eq!(order(&pool, now + SPARED), [name(3), name(1), name(2)]);
-        pool.succeeded(&name(3));
+        pool.succeeded(&service, &name(3));
         assert_eq!(order(&pool, now)[0], name(3));
         for _ in 0..2 {
             pool.closed(&service, &name(2));
@@ -130,7 +137,7 @@ mod tests {
             seed in any::<u64>(),
         ) {
             let (mut pool, now, service) = (Pool::default(), start(), "pg".parse().unwrap());
-            failed.iter().for_each(|node| pool.failed(&name(*node), now));
+            failed.iter().for_each(|node| pool.failed(&service, &name(*node), now));
             let all = nodes.iter().map(|(node, weight)| serving(*node, *weight)).collect();
             let mut order = pool.order(&service, all, now, &mut fastrand::Rng::with_seed(seed));
             order.sort();

@@ -33,8 +33,8 @@ pub trait StreamHost: Send + Sync + 'static {
     /// Returns a link to a peer, connecting within the `timeout` if there is none. A later call may return another link.
     fn link(self: Arc<Self>, peer: NodeName, timeout: Duration) -> BoxFuture<'static, Result<Link, ConnectError>>;
 
-    /// Returns the nodes that serve a service, in the order to try. The default implementation knows none.
-    fn choose(self: Arc<Self>, any: AnyOf) -> BoxFuture<'static, Result<Choice, ConnectError>> {
+    /// Returns the nodes that serve a service, in the order to try, within this time. The default implementation knows none.
+    fn choose(self: Arc<Self>, any: AnyOf, _: Duration) -> BoxFuture<'static, Result<Choice, ConnectError>> {
         let none = NoneServes { any, failed: Vec::new(), drained: Vec::new(), unanswered: Vec::new() };
         Box::pin(async { Err(ConnectError::NoneServes(Box::new(none))) })
     }
@@ -57,8 +57,8 @@ impl StreamHost for Sessions {
         Box::pin(async move { Ok(Link::clone(&*self.in_use(&peer, Some(timeout)).await?.link())) })
     }
 
-    fn choose(self: Arc<Self>, any: AnyOf) -> BoxFuture<'static, Result<Choice, ConnectError>> {
-        Box::pin(async move { Sessions::choose(&self, &any).await })
+    fn choose(self: Arc<Self>, any: AnyOf, within: Duration) -> BoxFuture<'static, Result<Choice, ConnectError>> {
+        Box::pin(async move { Sessions::choose(&self, &any, within).await })
     }
 
     fn shutting_down(&self) -> watch::Receiver<bool> {

@@ -409,9 +409,8 @@ pub(crate) async fn open(
     };
     let until = later(now(), timeout);
     let left = || until.saturating_duration_since(now());
-    let chosen = tokio::time::timeout(left(), host.clone().choose(any.clone())).await;
-    let mut choice = chosen.map_err(|_| OpenError::TimedOut(timeout))??;
-    while let Some((peer, in_use)) = choice.next_node() {
+    let mut choice = host.clone().choose(any.clone(), left()).await?;
+    while let Some((peer, in_use)) = choice.next_node(left()) {
         match open_at(host, &peer, service, first, choice.share(left())).await {
             Ok(stream) => {
                 choice.succeeded(&peer);

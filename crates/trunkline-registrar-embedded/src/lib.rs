@@ -384,6 +384,13 @@ enum Announced {
 }
 
 impl Announced {
+    fn stands(&self) -> bool {
+        match self {
+            Self::Own { .. } => true,
+            Self::Session(session) => session.is_open(),
+        }
+    }
+
     async fn ended(&self) {
         match self {
             Self::Own { .. } => std::future::pending().await,
@@ -500,23 +507,32 @@ async fn keep(
                 }
                 before = None;
             }
-            Err(error) => match first.take() {
-                Some(first) if registration.is_some() => {
-                    let _ = first.send(Err(error));
-                    return;
+            Err(error) => {
+                // The announcement before stands as long as its session.
+                let stands = before.as_ref().is_some_and(Announced::stands);
+                held.store(stands, Ordering::Relaxed);
+                if !stands {
+                    before = None;
+                    given.send_replace(Vec::new());
                 }
-                Some(first) => drop(first.send(Ok(()))),
-                None if told.as_ref() != Some(&error) => {
-                    let name = registration.as_ref().map_or(core.native.name(), |registration| &registration.name);
-                    if error.is_unreachable() {
-                        tracing::info!(%name, error = %Chain(&error), "not registered at the moment; this node tries again");
-                    } else {
-                        tracing::warn!(%name, error = %Chain(&error), "not registered any more; this node tries again");
+                match first.take() {
+                    Some(first) if registration.is_some() => {
+                        let _ = first.send(Err(error));
+                        return;
                     }
-                    told = Some(error);
+                    Some(first) => drop(first.send(Ok(()))),
+                    None if told.as_ref() != Some(&error) => {
+                        let name = registration.as_ref().map_or(core.native.name(), |registration| &registration.name);
+                        if error.is_unreachable() {
+                            tracing::info!(%name, error = %Chain(&error), "not registered at the moment; this node tries again");
+                        } else {
+                            tracing::warn!(%name, error = %Chain(&error), "not registered any more; this node tries again");
+                        }
+                        told = Some(error);
+                    }
+                    None => {}
                 }
-                None => {}
-            },
+            }
         }
         pause.wait().await;
     }

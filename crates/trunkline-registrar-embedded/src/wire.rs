@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use trunkline_matcher::{AccessPattern, Limits, PatternError};
-use trunkline_registrar::{Change, GivenRoute, Offer, Registration, Serving};
+use trunkline_registrar::{Change, GivenRoute, Offer, OfferError, Registration, Serving, check_offers};
 use trunkline_route::{
     Address, Endpoint, EndpointError, NameError, NodeName, ServiceName, ServiceNameError, Version, VersionError,
 };
@@ -22,12 +22,6 @@ pub(crate) const MAX_NEWS_BYTES: usize = 16 << 10;
 pub(crate) const MAX_SERVING: usize = 256;
 /// Maximum number of static routes that a registrar hands out. With patterns of 512 bytes they fit into a message.
 pub const MAX_ROUTES: usize = 128;
-/// Maximum number of services that a node may announce.
-const MAX_OFFERS: usize = 64;
-/// Maximum number of tags of one service of a node.
-const MAX_TAGS: usize = 16;
-/// Bytes that the services of a node may take with their tags.
-const MAX_OFFERS_BYTES: usize = 8 << 10;
 /// Bytes that the nodes in an answer may take.
 const MAX_SERVING_BYTES: usize = 64 << 10;
 /// Maximum number of patterns that a gateway may announce.
@@ -138,19 +132,8 @@ impl From<&Registration> for WireNode {
 impl WireNode {
     /// Returns the announcement of the node of this name.
     pub(crate) fn registration(&self, name: NodeName) -> Result<Registration, MessageError> {
-        let offers = &self.offers;
-        if offers.len() > MAX_OFFERS {
-            return Err(MessageError::TooMany { len: offers.len(), what: "services", most: MAX_OFFERS });
-        }
-        let bytes = offers.iter().map(WireOffer::len).sum();
-        if bytes > MAX_OFFERS_BYTES {
-            return Err(MessageError::TooMany {
-                len: bytes,
-                what: "bytes of services and tags",
-                most: MAX_OFFERS_BYTES,
-            });
-        }
-        let offers = offers.iter().map(Offer::try_from).collect::<Result<_, _>>()?;
+        let offers: Vec<Offer> = self.offers.iter().map(Offer::try_from).collect::<Result<_, _>>()?;
+        check_offers(&offers)?;
         let registration = Registration::new(name, endpoints(&self.endpoints)?);
         Ok(registration.leading_to(patterns(&self.leads_to)?).offering(offers))
     }
@@ -180,11 +163,6 @@ impl TryFrom<&WireOffer> for Offer {
     type Error = MessageError;
 
     fn try_from(wire: &WireOffer) -> Result<Self, MessageError> {
-        if wire.tags.len() > MAX_TAGS {
-            return Err(MessageError::TooMany { len: wire.tags.len(), what: "tags", most: MAX_TAGS });
-        }
-        // A tag has the form of a service.
-        wire.tags.iter().try_for_each(|tag| ServiceName::new(tag).map(drop))?;
         Ok(Self { service: wire.service.parse()?, weight: wire.weight, tags: wire.tags.clone() })
     }
 }
@@ -254,6 +232,8 @@ pub(crate) enum MessageError {
     Handshake(#[from] VersionError),
     #[error(transparent)]
     Name(#[from] NameError),
+    #[error(transparent)]
+    Offer(#[from] OfferError),
     #[error(transparent)]
     Pattern(#[from] PatternError),
     #[error(transparent)]
@@ -355,9 +335,8 @@ mod tests {
             |tags: usize, len: usize| WireOffer { service: "s".into(), weight: 1, tags: vec!["t".repeat(len); tags] };
         let node =
             |offers| WireNode { endpoints: vec![], leads_to: vec![], offers }.registration("a@h".parse().unwrap());
-        assert_eq!(node(vec![offer(0, 0); 65]).unwrap_err(), many(65, "services", 64));
-        assert_eq!(node(vec![offer(17, 1)]).unwrap_err(), many(17, "tags", 16));
-        assert_eq!(node(vec![offer(16, 128); 4]).unwrap_err(), many(8272, "bytes of services and tags", 8192));
+        assert_eq!(node(vec![offer(0, 0); 65]).unwrap_err(), MessageError::Offer(OfferError::TooMany(65)));
+        assert_eq!(node(vec![offer(16, 128); 4]).unwrap_err(), MessageError::Offer(OfferError::TooLong(8272)));
         let serving = |tags| Serving { node: "a@h".parse().unwrap(), weight: 1, tags };
         let answer = wire_serving(&"s".parse().unwrap(), vec![serving(vec!["t".repeat(128); 16]); 256]);
         assert!(encode(&Response::Serving(answer.clone())).len() < 65 << 10 && answer.len() > 30);

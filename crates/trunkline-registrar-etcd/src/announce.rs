@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use etcd_client::EventType;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use trunkline_registrar::{BoxFuture, GivenRoute, Lease, Pause, RegisterError, Registration};
-use trunkline_route::{Chain, NodeName};
+use trunkline_route::{Cause, Chain, NodeName};
 
-use crate::follow::{Known, LEASE};
+use crate::follow::{Following, Known, LEASE};
 use crate::layout::{self, Keys};
 use crate::store::{Kv, Put, Store, Trouble, When};
 
@@ -33,6 +34,8 @@ pub(crate) struct Announcer {
     value: Mutex<Vec<u8>>,
     /// Wakes the task that keeps the announcement up.
     look: Arc<Notify>,
+    /// Task that hears the questions of others, which goes on as long as the announcement.
+    _follower: Arc<Following>,
     /// Lease in etcd; 0 while there is none.
     lease: AtomicI64,
     is_held: AtomicBool,
@@ -43,14 +46,15 @@ impl Announcer {
         store: Arc<Store>,
         keys: &Keys,
         known: Arc<Known>,
-        holder: String,
+        follower: Arc<Following>,
         registration: Registration,
     ) -> Arc<Self> {
+        let holder = format!("{:016x}", fastrand::u64(..));
         let (key, challenge) = (keys.node(&registration.name), keys.challenge(&registration.name));
         let value = Mutex::new(layout::encode(&registration, &holder));
         let name = registration.name;
         let (look, lease, is_held) = (Arc::default(), AtomicI64::new(0), AtomicBool::new(false));
-        Arc::new(Self { store, known, holder, name, key, challenge, value, look, lease, is_held })
+        Arc::new(Self { store, known, holder, name, key, challenge, value, look, _follower: follower, lease, is_held })
     }
 
     fn value(&self) -> MutexGuard<'_, Vec<u8>> {
@@ -60,8 +64,8 @@ impl Announcer {
     /// Announces the node, and keeps the announcement up until the lease is dropped.
     pub(crate) async fn announce(self: Arc<Self>) -> Result<Box<dyn Lease>, RegisterError> {
         let (first, answer) = oneshot::channel();
-        let task = tokio::spawn(self.clone().keep(first)).abort_handle();
-        let lease: Box<dyn Lease> = Box::new(Kept { task, announcer: Some(self) });
+        let task = tokio::spawn(self.clone().keep(first));
+        let lease: Box<dyn Lease> = Box::new(Kept(Some((task, self))));
         match answer.await {
             Ok(Ok(())) => Ok(lease),
             Ok(Err(error)) => Err(error),
@@ -150,26 +154,36 @@ impl Announcer {
         if held.lease == 0 {
             return Ok(true);
         }
-        // The watch begins before the question, so that no answer is missed.
-        let answered = self.store.changed(&self.key, held.revision);
-        let ask = async {
+        // The watch begins before the question, so that no answer is missed, and the time after it.
+        let mut watch = self.store.watch_key(&self.key, held.revision).await?;
+        self.ask(lease).await?;
+        let lost = |cause: Cause| Trouble::Unreachable(cause);
+        let answered = async {
+            loop {
+                let news = match watch.message().await {
+                    Ok(Some(news)) if !news.canceled() => news,
+                    Ok(_) => return Err(lost("etcd ended the watch of the name's key".into())),
+                    Err(error) => return Err(lost(error.to_string().into())),
+                };
+                if let Some(last) = news.events().last() {
+                    return Ok(last.event_type() == EventType::Put);
+                }
+            }
+        };
+        tokio::time::timeout(CHALLENGE, answered).await.unwrap_or(Ok(false))
+    }
+
+    /// Asks the holder of the name whether it is alive.
+    async fn ask(&self, lease: i64) -> Result<(), Trouble> {
+        loop {
             let when = match self.store.get(&self.challenge).await? {
                 Some(other) => When::Unchanged(other.revision),
                 None => When::Nothing,
             };
-            self.store.put(when, &self.challenge, self.holder.as_bytes(), lease).await?;
-            std::future::pending().await
-        };
-        let answer = async {
-            tokio::select! {
-                answered = answered => answered,
-                failed = ask => failed,
+            // Another process may ask at the same moment.
+            if let Put::Done = self.store.put(when, &self.challenge, self.holder.as_bytes(), lease).await? {
+                return Ok(());
             }
-        };
-        match tokio::time::timeout(CHALLENGE, answer).await {
-            Ok(Ok(())) => Ok(self.store.get(&self.key).await?.is_some_and(|now| now.lease != lease)),
-            Ok(Err(trouble)) => Err(trouble),
-            Err(_) => Ok(false),
         }
     }
 
@@ -218,7 +232,7 @@ impl Announcer {
 
     /// Takes the announcement back.
     async fn end(&self) {
-        self.known.release(&self.name);
+        self.known.release(&self.name, &self.look);
         let lease = self.lease.swap(0, Ordering::Relaxed);
         if lease != 0 {
             // Otherwise it ends by itself.
@@ -227,45 +241,57 @@ impl Announcer {
     }
 }
 
-struct Kept {
-    task: AbortHandle,
-    announcer: Option<Arc<Announcer>>,
+/// Announcement and the task that keeps it up, until they are taken.
+struct Kept(Option<(JoinHandle<()>, Arc<Announcer>)>);
+
+impl Kept {
+    fn announcer(&self) -> Option<&Announcer> {
+        self.0.as_ref().map(|(_, announcer)| &**announcer)
+    }
+
+    /// Takes the announcement back.
+    fn end(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        let kept = self.0.take();
+        if let Some((task, _)) = &kept {
+            task.abort();
+        }
+        async move {
+            if let Some((task, announcer)) = kept {
+                // What the task does at this moment is undone as well.
+                let _ = task.await;
+                announcer.end().await;
+            }
+        }
+    }
 }
 
 impl Lease for Kept {
     fn is_held(&self) -> bool {
-        self.announcer.as_ref().is_some_and(|announcer| announcer.is_held.load(Ordering::Relaxed))
+        self.announcer().is_some_and(|announcer| announcer.is_held.load(Ordering::Relaxed))
     }
 
     fn routes(&self) -> Option<watch::Receiver<Vec<GivenRoute>>> {
-        self.announcer.as_ref().map(|announcer| announcer.known.given())
+        self.announcer().map(|announcer| announcer.known.given())
     }
 
     fn update(&self, registration: Registration) -> bool {
-        let Some(announcer) = &self.announcer else { return false };
+        let Some(announcer) = self.announcer() else { return false };
         *announcer.value() = layout::encode(&registration, &announcer.holder);
         announcer.look.notify_one();
         true
     }
 
     fn withdraw(mut self: Box<Self>) -> BoxFuture<'static, ()> {
-        self.task.abort();
-        let announcer = self.announcer.take();
-        Box::pin(async move {
-            if let Some(announcer) = announcer {
-                announcer.end().await;
-            }
-        })
+        Box::pin(self.end())
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.task.abort();
-        if let Some(announcer) = self.announcer.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(async move { announcer.end().await });
+        let is_kept = self.0.is_some();
+        let ended = self.end();
+        if let Some(runtime) = tokio::runtime::Handle::try_current().ok().filter(|_| is_kept) {
+            runtime.spawn(ended);
         }
     }
 }

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use etcd_client::EventType;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use trunkline_registrar::{GivenRoute, Mirror, Pause};
 use trunkline_route::{Cause, Chain, NodeName};
 
 use crate::layout::{self, Key, Keys};
-use crate::store::{Position, Store, Trouble};
+use crate::store::{Kv, Position, Store, Trouble};
 
 /// Time without news after which a watch that was taken up again has told all that changed meanwhile.
 const QUIET: Duration = Duration::from_millis(500);
@@ -29,8 +30,8 @@ pub(crate) struct Known {
     routes: Mutex<BTreeMap<String, GivenRoute>>,
     /// The same, as leases tell them: none once etcd has been lost for as long as a lease lasts.
     given: watch::Sender<Vec<GivenRoute>>,
-    /// Names that this process holds, and the task that looks after each.
-    held: Mutex<HashMap<NodeName, Arc<Notify>>>,
+    /// Names that this process holds or wants, and the tasks that look after each.
+    held: Mutex<HashMap<NodeName, Vec<Arc<Notify>>>>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "following etcd is I/O, which brings the time")]
@@ -69,21 +70,63 @@ impl Known {
 
     /// Wakes `notify` when the key of a name may not be as it was, or its holder is asked whether it is alive.
     pub(crate) fn hold(&self, name: &NodeName, notify: Arc<Notify>) {
-        lock(&self.held).insert(name.clone(), notify);
+        lock(&self.held).entry(name.clone()).or_default().push(notify);
     }
 
-    pub(crate) fn release(&self, name: &NodeName) {
-        lock(&self.held).remove(name);
-    }
-
-    fn wake(&self, name: &NodeName) {
-        if let Some(notify) = lock(&self.held).get(name) {
-            notify.notify_one();
+    pub(crate) fn release(&self, name: &NodeName, notify: &Arc<Notify>) {
+        let mut held = lock(&self.held);
+        if let Some(tasks) = held.get_mut(name) {
+            tasks.retain(|known| !Arc::ptr_eq(known, notify));
+            if tasks.is_empty() {
+                held.remove(name);
+            }
         }
     }
 
+    fn wake(&self, name: &NodeName) {
+        lock(&self.held).get(name).into_iter().flatten().for_each(|notify| notify.notify_one());
+    }
+
     fn wake_all(&self) {
-        lock(&self.held).values().for_each(|notify| notify.notify_one());
+        lock(&self.held).values().flatten().for_each(|notify| notify.notify_one());
+    }
+}
+
+/// Task that follows etcd, which ends when nobody holds this any more.
+#[derive(Debug)]
+pub(crate) struct Following(JoinHandle<()>);
+
+impl Following {
+    pub(crate) fn start(follower: Follower) -> Arc<Self> {
+        Arc::new(Self(tokio::spawn(follower.follow())))
+    }
+
+    /// Returns true if the task ended, as it does with its runtime.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Point up to which the keys were followed.
+#[derive(Clone)]
+struct Followed {
+    position: Position,
+    /// A key as it is at that point, by which another history of the store is recognised.
+    sample: Option<Kv>,
+}
+
+/// End of following.
+struct End(Arc<Mirror>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.lost();
     }
 }
 
@@ -98,10 +141,14 @@ pub(crate) struct Follower {
 impl Follower {
     /// Keeps the mirror as etcd is, for ever.
     pub(crate) async fn follow(self) {
+        // Should the task end, with its runtime or otherwise, nobody keeps the mirror.
+        let _end = End(self.mirror.clone());
         let (mut pause, mut at, mut lost_at) = (Pause::default(), None, None);
         loop {
             let trouble = match self.listed_and_watched(&mut at, &mut pause, &mut lost_at).await {
-                Ok(ended) => ended,
+                Ok(Some(ended)) => ended,
+                Ok(None) => continue,
+                // The next look reads everything anew.
                 Err(Trouble::Compacted) => {
                     at = None;
                     continue;
@@ -121,33 +168,37 @@ impl Follower {
         }
     }
 
-    /// Lists the keys unless their state at `at` is known, and takes up what changes, until the watch ends.
+    /// Lists the keys unless their state at `at` is known, and takes up what changes, until the watch ends. Returns why, or
+    /// nothing if it is to be opened at another member.
     async fn listed_and_watched(
         &self,
-        at: &mut Option<Position>,
+        at: &mut Option<Followed>,
         pause: &mut Pause,
         lost_at: &mut Option<Instant>,
-    ) -> Result<Cause, Trouble> {
+    ) -> Result<Option<Cause>, Trouble> {
         let now = self.store.position(self.keys.nodes()).await?;
-        // Another store, or one that was reset, has other numbers.
-        if at.is_some_and(|at| at.cluster != now.cluster || at.revision > now.revision) {
-            *at = None;
-        }
-        let known = *at;
-        let from = match known {
-            Some(at) => at,
+        // Another store, or one that was reset or restored, has another history.
+        let is_resumed = match &at {
+            Some(known) => self.goes_on(known, now).await?,
+            None => false,
+        };
+        let mut followed = match at.clone().filter(|_| is_resumed) {
+            Some(known) => known,
             None => self.list().await?,
         };
-        let mut watch = self.store.watch(self.keys.root(), from.revision + 1).await?;
-        *at = Some(from);
+        let mut given_up = self.store.given_up();
+        let mut watch = self.store.watch(self.keys.root(), followed.position.revision + 1).await?;
+        *at = Some(followed.clone());
         (*pause, *lost_at) = (Pause::default(), None);
-        let mut is_behind = known.is_some_and(|at| at.revision < now.revision);
+        let mut is_behind = is_resumed && followed.position.revision < now.revision;
         if !is_behind {
             self.answers();
         }
         loop {
             let news = tokio::select! {
                 news = watch.message() => news,
+                // The member did not answer somebody else, and so does not tell anything here either.
+                _ = given_up.changed() => return Ok(None),
                 () = tokio::time::sleep(QUIET), if is_behind => {
                     is_behind = false;
                     self.answers();
@@ -156,18 +207,24 @@ impl Follower {
             };
             let news = match news {
                 Ok(Some(news)) => news,
-                Ok(None) => return Ok("the watch ended".into()),
-                Err(error) => return Ok(error.to_string().into()),
+                Ok(None) => return Ok(Some("the watch ended".into())),
+                Err(error) => return Ok(Some(error.to_string().into())),
             };
             if news.canceled() {
                 return match news.compact_revision() {
-                    0 => Ok(format!("etcd cancelled the watch: {}", news.cancel_reason()).into()),
+                    0 => Ok(Some(format!("etcd cancelled the watch: {}", news.cancel_reason()).into())),
                     _ => Err(Trouble::Compacted),
                 };
             }
             for event in news.events() {
                 let Some(kv) = event.kv() else { continue };
-                self.changed(kv.key(), (event.event_type() == EventType::Put).then(|| kv.value()));
+                let is_put = event.event_type() == EventType::Put;
+                self.changed(kv.key(), is_put.then(|| kv.value()));
+                if is_put {
+                    followed.sample = Some(Kv::from(kv));
+                } else if followed.sample.as_ref().is_some_and(|sample| sample.key == kv.key()) {
+                    followed.sample = None;
+                }
             }
             // Beside changes, the header has the number of the store, which may be further than what was told.
             let told = match news.events().last().and_then(|event| event.kv()) {
@@ -175,7 +232,8 @@ impl Follower {
                 None => news.header().map(|header| header.revision()),
             };
             if let Some(revision) = told {
-                *at = Some(Position { revision, ..from });
+                followed.position.revision = revision;
+                *at = Some(followed.clone());
                 if is_behind && revision >= now.revision {
                     is_behind = false;
                     self.answers();
@@ -194,8 +252,21 @@ impl Follower {
         self.known.wake_all();
     }
 
-    async fn list(&self) -> Result<Position, Trouble> {
+    /// Returns whether the store, which is at `now`, has the history that was followed.
+    async fn goes_on(&self, known: &Followed, now: Position) -> Result<bool, Trouble> {
+        let Followed { position, sample } = known;
+        if position.cluster != now.cluster || position.term != now.term || position.revision > now.revision {
+            return Ok(false);
+        }
+        match sample {
+            Some(sample) => self.store.was(sample, position.revision).await,
+            None => Ok(false),
+        }
+    }
+
+    async fn list(&self) -> Result<Followed, Trouble> {
         let (all, position) = self.store.list(self.keys.nodes()).await?;
+        let sample = all.last().cloned();
         let mut nodes = Vec::new();
         let mut broken = HashMap::new();
         for kv in all {
@@ -216,7 +287,7 @@ impl Follower {
         });
         *lock(&self.known.routes) = known.collect();
         self.mirror.replace(nodes);
-        Ok(position)
+        Ok(Followed { position, sample })
     }
 
     /// Takes up the change of one key, whose value is now this; `None` if it was deleted.

@@ -26,7 +26,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use trunkline_registrar::{
     BoxFuture, GivenRoute, Lease, Mirror, RegisterError, Registrar, Registration, ResolveError, Resolver, Serving,
     Watch,
@@ -34,7 +33,7 @@ use trunkline_registrar::{
 use trunkline_route::{Cause, Endpoint, NodeName, ServiceName};
 
 use announce::Announcer;
-use follow::{Follower, Known, Unreadable};
+use follow::{Follower, Following, Known, Unreadable};
 use layout::Keys;
 pub use settings::{DEFAULT_PREFIX, EtcdSettings, EtcdTls, EtcdUser};
 use store::Store;
@@ -64,10 +63,8 @@ struct Core {
     keys: Keys,
     mirror: Arc<Mirror>,
     known: Arc<Known>,
-    /// Random number of this process.
-    holder: String,
     /// Task that keeps the mirror, once somebody asked.
-    follower: Mutex<Option<AbortHandle>>,
+    follower: Mutex<Option<Arc<Following>>>,
     shown: String,
 }
 
@@ -83,7 +80,6 @@ impl Etcd {
             keys,
             mirror: Arc::new(Mirror::unknown()),
             known: Arc::default(),
-            holder: format!("{:016x}", fastrand::u64(..)),
             follower: Mutex::default(),
         }))
     }
@@ -91,12 +87,15 @@ impl Etcd {
 
 impl Core {
     /// Keeps the mirror from now on.
-    fn follow(&self) {
+    fn follow(&self) -> Arc<Following> {
         let mut follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner);
-        if follower.is_none() {
-            let (store, keys, mirror) = (self.store.clone(), self.keys.clone(), self.mirror.clone());
-            let follow = Follower { store, keys, mirror, known: self.known.clone() }.follow();
-            *follower = Some(tokio::spawn(follow).abort_handle());
+        match follower.as_ref().filter(|following| !following.has_ended()) {
+            Some(following) => following.clone(),
+            None => {
+                let (store, keys, mirror) = (self.store.clone(), self.keys.clone(), self.mirror.clone());
+                let follow = Follower { store, keys, mirror, known: self.known.clone() };
+                follower.insert(Following::start(follow)).clone()
+            }
         }
     }
 
@@ -136,14 +135,6 @@ impl Core {
     }
 }
 
-impl Drop for Core {
-    fn drop(&mut self) {
-        if let Some(follower) = self.follower.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            follower.abort();
-        }
-    }
-}
-
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Etcd").field("endpoints", &self.shown).field("root", &self.keys.root()).finish_non_exhaustive()
@@ -152,11 +143,11 @@ impl fmt::Debug for Core {
 
 impl Registrar for Etcd {
     fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Box<dyn Lease>, RegisterError>> {
-        let Core { store, keys, known, holder, .. } = &*self.0;
-        let announcer = Announcer::new(store.clone(), keys, known.clone(), holder.clone(), registration);
         Box::pin(async move {
+            let Core { store, keys, known, .. } = &*self.0;
             // The watch tells when the holder is asked whether it is alive.
-            self.0.follow();
+            let following = self.0.follow();
+            let announcer = Announcer::new(store.clone(), keys, known.clone(), following, registration);
             let lease = announcer.announce().await?;
             // The routes that come with the lease are read with the nodes.
             let _ = self.0.listed().await;

@@ -11,6 +11,7 @@ use etcd_client::{
     Channel, Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, KeyValue, PutOptions, ResponseHeader,
     SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchStream,
 };
+use tokio::sync::watch;
 use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use trunkline_registrar::{RegisterError, ResolveError};
@@ -24,6 +25,8 @@ const READ: Duration = Duration::from_millis(1800);
 const SHORTEST: Duration = Duration::from_millis(450);
 /// Time in which one member has to answer a write, which waits for the disks of most of them.
 const WRITE: Duration = Duration::from_secs(2);
+/// Time between pings of a connection over which nothing comes. etcd closes connections that ping more often than each 5 s.
+const PING: Duration = Duration::from_secs(10);
 /// Time without an answer to a ping after which a member counts as lost.
 const SILENT: Duration = Duration::from_secs(3);
 /// Number of keys that are read at once.
@@ -70,13 +73,16 @@ pub(crate) struct Position {
     pub(crate) cluster: u64,
     /// Number of the last change.
     pub(crate) revision: i64,
+    /// Number of the leader's election. A member that starts alone has another one each time.
+    pub(crate) term: u64,
 }
 
 impl Position {
     pub(crate) fn of(header: Option<&ResponseHeader>) -> Self {
-        header.map_or(Self { cluster: 0, revision: 0 }, |header| Self {
+        header.map_or(Self { cluster: 0, revision: 0, term: 0 }, |header| Self {
             cluster: header.cluster_id(),
             revision: header.revision(),
+            term: header.raft_term(),
         })
     }
 }
@@ -118,7 +124,8 @@ pub(crate) enum Put {
 
 /// Failure of one member.
 struct Failure {
-    member: usize,
+    /// Number of the connection.
+    number: u64,
     why: Why,
 }
 
@@ -135,6 +142,8 @@ pub(crate) struct Store {
     open: Mutex<Open>,
     /// Lock held while a member is dialled.
     opening: tokio::sync::Mutex<()>,
+    /// Number of connections that were given up.
+    given_up: watch::Sender<u64>,
 }
 
 /// Connection to a member.
@@ -150,11 +159,19 @@ struct Open {
     connection: Option<Connection>,
     /// Index of the member that is used, or is tried next.
     member: usize,
+    /// Number of the connection.
+    number: u64,
 }
 
 impl Store {
     pub(crate) fn new(settings: EtcdSettings) -> Self {
-        Self { settings, open: Mutex::default(), opening: tokio::sync::Mutex::default() }
+        let (open, opening) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { settings, open, opening, given_up: watch::Sender::new(0) }
+    }
+
+    /// Returns a reader that is told when a connection is given up: watches over it are given up as well.
+    pub(crate) fn given_up(&self) -> watch::Receiver<u64> {
+        self.given_up.subscribe()
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -174,9 +191,9 @@ impl Store {
         self.settings.endpoints.get(member).ok_or_else(|| Trouble::Unreachable("etcd has no endpoint; name one".into()))
     }
 
-    /// Returns the connection to the member in use, and its index.
-    async fn connection(&self) -> Result<(Connection, usize), Failure> {
-        let in_use = |open: &Open| open.connection.clone().map(|connection| (connection, open.member));
+    /// Returns the connection to the member in use, the member's index, and the connection's number.
+    async fn connection(&self) -> Result<(Connection, usize, u64), Failure> {
+        let in_use = |open: &Open| open.connection.clone().map(|connection| (connection, open.member, open.number));
         if let Some(used) = in_use(&self.open()) {
             return Ok(used);
         }
@@ -184,8 +201,11 @@ impl Store {
         if let Some(used) = in_use(&self.open()) {
             return Ok(used);
         }
-        let member = self.open().member;
-        let failed = |why| Failure { member, why };
+        let (member, number) = {
+            let open = self.open();
+            (open.member, open.number)
+        };
+        let failed = |why| Failure { number, why };
         let address = self.member(member).map_err(|trouble| failed(Why::Final(trouble)))?;
         let endpoint = endpoint(address, &self.settings);
         let endpoint = endpoint.map_err(|cause| failed(Why::Final(Trouble::Unreachable(at(address, cause)))))?;
@@ -194,7 +214,7 @@ impl Store {
         let client = client.map_err(|error| failed(self.why(member, &error)))?;
         let connection = Connection { client, channel };
         self.open().connection = Some(connection.clone());
-        Ok((connection, member))
+        Ok((connection, member, number))
     }
 
     fn options(&self) -> ConnectOptions {
@@ -204,11 +224,12 @@ impl Store {
         }
     }
 
-    /// Goes on to the next member, unless that was done.
-    fn failed(&self, member: usize) {
+    /// Gives a connection up and goes on to the next member, unless that was done.
+    fn failed(&self, number: u64) {
         let mut open = self.open();
-        if open.member == member {
-            *open = Open { connection: None, member: (member + 1) % self.members().max(1) };
+        if open.number == number {
+            *open = Open { connection: None, member: (open.member + 1) % self.members().max(1), number: number + 1 };
+            self.given_up.send_modify(|given_up| *given_up += 1);
         }
     }
 
@@ -222,8 +243,9 @@ impl Store {
         let text = status.message();
         match status.code() {
             Code::OutOfRange if text.contains("compacted") => Why::Final(Trouble::Compacted),
-            // A token that is over, or of a member that restarted.
+            // A token that is over, of a member that restarted, or from before a change of users.
             Code::Unauthenticated => Why::Member(failed_at(place, error)),
+            Code::InvalidArgument if text.contains("auth store is old") => Why::Member(failed_at(place, error)),
             Code::PermissionDenied | Code::InvalidArgument | Code::FailedPrecondition | Code::NotFound => {
                 let user = match &self.settings.user {
                     Some(user) => format!("the user {}", user.name),
@@ -241,22 +263,32 @@ impl Store {
         F: Future<Output = Result<T, Error>>,
     {
         let mut last = None;
-        // A connection that ended meanwhile and a token that is over cost one more try.
-        for _ in 0..=self.members() {
+        // A connection that ended meanwhile and a token that is over cost one more try; a member that hangs does not.
+        let mut more = 1;
+        for nth in 0.. {
+            if nth >= self.members() + more {
+                break;
+            }
             let asked = async {
-                let (connection, member) = self.connection().await?;
-                ask(connection).await.map_err(|error| Failure { member, why: self.why(member, &error) })
+                let (connection, member, number) = self.connection().await?;
+                ask(connection).await.map_err(|error| Failure { number, why: self.why(member, &error) })
             };
-            let member = self.open().member;
+            let (member, number) = {
+                let open = self.open();
+                (open.member, open.number)
+            };
             let failure = match tokio::time::timeout(within, asked).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(failure)) => failure,
-                Err(_) => Failure { member, why: Why::Member(at(self.member(member)?, "no answer in time")) },
+                Err(_) => {
+                    more = 0;
+                    Failure { number, why: Why::Member(at(self.member(member)?, "no answer in time")) }
+                }
             };
             match failure.why {
                 Why::Final(trouble) => return Err(trouble),
                 Why::Member(cause) => {
-                    self.failed(failure.member);
+                    self.failed(failure.number);
                     last = Some(cause);
                 }
             }
@@ -283,13 +315,27 @@ impl Store {
     }
 
     /// Returns the present position.
-    pub(crate) async fn position(&self, prefix: &str) -> Result<Position, Trouble> {
-        let options = GetOptions::new().with_prefix().with_limit(1).with_keys_only();
-        let answer = self.ask(self.read(), |mut at| {
-            let (prefix, options) = (prefix.to_owned(), options.clone());
-            async move { at.client.get(prefix, Some(options)).await }
+    pub(crate) async fn position(&self, key: &str) -> Result<Position, Trouble> {
+        let answer = self.ask(WRITE, |mut at| {
+            let key = key.to_owned();
+            async move { at.client.get(key, Some(GetOptions::new().with_keys_only())).await }
         });
         Ok(Position::of(answer.await?.header()))
+    }
+
+    /// Returns whether a key was at a revision as it is remembered. `false` also if that is not known any more.
+    pub(crate) async fn was(&self, kv: &Kv, at_revision: i64) -> Result<bool, Trouble> {
+        let answer = self.ask(WRITE, |mut at| {
+            let (key, options) = (kv.key.clone(), GetOptions::new().with_revision(at_revision));
+            async move { at.client.get(key, Some(options)).await }
+        });
+        match answer.await {
+            Ok(answer) => Ok(answer.kvs().first().is_some_and(|was| {
+                was.mod_revision() == kv.revision && was.lease() == kv.lease && was.value() == kv.value
+            })),
+            Err(Trouble::Compacted) => Ok(false),
+            Err(trouble) => Err(trouble),
+        }
     }
 
     /// Returns all keys under a prefix and their values at one revision.
@@ -319,33 +365,34 @@ impl Store {
 
     /// Opens a watch of the keys under a prefix, from a revision on.
     pub(crate) async fn watch(&self, prefix: &str, from: i64) -> Result<WatchStream, Trouble> {
-        let options = WatchOptions::new().with_prefix().with_start_revision(from).with_progress_notify();
-        let stream = self.ask(WRITE, |at| {
-            let (prefix, options, client) =
-                (prefix.to_owned(), options.clone(), self.options().with_require_leader(true));
+        self.watch_with(prefix, WatchOptions::new().with_prefix().with_start_revision(from).with_progress_notify())
+            .await
+    }
+
+    async fn watch_with(&self, key: &str, options: WatchOptions) -> Result<WatchStream, Trouble> {
+        let opened = self.ask(WRITE, |at| {
+            let (key, options, client) = (key.to_owned(), options.clone(), self.options().with_require_leader(true));
             async move {
                 // A member that has no leader is not told of changes, and has to say so.
                 let client = Client::from_channel(at.channel, Some(client)).await?;
                 let mut watches = client.watch_client().max_decoding_message_size(MAX_ANSWER);
-                let mut stream = watches.watch(prefix, Some(options)).await?;
-                // The first message says that the watch is there.
-                stream.message().await?.ok_or_else(|| Error::WatchError("the watch ended at once".into()))?;
-                Ok(stream)
+                let mut stream = watches.watch(key, Some(options)).await?;
+                // The first message says that the watch is there, or that it is refused.
+                let created = stream.message().await?.ok_or_else(|| Error::WatchError("it ended at once".into()))?;
+                Ok((stream, created))
             }
         });
-        stream.await
+        let (stream, created) = opened.await?;
+        match (created.canceled(), created.compact_revision()) {
+            (false, _) => Ok(stream),
+            (true, 0) => Err(Trouble::Refused(format!("etcd refuses to watch {key}: {}", created.cancel_reason()))),
+            (true, _) => Err(Trouble::Compacted),
+        }
     }
 
-    /// Waits until a key changes after a revision.
-    pub(crate) async fn changed(&self, key: &str, after: i64) -> Result<(), Trouble> {
-        let mut stream = self.watch(key, after + 1).await?;
-        loop {
-            match stream.message().await {
-                Ok(Some(news)) if !news.events().is_empty() => return Ok(()),
-                Ok(Some(news)) if !news.canceled() => {}
-                _ => return Ok(()),
-            }
-        }
+    /// Opens a watch of one key, which tells what happens to it after a revision.
+    pub(crate) async fn watch_key(&self, key: &str, after: i64) -> Result<WatchStream, Trouble> {
+        self.watch_with(key, WatchOptions::new().with_start_revision(after + 1)).await
     }
 
     /// Puts a value with a lease if `when` holds.
@@ -462,7 +509,7 @@ fn endpoint(address: &Address, settings: &EtcdSettings) -> Result<Endpoint, Caus
     let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(Cause::new)?;
     let endpoint = endpoint
         .connect_timeout(WRITE)
-        .http2_keep_alive_interval(SILENT)
+        .http2_keep_alive_interval(PING)
         .keep_alive_timeout(SILENT)
         .keep_alive_while_idle(true);
     let Some(tls) = &settings.tls else { return Ok(endpoint) };

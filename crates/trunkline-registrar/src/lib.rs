@@ -35,6 +35,7 @@ mod file;
 #[doc(hidden)]
 pub mod fuzzing;
 mod mirror;
+mod offer;
 mod pause;
 mod rules;
 
@@ -52,6 +53,9 @@ pub use feed::Feed;
 #[cfg(feature = "file")]
 pub use file::{NamesFile, NamesFileError, NamesProblem};
 pub use mirror::{Change, Mirror, Watch};
+pub use offer::{
+    DEFAULT_OFFER_WEIGHT, MAX_OFFERS, MAX_OFFERS_BYTES, MAX_TAGS, Offer, OfferError, Serving, check_offers,
+};
 pub use pause::Pause;
 pub use rules::{Forbidden, Rule, permits};
 
@@ -230,39 +234,6 @@ pub struct Registration {
     pub leads_to: Vec<AccessPattern>,
     /// Services that it serves with others, at most one entry for each; usually empty.
     pub offers: Vec<Offer>,
-}
-
-/// Weight of an [`Offer`] that has none.
-pub const DEFAULT_OFFER_WEIGHT: u16 = 100;
-
-/// Service that a node serves, as one of several nodes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// Name of the service.
-    pub service: ServiceName,
-    /// Weight: nodes with a higher one are used first, and one with 0 is not used any more. Default:
-    /// [`DEFAULT_OFFER_WEIGHT`].
-    pub weight: u16,
-    /// Tags by which some of the nodes can be asked for, such as `eu`.
-    pub tags: Vec<String>,
-}
-
-impl Offer {
-    /// Returns an offer with the default weight and no tags.
-    pub fn new(service: ServiceName) -> Self {
-        Self { service, weight: DEFAULT_OFFER_WEIGHT, tags: Vec::new() }
-    }
-}
-
-/// Node that serves a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Serving {
-    /// Name of the node.
-    pub node: NodeName,
-    /// Weight; see [`Offer::weight`].
-    pub weight: u16,
-    /// Tags; see [`Offer::tags`].
-    pub tags: Vec<String>,
 }
 
 impl Registration {

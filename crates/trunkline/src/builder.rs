@@ -19,6 +19,7 @@ use trunkline_stack::{Answering, Listening, Stack};
 use trunkline_tls::{CHECK, ProfileSource, ServerSource};
 
 use crate::error::{ListenError, StartError};
+use crate::node::with;
 
 /// One listening socket of a node.
 #[derive(Debug, Clone)]
@@ -401,9 +402,7 @@ impl NodeBuilder {
     /// Serves a service with other nodes: the target `@service` finds those that are announced. An offer of a service replaces
     /// the one before.
     pub fn offer(mut self, offer: Offer) -> Self {
-        self.offers.retain(|known| known.service != offer.service);
-        self.offers.push(offer);
-        self.offers.sort_by(|a, b| a.service.cmp(&b.service));
+        self.offers = with(self.offers, offer);
         self
     }
 

@@ -3,7 +3,7 @@ use std::net::{AddrParseError, SocketAddr};
 
 use trunkline_dial::AddError;
 use trunkline_mesh::ClusterNameError;
-use trunkline_registrar::RegisterError;
+use trunkline_registrar::{OfferError, RegisterError};
 use trunkline_route::{CookieError, ResolverId};
 
 use crate::CertificateError;
@@ -47,6 +47,9 @@ pub enum StartError {
         "a node has one registrar, and two were named; keep one, and add the other as a resolver with .discovery(…)"
     )]
     RegistrarConflict,
+    /// The node may not announce these services.
+    #[error("the services of the node cannot be announced")]
+    Offer(#[from] OfferError),
     /// The registrar did not take the registration.
     #[error(transparent)]
     Registrar(#[from] RegisterError),

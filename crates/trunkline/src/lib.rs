@@ -47,7 +47,7 @@ pub use trunkline_process::{BadPid, Exit, NoProcess, Pid};
 pub use trunkline_proxy::{
     AnswerError, CircuitLimits, Proxied, Trace, TraceEnd, TracedHop, TracedWay, Transit, TransitRule,
 };
-pub use trunkline_registrar::{self as registrar, Offer, Registrar, Resolver, Serving};
+pub use trunkline_registrar::{self as registrar, Offer, OfferError, Registrar, Resolver, Serving};
 pub use trunkline_registrar_embedded::Grants;
 pub use trunkline_route::{
     Address, AnyOf, AtomMapping, Attempt, Claims, CloseCode, Cookie, CookieError, Cookies, DEFAULT_WEIGHT, Defaults,

@@ -1,4 +1,3 @@
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,7 +14,7 @@ use trunkline_matcher::PatternIndex;
 use trunkline_mesh::Cluster;
 use trunkline_process::Pid;
 use trunkline_proxy::{AnswerError, CircuitLimits, Proxied, Trace, Transit};
-use trunkline_registrar::{Offer, Resolver, Serving};
+use trunkline_registrar::{Offer, OfferError, Resolver, Serving, check_offers};
 use trunkline_route::{
     AnyOf, Cause, IntoName, IntoTarget, NameError, NetworkRoute, NodeName, ProxyRoute, ResolverId, ServiceName, Target,
 };
@@ -185,12 +184,14 @@ impl Node {
     /// Serves a service with other nodes, as the target `@service` finds them, or changes how: with a weight of 0, no new use
     /// comes. The registrar is told; without one, or for a hidden node, only [`Node::offers`] shows it. What the service
     /// does is up to the mailboxes and streams of the node.
-    pub fn offer(&self, offer: Offer) {
-        self.handle.announce(|own| {
-            own.offers.retain(|known| known.service != offer.service);
-            own.offers.push(offer);
-            own.offers.sort_by(|a, b| a.service.cmp(&b.service));
-        });
+    ///
+    /// # Errors
+    /// [`OfferError`]; what is announced stays as it was.
+    pub fn offer(&self, offer: Offer) -> Result<(), OfferError> {
+        let offers = with(self.offers(), offer.clone());
+        check_offers(&offers)?;
+        self.handle.announce(|own| own.offers = with(std::mem::take(&mut own.offers), offer));
+        Ok(())
     }
 
     /// Serves a service no more. Returns false if the node did not.
@@ -302,8 +303,8 @@ impl Node {
     /// [`NodeBuilder::service_nodes`](crate::NodeBuilder::service_nodes) and those that the registrars know. Drained ones come
     /// last.
     pub async fn serving(&self, any: &AnyOf) -> Serves {
-        let (mut nodes, unanswered) = self.sessions().serving(any).await;
-        nodes.sort_by(|(a, a_open), (b, b_open)| (Reverse(a.weight), a_open).cmp(&(Reverse(b.weight), b_open)));
+        let sessions = self.sessions();
+        let (nodes, unanswered) = sessions.serving(any, sessions.policy().resolve).await;
         Serves { nodes, unanswered }
     }
 
@@ -446,11 +447,15 @@ impl Node {
     /// # Errors
     /// [`CallError`]; an answer of any kind is a success.
     pub async fn ping(&self, target: impl IntoTarget, timeout: Duration) -> Result<(Connection, Duration), CallError> {
-        let name = match target.into_target().map_err(ConnectError::from)? {
-            Target::Node(name) => name,
-            Target::Any(any) => self.sessions().connect_any(&any, Some(timeout)).await?.info().peer.clone(),
+        let any = match target.into_target().map_err(ConnectError::from)? {
+            Target::Node(name) => return self.sessions().ping(name, timeout).await,
+            Target::Any(any) => any,
         };
-        self.sessions().ping(name, timeout).await
+        let pinged = async {
+            let connection = self.sessions().connect_any(&any, Some(timeout)).await?;
+            self.sessions().ping(connection.info().peer.clone(), timeout).await
+        };
+        tokio::time::timeout(timeout, pinged).await.unwrap_or(Err(CallError::TimedOut(timeout)))
     }
 
     /// Connects if need be and sends a message whose outcome is told: `Ok` means that it is in the mailbox, exactly once.
@@ -542,10 +547,18 @@ impl Node {
     }
 }
 
+/// Returns the offers with this one in place of the one of the same service, by service.
+pub(crate) fn with(mut offers: Vec<Offer>, offer: Offer) -> Vec<Offer> {
+    offers.retain(|known| known.service != offer.service);
+    offers.push(offer);
+    offers.sort_by(|a, b| a.service.cmp(&b.service));
+    offers
+}
+
 /// Nodes that serve a service; see [`Node::serving`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Serves {
-    /// Nodes, by weight and then by open uses, each with the number of calls and streams of this node that are open there.
+    /// Nodes in the order to try, those that are drained at the end, each with the number of calls and streams of this node that are open there.
     pub nodes: Vec<(Serving, usize)>,
     /// Resolvers that did not answer, and the reasons.
     pub unanswered: Vec<(ResolverId, Cause)>,

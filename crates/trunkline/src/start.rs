@@ -12,7 +12,7 @@ use trunkline_forward::Services;
 use trunkline_mesh::{Cluster, MESH_MAILBOX, Role, Settings};
 use trunkline_process::runtime::Processes;
 use trunkline_proxy::{Gateway, Members};
-use trunkline_registrar::{Registrar, Registration};
+use trunkline_registrar::{Registrar, Registration, check_offers};
 use trunkline_registrar_embedded::{Embedded, RegistrarAt};
 use trunkline_route::{
     Address, Chain, Cookie, Defaults, Endpoint, IntoName, NameError, NodeName, PeerFlags, ResolverId,
@@ -88,6 +88,7 @@ async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
     if let Some(error) = builder.refused {
         return Err(error);
     }
+    check_offers(&builder.offers)?;
     let cookies = builder.cookie.take().ok_or(StartError::NoCookie)?;
     let cookie = cookies.current().clone();
     let keys = Arc::new(Keys::new(std::mem::take(&mut builder.peers), cookies));

@@ -134,10 +134,92 @@ async fn p22_a_node_that_starts_again_replaces_its_predecessor_in_etcd_which_doe
     before.join().unwrap();
     assert_eq!(etcd.keys("/trunkline/").await, ["/trunkline/nodes/db@lab"]);
     let registrar = etcd.registrar();
-    let lease = soon(registrar.register(at_port("db@lab", 2))).await.unwrap();
+    // What is written at a longer name meanwhile is no answer of the holder.
+    let mut writer = etcd.client().await;
+    let writes = async {
+        loop {
+            writer.put("/trunkline/nodes/db@lab2", r#"{"endpoints": []}"#, None).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let lease = tokio::select! {
+        lease = soon(registrar.register(at_port("db@lab", 2))) => lease.unwrap(),
+        () = writes => unreachable!("it goes on"),
+    };
     is_found(&*registrar.resolver(), "db@lab", &["127.0.0.1:2"]).await;
-    assert_eq!(etcd.keys("/trunkline/").await, ["/trunkline/nodes/db@lab"]);
+    assert_eq!(etcd.keys("/trunkline/").await, ["/trunkline/nodes/db@lab", "/trunkline/nodes/db@lab2"]);
     soon(lease.withdraw()).await;
+    assert_eq!(etcd.keys("/trunkline/").await, ["/trunkline/nodes/db@lab2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p22_the_holder_of_a_name_in_etcd_answers_as_long_as_its_lease_also_without_the_registrar_itself() {
+    let etcd = Member::alone().await;
+    let lease = soon(etcd.registrar().register(at_port("db@lab", 1))).await.unwrap();
+    let registrar = etcd.registrar();
+    for _ in 0..2 {
+        // The second one asks in the same process as the first one registered.
+        let error = soon(registrar.register(at_port("db@lab", 2))).await.map(drop).unwrap_err();
+        assert!(matches!(error, RegisterError::Taken { .. }), "{error}");
+    }
+    let held = soon(registrar.register(at_port("web@lab", 1))).await.unwrap();
+    let error = soon(registrar.register(at_port("web@lab", 2))).await.map(drop).unwrap_err();
+    assert!(matches!(error, RegisterError::Taken { .. }), "also of the same registrar: {error}");
+    assert!(lease.is_held() && held.is_held());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_that_was_wiped_and_written_anew_while_it_was_cut_off_is_read_anew() {
+    let mut etcd = Member::alone().await;
+    let door = Door::to(etcd.address()).await;
+    let resolver = etcd_at(&[door.address]).resolver();
+    let value = |port: u16| format!(r#"{{"endpoints": [{{"host": "127.0.0.1", "port": {port}}}]}}"#);
+    etcd.put("/trunkline/nodes/gone@lab", &value(1)).await;
+    etcd.put("/trunkline/nodes/moved@lab", &value(2)).await;
+    let mut watch = resolver.watch().unwrap();
+    while soon(watch.next()).await != Change::Current {}
+    door.freeze();
+    door.cut();
+    until(|| resolver.stale().is_some()).await;
+    etcd.kill();
+    etcd.wipe();
+    etcd.start().await;
+    // The new store has gone further than the old one, and the name that moved was written early.
+    etcd.put("/trunkline/nodes/moved@lab", &value(3)).await;
+    for _ in 0..10 {
+        etcd.put("/trunkline/filler", "x").await;
+    }
+    door.thaw();
+    is_found(&*resolver, "moved@lab", &["127.0.0.1:3"]).await;
+    is_found(&*resolver, "gone@lab", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_etcd_stays_connected_and_a_watch_that_it_refuses_is_told() {
+    let etcd = Member::alone().await;
+    let resolver = etcd.registrar().resolver();
+    let mut watch = resolver.watch().unwrap();
+    while soon(watch.next()).await != Change::Current {}
+    // A connection that pings too often is closed at the third ping.
+    let told = tokio::time::timeout(Duration::from_secs(14), watch.next()).await;
+    assert_eq!(told.ok(), None, "nothing happened");
+
+    let mut root = etcd.client().await;
+    soon(root.user_add("root", "the root's", None)).await.unwrap();
+    soon(root.user_grant_role("root", "root")).await.unwrap();
+    soon(root.user_add("app", "an app's", None)).await.unwrap();
+    soon(root.role_add("nodes")).await.unwrap();
+    let nodes = etcd_client::Permission::read("/trunkline/nodes/").with_prefix();
+    soon(root.role_grant_permission("nodes", nodes)).await.unwrap();
+    soon(root.user_grant_role("app", "nodes")).await.unwrap();
+    soon(root.auth_enable()).await.unwrap();
+    let mut settings = EtcdSettings::at(vec![endpoint(etcd.address()).address]);
+    settings.user = Some(EtcdUser { name: "app".into(), password: "an app's".to_owned().into() });
+    let resolver = Etcd::new(settings).resolver();
+    let _watch = resolver.watch().unwrap();
+    until(|| resolver.stale().is_some()).await;
+    let stale = Chain(&resolver.stale().unwrap()).to_string();
+    assert!(stale.contains("etcd") && (stale.contains("refuse") || stale.contains("denied")), "{stale}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,6 +280,7 @@ async fn of_three_members_of_etcd_one_is_killed_and_one_stopped_in_turn_and_each
     let lease = soon(etcd_at(&addresses).register(at_port("db@lab", 1))).await.unwrap();
     let warm = etcd_at(&addresses);
     is_found(&*warm.resolver(), "db@lab", &["127.0.0.1:1"]).await;
+    let mut port = 1;
     for (nth, member) in members.iter_mut().enumerate() {
         for stops in [false, true] {
             match stops {
@@ -209,8 +292,13 @@ async fn of_three_members_of_etcd_one_is_killed_and_one_stopped_in_turn_and_each
             from_here.rotate_left(nth);
             for registrar in [warm.clone(), etcd_at(&from_here)] {
                 let asked = tokio::time::timeout(Duration::from_secs(2), found(&*registrar.resolver(), "db@lab")).await;
-                assert_eq!(asked.expect("within the timeout"), Ok(vec!["127.0.0.1:1".into()]), "{nth} {stops}");
+                let at = format!("127.0.0.1:{port}");
+                assert_eq!(asked.expect("within the timeout"), Ok(vec![at]), "{nth} {stops}");
             }
+            // The members that are left take a change, and tell it.
+            port += 1;
+            assert!(lease.update(at_port("db@lab", port)));
+            is_found(&*warm.resolver(), "db@lab", &[&format!("127.0.0.1:{port}")]).await;
             match stops {
                 true => member.go_on(),
                 false => member.start().await,

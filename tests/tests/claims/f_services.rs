@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline::{
     AccessPattern, CallError, Chain, ConnectError, KeepAlive, LocalPlace, NativeLimits, Node, NodeBuilder, NoneServes,
-    Offer, SendError, ServiceNodes, Serving, StreamError,
+    Offer, Policy, SendError, ServiceNodes, Serving, StreamError,
 };
 use trunkline_tests::support::*;
 
@@ -59,7 +59,7 @@ async fn a_service_is_served_by_the_node_with_the_highest_weight_and_by_the_next
         assert_eq!(asked(&app).await, "one");
     }
     // Drained while it runs: no new use comes.
-    one.offer(offer("pg", 0));
+    one.offer(offer("pg", 0)).unwrap();
     let wanted = |expected: &'static str| {
         let app = app.clone();
         soon(async move {
@@ -71,8 +71,8 @@ async fn a_service_is_served_by_the_node_with_the_highest_weight_and_by_the_next
     wanted("two").await;
     crash(two).await;
     assert_eq!(asked(&app).await, "three", "the next one, also while the registrar still knows the dead one");
-    one.offer(offer("pg", 1));
-    three.offer(offer("pg", 0));
+    one.offer(offer("pg", 1)).unwrap();
+    three.offer(offer("pg", 0)).unwrap();
     wanted("one").await;
     assert!(one.withdraw_offer(&"pg".parse().unwrap()) && !one.withdraw_offer(&"pg".parse().unwrap()));
     let error = soon(async {
@@ -176,6 +176,57 @@ async fn a_list_by_hand_and_tags_choose_the_nodes_and_a_refusal_leads_to_the_nex
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nodes_and_registrars_that_hang_do_not_keep_a_service_from_the_nodes_that_answer() {
+    /// Resolver that never answers.
+    #[derive(Debug)]
+    struct Hanging;
+    impl trunkline::Resolver for Hanging {
+        fn resolve<'a>(
+            &'a self,
+            _: &'a trunkline::NodeName,
+        ) -> trunkline::registrar::BoxFuture<'a, Result<Vec<trunkline::Endpoint>, trunkline::registrar::ResolveError>>
+        {
+            Box::pin(std::future::pending())
+        }
+
+        fn serving<'a>(
+            &'a self,
+            _: &'a trunkline::ServiceName,
+        ) -> trunkline::registrar::BoxFuture<'a, Result<Vec<Serving>, trunkline::registrar::ResolveError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+    let answers = start(listener("answers@lab")).await;
+    whoami(&answers);
+    let hole = BlackHole::new().await;
+    let serving = |node: &str, weight| Serving { node: name(node), weight, tags: Vec::new() };
+    let mut app = dialer("app@lab").route("^answers@", route_to(&answers), 1);
+    let mut listed = vec![serving("answers@lab", 1)];
+    for nth in 0..8 {
+        app = app.route(format!("^hangs{nth}@"), route_at(hole.address), 1);
+        listed.push(serving(&format!("hangs{nth}@lab"), 100));
+    }
+    let app = app
+        .policy(Policy { resolve: Duration::from_millis(100), ..Policy::default() })
+        .resolver(resolver_id("hanging"), Arc::new(Hanging))
+        .discovery(resolver_id("hanging"))
+        .service_nodes(ServiceNodes::from([("pg".parse().unwrap(), listed)]));
+    let app = start(app).await;
+    let call = || app.call("@pg", "whoami", "", Duration::from_secs(4));
+    assert_eq!(soon(call()).await.unwrap().node, *answers.name());
+    // Those that hung come last now.
+    assert_eq!(soon(call()).await.unwrap().node, *answers.name());
+    let any = "@pg".parse().unwrap();
+    let serves = soon(app.serving(&any)).await;
+    assert_eq!(serves.nodes[0].0.node, *answers.name(), "the list shows the order");
+    assert_eq!(serves.unanswered.len(), 1);
+    // A call for which there is no time has not been sent, and marks no node.
+    let error = soon(app.call("@pg", "whoami", "", Duration::ZERO)).await.unwrap_err();
+    assert!(matches!(error, CallError::NotSent(_)), "{error}");
+    assert_eq!(soon(call()).await.unwrap().node, *answers.name());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_forward_to_a_service_leads_each_connection_to_one_node() {
     let registrar = own_address();
     let app = start(at_home("app", registrar)).await;
@@ -221,6 +272,7 @@ async fn a_forward_to_a_service_leads_each_connection_to_one_node() {
 /// Counts of calls under load.
 #[derive(Default)]
 struct Load {
+    drained: AtomicUsize,
     answered: AtomicUsize,
     failed: AtomicUsize,
     lost: AtomicUsize,
@@ -266,6 +318,8 @@ async fn under_load_one_node_killed_one_stopped_and_one_drained_every_call_ends_
                             Err(_) => drop(load.lost.fetch_add(1, Ordering::Relaxed)),
                             Ok(Ok(answer)) => {
                                 assert_eq!(answer, answer.node.name());
+                                let is_drained = answer.node.name() == "drained";
+                                load.drained.fetch_add(usize::from(is_drained), Ordering::Relaxed);
                                 load.answered.fetch_add(1, Ordering::Relaxed);
                                 break;
                             }
@@ -290,7 +344,12 @@ async fn under_load_one_node_killed_one_stopped_and_one_drained_every_call_ends_
     wait(200).await;
     listed[2].weight = 0;
     app.set_service_nodes(ServiceNodes::from([(service(), listed.clone())]));
+    // Calls that were under way end; none begins there any more.
+    wait(100).await;
+    let drained = load.drained.load(Ordering::Relaxed);
     wait(400).await;
+    assert_eq!(load.drained.load(Ordering::Relaxed), drained);
+    assert!(drained > 0, "it was used before");
     stop.send_replace(true);
     for caller in callers {
         soon(caller).await.unwrap();

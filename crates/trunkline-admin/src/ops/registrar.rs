@@ -204,8 +204,8 @@ impl Operations {
             };
         };
         let tags = request.tags.clone().or(known.map(|offer| offer.tags)).unwrap_or_default();
-        tags.iter().try_for_each(|tag| ServiceName::new(tag).map(drop)).map_err(bad)?;
-        self.node.offer(Offer { service: service.clone(), weight, tags });
+        let offered = self.node.offer(Offer { service: service.clone(), weight, tags });
+        offered.map_err(|error| OpError::new(Kind::Bad, error))?;
         let told = match (weight, self.node.status().registered) {
             (_, None) => "; no registrar is told, since the node is not announced",
             (0, _) => "; this node is drained: no new use comes, and those that are open stay",

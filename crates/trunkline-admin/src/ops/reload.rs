@@ -80,7 +80,8 @@ impl Operations {
         let (transit, limits) = transit(&config.transit);
         self.node.set_transit(transit, limits);
         self.node.set_proxied(proxied(&config.proxied));
-        let offered = self.announce(&announced, config);
+        let mut kept = Vec::new();
+        let offered = self.announce(&announced, config, &mut kept);
         self.node.set_service_nodes(service_nodes(config));
         self.node.forget_failures();
         let certificates = self.node.reload_certificates();
@@ -106,7 +107,6 @@ impl Operations {
         if !waiting.is_empty() {
             message += &format!("; also changed, but needing a restart: {}", waiting.join(", "));
         }
-        let mut kept = Vec::new();
         for Reloaded { what, error } in &certificates {
             match error {
                 None => message += &format!("; new certificates of {what}"),
@@ -119,14 +119,18 @@ impl Operations {
 
 impl Operations {
     /// Announces the services of the file, and withdraws those that were announced from it and are not there any more.
-    /// Returns the number of changes.
-    fn announce(&self, before: &[Offer], config: &Config) -> usize {
+    /// Returns the number of changes; `refused` gets what cannot be announced.
+    fn announce(&self, before: &[Offer], config: &Config, refused: &mut Vec<String>) -> usize {
         let offers = offers(config);
         let gone = before.iter().filter(|old| !offers.iter().any(|new| new.service == old.service));
         let gone = gone.filter(|old| self.node.withdraw_offer(&old.service)).count();
         let changed: Vec<_> = offers.iter().filter(|offer| !before.contains(offer)).cloned().collect();
         let count = gone + changed.len();
-        changed.into_iter().for_each(|offer| self.node.offer(offer));
+        for offer in changed {
+            if let Err(error) = self.node.offer(offer) {
+                refused.push(format!("node.announce: {error}"));
+            }
+        }
         count
     }
 }

@@ -161,7 +161,10 @@ fn a_registrar_in_a_process_of_its_own_serves_the_nodes_of_its_host_which_take_o
     dir.file("names.yaml", "", 0o600);
     let listen = format!("127.0.0.1:{port}");
     let serve = ["--json", "registrar", "serve", "--listen", &listen, "--cookie-file", "cookie"];
-    let registrar = Running::start(dir.command(&serve));
+    let rules = "node.registrar_rules=[{ names: '(app|db)@.*' }]";
+    let routes =
+        "node.registrar_routes=[{ match: '^far@', host: 127.0.0.1, port: 1 }, { match: '^gone@', host: h, port: 1 }]";
+    let registrar = Running::start(dir.command(&[&serve[..], &["--set", rules, "--set", routes]].concat()));
     let [app, db] = ["app", "db"].map(|name| node(&dir, name, port));
     let status = |node: &Running| dir.json(&["registrar", "status", "--admin", node.admin()]);
     for node in [&app, &db] {
@@ -169,6 +172,19 @@ fn a_registrar_in_a_process_of_its_own_serves_the_nodes_of_its_host_which_take_o
         assert_eq!((&status["registered"], &status["serves_registrar"]), (&json!(true), &json!(false)));
     }
     assert_eq!(dir.json(&["registrar", "nodes", "--admin", app.admin()]).as_array().unwrap().len(), 2);
+    // Rules say who may be announced, and the routes are handed out: to a short-lived node as well, but not in place of its own.
+    let other = dir.read("app.yaml").replace("app", "other");
+    dir.file("other.yaml", &other, 0o600);
+    let refused = dir.run(&["node", "--config", "other.yaml"]);
+    refused.refused(&["no rule of the registrar lets this node have the name other@127.0.0.1"]);
+    let patterns = |of: &[&str]| {
+        let routes = dir.json(&[&["routes", "list"], of].concat());
+        let routes = routes.as_array().unwrap().iter().map(|route| (route["match"].clone(), route["weight"].clone()));
+        routes.collect::<Vec<_>>()
+    };
+    let both = |own: Value| [(json!("^far@"), own), (json!("^gone@"), json!(0))];
+    assert_eq!(patterns(&["--admin", app.admin()]), both(json!(100)), "the user's own stays");
+    assert_eq!(patterns(&["--config", "app.yaml"]), both(json!(100)));
     let second = dir.run(&serve).exits(1).stdout;
     assert!(second.contains("another process serves as the registrar at") && second.contains("--listen"), "{second}");
     let wildcard = ["registrar", "serve", "--listen", "0.0.0.0:4499", "--cookie-file", "cookie"];
@@ -256,6 +272,13 @@ fn services_that_a_configuration_announces_or_lists_wrongly_are_refused_with_a_r
         ("node: { announce: { pg: { wieght: 1 } } }", &["node.announce.pg", "wieght"]),
         ("node: { announce: { pg: { tags: ['a b'] } } }", &["node.announce.pg.tags[0]", "without spaces"]),
         ("node: { announce: [pg] }", &["node.announce", "a mapping from services to weights"]),
+        ("node: { registrar_rules: [{ gateways: [] }] }", &["node.registrar_rules[0].names", "has no `names`"]),
+        (
+            "node: { registrar_rules: [{ names: x, gateways: ['('] }] }",
+            &["registrar_rules[0].gateways[0]", "a pattern"],
+        ),
+        ("node: { registrar_routes: [{ match: '(', host: h, port: 1 }] }", &["registrar_routes[0].match"]),
+        ("node: { registrar_routes: [{ match: a, host: h }] }", &["registrar_routes[0].port", "is missing"]),
         ("service_nodes: { pg: db1@lab }", &["service_nodes.pg", "expected a list of nodes"]),
         ("service_nodes: { pg: [db1] }", &["service_nodes.pg[0]", "is no node name"]),
         ("service_nodes: { pg: [{ weight: 1 }] }", &["service_nodes.pg[0].node", "no `node`"]),

@@ -5,6 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use trunkline_registrar::{ResolveError, Serving};
 use trunkline_route::{AnyOf, Cause, NodeName, ResolverId, ServiceName, later};
 
@@ -12,8 +13,8 @@ use super::{Sessions, now};
 use crate::pool::Pool;
 use crate::{CallError, ConnectError, Connection, NoneServes, SendError};
 
-/// Shortest time that a connect to one of several nodes has.
-const SHORTEST: Duration = Duration::from_millis(500);
+/// Time that a connect to one of several nodes has at least, unless less is left in all.
+const SHORTEST: Duration = Duration::from_millis(200);
 
 /// Nodes that serve each service, as they are listed by hand.
 pub type ServiceNodes = BTreeMap<ServiceName, Vec<Serving>>;
@@ -43,8 +44,11 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Returns the next node to try, and the use of it.
-    pub fn next_node(&mut self) -> Option<(NodeName, InUse)> {
+    /// Returns the next node to try, and the use of it; `None` also if no time is left to try one.
+    pub fn next_node(&mut self, left: Duration) -> Option<(NodeName, InUse)> {
+        if left.is_zero() {
+            return None;
+        }
         let peer = self.left.next()?;
         self.node.pool().opened(&self.any.service, &peer);
         let in_use = InUse { node: Arc::downgrade(&self.node), service: self.any.service.clone(), peer: peer.clone() };
@@ -59,13 +63,13 @@ impl Choice {
 
     /// Notes that a node failed, so that it comes last for a time.
     pub fn failed(&mut self, peer: &NodeName, error: impl Into<Cause>) {
-        self.node.pool().failed(peer, now());
+        self.node.pool().failed(&self.any.service, peer, now());
         self.none.failed.push((peer.clone(), error.into()));
     }
 
     /// Notes that a node did what was asked.
     pub fn succeeded(&self, peer: &NodeName) {
-        self.node.pool().succeeded(peer);
+        self.node.pool().succeeded(&self.any.service, peer);
     }
 
     /// Returns the error that no node did what was asked.
@@ -89,19 +93,24 @@ impl Sessions {
         self.service_nodes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns the nodes that serve a service: those listed by hand, and then those that the resolvers of discovery know,
-    /// each with the number of uses by this node. Drained ones (weight 0) are among them.
-    pub async fn serving(&self, any: &AnyOf) -> (Vec<(Serving, usize)>, Vec<(ResolverId, Cause)>) {
+    /// Returns the nodes that serve a service, as the next use would try them with drained ones (weight 0) at the end, each
+    /// with the number of uses by this node; and the resolvers that did not answer. The nodes are those listed by hand, and
+    /// those that the resolvers of discovery name within this time.
+    pub async fn serving(&self, any: &AnyOf, within: Duration) -> (Vec<(Serving, usize)>, Vec<(ResolverId, Cause)>) {
+        let within = within.min(self.policy.resolve);
+        let asked = self.discovery.iter().filter_map(|id| Some((id, self.resolvers.get(id)?)));
+        let asked = asked.map(|(id, resolver)| async move {
+            let late = |_| Err(ResolveError::Unreachable(format!("no answer within {within:?}").into()));
+            (id, tokio::time::timeout(within, resolver.serving(&any.service)).await.unwrap_or_else(late))
+        });
+        let answers = join_all(asked).await;
         let mut found = {
             let listed = self.service_nodes.read().unwrap_or_else(PoisonError::into_inner);
             listed.get(&any.service).cloned().unwrap_or_default()
         };
         let mut unanswered = Vec::new();
-        for id in &self.discovery {
-            let Some(resolver) = self.resolvers.get(id) else { continue };
-            let asked = tokio::time::timeout(self.policy.resolve, resolver.serving(&any.service)).await;
-            let late = |_| Err(ResolveError::Unreachable(format!("no answer within {:?}", self.policy.resolve).into()));
-            match asked.unwrap_or_else(late) {
+        for (id, answer) in answers {
+            match answer {
                 Ok(serving) => {
                     let is_new = |new: &Serving| !found.iter().any(|known| known.node == new.node);
                     let new: Vec<_> = serving.into_iter().filter(is_new).collect();
@@ -113,7 +122,8 @@ impl Sessions {
         if let Some(tag) = &any.tag {
             found.retain(|serving| serving.tags.iter().any(|has| **has == **tag));
         }
-        let pool = self.pool();
+        let (pool, now) = (self.pool(), now());
+        found.sort_by_key(|serving| (serving.weight == 0, pool.rank(&any.service, serving, now)));
         let counted = found.into_iter().map(|serving| {
             let open = pool.open(&any.service, &serving.node);
             (serving, open)
@@ -121,12 +131,12 @@ impl Sessions {
         (counted.collect(), unanswered)
     }
 
-    /// Returns the nodes of a service in the order to try.
+    /// Returns the nodes of a service in the order to try. Resolvers have half of the time.
     ///
     /// # Errors
     /// [`ConnectError::NoneServes`] if there is none that is not drained.
-    pub async fn choose(self: &Arc<Self>, any: &AnyOf) -> Result<Choice, ConnectError> {
-        let (serving, unanswered) = self.serving(any).await;
+    pub async fn choose(self: &Arc<Self>, any: &AnyOf, within: Duration) -> Result<Choice, ConnectError> {
+        let (serving, unanswered) = self.serving(any, within / 2).await;
         let serving: Vec<Serving> = serving.into_iter().map(|(serving, _)| serving).collect();
         let drained = serving.iter().filter(|serving| serving.weight == 0).map(|serving| serving.node.clone());
         let none = NoneServes { any: any.clone(), drained: drained.collect(), unanswered, failed: Vec::new() };
@@ -146,9 +156,10 @@ impl Sessions {
         timeout: Option<Duration>,
     ) -> Result<Connection, ConnectError> {
         let until = later(now(), timeout.unwrap_or(self.policy.total));
-        let mut choice = self.choose(any).await?;
-        while let Some((peer, _in_use)) = choice.next_node() {
-            let share = choice.share(until.saturating_duration_since(now()));
+        let left = || until.saturating_duration_since(now());
+        let mut choice = self.choose(any, left()).await?;
+        while let Some((peer, _in_use)) = choice.next_node(left()) {
+            let share = choice.share(left());
             match self.in_use(&peer, Some(share)).await {
                 Ok(connection) => {
                     choice.succeeded(&peer);
@@ -167,9 +178,10 @@ impl Sessions {
     /// [`SendError`]; nothing was sent.
     pub async fn send_any(self: &Arc<Self>, any: &AnyOf, mailbox: &str, body: &[u8]) -> Result<NodeName, SendError> {
         let until = later(now(), self.policy.total);
-        let mut choice = self.choose(any).await?;
-        while let Some((peer, _in_use)) = choice.next_node() {
-            let share = choice.share(until.saturating_duration_since(now()));
+        let left = || until.saturating_duration_since(now());
+        let mut choice = self.choose(any, left()).await?;
+        while let Some((peer, _in_use)) = choice.next_node(left()) {
+            let share = choice.share(left());
             let sent = match self.in_use(&peer, Some(share)).await {
                 Ok(connection) => connection.send(mailbox, "", body).await,
                 Err(error) => Err(error.into()),
@@ -201,15 +213,11 @@ impl Sessions {
     ) -> Result<(NodeName, Bytes), CallError> {
         let until = later(now(), timeout);
         let left = || until.saturating_duration_since(now());
-        let late = |_| CallError::TimedOut(timeout);
-        let mut choice = tokio::time::timeout(left(), self.choose(any)).await.map_err(late)??;
-        while let Some((peer, _in_use)) = choice.next_node() {
-            let connected = tokio::time::timeout(left(), self.in_use(&peer, Some(choice.share(left())))).await;
-            let called = match connected {
-                Ok(Ok(connection)) => connection.call(mailbox, "", body, left()).await,
-                Ok(Err(error)) => Err(error.into()),
-                // Nothing was sent.
-                Err(_) => Err(CallError::TimedOut(timeout)),
+        let mut choice = self.choose(any, left()).await?;
+        while let Some((peer, _in_use)) = choice.next_node(left()) {
+            let called = match self.in_use(&peer, Some(choice.share(left()))).await {
+                Ok(connection) => connection.call(mailbox, "", body, left()).await,
+                Err(error) => Err(error.into()),
             };
             match called {
                 Ok(answer) => {
