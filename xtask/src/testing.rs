@@ -57,6 +57,7 @@ Runs a benchmark with the bench profile and hands the arguments on to it; withou
   link      messages, calls, connects and memory of one link, beside bare TLS and Erlang (when erl is there)
   failover  a working connection behind a primary that refuses, is silent, or is a black hole
   forward   bytes through a forwarder, directly and by a gateway, beside bare TCP, socat, HAProxy and ssh (when they are there)
+  registrar look-ups, changes and takeovers of the registrars, beside bare questions; etcd has to be there
   flood     honest connects while strangers hold every place before authentication
   send      sending by name beside sending over a connection, with one route and with 10,000
   cluster   clusters that form, and notice lost nodes, beside nats-server, which has to be there
@@ -80,6 +81,7 @@ The suite runs it for 30 seconds. A seed repeats the choice of faults.
 const BENCHES: &[(&str, &str)] = &[
     ("link", "trunkline-link"),
     ("flood", "trunkline-tests"),
+    ("registrar", "trunkline-tests"),
     ("send", "trunkline-tests"),
     ("failover", "trunkline-tests"),
     ("forward", "trunkline-tests"),

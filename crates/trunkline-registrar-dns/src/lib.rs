@@ -10,16 +10,20 @@
 
 mod order;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
-use hickory_resolver::net::NetError;
+use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError as NetDnsError, NetError};
 use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::{TokioResolver, system_conf};
 use trunkline_matcher::AccessPattern;
 use trunkline_registrar::{BoxFuture, DEFAULT_OFFER_WEIGHT, ResolveError, Resolver, Serving};
@@ -28,6 +32,8 @@ use trunkline_route::{Address, Cause, Endpoint, HostTemplate, NodeName, ServiceN
 /// Time that one server has for an answer, of which there are two tries: for SRV records, and then for addresses, both fit
 /// into the 2 s that a node gives a resolver.
 const ANSWER: Duration = Duration::from_millis(480);
+/// Most names whose ways are kept.
+const MAX_KNOWN: usize = 4096;
 /// Most targets of SRV records whose addresses are asked for: a node uses no more.
 const MAX_TARGETS: usize = 16;
 
@@ -98,6 +104,43 @@ pub struct Dns {
     /// Addresses of the servers, for errors.
     servers: String,
     settings: DnsSettings,
+    /// Ways to names, until the first of their records is over: the libraries' cache asks for each record on its own.
+    known: Mutex<HashMap<NodeName, (Ways, Instant)>>,
+}
+
+/// Ways to a node.
+#[derive(Clone)]
+enum Ways {
+    /// Addresses with a port.
+    At(Vec<Endpoint>),
+    /// SRV records with the addresses of their targets. Their order is drawn for each look-up.
+    Srv(Vec<(SRV, Vec<IpAddr>)>),
+}
+
+impl Ways {
+    fn endpoints(&self) -> Vec<Endpoint> {
+        match self {
+            Self::At(endpoints) => endpoints.clone(),
+            Self::Srv(found) => {
+                let ordered =
+                    order::ordered(found.iter().map(|(srv, _)| srv.clone()).collect(), &mut fastrand::Rng::new());
+                let of = |srv: &SRV| found.iter().find(|(known, _)| known == srv).map(|(_, ips)| (ips, srv.port));
+                let ways = ordered.iter().filter_map(of);
+                ways.flat_map(|(ips, port)| ips.iter().filter_map(move |ip| endpoint(*ip, port))).collect()
+            }
+        }
+    }
+}
+
+/// Answer, and the time until which it may be kept.
+struct Kept<T> {
+    answer: T,
+    until: Instant,
+}
+
+#[expect(clippy::disallowed_methods, reason = "looking names up is I/O, which brings the time")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Resolvers that ask the same servers, for addresses of one family each: if both were asked for at once, an error about
@@ -119,7 +162,7 @@ impl Servers {
     }
 
     /// Returns the addresses of a host, of both families.
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
+    async fn addresses(&self, host: &str) -> Result<Kept<Vec<IpAddr>>, NetError> {
         let absolute = if host.ends_with('.') { host.to_owned() } else { format!("{host}.") };
         let found = self.addresses_of(&absolute).await;
         // The names of the search list come after the name as it stands, whose failure they would hide.
@@ -129,12 +172,17 @@ impl Servers {
         }
     }
 
-    async fn addresses_of(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
+    async fn addresses_of(&self, host: &str) -> Result<Kept<Vec<IpAddr>>, NetError> {
         let (v6, v4) = tokio::join!(self.v6.lookup_ip(host), self.v4.lookup_ip(host));
-        let found: Vec<IpAddr> = [&v6, &v4].into_iter().flatten().flat_map(|found| found.iter()).collect();
-        match (found.is_empty(), v6, v4) {
+        let answer: Vec<IpAddr> = [&v6, &v4].into_iter().flatten().flat_map(|found| found.iter()).collect();
+        let until = |found: &Result<LookupIp, NetError>| match found {
+            Ok(found) => found.valid_until(),
+            Err(error) => absent_until(error),
+        };
+        let until = until(&v6).min(until(&v4));
+        match (answer.is_empty(), v6, v4) {
             (true, Err(error), Err(other)) => Err(if error.is_no_records_found() { other } else { error }),
-            _ => Ok(found),
+            _ => Ok(Kept { answer, until }),
         }
     }
 }
@@ -165,15 +213,16 @@ impl Dns {
                 servers.iter().map(alone).collect::<Result<_, _>>()?
             }
         };
-        Ok(Self { all: Servers::new(&config, &options)?, each, servers: servers.join(", "), settings })
+        let (all, known) = (Servers::new(&config, &options)?, Mutex::default());
+        Ok(Self { all, each, servers: servers.join(", "), settings, known })
     }
 
-    /// Asks the servers for these records, until one of them answers, be it that there is none.
+    /// Asks the servers for these records, until one of them answers, be it that there is none, and until when that counts.
     async fn ask<'a, T>(
         &'a self,
         records: &str,
         ask: impl Fn(&'a Servers) -> BoxFuture<'a, Result<T, NetError>>,
-    ) -> Result<Option<T>, ResolveError> {
+    ) -> Result<Result<T, Instant>, ResolveError> {
         let mut answer = ask(&self.all).await;
         for server in &self.each {
             if !answer.as_ref().is_err_and(|error| !error.is_no_records_found()) {
@@ -182,8 +231,8 @@ impl Dns {
             answer = ask(server).await;
         }
         let error = match answer {
-            Ok(found) => return Ok(Some(found)),
-            Err(error) if error.is_no_records_found() => return Ok(None),
+            Ok(found) => return Ok(Ok(found)),
+            Err(error) if error.is_no_records_found() => return Ok(Err(absent_until(&error))),
             Err(error) => error,
         };
         let text = Cause::from(format!("{records}, asked for at {}: {error}", self.servers));
@@ -200,19 +249,22 @@ impl Dns {
     }
 
     /// Returns all addresses of a host; none if it does not exist.
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    async fn addresses(&self, host: &str) -> Result<Kept<Vec<IpAddr>>, ResolveError> {
         let host = host.to_owned();
         let found = self.ask(&host, |servers| {
             let host = host.clone();
             Box::pin(async move { servers.addresses(&host).await })
         });
-        Ok(found.await?.unwrap_or_default())
+        Ok(found.await?.unwrap_or_else(|until| Kept { answer: Vec::new(), until }))
     }
 
-    /// Returns the endpoints by SRV records; `None` if there are no such records.
-    async fn by_srv(&self, records: &str) -> Result<Option<Vec<Endpoint>>, ResolveError> {
+    /// Returns the ways by SRV records, or until when there are no such records.
+    async fn by_srv(&self, records: &str) -> Result<Result<Kept<Ways>, Instant>, ResolveError> {
         let found = self.ask(records, |servers| Box::pin(servers.v4.srv_lookup(records.to_owned()))).await?;
-        let Some(found) = found else { return Ok(None) };
+        let found = match found {
+            Ok(found) => found,
+            Err(until) => return Ok(Err(until)),
+        };
         let records = found.answers().iter().filter_map(|record| match &record.data {
             RData::SRV(srv) => Some(srv.clone()),
             _ => None,
@@ -220,33 +272,64 @@ impl Dns {
         // The target `.` says that the service is not there.
         let records = records.filter(|srv| !srv.target.is_root()).collect();
         let targets = order::ordered(records, &mut fastrand::Rng::new()).into_iter().take(MAX_TARGETS);
-        let lookups = targets.map(|srv| async move { (self.addresses(&srv.target.to_utf8()).await, srv.port) });
-        let (mut endpoints, mut failed) = (Vec::new(), None);
+        let lookups = targets.map(|srv| async move { (self.addresses(&srv.target.to_utf8()).await, srv) });
+        let (mut answer, mut until, mut failed) = (Vec::new(), found.valid_until(), None);
         // A target that cannot be looked up does not keep the others away.
-        for (found, port) in join_all(lookups).await {
+        for (found, srv) in join_all(lookups).await {
             match found {
-                Ok(ips) => endpoints.extend(ips.into_iter().filter_map(|ip| endpoint(ip, port))),
-                Err(error) => failed = Some(error),
+                Ok(found) => {
+                    until = until.min(found.until);
+                    answer.push((srv, found.answer));
+                }
+                Err(error) => {
+                    until = now();
+                    failed = Some(error);
+                }
             }
         }
-        match failed.filter(|_| endpoints.is_empty()) {
+        match failed.filter(|_| answer.iter().all(|(_, ips)| ips.is_empty())) {
             Some(error) => Err(error),
-            None => Ok(Some(endpoints)),
+            None => Ok(Ok(Kept { answer: Ways::Srv(answer), until })),
         }
     }
 
     async fn find(&self, name: &NodeName) -> Result<Vec<Endpoint>, ResolveError> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((ways, until)) = known().get(name)
+            && *until > now()
+        {
+            return Ok(ways.endpoints());
+        }
+        let Kept { answer, until } = self.look_up(name).await?;
+        let endpoints = answer.endpoints();
+        let (mut known, now) = (known(), now());
+        if known.len() >= MAX_KNOWN {
+            known.retain(|_, (_, until)| *until > now);
+        }
+        if until > now && known.len() < MAX_KNOWN {
+            known.insert(name.clone(), (answer, until));
+        } else {
+            known.remove(name);
+        }
+        Ok(endpoints)
+    }
+
+    async fn look_up(&self, name: &NodeName) -> Result<Kept<Ways>, ResolveError> {
         let at = |ip: IpAddr| endpoint(ip, self.port(name).get());
         let host = name.host();
         if let Ok(ip) = host.trim_matches(['[', ']']).parse() {
-            return Ok(at(ip).into_iter().collect());
+            return Ok(Kept { answer: Ways::At(at(ip).into_iter().collect()), until: now() });
         }
-        if let Some(srv) = &self.settings.srv
-            && let Some(endpoints) = self.by_srv(srv.of(name).map_err(failed)?.as_str()).await?
-        {
-            return Ok(endpoints);
+        let mut absent = None;
+        if let Some(srv) = &self.settings.srv {
+            match self.by_srv(srv.of(name).map_err(failed)?.as_str()).await? {
+                Ok(ways) => return Ok(ways),
+                Err(until) => absent = Some(until),
+            }
         }
-        Ok(self.addresses(host).await?.into_iter().filter_map(at).collect())
+        let Kept { answer, until } = self.addresses(host).await?;
+        let until = absent.map_or(until, |absent| absent.min(until));
+        Ok(Kept { answer: Ways::At(answer.into_iter().filter_map(at).collect()), until })
     }
 
     async fn find_gateways(&self, name: &NodeName) -> Result<Vec<NodeName>, ResolveError> {
@@ -267,13 +350,22 @@ impl Dns {
     /// Returns the strings of TXT records.
     async fn texts(&self, records: &str) -> Result<Vec<String>, ResolveError> {
         let found = self.ask(records, |servers| Box::pin(servers.v4.txt_lookup(records.to_owned()))).await?;
-        let Some(found) = found else { return Ok(Vec::new()) };
+        let Ok(found) = found else { return Ok(Vec::new()) };
         let texts = found.answers().iter().filter_map(|record| match &record.data {
             RData::TXT(texts) => Some(texts.txt_data.to_vec()),
             _ => None,
         });
         Ok(texts.flatten().filter_map(|text| String::from_utf8(text.into_vec()).ok()).collect())
     }
+}
+
+/// Returns until when an answer that there are no records counts.
+fn absent_until(error: &NetError) -> Instant {
+    let seconds = match error {
+        NetError::Dns(NetDnsError::NoRecordsFound(none)) => none.negative_ttl.unwrap_or_default(),
+        _ => 0,
+    };
+    now() + Duration::from_secs(seconds.into())
 }
 
 /// Returns the node of a string such as `db1@example.com 200 eu`.

@@ -285,3 +285,48 @@ async fn the_rules_of_a_registrar_say_who_may_have_which_names_gateways_and_serv
     let _gate = start(gate("inside-.*@.*")).await;
     assert_eq!(names(embedded(&serving)).await.len(), 4, "nothing else is announced");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f1_the_node_that_serves_is_killed_a_hundred_times_and_no_connection_ends_and_every_name_is_found_again() {
+    let registrar = own_address();
+    let serving = |node: &str| at_home(node, registrar);
+    let [mut one, two] = [start(serving("one")).await, start(serving("two")).await];
+    let mut other = two;
+    // These two never serve.
+    let stays = |node: &str| {
+        let listen = SocketAddr::new(registrar.ip(), 0);
+        dialer(&format!("{node}@{}", registrar.ip())).listen(listen).embedded_registrar_client(registrar)
+    };
+    let (app, db) = (start(stays("app")).await, start(stays("db")).await);
+    let link = soon(app.connect(db.name().clone())).await.unwrap().info().id;
+    let mut watch = embedded(&app).watch().unwrap();
+    for nth in 0..100 {
+        if !one.status().serves_registrar {
+            std::mem::swap(&mut one, &mut other);
+        }
+        assert!(one.status().serves_registrar, "{nth}");
+        let killed = one.name().name().to_owned();
+        crash(one).await;
+        until(|| other.status().serves_registrar).await;
+        until(|| [&app, &db, &other].iter().all(|node| node.status().registered == Some(true))).await;
+        // Asked at the registrar, and from the copy.
+        let found = soon(embedded(&app).resolve(db.name())).await.unwrap();
+        assert_eq!(found[0].address.to_string(), address(&db).to_string());
+        one = start(serving(&killed)).await;
+    }
+    // What the watch told is what is there.
+    let mut told = std::collections::BTreeSet::new();
+    let all =
+        || [&app, &db, &one, &other].iter().map(|node| node.name().clone()).collect::<std::collections::BTreeSet<_>>();
+    soon(async {
+        while told != all() {
+            match watch.next().await {
+                Change::Joined(node) => drop(told.insert(node.name.clone())),
+                Change::Left(name) => drop(told.remove(&name)),
+                _ => {}
+            }
+        }
+    })
+    .await;
+    assert_eq!(app.connection(db.name()).unwrap().info().id, link, "the connection is the one of the beginning");
+}

@@ -292,3 +292,34 @@ fn services_that_a_configuration_announces_or_lists_wrongly_are_refused_with_a_r
         dir.run(&["check", "app.yaml"]).refused(says);
     }
 }
+
+/// `TRUNKLINE_NODES` sets the number of nodes; 100 take 2 GB of memory.
+#[test]
+fn the_process_that_serves_is_killed_ten_times_and_the_others_go_on_calling_and_find_each_other_again() {
+    let (dir, port) = (Dir::new(), free_port());
+    dir.file("names.yaml", "", 0o600);
+    let count = std::env::var("TRUNKLINE_NODES").ok().and_then(|count| count.parse().ok()).unwrap_or(8);
+    let mut nodes: Vec<Running> = (0..count).map(|nth| node(&dir, &format!("n{nth}"), port)).collect();
+    let mut slowest = std::time::Duration::ZERO;
+    for _ in 0..10 {
+        let serves =
+            |node: &Running| dir.json(&["registrar", "status", "--admin", node.admin()])["serves_registrar"] == true;
+        let serving = nodes.iter().position(serves).unwrap();
+        // Two of the others, and their connection.
+        let (one, two) = ((serving + 1) % count, (serving + 2) % count);
+        let admin = nodes[one].admin().to_owned();
+        let ping = || dir.json(&["ping", "--admin", &admin, &format!("n{two}@127.0.0.1")])["peer"]["link"].clone();
+        let link = ping();
+        nodes.remove(serving).kill();
+        let began = std::time::Instant::now();
+        assert_eq!(ping(), link, "the connection goes on");
+        eventually("all others are announced", || {
+            let listed = dir.json(&["registrar", "nodes", "--admin", &admin]);
+            (listed.as_array().unwrap().len() == count - 1).then_some(())
+        });
+        slowest = slowest.max(began.elapsed());
+        assert_eq!(ping(), link);
+        nodes.insert(serving, node(&dir, &format!("n{serving}"), port));
+    }
+    println!("{count} nodes: all others announced again after at most {slowest:?}");
+}
