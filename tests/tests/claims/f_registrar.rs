@@ -240,10 +240,18 @@ async fn b12_the_routes_of_the_registrar_come_with_the_lease_of_announced_and_hi
     assert_eq!(routes(&serving), [("^db@".into(), 0), ("^own@".into(), 0)]);
     crash(serving).await;
     until(|| [&app, &hidden].iter().all(|node| routes(node) == [("^own@".into(), 5)])).await;
+    // With the session ends the lease, also where nobody takes over.
+    let grants = || Grants { routes: vec![given("^db@", address(&db))], ..Grants::default() };
+    let alone = own_address();
+    let serving = start(at_home("serving", alone).registrar_grants(grants())).await;
+    let client = dialer(&format!("client@{}", alone.ip())).embedded_registrar_client(alone);
+    let client = start(client).await;
+    assert_eq!(routes(&client), [("^db@".into(), 0)]);
+    crash(serving).await;
+    until(|| routes(&client).is_empty()).await;
     // A route of the user that took the place of one that was handed out stays.
-    let grants = Grants { routes: vec![given("^db@", address(&db))], ..Grants::default() };
     let other = own_address();
-    let serving = start(at_home("serving", other).registrar_grants(grants)).await;
+    let serving = start(at_home("serving", other).registrar_grants(grants())).await;
     let late = start(at_home("late", other)).await;
     late.remove_route("^db@").unwrap();
     late.add_route("^db@", route_to(&db), 7).unwrap();

@@ -311,6 +311,7 @@ fn the_process_that_serves_is_killed_ten_times_and_the_others_go_on_calling_and_
         let ping = || dir.json(&["ping", "--admin", &admin, &format!("n{two}@127.0.0.1")])["peer"]["link"].clone();
         let link = ping();
         nodes.remove(serving).kill();
+        #[expect(clippy::disallowed_methods, reason = "the time is printed, and decides nothing")]
         let began = std::time::Instant::now();
         assert_eq!(ping(), link, "the connection goes on");
         eventually("all others are announced", || {
