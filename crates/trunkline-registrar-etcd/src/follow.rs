@@ -286,6 +286,8 @@ impl Follower {
             _ => None,
         });
         *lock(&self.known.routes) = known.collect();
+        // Before the nodes are known, for which a lease waits.
+        self.known.give();
         self.mirror.replace(nodes);
         Ok(Followed { position, sample })
     }
