@@ -206,23 +206,23 @@ async fn watchers() {
     };
     let lease = serving.register(own(1)).await.unwrap();
     let mut watches: Vec<_> = readers.iter().map(|reader| reader.resolver().watch().unwrap()).collect();
-    change("embedded", &mut watches, |weight| lease.update(own(weight))).await;
+    change("embedded", &mut watches, async |weight| lease.update(own(weight)).await.unwrap()).await;
 
     let etcd = Member::alone().await;
     let lease = etcd.registrar().register(own(1)).await.unwrap();
     let readers: Vec<_> = (0..WATCHERS).map(|_| etcd.registrar().resolver()).collect();
     let mut watches: Vec<_> = readers.iter().map(|reader| reader.watch().unwrap()).collect();
-    change("etcd", &mut watches, |weight| lease.update(own(weight))).await;
+    change("etcd", &mut watches, async |weight| lease.update(own(weight)).await.unwrap()).await;
 }
 
-async fn change(kind: &str, watches: &mut [Watch], update: impl Fn(u16) -> bool) {
+async fn change(kind: &str, watches: &mut [Watch], update: impl AsyncFn(u16)) {
     for watch in watches.iter_mut() {
         while soon(watch.next()).await != Change::Current {}
     }
     let mut times = Vec::new();
     for weight in 0..TIMES {
         let began = Instant::now();
-        assert!(update(u16::try_from(weight).unwrap() + 2));
+        update(u16::try_from(weight).unwrap() + 2).await;
         times.push(told(watches, began).await);
     }
     let last = times.iter().max().copied().unwrap_or_default();

@@ -75,7 +75,11 @@ async fn run(config: &Config, options: RunOptions) -> Result<Running, RunError> 
     let RunOptions { source, connection_log_level, lost_log_lines } = options;
     // Bound before the node starts, so that a node whose address is taken never appears to others.
     let listener = AdminListener::bind(&config.node.admin).await.map_err(RunError::Admin)?;
-    let node = start::builder(config, connection_log_level).await?.start().await.map_err(RunError::Start)?;
+    let node = start::builder(config, connection_log_level)
+        .await?
+        .start()
+        .await
+        .map_err(|error| RunError::start(error, config))?;
     programs::offer(&node, config)?;
     let operations = Arc::new(Operations::new(node, config, source).with_lost_log_lines(lost_log_lines));
     let watch = watch::watch(&operations);
@@ -104,7 +108,7 @@ pub fn start_client(config: &Config, options: RunOptions) -> BoxFuture<'_, Resul
 async fn run_client(config: &Config, options: RunOptions) -> Result<Running, RunError> {
     let RunOptions { source, connection_log_level, lost_log_lines } = options;
     let builder = start::client_builder(config, connection_log_level).await?;
-    let node = builder.start().await.map_err(RunError::Start)?;
+    let node = builder.start().await.map_err(|error| RunError::start(error, config))?;
     let operations = Arc::new(Operations::new(node, config, source).with_lost_log_lines(lost_log_lines));
     Ok(Running { operations, admin: None, _watch: None })
 }

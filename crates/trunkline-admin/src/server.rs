@@ -490,7 +490,9 @@ fn router(operations: Arc<Operations>) -> Router {
         )
         .route(
             "/v1/announce",
-            post(async |State(ops): Shared, Body(request): Body<Announce>| answer(ops.announce_service(&request))),
+            post(async |State(ops): Shared, Body(request): Body<Announce>| {
+                answer(ops.announce_service(&request).await)
+            }),
         )
         .route(
             "/v1/registrars/watch",

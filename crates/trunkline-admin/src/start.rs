@@ -66,6 +66,14 @@ pub enum RunError {
         /// Reason.
         source: Cause,
     },
+    /// The registrar of the node does not answer.
+    #[error("registrars.{id} cannot be used now; start the node again once it answers, or set node.registrar: none")]
+    Unreachable {
+        /// Id of the registrar.
+        id: String,
+        /// Reason.
+        source: trunkline::registrar::RegisterError,
+    },
     /// A node of this name cannot be built.
     #[error("node.name cannot be used")]
     Name(#[source] NameError),
@@ -108,6 +116,26 @@ pub enum RunError {
     Start(#[source] StartError),
 }
 
+impl RunError {
+    /// Returns the error of a node that did not start, about a registrar of `registrars` if the node has one of these.
+    pub(crate) fn start(error: StartError, config: &Config) -> Self {
+        match (error, &config.node.registrar) {
+            (StartError::Registrar(error), RegistrarConfig::Asked(id)) if error.is_unreachable() => {
+                Self::Unreachable { id: id.to_string(), source: error }
+            }
+            (StartError::Registrar(error), RegistrarConfig::Asked(id)) => {
+                Self::Registrar { id: id.to_string(), source: Cause::new(error) }
+            }
+            (error, _) => Self::Start(error),
+        }
+    }
+
+    /// Returns true if the node may start later with the same configuration.
+    pub fn is_of_the_moment(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
 /// Returns what did not start, with the key at fault, and what to do.
 fn not_started(error: &StartError) -> &'static str {
     match error {
@@ -146,6 +174,7 @@ pub(crate) async fn builder(config: &Config, connections: LogLevel) -> Result<No
         builder = builder.cluster_book(node.data_dir.join(CLUSTER_BOOK));
     }
     Ok(match &node.registrar {
+        RegistrarConfig::Embedded if !node.registrar_serve => builder.embedded_registrar_client(registrar(node).await?),
         RegistrarConfig::Embedded => builder.embedded_registrar(registrar(node).await?).registrar_grants(grants(node)),
         RegistrarConfig::Asked(id) => match registrars.remove(id) {
             Some(registrar) => builder.registrar(id.clone(), registrar),

@@ -59,7 +59,7 @@ pub(crate) enum Command {
     Explain {
         #[command(flatten)]
         at: At,
-        /// Name of the node, name@host.
+        /// Name of the node, name@host, or @SERVICE for any node that serves that.
         name: String,
     },
     /// List, add or remove static routes.
@@ -76,7 +76,7 @@ pub(crate) enum Command {
     Ping {
         #[command(flatten)]
         at: At,
-        /// Name of the node, name@host.
+        /// Name of the node, name@host, or @SERVICE for any node that serves that.
         name: String,
         /// Timeout of the answer once connected.
         #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
@@ -389,7 +389,7 @@ pub(crate) struct RouteArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct MessageArgs {
-    /// Name of the node, name@host.
+    /// Name of the node, name@host, or @SERVICE for any node that serves that.
     pub(crate) name: String,
     /// Name of the mailbox there, 1 to 255 bytes.
     pub(crate) mailbox: String,

@@ -107,7 +107,11 @@ pub(crate) async fn explain(at: At, name: &str, output: &Output) -> Result<(), F
         Target::Running(client) => client.get(&format!("/v1/explain?name={}", encoded(name))).await?,
         Target::ShortLived(running) => running.operations().explain(name).await?,
     };
-    output.print(&explanation, explain_text)
+    output.print(&explanation, explain_text)?;
+    match &explanation.service {
+        Some(service) if service.nodes.is_empty() => Err(Failed::because(format!("nothing serves {name}"))),
+        _ => Ok(()),
+    }
 }
 
 /// Describes the route to which a connection shall return, and why it has not returned yet.
@@ -199,7 +203,7 @@ pub(crate) fn service_text(service: &ServiceNodes) -> String {
             let (weight, open) = (serving.weight.to_string(), serving.open.to_string());
             vec![serving.node.clone(), weight, open, serving.tags.join(", "), note.to_owned()]
         });
-        text += &table(&[&service.service.to_uppercase(), "WEIGHT", "OPEN", "TAGS", "NOTE"], &rows.collect::<Vec<_>>());
+        text += &table(&[&service.service, "WEIGHT", "OPEN", "TAGS", "NOTE"], &rows.collect::<Vec<_>>());
     }
     for RegistrarState { id, stale } in &service.unanswered {
         text += &format!("\nThe registrar {id} did not answer: {}", one_line(stale.as_deref().unwrap_or_default()));

@@ -133,7 +133,7 @@ async fn resolve(at: Admin, registrar: Option<&str>, name: &str, output: &Output
     if answers.iter().any(is_found) {
         Ok(())
     } else if answers.iter().any(|answer| answer.error.is_some()) {
-        Err(Failed::because(format!("no way to {name} was found, and a registrar did not answer")))
+        Err(Failed::because(format!("no way to {name} was found, and a registrar had no answer")))
     } else {
         Err(Failed::because(format!("no registrar knows a way to {name}")))
     }

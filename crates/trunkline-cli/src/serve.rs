@@ -156,7 +156,10 @@ async fn run(
     let mut signals = Signals::listen()?;
     descriptors::warn_if_few(descriptors::raise(), config);
     let running = trunkline_admin::start(config, run_options(source)).await;
-    let running = running.map_err(|error| Failed::usage(error).about(about))?;
+    let running = running.map_err(|error| match error.is_of_the_moment() {
+        true => Failed::because(error).about(about),
+        false => Failed::usage(error).about(about),
+    })?;
     let node = running.node();
     if is_registrar && !node.status().serves_registrar {
         let listen = &config.node.registrar_listen;

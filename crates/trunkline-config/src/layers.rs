@@ -171,6 +171,7 @@ const PATHS: &[&str] = &[
     "node.registrar_listen.port",
     "node.registrar_routes",
     "node.registrar_rules",
+    "node.registrar_serve",
     "node.timeouts",
     "node.timeouts.candidate_ms",
     "node.timeouts.dns_ms",

@@ -58,6 +58,8 @@ pub struct NodeConfig {
     pub dead_after: Duration,
     /// True if the node is not announced to the registrar. Default: `false`.
     pub hidden: bool,
+    /// True if this node may serve as the embedded registrar when no other one does. Default: true.
+    pub registrar_serve: bool,
     /// Rules about who may announce what, while this node serves as the embedded registrar. Empty: anything.
     pub registrar_rules: Vec<RegistrarRuleConfig>,
     /// Static routes that this node hands out while it serves as the embedded registrar.
@@ -197,7 +199,7 @@ pub enum AdminConfig {
 pub(crate) const EMBEDDED: &str = "embedded";
 pub(crate) const NONE: &str = "none";
 
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "name",
     "data_dir",
     "cookie_file",
@@ -209,6 +211,7 @@ const KEYS: [&str; 24] = [
     "registrar_listen",
     "registrar_routes",
     "registrar_rules",
+    "registrar_serve",
     "fallback",
     "tls",
     "handshake",
@@ -284,6 +287,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
     let (keep_alive, dead_after) = keep_alive(reader, &fields);
     let hidden = fields.bool(reader, "hidden").unwrap_or(false);
     let announce = offers::announce(reader, &fields);
+    let registrar_serve = fields.bool(reader, "registrar_serve").unwrap_or(true);
     let (registrar_rules, registrar_routes) = (grants::rules(reader, &fields), grants::routes(reader, &fields));
     let timeouts = timeouts(reader, &fields);
     let admin = admin(reader, &fields, data_dir.as_ref());
@@ -304,6 +308,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: &Node, registrars: &[ResolverI
         keep_alive,
         dead_after,
         hidden,
+        registrar_serve,
         registrar_rules,
         registrar_routes,
         announce,

@@ -90,9 +90,13 @@ pub(crate) fn announce(reader: &mut Reader<'_>, fields: &Fields<'_>) -> BTreeMap
                     None
                 }
             },
-            _ => {
+            Value::Map(_) => {
                 let fields = Fields::open(reader, node, path, &["weight", "tags"])?;
                 offer(reader, &fields)
+            }
+            _ => {
+                reader.problem(&node.at, path, "expected a weight, or a mapping with `weight` and `tags`");
+                None
             }
         }
     })

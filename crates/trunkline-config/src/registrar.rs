@@ -217,7 +217,8 @@ fn etcd(reader: &mut Reader<'_>, fields: &Fields<'_>, profiles: Profiles<'_>) ->
         let place = place.strip_suffix('/').unwrap_or(place);
         let address = place.parse().ok().or_else(|| Address::new(place, ETCD_PORT).ok());
         let Some(address) = address else {
-            let message = "an endpoint is a host, or a host and a port; write, for example, 10.0.0.5:2379";
+            let message =
+                "an endpoint is a host, or a host and a port, maybe after https://; write, for example, 10.0.0.5:2379";
             reader.problem(&item.at, path, message);
             continue;
         };

@@ -23,11 +23,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use trunkline_link::{CredentialsFn, Native};
 use trunkline_registrar::{
@@ -384,13 +385,6 @@ enum Announced {
 }
 
 impl Announced {
-    fn stands(&self) -> bool {
-        match self {
-            Self::Own { .. } => true,
-            Self::Session(session) => session.is_open(),
-        }
-    }
-
     async fn ended(&self) {
         match self {
             Self::Own { .. } => std::future::pending().await,
@@ -411,7 +405,7 @@ struct Kept {
     task: AbortHandle,
     held: Arc<AtomicBool>,
     core: Arc<Core>,
-    update: watch::Sender<Option<Registration>>,
+    update: mpsc::UnboundedSender<Update>,
     routes: watch::Receiver<Vec<GivenRoute>>,
 }
 
@@ -424,9 +418,14 @@ impl Lease for Kept {
         Some(self.routes.clone())
     }
 
-    fn update(&self, registration: Registration) -> bool {
-        self.update.send_replace(Some(registration));
-        true
+    fn update(&self, registration: Registration) -> BoxFuture<'static, Result<(), RegisterError>> {
+        let (told, answer) = oneshot::channel();
+        let sent = self.update.send(Update { registration, told });
+        Box::pin(async move {
+            let ended = || RegisterError::Unreachable("the lease ended".into());
+            sent.map_err(|_| ended())?;
+            answer.await.unwrap_or_else(|_| Err(ended()))
+        })
     }
 }
 
@@ -449,8 +448,8 @@ impl Embedded {
         let core = self.core.clone();
         let held = Arc::new(AtomicBool::new(false));
         let (first, answer) = oneshot::channel();
-        let ((update, wanted), (given, routes)) = (watch::channel(registration), watch::channel(Vec::new()));
-        let task = tokio::spawn(keep(core.clone(), wanted, held.clone(), given, first)).abort_handle();
+        let ((update, updates), (given, routes)) = (mpsc::unbounded_channel(), watch::channel(Vec::new()));
+        let task = tokio::spawn(keep(core.clone(), registration, updates, held.clone(), given, first)).abort_handle();
         let lease: Box<dyn Lease> = Box::new(Kept { task, held, core, update, routes });
         match answer.await {
             Ok(Ok(())) => Ok(lease),
@@ -478,64 +477,82 @@ impl Registrar for Embedded {
 /// error of it is final for an announcement, while a hidden node goes on trying.
 async fn keep(
     core: Arc<Core>,
-    mut wanted: watch::Receiver<Option<Registration>>,
+    mut wanted: Option<Registration>,
+    mut updates: mpsc::UnboundedReceiver<Update>,
     held: Arc<AtomicBool>,
     given: watch::Sender<Vec<GivenRoute>>,
     first: oneshot::Sender<Result<(), RegisterError>>,
 ) {
     let (mut first, mut pause, mut told) = (Some(first), Pause::default(), None);
-    let mut before = None;
     loop {
-        let registration = wanted.borrow_and_update().clone();
-        match core.announce(registration.as_ref()).await {
-            Ok((announced, routes)) => {
+        match core.announce(wanted.as_ref()).await {
+            Ok((mut announced, routes)) => {
                 given.send_replace(routes);
                 held.store(true, Ordering::Relaxed);
                 (pause, told) = (Pause::default(), None);
                 if let Some(first) = first.take() {
                     let _ = first.send(Ok(()));
                 }
-                // The announcement that it replaced is not withdrawn before.
-                let announced = before.insert(announced);
-                tokio::select! {
-                    () = announced.ended() => {
-                        held.store(false, Ordering::Relaxed);
-                        given.send_replace(Vec::new());
-                    }
-                    // The sender is in the lease, whose end aborts this.
-                    _ = wanted.changed() => continue,
-                }
-                before = None;
-            }
-            Err(error) => {
-                // The announcement before stands as long as its session.
-                let stands = before.as_ref().is_some_and(Announced::stands);
-                held.store(stands, Ordering::Relaxed);
-                if !stands {
-                    before = None;
-                    given.send_replace(Vec::new());
-                }
-                match first.take() {
-                    Some(first) if registration.is_some() => {
-                        let _ = first.send(Err(error));
-                        return;
-                    }
-                    Some(first) => drop(first.send(Ok(()))),
-                    None if told.as_ref() != Some(&error) => {
-                        let name = registration.as_ref().map_or(core.native.name(), |registration| &registration.name);
-                        if error.is_unreachable() {
-                            tracing::info!(%name, error = %Chain(&error), "not registered at the moment; this node tries again");
-                        } else {
-                            tracing::warn!(%name, error = %Chain(&error), "not registered any more; this node tries again");
+                loop {
+                    let update = tokio::select! {
+                        () = announced.ended() => break,
+                        // The sender is in the lease, whose end aborts this.
+                        Some(update) = updates.recv() => update,
+                    };
+                    let outcome = match core.announce(Some(&update.registration)).await {
+                        Ok((new, _)) => {
+                            // The announcement that it replaced is not withdrawn before.
+                            announced = new;
+                            wanted = Some(update.registration);
+                            Ok(())
                         }
-                        told = Some(error);
+                        Err(error) => {
+                            if error.is_unreachable() {
+                                wanted = Some(update.registration);
+                            }
+                            Err(error)
+                        }
+                    };
+                    let _ = update.told.send(outcome);
+                }
+                held.store(false, Ordering::Relaxed);
+                given.send_replace(Vec::new());
+            }
+            Err(error) => match first.take() {
+                Some(first) if wanted.is_some() => {
+                    let _ = first.send(Err(error));
+                    return;
+                }
+                Some(first) => drop(first.send(Ok(()))),
+                None if told.as_ref() != Some(&error) => {
+                    let name = wanted.as_ref().map_or(core.native.name(), |registration| &registration.name);
+                    if error.is_unreachable() {
+                        tracing::info!(%name, error = %Chain(&error), "not registered at the moment; this node tries again");
+                    } else {
+                        tracing::warn!(%name, error = %Chain(&error), "not registered any more; this node tries again");
                     }
-                    None => {}
+                    told = Some(error);
+                }
+                None => {}
+            },
+        }
+        let mut paused = pin!(pause.wait());
+        loop {
+            tokio::select! {
+                () = &mut paused => break,
+                Some(Update { registration, told }) = updates.recv() => {
+                    wanted = Some(registration);
+                    let _ = told.send(Err(RegisterError::Unreachable("the registrar is lost at the moment".into())));
                 }
             }
         }
-        pause.wait().await;
     }
+}
+
+/// Change of an announcement, and who waits for its outcome.
+struct Update {
+    registration: Registration,
+    told: oneshot::Sender<Result<(), RegisterError>>,
 }
 
 /// Resolver of a node. It does not keep the registrar alive.

@@ -135,6 +135,11 @@ impl Announcer {
             if held.lease == lease && held.value == value {
                 return Ok(());
             }
+            if held.lease == 0 && layout::decode(self.name.clone(), &held.value).is_ok() {
+                let key = &self.key;
+                let text = format!("the key {key} in etcd was written by hand, without a lease; delete it");
+                return Err(RegisterError::Refused(text));
+            }
             if self.is_alive(&held, lease).await? {
                 let registration = layout::decode(self.name.clone(), &held.value);
                 let endpoints = registration.map(|entry| entry.registration.endpoints).unwrap_or_default();
@@ -151,9 +156,6 @@ impl Announcer {
         if entry.holder.as_ref() == Some(&self.holder) {
             return Ok(false);
         }
-        if held.lease == 0 {
-            return Ok(true);
-        }
         // The watch begins before the question, so that no answer is missed, and the time after it.
         let mut watch = self.store.watch_key(&self.key, held.revision).await?;
         self.ask(lease).await?;
@@ -163,7 +165,7 @@ impl Announcer {
                 let news = match watch.message().await {
                     Ok(Some(news)) if !news.canceled() => news,
                     Ok(_) => return Err(lost("etcd ended the watch of the name's key".into())),
-                    Err(error) => return Err(lost(error.to_string().into())),
+                    Err(error) => return Err(lost(Store::watch_failed(&error))),
                 };
                 if let Some(last) = news.events().last() {
                     return Ok(last.event_type() == EventType::Put);
@@ -274,11 +276,32 @@ impl Lease for Kept {
         self.announcer().map(|announcer| announcer.known.given())
     }
 
-    fn update(&self, registration: Registration) -> bool {
-        let Some(announcer) = self.announcer() else { return false };
-        *announcer.value() = layout::encode(&registration, &announcer.holder);
-        announcer.look.notify_one();
-        true
+    fn update(&self, registration: Registration) -> BoxFuture<'static, Result<(), RegisterError>> {
+        let announcer = self.0.as_ref().map(|(_, announcer)| announcer.clone());
+        let Some(announcer) = announcer else {
+            return Box::pin(async { Err(RegisterError::Unreachable("the lease ended".into())) });
+        };
+        let value = layout::encode(&registration, &announcer.holder);
+        let before = std::mem::replace(&mut *announcer.value(), value.clone());
+        Box::pin(async move {
+            if !announcer.is_held.load(Ordering::Relaxed) {
+                return Err(RegisterError::Unreachable("etcd is lost at the moment".into()));
+            }
+            let looked = announcer.look().await;
+            match &looked {
+                // The task that keeps the announcement up goes on trying.
+                Err(error) if error.is_unreachable() => announcer.look.notify_one(),
+                Err(_) => {
+                    let mut now = announcer.value();
+                    // A later update may have come.
+                    if *now == value {
+                        *now = before;
+                    }
+                }
+                Ok(()) => {}
+            }
+            looked
+        })
     }
 
     fn withdraw(mut self: Box<Self>) -> BoxFuture<'static, ()> {

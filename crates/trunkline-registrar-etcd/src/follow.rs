@@ -156,7 +156,12 @@ impl Follower {
                 Err(trouble) => Cause::new(trouble),
             };
             if lock(&self.known.lost).replace(trouble.clone()).is_none() {
-                tracing::warn!(error = %Chain(&trouble), "etcd is lost; nodes are found as it knew them last");
+                match self.mirror.is_known() {
+                    true => {
+                        tracing::warn!(error = %Chain(&trouble), "etcd is lost; nodes are found as it knew them last")
+                    }
+                    false => tracing::warn!(error = %Chain(&trouble), "etcd cannot be used; this node tries again"),
+                }
             }
             self.mirror.lost();
             if let Some(after) = now().checked_duration_since(*lost_at.get_or_insert_with(now))
@@ -208,7 +213,7 @@ impl Follower {
             let news = match news {
                 Ok(Some(news)) => news,
                 Ok(None) => return Ok(Some("the watch ended".into())),
-                Err(error) => return Ok(Some(error.to_string().into())),
+                Err(error) => return Ok(Some(Store::watch_failed(&error))),
             };
             if news.canceled() {
                 return match news.compact_revision() {

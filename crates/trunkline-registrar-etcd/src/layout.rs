@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use serde::{Deserialize, Serialize};
 use trunkline_matcher::{AccessPattern, RoutePattern};
 use trunkline_registrar::{DEFAULT_OFFER_WEIGHT, GivenRoute, Offer, Registration};
-use trunkline_route::{Address, Endpoint, Host, NodeName, ServiceName};
+use trunkline_route::{Address, Endpoint, Host, NodeName, ServiceName, printable};
 
 /// Longest value that is read, in bytes.
 pub(crate) const MAX_VALUE: usize = 64 << 10;
@@ -119,13 +119,13 @@ pub(crate) struct Entry {
     pub(crate) holder: Option<String>,
 }
 
-/// Error returned when a value cannot be read. No text shows content.
+/// Error returned when a value cannot be read. Texts are printable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ValueError {
     #[error("it is longer than 64 KiB")]
     TooLong,
-    #[error("it is not JSON of the form {FORM}: line {line}, column {column}")]
-    Json { line: usize, column: usize },
+    #[error("it is not JSON of the form {FORM}: {0}")]
+    Json(String),
     #[error("endpoints[{0}] has no host or no port from 1 to 65535")]
     Endpoint(usize),
     #[error("endpoints[{0}].handshake is no version, such as TLK/1")]
@@ -147,13 +147,13 @@ struct RouteValue {
     handshake: Option<String>,
 }
 
-/// Error returned when the value of a route cannot be read. No text shows content.
+/// Error returned when the value of a route cannot be read. Texts are printable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RouteError {
     #[error("it is longer than 64 KiB")]
     TooLong,
-    #[error("it is not JSON of the form {ROUTE}: line {line}, column {column}")]
-    Json { line: usize, column: usize },
+    #[error("it is not JSON of the form {ROUTE}: {0}")]
+    Json(String),
     #[error("it has no host or no port from 1 to 65535, or its handshake is no version")]
     Endpoint,
     #[error("`match` is no pattern")]
@@ -167,7 +167,7 @@ pub(crate) fn decode_route(value: &[u8]) -> Result<GivenRoute, RouteError> {
     if value.len() > MAX_VALUE {
         return Err(RouteError::TooLong);
     }
-    let malformed = |error: serde_json::Error| RouteError::Json { line: error.line(), column: error.column() };
+    let malformed = |error: serde_json::Error| RouteError::Json(printable(&error.to_string()));
     let RouteValue { r#match, host, port, tls, handshake } = serde_json::from_slice(value).map_err(malformed)?;
     RoutePattern::new(&r#match).map_err(|_| RouteError::Pattern)?;
     let address = Address::new(host, port).map_err(|_| RouteError::Endpoint)?;
@@ -200,7 +200,7 @@ pub(crate) fn decode(name: NodeName, value: &[u8]) -> Result<Entry, ValueError> 
     if value.len() > MAX_VALUE {
         return Err(ValueError::TooLong);
     }
-    let malformed = |error: serde_json::Error| ValueError::Json { line: error.line(), column: error.column() };
+    let malformed = |error: serde_json::Error| ValueError::Json(printable(&error.to_string()));
     let Value { endpoints, leads_to, offers, holder } = serde_json::from_slice(value).map_err(malformed)?;
     let endpoint = |(nth, at): (usize, At)| {
         let host = Host::new(at.host).map_err(|_| ValueError::Endpoint(nth))?;
@@ -273,8 +273,9 @@ mod tests {
     #[test]
     fn a_value_that_cannot_be_read_says_where() {
         let of = |value: &str| decode(name(), value.as_bytes()).unwrap_err();
-        assert_eq!(of(""), ValueError::Json { line: 1, column: 0 });
-        assert_eq!(of("{\"endpoints\": [],\n\"endpoint\": 1}"), ValueError::Json { line: 2, column: 10 });
+        assert_eq!(of(""), ValueError::Json("EOF while parsing a value at line 1 column 0".into()));
+        let unknown = of("{\"endpoints\": [],\n\"endpoint\": 1}").to_string();
+        assert!(unknown.contains("unknown field `endpoint`") && unknown.contains("line 2 column 10"), "{unknown}");
         assert_eq!(of(r#"{"endpoints": [{"host": "a", "port": 0}]}"#), ValueError::Endpoint(0));
         assert_eq!(of(r#"{"endpoints": [{"host": "a b", "port": 1}]}"#), ValueError::Endpoint(0));
         assert_eq!(of(r#"{"endpoints": [{"host": "a", "port": 1, "handshake": "?"}]}"#), ValueError::Handshake(0));
@@ -291,7 +292,7 @@ mod tests {
         let of = |value: &str| decode_route(value.as_bytes()).unwrap_err();
         assert_eq!(of(r#"{"match": "(", "host": "h", "port": 1}"#), RouteError::Pattern);
         assert_eq!(of(r#"{"match": "a", "host": "h", "port": 0}"#), RouteError::Endpoint);
-        assert!(matches!(of("{}"), RouteError::Json { .. }));
+        assert!(matches!(of("{}"), RouteError::Json(_)));
         assert_eq!(Keys::new("/t").read(b"/t/routes/one"), Some(Key::Route("one".into())));
     }
 

@@ -38,7 +38,7 @@ const MAX_ANSWER: usize = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Trouble {
     /// No member answered.
-    #[error("{0}")]
+    #[error(transparent)]
     Unreachable(Cause),
     /// A member answered that it does not do what was asked.
     #[error("{0}")]
@@ -388,6 +388,11 @@ impl Store {
             (true, 0) => Err(Trouble::Refused(format!("etcd refuses to watch {key}: {}", created.cancel_reason()))),
             (true, _) => Err(Trouble::Compacted),
         }
+    }
+
+    /// Returns the cause of an error of a watch.
+    pub(crate) fn watch_failed(error: &Error) -> Cause {
+        failed_at("a member", error)
     }
 
     /// Opens a watch of one key, which tells what happens to it after a revision.

@@ -120,7 +120,8 @@ pub async fn check(host: &str, make: impl AsyncFn(NodeName) -> Arc<dyn Registrar
     let offer = |weight| Offer { weight, tags: vec!["eu".into()], ..Offer::new(service.clone()) };
     for weight in [7, 0] {
         let changed = first.clone().offering(vec![offer(weight)]);
-        if !lease.update(changed.clone()) {
+        if let Err(error) = lease.update(changed.clone()).await {
+            assert!(matches!(error, RegisterError::Refused(_)), "a registrar that takes no changes says so: {error}");
             break;
         }
         for resolver in &readers {

@@ -274,10 +274,14 @@ pub trait Lease: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Replaces the announcement by another one of the same node. Returns false, as the default implementation does, if that
-    /// is not possible. The registrar knows a moment later, or once it is back.
-    fn update(&self, _: Registration) -> bool {
-        false
+    /// Replaces the announcement by another one of the same node, and waits until the registrar knows. Updates are made in the
+    /// order of the calls, also if a future is dropped.
+    ///
+    /// # Errors
+    /// [`RegisterError::Unreachable`]: the new announcement is made once the registrar is back. Any other error: the
+    /// announcement of before stays. The default implementation refuses.
+    fn update(&self, _: Registration) -> BoxFuture<'static, Result<(), RegisterError>> {
+        Box::pin(async { Err(RegisterError::Refused("an announcement cannot be changed there".into())) })
     }
 
     /// Withdraws the announcement, and waits until the registrar knows, for a second at most. The default implementation drops

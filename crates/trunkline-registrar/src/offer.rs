@@ -74,8 +74,13 @@ pub enum OfferError {
     #[error("the services take {0} bytes with their tags; at most {MAX_OFFERS_BYTES} are allowed; use shorter tags")]
     TooLong(usize),
     /// A tag has another form than the name of a service.
-    #[error("a tag of the service {0} is none; one has 1 to 128 bytes, without spaces, `@` and `#`")]
-    Tag(ServiceName),
+    #[error("the tag {tag:?} of the service {service} cannot be used; one has 1 to 128 bytes, no spaces, `@` or `#`")]
+    Tag {
+        /// Name of the service.
+        service: ServiceName,
+        /// The tag, cut to 80 characters.
+        tag: String,
+    },
 }
 
 /// Checks what a node is to announce, so that every registrar takes it.
@@ -90,8 +95,9 @@ pub fn check_offers(offers: &[Offer]) -> Result<(), OfferError> {
         if tags.len() > MAX_TAGS {
             return Err(OfferError::TooManyTags { service: service.clone(), len: tags.len() });
         }
-        if tags.iter().any(|tag| ServiceName::new(tag).is_err()) {
-            return Err(OfferError::Tag(service.clone()));
+        if let Some(tag) = tags.iter().find(|tag| ServiceName::new(tag).is_err()) {
+            let tag = tag.chars().take(80).collect();
+            return Err(OfferError::Tag { service: service.clone(), tag });
         }
     }
     match offers.iter().map(Offer::bytes).sum() {
@@ -110,7 +116,7 @@ mod tests {
         assert_eq!(check_offers(&vec![offer(vec![]); 65]), Err(OfferError::TooMany(65)));
         assert!(matches!(check_offers(&[offer(vec!["t".into(); 17])]), Err(OfferError::TooManyTags { len: 17, .. })));
         assert_eq!(check_offers(&vec![offer(vec!["t".repeat(128); 16]); 4]), Err(OfferError::TooLong(8272)));
-        assert!(matches!(check_offers(&[offer(vec!["".into()])]), Err(OfferError::Tag(_))));
+        assert!(matches!(check_offers(&[offer(vec!["".into()])]), Err(OfferError::Tag { .. })));
         assert_eq!(check_offers(&vec![offer(vec!["t".into(); 16]); 64]), Ok(()));
     }
 }

@@ -91,3 +91,15 @@ impl From<Infallible> for ListenError {
         match never {}
     }
 }
+
+/// Error returned when a node may not announce what it serves.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnnounceError {
+    /// No registrar takes such services.
+    #[error(transparent)]
+    Offer(#[from] OfferError),
+    /// The registrar refused.
+    #[error(transparent)]
+    Refused(#[from] RegisterError),
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use trunkline_dial::{AddError, Sessions};
 use trunkline_registrar::GivenRoute;
 use trunkline_route::{Chain, NetworkRoute};
@@ -15,11 +16,11 @@ const WEIGHT: i64 = 0;
 type Added = BTreeMap<String, NetworkRoute>;
 
 /// Adds the routes that are handed out now, and follows their changes until the lease ends.
-pub(crate) fn follow(sessions: &Arc<Sessions>, mut routes: watch::Receiver<Vec<GivenRoute>>) {
+pub(crate) fn follow(sessions: &Arc<Sessions>, mut routes: watch::Receiver<Vec<GivenRoute>>) -> AbortHandle {
     let mut added = Added::new();
     let now = routes.borrow_and_update().clone();
     apply(sessions, &mut added, &now);
-    sessions.spawn(Box::pin(changes(Arc::downgrade(sessions), added, routes)));
+    tokio::spawn(changes(Arc::downgrade(sessions), added, routes)).abort_handle()
 }
 
 async fn changes(sessions: Weak<Sessions>, mut added: Added, mut routes: watch::Receiver<Vec<GivenRoute>>) {
@@ -38,6 +39,12 @@ fn apply(sessions: &Arc<Sessions>, added: &mut Added, wanted: &[GivenRoute]) {
     let mut routes = BTreeMap::new();
     for given in wanted {
         match route(given) {
+            Ok(_) if routes.contains_key(&given.pattern) => {
+                tracing::warn!(
+                    pattern = given.pattern,
+                    "a route of the registrar is left out: another one has its pattern"
+                );
+            }
             Ok(route) => drop(routes.insert(given.pattern.clone(), route)),
             Err(error) => {
                 tracing::warn!(pattern = given.pattern, error = %Chain(&error), "a route of the registrar is none")

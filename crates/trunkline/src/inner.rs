@@ -5,21 +5,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::broadcast;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use trunkline_dial::{SessionEvent, Sessions};
 use trunkline_forward::Services;
 use trunkline_link::Native;
 use trunkline_mesh::Cluster;
 use trunkline_process::runtime::Processes;
 use trunkline_proxy::Gateway;
-use trunkline_registrar::{Lease, Registration};
+use trunkline_registrar::{Lease, RegisterError, Registration};
 use trunkline_registrar_embedded::Embedded;
 use trunkline_route::{Chain, CloseCode};
-use trunkline_stack::Down;
+use trunkline_stack::{BoxFuture, Down};
 use trunkline_tls::{Certificates, Expiring, Reloaded};
 
 use crate::events::Event;
-use crate::given;
+use crate::{Told, given};
 
 #[expect(clippy::disallowed_methods, reason = "certificates are for a time of the calendar")]
 fn today() -> SystemTime {
@@ -48,6 +48,8 @@ pub(crate) struct Handle {
     pub(crate) own: Mutex<Registration>,
     /// True if the node is not announced, whatever it offers.
     pub(crate) is_hidden: bool,
+    /// Task that follows the routes of the lease.
+    pub(crate) given: Mutex<Option<AbortHandle>>,
     pub(crate) embedded: Option<Arc<Embedded>>,
 }
 
@@ -60,32 +62,70 @@ impl Handle {
 impl Handle {
     /// Keeps a lease, and the routes that come with it.
     pub(crate) fn keep(&self, lease: Box<dyn Lease>) {
-        if let Some(routes) = lease.routes() {
-            given::follow(&self.inner.sessions, routes);
-        }
+        let routes = lease.routes().map(|routes| given::follow(&self.inner.sessions, routes));
+        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = routes;
         *self.lease() = Some(lease);
+    }
+
+    /// Gives the lease up: nobody follows its routes any more.
+    pub(crate) fn end_lease(&self) -> Option<Box<dyn Lease>> {
+        if let Some(routes) = self.given.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            routes.abort();
+        }
+        self.lease().take()
     }
 
     pub(crate) fn own(&self) -> MutexGuard<'_, Registration> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the announcement of the node.
-    pub(crate) fn announce(&self, change: impl FnOnce(&mut Registration)) {
-        // Both locks, so that the last change is the last that the registrar is told.
-        let lease = self.lease();
-        let mut own = self.own();
+    /// Changes the announcement of the node. Of a change that is refused, the announcement stays as it was.
+    pub(crate) fn announce(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Registration),
+    ) -> BoxFuture<'static, Result<Told, RegisterError>> {
+        let (lease, mut own) = (self.lease(), self.own());
         let before = own.clone();
         change(&mut own);
-        let is_told = *own == before || self.is_hidden || lease.as_ref().is_none_or(|lease| lease.update(own.clone()));
-        if !is_told {
-            tracing::warn!("the registrar takes no changes of an announcement; it is as it was at the start");
-        }
+        let now = own.clone();
+        // Under both locks, so that the last change is the last that the registrar is told.
+        let updated =
+            lease.as_ref().filter(|_| !self.is_hidden && now != before).map(|lease| lease.update(now.clone()));
+        let told = if lease.is_some() && !self.is_hidden { Told::Now } else { Told::Nobody };
+        let handle = Arc::downgrade(self);
+        Box::pin(async move {
+            let Some(updated) = updated else { return Ok(told) };
+            match updated.await {
+                Ok(()) => Ok(Told::Now),
+                Err(error) if error.is_unreachable() => Ok(Told::Later),
+                Err(error) => {
+                    if let Some(handle) = handle.upgrade() {
+                        let mut own = handle.own();
+                        // A later change may have come.
+                        if *own == now {
+                            *own = before;
+                        }
+                    }
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    /// Changes the announcement of the node in the background, and logs a refusal.
+    pub(crate) fn announce_later(self: &Arc<Self>, change: impl FnOnce(&mut Registration)) {
+        let announced = self.announce(change);
+        self.inner.sessions.spawn(Box::pin(async move {
+            if let Err(error) = announced.await {
+                tracing::warn!(error = %Chain(&error), "the announcement of this node was not changed");
+            }
+        }));
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        drop(self.end_lease());
         self.inner.sessions.abort();
         self.inner.processes.stop_all();
         self.inner.sessions.close();

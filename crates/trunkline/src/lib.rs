@@ -14,9 +14,9 @@ mod start;
 
 pub use answer::Answer;
 pub use builder::{Listen, NodeBuilder};
-pub use error::{ListenError, StartError};
+pub use error::{AnnounceError, ListenError, StartError};
 pub use events::{Event, Events};
-pub use node::{Node, NodeStatus, Serves};
+pub use node::{Node, NodeStatus, Serves, Told};
 pub use processes::ProcessExt;
 pub use trunkline_tls::{
     CertificateError, EXPIRES_SOON, IdentityFiles, ProfileFiles, ProfileSource, Reloaded, ServerFiles, ServerSource,

@@ -23,6 +23,7 @@ use trunkline_tls::Reloaded;
 use trunkline_wire::gate::GateStats;
 
 use crate::answer::Answer;
+use crate::error::AnnounceError;
 use crate::events::Events;
 use crate::inner::{Handle, Inner};
 
@@ -178,31 +179,43 @@ impl Node {
     pub fn set_transit(&self, transit: Transit, limits: CircuitLimits) {
         let leads_to = transit.rules.iter().map(|rule| rule.to.clone()).collect();
         self.inner().gateway.set_transit(transit, limits);
-        self.handle.announce(|own| own.leads_to = leads_to);
+        self.handle.announce_later(|own| own.leads_to = leads_to);
     }
 
     /// Serves a service with other nodes, as the target `@service` finds them, or changes how: with a weight of 0, no new use
-    /// comes. The registrar is told; without one, or for a hidden node, only [`Node::offers`] shows it. What the service
-    /// does is up to the mailboxes and streams of the node.
+    /// comes. Waits until the registrar knows, or is found to be lost. What the service does is up to the mailboxes and
+    /// streams of the node.
     ///
     /// # Errors
-    /// [`OfferError`]; what is announced stays as it was.
-    pub fn offer(&self, offer: Offer) -> Result<(), OfferError> {
-        let offers = with(self.offers(), offer.clone());
-        check_offers(&offers)?;
-        self.handle.announce(|own| own.offers = with(std::mem::take(&mut own.offers), offer));
-        Ok(())
+    /// [`AnnounceError`]; what is announced stays as it was.
+    pub async fn offer(&self, offer: Offer) -> Result<Told, AnnounceError> {
+        check_offers(&with(self.offers(), offer.clone()))?;
+        Ok(self.handle.announce(|own| own.offers = with(std::mem::take(&mut own.offers), offer)).await?)
     }
 
-    /// Serves a service no more. Returns false if the node did not.
-    pub fn withdraw_offer(&self, service: &ServiceName) -> bool {
+    /// Serves a service no more. Returns `None` if the node did not.
+    ///
+    /// # Errors
+    /// [`AnnounceError`]; what is announced stays as it was.
+    pub async fn withdraw_offer(&self, service: &ServiceName) -> Result<Option<Told>, AnnounceError> {
         let mut was_there = false;
-        self.handle.announce(|own| {
+        let announced = self.handle.announce(|own| {
             let before = own.offers.len();
             own.offers.retain(|known| known.service != *service);
             was_there = own.offers.len() < before;
         });
-        was_there
+        if was_there { Ok(Some(announced.await?)) } else { Ok(None) }
+    }
+
+    /// Replaces all services that the node serves with others. The registrar is told in the background; a refusal is logged.
+    ///
+    /// # Errors
+    /// [`OfferError`]; what is announced stays as it was.
+    pub fn set_offers(&self, offers: Vec<Offer>) -> Result<(), OfferError> {
+        let offers = offers.into_iter().fold(Vec::new(), with);
+        check_offers(&offers)?;
+        self.handle.announce_later(|own| own.offers = offers);
+        Ok(())
     }
 
     /// Returns the services that the node serves with others, by name.
@@ -529,7 +542,7 @@ impl Node {
     pub async fn shut_down(self, grace: Duration) -> ShutDownReport {
         let inner = self.inner();
         inner.sessions.leave();
-        let lease = self.handle.lease().take();
+        let lease = self.handle.end_lease();
         let withdrawn = async {
             if let Some(lease) = lease {
                 lease.withdraw().await;
@@ -545,6 +558,18 @@ impl Node {
         inner.sessions.last_words().await;
         report
     }
+}
+
+/// Outcome of a change of what a node announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Told {
+    /// The registrar knows.
+    Now,
+    /// The registrar is lost, and is told once it is back. Until then it says what it knew.
+    Later,
+    /// No registrar is told: the node has none, or is hidden.
+    Nobody,
 }
 
 /// Returns the offers with this one in place of the one of the same service, by service.

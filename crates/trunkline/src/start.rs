@@ -182,6 +182,7 @@ async fn start(mut builder: NodeBuilder) -> Result<Node, StartError> {
         listening,
         lease: Mutex::default(),
         own: Mutex::new(own.clone()),
+        given: Mutex::default(),
         is_hidden: builder.hidden || own.endpoints.is_empty(),
         embedded: registrars.embedded,
     };

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use trunkline::registrar::{Change, GivenRoute, RegisterError, Registrar, Resolver, Rule, Watch, conformance};
 use trunkline::{
-    AccessPattern, Address, Cookies, Grants, Node, NodeBuilder, NodeName, Offer, ResolverId, StartError, Transit,
+    AccessPattern, Address, Cookies, Grants, Node, NodeBuilder, NodeName, Offer, ResolverId, StartError, Told, Transit,
     TransitRule,
 };
 use trunkline_link::{Native, NativeLimits, REGISTRAR_WINDOW};
@@ -287,11 +287,44 @@ async fn the_rules_of_a_registrar_say_who_may_have_which_names_gateways_and_serv
     let _app = start(at_home("app-1", registrar).offer(offer("any"))).await;
     refused(at_home("other", registrar), "lets this node have the name other@").await;
     refused(at_home("db-1", registrar), "lets this node have the name db-1@").await;
-    let _db = start(at_home("db-1", registrar).cookie(of_dbs()).offer(offer("pg"))).await;
+    let db = start(at_home("db-1", registrar).cookie(of_dbs()).offer(offer("pg"))).await;
+    // What a node that runs may not announce changes nothing, and what it may goes on.
+    let refused_later = soon(db.offer(offer("web"))).await.unwrap_err();
+    assert!(refused_later.to_string().contains("serve web"), "{refused_later}");
+    assert_eq!((db.offers(), db.status().registered), (vec![offer("pg")], Some(true)));
+    let drained = Offer { weight: 0, ..offer("pg") };
+    assert_eq!(soon(db.offer(drained.clone())).await, Ok(Told::Now));
+    let any = "@pg".parse().unwrap();
+    assert_eq!(soon(serving.serving(&any)).await.nodes[0].0.weight, 0);
     refused(at_home("db-2", registrar).cookie(of_dbs()).offer(offer("web")), "serve web").await;
     refused(gate("anything@.*"), "lead to anything@.* as a gateway").await;
     let _gate = start(gate("inside-.*@.*")).await;
     assert_eq!(names(embedded(&serving)).await.len(), 4, "nothing else is announced");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_an_announcement_while_the_registrar_is_lost_is_told_once_it_is_back() {
+    let registrar = own_address();
+    let serving = start(at_home("serving", registrar)).await;
+    let listen = SocketAddr::new(registrar.ip(), 0);
+    let db = dialer(&format!("db@{}", registrar.ip())).listen(listen).embedded_registrar_client(registrar);
+    let db = start(db).await;
+    crash(serving).await;
+    until(|| db.status().registered == Some(false)).await;
+    let offer = Offer::new("pg".parse().unwrap());
+    assert_eq!(soon(db.offer(offer.clone())).await, Ok(Told::Later));
+    let serving = start(at_home("serving", registrar)).await;
+    until(|| db.status().registered == Some(true)).await;
+    let any = "@pg".parse().unwrap();
+    assert_eq!(soon(serving.serving(&any)).await.nodes[0].0.node, *db.name());
+    // A node without a registrar, and a hidden one, tell nobody.
+    let alone = start(dialer("alone@lab")).await;
+    let hidden = start(at_home("hidden", registrar).hidden(true)).await;
+    for node in [&alone, &hidden] {
+        assert_eq!(soon(node.offer(offer.clone())).await, Ok(Told::Nobody));
+        assert_eq!(node.offers(), vec![offer.clone()]);
+    }
+    assert_eq!(names(embedded(&serving)).await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

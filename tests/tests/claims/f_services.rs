@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline::{
     AccessPattern, CallError, Chain, ConnectError, KeepAlive, LocalPlace, NativeLimits, Node, NodeBuilder, NoneServes,
-    Offer, Policy, SendError, ServiceNodes, Serving, StreamError,
+    Offer, Policy, SendError, ServiceNodes, Serving, StreamError, Told,
 };
 use trunkline_tests::support::*;
 
@@ -59,7 +59,7 @@ async fn a_service_is_served_by_the_node_with_the_highest_weight_and_by_the_next
         assert_eq!(asked(&app).await, "one");
     }
     // Drained while it runs: no new use comes.
-    one.offer(offer("pg", 0)).unwrap();
+    soon(one.offer(offer("pg", 0))).await.unwrap();
     let wanted = |expected: &'static str| {
         let app = app.clone();
         soon(async move {
@@ -71,10 +71,12 @@ async fn a_service_is_served_by_the_node_with_the_highest_weight_and_by_the_next
     wanted("two").await;
     crash(two).await;
     assert_eq!(asked(&app).await, "three", "the next one, also while the registrar still knows the dead one");
-    one.offer(offer("pg", 1)).unwrap();
-    three.offer(offer("pg", 0)).unwrap();
+    soon(one.offer(offer("pg", 1))).await.unwrap();
+    soon(three.offer(offer("pg", 0))).await.unwrap();
     wanted("one").await;
-    assert!(one.withdraw_offer(&"pg".parse().unwrap()) && !one.withdraw_offer(&"pg".parse().unwrap()));
+    let service = "pg".parse().unwrap();
+    assert_eq!(soon(one.withdraw_offer(&service)).await, Ok(Some(Told::Now)));
+    assert_eq!(soon(one.withdraw_offer(&service)).await, Ok(None));
     let error = soon(async {
         loop {
             if let Err(error) = app.call("@pg", "whoami", "", PATIENCE).await {
@@ -345,7 +347,17 @@ async fn under_load_one_node_killed_one_stopped_and_one_drained_every_call_ends_
     listed[2].weight = 0;
     app.set_service_nodes(ServiceNodes::from([(service(), listed.clone())]));
     // Calls that were under way end; none begins there any more.
-    wait(100).await;
+    soon(async {
+        let any = "@pg".parse().unwrap();
+        let is_used = |serves: &trunkline::Serves| {
+            serves.nodes.iter().any(|(serving, open)| serving.node.name() == "drained" && *open > 0)
+        };
+        while is_used(&app.serving(&any).await) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    wait(50).await;
     let drained = load.drained.load(Ordering::Relaxed);
     wait(400).await;
     assert_eq!(load.drained.load(Ordering::Relaxed), drained);

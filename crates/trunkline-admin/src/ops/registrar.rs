@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline::registrar::{ResolveError, Resolver, Watch};
-use trunkline::{AnyOf, Cause, Chain, NameError, Offer, ResolverId, Serves, ServiceName, ServiceNameError, Serving};
+use trunkline::{
+    AnnounceError, AnyOf, Cause, Chain, NameError, Offer, ResolverId, Serves, ServiceName, ServiceNameError, Serving,
+    Told,
+};
 
 use super::{Kind, OpError, Operations, name};
 use crate::api::{
@@ -192,25 +195,33 @@ impl Operations {
     /// Serves a service with other nodes from now on, drains this node of it, or withdraws it.
     ///
     /// # Errors
-    /// [`OpError`] if the service or a tag is none, or the node does not serve what it is to withdraw; nothing changed.
-    pub fn announce_service(&self, request: &Announce) -> Result<Changed, OpError> {
+    /// [`OpError`] if the service or a tag is none, the node does not serve what it is to withdraw, or the registrar refuses;
+    /// nothing changed.
+    pub async fn announce_service(&self, request: &Announce) -> Result<Changed, OpError> {
         let bad = |error: ServiceNameError| OpError::new(Kind::Bad, error);
+        let refused = |error: AnnounceError| match error {
+            AnnounceError::Offer(error) => OpError::new(Kind::Bad, error),
+            error => OpError::new(Kind::Conflict, error),
+        };
         let service: ServiceName = request.service.trim_start_matches('@').parse().map_err(bad)?;
         let known = self.node.offers().into_iter().find(|offer| offer.service == service);
+        let later = |told: Told| match told {
+            Told::Later => "; the registrar is lost, and is told once it is back: until then it says what it knew",
+            Told::Nobody => "; no registrar is told, since the node is not announced",
+            _ => "",
+        };
         let Some(weight) = request.weight else {
-            return match self.node.withdraw_offer(&service) {
-                true => Ok(Changed::new(format!("{service} is not announced any more"))),
-                false => Err(OpError::new(Kind::Bad, format!("this node does not announce {service}"))),
+            return match self.node.withdraw_offer(&service).await.map_err(refused)? {
+                Some(told) => Ok(Changed::new(format!("{service} is not announced any more{}", later(told)))),
+                None => Err(OpError::new(Kind::Bad, format!("this node does not announce {service}"))),
             };
         };
         let tags = request.tags.clone().or(known.map(|offer| offer.tags)).unwrap_or_default();
-        let offered = self.node.offer(Offer { service: service.clone(), weight, tags });
-        offered.map_err(|error| OpError::new(Kind::Bad, error))?;
-        let told = match (weight, self.node.status().registered) {
-            (_, None) => "; no registrar is told, since the node is not announced",
-            (0, _) => "; this node is drained: no new use comes, and those that are open stay",
-            _ => "",
+        let told = self.node.offer(Offer { service: service.clone(), weight, tags }).await.map_err(refused)?;
+        let note = match (weight, later(told)) {
+            (0, "") => "; this node is drained: no new use comes, and those that are open stay",
+            (_, note) => note,
         };
-        Ok(Changed::new(format!("{service} is announced with the weight {weight}{told}")))
+        Ok(Changed::new(format!("{service} is announced with the weight {weight}{note}")))
     }
 }

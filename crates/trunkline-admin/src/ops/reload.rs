@@ -122,14 +122,22 @@ impl Operations {
     /// Returns the number of changes; `refused` gets what cannot be announced.
     fn announce(&self, before: &[Offer], config: &Config, refused: &mut Vec<String>) -> usize {
         let offers = offers(config);
-        let gone = before.iter().filter(|old| !offers.iter().any(|new| new.service == old.service));
-        let gone = gone.filter(|old| self.node.withdraw_offer(&old.service)).count();
+        let is_gone = |known: &Offer| {
+            before.iter().any(|old| old.service == known.service)
+                && !offers.iter().any(|new| new.service == known.service)
+        };
+        let mut now = self.node.offers();
+        let all = now.len();
+        now.retain(|known| !is_gone(known));
+        let gone = all - now.len();
         let changed: Vec<_> = offers.iter().filter(|offer| !before.contains(offer)).cloned().collect();
         let count = gone + changed.len();
-        for offer in changed {
-            if let Err(error) = self.node.offer(offer) {
-                refused.push(format!("node.announce: {error}"));
-            }
+        now.extend(changed);
+        if count > 0
+            && let Err(error) = self.node.set_offers(now)
+        {
+            refused.push(format!("node.announce: {error}"));
+            return 0;
         }
         count
     }
@@ -205,6 +213,7 @@ fn differing(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node.listen", a.listen != b.listen),
         ("node.registrar", a.registrar != b.registrar),
         ("node.registrar_listen", a.registrar_listen != b.registrar_listen),
+        ("node.registrar_serve", a.registrar_serve != b.registrar_serve),
         ("node.registrar_rules", a.registrar_rules != b.registrar_rules),
         ("node.registrar_routes", a.registrar_routes != b.registrar_routes),
         ("node.fallback", a.fallback != b.fallback),

@@ -74,6 +74,15 @@ fn nodes_that_registered_in_etcd_are_found_there_also_while_it_is_killed() {
     assert_eq!(dir.ok(&["call", "--admin", admin, "db@127.0.0.1", "whoami", ""]).stdout.trim(), "the db");
     let refused = dir.run(&["call", "--config", "app.yaml", "db@127.0.0.1", "whoami", ""]).exits(1).stderr;
     assert!(refused.contains(&format!("etcd at 127.0.0.1:{port}")), "{refused}");
+    // A node that cannot be announced does not start: a failure of the moment, not of the configuration.
+    config("late");
+    let late = dir.run(&["node", "--config", "late.yaml"]).exits(1).stderr;
+    assert!(
+        late.contains("registrars.production cannot be used now") && late.contains("start the node again"),
+        "{late}"
+    );
+    let drained = dir.ok(&["registrar", "announce", "--admin", admin, "--weight", "0", "pg"]).stdout;
+    assert!(drained.contains("the registrar is lost, and is told once it is back"), "{drained}");
     let _running = etcd(&dir, port, peer);
     told(&watch, &[("back", ""), ("current", "")]);
     db.stop();

@@ -112,9 +112,14 @@ impl Sessions {
         for (id, answer) in answers {
             match answer {
                 Ok(serving) => {
-                    let is_new = |new: &Serving| !found.iter().any(|known| known.node == new.node);
-                    let new: Vec<_> = serving.into_iter().filter(is_new).collect();
-                    found.extend(new);
+                    for new in serving {
+                        match found.iter_mut().find(|known| known.node == new.node) {
+                            // A node that drained itself is not used, whoever lists it.
+                            Some(known) if new.weight == 0 => known.weight = 0,
+                            Some(_) => {}
+                            None => found.push(new),
+                        }
+                    }
                 }
                 Err(error) => unanswered.push((id.clone(), Cause::new(error))),
             }
