@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 /// Prefix of the keys, unless another one is set.
 pub const DEFAULT_PREFIX: &str = "/trunkline";
 
-/// Settings of an [`Etcd`].
+/// Settings of a registrar in etcd, [`Etcd`](crate::Etcd).
 #[derive(Debug, Clone)]
 pub struct EtcdSettings {
     /// Addresses of members, of which one is used until it fails; then the next one.
