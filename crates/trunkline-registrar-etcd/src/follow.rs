@@ -1,6 +1,7 @@
 //! Mirror of the announcements in etcd.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,10 @@ use crate::store::{Kv, Position, Store, Trouble};
 /// Time without news after which a watch that was taken up again has told all that changed meanwhile.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// Time after an outage in which nodes whose leases ended meanwhile have to come back; until then they are found as before. They
+/// try again within 5 s.
+const RETURNED: Duration = Duration::from_secs(6);
+
 /// Time for which a lease lasts without a renewal.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
 
@@ -24,6 +29,10 @@ pub(crate) const LEASE: Duration = Duration::from_secs(10);
 pub(crate) struct Known {
     /// Values that cannot be read, by the name in their key.
     broken: Mutex<HashMap<NodeName, Cause>>,
+    /// Names that went away during an outage or right after it, and may come back.
+    leaving: Mutex<BTreeSet<NodeName>>,
+    /// True for a time after an outage.
+    is_returning: AtomicBool,
     /// Reason for which etcd cannot be followed at the moment.
     lost: Mutex<Option<Cause>>,
     /// Static routes that are handed out, by id.
@@ -164,6 +173,7 @@ impl Follower {
                 }
             }
             self.mirror.lost();
+            self.known.is_returning.store(self.mirror.is_known(), Ordering::Relaxed);
             if let Some(after) = now().checked_duration_since(*lost_at.get_or_insert_with(now))
                 && after >= LEASE
             {
@@ -195,6 +205,8 @@ impl Follower {
         let mut watch = self.store.watch(self.keys.root(), followed.position.revision + 1).await?;
         *at = Some(followed.clone());
         (*pause, *lost_at) = (Pause::default(), None);
+        let has_returned = tokio::time::sleep(RETURNED);
+        tokio::pin!(has_returned);
         let mut is_behind = is_resumed && followed.position.revision < now.revision;
         if !is_behind {
             self.answers();
@@ -204,6 +216,11 @@ impl Follower {
                 news = watch.message() => news,
                 // The member did not answer somebody else, and so does not tell anything here either.
                 _ = given_up.changed() => return Ok(None),
+                () = &mut has_returned, if self.known.is_returning.load(Ordering::Relaxed) => {
+                    self.known.is_returning.store(false, Ordering::Relaxed);
+                    std::mem::take(&mut *lock(&self.known.leaving)).iter().for_each(|name| self.mirror.remove(name));
+                    continue;
+                }
                 () = tokio::time::sleep(QUIET), if is_behind => {
                     is_behind = false;
                     self.answers();
@@ -274,8 +291,13 @@ impl Follower {
         let sample = all.last().cloned();
         let mut nodes = Vec::new();
         let mut broken = HashMap::new();
+        let mut gone: BTreeMap<_, _> = match self.known.is_returning.load(Ordering::Relaxed) {
+            true => self.mirror.all().into_iter().map(|node| (node.name.clone(), node)).collect(),
+            false => BTreeMap::new(),
+        };
         for kv in all {
             let Some(Key::Node(name)) = self.keys.read(&kv.key) else { continue };
+            gone.remove(&name);
             match layout::decode(name.clone(), &kv.value) {
                 Ok(entry) => nodes.push(entry.registration),
                 Err(error) => {
@@ -293,6 +315,8 @@ impl Follower {
         *lock(&self.known.routes) = known.collect();
         // Before the nodes are known, for which a lease waits.
         self.known.give();
+        *lock(&self.known.leaving) = gone.keys().cloned().collect();
+        nodes.extend(gone.into_values().map(Arc::unwrap_or_clone));
         self.mirror.replace(nodes);
         Ok(Followed { position, sample })
     }
@@ -309,7 +333,13 @@ impl Follower {
             Ok(entry) => {
                 lock(&self.known.broken).remove(&name);
                 match entry {
-                    Some(entry) => self.mirror.set(entry.registration),
+                    Some(entry) => {
+                        lock(&self.known.leaving).remove(&name);
+                        self.mirror.set(entry.registration);
+                    }
+                    None if self.known.is_returning.load(Ordering::Relaxed) => {
+                        lock(&self.known.leaving).insert(name.clone());
+                    }
                     None => self.mirror.remove(&name),
                 }
             }
