@@ -379,8 +379,8 @@ async fn a_watch_of_etcd_tells_what_is_there_after_any_history() {
     // Each history has a prefix of its own. Those of one etcd are neither cut nor compacted: everything comes by one watch.
     let (even, rough) = (Member::alone().await, Member::alone().await);
     let mut histories = tokio::task::JoinSet::new();
-    for seed in 0..12 {
-        let etcd = if seed % 3 > 0 { &rough } else { &even };
+    for seed in 0_u64..12 {
+        let etcd = if seed.is_multiple_of(3) { &even } else { &rough };
         let door = Door::to(etcd.address()).await;
         let (own, client) = (etcd.address(), etcd.client().await);
         histories.spawn(history(seed, own, door, client));
@@ -402,7 +402,7 @@ async fn history(seed: u64, etcd: std::net::SocketAddr, door: Door, mut client: 
     let resolver = registrar(door.address);
     let mut watch = resolver.watch().unwrap();
     while soon(watch.next()).await != Change::Current {}
-    let is_rough = seed % 3 > 0;
+    let is_rough = !seed.is_multiple_of(3);
     for _ in 0..60 {
         let key = format!("{prefix}/nodes/n{}@lab", dice.below(5));
         match dice.below(12) {
