@@ -17,8 +17,9 @@ use crate::store::{Kv, Put, Store, Trouble, When};
 
 /// Time between two renewals.
 const RENEWED: Duration = Duration::from_secs(3);
-/// Time in which the holder of a name has to answer that it is alive.
-const CHALLENGE: Duration = Duration::from_secs(1);
+/// Time in which the holder of a name has to answer that it is alive: the question and the answer each wait for the disks of
+/// most members.
+const CHALLENGE: Duration = Duration::from_secs(2);
 /// Time that a withdrawal has.
 const WITHDRAWN: Duration = Duration::from_secs(1);
 
