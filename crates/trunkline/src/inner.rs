@@ -57,9 +57,7 @@ impl Handle {
     pub(crate) fn lease(&self) -> MutexGuard<'_, Option<Box<dyn Lease>>> {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Handle {
     /// Keeps a lease, and the routes that come with it.
     pub(crate) fn keep(&self, lease: Box<dyn Lease>) {
         let routes = lease.routes().map(|routes| given::follow(&self.inner.sessions, routes));

@@ -174,8 +174,8 @@ impl Node {
         self.sessions().routes().edit_proxies(change)
     }
 
-    /// Passes this on between others from now on, and so much; what goes through this node already stays. What was announced
-    /// to the registrar at the start stays announced.
+    /// Passes this on between others from now on, and so much; what goes through this node already stays. The registrar
+    /// is told the names to which this node leads now.
     pub fn set_transit(&self, transit: Transit, limits: CircuitLimits) {
         let leads_to = transit.rules.iter().map(|rule| rule.to.clone()).collect();
         self.inner().gateway.set_transit(transit, limits);

