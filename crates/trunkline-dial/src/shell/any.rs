@@ -97,6 +97,18 @@ impl Sessions {
     /// with the number of uses by this node; and the resolvers that did not answer. The nodes are those listed by hand, and
     /// those that the resolvers of discovery name within this time.
     pub async fn serving(&self, any: &AnyOf, within: Duration) -> (Vec<(Serving, usize)>, Vec<(ResolverId, Cause)>) {
+        let (mut found, unanswered) = self.found(any, within).await;
+        let (pool, now) = (self.pool(), now());
+        found.sort_by_key(|serving| (serving.weight == 0, pool.rank(&any.service, serving, now)));
+        let counted = found.into_iter().map(|serving| {
+            let open = pool.open(&any.service, &serving.node);
+            (serving, open)
+        });
+        (counted.collect(), unanswered)
+    }
+
+    /// Returns the nodes of [`Sessions::serving`] in any order.
+    async fn found(&self, any: &AnyOf, within: Duration) -> (Vec<Serving>, Vec<(ResolverId, Cause)>) {
         let within = within.min(self.policy.resolve);
         let asked = self.discovery.iter().filter_map(|id| Some((id, self.resolvers.get(id)?)));
         let asked = asked.map(|(id, resolver)| async move {
@@ -127,13 +139,7 @@ impl Sessions {
         if let Some(tag) = &any.tag {
             found.retain(|serving| serving.tags.iter().any(|has| **has == **tag));
         }
-        let (pool, now) = (self.pool(), now());
-        found.sort_by_key(|serving| (serving.weight == 0, pool.rank(&any.service, serving, now)));
-        let counted = found.into_iter().map(|serving| {
-            let open = pool.open(&any.service, &serving.node);
-            (serving, open)
-        });
-        (counted.collect(), unanswered)
+        (found, unanswered)
     }
 
     /// Returns the nodes of a service in the order to try. Resolvers have half of the time.
@@ -141,8 +147,7 @@ impl Sessions {
     /// # Errors
     /// [`ConnectError::NoneServes`] if there is none that is not drained.
     pub async fn choose(self: &Arc<Self>, any: &AnyOf, within: Duration) -> Result<Choice, ConnectError> {
-        let (serving, unanswered) = self.serving(any, within / 2).await;
-        let serving: Vec<Serving> = serving.into_iter().map(|(serving, _)| serving).collect();
+        let (serving, unanswered) = self.found(any, within / 2).await;
         let drained = serving.iter().filter(|serving| serving.weight == 0).map(|serving| serving.node.clone());
         let none = NoneServes { any: any.clone(), drained: drained.collect(), unanswered, failed: Vec::new() };
         let order = self.pool().order(&any.service, serving, now(), &mut fastrand::Rng::new());
