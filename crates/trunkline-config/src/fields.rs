@@ -169,6 +169,28 @@ impl<'t> Fields<'t> {
     }
 
     /// Opens the mapping under a key.
+    /// Reads a list of texts; `expected` is the problem with an item that `read` does not take. `None` without the key.
+    pub(crate) fn texts<T>(
+        &self,
+        reader: &mut Reader<'_>,
+        key: &str,
+        expected: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        if !self.has(key) {
+            return None;
+        }
+        let mut found = Vec::new();
+        for (nth, item) in self.list(reader, key)?.iter().enumerate() {
+            let text = if let Value::Text(text) = &item.value { text.as_str() } else { "" };
+            match read(text) {
+                Some(read) => found.push(read),
+                None => reader.problem(&item.at, format!("{}[{nth}]", self.path(key)), expected.to_owned()),
+            }
+        }
+        Some(found)
+    }
+
     pub(crate) fn fields(&self, reader: &mut Reader<'_>, key: &str, known: &[&str]) -> Option<Fields<'t>> {
         Fields::open(reader, self.get(key)?, &self.path(key), known)
     }

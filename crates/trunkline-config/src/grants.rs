@@ -5,7 +5,7 @@ use trunkline_route::{Address, Endpoint, Host, ServiceName, Version};
 
 use crate::fields::{Fields, Reader};
 use crate::node;
-use crate::tree::{Node, Value};
+use crate::tree::Node;
 
 /// Permission to announce. An entry of `node.registrar_rules`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,28 +27,6 @@ pub struct RegistrarRouteConfig {
     pub pattern: RoutePattern,
     /// Address, and maybe `tls` and `handshake`.
     pub endpoint: Endpoint,
-}
-
-/// Reads a list of texts.
-fn texts<T>(
-    reader: &mut Reader<'_>,
-    fields: &Fields<'_>,
-    key: &str,
-    expected: &str,
-    read: impl Fn(&str) -> Option<T>,
-) -> Option<Vec<T>> {
-    if !fields.has(key) {
-        return None;
-    }
-    let mut found = Vec::new();
-    for (nth, item) in fields.list(reader, key)?.iter().enumerate() {
-        let text = if let Value::Text(text) = &item.value { text.as_str() } else { "" };
-        match read(text) {
-            Some(read) => found.push(read),
-            None => reader.problem(&item.at, format!("{}[{nth}]", fields.path(key)), expected.to_owned()),
-        }
-    }
-    Some(found)
 }
 
 /// Reads a list of mappings.
@@ -76,9 +54,9 @@ fn rule(reader: &mut Reader<'_>, item: &Node, path: &str) -> Option<RegistrarRul
     let names = fields.get("names").and_then(|names| node::access_pattern(reader, names, &fields.path("names")));
     let cookie = fields.string(reader, "cookie");
     let pattern = |text: &str| AccessPattern::new(text).ok().map(|pattern| pattern.as_str().to_owned());
-    let gateways = texts(reader, &fields, "gateways", "expected a pattern as a gateway announces it", pattern);
+    let gateways = fields.texts(reader, "gateways", "expected a pattern as a gateway announces it", pattern);
     let service = |text: &str| ServiceName::new(text).ok().map(|service| service.to_string());
-    let services = texts(reader, &fields, "services", "expected the name of a service", service);
+    let services = fields.texts(reader, "services", "expected the name of a service", service);
     Some(RegistrarRuleConfig { names: names?, cookie, gateways: gateways.unwrap_or_default(), services })
 }
 

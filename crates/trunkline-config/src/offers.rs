@@ -64,18 +64,9 @@ fn weight(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<u16> {
 
 fn offer(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<AnnounceConfig> {
     let weight = weight(reader, fields);
-    let mut tags = Vec::new();
-    if fields.has("tags") {
-        for (nth, item) in fields.list(reader, "tags").unwrap_or_default().iter().enumerate() {
-            match &item.value {
-                Value::Text(tag) if ServiceName::new(tag).is_ok() => tags.push(tag.clone()),
-                _ => {
-                    let message = "a tag is a text of 1 to 128 bytes without spaces, `@` and `#`";
-                    reader.problem(&item.at, format!("{}[{nth}]", fields.path("tags")), message);
-                }
-            }
-        }
-    }
+    let tag = |text: &str| ServiceName::new(text).ok().map(|tag| tag.to_string());
+    let expected = "a tag is a text of 1 to 128 bytes without spaces, `@` and `#`";
+    let tags = fields.texts(reader, "tags", expected, tag).unwrap_or_default();
     Some(AnnounceConfig { weight: weight?, tags })
 }
 
